@@ -1,0 +1,9 @@
+//! Pure-Rust core of tasc: the data a task's past outputs leave behind, and the drafts made from it.
+//!
+//! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
+//! [`index`] (n-grams of a task) → [`draft`] (sources, mixer, length).
+pub mod error;
+pub mod token;
+
+pub use error::{Error, Result};
+pub use token::TokenId;
