@@ -44,6 +44,18 @@ impl Blend {
         }
     }
 
+    /// Drops the candidates that are less than `fraction` as likely as the best; what they had is left over.
+    pub fn prune(&mut self, fraction: f32) {
+        let least = fraction * self.candidates.iter().map(|c| c.1).fold(0.0, f32::max);
+        let rest = &mut self.rest;
+        self.candidates.retain(|c| {
+            if c.1 < least {
+                *rest += c.1;
+            }
+            c.1 >= least
+        });
+    }
+
     /// Probability of a candidate, 0 when it is none.
     #[must_use]
     pub fn probability(&self, token: u32) -> f32 {

@@ -18,6 +18,7 @@ pub const END: TokenId = TokenId::MAX;
 
 /// Least probability that a log is taken of.
 const TINY: f32 = 1e-5;
+const LN_TINY: f32 = -11.512_925;
 
 /// Candidates with their features. The last row is "something else" and has no token.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +66,7 @@ fn bucket(order: u32) -> usize {
 }
 
 fn ln(p: f32) -> f32 {
-    (p + TINY).ln()
+    if p > 0.0 { (p + TINY).ln() } else { LN_TINY }
 }
 
 fn flag(b: bool) -> f32 {
