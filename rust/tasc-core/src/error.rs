@@ -11,6 +11,25 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that is not what it should be.
+    #[error("{path}: {why}")]
+    Format {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A section that cannot be written.
+    #[error("section `{name}` cannot be written: {why}")]
+    Section {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped; nothing was written")]
+    Stopped,
     /// There is nothing to index.
     #[error("the corpus holds no documents; give at least one row with an output")]
     EmptyCorpus,

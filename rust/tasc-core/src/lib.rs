@@ -4,6 +4,7 @@
 //! [`index`] (n-grams of a task) → [`draft`] (sources, mixer, length).
 pub mod draft;
 pub mod error;
+pub mod format;
 pub mod index;
 pub mod naive;
 pub mod token;

@@ -5,17 +5,8 @@
 use std::time::Instant;
 
 use tasc_benches::Workload;
-use tasc_core::draft::drafter::AsNgrams;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
-use tasc_core::index::{Ngrams, NgramsBuilder, OwnedNgrams};
-
-struct Memory(OwnedNgrams);
-
-impl AsNgrams for Memory {
-    fn ngrams(&self) -> Ngrams<'_> {
-        self.0.view()
-    }
-}
+use tasc_core::index::NgramsBuilder;
 
 fn main() {
     let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);
@@ -41,7 +32,7 @@ fn main() {
     println!("build {:.2} M token/s, {:.2} B/token (records {:.2}, slots {:.2})", tokens as f64 / seconds / 1e6, bytes as f64 / tokens as f64,
         4.0 * built.records.len() as f64 / tokens as f64, 4.0 * built.slots.len() as f64 / tokens as f64);
     let _ = positions;
-    let drafter = Drafter::new(Some(std::sync::Arc::new(Memory(built))), DrafterOptions::default()).expect("weights fit");
+    let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default()).expect("weights fit");
     let costs = CostCurve::linear(0.02).expect("a cost");
     let mut draft_ns: Vec<u64> = Vec::new();
     let mut update_ns: Vec<u64> = Vec::new();

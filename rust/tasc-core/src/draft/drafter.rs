@@ -9,7 +9,7 @@ use super::mixer::{Mixer, Weights};
 use super::online::Online;
 use super::sources::context::{ContextIndex, Matches};
 use super::sources::task;
-use crate::index::{Cursor, Ngrams, Successors};
+use crate::index::{Cursor, Ngrams, OwnedNgrams, Successors, TaskIndex};
 use crate::{Error, Result, TokenId};
 
 /// Tokens proposed for verification. Deterministic in the index, the request's tokens, the options and what the
@@ -28,6 +28,18 @@ pub struct Draft {
 pub trait AsNgrams: Send + Sync {
     /// The arrays.
     fn ngrams(&self) -> Ngrams<'_>;
+}
+
+impl AsNgrams for TaskIndex {
+    fn ngrams(&self) -> Ngrams<'_> {
+        TaskIndex::ngrams(self)
+    }
+}
+
+impl AsNgrams for OwnedNgrams {
+    fn ngrams(&self) -> Ngrams<'_> {
+        self.view()
+    }
 }
 
 /// How a drafter drafts.

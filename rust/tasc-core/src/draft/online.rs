@@ -24,6 +24,18 @@ impl Default for Online {
 }
 
 impl Online {
+    /// Slope of the calibration.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Offset of the calibration.
+    #[must_use]
+    pub fn shift(&self) -> f64 {
+        self.shift
+    }
+
     /// Tokens per unit of cost lately, at least 1: plain decoding reaches that.
     #[must_use]
     pub fn rate(&self) -> f64 {

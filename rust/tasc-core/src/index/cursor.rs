@@ -20,10 +20,16 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Somewhere in an output of which nothing is known.
+    #[must_use]
+    pub fn anywhere(ngrams: &Ngrams<'_>) -> Self {
+        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }] }
+    }
+
     /// At the start of an output.
     #[must_use]
     pub fn at_start(ngrams: &Ngrams<'_>) -> Self {
-        let mut cursor = Self { runs: vec![Run { interval: ngrams.all(), order: 0 }] };
+        let mut cursor = Self::anywhere(ngrams);
         cursor.advance(ngrams, BOUNDARY);
         cursor
     }

@@ -8,11 +8,14 @@
 //! - [`build`]: documents → [`Ngrams`] (suffix sorting, successor summaries)
 //! - [`ngrams`]: the arrays, and the queries on one interval
 //! - [`cursor`]: a running output as the chain of its nested intervals
+//! - [`file`]: the arrays as sections of one mapped file
 
 pub mod build;
 pub mod cursor;
+pub mod file;
 pub mod ngrams;
 
 pub use build::{NgramsBuilder, OwnedNgrams};
 pub use cursor::{Cursor, Run};
+pub use file::{Meta, TaskIndex};
 pub use ngrams::{Interval, Ngrams, Successor, Successors};
