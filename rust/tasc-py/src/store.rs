@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use tasc_core::corpus::{self, store::Meta};
 use tasc_core::format::Fingerprint;
 
+use crate::detach::interruptible;
 use crate::error::Raise;
 
 pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
@@ -72,19 +73,28 @@ impl Store {
         self.0.num_documents()
     }
 
-    fn document<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        Ok(PyArray1::from_slice(py, self.0.document(index).raise()?))
+    /// (T,) uint32
+    fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(PyArray1::from_slice(
+            py,
+            self.0.document(place(index)).raise()?,
+        ))
     }
 
-    fn weight(&self, index: usize) -> PyResult<u64> {
-        self.0.weight(index).raise()
+    fn weight(&self, index: i64) -> PyResult<u64> {
+        self.0.weight(place(index)).raise()
     }
 
     /// (text, document, weight)
-    fn input(&self, index: usize) -> PyResult<(&str, u32, u64)> {
-        let input = self.0.input(index).raise()?;
+    fn input(&self, index: i64) -> PyResult<(&str, u32, u64)> {
+        let input = self.0.input(place(index)).raise()?;
         Ok((input.text, input.document, input.weight))
     }
+}
+
+/// Negative numbers are out of range like those that are too large.
+fn place(index: i64) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
 }
 
 /// Streams rows into a store file.
@@ -122,9 +132,9 @@ impl StoreWriter {
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = py
-            .detach(|| corpus::StoreWriter::append(&path, &fingerprint))
-            .raise()?;
+        let writer = interruptible(py, |check| {
+            corpus::StoreWriter::append(&path, &fingerprint, check)
+        })?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 

@@ -225,7 +225,7 @@ impl Store {
         what: &'static str,
     ) -> Result<&'a [T]> {
         let limit = offsets.len().saturating_sub(1);
-        let Some(&[start, end]) = offsets.get(index..index + 2).and_then(|o| o.as_array()) else {
+        let Some(&[start, end]) = offsets.get(index..).and_then(|o| o.first_chunk()) else {
             return Err(Error::OutOfRange { what, index, limit });
         };
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());

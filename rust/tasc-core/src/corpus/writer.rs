@@ -11,6 +11,9 @@ use crate::format::temporary::folder;
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
 
+/// Rows between two calls of `check`: well under a millisecond.
+const CHECK_EVERY: usize = 1024;
+
 /// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
 /// about 60 bytes per distinct output and as many per distinct row.
 ///
@@ -60,15 +63,20 @@ impl StoreWriter {
     }
 
     /// Begins a store that goes on where the one under this name ends. It is written anew beside the old one and
-    /// takes its place whole, so readers see all of the new rows or none; other appends wait.
+    /// takes its place whole, so readers see all of the new rows or none. A second append, from whatever process,
+    /// waits until this one is finished or dropped. `check` is called now and then; its error ends the append.
     ///
     /// # Complexity
     /// O(store).
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it.
-    pub fn append(path: &Path, fingerprint: &Fingerprint) -> Result<Self> {
-        let lock = lock(path)?;
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it; what `check` returns.
+    pub fn append(
+        path: &Path,
+        fingerprint: &Fingerprint,
+        mut check: impl FnMut() -> Result<()>,
+    ) -> Result<Self> {
+        let lock = lock(path, &mut check)?;
         let old = Store::open(path)?;
         let found = old.file().fingerprint();
         if found != *fingerprint {
@@ -79,14 +87,24 @@ impl StoreWriter {
             });
         }
         old.verify()?; // damage must not be carried over under fresh checksums
-        let mut this = Self::create(path, fingerprint, old.meta().clone())?;
+        let meta = Meta {
+            writer: env!("CARGO_PKG_VERSION").into(),
+            ..old.meta().clone()
+        };
+        let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
             this.document(old.document(k)?, old.weight(k)?)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         for k in 0..old.num_inputs() {
             let input = old.input(k)?;
             this.row(input.text, input.document, input.weight)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         Ok(this)
     }
@@ -208,17 +226,22 @@ fn next(elements: &[u64]) -> Result<u32> {
     })
 }
 
-/// Waits until nobody else appends to the store of this name.
-fn lock(path: &Path) -> Result<std::fs::File> {
+/// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
+fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
     let failed = |source| Error::Io {
         path: path.into(),
         source,
     };
     loop {
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        if is_still(path, &file).map_err(failed)? {
-            return Ok(file);
+        match file.lock() {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => check()?,
+            locked => {
+                locked.map_err(failed)?;
+                if is_still(path, &file).map_err(failed)? {
+                    return Ok(file);
+                }
+            }
         }
     }
 }
