@@ -1,4 +1,5 @@
 //! The index against its naive twin.
+#![allow(clippy::unwrap_used)] // a test may
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
