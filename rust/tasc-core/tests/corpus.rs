@@ -1,4 +1,5 @@
 //! The store against plain vectors, and what it does when others write at the same time.
+#![allow(clippy::unwrap_used)]
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use tasc_core::corpus::{self, store::Meta};
 use tasc_core::format::Fingerprint;
@@ -77,24 +77,28 @@ impl Store {
     fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
         Ok(PyArray1::from_slice(
             py,
-            self.0.document(place(index)).raise()?,
+            self.0.document(place("document", index)?).raise()?,
         ))
     }
 
     fn weight(&self, index: i64) -> PyResult<u64> {
-        self.0.weight(place(index)).raise()
+        self.0.weight(place("document", index)?).raise()
     }
 
     /// (text, document, weight)
     fn input(&self, index: i64) -> PyResult<(&str, u32, u64)> {
-        let input = self.0.input(place(index)).raise()?;
+        let input = self.0.input(place("input", index)?).raise()?;
         Ok((input.text, input.document, input.weight))
     }
 }
 
-/// Negative numbers are out of range like those that are too large.
-fn place(index: i64) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX)
+/// Python's integers may be negative.
+fn place(what: &str, index: i64) -> PyResult<usize> {
+    usize::try_from(index).map_err(|_| {
+        PyIndexError::new_err(format!(
+            "{what} {index} is out of range: the first is {what} 0"
+        ))
+    })
 }
 
 /// Streams rows into a store file.
