@@ -20,9 +20,6 @@ impl<T> Raise<T> for tasc_core::Result<T> {
         self.map_err(|error| {
             let message = error.to_string();
             match error {
-                Error::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
-                    pyo3::exceptions::PyKeyboardInterrupt::new_err(message)
-                }
                 Error::Io { source, path } => {
                     let code = source.raw_os_error();
                     pyo3::exceptions::PyOSError::new_err((code, message, path))

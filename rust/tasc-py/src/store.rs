@@ -3,11 +3,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use tasc_core::corpus::{self, store::Meta};
 use tasc_core::format::Fingerprint;
 
+use crate::detach::interruptible;
 use crate::error::Raise;
 
 pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
@@ -69,19 +70,26 @@ impl Store {
         self.0.num_documents()
     }
 
-    fn document<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        Ok(PyArray1::from_slice(py, self.0.document(index).raise()?))
+    /// (T,) uint32
+    fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(PyArray1::from_slice(py, self.0.document(place("document", index)?).raise()?))
     }
 
-    fn weight(&self, index: usize) -> PyResult<u64> {
-        self.0.weight(index).raise()
+    fn weight(&self, index: i64) -> PyResult<u64> {
+        self.0.weight(place("document", index)?).raise()
     }
 
     /// (text, document, weight)
-    fn input(&self, index: usize) -> PyResult<(&str, u32, u64)> {
-        let input = self.0.input(index).raise()?;
+    fn input(&self, index: i64) -> PyResult<(&str, u32, u64)> {
+        let input = self.0.input(place("input", index)?).raise()?;
         Ok((input.text, input.document, input.weight))
     }
+}
+
+/// Python's integers may be negative.
+fn place(what: &str, index: i64) -> PyResult<usize> {
+    usize::try_from(index)
+        .map_err(|_| PyIndexError::new_err(format!("{what} {index} is out of range: the first is {what} 0")))
 }
 
 /// Streams rows into a store file.
@@ -113,7 +121,7 @@ impl StoreWriter {
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = py.detach(|| corpus::StoreWriter::append(&path, &fingerprint)).raise()?;
+        let writer = interruptible(py, |check| corpus::StoreWriter::append(&path, &fingerprint, check))?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 

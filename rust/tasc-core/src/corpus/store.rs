@@ -162,6 +162,10 @@ impl Store {
         let text = std::str::from_utf8(bytes).map_err(|e| self.file.corrupt("inputs", &e.to_string()))?;
         let damaged = || self.file.corrupt("input_documents", "it is too short");
         let document = *self.input_documents.get(&self.file).get(index).ok_or_else(damaged)?;
+        if document as usize >= self.num_documents() {
+            let why = format!("row {index} belongs to document {document}, there are {}", self.num_documents());
+            return Err(self.file.corrupt("input_documents", &why));
+        }
         let weight = *self.input_weights.get(&self.file).get(index).ok_or_else(damaged)?;
         Ok(Input { text, document, weight })
     }
@@ -175,7 +179,7 @@ impl Store {
         what: &'static str,
     ) -> Result<&'a [T]> {
         let limit = offsets.len().saturating_sub(1);
-        let Some(&[start, end]) = offsets.get(index..index.saturating_add(2)) else {
+        let Some(&[start, end]) = offsets.get(index..).and_then(|o| o.first_chunk()) else {
             return Err(Error::OutOfRange { what, index, limit });
         };
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());

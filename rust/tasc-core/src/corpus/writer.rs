@@ -1,14 +1,18 @@
 //! Rows → a store file.
 
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::store::{KIND, Meta, Store, VERSION};
+use crate::format::temporary::folder;
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
+
+/// Rows between two calls of `check`: well under a millisecond.
+const CHECK_EVERY: usize = 1024;
 
 /// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
 /// about 60 bytes per distinct output and as many per distinct row.
@@ -38,7 +42,7 @@ impl StoreWriter {
     pub fn create(path: &Path, fingerprint: &Fingerprint, meta: Meta) -> Result<Self> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.begin("tokens")?;
-        let spill = tempfile::tempfile().map_err(|source| Error::Io { path: path.into(), source })?;
+        let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
         Ok(Self {
             path: path.into(),
             out,
@@ -56,28 +60,37 @@ impl StoreWriter {
     }
 
     /// Begins a store that goes on where the one under this name ends. It is written anew beside the old one and
-    /// takes its place whole, so readers see all of the new rows or none; other appends wait.
+    /// takes its place whole, so readers see all of the new rows or none. A second append, from whatever process,
+    /// waits until this one is finished or dropped. `check` is called now and then; its error ends the append.
     ///
     /// # Complexity
     /// O(store).
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it.
-    pub fn append(path: &Path, fingerprint: &Fingerprint) -> Result<Self> {
-        let lock = lock(path)?;
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it; what `check` returns.
+    pub fn append(path: &Path, fingerprint: &Fingerprint, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
+        let lock = lock(path, &mut check)?;
         let old = Store::open(path)?;
         let found = old.file().fingerprint();
         if found != *fingerprint {
             return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
-        let mut this = Self::create(path, fingerprint, old.meta().clone())?;
+        old.verify()?; // damage must not be carried over under fresh checksums
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
+        let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
             this.document(old.document(k)?, old.weight(k)?)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         for k in 0..old.num_inputs() {
             let input = old.input(k)?;
             this.row(input.text, input.document, input.weight)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         Ok(this)
     }
@@ -150,7 +163,7 @@ impl StoreWriter {
         out.section("weights", &self.weights)?;
         out.begin("inputs")?;
         let mut spill = inputs.into_inner().map_err(|e| failed(e.into_error()))?;
-        spill.seek(SeekFrom::Start(0)).map_err(failed)?;
+        spill.rewind().map_err(failed)?;
         let mut spill = BufReader::new(spill);
         let mut chunk = vec![0; 1 << 16];
         loop {
@@ -174,14 +187,19 @@ fn next(elements: &[u64]) -> Result<u32> {
     u32::try_from(positions).map_err(|_| Error::IndexTooLarge { positions, limit: u32::MAX as usize })
 }
 
-/// Waits until nobody else appends to the store of this name.
-fn lock(path: &Path) -> Result<std::fs::File> {
+/// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
+fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
     let failed = |source| Error::Io { path: path.into(), source };
     loop {
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        if is_still(path, &file).map_err(failed)? {
-            return Ok(file);
+        match file.lock() {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => check()?,
+            locked => {
+                locked.map_err(failed)?;
+                if is_still(path, &file).map_err(failed)? {
+                    return Ok(file);
+                }
+            }
         }
     }
 }

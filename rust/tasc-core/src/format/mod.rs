@@ -1,9 +1,10 @@
 //! The container of every tasc file: a header, named sections, a table of them. docs/format.md is its law.
 //!
-//! - [`writer`]: sections → a sibling temporary file → renamed when whole
+//! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
 
 pub mod file;
+pub(crate) mod temporary;
 pub mod writer;
 
 pub use file::{File, Section};

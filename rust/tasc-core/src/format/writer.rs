@@ -1,13 +1,13 @@
 //! Writing a container.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{Pod, Zeroable};
-use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::temporary::{Temporary, folder};
 use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES, checksum};
 use crate::{Error, Result};
 
@@ -15,7 +15,8 @@ use crate::{Error, Result};
 /// dropped leaves nothing behind.
 pub struct Writer {
     path: PathBuf,
-    out: BufWriter<NamedTempFile>,
+    out: BufWriter<File>,
+    temporary: Temporary,
     header: Header,
     table: Vec<Entry>,
     at: u64,
@@ -28,14 +29,15 @@ impl Writer {
     /// # Errors
     /// [`Error::Io`] when the folder cannot be written.
     pub fn create(path: &Path, kind: Kind, major: u16, minor: u16, fingerprint: &Fingerprint) -> Result<Self> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new().prefix(".tasc-").suffix(".tmp").tempfile_in(folder);
-        let temporary = temporary.map_err(|source| Error::Io { path: path.into(), source })?;
+        let failed = |source| Error::Io { path: path.into(), source };
+        let temporary = Temporary::create(folder(path)).map_err(failed)?;
+        let out = temporary.file.try_clone().map_err(failed)?;
         let header =
             Header { magic: MAGIC, kind: kind.0, major, minor, fingerprint: fingerprint.0, ..Header::zeroed() };
         let mut this = Self {
             path: path.into(),
-            out: BufWriter::with_capacity(1 << 18, temporary),
+            out: BufWriter::with_capacity(1 << 18, out),
+            temporary,
             header,
             table: Vec::new(),
             at: 0,
@@ -103,15 +105,12 @@ impl Writer {
         self.header.file_bytes = self.at + table.len() as u64;
         self.header.checksum = checksum(&self.header, &table);
         self.put(&table)?;
-        let Self { path, out, header, .. } = self;
+        let Self { path, out, temporary, header, .. } = self;
         let failed = |source| Error::Io { path: path.clone(), source };
-        let mut temporary = out.into_inner().map_err(|e| failed(e.into_error()))?;
-        temporary.seek(SeekFrom::Start(0)).map_err(failed)?;
-        temporary.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
-        readable_by_others(temporary.as_file()).map_err(failed)?;
-        temporary.as_file().sync_all().map_err(failed)?;
-        temporary.persist(&path).map_err(|e| failed(e.error))?;
-        sync_folder(&path).map_err(failed)
+        let mut file = out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.rewind().map_err(failed)?;
+        file.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
+        temporary.persist(&path).map_err(failed)
     }
 
     fn end(&mut self) {
@@ -130,24 +129,4 @@ impl Writer {
         self.at += bytes.len() as u64;
         self.out.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
-}
-
-/// Temporary files are private; a finished one follows the usual permissions.
-fn readable_by_others(file: &File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
-}
-
-/// The rename itself must survive a crash.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
