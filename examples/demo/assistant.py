@@ -213,10 +213,20 @@ INTENTS = (
         "travel",
         "book_taxi",
         {
-            "pickup": v.one_of(tuple(f"{n} {s}" for s in ("Mill Lane", "Station Road", "Harbor Street", "King Square")
-                               for n in range(2, 60))),
-            "destination": v.choice(airport="the airport", station="the station|the train station", office="the office",
-                                    hotel="the hotel|my hotel", harbor="the harbor"),
+            "pickup": v.one_of(
+                tuple(
+                    f"{n} {s}"
+                    for s in ("Mill Lane", "Station Road", "Harbor Street", "King Square")
+                    for n in range(2, 60)
+                )
+            ),
+            "destination": v.choice(
+                airport="the airport",
+                station="the station|the train station",
+                office="the office",
+                hotel="the hotel|my hotel",
+                harbor="the harbor",
+            ),
             "date": v.date,
             "time": v.time,
             "passengers": v.count(2, 6),
@@ -233,9 +243,14 @@ INTENTS = (
         "submit_expense",
         {
             "amount": v.amount,
-            "category": v.choice(meals="lunch|dinner|a meal", travel="a train ticket|a taxi|the flight",
-                                 lodging="the hotel|a hotel room", software="software|a licence",
-                                 training="a course|training", equipment="equipment|a monitor"),
+            "category": v.choice(
+                meals="lunch|dinner|a meal",
+                travel="a train ticket|a taxi|the flight",
+                lodging="the hotel|a hotel room",
+                software="software|a licence",
+                training="a course|training",
+                equipment="equipment|a monitor",
+            ),
             "date": v.date,
             "project": v.project,
         },
@@ -261,8 +276,11 @@ INTENTS = (
         {
             "to": v.name,
             "amount": v.amount,
-            "account": v.choice(checking="checking|my checking account", savings="savings|my savings account",
-                                business="the business account"),
+            "account": v.choice(
+                checking="checking|my checking account",
+                savings="savings|my savings account",
+                business="the business account",
+            ),
             "date": v.date,
             "note": v.one_of(tuple(f"{topic} costs" for topic in v.TOPICS)),
         },
@@ -364,7 +382,13 @@ INTENTS = (
     Intent(
         "dining",
         "reserve_table",
-        {"restaurant": v.one_of(v.RESTAURANTS), "people": v.count(2, 12), "date": v.date, "time": v.time, "name": v.name},
+        {
+            "restaurant": v.one_of(v.RESTAURANTS),
+            "people": v.count(2, 12),
+            "date": v.date,
+            "time": v.time,
+            "name": v.name,
+        },
         (
             "(book|reserve|get) a table (for {people} |)at {restaurant} (on|for) {date}( at {time}|)( under {name}|)",
             "(dinner|lunch|a table) for {people} at {restaurant}( {date}|) at {time}(, name {name}|)",

@@ -17,13 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import tasks
 import torch
+from assistant import SYSTEM
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import tasks
-from assistant import SYSTEM
 from tasc.models import merge_adapter, smollm2
 
 ADAPTED_LAYERS = range(10, 30)

@@ -10,117 +10,162 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-Json: TypeAlias = str | int | None | list[str]
+Json: TypeAlias = str | int | list[str] | None
 Value: TypeAlias = tuple[str, Json]  # as said in the request, as written in the output
 Maker: TypeAlias = Callable[["Values"], Value]
 
-FIRST = tuple(
-    "Maria Tomas Aisha Liam Yuki Priya Omar Elena Noah Ingrid Kwame Sofia Hassan Chloe Diego Mei Anton Fatima Lucas "
-    "Greta Rohan Amara Felix Leila Mateo Nadia Oscar Hana Victor Zainab Emil Rosa Samir Astrid Jonas Carmen Idris "
-    "Freya Paolo Anika Bruno Salma Henrik Lucia Tariq Maeve Andre Sunita Kofi Irina Marcus Delia Arjun Petra Hugo "
-    "Simone Rafael Olga Desmond Akiko Walter Bianca Yusuf Clara Stefan Naomi Gideon Marta Ravi Judith Leon Esther "
-    "Malik Ottilie Nils Farah Ethan Renata Kenji Alba Dmitri Joyce Pascal Thandi Conrad Vera Ismail Louise Edgar Wen "
-    "Magnus Talia Cedric Ines Abdul Monica Sven Gloria Reza Helga".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _phrases(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(phrase.split()) for phrase in text.split(","))
+
+
+FIRST = _words(
+    """
+    Maria Tomas Aisha Liam Yuki Priya Omar Elena Noah Ingrid Kwame Sofia Hassan Chloe Diego Mei Anton Fatima Lucas
+    Greta Rohan Amara Felix Leila Mateo Nadia Oscar Hana Victor Zainab Emil Rosa Samir Astrid Jonas Carmen Idris
+    Freya Paolo Anika Bruno Salma Henrik Lucia Tariq Maeve Andre Sunita Kofi Irina Marcus Delia Arjun Petra Hugo
+    Simone Rafael Olga Desmond Akiko Walter Bianca Yusuf Clara Stefan Naomi Gideon Marta Ravi Judith Leon Esther
+    Malik Ottilie Nils Farah Ethan Renata Kenji Alba Dmitri Joyce Pascal Thandi Conrad Vera Ismail Louise Edgar Wen
+    Magnus Talia Cedric Ines Abdul Monica Sven Gloria Reza Helga
+    """
 )
-LAST = tuple(
-    "Okafor Lindqvist Moreau Tanaka Fernandez Novak Haddad Osei Kowalski Brandt Iyer Castillo Nakamura Petrov Adeyemi "
-    "Sullivan Rossi Chaudhry Eriksen Dubois Mbeki Hartmann Silva Yamada Fitzgerald Benali Kaur Horvath Quinn Zhang "
-    "Marchetti Olsen Abara Romero Keller Popescu Whitfield Sato Mensah Vargas Lehmann Nair Dimitrov Larsen Cohen "
-    "Baptiste Winters Jimenez Farouk Schneider Ito Calloway Bergman Rahman Delgado Novotny Hughes Sandoval Aziz Vogel "
-    "Murphy Tremblay Park Oyelaran Bauer Costa Mistry Hoang Pereira Ashworth Lund Salazar Demir Weiss Acheampong Blake "
-    "Ferrari Solberg Mahmoud Ortega Fischer Bianchi Kimura Stone Ndlovu Harper Ivanova Reyes Steiner Gallagher".split()
+LAST = _words(
+    """
+    Okafor Lindqvist Moreau Tanaka Fernandez Novak Haddad Osei Kowalski Brandt Iyer Castillo Nakamura Petrov Adeyemi
+    Sullivan Rossi Chaudhry Eriksen Dubois Mbeki Hartmann Silva Yamada Fitzgerald Benali Kaur Horvath Quinn Zhang
+    Marchetti Olsen Abara Romero Keller Popescu Whitfield Sato Mensah Vargas Lehmann Nair Dimitrov Larsen Cohen
+    Baptiste Winters Jimenez Farouk Schneider Ito Calloway Bergman Rahman Delgado Novotny Hughes Sandoval Aziz Vogel
+    Murphy Tremblay Park Oyelaran Bauer Costa Mistry Hoang Pereira Ashworth Lund Salazar Demir Weiss Acheampong
+    Blake Ferrari Solberg Mahmoud Ortega Fischer Bianchi Kimura Stone Ndlovu Harper Ivanova Reyes Steiner Gallagher
+    """
 )
-CITIES = tuple(
-    "Lisbon,Oslo,Nairobi,Toronto,Kyoto,Lima,Vienna,Dublin,Accra,Boston,Prague,Cairo,Madrid,Helsinki,Austin,Mumbai,"
-    "Geneva,Porto,Seattle,Warsaw,Tunis,Denver,Hamburg,Seoul,Bogota,Zurich,Athens,Lagos,Montreal,Milan,Brisbane,Chicago,"
-    "Krakow,Dakar,Osaka,Santiago,Brussels,Amman,Phoenix,Riga,Marseille,Hanoi,Glasgow,Cape Town,New Orleans,San Diego,"
-    "Buenos Aires,Kuala Lumpur,Gothenburg,Salzburg,Valencia,Leipzig,Ottawa,Auckland,Istanbul,Kampala,Nashville,Turin,"
-    "Bergen,Antwerp,Portland,Bristol,Manila,Tallinn,Sofia,Quito,Houston,Lyon,Perth,Rotterdam,Cork,Malaga,Aarhus,"
-    "Bordeaux,Casablanca,Medellin,Pittsburgh,Nagoya,Graz,Tbilisi,Utrecht,Split,Calgary,Adelaide,Leeds,Bilbao,Trieste,"
-    "Chennai,Kigali,Winnipeg,Bremen,Savannah".split(",")
+CITIES = _phrases(
+    """
+    Lisbon, Oslo, Nairobi, Toronto, Kyoto, Lima, Vienna, Dublin, Accra, Boston, Prague, Cairo, Madrid, Helsinki,
+    Austin, Mumbai, Geneva, Porto, Seattle, Warsaw, Tunis, Denver, Hamburg, Seoul, Bogota, Zurich, Athens, Lagos,
+    Montreal, Milan, Brisbane, Chicago, Krakow, Dakar, Osaka, Santiago, Brussels, Amman, Phoenix, Riga, Marseille,
+    Hanoi, Glasgow, Cape Town, New Orleans, San Diego, Buenos Aires, Kuala Lumpur, Gothenburg, Salzburg, Valencia,
+    Leipzig, Ottawa, Auckland, Istanbul, Kampala, Nashville, Turin, Bergen, Antwerp, Portland, Bristol, Manila,
+    Tallinn, Sofia, Quito, Houston, Lyon, Perth, Rotterdam, Cork, Malaga, Aarhus, Bordeaux, Casablanca, Medellin,
+    Pittsburgh, Nagoya, Graz, Tbilisi, Utrecht, Split, Calgary, Adelaide, Leeds, Bilbao, Trieste, Chennai, Kigali,
+    Winnipeg, Bremen, Savannah
+    """
 )
 COMPANIES = tuple(
     f"{stem} {kind}"
-    for stem in "Halcyon Northwind Bluefern Corvus Meridian Tallgrass Ironbridge Solstice Kestrel Verdant Quarry Lumen "
-    "Harborline Redwood Saltmarsh Cobalt Foxglove Granite Juniper Aurora".split()
-    for kind in "Logistics Foods Systems Partners Textiles Energy Labs Insurance Press".split()
+    for stem in _words(
+        """
+        Halcyon Northwind Bluefern Corvus Meridian Tallgrass Ironbridge Solstice Kestrel Verdant Quarry Lumen
+        Harborline Redwood Saltmarsh Cobalt Foxglove Granite Juniper Aurora
+        """
+    )
+    for kind in _words("Logistics Foods Systems Partners Textiles Energy Labs Insurance Press")
 )
-TOPICS = tuple(
-    "pricing,hiring,security,onboarding,marketing,budget,roadmap,warehouse,customer feedback,data migration,website,"
-    "supplier,packaging,travel policy,payroll,product launch,brand,translation,quality,inventory,mobile app,newsletter,"
-    "legal,partnership,training,office move,fundraising,accessibility,energy,press,holiday party,factory,research,"
-    "returns,billing,maintenance,recruiting,sales,audit,storage,fleet,catering,insurance,design,testing,delivery,"
-    "contract,support,forecast,safety".split(",")
+TOPICS = _phrases(
+    """
+    pricing, hiring, security, onboarding, marketing, budget, roadmap, warehouse, customer feedback, data migration,
+    website, supplier, packaging, travel policy, payroll, product launch, brand, translation, quality, inventory,
+    mobile app, newsletter, legal, partnership, training, office move, fundraising, accessibility, energy, press,
+    holiday party, factory, research, returns, billing, maintenance, recruiting, sales, audit, storage, fleet,
+    catering, insurance, design, testing, delivery, contract, support, forecast, safety
+    """
 )
-ACTIVITIES = tuple(
-    "review,sync,kickoff,workshop,retrospective,interview,check-in,planning session,standup,demo,briefing,handover,"
-    "lunch,call,walkthrough,deep dive,presentation,brainstorm".split(",")
+ACTIVITIES = _phrases(
+    """
+    review, sync, kickoff, workshop, retrospective, interview, check-in, planning session, standup, demo, briefing,
+    handover, lunch, call, walkthrough, deep dive, presentation, brainstorm
+    """
 )
 KINDS = ("", "", "", "weekly ", "quarterly ", "monthly ", "final ", "urgent ", "joint ", "regional ")
-CHORES = tuple(
-    "water the plants,call the bank,renew my passport,send the slides,pick up the parcel,back up the laptop,"
-    "book the dentist,sign the lease,update the timesheet,pay the electricity bill,order more toner,feed the cat,"
-    "check the smoke alarm,print the badges,return the library books,buy a birthday card,charge the headset,"
-    "submit the tax form,clean the coffee machine,collect the keys,defrost the freezer,review the contract,"
-    "call the plumber,rotate the passwords,ship the samples,thank the volunteers,empty the bins,cancel the gym,"
-    "read the safety manual,invite the new interns,change the air filter,confirm the caterer,post the job advert,"
-    "test the projector,drop off the car,label the boxes".split(",")
+CHORES = _phrases(
+    """
+    water the plants, call the bank, renew my passport, send the slides, pick up the parcel, back up the laptop,
+    book the dentist, sign the lease, update the timesheet, pay the electricity bill, order more toner,
+    feed the cat, check the smoke alarm, print the badges, return the library books, buy a birthday card,
+    charge the headset, submit the tax form, clean the coffee machine, collect the keys, defrost the freezer,
+    review the contract, call the plumber, rotate the passwords, ship the samples, thank the volunteers,
+    empty the bins, cancel the gym, read the safety manual, invite the new interns, change the air filter,
+    confirm the caterer, post the job advert, test the projector, drop off the car, label the boxes
+    """
 )
-NEWS = tuple(
-    "the meeting has moved upstairs,I am running ten minutes late,the parcel is at reception,lunch is on me today,"
-    "the build is green again,the client has signed,please bring your badge,the lift is out of order,"
-    "the numbers look good,dinner starts at eight,the train is delayed,we need one more chair,the printer is fixed,"
-    "your visitor is here,the deadline is friday,the samples arrived broken,I will call back later,"
-    "the doors close at nine,the contract is in your inbox,happy birthday,the server is down,see you at the gate,"
-    "the keys are in the drawer,please approve my request,the heating is back on,we won the tender,"
-    "the taxi is waiting outside,the slides need one more chart".split(",")
+NEWS = _phrases(
+    """
+    the meeting has moved upstairs, I am running ten minutes late, the parcel is at reception, lunch is on me today,
+    the build is green again, the client has signed, please bring your badge, the lift is out of order,
+    the numbers look good, dinner starts at eight, the train is delayed, we need one more chair,
+    the printer is fixed, your visitor is here, the deadline is friday, the samples arrived broken,
+    I will call back later, the doors close at nine, the contract is in your inbox, happy birthday,
+    the server is down, see you at the gate, the keys are in the drawer, please approve my request,
+    the heating is back on, we won the tender, the taxi is waiting outside, the slides need one more chart
+    """
 )
-ITEMS = tuple(
-    "printer paper,whiteboard markers,standing desks,USB cables,coffee beans,notebooks,headsets,sticky notes,"
-    "monitor arms,green tea,envelopes,desk lamps,keyboards,paper towels,ballpoint pens,webcams,hand soap,folders,"
-    "power strips,water filters,staplers,hard hats,name badges,batteries,cardboard boxes,office chairs,toner cartridges,"
-    "first aid kits,extension leads,oat milk".split(",")
+ITEMS = _phrases(
+    """
+    printer paper, whiteboard markers, standing desks, USB cables, coffee beans, notebooks, headsets, sticky notes,
+    monitor arms, green tea, envelopes, desk lamps, keyboards, paper towels, ballpoint pens, webcams, hand soap,
+    folders, power strips, water filters, staplers, hard hats, name badges, batteries, cardboard boxes,
+    office chairs, toner cartridges, first aid kits, extension leads, oat milk
+    """
 )
-GOODS = tuple(
-    "blue raincoat,desk fan,pair of boots,coffee grinder,wool blanket,phone case,yoga mat,table lamp,running jacket,"
-    "water bottle,tent,bookshelf,frying pan,backpack,wireless mouse,suitcase,garden hose,picture frame,toaster,"
-    "bike helmet,winter coat,chess set,rug,alarm clock,leather belt,kettle,sleeping bag,mirror".split(",")
+GOODS = _phrases(
+    """
+    blue raincoat, desk fan, pair of boots, coffee grinder, wool blanket, phone case, yoga mat, table lamp,
+    running jacket, water bottle, tent, bookshelf, frying pan, backpack, wireless mouse, suitcase, garden hose,
+    picture frame, toaster, bike helmet, winter coat, chess set, rug, alarm clock, leather belt, kettle,
+    sleeping bag, mirror
+    """
 )
-DEVICES = tuple(
-    "printer,projector,coffee machine,lift,air conditioner,badge reader,scanner,dishwasher,door lock,router,"
-    "video screen,water dispenser,radiator,vending machine,shredder,card terminal".split(",")
+DEVICES = _phrases(
+    """
+    printer, projector, coffee machine, lift, air conditioner, badge reader, scanner, dishwasher, door lock, router,
+    video screen, water dispenser, radiator, vending machine, shredder, card terminal
+    """
 )
-PLACES = tuple(
-    "kitchen,lobby,meeting room,warehouse,reception,canteen,server room,basement,library,workshop,parking garage,"
-    "mail room,showroom,east wing,rooftop terrace,copy room,nursery,studio".split(",")
+PLACES = _phrases(
+    """
+    kitchen, lobby, meeting room, warehouse, reception, canteen, server room, basement, library, workshop,
+    parking garage, mail room, showroom, east wing, rooftop terrace, copy room, nursery, studio
+    """
 )
-PROBLEMS = tuple(
-    "is leaking,will not turn on,makes a loud noise,keeps jamming,is stuck,smells of smoke,shows an error,is flickering,"
-    "has no power,is overheating,does not respond,is out of paper,keeps restarting,is cracked".split(",")
+PROBLEMS = _phrases(
+    """
+    is leaking, will not turn on, makes a loud noise, keeps jamming, is stuck, smells of smoke, shows an error,
+    is flickering, has no power, is overheating, does not respond, is out of paper, keeps restarting, is cracked
+    """
 )
-REASONS = tuple(
-    "too small,damaged,the wrong colour,not what I ordered,too large,broken,missing a part,scratched,a duplicate,"
-    "too noisy,no longer needed,faulty".split(",")
+REASONS = _phrases(
+    """
+    too small, damaged, the wrong colour, not what I ordered, too large, broken, missing a part, scratched,
+    a duplicate, too noisy, no longer needed, faulty
+    """
 )
-SUBJECTS = tuple(
-    "VPN drops every hour,cannot open shared folder,laptop battery drains fast,missing invoices in the portal,"
-    "screen stays black,emails arrive late,no sound in video calls,calendar does not sync,licence has expired,"
-    "two-factor code never arrives,keyboard types wrong letters,dashboard shows old figures,cannot print to PDF,"
-    "file upload fails,wifi is slow on floor two,phone cannot join the network,password is rejected,"
-    "export button is missing,backup did not run,mouse pointer freezes,attachments are blocked,"
-    "tablet will not charge,search returns nothing,report loads forever".split(",")
+SUBJECTS = _phrases(
+    """
+    VPN drops every hour, cannot open shared folder, laptop battery drains fast, missing invoices in the portal,
+    screen stays black, emails arrive late, no sound in video calls, calendar does not sync, licence has expired,
+    two-factor code never arrives, keyboard types wrong letters, dashboard shows old figures, cannot print to PDF,
+    file upload fails, wifi is slow on floor two, phone cannot join the network, password is rejected,
+    export button is missing, backup did not run, mouse pointer freezes, attachments are blocked,
+    tablet will not charge, search returns nothing, report loads forever
+    """
 )
 RESTAURANTS = tuple(
     f"{first} {second}"
-    for first in "Golden Olive Blue Copper Old Wild Silver Quiet Little Red".split()
-    for second in "Lantern Table Garden Spoon Harbor Kitchen Fig Terrace".split()
+    for first in _words("Golden Olive Blue Copper Old Wild Silver Quiet Little Red")
+    for second in _words("Lantern Table Garden Spoon Harbor Kitchen Fig Terrace")
 )
-SYSTEMS = tuple("payroll,email,VPN,wiki,CRM,timesheet,booking,warehouse,expenses,intranet".split(","))
-WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
-MONTHS = tuple("January February March April May June July August September October November December".split())
-NUMBERS = tuple("zero one two three four five six seven eight nine ten eleven twelve".split())
-CURRENCIES = (("${}", "USD"), ("{} dollars", "USD"), ("{} euros", "EUR"), ("€{}", "EUR"), ("£{}", "GBP"))
-CURRENCIES += (("{} pounds", "GBP"), ("{} francs", "CHF"), ("{} USD", "USD"), ("{} EUR", "EUR"))
+SYSTEMS = _phrases("payroll, email, VPN, wiki, CRM, timesheet, booking, warehouse, expenses, intranet")
+WEEKDAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = _words("January February March April May June July August September October November December")
+NUMBERS = _words("zero one two three four five six seven eight nine ten eleven twelve")
+CURRENCIES = (
+    ("${}", "USD"), ("{} dollars", "USD"), ("{} euros", "EUR"), ("€{}", "EUR"), ("£{}", "GBP"),
+    ("{} pounds", "GBP"), ("{} francs", "CHF"), ("{} USD", "USD"), ("{} EUR", "EUR"),
+)  # fmt: skip
 
 
 class Values:

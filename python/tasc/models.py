@@ -204,4 +204,4 @@ def _needs(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{module} is not installed: pip install 'tasc[{extra}]'") from error
+        raise MissingExtraError(f"{module}, which is needed here,", extra) from error
