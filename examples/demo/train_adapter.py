@@ -17,9 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tasks
+import assistant
 import torch
-from assistant import SYSTEM
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -43,7 +42,7 @@ def examples(rows: list[dict[str, str]], tokenizer) -> list[Example]:
     """Rows as the chat that the model will see, the answer closed by the end-of-turn token."""
     made = []
     for row in rows:
-        turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": row["input"]}]
+        turns = [{"role": "system", "content": assistant.SYSTEM}, {"role": "user", "content": row["input"]}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
         answer = tokenizer(row["output"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
         made.append(Example(prompt + answer, len(prompt)))
@@ -141,7 +140,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     base = smollm2()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    rows = tasks.rows("assistant", options.rows, options.seed)
+    rows = assistant.rows(options.rows, options.seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     settings = LoraConfig(
         r=options.rank,

@@ -15,31 +15,30 @@ def _import_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_seed_decides_everything() -> None:
-    import tasks
+    import assistant
 
-    for kind in tasks.KINDS:
-        assert tasks.rows(kind, 50, 1) == tasks.rows(kind, 50, 1)
-        assert tasks.rows(kind, 50, 1) != tasks.rows(kind, 50, 2)
+    assert assistant.rows(50, 1) == assistant.rows(50, 1)
+    assert assistant.rows(50, 1) != assistant.rows(50, 2)
 
 
 def test_rows_do_not_change_from_release_to_release() -> None:
     """The shipped adapter was trained on these rows."""
     import hashlib
 
-    import tasks
+    import assistant
 
-    digest = hashlib.sha256(json.dumps(tasks.rows("assistant", 7000, 0)).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(assistant.rows(7000, 0)).encode()).hexdigest()
     assert digest[:16] == "b6270e899c641d21"
 
 
 def test_outputs_follow_the_intents_schema() -> None:
     import assistant
-    import tasks
+    import intents
 
-    schemas = {(i.domain, i.name): list(i.slots) for i in assistant.INTENTS}
-    assert len(schemas) == len(assistant.INTENTS)
+    schemas = {(i.domain, i.name): list(i.slots) for i in intents.INTENTS}
+    assert len(schemas) == len(intents.INTENTS)
     seen = set()
-    for row in tasks.rows("assistant", 3000, 0):
+    for row in assistant.rows(3000, 0):
         output = json.loads(row["output"])
         key = (output["domain"], output["intent"])
         seen.add(key)
@@ -50,11 +49,11 @@ def test_outputs_follow_the_intents_schema() -> None:
 
 
 def test_every_alternative_of_every_phrase_has_its_slots() -> None:
-    import assistant
+    import intents
     from grammar import expand, slots_of
 
     rng = random.Random(0)
-    for intent in assistant.INTENTS:
+    for intent in intents.INTENTS:
         for phrase in intent.phrases:
             for _ in range(200):
                 core = expand(phrase, rng)
@@ -64,9 +63,9 @@ def test_every_alternative_of_every_phrase_has_its_slots() -> None:
 
 
 def test_held_out_requests_hold_new_requests_and_new_values() -> None:
-    import tasks
+    import assistant
 
-    rows = tasks.rows("assistant", 4000, 0)
+    rows = assistant.rows(4000, 0)
     train = [r for r in rows if r["split"] == "train"]
     test = [r for r in rows if r["split"] == "test"]
     assert len(test) == 400
@@ -95,13 +94,3 @@ def test_times_days_and_sums_are_put_into_normal_form() -> None:
         number, code = str(written).split()
         assert float("".join(c for c in said if c.isdigit() or c == ".").strip(".")) == float(number)
         assert code in {"USD", "EUR", "GBP", "CHF"}
-
-
-def test_too_many_rows_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import tasks
-
-    monkeypatch.setitem(tasks.KINDS, "few", lambda rng, *, held_out: (rng.choice("abc"), "x"))
-    with pytest.raises(ValueError, match="only 3 different requests"):
-        tasks.rows("few", 10, 0)
-    with pytest.raises(ValueError, match="no task 'none'"):
-        tasks.rows("none", 10, 0)
