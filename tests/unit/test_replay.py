@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tasc.errors import InputError
-from tasc.spec.drafter import Draft
+from tasc.spec.drafter import OneByOne, TokenDraft
 from tasc.spec.replay import ReplayRow, common_prefix, encode_rows, replay
 
 
@@ -17,7 +17,7 @@ def ids(values: Sequence[int]) -> NDArray[np.uint32]:
     return np.asarray(values, np.uint32)
 
 
-class Scripted:
+class Scripted(OneByOne):
     """Drafts what it is told to, whatever the context, and keeps what it was told."""
 
     name = "scripted"
@@ -32,11 +32,10 @@ class Scripted:
         self.prompts.append(prompt_ids.tolist())
         return self
 
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> TokenDraft:
         assert costs is not None
         self.costs.append(costs.tolist())
-        tokens = ids(next(self.drafts, []))
-        return Draft(tokens, np.ones(len(tokens), np.float32), np.zeros(len(tokens), np.uint8))
+        return TokenDraft.of(next(self.drafts, []))
 
     def update(self, new: NDArray[np.uint32]) -> None:
         self.updates.append(new.tolist())

@@ -8,19 +8,17 @@ import importlib
 import importlib.util
 import itertools
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc.errors import InputError, MissingExtraError
-from tasc.spec.drafter import Draft
-
-Ids = Sequence[int] | NDArray[Any]
+from tasc.spec.drafter import SOURCES, Draft, OneByOne, TokenDraft, TokenIds
 
 
-class PromptLookupDrafter:
+class PromptLookupDrafter(OneByOne):
     """Drafts what followed the last tokens when they were seen before in prompt or output, longest n-gram first.
 
     Like transformers, the leftmost earlier occurrence is copied. Unlike there the search is incremental, so that a
@@ -36,24 +34,15 @@ class PromptLookupDrafter:
         self.name = "prompt-lookup"
         self._max_ngram = max_ngram
 
-    def start(self, prompt_ids: Ids) -> "PromptLookupRequest":
+    def start(self, prompt_ids: TokenIds) -> "PromptLookupRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return PromptLookupRequest(prompt_ids, self._max_ngram)
-
-    def propose_batch(
-        self,
-        requests: Sequence["PromptLookupRequest"],
-        max_tokens: int,
-        costs: NDArray[np.float64] | None = None,
-    ) -> list[Draft]:
-        """One draft per request."""
-        return [r.draft(max_tokens, costs) for r in requests]
 
 
 class PromptLookupRequest:
     """One running request of `PromptLookupDrafter`."""
 
-    def __init__(self, prompt_ids: Ids, max_ngram: int) -> None:
+    def __init__(self, prompt_ids: TokenIds, max_ngram: int) -> None:
         self._ids: list[int] = []
         self._first: dict[tuple[int, ...], int] = {}  # n-gram -> the position after its first occurrence
         self._max_ngram = max_ngram
@@ -64,10 +53,10 @@ class PromptLookupRequest:
         for n in range(min(self._max_ngram, len(self._ids)), 0, -1):
             at = self._first.get(tuple(self._ids[-n:]))
             if at is not None and at < len(self._ids):
-                return _draft(self._ids[at : at + max_tokens])
-        return _draft([])
+                return TokenDraft.of(self._ids[at : at + max_tokens], "context")
+        return TokenDraft()
 
-    def update(self, ids: Ids) -> None:
+    def update(self, ids: TokenIds) -> None:
         """Appends tokens that the model has emitted."""
         for token in ids:
             self._ids.append(int(token))
@@ -88,7 +77,7 @@ def suffix_depth(max_tokens: int) -> int:
     return 24 if max_tokens <= 16 else max_tokens + 32
 
 
-class SuffixDecodingDrafter:
+class SuffixDecodingDrafter(OneByOne):
     """SuffixDecoding with a global cache that holds the task's outputs.
 
     A request's own output joins the global cache while it runs and is evicted when the request is dropped, so that
@@ -106,7 +95,7 @@ class SuffixDecodingDrafter:
     """
 
     def __init__(
-        self, outputs: Iterable[Ids], *, factor: float = 1.0, depth: int = 24, min_token_prob: float = 0.1
+        self, outputs: Iterable[TokenIds], *, factor: float = 1.0, depth: int = 24, min_token_prob: float = 0.1
     ) -> None:
         try:
             suffix_decoding = importlib.import_module("arctic_inference.suffix_decoding")
@@ -128,24 +117,15 @@ class SuffixDecodingDrafter:
             self.cache.add_active_response(request_id, _int32(output))
             self.cache.stop_request(request_id)
 
-    def start(self, prompt_ids: Ids) -> "SuffixDecodingRequest":
+    def start(self, prompt_ids: TokenIds) -> "SuffixDecodingRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return SuffixDecodingRequest(self, next(self._ids), prompt_ids)
-
-    def propose_batch(
-        self,
-        requests: Sequence["SuffixDecodingRequest"],
-        max_tokens: int,
-        costs: NDArray[np.float64] | None = None,
-    ) -> list[Draft]:
-        """One draft per request."""
-        return [r.draft(max_tokens, costs) for r in requests]
 
 
 class SuffixDecodingRequest:
     """One running request of `SuffixDecodingDrafter`."""
 
-    def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: Ids) -> None:
+    def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: TokenIds) -> None:
         self._drafter = drafter
         self._id = request_id
         self._tail = _int32(prompt_ids)[-drafter.depth :]
@@ -155,7 +135,7 @@ class SuffixDecodingRequest:
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
         """Up to `max_tokens` tokens; the cost of verifying them is not looked at."""
         if max_tokens == 0:
-            return _draft([])
+            return TokenDraft()
         drafter = self._drafter
         found = drafter.cache.speculate(
             self._id,
@@ -167,22 +147,14 @@ class SuffixDecodingRequest:
         reached: NDArray[np.float32] = np.asarray(found.probs, np.float32)  # of the chain up to each token
         probs = reached.copy()
         probs[1:] /= reached[:-1]
-        return _draft(found.token_ids, probs)
+        sources = np.full(len(probs), SOURCES.index("other"), np.uint8)
+        return TokenDraft(np.asarray(found.token_ids, np.uint32), probs, sources)
 
-    def update(self, ids: Ids) -> None:
+    def update(self, ids: TokenIds) -> None:
         """Appends tokens that the model has emitted, to the request and to the global cache."""
         new = _int32(ids)
         self._tail = np.concatenate([self._tail, new])[-self._drafter.depth :]
         self._drafter.cache.add_active_response(self._id, new)
-
-
-def _draft(tokens: Sequence[int], probs: NDArray[np.float32] | None = None) -> Draft:
-    """A draft from a source that is not one of tasc's; probabilities are 1 where the peer gives none."""
-    return Draft(
-        np.asarray(tokens, np.uint32),
-        np.ones(len(tokens), np.float32) if probs is None else probs,
-        np.zeros(len(tokens), np.uint8),
-    )
 
 
 def _forget(cache: Any, request_id: int) -> None:
@@ -190,5 +162,5 @@ def _forget(cache: Any, request_id: int) -> None:
     cache.evict_cached_response(request_id)
 
 
-def _int32(ids: Ids) -> NDArray[np.int32]:
+def _int32(ids: TokenIds) -> NDArray[np.int32]:
     return np.ascontiguousarray(ids, dtype=np.int32)
