@@ -11,6 +11,62 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that is not what it should be.
+    #[error("{path}: {why}")]
+    Format {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A section that cannot be written.
+    #[error("section `{name}` cannot be written: {why}")]
+    Section {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped; nothing was written")]
+    Stopped,
+    /// There is nothing to index.
+    #[error("the corpus holds no documents; give at least one row with an output")]
+    EmptyCorpus,
+    /// A token id outside the supported range.
+    #[error("token id {id} is out of range: ids must be below {limit}; check that ids and tokenizer belong together")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// First id that is too large.
+        limit: u32,
+    },
+    /// More positions than one index can hold.
+    #[error("{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes")]
+    IndexTooLarge {
+        /// Tokens plus documents.
+        positions: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A cost curve that is none.
+    #[error("the cost curve is unusable: {why}; give finite positive costs that do not fall, one per drafted token")]
+    CostCurve {
+        /// What is wrong.
+        why: String,
+    },
+    /// Mixture weights that do not fit the sources.
+    #[error("the mixture weights are unusable: {why}")]
+    Weights {
+        /// What is wrong.
+        why: String,
+    },
+    /// The suffix sorter failed.
+    #[error("sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)")]
+    Sort {
+        /// What the library said.
+        why: String,
+    },
 }
 
 /// Result of the core.

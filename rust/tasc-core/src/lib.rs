@@ -2,7 +2,11 @@
 //!
 //! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
 //! [`index`] (n-grams of a task) → [`draft`] (sources, mixer, length).
+pub mod draft;
 pub mod error;
+pub mod format;
+pub mod index;
+pub mod naive;
 pub mod token;
 
 pub use error::{Error, Result};

@@ -1,0 +1,69 @@
+# Bare `make` prints this help. Everything runs in .venv, which is made on first use.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+export TOKENIZERS_PARALLELISM = true
+
+.PHONY: help demo test test-rust test-python test-slow test-model test-gpu lint format bench-smoke bench fuzz clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+# The environment: all Python dependencies, then the compiled half, each rebuilt when its inputs change.
+$(VENV)/.dependencies: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
+	touch $@ $(VENV)/.built
+
+$(VENV)/.built: $(VENV)/.dependencies $(RUST_SOURCES)
+	$(BIN)/maturin develop --release --quiet
+	touch $@
+
+demo: $(VENV)/.built ## a real small model on a bundled task: plain against tasc, with an HTML report
+	$(BIN)/python examples/demo/run.py
+
+test: test-rust test-python ## all fast tests
+
+test-rust:
+	cargo test --workspace --quiet
+
+test-python: $(VENV)/.built
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.built ## tests that take minutes
+	$(BIN)/pytest -m slow
+
+test-model: $(VENV)/.built ## tests on SmolLM2-135M, fetched on first use
+	$(BIN)/pytest -m model
+
+test-gpu: $(VENV)/.built ## tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+lint: $(VENV)/.built ## formatting, lints and types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.built ## rewrite the sources in the house format
+	cargo fmt --all
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+
+bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
+	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
+	cargo bench --quiet -p tasc-benches -- --test
+	$(BIN)/python benches/python/smoke.py
+
+bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python/README.md
+	cargo bench -p tasc-benches
+
+fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
+	cd rust/fuzz && for t in $$(cargo fuzz list); do cargo fuzz run $$t -- -max_total_time=60 || exit 1; done
+
+clean: ## remove what was built
+	rm -rf $(VENV) target out .mypy_cache .pytest_cache .ruff_cache

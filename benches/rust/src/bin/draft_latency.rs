@@ -1,0 +1,63 @@
+//! Latency of one whole draft, p50 and p99: `draft_latency [TOKENS] [--ids FILE]`.
+//!
+//! Indexes a synthetic corpus, then replays held-out documents of the same task. With `--ids` the corpus and the
+//! held-out documents are written as u32 files for the peers' benchmark (benches/python/draft_latency.py).
+use std::time::Instant;
+
+use tasc_benches::Workload;
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::index::NgramsBuilder;
+
+fn main() {
+    let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);
+    let mut workload = Workload::new(7);
+    let corpus = workload.documents(tokens);
+    let held_out = workload.documents(40_000);
+    let positions: usize = corpus.iter().map(|d| d.len() + 1).sum();
+    let begin = Instant::now();
+    let mut builder = NgramsBuilder::new();
+    for d in &corpus {
+        builder.push(d, 1).expect("in range");
+    }
+    let mut last = begin;
+    let built = builder
+        .build(|f| {
+            eprintln!("  {f:.2} after {:.2} s", last.elapsed().as_secs_f64());
+            last = Instant::now();
+            Ok(())
+        })
+        .expect("not empty");
+    let seconds = begin.elapsed().as_secs_f64();
+    let bytes = 4 * (built.next.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
+    println!("build {:.2} M token/s, {:.2} B/token (records {:.2}, slots {:.2})", tokens as f64 / seconds / 1e6, bytes as f64 / tokens as f64,
+        4.0 * built.records.len() as f64 / tokens as f64, 4.0 * built.slots.len() as f64 / tokens as f64);
+    let _ = positions;
+    let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default()).expect("weights fit");
+    let costs = CostCurve::linear(0.02).expect("a cost");
+    let mut draft_ns: Vec<u64> = Vec::new();
+    let mut update_ns: Vec<u64> = Vec::new();
+    let (mut steps, mut emitted, mut drafted) = (0usize, 0usize, 0usize);
+    for document in &held_out {
+        let mut request = drafter.start(&document[document.len() / 2..]);
+        let mut at = 0;
+        while at < document.len() {
+            let t = Instant::now();
+            let draft = drafter.draft(&mut request, 16, &costs);
+            draft_ns.push(u64::try_from(t.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let right = draft.tokens.iter().zip(&document[at..]).take_while(|(a, b)| a == b).count();
+            drafted += draft.tokens.len();
+            let end = (at + right + 1).min(document.len());
+            let t = Instant::now();
+            drafter.update(&mut request, &document[at..end]);
+            update_ns.push(u64::try_from(t.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            (steps, emitted) = (steps + 1, emitted + end - at);
+            at = end;
+        }
+    }
+    for (name, mut ns) in [("draft", draft_ns), ("update", update_ns)] {
+        ns.sort_unstable();
+        let q = |p: usize| ns[(ns.len() - 1) * p / 100] as f64 / 1e3;
+        println!("{name}: p50 {:.2} µs, p90 {:.2}, p99 {:.2}", q(50), q(90), q(99));
+    }
+    println!("tau {:.2}, drafted per step {:.2}, steps {steps}", emitted as f64 / steps as f64, drafted as f64 / steps as f64);
+}

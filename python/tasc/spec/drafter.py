@@ -1,0 +1,116 @@
+"""What every drafter offers, so that the verify loop, the replay and the benchmarks take any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
+"""Token ids: a list, or a one-dimensional array of any integer type."""
+
+SOURCES: tuple[str, ...] = ("task", "context", "other")
+"""Names of the evidence codes in `Draft.sources`."""
+
+
+@runtime_checkable
+class Draft(Protocol):
+    """Tokens proposed for verification."""
+
+    @property
+    def tokens(self) -> NDArray[np.uint32]:
+        """(K,) uint32, the chain."""
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """(K,) float32, probability of each token given that those before it are right."""
+
+    @property
+    def sources(self) -> NDArray[np.uint8]:
+        """(K,) uint8, which source spoke most for each token: an index into `SOURCES`."""
+
+
+class Request(Protocol):
+    """One running request, as its drafter sees it."""
+
+    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+        """Propose what comes next.
+
+        Args:
+            max_tokens: Most tokens to draft, ≥ 0.
+            costs: (≥ 1,) float64, `costs[k]` = cost of verifying k drafted tokens in one step, in units of a plain
+                step; goes on with its last slope. None: 1 + 0.02·k.
+        """
+
+    def update(self, ids: TokenIds) -> None:
+        """Take the tokens that verification has emitted since the last draft: those accepted and the one after."""
+
+
+class Drafter(Protocol):
+    """Makes requests and drafts for them."""
+
+    name: str
+
+    def start(self, prompt_ids: TokenIds) -> Any:
+        """Begin a request whose output follows `prompt_ids`, (L,) token ids."""
+
+    def propose_batch(
+        self, requests: Sequence[Any], max_tokens: int, costs: NDArray[np.float64] | None = None
+    ) -> Sequence[Draft]:
+        """Draft for several requests at once; element i belongs to `requests[i]`."""
+
+
+def _empty(dtype: type[np.generic]) -> NDArray[Any]:
+    return np.empty(0, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDraft:
+    """A `Draft` made in Python; certainty and source are optional."""
+
+    tokens: NDArray[np.uint32] = field(default_factory=lambda: _empty(np.uint32))
+    probs: NDArray[np.float32] = field(default_factory=lambda: _empty(np.float32))
+    sources: NDArray[np.uint8] = field(default_factory=lambda: _empty(np.uint8))
+
+    @classmethod
+    def of(cls, ids: TokenIds, source: str = "other") -> TokenDraft:
+        """A draft of these tokens, each with probability 1 and one source.
+
+        Args:
+            ids: (K,) token ids.
+            source: One of `SOURCES`.
+        """
+        tokens = np.asarray(ids, dtype=np.uint32)
+        code = SOURCES.index(source)
+        return cls(tokens, np.ones(len(tokens), np.float32), np.full(len(tokens), code, np.uint8))
+
+
+class OneByOne:
+    """Gives `propose_batch` to a drafter that drafts for one request at a time."""
+
+    def propose_batch(
+        self, requests: Sequence[Request], max_tokens: int, costs: NDArray[np.float64] | None = None
+    ) -> list[Draft]:
+        """Draft for each request in turn."""
+        return [request.draft(max_tokens, costs) for request in requests]
+
+
+class _NothingRequest:
+    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+        return TokenDraft()
+
+    def update(self, ids: TokenIds) -> None:
+        pass
+
+
+class NullDrafter(OneByOne):
+    """Never drafts: plain decoding."""
+
+    name = "plain"
+
+    def start(self, prompt_ids: TokenIds) -> Request:
+        """Begin a request."""
+        return _NothingRequest()

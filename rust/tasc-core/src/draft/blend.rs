@@ -1,0 +1,64 @@
+//! Blended back-off: one distribution from the successor counts of all context orders.
+//!
+//! Interpolated Witten–Bell, p_m = (c + T·p_{m−1}) / (N + T), with c of N occurrences of the order-m context
+//! followed by the token and T distinct successors. Read from the longest order down, order m speaks for the
+//! share N / (N + T) of what the longer orders left over.
+
+/// A blended distribution over a few candidate tokens; the rest is left over.
+#[derive(Clone, Debug, Default)]
+pub struct Blend {
+    /// (candidate, probability), in the order in which the evidence named them.
+    pub candidates: Vec<(u32, f32)>,
+    /// Probability of none of them.
+    pub rest: f32,
+}
+
+impl Blend {
+    /// Nothing is known yet.
+    pub fn clear(&mut self) {
+        self.candidates.clear();
+        self.rest = 1.0;
+    }
+
+    /// Whether shorter contexts can still change anything (the share left for them is above `floor`).
+    #[must_use]
+    pub fn is_open(&self, floor: f32) -> bool {
+        self.rest > floor
+    }
+
+    /// Adds the next shorter contexts: `orders` consecutive ones with the same successor counts.
+    /// r equal steps p ← (c + T·p) / (N + T) are c/N · (1 − bʳ) + bʳ·p with b = T / (N + T).
+    pub fn back_off(&mut self, successors: impl Iterator<Item = (u32, f32)>, total: f32, distinct: f32, orders: u32) {
+        if total <= 0.0 {
+            return;
+        }
+        let kept = (distinct / (total + distinct)).powi(orders.min(64).cast_signed());
+        let share = self.rest * (1.0 - kept) / total;
+        self.rest *= kept;
+        for (token, count) in successors {
+            let p = share * count;
+            match self.candidates.iter_mut().find(|c| c.0 == token) {
+                Some(c) => c.1 += p,
+                None => self.candidates.push((token, p)),
+            }
+        }
+    }
+
+    /// Drops the candidates that are less than `fraction` as likely as the best; what they had is left over.
+    pub fn prune(&mut self, fraction: f32) {
+        let least = fraction * self.candidates.iter().map(|c| c.1).fold(0.0, f32::max);
+        let rest = &mut self.rest;
+        self.candidates.retain(|c| {
+            if c.1 < least {
+                *rest += c.1;
+            }
+            c.1 >= least
+        });
+    }
+
+    /// Probability of a candidate, 0 when it is none.
+    #[must_use]
+    pub fn probability(&self, token: u32) -> f32 {
+        self.candidates.iter().find(|c| c.0 == token).map_or(0.0, |c| c.1)
+    }
+}

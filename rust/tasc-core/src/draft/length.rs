@@ -1,0 +1,106 @@
+//! How long a draft should be: expected tokens against the measured cost of verifying them.
+//!
+//! Decoding is a renewal process: with ρ the running rate of tokens per unit of cost, the best draft of chain
+//! probabilities p_1, p_2, … has the length i that maximises Σ_{k≤i} Π_{j≤k} p_j − ρ·(C(i) − C(0)). On a convex C
+//! that is "extend while Π p > ρ·(C(i+1) − C(i))"; on a measured one, which has steps, the maximum is sought.
+
+use crate::{Error, Result};
+
+/// Cost of verifying 0, 1, 2, … drafted tokens in one forward pass, in units of a plain decoding step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CostCurve {
+    costs: Vec<f64>,
+    /// `slopes[i]`: the least average cost per further token of any longer draft.
+    slopes: Vec<f64>,
+}
+
+impl CostCurve {
+    /// A measured curve: `costs[k]` for k drafted tokens. Past its end it goes on with its last slope.
+    ///
+    /// # Errors
+    /// [`Error::CostCurve`] unless there is a first entry and all are finite, positive and not falling.
+    pub fn new(costs: Vec<f64>) -> Result<Self> {
+        let bad = |why: String| Err(Error::CostCurve { why });
+        if costs.is_empty() {
+            return bad("it is empty".into());
+        }
+        if let Some(c) = costs.iter().find(|c| !c.is_finite() || **c <= 0.0) {
+            return bad(format!("it holds {c}"));
+        }
+        if let Some(k) = costs.windows(2).position(|w| w[1] < w[0]) {
+            return bad(format!("it falls from {} to {} at {} drafted tokens", costs[k], costs[k + 1], k + 1));
+        }
+        let mut slopes = vec![0.0; costs.len()];
+        for (i, slope) in slopes.iter_mut().enumerate() {
+            let ahead = costs[i + 1..].iter().zip(1u32..).map(|(c, n)| (c - costs[i]) / f64::from(n));
+            *slope = ahead.fold(f64::INFINITY, f64::min);
+        }
+        if let [.., before, last] = costs[..] {
+            slopes[costs.len() - 1] = last - before;
+        } else {
+            slopes[0] = 0.0;
+        }
+        Ok(Self { costs, slopes })
+    }
+
+    /// The straight line 1 + c·k.
+    ///
+    /// # Errors
+    /// [`Error::CostCurve`] for a c that is negative or not finite.
+    pub fn linear(c: f64) -> Result<Self> {
+        Self::new(vec![1.0, 1.0 + c])
+    }
+
+    /// Cost of a step that verifies `drafted` tokens.
+    #[must_use]
+    pub fn cost(&self, drafted: usize) -> f64 {
+        let last = self.costs.len() - 1;
+        let beyond = u32::try_from(drafted.saturating_sub(last)).unwrap_or(u32::MAX);
+        self.costs[drafted.min(last)] + f64::from(beyond) * self.slopes[last]
+    }
+
+    /// The least average cost per token of any draft longer than `drafted`.
+    fn slope(&self, drafted: usize) -> f64 {
+        self.slopes[drafted.min(self.slopes.len() - 1)]
+    }
+}
+
+/// Decides token by token whether a chain goes on, and at the end where it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct LengthRule<'a> {
+    costs: &'a CostCurve,
+    rate: f64,
+    survival: f64,
+    gain: f64,
+    best: (f64, usize),
+    length: usize,
+}
+
+impl<'a> LengthRule<'a> {
+    /// A new chain; `rate` is ρ in tokens per unit of cost.
+    #[must_use]
+    pub fn new(costs: &'a CostCurve, rate: f64) -> Self {
+        Self { costs, rate, survival: 1.0, gain: 0.0, best: (0.0, 0), length: 0 }
+    }
+
+    /// Takes the next token's probability; false when neither it nor anything after it can pay.
+    pub fn extend(&mut self, probability: f64) -> bool {
+        self.survival *= probability;
+        if self.survival <= self.rate * self.costs.slope(self.length) {
+            return false;
+        }
+        self.length += 1;
+        self.gain += self.survival;
+        let net = self.gain - self.rate * (self.costs.cost(self.length) - self.costs.cost(0));
+        if net > self.best.0 {
+            self.best = (net, self.length);
+        }
+        true
+    }
+
+    /// The length of the best draft among the prefixes seen.
+    #[must_use]
+    pub fn best(&self) -> usize {
+        self.best.1
+    }
+}

@@ -1,0 +1,17 @@
+//! From evidence to a draft: sources → [`mixer`] → [`length`] rule → [`Draft`].
+//!
+//! A source answers one question: given what this request has produced so far, which tokens may come next and
+//! how likely is each? Sources know nothing of each other; the mixer knows nothing of n-grams.
+
+pub mod blend;
+pub mod drafter;
+pub mod features;
+pub mod general;
+pub mod length;
+pub mod mixer;
+pub mod online;
+pub mod sources;
+
+pub use drafter::{Draft, Drafter, DrafterOptions, Request};
+pub use length::CostCurve;
+pub use mixer::{Mixer, Weights};

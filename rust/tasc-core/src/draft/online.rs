@@ -1,0 +1,73 @@
+//! What a drafter learns from every verified token: its calibration and its rate.
+
+/// Step size of the calibration.
+const LEARNING_RATE: f64 = 0.02;
+
+/// What one step keeps of the past when the rate is averaged: a memory of about 64 steps.
+const MEMORY: f64 = 1.0 - 1.0 / 64.0;
+
+/// The state that lives on between requests of one task.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Online {
+    /// p' = σ(scale · logit p + shift).
+    scale: f64,
+    shift: f64,
+    tokens: f64,
+    cost: f64,
+}
+
+impl Default for Online {
+    /// Trusts the mixture; expects a rate of two tokens per unit of cost, with little conviction.
+    fn default() -> Self {
+        Self { scale: 1.0, shift: 0.0, tokens: 8.0, cost: 4.0 }
+    }
+}
+
+impl Online {
+    /// Slope of the calibration.
+    #[must_use]
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// Offset of the calibration.
+    #[must_use]
+    pub fn shift(&self) -> f64 {
+        self.shift
+    }
+
+    /// Tokens per unit of cost lately, at least 1: plain decoding reaches that.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        (self.tokens / self.cost).max(1.0)
+    }
+
+    /// The probability that experience makes of the mixture's.
+    #[must_use]
+    pub fn calibrate(&self, p: f64) -> f64 {
+        sigmoid(self.scale * logit(p) + self.shift)
+    }
+
+    /// A drafted token of mixture probability `p` was verified: was it right?
+    pub fn verified(&mut self, p: f64, right: bool) {
+        let x = logit(p);
+        let error = f64::from(u8::from(right)) - sigmoid(self.scale * x + self.shift);
+        self.shift = (self.shift + LEARNING_RATE * error).clamp(-4.0, 4.0);
+        self.scale = (self.scale + LEARNING_RATE * 0.25 * error * x).clamp(0.25, 4.0);
+    }
+
+    /// A step of this cost emitted this many tokens.
+    pub fn stepped(&mut self, tokens: usize, cost: f64) {
+        self.tokens = self.tokens * MEMORY + f64::from(u32::try_from(tokens).unwrap_or(u32::MAX));
+        self.cost = self.cost * MEMORY + cost;
+    }
+}
+
+fn logit(p: f64) -> f64 {
+    let p = p.clamp(1e-4, 1.0 - 1e-4);
+    (p / (1.0 - p)).ln()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}

@@ -1,0 +1,99 @@
+//! The container of every tasc file: a header, named sections, a table of them. docs/format.md is its law.
+//!
+//! - [`writer`]: sections → a sibling temporary file → renamed when whole
+//! - [`file`]: an mmapped (or in-memory) file, opened in constant time
+
+pub mod file;
+pub mod writer;
+
+pub use file::{File, Section};
+pub use writer::Writer;
+
+#[cfg(target_endian = "big")]
+compile_error!("tasc files are little-endian and read in place: big-endian machines are not supported");
+
+/// The first eight bytes of every tasc file.
+pub const MAGIC: [u8; 8] = *b"tasc\r\n\x1a\n";
+
+/// Sections begin at multiples of this many bytes.
+pub const ALIGNMENT: usize = 64;
+
+/// Longest section name in bytes.
+pub const NAME_BYTES: usize = 16;
+
+/// Most sections of a file.
+pub const MAX_SECTIONS: u32 = 1024;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind(pub [u8; 4]);
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+/// Identity of a tokenizer: SHA-256 of its canonical form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl Fingerprint {
+    /// From 64 hexadecimal digits; `None` for anything else.
+    #[must_use]
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let digits = hex.as_bytes();
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// The first [`HEADER_BYTES`] of a file.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    kind: [u8; 4],
+    major: u16,
+    minor: u16,
+    fingerprint: [u8; 32],
+    file_bytes: u64,
+    table_offset: u64,
+    sections: u32,
+    reserved: u32,
+    /// xxh3-64 of the header before this field, then the table.
+    checksum: u64,
+}
+
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = size_of::<Header>();
+
+/// One row of the section table.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Entry {
+    name: [u8; NAME_BYTES],
+    offset: u64,
+    bytes: u64,
+    /// xxh3-64 of the section's bytes.
+    checksum: u64,
+}
+
+fn checksum(header: &Header, table: &[u8]) -> u64 {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(&bytemuck::bytes_of(header)[..HEADER_BYTES - 8]);
+    hash.update(table);
+    hash.digest()
+}

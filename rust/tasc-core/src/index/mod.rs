@@ -1,0 +1,21 @@
+//! The n-grams of a task's outputs, for contexts of any length.
+//!
+//! Every position of every output is sorted by its *left* context read backwards. The positions whose
+//! context ends in `h` are then one interval; longer contexts nest inside shorter ones. That is a
+//! Burrows–Wheeler transform of the reversed outputs: the successor of a position is its BWT symbol, and
+//! appending a token to a context maps its interval by one LF step, for every back-off order alike.
+//!
+//! - [`build`]: documents → [`Ngrams`] (suffix sorting, successor summaries)
+//! - [`ngrams`]: the arrays, and the queries on one interval
+//! - [`cursor`]: a running output as the chain of its nested intervals
+//! - [`file`]: the arrays as sections of one mapped file
+
+pub mod build;
+pub mod cursor;
+pub mod file;
+pub mod ngrams;
+
+pub use build::{NgramsBuilder, OwnedNgrams};
+pub use cursor::{Cursor, Run};
+pub use file::{Meta, TaskIndex};
+pub use ngrams::{Interval, Ngrams, Successor, Successors};

@@ -1,0 +1,283 @@
+//! The arrays of the n-gram section and the queries on one interval of contexts.
+
+use crate::TokenId;
+
+/// A symbol: 0 is the document boundary (start and end of an output), `s > 0` is the token `tokens[s - 1]`.
+pub type Symbol = u32;
+
+/// The document boundary: left of an output's first token and right of its last.
+pub const BOUNDARY: Symbol = 0;
+
+/// Intervals up to this size are enumerated; larger ones carry a precomputed summary.
+pub const SMALL: u32 = 32;
+
+/// At most this many best successors are stored in a summary.
+pub const SUMMARY_ENTRIES: usize = 12;
+
+/// `u32` words of a summary record before its entries: lo, hi, distinct, entries, total (two words).
+pub(super) const RECORD_HEAD: usize = 6;
+
+/// `u32` words of one entry of a summary record: symbol, first, size, weight (two words).
+pub(super) const ENTRY_WORDS: usize = 5;
+
+/// Positions between two stored cumulative weights.
+pub(super) const WEIGHT_STRIDE: usize = 64;
+
+/// A weight byte of this value means: look the weight up among the heavy positions.
+pub(super) const HEAVY: u8 = u8::MAX;
+
+/// A half-open interval of sorted positions: all the places whose context ends in the same tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Interval {
+    /// First position.
+    pub lo: u32,
+    /// One past the last position.
+    pub hi: u32,
+}
+
+impl Interval {
+    /// Number of positions.
+    #[must_use]
+    pub fn size(self) -> u32 {
+        self.hi.saturating_sub(self.lo)
+    }
+}
+
+/// One successor of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// The symbol that follows ([`BOUNDARY`]: the output ends).
+    pub symbol: Symbol,
+    /// How often, by document weight.
+    pub weight: u64,
+    /// The interval of the context extended by this symbol; meaningless for [`BOUNDARY`].
+    pub child: Interval,
+}
+
+/// The successors of a context: all of them when the context is rare, the best ones when it is frequent.
+#[derive(Clone, Debug, Default)]
+pub struct Successors {
+    /// Weighted number of occurrences of the context.
+    pub total: u64,
+    /// Number of distinct successors.
+    pub distinct: u32,
+    /// Successors: in order of position for rare contexts, best first for frequent ones.
+    pub entries: Vec<Successor>,
+}
+
+/// Borrowed arrays of the n-gram section. Contents may come from a hostile file: every access is checked,
+/// every loop is bounded, and nonsense yields missing successors, never a panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Ngrams<'a> {
+    /// Distinct tokens, ascending; symbol `s` is `tokens[s - 1]`.
+    pub tokens: &'a [TokenId],
+    /// `starts[s]..starts[s + 1]` holds the positions whose context ends in `s`; length `tokens + 2`.
+    pub starts: &'a [u32],
+    /// Successor symbol of every position (`n`).
+    pub next: &'a [Symbol],
+    /// Position of the context extended by its successor (`n`).
+    pub step: &'a [u32],
+    /// Inverse of `step` (`n`): ascending within each `starts` range.
+    pub back: &'a [u32],
+    /// Weight of every position, [`HEAVY`] for those in `heavy_at`; empty when every weight is 1.
+    pub weights: &'a [u8],
+    /// Weight before every `WEIGHT_STRIDE`-th position; empty when every weight is 1.
+    pub weight_sums: &'a [u64],
+    /// Positions of weight ≥ [`HEAVY`], ascending.
+    pub heavy_at: &'a [u32],
+    /// Their weights.
+    pub heavy: &'a [u64],
+    /// Summary records, see docs/format.md.
+    pub records: &'a [u32],
+    /// Hash slots into `records` (word offset + 1; 0 is empty); a power of two, or empty.
+    pub slots: &'a [u32],
+}
+
+impl<'a> Ngrams<'a> {
+    /// Number of positions: tokens plus one per document.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.next.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
+
+    /// All positions: the empty context.
+    #[must_use]
+    pub fn all(&self) -> Interval {
+        Interval { lo: 0, hi: self.len() }
+    }
+
+    /// The positions at the start of an output.
+    #[must_use]
+    pub fn start(&self) -> Interval {
+        self.ending_in(BOUNDARY)
+    }
+
+    /// The positions whose context ends in `symbol`.
+    #[must_use]
+    pub fn ending_in(&self, symbol: Symbol) -> Interval {
+        let at = symbol as usize;
+        match (self.starts.get(at), self.starts.get(at + 1)) {
+            (Some(&lo), Some(&hi)) => self.checked(lo, hi).unwrap_or(Interval { lo: 0, hi: 0 }),
+            _ => Interval { lo: 0, hi: 0 },
+        }
+    }
+
+    /// The symbol of a token, `None` when the corpus never holds it. O(log vocabulary).
+    #[must_use]
+    pub fn symbol(&self, token: TokenId) -> Option<Symbol> {
+        let at = self.tokens.binary_search(&token).ok()?;
+        u32::try_from(at + 1).ok()
+    }
+
+    /// The token of a symbol; `None` for [`BOUNDARY`].
+    #[must_use]
+    pub fn token(&self, symbol: Symbol) -> Option<TokenId> {
+        self.tokens.get((symbol as usize).checked_sub(1)?).copied()
+    }
+
+    fn checked(&self, lo: u32, hi: u32) -> Option<Interval> {
+        (lo < hi && hi <= self.len()).then_some(Interval { lo, hi })
+    }
+
+    /// Weighted number of positions in an interval.
+    ///
+    /// # Complexity
+    /// O(1): two stored sums and fewer than two strides of bytes.
+    #[must_use]
+    pub fn weight(&self, i: Interval) -> u64 {
+        if self.weights.is_empty() {
+            return u64::from(i.size());
+        }
+        self.weight_before(i.hi).saturating_sub(self.weight_before(i.lo))
+    }
+
+    fn weight_before(&self, at: u32) -> u64 {
+        let at = (at as usize).min(self.weights.len());
+        let stride = at / WEIGHT_STRIDE;
+        let sum = self.weight_sums.get(stride).copied().unwrap_or(0);
+        let rest = self.weights.get(stride * WEIGHT_STRIDE..at).unwrap_or(&[]);
+        rest.iter().zip(stride * WEIGHT_STRIDE..).fold(sum, |s, (&w, i)| s.saturating_add(self.expand(w, i)))
+    }
+
+    fn expand(&self, byte: u8, at: usize) -> u64 {
+        if byte < HEAVY {
+            return u64::from(byte);
+        }
+        let found = u32::try_from(at).ok().and_then(|at| self.heavy_at.binary_search(&at).ok());
+        found.and_then(|k| self.heavy.get(k)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn weight_at(&self, at: usize) -> u64 {
+        self.weights.get(at).map_or(1, |&byte| self.expand(byte, at))
+    }
+
+    /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it.
+    ///
+    /// # Complexity
+    /// O([`SMALL`]) for rare contexts; a hash look-up for a frequent context's best successors;
+    /// O(log n) otherwise.
+    #[must_use]
+    pub fn child(&self, i: Interval, symbol: Symbol) -> Option<Interval> {
+        if i.size() <= SMALL {
+            let next = self.next.get(i.lo as usize..i.hi as usize)?;
+            let first = next.iter().position(|&s| s == symbol)?;
+            let count = next.get(first..)?.iter().filter(|&&s| s == symbol).count();
+            let lo = *self.step.get(i.lo as usize + first)?;
+            return self.checked(lo, lo.checked_add(u32::try_from(count).ok()?)?);
+        }
+        if let Some(record) = self.record(i) {
+            if let Some(e) = record.entries.chunks_exact(ENTRY_WORDS).find(|e| e[0] == symbol) {
+                return self.checked(e[1], e[1].checked_add(e[2])?);
+            }
+            if record.is_complete() {
+                return None;
+            }
+        }
+        let range = self.ending_in(symbol);
+        let back = self.back.get(range.lo as usize..range.hi as usize)?;
+        let before = |at: u32| u32::try_from(back.partition_point(|&p| p < at)).unwrap_or(u32::MAX);
+        self.checked(range.lo.checked_add(before(i.lo))?, range.lo.checked_add(before(i.hi))?)
+    }
+
+    /// Fills `out` with the successors of a context: exact weighted counts.
+    ///
+    /// # Complexity
+    /// O([`SMALL`] · distinct) for rare contexts, O([`SUMMARY_ENTRIES`]) for frequent ones.
+    pub fn successors(&self, i: Interval, out: &mut Successors) {
+        out.entries.clear();
+        (out.total, out.distinct) = (0, 0);
+        if i.size() <= SMALL {
+            let Some(next) = self.next.get(i.lo as usize..i.hi as usize) else { return };
+            for (&symbol, at) in next.iter().zip(i.lo as usize..) {
+                let weight = self.weight_at(at);
+                out.total = out.total.saturating_add(weight);
+                if let Some(e) = out.entries.iter_mut().find(|e| e.symbol == symbol) {
+                    e.weight = e.weight.saturating_add(weight);
+                    e.child.hi = e.child.hi.saturating_add(1);
+                } else {
+                    let lo = self.step.get(at).copied().unwrap_or(0);
+                    let child = Interval { lo, hi: lo.saturating_add(1) };
+                    out.entries.push(Successor { symbol, weight, child });
+                }
+            }
+            out.distinct = u32::try_from(out.entries.len()).unwrap_or(u32::MAX);
+        } else if let Some(record) = self.record(i) {
+            out.total = record.total;
+            out.distinct = record.distinct;
+            out.entries.extend(record.entries.chunks_exact(ENTRY_WORDS).map(|e| {
+                let child = Interval { lo: e[1], hi: e[1].saturating_add(e[2]) };
+                Successor { symbol: e[0], weight: wide(e[3], e[4]), child }
+            }));
+        }
+    }
+
+    fn record(&self, i: Interval) -> Option<Record<'a>> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let mut slot = hash(i) & mask;
+        for _ in 0..self.slots.len() {
+            let at = (*self.slots.get(slot)? as usize).checked_sub(1)?;
+            let words = self.records.get(at..)?;
+            let head = words.get(..RECORD_HEAD)?;
+            if head[0] == i.lo && head[1] == i.hi {
+                let len = (head[3] as usize).min(SUMMARY_ENTRIES) * ENTRY_WORDS;
+                return Some(Record {
+                    distinct: head[2],
+                    total: wide(head[4], head[5]),
+                    entries: words.get(RECORD_HEAD..RECORD_HEAD + len)?,
+                });
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+}
+
+/// A stored summary.
+struct Record<'a> {
+    distinct: u32,
+    total: u64,
+    entries: &'a [u32],
+}
+
+impl Record<'_> {
+    fn is_complete(&self) -> bool {
+        self.entries.len() / ENTRY_WORDS >= self.distinct as usize
+    }
+}
+
+fn wide(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// First slot of an interval's record.
+pub(super) fn hash(i: Interval) -> usize {
+    let key = u64::from(i.lo) << 32 | u64::from(i.hi);
+    let mixed = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 32) as usize
+}

@@ -1,0 +1,191 @@
+//! Binding of `tasc_core::draft`.
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+use tasc_core::draft::{self, CostCurve, DrafterOptions, Weights};
+
+use crate::arrays::with_ids;
+use crate::error::Raise;
+use crate::index::TaskIndex;
+
+/// Tokens proposed for verification.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct Draft(draft::Draft);
+
+#[pymethods]
+impl Draft {
+    #[getter]
+    fn tokens<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
+        PyArray1::from_slice(py, &self.0.tokens)
+    }
+
+    #[getter]
+    fn probs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
+        PyArray1::from_slice(py, &self.0.probabilities)
+    }
+
+    #[getter]
+    fn sources<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u8>> {
+        PyArray1::from_slice(py, &self.0.sources)
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.tokens.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Draft(tokens={:?}, probs={:.3?}, sources={:?})", self.0.tokens, self.0.probabilities, self.0.sources)
+    }
+}
+
+/// Drafts from a task's index and the running context.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct NgramDrafter {
+    drafter: Arc<draft::Drafter>,
+    index: Option<Py<TaskIndex>>,
+}
+
+/// One running request of an `NgramDrafter`.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct NgramRequest {
+    drafter: Arc<draft::Drafter>,
+    state: Mutex<draft::Request>,
+}
+
+impl NgramRequest {
+    fn lock(&self) -> MutexGuard<'_, draft::Request> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn propose(&self, max_tokens: usize, costs: &CostCurve) -> Draft {
+        Draft(self.drafter.draft(&mut self.lock(), max_tokens, costs).clone())
+    }
+}
+
+fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
+    match costs {
+        None => CostCurve::linear(0.02).raise(),
+        Some(costs) => CostCurve::new(costs.as_array().to_vec()).raise(),
+    }
+}
+
+#[pymethods]
+impl NgramDrafter {
+    #[new]
+    #[pyo3(signature = (index=None, *, weights=None, learn=true))]
+    fn new(
+        py: Python<'_>,
+        index: Option<Py<TaskIndex>>,
+        weights: Option<PyReadonlyArray1<'_, f32>>,
+        learn: bool,
+    ) -> PyResult<Self> {
+        let table = weights.map(|w| Weights::new(draft::features::FEATURES, w.as_array().to_vec()));
+        let options = DrafterOptions { weights: table.transpose().raise()?, learn };
+        let ngrams = index.as_ref().map(|i| i.get().ngrams());
+        let drafter = py.detach(|| draft::Drafter::new(ngrams, options)).raise()?;
+        Ok(Self { drafter: Arc::new(drafter), index })
+    }
+
+    #[getter]
+    fn name(&self) -> &'static str {
+        "tasc"
+    }
+
+    #[getter]
+    fn index(&self, py: Python<'_>) -> Option<Py<TaskIndex>> {
+        self.index.as_ref().map(|i| i.clone_ref(py))
+    }
+
+    /// (calibration scale, calibration shift, tokens per unit of cost)
+    #[getter]
+    fn learnt(&self) -> (f64, f64, f64) {
+        let online = self.drafter.learnt();
+        (online.scale(), online.shift(), online.rate())
+    }
+
+    fn start(&self, prompt_ids: &Bound<'_, PyAny>) -> PyResult<NgramRequest> {
+        let state = with_ids(prompt_ids, |ids| self.drafter.start(ids))?;
+        Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
+    }
+
+    #[pyo3(signature = (requests, max_tokens, costs=None))]
+    fn propose_batch(
+        &self,
+        py: Python<'_>,
+        requests: Vec<Py<NgramRequest>>,
+        max_tokens: usize,
+        costs: Option<PyReadonlyArray1<'_, f64>>,
+    ) -> PyResult<Vec<Draft>> {
+        let costs = curve(costs)?;
+        Ok(py.detach(|| requests.iter().map(|r| r.get().propose(max_tokens, &costs)).collect()))
+    }
+}
+
+#[pymethods]
+impl NgramRequest {
+    #[pyo3(signature = (max_tokens, costs=None))]
+    fn draft(&self, py: Python<'_>, max_tokens: usize, costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Draft> {
+        let costs = curve(costs)?;
+        Ok(py.detach(|| self.propose(max_tokens, &costs)))
+    }
+
+    fn update(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
+    }
+
+    /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, state)
+    fn candidates<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, usize)> {
+        let mut request = self.lock();
+        let seen = self.drafter.candidates(&mut request);
+        let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, draft::features::FEATURES))?;
+        Ok((PyArray1::from_slice(py, &seen.tokens), rows, seen.state))
+    }
+}
+
+/// The running context alone, for looking into it.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct ContextIndex(Mutex<draft::sources::context::ContextIndex>);
+
+impl ContextIndex {
+    fn lock(&self) -> MutexGuard<'_, draft::sources::context::ContextIndex> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl ContextIndex {
+    #[new]
+    #[pyo3(signature = (ids=None))]
+    fn new(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let this = Self(Mutex::default());
+        if let Some(ids) = ids {
+            this.extend(ids)?;
+        }
+        Ok(this)
+    }
+
+    fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        with_ids(ids, |ids| self.lock().extend(ids))
+    }
+
+    fn __len__(&self) -> usize {
+        self.lock().ids().len()
+    }
+
+    /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
+    #[pyo3(signature = (limit=8))]
+    fn successors<'py>(
+        &self,
+        py: Python<'py>,
+        limit: usize,
+    ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
+        let context = self.lock();
+        let mut blend = draft::blend::Blend::default();
+        let order = context.blend(context.matches(), &mut Vec::new(), &mut blend);
+        blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        blend.candidates.truncate(limit);
+        let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
+        (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
+    }
+}

@@ -1,0 +1,37 @@
+//! One match from the core's errors to the exceptions of `tasc.errors`.
+use pyo3::import_exception;
+use pyo3::prelude::*;
+use tasc_core::Error;
+
+import_exception!(tasc.errors, CorpusError);
+import_exception!(tasc.errors, FormatError);
+import_exception!(tasc.errors, InputError);
+import_exception!(tasc.errors, TaskIndexError);
+
+/// `Result<T, tasc_core::Error>` → `PyResult<T>`.
+pub(crate) trait Raise<T> {
+    /// The value, or the exception that fits.
+    fn raise(self) -> PyResult<T>;
+}
+
+impl<T> Raise<T> for tasc_core::Result<T> {
+    fn raise(self) -> PyResult<T> {
+        self.map_err(|error| {
+            let message = error.to_string();
+            match error {
+                Error::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
+                    pyo3::exceptions::PyKeyboardInterrupt::new_err(message)
+                }
+                Error::Io { source, path } => {
+                    let code = source.raw_os_error();
+                    pyo3::exceptions::PyOSError::new_err((code, message, path))
+                }
+                Error::Format { .. } | Error::Section { .. } => FormatError::new_err(message),
+                Error::EmptyCorpus => CorpusError::new_err(message),
+                Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
+                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => InputError::new_err(message),
+                Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
+            }
+        })
+    }
+}

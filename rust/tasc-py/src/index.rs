@@ -1,0 +1,124 @@
+//! Binding of `tasc_core::index`.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tasc_core::draft::drafter::AsNgrams;
+use tasc_core::format::Fingerprint;
+use tasc_core::index::{self, Cursor, Meta, Successors};
+
+use crate::arrays::with_ids;
+use crate::error::Raise;
+
+/// An open index of a task's outputs.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
+
+impl TaskIndex {
+    pub(crate) fn ngrams(&self) -> Arc<dyn AsNgrams> {
+        self.0.clone()
+    }
+}
+
+#[pymethods]
+impl TaskIndex {
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.verify()).raise()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.0.file().fingerprint().to_string()
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.0.file().path().into()
+    }
+
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (meta, file) = (self.0.meta(), self.0.file());
+        let info = PyDict::new(py);
+        info.set_item("path", file.path())?;
+        info.set_item("format", format!("{}.{}", file.version().0, file.version().1))?;
+        info.set_item("writer", &meta.writer)?;
+        info.set_item("tokenizer", &meta.tokenizer)?;
+        info.set_item("fingerprint", self.fingerprint())?;
+        info.set_item("vocab_size", meta.vocab_size)?;
+        info.set_item("eos_id", meta.eos_id)?;
+        info.set_item("documents", meta.documents)?;
+        info.set_item("weight", meta.weight)?;
+        info.set_item("tokens", meta.tokens)?;
+        info.set_item("distinct_tokens", self.0.ngrams().tokens.len())?;
+        info.set_item("bytes", file.bytes().len())?;
+        info.set_item("sections", file.sections().collect::<Vec<_>>())?;
+        Ok(info)
+    }
+
+    /// (tokens (K,) int64, −1 = the output ends; counts (K,) uint64; length of the context used; its weighted count)
+    #[pyo3(signature = (context, limit=8, *, from_start=true))]
+    #[allow(clippy::type_complexity)]
+    fn successors<'py>(
+        &self,
+        py: Python<'py>,
+        context: &Bound<'_, PyAny>,
+        limit: usize,
+        from_start: bool,
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<u64>>, u32, u64)> {
+        let ngrams = self.0.ngrams();
+        let cursor = with_ids(context, |ids| {
+            let mut cursor = if from_start { Cursor::at_start(&ngrams) } else { Cursor::anywhere(&ngrams) };
+            ids.iter().for_each(|&id| cursor.advance(&ngrams, ngrams.symbol(id)));
+            cursor
+        })?;
+        let mut found = Successors::default();
+        if let Some(run) = cursor.runs().first() {
+            ngrams.successors(run.interval, &mut found);
+        }
+        found.entries.sort_by(|a, b| b.weight.cmp(&a.weight).then(a.symbol.cmp(&b.symbol)));
+        found.entries.truncate(limit);
+        let tokens: Vec<i64> = found.entries.iter().map(|e| ngrams.token(e.symbol).map_or(-1, i64::from)).collect();
+        let counts: Vec<u64> = found.entries.iter().map(|e| e.weight).collect();
+        Ok((tokens.into_pyarray(py), counts.into_pyarray(py), cursor.order(), found.total))
+    }
+}
+
+/// Writes an index of documents given by `store`, a callback for progress in 0..=1.
+#[pyfunction]
+#[pyo3(signature = (documents, path, *, fingerprint, tokenizer="", vocab_size=0, eos_id=None, progress=None))]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn build_index(
+    py: Python<'_>,
+    documents: Vec<(Vec<u32>, u64)>,
+    path: PathBuf,
+    fingerprint: &str,
+    tokenizer: &str,
+    vocab_size: u32,
+    eos_id: Option<u32>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<()> {
+    let fingerprint = Fingerprint::from_hex(fingerprint)
+        .ok_or_else(|| PyValueError::new_err(format!("fingerprint {fingerprint:?} is not 64 hexadecimal digits")))?;
+    let mut builder = index::NgramsBuilder::new();
+    let mut meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id, ..Meta::default() };
+    for (d, w) in &documents {
+        builder.push(d, *w).raise()?;
+        meta.documents += 1;
+        meta.weight += w;
+        meta.tokens += d.len() as u64;
+    }
+    let _ = progress;
+    py.detach(|| {
+        let built = builder.build(|_| Ok(()))?;
+        index::TaskIndex::write(&path, &fingerprint, &meta, &built)
+    })
+    .raise()
+}
