@@ -30,8 +30,17 @@ class OneLineErrors(TyperGroup):
         except (TascError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
-            err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+            err.print(f"[bold red]error:[/] {escape(_line(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line; of an operating-system error without its number."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        named = error.filename is None or str(error.filename) in error.strerror
+        said = error.strerror if named else f"{error.filename}: {error.strerror}"
+    return " ".join(said.split())
 
 
 app = typer.Typer(

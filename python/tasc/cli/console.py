@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 out = Console()
@@ -17,8 +17,15 @@ err = Console(stderr=True)
 """For progress, notes and errors: standard output stays machine-readable."""
 
 
+class Move(Protocol):
+    """Moves a progress bar: so much done of so much, or a share of 1."""
+
+    def __call__(self, done: float, total: float = 1.0, /) -> None:
+        """Moves the bar to `done` of `total`."""
+
+
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+def progress_bars() -> Iterator[Callable[[str], Move]]:
     """Bars on standard error, gone when done; yields a function that adds a bar and returns what moves it.
 
     Example:
@@ -26,18 +33,16 @@ def progress_bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
         ...     move = bar("reading")
         ...     move(3, 10)
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
 
-        def bar(what: str) -> Callable[[int, int], None]:
+        def bar(what: str) -> Move:
             task = progress.add_task(what, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
+
+            def move(done: float, total: float = 1.0, /) -> None:
+                progress.update(task, completed=done, total=total)
+
+            return move
 
         yield bar
 
