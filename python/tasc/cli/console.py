@@ -1,7 +1,7 @@
 """What all commands print with: consoles, progress bars, tables and JSON."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -57,9 +57,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     out.print(table)
 
 
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values on standard output, one a line; nested mappings and pairs are indented below their name."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        pairs = dict(value) if isinstance(value, (Mapping, list)) else None
+        said = "" if pairs is not None else _cell(value)
+        out.print(f"{name:<{width}}  {said}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+        for inner, number in (pairs or {}).items():
+            out.print(f"{'':<{width}}  {inner:<12} {_cell(number):>16}", highlight=False, markup=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def _cell(value: Any) -> str:

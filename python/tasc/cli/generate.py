@@ -44,7 +44,7 @@ def generate(
     from tasc.spec import Generator, TaskIndex
     from tasc.spec.checkpoint import load_checkpoint
 
-    rows, field = _read(prompts)
+    rows, field = read_prompts(prompts)
     task_index = None if index is None else TaskIndex.open(index)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     generator = Generator(loaded, tokenizer, index=task_index, max_draft=max_draft, batch_size=batch_size)
@@ -60,7 +60,7 @@ def generate(
     }
     options = {name: value for name, value in options.items() if value is not None}
     totals = Totals()
-    with _written_whole(output) as sink, progress_bars() as bar:
+    with written_whole(output) as sink, progress_bars() as bar:
         move = bar("generating")
         for at in range(0, len(rows), batch_size):
             batch = rows[at : at + batch_size]
@@ -78,7 +78,7 @@ def generate(
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
-def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+def read_prompts(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The rows, and how the generator takes them: as `inputs` or as `prompts`."""
     from tasc.data import read_rows
 
@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[IO[str]]:
+def written_whole(path: Path) -> Iterator[IO[str]]:
     """A file that takes its name only when all of it is written."""
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.absolute().parent} does not exist")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tasc.cli.console import err, out, print_json, print_table, progress_bars
+from tasc.cli.console import err, out, print_facts, print_json, progress_bars
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at and check the index of a task.")
 
@@ -72,7 +72,7 @@ def info(
     if as_json:
         print_json(facts)
     else:
-        print_table(str(file), ("", "value"), facts.items())
+        print_facts(facts)
 
 
 @app.command()

@@ -47,6 +47,13 @@ def load_checkpoint(
     return loaded.to(device).eval(), tokenizer
 
 
+def use_threads(count: int) -> None:
+    """Lets torch compute on `count` CPU threads."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def _merge(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
