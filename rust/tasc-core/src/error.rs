@@ -27,6 +27,26 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// Something was asked for by a number that is too large.
+    #[error("{what} {index} is out of range: there are {limit}")]
+    OutOfRange {
+        /// What was asked for.
+        what: &'static str,
+        /// Its number.
+        index: usize,
+        /// How many there are.
+        limit: usize,
+    },
+    /// Two tokenizers.
+    #[error("{path} was made by the tokenizer {found}, not by {wanted}; use the same tokenizer or build it again")]
+    Fingerprint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The tokenizer that made it.
+        found: crate::format::Fingerprint,
+        /// The one at hand.
+        wanted: crate::format::Fingerprint,
+    },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Stopped,

@@ -2,6 +2,7 @@
 //!
 //! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
 //! [`index`] (n-grams of a task) → [`draft`] (sources, mixer, length).
+pub mod corpus;
 pub mod draft;
 pub mod error;
 pub mod format;

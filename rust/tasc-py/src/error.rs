@@ -7,6 +7,7 @@ import_exception!(tasc.errors, CorpusError);
 import_exception!(tasc.errors, FormatError);
 import_exception!(tasc.errors, InputError);
 import_exception!(tasc.errors, TaskIndexError);
+import_exception!(tasc.errors, TokenizerMismatchError);
 
 /// `Result<T, tasc_core::Error>` → `PyResult<T>`.
 pub(crate) trait Raise<T> {
@@ -27,6 +28,8 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                     pyo3::exceptions::PyOSError::new_err((code, message, path))
                 }
                 Error::Format { .. } | Error::Section { .. } => FormatError::new_err(message),
+                Error::OutOfRange { .. } => pyo3::exceptions::PyIndexError::new_err(message),
+                Error::Fingerprint { .. } => TokenizerMismatchError::new_err(message),
                 Error::EmptyCorpus => CorpusError::new_err(message),
                 Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
                 Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => InputError::new_err(message),

@@ -3,15 +3,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1};
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::draft::drafter::AsNgrams;
-use tasc_core::format::Fingerprint;
-use tasc_core::index::{self, Cursor, Meta, Successors};
+use tasc_core::index::{self, Cursor, Successors};
 
 use crate::arrays::with_ids;
 use crate::error::Raise;
+use crate::store::Store;
 
 /// An open index of a task's outputs.
 #[pyclass(frozen, module = "tasc._core")]
@@ -28,6 +27,28 @@ impl TaskIndex {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+    }
+
+    /// Builds an index of a store's outputs. `progress(fraction)` is called between phases and may raise.
+    #[staticmethod]
+    #[pyo3(signature = (store, path, *, progress=None))]
+    fn build(py: Python<'_>, store: &Store, path: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Self> {
+        let mut raised = None;
+        let check = |done: f64| {
+            let called = Python::attach(|py| {
+                py.check_signals()?;
+                progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
+            });
+            called.map_err(|error| {
+                raised = Some(error);
+                tasc_core::Error::Stopped
+            })
+        };
+        let built = py.detach(|| index::TaskIndex::build(&store.0, &path, check));
+        match raised {
+            Some(error) => Err(error),
+            None => built.raise().map(|i| Self(Arc::new(i))),
+        }
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
@@ -89,36 +110,4 @@ impl TaskIndex {
         let counts: Vec<u64> = found.entries.iter().map(|e| e.weight).collect();
         Ok((tokens.into_pyarray(py), counts.into_pyarray(py), cursor.order(), found.total))
     }
-}
-
-/// Writes an index of documents given by `store`, a callback for progress in 0..=1.
-#[pyfunction]
-#[pyo3(signature = (documents, path, *, fingerprint, tokenizer="", vocab_size=0, eos_id=None, progress=None))]
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn build_index(
-    py: Python<'_>,
-    documents: Vec<(Vec<u32>, u64)>,
-    path: PathBuf,
-    fingerprint: &str,
-    tokenizer: &str,
-    vocab_size: u32,
-    eos_id: Option<u32>,
-    progress: Option<Py<PyAny>>,
-) -> PyResult<()> {
-    let fingerprint = Fingerprint::from_hex(fingerprint)
-        .ok_or_else(|| PyValueError::new_err(format!("fingerprint {fingerprint:?} is not 64 hexadecimal digits")))?;
-    let mut builder = index::NgramsBuilder::new();
-    let mut meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id, ..Meta::default() };
-    for (d, w) in &documents {
-        builder.push(d, *w).raise()?;
-        meta.documents += 1;
-        meta.weight += w;
-        meta.tokens += d.len() as u64;
-    }
-    let _ = progress;
-    py.detach(|| {
-        let built = builder.build(|_| Ok(()))?;
-        index::TaskIndex::write(&path, &fingerprint, &meta, &built)
-    })
-    .raise()
 }

@@ -5,16 +5,18 @@ mod arrays;
 mod draft;
 mod error;
 mod index;
+mod store;
 
 /// The compiled half of tasc.
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add_class::<store::Store>()?;
+    m.add_class::<store::StoreWriter>()?;
     m.add_class::<index::TaskIndex>()?;
     m.add_class::<draft::ContextIndex>()?;
     m.add_class::<draft::Draft>()?;
     m.add_class::<draft::NgramDrafter>()?;
     m.add_class::<draft::NgramRequest>()?;
-    m.add_function(wrap_pyfunction!(index::build_index, m)?)?;
     Ok(())
 }

@@ -1,0 +1,185 @@
+//! A mapped store file.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{File, Kind, Section};
+use crate::{Error, Result, TokenId};
+
+/// Kind of a store file.
+pub const KIND: Kind = Kind(*b"STOR");
+
+/// Version of the sections written here; a reader takes any minor of its major.
+pub const VERSION: (u16, u16) = (1, 0);
+
+/// What a store says of the tokenizer that made it (section `meta`, JSON).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meta {
+    /// Version of tasc that wrote it.
+    pub writer: String,
+    /// Name of the tokenizer, for people; the fingerprint is what counts.
+    pub tokenizer: String,
+    /// Ids are below this; 0: unknown.
+    pub vocab_size: u32,
+    /// The token that ends every output, if one was appended.
+    pub eos_id: Option<u32>,
+}
+
+/// One distinct (input, output) row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input<'a> {
+    /// The input's text.
+    pub text: &'a str,
+    /// The document that was its output.
+    pub document: u32,
+    /// How often the row occurred.
+    pub weight: u64,
+}
+
+/// An open store. Cheap to share between threads; processes share its pages.
+#[derive(Clone, Debug)]
+pub struct Store {
+    file: File,
+    meta: Meta,
+    tokens: Section<TokenId>,
+    offsets: Section<u64>,
+    weights: Section<u64>,
+    inputs: Section<u8>,
+    input_offsets: Section<u64>,
+    input_documents: Section<u32>,
+    input_weights: Section<u64>,
+}
+
+impl Store {
+    /// Opens a store file.
+    ///
+    /// # Complexity
+    /// O(1): contents are checked where they are read.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] when it is no store of a known major version, is cut short or lacks a section.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_file(File::open(path, KIND, VERSION.0)?)
+    }
+
+    /// The same from an open container.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when a section is missing or the arrays cannot belong together.
+    pub fn from_file(file: File) -> Result<Self> {
+        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
+        let meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let store = Self {
+            meta,
+            tokens: file.section("tokens")?,
+            offsets: file.section("offsets")?,
+            weights: file.section("weights")?,
+            inputs: file.section("inputs")?,
+            input_offsets: file.section("input_offsets")?,
+            input_documents: file.section("input_documents")?,
+            input_weights: file.section("input_weights")?,
+            file,
+        };
+        let (documents, rows) = (store.num_documents(), store.num_inputs());
+        let wrong = |section, found: usize, wanted: usize| {
+            Err(store.file.corrupt(section, &format!("{found} elements, {wanted} belong there")))
+        };
+        let lengths = [
+            ("offsets", store.offsets.get(&store.file).len(), documents + 1),
+            ("input_offsets", store.input_offsets.get(&store.file).len(), rows + 1),
+            ("input_weights", store.input_weights.get(&store.file).len(), rows),
+        ];
+        match lengths.into_iter().find(|l| l.1 != l.2) {
+            Some((section, found, wanted)) => wrong(section, found, wanted),
+            None => Ok(store),
+        }
+    }
+
+    /// Reads the whole file and compares its checksums.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the damaged section.
+    pub fn verify(&self) -> Result<()> {
+        self.file.verify()
+    }
+
+    /// What the file says of its tokenizer.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The container.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Number of distinct outputs.
+    #[must_use]
+    pub fn num_documents(&self) -> usize {
+        self.weights.get(&self.file).len()
+    }
+
+    /// Tokens of all distinct outputs.
+    #[must_use]
+    pub fn num_tokens(&self) -> usize {
+        self.tokens.get(&self.file).len()
+    }
+
+    /// Number of distinct rows that have an input.
+    #[must_use]
+    pub fn num_inputs(&self) -> usize {
+        self.input_documents.get(&self.file).len()
+    }
+
+    /// The tokens of an output.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a document that is not there; [`Error::Format`] when the file is damaged.
+    pub fn document(&self, index: usize) -> Result<&[TokenId]> {
+        self.slice("tokens", self.tokens.get(&self.file), self.offsets.get(&self.file), index, "document")
+    }
+
+    /// How often an output occurred.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a document that is not there.
+    pub fn weight(&self, index: usize) -> Result<u64> {
+        let weights = self.weights.get(&self.file);
+        weights.get(index).copied().ok_or(Error::OutOfRange { what: "document", index, limit: weights.len() })
+    }
+
+    /// A row that has an input.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a row that is not there; [`Error::Format`] when the file is damaged.
+    pub fn input(&self, index: usize) -> Result<Input<'_>> {
+        let offsets = self.input_offsets.get(&self.file);
+        let bytes = self.slice("inputs", self.inputs.get(&self.file), offsets, index, "input")?;
+        let text = std::str::from_utf8(bytes).map_err(|e| self.file.corrupt("inputs", &e.to_string()))?;
+        let damaged = || self.file.corrupt("input_documents", "it is too short");
+        let document = *self.input_documents.get(&self.file).get(index).ok_or_else(damaged)?;
+        let weight = *self.input_weights.get(&self.file).get(index).ok_or_else(damaged)?;
+        Ok(Input { text, document, weight })
+    }
+
+    fn slice<'a, T>(
+        &self,
+        section: &str,
+        all: &'a [T],
+        offsets: &[u64],
+        index: usize,
+        what: &'static str,
+    ) -> Result<&'a [T]> {
+        let limit = offsets.len().saturating_sub(1);
+        let Some(&[start, end]) = offsets.get(index..index + 2).and_then(|o| o.as_array()) else {
+            return Err(Error::OutOfRange { what, index, limit });
+        };
+        let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+        let found = range.and_then(|(start, end)| all.get(start..end));
+        found.ok_or_else(|| self.file.corrupt(section, &format!("{what} {index} lies outside of it")))
+    }
+}

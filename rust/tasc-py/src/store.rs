@@ -1,0 +1,160 @@
+//! Binding of `tasc_core::corpus`.
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use tasc_core::corpus::{self, store::Meta};
+use tasc_core::format::Fingerprint;
+
+use crate::error::Raise;
+
+pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
+    let wrong = || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
+    Fingerprint::from_hex(hex).ok_or_else(wrong)
+}
+
+/// Distinct outputs of a task with weights, and the inputs beside them.
+#[pyclass(frozen, module = "tasc._core", subclass)]
+pub(crate) struct Store(pub(crate) Arc<corpus::Store>);
+
+#[pymethods]
+impl Store {
+    #[new]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| corpus::Store::open(&path)).raise().map(|s| Self(Arc::new(s)))
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.verify()).raise()
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.0.file().path().into()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.0.file().fingerprint().to_string()
+    }
+
+    #[getter]
+    fn tokenizer(&self) -> &str {
+        &self.0.meta().tokenizer
+    }
+
+    #[getter]
+    fn vocab_size(&self) -> u32 {
+        self.0.meta().vocab_size
+    }
+
+    #[getter]
+    fn eos_id(&self) -> Option<u32> {
+        self.0.meta().eos_id
+    }
+
+    #[getter]
+    fn num_tokens(&self) -> usize {
+        self.0.num_tokens()
+    }
+
+    #[getter]
+    fn num_inputs(&self) -> usize {
+        self.0.num_inputs()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.num_documents()
+    }
+
+    fn document<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(PyArray1::from_slice(py, self.0.document(index).raise()?))
+    }
+
+    fn weight(&self, index: usize) -> PyResult<u64> {
+        self.0.weight(index).raise()
+    }
+
+    /// (text, document, weight)
+    fn input(&self, index: usize) -> PyResult<(&str, u32, u64)> {
+        let input = self.0.input(index).raise()?;
+        Ok((input.text, input.document, input.weight))
+    }
+}
+
+/// Streams rows into a store file.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct StoreWriter(Mutex<Option<corpus::StoreWriter>>);
+
+impl StoreWriter {
+    fn with<R>(&self, f: impl FnOnce(&mut Option<corpus::StoreWriter>) -> R) -> R {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[pymethods]
+impl StoreWriter {
+    #[staticmethod]
+    #[pyo3(signature = (path, *, fingerprint, tokenizer="", vocab_size=0, eos_id=None))]
+    fn create(
+        path: PathBuf,
+        fingerprint: &str,
+        tokenizer: &str,
+        vocab_size: u32,
+        eos_id: Option<u32>,
+    ) -> PyResult<Self> {
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
+        let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
+        Ok(Self(Mutex::new(Some(writer))))
+    }
+
+    #[staticmethod]
+    fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
+        let fingerprint = self::fingerprint(fingerprint)?;
+        let writer = py.detach(|| corpus::StoreWriter::append(&path, &fingerprint)).raise()?;
+        Ok(Self(Mutex::new(Some(writer))))
+    }
+
+    /// Adds rows: outputs one after the other in `ids`, output k ending at `ends[k]`.
+    fn push(
+        &self,
+        py: Python<'_>,
+        ids: PyReadonlyArray1<'_, u32>,
+        ends: PyReadonlyArray1<'_, u64>,
+        inputs: Vec<Option<String>>,
+    ) -> PyResult<()> {
+        let (ids, ends) = (ids.as_slice()?, ends.as_slice()?);
+        if ends.len() != inputs.len() {
+            return Err(PyValueError::new_err(format!("{} outputs but {} inputs", ends.len(), inputs.len())));
+        }
+        let push = |writer: &mut corpus::StoreWriter| {
+            let mut start = 0;
+            for (&end, input) in ends.iter().zip(&inputs) {
+                let end = usize::try_from(end).unwrap_or(usize::MAX);
+                let output = ids.get(start..end);
+                let output = output.ok_or(tasc_core::Error::OutOfRange { what: "id", index: end, limit: ids.len() })?;
+                writer.push(output, input.as_deref(), 1)?;
+                start = end;
+            }
+            Ok(())
+        };
+        let done = py.detach(|| self.with(|writer| writer.as_mut().map(push)));
+        done.ok_or_else(finished)?.raise()
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<()> {
+        let writer = self.with(Option::take).ok_or_else(finished)?;
+        py.detach(|| writer.finish()).raise()
+    }
+
+    /// Gives up: nothing is written.
+    fn discard(&self) {
+        drop(self.with(Option::take));
+    }
+}
+
+fn finished() -> PyErr {
+    PyValueError::new_err("this writer is finished; begin another one")
+}
