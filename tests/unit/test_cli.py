@@ -138,8 +138,8 @@ def test_replay_limit_k_and_cost_reach_the_replay(data: Path, tokenizer: Path) -
     ("args", "message"),
     [
         (["--drafters", "magic"], "unknown drafter 'magic': choose from tasc, suffix, prompt-lookup"),
-        (["--eos", "<stop>"], "'<stop>' is neither a token"),
-        (["--eos", "99999"], "'99999' is neither a token"),
+        (["--eos", "<stop>"], "no token '<stop>'"),
+        (["--eos", "99999"], "no token 99999"),
     ],
 )
 def test_wrong_values_are_named(data: Path, tokenizer: Path, args: list[str], message: str) -> None:

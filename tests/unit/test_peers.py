@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasc.errors import InputError, MissingExtraError
-from tasc.spec.peers import PromptLookupDrafter, SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.errors import InputError
+from tasc.spec.peers import (
+    PeerMissingError,
+    PromptLookupDrafter,
+    SuffixDecodingDrafter,
+    suffix_decoding_installed,
+    suffix_depth,
+)
 
 
 def scanned_lookup(context: list[int], max_ngram: int, max_tokens: int) -> list[int]:
@@ -111,7 +117,7 @@ def test_suffix_decoding_runs_many_requests_at_once() -> None:
 
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arctic_inference.suffix_decoding", None)
-    with pytest.raises(MissingExtraError, match=r"pip install .*arctic-inference"):
+    with pytest.raises(PeerMissingError, match=r"pip install .*arctic-inference"):
         SuffixDecodingDrafter([])
 
 
@@ -119,5 +125,5 @@ def test_installed_says_whether_it_can_be_made() -> None:
     if suffix_decoding_installed():
         assert SuffixDecodingDrafter([]).name == "suffix-1"
     else:
-        with pytest.raises(MissingExtraError):
+        with pytest.raises(PeerMissingError):
             SuffixDecodingDrafter([])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import err, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
 
 
 def bench(
@@ -27,11 +27,15 @@ def bench(
             "By default all that are installed; plain decoding always runs."
         ),
     ] = None,
-    eos: Annotated[str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
 ) -> None:
@@ -59,11 +63,9 @@ def bench(
         progress_bars() as bar,
         open_task(
             data,
-            load_tokenizer(tokenizer),
+            load_tokenizer(tokenizer, eos=end_token(eos)),
             corpus=corpus or (),
             limit=limit,
-            eos=eos,
-            num_threads=threads,
             progress=bar,
         ) as task,
     ):

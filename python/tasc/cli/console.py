@@ -1,14 +1,18 @@
 """What all commands print with: consoles, progress bars, tables and JSON."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tasc.spec.compare import Move
+    from tasc.spec.compare import Progress as Progressing
 
 out = Console()
 """For results."""
@@ -17,15 +21,8 @@ err = Console(stderr=True)
 """For progress, notes and errors: standard output stays machine-readable."""
 
 
-class Move(Protocol):
-    """Moves a progress bar: so much done of so much, or a share of 1."""
-
-    def __call__(self, done: float, total: float = 1.0, /) -> None:
-        """Moves the bar to `done` of `total`."""
-
-
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str], Move]]:
+def progress_bars() -> Iterator["Progressing"]:
     """Bars on standard error, gone when done; yields a function that adds a bar and returns what moves it.
 
     Example:
@@ -33,10 +30,16 @@ def progress_bars() -> Iterator[Callable[[str], Move]]:
         ...     move = bar("reading")
         ...     move(3, 10)
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err, transient=True) as progress:
 
-        def bar(what: str) -> Move:
+        def bar(what: str) -> "Move":
             task = progress.add_task(what, total=None)
 
             def move(done: float, total: float = 1.0, /) -> None:
@@ -73,9 +76,16 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def end_token(eos: str | None) -> str | int:
+    """`--eos` as `tasc.data.load_tokenizer` takes it: a number is an id, anything else a token's text."""
+    if eos is None:
+        return "auto"
+    return int(eos) if eos.isdecimal() else eos
+
+
 def _cell(value: Any) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

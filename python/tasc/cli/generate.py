@@ -15,12 +15,18 @@ from tasc.errors import InputError
 def generate(
     prompts: Annotated[
         Path,
-        typer.Argument(metavar="PROMPTS", help="Rows with an `input` (goes through the chat template) or a `prompt` (goes as it is)."),
+        typer.Argument(
+            metavar="PROMPTS",
+            help="Rows with an `input` (goes through the chat template) or a `prompt` (goes as it is).",
+        ),
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL to write: each row with its `output`.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL to write: each row with its `output`.")
+    ],
     index: Annotated[
-        Path | None, typer.Option(help="The task's index. Without one, drafts come from the prompt and the text so far.")
+        Path | None,
+        typer.Option(help="The task's index. Without one, drafts come from the prompt and the text so far."),
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt of every request with an `input`.")] = None,
@@ -28,10 +34,16 @@ def generate(
     max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = 16,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of this mass.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of this mass.")
+    ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample from so many likeliest tokens.")] = None,
-    min_p: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Drop tokens below this share of the likeliest.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(min=0.0, help="Above 1, tokens seen before become less likely.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Drop tokens below this share of the likeliest.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(min=0.0, help="Above 1, tokens seen before become less likely.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an output at this text. May be repeated.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -66,13 +78,20 @@ def generate(
             batch = rows[at : at + batch_size]
             if seed is not None:
                 options["seed"] = seed + at
-            for row, made in zip(batch, generator.generate(**{field: [r[_COLUMN[field]] for r in batch]}, **options), strict=True):
+            for row, made in zip(
+                batch, generator.generate(**{field: [r[_COLUMN[field]] for r in batch]}, **options), strict=True
+            ):
                 totals.add(made.stats)
-                record = {**row, "output": made.text, "finish_reason": made.finish_reason}
-                sink.write(json.dumps(record, ensure_ascii=False) + "\n")
+                sink.write(json.dumps(_record(row, made), ensure_ascii=False) + "\n")
             sink.flush()
             move(at + len(batch), len(rows))
     err.print(totals.line(), highlight=False, soft_wrap=True)
+
+
+def _record(row: dict[str, Any], made: Any) -> dict[str, Any]:
+    """The row with its generated output; an output that it came with is kept as `reference`."""
+    reference = {"reference": row["output"]} if "output" in row else {}
+    return {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
 
 
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
@@ -80,13 +99,22 @@ _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 def read_prompts(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The rows, and how the generator takes them: as `inputs` or as `prompts`."""
-    from tasc.data import read_rows
-
-    rows = list(read_rows([path]))
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise InputError(f"{path}:{number}: not JSON: {e.msg} at column {e.colno}") from e
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: a JSON {type(row).__name__}, where a row is an object")
+            rows.append(row)
     for field, column in _COLUMN.items():
-        if rows and all(column in row for row in rows):
+        if rows and all(isinstance(row.get(column), str) for row in rows):
             return rows, field
-    raise InputError(f"{path}: every row needs an `input`, or every row a `prompt`; {len(rows)} rows read")
+    raise InputError(f"{path}: every row needs an `input`, or every row a `prompt`, as text; {len(rows)} rows read")
 
 
 @contextmanager

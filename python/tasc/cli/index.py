@@ -1,5 +1,6 @@
 """`tasc index`: build, look at and check the index of a task."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tasc.cli.console import err, out, print_facts, print_json, progress_bars
+from tasc.cli.console import end_token, err, out, print_facts, print_json, progress_bars
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at and check the index of a task.")
 
@@ -26,11 +27,16 @@ def build(
         str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The index file to write.")],
-    split: Annotated[str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
-    eos: Annotated[str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads that tokenise; by default one per core.")] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there.")
+        Path | None,
+        typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
     ] = None,
 ) -> None:
     """Index a task's past outputs, for `tasc generate` and the library.
@@ -40,16 +46,16 @@ def build(
     """
     from tasc.data import TokenStore, load_tokenizer
     from tasc.spec import TaskIndex
-    from tasc.spec.compare import eos_id
+    from tasc.spec.compare import ending
 
-    task_tokenizer = load_tokenizer(tokenizer)
-    end = eos_id(task_tokenizer, eos)
+    if threads is not None:
+        os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by tokenizers when its first batch comes
+    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
+    ending(task_tokenizer)
     begin = time.perf_counter()
     with _store_path(store, output) as path, progress_bars() as bar:
-        tokens = TokenStore.build(
-            rows, task_tokenizer, path, split=split, eos=end, num_threads=threads, progress=bar("tokenising")
-        )
-        TaskIndex.build(tokens, output, num_threads=threads, progress=bar("indexing"))
+        tokens = TokenStore.build(rows, task_tokenizer, path, split=split, progress=bar("tokenising"))
+        TaskIndex.build(tokens, output, progress=bar("indexing"))
         documents, count = len(tokens), tokens.num_tokens
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(

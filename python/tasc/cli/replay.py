@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tasc.cli.console import err, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from tasc.spec.replay import ReplayResult
 
 
 def replay(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
+    ],
     tokenizer: Annotated[
         str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
     ],
@@ -23,13 +25,15 @@ def replay(
     cost: Annotated[float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")] = 0.02,
     limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first rows held out.")] = None,
     drafters: Annotated[
-        str | None, typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed.")
+        str | None,
+        typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed."),
     ] = None,
-    eos: Annotated[str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Replay held-out outputs through each drafter and print the tokens per step that a model would emit. No model runs.
+    """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
 
     With a split column `train` is indexed and `test` replayed; otherwise `--corpus` names the rows to index and all of
     DATA is replayed. A row's context is its `input` and a newline; its output ends with the EOS.
@@ -45,13 +49,11 @@ def replay(
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if drafters is None and "suffix" not in names:
         err.print("SuffixDecoding is not installed (package arctic-inference): left out")
-    task_tokenizer = load_tokenizer(tokenizer)
-    results: list["ReplayResult"] = []
+    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
+    results: list[ReplayResult] = []
     with (
         progress_bars() as bar,
-        open_task(
-            data, task_tokenizer, corpus=corpus or (), limit=limit, eos=eos, num_threads=threads, progress=bar
-        ) as task,
+        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
     ):
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
         for drafter in make_drafters(names, task, k):

@@ -211,6 +211,7 @@ class LoopMethod:
     """Our verify loop with some drafter; the method has the drafter's name."""
 
     def __init__(self, model: Any, tokenizer: Any, drafter: Drafter, options: BenchOptions) -> None:
+        """Decodes with the drafts of `drafter`."""
         from tasc.spec import Generator
 
         self.name = drafter.name
@@ -234,6 +235,7 @@ class TransformersMethod:
     def __init__(
         self, name: str, model: Any, tokenizer: Any, options: BenchOptions, extra: dict[str, Any] | None = None
     ) -> None:
+        """Decodes with further arguments `extra` of `generate`."""
         self.name = name
         self._model = model
         self._tokenizer = tokenizer

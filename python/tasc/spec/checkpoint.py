@@ -31,7 +31,7 @@ def load_checkpoint(
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as e:
-        raise MissingExtraError(f"running a model needs {e.name or 'transformers'}: pip install 'tasc[hf]'") from e
+        raise MissingExtraError("running a model", "hf") from e
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
     if kind not in ("auto", "float32", "bfloat16", "float16"):
@@ -39,7 +39,9 @@ def load_checkpoint(
     try:
         source = _embedded() if model == EMBEDDED else model
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=kind if kind == "auto" else getattr(torch, kind))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=kind if kind == "auto" else getattr(torch, kind)
+        )
     except (OSError, ValueError) as e:
         raise InputError(f"cannot load model {model!r}: {_first_line(e)}") from e
     if adapter is not None:
@@ -58,7 +60,7 @@ def _merge(model: Any, adapter: Path) -> Any:
     try:
         from peft import PeftModel
     except ImportError as e:
-        raise MissingExtraError("an adapter needs peft: pip install 'tasc[ft]'") from e
+        raise MissingExtraError("merging an adapter", "ft") from e
     if not (adapter / "adapter_config.json").is_file():
         raise InputError(f"{adapter} is not an adapter's folder: it has no adapter_config.json")
     try:

@@ -1,11 +1,12 @@
 """Drafters side by side on one task: its rows indexed once, its held-out rows replayed through each."""
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,16 @@ FACTORS = (1.0, 4.0, 16.0)
 BEST = "suffix-best"
 """Name of SuffixDecoding at whichever factor did best."""
 
-Progress = Callable[[str], Callable[[int, int], None]]
+
+class Move(Protocol):
+    """Tells how far a job has come: so much done of so much, or a share of 1."""
+
+    def __call__(self, done: float, total: float = 1.0, /) -> None:
+        """The job is at `done` of `total`."""
+
+
+Progress: TypeAlias = Callable[[str], Move]
+"""Given what is done, what to tell how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,34 +52,19 @@ class Task:
 
     def outputs(self) -> Iterator[NDArray[np.uint32]]:
         """(T,) uint32 of each indexed output with its EOS, repeats included."""
-        for i in range(len(self.store)):
-            document = self.store.document(i)
-            for _ in range(self.store.weight(i)):
-                yield document
+        for document, weight in self.store:
+            yield from itertools.repeat(document, weight)
 
 
-def eos_id(tokenizer: "TaskTokenizer", token: str | None) -> int:
+def ending(tokenizer: "TaskTokenizer") -> int:
     """The id that ends an output.
 
-    Args:
-        tokenizer: The target model's tokenizer.
-        token: The EOS as the user wrote it, a token's text or its id; None for the tokenizer's own.
-
     Raises:
-        InputError: If the vocabulary lacks the token, or the tokenizer names none.
+        InputError: If the tokenizer names none.
     """
-    if token is None:
-        if tokenizer.eos_id is None:
-            raise InputError(f"tokenizer {tokenizer.name!r} names no EOS token: give one with --eos, as text or id")
-        return tokenizer.eos_id
-    found = tokenizer.tokenizer.token_to_id(token)
-    if found is None and token.isdecimal() and int(token) < tokenizer.vocab_size:
-        found = int(token)
-    if found is None:
-        raise InputError(
-            f"EOS {token!r} is neither a token of {tokenizer.name!r} nor an id below {tokenizer.vocab_size}"
-        )
-    return int(found)
+    if tokenizer.eos_id is None:
+        raise InputError(f"the tokenizer {tokenizer.name!r} names no token that ends an output: give one with --eos")
+    return tokenizer.eos_id
 
 
 @contextmanager
@@ -79,8 +74,6 @@ def open_task(
     *,
     corpus: Sequence[Path] = (),
     limit: int | None = None,
-    eos: str | None = None,
-    num_threads: int | None = None,
     progress: Progress,
 ) -> Iterator[Task]:
     """Indexes a task in a temporary folder, which goes when the context ends.
@@ -89,12 +82,10 @@ def open_task(
 
     Args:
         data: Rows `{input, output, split?}`.
-        tokenizer: The target model's tokenizer.
+        tokenizer: The target model's tokenizer, with the EOS that ends an output.
         corpus: Files to index instead of the `train` rows of `data`.
         limit: Most rows to hold out, the first ones; None for all.
-        eos: See `eos_id`.
-        num_threads: Threads of tokenising and indexing; None for one per core.
-        progress: Given what is done, the callback `(done, total)` that shows how far.
+        progress: Given the name of a job, what to tell how far it has come.
 
     Raises:
         InputError: If there is nothing to index or nothing to hold out.
@@ -109,17 +100,12 @@ def open_task(
     held_out = [r for r in rows if r.get("split") == "test"] if has_split else rows
     if not held_out:
         raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
-    end = eos_id(tokenizer, eos)
+    end = ending(tokenizer)
     with tempfile.TemporaryDirectory(prefix="tasc-") as folder:
         path = Path(folder) / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")
-        TokenStore.build(
-            sources, tokenizer, path, split=split, eos=end, num_threads=num_threads, progress=progress("tokenising")
-        )
-        store = TokenStore.open(path)
-        index = TaskIndex.build(
-            store, Path(folder) / "task.tasc", num_threads=num_threads, progress=progress("indexing")
-        )
+        store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
+        index = TaskIndex.build(store, Path(folder) / "task.tasc", progress=progress("indexing"))
         yield Task(store, index, held_out[:limit], end)
 
 
@@ -133,7 +119,7 @@ def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator
 
     Raises:
         InputError: If a name is not one of `FAMILIES`.
-        MissingExtraError: If `suffix` is named and not installed.
+        PeerMissingError: If `suffix` is named and not installed.
     """
     from tasc.spec import NgramDrafter
 

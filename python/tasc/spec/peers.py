@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.errors import InputError, MissingExtraError
+from tasc.errors import InputError, TascError
 from tasc.spec.drafter import SOURCES, Draft, OneByOne, TokenDraft, TokenIds
+
+
+class PeerMissingError(TascError, ImportError):
+    """A peer that is not installed."""
 
 
 class PromptLookupDrafter(OneByOne):
@@ -23,12 +27,10 @@ class PromptLookupDrafter(OneByOne):
 
     Like transformers, the leftmost earlier occurrence is copied. Unlike there the search is incremental, so that a
     long prompt does not cost a scan per step.
-
-    Args:
-        max_ngram: Longest n-gram looked up.
     """
 
     def __init__(self, max_ngram: int = 3) -> None:
+        """Looks up n-grams of at most `max_ngram` tokens."""
         if max_ngram < 1:
             raise InputError(f"max_ngram is {max_ngram}: a lookup needs n-grams of at least 1 token")
         self.name = "prompt-lookup"
@@ -43,6 +45,7 @@ class PromptLookupRequest:
     """One running request of `PromptLookupDrafter`."""
 
     def __init__(self, prompt_ids: TokenIds, max_ngram: int) -> None:
+        """Begins after `prompt_ids`, (L,) token ids."""
         self._ids: list[int] = []
         self._first: dict[tuple[int, ...], int] = {}  # n-gram -> the position after its first occurrence
         self._max_ngram = max_ngram
@@ -83,25 +86,27 @@ class SuffixDecodingDrafter(OneByOne):
     A request's own output joins the global cache while it runs and is evicted when the request is dropped, so that
     held-out outputs do not help later ones. Eviction in 0.3.0 is not complete: replaying the same rows a second time
     on one cache comes out up to 2 % better. Compare factors on a cache each.
-
-    Args:
-        outputs: Token ids of the task's outputs, with their EOS, repeats included.
-        factor: `max_spec_factor`: a draft is at most this many times as long as the matched context.
-        depth: Depth of the suffix trees.
-        min_token_prob: Least estimated probability of a drafted chain.
-
-    Raises:
-        MissingExtraError: If `arctic-inference` is not installed.
     """
 
     def __init__(
         self, outputs: Iterable[TokenIds], *, factor: float = 1.0, depth: int = 24, min_token_prob: float = 0.1
     ) -> None:
+        """Fills the global cache.
+
+        Args:
+            outputs: Token ids of the task's outputs, with their EOS, repeats included.
+            factor: `max_spec_factor`: a draft is at most this many times as long as the matched context.
+            depth: Depth of the suffix trees.
+            min_token_prob: Least estimated probability of a drafted chain.
+
+        Raises:
+            PeerMissingError: If `arctic-inference` is not installed.
+        """
         try:
             suffix_decoding = importlib.import_module("arctic_inference.suffix_decoding")
         except ImportError as e:
-            raise MissingExtraError(
-                "SuffixDecoding needs the package arctic-inference: "
+            raise PeerMissingError(
+                "SuffixDecoding needs the package arctic-inference, beside torch: "
                 "pip install nanobind ninja cmake 'setuptools<82' wheel && "
                 "pip install --no-build-isolation --no-deps arctic-inference"
             ) from e
@@ -126,6 +131,7 @@ class SuffixDecodingRequest:
     """One running request of `SuffixDecodingDrafter`."""
 
     def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: TokenIds) -> None:
+        """Begins after `prompt_ids`, (L,) token ids, under an id that is new to the cache."""
         self._drafter = drafter
         self._id = request_id
         self._tail = _int32(prompt_ids)[-drafter.depth :]
