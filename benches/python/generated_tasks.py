@@ -13,10 +13,100 @@ from typing import Any
 
 Row = dict[str, str]
 Kit = dict[str, Any]
-_SYLLABLES = "ka lo mi ren tor vas del pin gra sho ul ter bon fi nex qua ri sta von zel har mon dy pre sil ta cor ble".split()
-_VERBS = "book move cancel list send open close pay check find update share print track refund order".split()
-_NOUNS = "flight room invoice ticket parcel meeting report account table car lamp song note server refund seat".split()
-_GLUE = "the of and to in a is that for on with as by at from it an be this which or are was not but have".split()
+_SYLLABLES = [
+    "ka",
+    "lo",
+    "mi",
+    "ren",
+    "tor",
+    "vas",
+    "del",
+    "pin",
+    "gra",
+    "sho",
+    "ul",
+    "ter",
+    "bon",
+    "fi",
+    "nex",
+    "qua",
+    "ri",
+    "sta",
+    "von",
+    "zel",
+    "har",
+    "mon",
+    "dy",
+    "pre",
+    "sil",
+    "ta",
+    "cor",
+    "ble",
+]
+_VERBS = [
+    "book",
+    "move",
+    "cancel",
+    "list",
+    "send",
+    "open",
+    "close",
+    "pay",
+    "check",
+    "find",
+    "update",
+    "share",
+    "print",
+    "track",
+    "refund",
+    "order",
+]
+_NOUNS = [
+    "flight",
+    "room",
+    "invoice",
+    "ticket",
+    "parcel",
+    "meeting",
+    "report",
+    "account",
+    "table",
+    "car",
+    "lamp",
+    "song",
+    "note",
+    "server",
+    "refund",
+    "seat",
+]
+_GLUE = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "a",
+    "is",
+    "that",
+    "for",
+    "on",
+    "with",
+    "as",
+    "by",
+    "at",
+    "from",
+    "it",
+    "an",
+    "be",
+    "this",
+    "which",
+    "or",
+    "are",
+    "was",
+    "not",
+    "but",
+    "have",
+]
 
 
 def _word(r: random.Random, parts: int = 2) -> str:
@@ -55,7 +145,10 @@ def slots(r: random.Random, kit: Kit) -> Row:
     intent = _zipf(r, sorted(kit["intents"]))
     found = {s: _value(r, kit, s) for s in kit["intents"][intent] if r.random() < 0.6}
     words = " ".join(f"{s.replace('_', ' ')} {v}" for s, v in r.sample(sorted(found.items()), len(found)))
-    return {"input": f"please {intent.replace('_', ' ')} {words}".lower(), "output": json.dumps({"intent": intent, "slots": found}).lower()}
+    return {
+        "input": f"please {intent.replace('_', ' ')} {words}".lower(),
+        "output": json.dumps({"intent": intent, "slots": found}).lower(),
+    }
 
 
 def sql(r: random.Random, kit: Kit) -> Row:
@@ -68,7 +161,10 @@ def sql(r: random.Random, kit: Kit) -> Row:
     where = f' WHERE {first.upper()}alias0.{column.upper()} = "{value}"'
     more = f" AND {second.upper()}alias0.{other.upper()} = {first.upper()}alias0.{column.upper()}" if join else ""
     order = f" ORDER BY {other.upper()} LIMIT {r.randint(1, 9)}" if r.random() < 0.2 else ""
-    return {"input": f"which {first} has {column} {value} by {second} {other}", "output": head + join + where + more + order + " ;"}
+    return {
+        "input": f"which {first} has {column} {value} by {second} {other}",
+        "output": head + join + where + more + order + " ;",
+    }
 
 
 def log(r: random.Random, kit: Kit) -> Row:
@@ -92,16 +188,25 @@ def letter(r: random.Random, kit: Kit) -> Row:
 
 def command(r: random.Random, kit: Kit) -> Row:
     """Request → command line."""
-    tool, path = _zipf(r, kit["vocabulary"][:40]), "/".join(r.choice(kit["vocabulary"][:300]) for _ in range(r.randint(1, 3)))
-    flags = " ".join(f"-{r.choice('abcdefghlnprstvx')}" + (f" {r.randint(1, 64)}" if r.random() < 0.3 else "") for _ in range(r.randint(0, 3)))
+    tool, path = (
+        _zipf(r, kit["vocabulary"][:40]),
+        "/".join(r.choice(kit["vocabulary"][:300]) for _ in range(r.randint(1, 3))),
+    )
+    flags = " ".join(
+        f"-{r.choice('abcdefghlnprstvx')}" + (f" {r.randint(1, 64)}" if r.random() < 0.3 else "")
+        for _ in range(r.randint(0, 3))
+    )
     pipe = f" | {_zipf(r, kit['vocabulary'][:40])} '{r.choice(kit['vocabulary'])}'" if r.random() < 0.4 else ""
     return {"input": f"use {tool} on {path}", "output": f"{tool} {flags} /{path}{pipe}".replace("  ", " ")}
 
 
 def prose(r: random.Random, kit: Kit) -> Row:
     """Question → free text with little repetition."""
+
     def sentence() -> str:
-        words = [r.choice(_GLUE) if r.random() < 0.5 else str(_zipf(r, kit["vocabulary"])) for _ in range(r.randint(6, 18))]
+        words = [
+            r.choice(_GLUE) if r.random() < 0.5 else str(_zipf(r, kit["vocabulary"])) for _ in range(r.randint(6, 18))
+        ]
         return " ".join(words).capitalize() + "."
 
     numbers = [r.randint(2, 90) for _ in range(2)]
@@ -109,7 +214,9 @@ def prose(r: random.Random, kit: Kit) -> Row:
     return {"input": sentence(), "output": " ".join(sentence() for _ in range(r.randint(2, 5))) + steps}
 
 
-KINDS: dict[str, Callable[[random.Random, Kit], Row]] = {f.__name__: f for f in (slots, sql, log, letter, command, prose)}
+KINDS: dict[str, Callable[[random.Random, Kit], Row]] = {
+    f.__name__: f for f in (slots, sql, log, letter, command, prose)
+}
 
 
 def rows(kind: str, count: int, seed: int) -> list[Row]:

@@ -1,8 +1,33 @@
-"""stub for local use; owned by corpus."""
-class TascError(Exception): ...
-class FormatError(TascError): ...
-class CorpusError(TascError): ...
-class TokenizerMismatchError(TascError): ...
-class TaskIndexError(TascError): ...
-class InputError(TascError, ValueError): ...
-class MissingExtraError(TascError, ImportError): ...
+"""The exceptions of tasc. Each message names the value, the limit and the fix."""
+
+
+class TascError(Exception):
+    """Anything that tasc refuses."""
+
+
+class InputError(TascError, ValueError):
+    """An argument that cannot be used."""
+
+
+class CorpusError(TascError, ValueError):
+    """Rows that cannot be read, or none at all."""
+
+
+class FormatError(TascError, ValueError):
+    """A file that is damaged, cut short, of another kind or of another major version."""
+
+
+class TaskIndexError(TascError):
+    """An index that cannot be built."""
+
+
+class TokenizerMismatchError(TascError, ValueError):
+    """Two different tokenizers where one is needed."""
+
+
+class MissingExtraError(TascError, ImportError):
+    """A feature whose optional packages are not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        """`feature` in words; `extra` as in `pip install 'tasc[extra]'`."""
+        super().__init__(f"{feature} needs packages that are not installed: pip install 'tasc[{extra}]'")

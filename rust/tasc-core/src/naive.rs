@@ -15,7 +15,9 @@ pub struct NaiveIndex {
 impl NaiveIndex {
     /// Adds a document.
     pub fn push(&mut self, document: &[TokenId], weight: u64) {
-        let bounded = std::iter::once(None).chain(document.iter().copied().map(Some)).chain([None]);
+        let bounded = std::iter::once(None)
+            .chain(document.iter().copied().map(Some))
+            .chain([None]);
         self.documents.push((bounded.collect(), weight));
     }
 

@@ -1,4 +1,5 @@
 //! Files that are not what they claim: no panic, no endless loop, an error or a useless answer.
+#![allow(clippy::unwrap_used)] // a test may
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,7 +23,9 @@ fn index_bytes(folder: &Path) -> Vec<u8> {
     let path = folder.join("a.tasc");
     let mut builder = NgramsBuilder::new();
     for k in 0..60u32 {
-        builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
+        builder
+            .push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9)
+            .unwrap();
     }
     let built = builder.build(|_| Ok(())).unwrap();
     TaskIndex::write(&path, &Fingerprint([7; 32]), &Meta::default(), &built).unwrap();
@@ -39,7 +42,11 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         for run in cursor.runs() {
             ngrams.successors(run.interval, &mut found);
             for e in &found.entries {
-                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol), ngrams.weight(e.child));
+                let _ = (
+                    ngrams.token(e.symbol),
+                    ngrams.child(run.interval, e.symbol),
+                    ngrams.weight(e.child),
+                );
             }
         }
         cursor.advance(&ngrams, ngrams.symbol(token));
@@ -81,7 +88,16 @@ fn damaged_indexes_never_panic() {
                 1 => bytes[at] = random(&mut state) as u8,
                 2 => {
                     let at = (at & !3).min(bytes.len() - 4);
-                    let extreme = [0u32, 1, 31, 33, 1 << 20, u32::MAX, u32::MAX - 1, i32::MAX as u32];
+                    let extreme = [
+                        0u32,
+                        1,
+                        31,
+                        33,
+                        1 << 20,
+                        u32::MAX,
+                        u32::MAX - 1,
+                        i32::MAX as u32,
+                    ];
                     let word = extreme[random(&mut state) as usize % extreme.len()];
                     bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
                 }
@@ -103,14 +119,21 @@ fn damaged_indexes_never_panic() {
             Err(other) => panic!("unexpected {other:?}"),
         }
     }
-    assert!(opened > ROUNDS / 4 && refused > ROUNDS / 4, "{opened} opened, {refused} refused");
+    assert!(
+        opened > ROUNDS / 4 && refused > ROUNDS / 4,
+        "{opened} opened, {refused} refused"
+    );
 }
 
 #[test]
 fn refusals_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let good = index_bytes(folder.path());
-    let why = |bytes: &[u8], kind, major| File::from_bytes(bytes, kind, major).unwrap_err().to_string();
+    let why = |bytes: &[u8], kind, major| {
+        File::from_bytes(bytes, kind, major)
+            .unwrap_err()
+            .to_string()
+    };
     assert!(why(&[], KIND, 1).contains("0 bytes"));
     assert!(why(b"not a tasc file, but long enough to have a whole header in it, if one counts every byte....", KIND, 1).contains("not a tasc file"));
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
@@ -119,7 +142,12 @@ fn refusals_say_why() {
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
     let open = TaskIndex::from_file(File::from_bytes(&damaged, KIND, 1).unwrap());
-    assert!(open.and_then(|i| i.verify()).unwrap_err().to_string().contains("section `"));
+    assert!(
+        open.and_then(|i| i.verify())
+            .unwrap_err()
+            .to_string()
+            .contains("section `")
+    );
 }
 
 #[test]
@@ -128,7 +156,13 @@ fn a_dropped_writer_leaves_nothing() {
     let path = folder.path().join("x.tasc");
     let mut writer = Writer::create(&path, KIND, 1, 0, &Fingerprint::default()).unwrap();
     writer.section("a", &[1u32, 2, 3]).unwrap();
-    assert!(writer.begin("a").unwrap_err().to_string().contains("has a section of that name"));
+    assert!(
+        writer
+            .begin("a")
+            .unwrap_err()
+            .to_string()
+            .contains("has a section of that name")
+    );
     assert!(writer.begin("a name that is too long").is_err());
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -150,7 +184,11 @@ fn readers_survive_replacement() {
                 }
             });
         }
-        s.spawn(|| (0..20).for_each(|_| assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")));
+        s.spawn(|| {
+            (0..20).for_each(|_| {
+                assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")
+            })
+        });
     });
     old.verify().unwrap();
 }

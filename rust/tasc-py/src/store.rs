@@ -11,7 +11,8 @@ use tasc_core::format::Fingerprint;
 use crate::error::Raise;
 
 pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
-    let wrong = || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
+    let wrong =
+        || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
     Fingerprint::from_hex(hex).ok_or_else(wrong)
 }
 
@@ -23,7 +24,9 @@ pub(crate) struct Store(pub(crate) Arc<corpus::Store>);
 impl Store {
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| corpus::Store::open(&path)).raise().map(|s| Self(Arc::new(s)))
+        py.detach(|| corpus::Store::open(&path))
+            .raise()
+            .map(|s| Self(Arc::new(s)))
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
@@ -105,15 +108,23 @@ impl StoreWriter {
         vocab_size: u32,
         eos_id: Option<u32>,
     ) -> PyResult<Self> {
-        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
-        let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
+        let meta = Meta {
+            writer: env!("CARGO_PKG_VERSION").into(),
+            tokenizer: tokenizer.into(),
+            vocab_size,
+            eos_id,
+        };
+        let writer =
+            corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = py.detach(|| corpus::StoreWriter::append(&path, &fingerprint)).raise()?;
+        let writer = py
+            .detach(|| corpus::StoreWriter::append(&path, &fingerprint))
+            .raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
@@ -127,14 +138,22 @@ impl StoreWriter {
     ) -> PyResult<()> {
         let (ids, ends) = (ids.as_slice()?, ends.as_slice()?);
         if ends.len() != inputs.len() {
-            return Err(PyValueError::new_err(format!("{} outputs but {} inputs", ends.len(), inputs.len())));
+            return Err(PyValueError::new_err(format!(
+                "{} outputs but {} inputs",
+                ends.len(),
+                inputs.len()
+            )));
         }
         let push = |writer: &mut corpus::StoreWriter| {
             let mut start = 0;
             for (&end, input) in ends.iter().zip(&inputs) {
                 let end = usize::try_from(end).unwrap_or(usize::MAX);
                 let output = ids.get(start..end);
-                let output = output.ok_or(tasc_core::Error::OutOfRange { what: "id", index: end, limit: ids.len() })?;
+                let output = output.ok_or(tasc_core::Error::OutOfRange {
+                    what: "id",
+                    index: end,
+                    limit: ids.len(),
+                })?;
                 writer.push(output, input.as_deref(), 1)?;
                 start = end;
             }

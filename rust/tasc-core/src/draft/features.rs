@@ -45,7 +45,8 @@ impl Candidates {
                 self.push(token, [ln(0.0), ln(q), 1.0, 0.0, 0.0]);
             }
         }
-        self.rows.extend([ln(task.rest), ln(context.rest), 0.0, 0.0, 1.0]);
+        self.rows
+            .extend([ln(task.rest), ln(context.rest), 0.0, 0.0, 1.0]);
         self.state = bucket(task_order) * BUCKETS + bucket(context_order);
     }
 

@@ -8,6 +8,7 @@ use crate::Result;
 /// same), each with the weights of ln p in the task, ln p in the context, "unknown to the task", "unknown to the
 /// context" and "something else".
 #[rustfmt::skip]
+#[allow(clippy::approx_constant)] // a weight may lie near 1/π
 const TABLE: [[f32; FEATURES]; STATES] = [
     [0.908, 0.613, 5.655, 3.996, 0.407],
     [0.545, 0.697, 3.119, 4.280, -1.010],

@@ -19,7 +19,12 @@ pub struct Online {
 impl Default for Online {
     /// Trusts the mixture; expects a rate of two tokens per unit of cost, with little conviction.
     fn default() -> Self {
-        Self { scale: 1.0, shift: 0.0, tokens: 8.0, cost: 4.0 }
+        Self {
+            scale: 1.0,
+            shift: 0.0,
+            tokens: 8.0,
+            cost: 4.0,
+        }
     }
 }
 

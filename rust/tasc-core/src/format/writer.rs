@@ -8,7 +8,10 @@ use bytemuck::{Pod, Zeroable};
 use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES, checksum};
+use super::{
+    ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES,
+    checksum,
+};
 use crate::{Error, Result};
 
 /// Writes a file section by section. Nothing appears under its name before [`Writer::finish`]; a writer that is
@@ -27,10 +30,25 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be written.
-    pub fn create(path: &Path, kind: Kind, major: u16, minor: u16, fingerprint: &Fingerprint) -> Result<Self> {
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new().prefix(".tasc-").suffix(".tmp").tempfile_in(folder);
-        let temporary = temporary.map_err(|source| Error::Io { path: path.into(), source })?;
+    pub fn create(
+        path: &Path,
+        kind: Kind,
+        major: u16,
+        minor: u16,
+        fingerprint: &Fingerprint,
+    ) -> Result<Self> {
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let temporary = tempfile::Builder::new()
+            .prefix(".tasc-")
+            .suffix(".tmp")
+            .tempfile_in(folder);
+        let temporary = temporary.map_err(|source| Error::Io {
+            path: path.into(),
+            source,
+        })?;
         let header = Header {
             magic: MAGIC,
             kind: kind.0,
@@ -58,7 +76,12 @@ impl Writer {
     pub fn begin(&mut self, name: &str) -> Result<()> {
         self.end();
         let mut stored = [0; NAME_BYTES];
-        let refuse = |why: String| Err(Error::Section { name: name.into(), why });
+        let refuse = |why: String| {
+            Err(Error::Section {
+                name: name.into(),
+                why,
+            })
+        };
         if name.is_empty() || name.len() > NAME_BYTES {
             return refuse(format!("names have 1 to {NAME_BYTES} bytes"));
         }
@@ -70,7 +93,12 @@ impl Writer {
             return refuse(format!("a file has at most {MAX_SECTIONS} sections"));
         }
         self.align()?;
-        self.table.push(Entry { name: stored, offset: self.at, bytes: 0, checksum: 0 });
+        self.table.push(Entry {
+            name: stored,
+            offset: self.at,
+            bytes: 0,
+            checksum: 0,
+        });
         self.hash = Some(Xxh3::new());
         Ok(())
     }
@@ -81,7 +109,10 @@ impl Writer {
     /// [`Error::Io`]; [`Error::Section`] before the first section.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(hash) = &mut self.hash else {
-            return Err(Error::Section { name: String::new(), why: "no section was begun".into() });
+            return Err(Error::Section {
+                name: String::new(),
+                why: "no section was begun".into(),
+            });
         };
         hash.update(bytes);
         self.put(bytes)
@@ -109,11 +140,18 @@ impl Writer {
         self.header.file_bytes = self.at + table.len() as u64;
         self.header.checksum = checksum(&self.header, &table);
         self.put(&table)?;
-        let Self { path, out, header, .. } = self;
-        let failed = |source| Error::Io { path: path.clone(), source };
+        let Self {
+            path, out, header, ..
+        } = self;
+        let failed = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
         let mut temporary = out.into_inner().map_err(|e| failed(e.into_error()))?;
         temporary.seek(SeekFrom::Start(0)).map_err(failed)?;
-        temporary.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
+        temporary
+            .write_all(bytemuck::bytes_of(&header))
+            .map_err(failed)?;
         readable_by_others(temporary.as_file()).map_err(failed)?;
         temporary.as_file().sync_all().map_err(failed)?;
         temporary.persist(&path).map_err(|e| failed(e.error))?;
@@ -129,12 +167,19 @@ impl Writer {
 
     fn align(&mut self) -> Result<()> {
         let past = usize::try_from(self.at % ALIGNMENT as u64).unwrap_or(0);
-        if past > 0 { self.put(&[0; ALIGNMENT][past..]) } else { Ok(()) }
+        if past > 0 {
+            self.put(&[0; ALIGNMENT][past..])
+        } else {
+            Ok(())
+        }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
-        self.out.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
+        self.out.write_all(bytes).map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
@@ -152,7 +197,11 @@ fn readable_by_others(file: &File) -> std::io::Result<()> {
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     if let Some(folder) = path.parent() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
         File::open(folder)?.sync_all()?;
     }
     Ok(())

@@ -1,0 +1,249 @@
+"""The compiled half of tasc."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class Store:
+    """Distinct outputs of a task with weights, and the inputs beside them; `tasc.data.TokenStore` builds it."""
+
+    def __new__(cls, path: str | Path) -> Self:
+        """Open a store in constant time.
+
+        Raises:
+            FormatError: Not a store, cut short, damaged header, or another major version.
+            OSError: The file cannot be read.
+        """
+
+    @property
+    def path(self) -> Path:
+        """Where it was opened."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the tokenizer that made it."""
+
+    @property
+    def tokenizer(self) -> str:
+        """That tokenizer's name, for people."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below this."""
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends every document, None when none was appended."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents, each counted once."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of distinct rows that have an input."""
+
+    def __len__(self) -> int:
+        """Number of documents: distinct outputs."""
+
+    def document(self, index: int) -> NDArray[np.uint32]:
+        """(T,) uint32 ids of a document, its end token included. Raises IndexError, FormatError."""
+
+    def weight(self, index: int) -> int:
+        """How often a document occurred. Raises IndexError."""
+
+    def input(self, index: int) -> tuple[str, int, int]:
+        """(text, document, how often) of a row with an input. Raises IndexError, FormatError."""
+
+    def verify(self) -> None:
+        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+
+class StoreWriter:
+    """Streams rows into a store file; `tasc.data.TokenStore.build` and `.append` use it."""
+
+    @staticmethod
+    def create(
+        path: str | Path, *, fingerprint: str, tokenizer: str = "", vocab_size: int = 0, eos_id: int | None = None
+    ) -> StoreWriter:
+        """Begin a new store."""
+
+    @staticmethod
+    def append(path: str | Path, fingerprint: str) -> StoreWriter:
+        """Begin a store that goes on where the one under this name ends. Raises TokenizerMismatchError."""
+
+    def push(self, ids: NDArray[np.uint32], ends: NDArray[np.uint64], inputs: Sequence[str | None]) -> None:
+        """Add rows: (T,) ids of all outputs one after the other, output k ending at `ends[k]`, and (R,) inputs.
+
+        Raises:
+            InputError: An id that the vocabulary does not hold.
+        """
+
+    def finish(self) -> None:
+        """Write the rest and give the file its name. Raises CorpusError without rows."""
+
+    def discard(self) -> None:
+        """Give up: nothing is written."""
+
+class TaskIndex:
+    """The n-grams of a task's outputs for contexts of any length, mapped from one file.
+
+    Shared by processes through the page cache; safe to use from many threads. Source: arXiv 2602.24174 (the task's
+    n-gram draft); the structure is described in docs/draft.md.
+    """
+
+    @staticmethod
+    def build(store: Store, path: str | Path, *, progress: Callable[[float], None] | None = None) -> TaskIndex:
+        """Index a store's outputs and open the result.
+
+        Args:
+            store: The task's past outputs.
+            path: Where the index goes; it appears there when it is whole.
+            progress: Called with the fraction done; may raise to stop.
+
+        Raises:
+            TaskIndexError: More than 2**31 - 1 tokens and documents, or too little memory (about 28 B per token).
+        """
+
+    @staticmethod
+    def open(path: str | Path) -> TaskIndex:
+        """Open an index in constant time; contents are not read (see `verify`).
+
+        Raises:
+            FormatError: Not an index, cut short, damaged header, or another major version.
+            OSError: The file cannot be read.
+        """
+
+    @property
+    def path(self) -> Path:
+        """Where it was opened."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the tokenizer that made it."""
+
+    def info(self) -> dict[str, Any]:
+        """What the file says of itself: path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents,
+        weight, tokens, distinct_tokens, bytes, sections [(name, bytes)].
+        """
+
+    def verify(self) -> None:
+        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+
+    def successors(
+        self, context: Sequence[int] | NDArray[Any], limit: int = 8, *, from_start: bool = True
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64], int, int]:
+        """What followed the longest suffix of a context that the task's outputs hold.
+
+        Args:
+            context: (T,) ids of an output's beginning, or of any piece of one with `from_start=False`.
+            limit: Most successors to return, the most frequent first. Contexts that occur more than 32 times keep
+                their 12 best.
+            from_start: Whether the context begins where an output begins.
+
+        Returns:
+            tokens (K,) int64 (-1: the output ends), counts (K,) uint64 (exact, by weight), the length of the suffix
+            in tokens (the start of the output counts as one), and its weighted number of occurrences.
+        """
+
+class ContextIndex:
+    """The running request: every earlier occurrence of its last tokens, kept up as it grows (O(new tokens))."""
+
+    def __new__(cls, ids: Sequence[int] | NDArray[Any] | None = None) -> Self:
+        """Begin with (T,) ids."""
+
+    def extend(self, ids: Sequence[int] | NDArray[Any]) -> None:
+        """Append (T,) ids."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+
+    def successors(self, limit: int = 8) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
+        """Tokens (K,) uint32 that may come next with blended probabilities (K,) float32, and the longest match."""
+
+class Draft:
+    """Tokens proposed for verification."""
+
+    @property
+    def tokens(self) -> NDArray[np.uint32]:
+        """(K,) uint32, the chain."""
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """(K,) float32, probability of each token given that those before it are right."""
+
+    @property
+    def sources(self) -> NDArray[np.uint8]:
+        """(K,) uint8, which source spoke most for each token: an index into `tasc.spec.SOURCES`."""
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+
+class NgramRequest:
+    """One running request of an `NgramDrafter`; see `tasc.spec.Request`."""
+
+    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+        """Propose what comes next; empty when drafting does not pay.
+
+        Args:
+            max_tokens: Most tokens to draft.
+            costs: (≥ 1,) float64, `costs[k]` = cost of verifying k drafted tokens, in plain steps; goes on with its
+                last slope. None: 1 + 0.02·k.
+
+        Raises:
+            InputError: Costs that are not positive and rising.
+        """
+
+    def update(self, ids: Sequence[int] | NDArray[Any]) -> None:
+        """Take the (T,) tokens that verification has emitted since the last draft, and learn from them."""
+
+    def candidates(self) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
+        """What the mixer sees here: tokens (K,), feature rows (K + 1, F) — the last one "something else" — and state.
+
+        For fitting weights.
+        """
+
+class NgramDrafter:
+    """Drafts from a task's index and the running context, mixed log-linearly. Safe to use from many threads.
+
+    What it learns from verified tokens (calibration, tokens per cost) is shared by its requests and lives as long as
+    it does. A draft is a deterministic function of index, request, options and what was learnt.
+    """
+
+    def __new__(
+        cls, index: TaskIndex | None = None, *, weights: NDArray[np.float32] | None = None, learn: bool = True
+    ) -> Self:
+        """A drafter over an index, or over each request's own context alone.
+
+        Args:
+            index: The task's outputs.
+            weights: (states · features,) float32 mixture weights; None: the general ones.
+            learn: Whether verified tokens recalibrate it.
+
+        Raises:
+            InputError: Weights of the wrong length.
+        """
+
+    @property
+    def name(self) -> str:
+        """ "tasc"."""
+
+    @property
+    def index(self) -> TaskIndex | None:
+        """The index it drafts from."""
+
+    @property
+    def learnt(self) -> tuple[float, float, float]:
+        """(calibration scale, calibration shift, tokens per unit of cost)."""
+
+    def start(self, prompt_ids: Sequence[int] | NDArray[Any]) -> NgramRequest:
+        """Begin a request whose output follows (L,) `prompt_ids`. O(L)."""
+
+    def propose_batch(
+        self, requests: Sequence[NgramRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
+    ) -> list[Draft]:
+        """Draft for many requests in one call with the interpreter released."""
