@@ -1,6 +1,7 @@
 """What all commands print with: consoles, progress bars, tables and JSON."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tasc.spec.compare import Move
     from tasc.spec.compare import Progress as Progressing
 
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 120)
 """For results."""
 
 err = Console(stderr=True)
