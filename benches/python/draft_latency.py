@@ -70,7 +70,7 @@ def measure(drafter: Any, peers: Sequence[SuffixDecodingDrafter], held_out: Sequ
         assert alone.tokens.tolist() == drafts[one].tokens.tolist(), "a draft alone differs from its draft in the batch"
         for factor, request in running[one].theirs.items():
             begin = time.perf_counter_ns()
-            request.draft(MAX_TOKENS)
+            request.speculate(MAX_TOKENS)
             times.theirs[factor].append(time.perf_counter_ns() - begin)
         for r, draft in zip(running, drafts, strict=True):
             right = common_prefix(draft.tokens, r.document[r.at :])

@@ -81,6 +81,7 @@ def main() -> None:
     if options.threads is not None:
         use_threads(options.threads)
     if options.smoke:
+        use_threads(1)
         results = smoke()
     else:
         model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype=options.dtype)

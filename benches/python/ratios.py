@@ -92,5 +92,5 @@ def percentiles(nanoseconds: Sequence[float]) -> tuple[float, float]:
 def _goal(r: Ratio) -> str | None:
     sign = "≤" if r.lower else "≥"
     goals = [f"{sign} {r.limit:g}"] if r.limit is not None else []
-    goals += [f"≥ {r.least:g}×"] if r.least is not None and r.theirs is not None else []
+    goals += [f"≥ {r.least:g}x"] if r.least is not None and r.theirs is not None else []
     return ", ".join(goals) or None

@@ -1,15 +1,20 @@
 """`tasc generate`: outputs for a file of prompts."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.console import err, progress_bars
 from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc.spec.generator import Generator
+    from tasc.spec.stats import Stats
 
 
 def generate(
@@ -53,8 +58,10 @@ def generate(
 
     Rows appear in a temporary file beside FILE while they are made; FILE itself appears whole, at the end.
     """
-    from tasc.spec import Generator, TaskIndex
+    from tasc.spec import TaskIndex
     from tasc.spec.checkpoint import load_checkpoint
+    from tasc.spec.generator import Generator
+    from tasc.spec.stats import Stats
 
     rows, field = read_prompts(prompts)
     task_index = None if index is None else TaskIndex.open(index)
@@ -71,7 +78,7 @@ def generate(
         "stop": stop,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    totals = Totals()
+    total, begin = Stats(), time.perf_counter()
     with written_whole(output) as sink, progress_bars() as bar:
         move = bar("generating")
         for at in range(0, len(rows), batch_size):
@@ -81,11 +88,22 @@ def generate(
             for row, made in zip(
                 batch, generator.generate(**{field: [r[_COLUMN[field]] for r in batch]}, **options), strict=True
             ):
-                totals.add(made.stats)
+                total.add(made.stats)
                 sink.write(json.dumps(_record(row, made), ensure_ascii=False) + "\n")
             sink.flush()
             move(at + len(batch), len(rows))
-    err.print(totals.line(), highlight=False, soft_wrap=True)
+    err.print(_summary(total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
+
+
+def _summary(total: "Stats", seconds: float) -> str:
+    """Speed and drafts of the whole run."""
+    said = f"{total.requests} outputs, {total.tokens:,} tokens, {total.tokens / max(seconds, 1e-9):,.1f} tokens/s"
+    if total.drafted == 0:
+        return f"{said}, nothing drafted"
+    return (
+        f"{said}; {total.tokens / total.steps:.2f} tokens per step, {total.drafted / total.steps:.1f} drafted, "
+        f"{total.accepted / total.drafted:.0%} of them accepted"
+    )
 
 
 def _record(row: dict[str, Any], made: Any) -> dict[str, Any]:

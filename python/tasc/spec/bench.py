@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tasc.errors import InputError
 from tasc.spec.drafter import Drafter, NullDrafter
 from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.spec.prompts import prompt_ids
+from tasc.spec.stats import Stats
 
 if TYPE_CHECKING:
     from tasc.spec.compare import Task
@@ -53,7 +55,7 @@ class Answer:
     ids: list[int]
     text: str
     seconds: float
-    stats: Any = None
+    stats: Stats | None = None
 
 
 class Method(Protocol):
@@ -87,9 +89,32 @@ class Tally:
             "tokens_per_second": tokens / max(float(seconds.sum()), 1e-9),
             "latency_p50": float(np.percentile(seconds, 50)),
             "latency_p90": float(np.percentile(seconds, 90)),
+            "latency_p99": float(np.percentile(seconds, 99)),
             "identical": self.identical,
         }
         return facts | draft_facts([a.stats for a in self.answers if a.stats is not None])
+
+
+def draft_facts(requests: Sequence[Stats]) -> dict[str, Any]:
+    """How the requests were decoded, summed; empty where the method does not say."""
+    if not requests:
+        return {}
+    total = Stats()
+    for stats in requests:
+        total.add(stats)
+    positions = range(max(total.drafted_at, default=-1) + 1)
+    return {
+        "steps": total.steps,
+        "tau": total.tau,
+        "alpha": total.alpha,
+        "drafted_per_step": total.drafted / max(1, total.steps),
+        "accepted": total.accepted / max(1, total.drafted),
+        "drafted_by_position": [total.drafted_at[i] for i in positions],
+        "accepted_by_position": [total.accepted_at[i] for i in positions],
+        "drafted_by_source": dict(total.drafted_by),
+        "accepted_by_source": dict(total.accepted_by),
+        "time": {part: getattr(total, f"{part}_seconds") for part in ("prefill", "draft", "verify", "rest")},
+    }
 
 
 def bench(
@@ -212,7 +237,7 @@ class LoopMethod:
 
     def __init__(self, model: Any, tokenizer: Any, drafter: Drafter, options: BenchOptions) -> None:
         """Decodes with the drafts of `drafter`."""
-        from tasc.spec import Generator
+        from tasc.spec.generator import Generator
 
         self.name = drafter.name
         self._options = options
@@ -248,7 +273,9 @@ class TransformersMethod:
         import torch
 
         begin = time.perf_counter()
-        prompt = torch.tensor([prompt_ids(self._tokenizer, text, self._options.system)], device=self._model.device)
+        prompt = torch.tensor(
+            prompt_ids(self._tokenizer, [text], None, self._options.system), device=self._model.device
+        )
         with torch.inference_mode():
             made = self._model.generate(
                 prompt,
@@ -267,28 +294,19 @@ class TransformersMethod:
         return Answer(ids, output, time.perf_counter() - begin)
 
 
-def prompt_ids(tokenizer: Any, text: str, system: str | None) -> list[int]:
-    """(L,) ids of the user's text in the chat template; without a template, of the text and a newline."""
-    if tokenizer.chat_template is None:
-        return [int(i) for i in tokenizer(f"{text}\n", add_special_tokens=True)["input_ids"]]
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
-    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return [int(i) for i in tokenizer(rendered, add_special_tokens=False)["input_ids"]]
-
-
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end an output, by the model's generation settings or else the tokenizer.
+    """The ids that end an output: those of the model's generation settings and of the tokenizer.
 
     Raises:
         InputError: If neither names one.
     """
     named = model.generation_config.eos_token_id
-    if named is None:
-        named = tokenizer.eos_token_id
-    if named is None:
-        raise InputError("neither the model's generation settings nor its tokenizer name an EOS token")
-    return frozenset([named] if isinstance(named, int) else named)
+    found = set([named] if isinstance(named, int) else named or ())
+    if tokenizer.eos_token_id is not None:
+        found.add(tokenizer.eos_token_id)
+    if not found:
+        raise InputError("neither the model's generation settings nor its tokenizer name a token that ends an output")
+    return frozenset(found)
 
 
 def without_eos(ids: Sequence[int] | NDArray[Any], eos: frozenset[int]) -> list[int]:

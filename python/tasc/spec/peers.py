@@ -142,19 +142,23 @@ class SuffixDecodingRequest:
         """Up to `max_tokens` tokens; the cost of verifying them is not looked at."""
         if max_tokens == 0:
             return TokenDraft()
+        found = self.speculate(max_tokens)
+        reached: NDArray[np.float32] = np.asarray(found.probs, np.float32)  # of the chain up to each token
+        probs = reached.copy()
+        probs[1:] /= reached[:-1]
+        sources = np.full(len(probs), SOURCES.index("other"), np.uint8)
+        return TokenDraft(np.asarray(found.token_ids, np.uint32), probs, sources)
+
+    def speculate(self, max_tokens: int) -> Any:
+        """What the peer returns for at least one token, as it returns it: the call to time."""
         drafter = self._drafter
-        found = drafter.cache.speculate(
+        return drafter.cache.speculate(
             self._id,
             self._tail,
             max_spec_tokens=max_tokens,
             max_spec_factor=drafter.factor,
             min_token_prob=drafter.min_token_prob,
         )
-        reached: NDArray[np.float32] = np.asarray(found.probs, np.float32)  # of the chain up to each token
-        probs = reached.copy()
-        probs[1:] /= reached[:-1]
-        sources = np.full(len(probs), SOURCES.index("other"), np.uint8)
-        return TokenDraft(np.asarray(found.token_ids, np.uint32), probs, sources)
 
     def update(self, ids: TokenIds) -> None:
         """Appends tokens that the model has emitted, to the request and to the global cache."""
