@@ -116,7 +116,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = write_store(corpus, Path(folder) / "rows.store")
         index = TaskIndex.build(store, Path(folder) / "task.tasc")
-        factors = [] if options.smoke or options.no_peer or not suffix_decoding_installed() else options.factors.split(",")
+        factors = (
+            [] if options.smoke or options.no_peer or not suffix_decoding_installed() else options.factors.split(",")
+        )
         peers = [SuffixDecodingDrafter(corpus, factor=float(f)) for f in factors]
         times = measure(NgramDrafter(index), peers, held_out)
     tokens = sum(map(len, corpus))

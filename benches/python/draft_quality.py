@@ -25,7 +25,9 @@ REPEATING = ("slu_atis", "t2s_atis", "loghub")
 CONTROLS = ("gsm8k", "nl2bash")
 
 
-def measure(path: Path, tokenizer: TaskTokenizer, names: list[str], k: int, cost: float, limit: int | None) -> list[ReplayResult]:
+def measure(
+    path: Path, tokenizer: TaskTokenizer, names: list[str], k: int, cost: float, limit: int | None
+) -> list[ReplayResult]:
     """Every drafter's replay of one set."""
     with progress_bars() as bar, open_task(path, tokenizer, limit=limit, progress=bar) as task:
         rows = encode_rows(task.held_out, tokenizer, eos=task.eos)
@@ -60,7 +62,9 @@ def main() -> None:
     tokenizer = load_tokenizer(options.tokenizer)
     sets = options.sets.split(",")
     found = {
-        name: measure(options.data / f"{name}.jsonl.gz", tokenizer, families_here(), options.k, options.cost, options.limit)
+        name: measure(
+            options.data / f"{name}.jsonl.gz", tokenizer, families_here(), options.k, options.cost, options.limit
+        )
         for name in sets
     }
     ratios = [compare(n, r, "suffix-best", 1.05 if n in REPEATING else 1.0) for n, r in found.items()]

@@ -1,7 +1,7 @@
 """Plain decoding in tasc's loop against `generate` of transformers, both greedy at batch 1; the first must not be slower.
 
-    python benches/python/plain_loop.py DATA.jsonl.gz --model smollm2 [--adapter FOLDER] [--system TEXT] [--limit 20]
-    python benches/python/plain_loop.py --smoke
+python benches/python/plain_loop.py DATA.jsonl.gz --model smollm2 [--adapter FOLDER] [--system TEXT] [--limit 20]
+python benches/python/plain_loop.py --smoke
 """
 
 from __future__ import annotations

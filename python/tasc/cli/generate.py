@@ -13,7 +13,6 @@ from tasc.cli.console import err, progress_bars
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.spec.generator import Generator
     from tasc.spec.stats import Stats
 
 
