@@ -20,9 +20,6 @@ impl<T> Raise<T> for tasc_core::Result<T> {
         self.map_err(|error| {
             let message = error.to_string();
             match error {
-                Error::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
-                    pyo3::exceptions::PyKeyboardInterrupt::new_err(message)
-                }
                 Error::Io { source, path } => {
                     let code = source.raw_os_error();
                     pyo3::exceptions::PyOSError::new_err((code, message, path))
@@ -31,12 +28,8 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 Error::OutOfRange { .. } => pyo3::exceptions::PyIndexError::new_err(message),
                 Error::Fingerprint { .. } => TokenizerMismatchError::new_err(message),
                 Error::EmptyCorpus => CorpusError::new_err(message),
-                Error::IndexTooLarge { .. } | Error::Sort { .. } => {
-                    TaskIndexError::new_err(message)
-                }
-                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => {
-                    InputError::new_err(message)
-                }
+                Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
+                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => InputError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
             }
         })
