@@ -22,7 +22,7 @@ class StepWindow:
 
     Args:
         first_row: First of the `n` neighbouring rows.
-        positions: (n, Q) position of each query token; −1 marks padding, which is written nowhere.
+        positions: (n, Q) position of each query token; -1 marks padding, which is written nowhere.
         uniform_start: Position of the first query token where all rows agree on it and nothing is padded, else None.
         end: Number of slots that the longest row has after the step.
         device: Of the buffers.
@@ -42,13 +42,15 @@ class StepWindow:
             self.slots = positions[batch, query].to(device)
 
 
-class RowLayer(CacheLayerMixin):  # type: ignore[misc]
+class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """Keys and values of one attention layer, (R, H, C, D) each."""
 
     is_sliding = False
+    keys: Tensor  # None before the first step
+    values: Tensor
 
     def __init__(self, cache: RowCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -101,7 +103,7 @@ def _write(buffer: Tensor, states: Tensor, window: StepWindow) -> None:
         buffer[window.slot_rows, :, window.slots] = states[window.batch, :, window.query]
 
 
-class RowCache(Cache):  # type: ignore[misc]
+class RowCache(Cache):
     """The cache that a `transformers` model writes to and reads from; see the module's text.
 
     Args:
@@ -110,7 +112,8 @@ class RowCache(Cache):  # type: ignore[misc]
     """
 
     def __init__(self, num_rows: int, num_slots: int = 256) -> None:
-        super().__init__(layers=[])
+        self._rows: list[RowLayer] = []
+        super().__init__(layers=self._rows)  # type: ignore[arg-type]  # the same list, under their name for it
         self.num_rows = num_rows
         self.num_slots = num_slots
         self.window: StepWindow
@@ -120,22 +123,21 @@ class RowCache(Cache):  # type: ignore[misc]
         if num_slots > self.num_slots:
             while self.num_slots < num_slots:
                 self.num_slots *= 2
-            for layer in self.layers:
+            for layer in self._rows:
                 layer.resize()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Write one layer's states; see `RowLayer.update`."""
-        while len(self.layers) <= layer_idx:
-            self.layers.append(RowLayer(self))
-        keys_and_values: tuple[Tensor, Tensor] = self.layers[layer_idx].update(key_states, value_states)
-        return keys_and_values
+        while len(self._rows) <= layer_idx:
+            self._rows.append(RowLayer(self))
+        return self._rows[layer_idx].update(key_states, value_states)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` slots of one row to another."""
         if source != target and length > 0:
-            for layer in self.layers:
+            for layer in self._rows:
                 if layer.is_initialized:
                     layer.keys[target, :, :length] = layer.keys[source, :, :length]
                     layer.values[target, :, :length] = layer.values[source, :, :length]
@@ -145,7 +147,7 @@ class RowCache(Cache):  # type: ignore[misc]
         """Memory held by the buffers."""
         return sum(
             tensor.numel() * tensor.element_size()
-            for layer in self.layers
+            for layer in self._rows
             if layer.is_initialized
             for tensor in (layer.keys, layer.values)
         )

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasc.errors import InputError, TokenizerMismatchError
@@ -75,8 +74,8 @@ class Generator:
         drafter: A `Drafter` instead of an index.
         max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
         batch_size: Most requests at once.
-        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured when a batch
-            size first drafts (about a second), then followed.
+        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
+            the first draft (about a second for a small model), then followed.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -108,7 +107,7 @@ class Generator:
         self._drafters: dict[int, tuple[Any, Drafter]] = {}
         self._default = drafter if drafter is not None else self._drafter(index)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
-        self._curves: dict[int, CostCurve] = {}
+        self._curve: CostCurve | None = None
         self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
         self._lock = threading.Lock()
 
@@ -274,34 +273,29 @@ class Generator:
             )
 
     def _costs(self, num_rows: int) -> NDArray[np.float64]:
-        """Cost curve at a batch size: given, or measured at the next power of two."""
+        """Cost curve at a batch size: given, or measured when first asked for."""
         if self._given is not None:
             return self._given
-        bucket = _bucket(num_rows, self._num_rows)
-        if bucket not in self._curves:
-            self._curves[bucket] = CostCurve(_Probe(self._target, bucket), self._max_draft)
-        return self._curves[bucket].costs
+        if self._curve is None:
+            self._curve = CostCurve(_Probe(self._target), self._max_draft, self._num_rows)
+        return self._curve.costs(num_rows)
 
-    def _observe(self, num_rows: int, tokens: int, seconds: float) -> None:
-        curve = self._curves.get(_bucket(num_rows, self._num_rows))
-        if curve is not None and num_rows == _bucket(num_rows, self._num_rows):
-            curve.observe(tokens, seconds)
+    def _observe(self, tokens: int, seconds: float) -> None:
+        if self._curve is not None:
+            self._curve.observe(tokens, seconds)
 
 
 class _Probe:
-    """Runs steps of q tokens in scratch rows behind a short context, to be timed."""
+    """Runs steps of n tokens in a scratch row behind a short context, to be timed."""
 
-    def __init__(self, target: Target, num_rows: int) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._num_rows = num_rows
-        self._cache = RowCache(num_rows)
+        self._cache = RowCache(1)
 
     def __call__(self, tokens: int) -> None:
-        rows = [[0] * tokens] * self._num_rows
         limit = self._target.max_length
         start = _PROBE_CONTEXT if limit is None else max(0, min(_PROBE_CONTEXT, limit - tokens))
-        logits = self._target.step(self._cache, 0, rows, [start] * self._num_rows, tokens)
-        logits.argmax(-1).tolist()
+        self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -313,7 +307,9 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         inputs: See `Generator.generate`.
         **options: Of `Generator` (index, drafter, max_draft, batch_size, costs) and of `Generator.generate`.
     """
-    own = {name: options.pop(name) for name in ("index", "drafter", "max_draft", "batch_size", "costs") if name in options}
+    own = {
+        name: options.pop(name) for name in ("index", "drafter", "max_draft", "batch_size", "costs") if name in options
+    }
     if isinstance(own.get("index"), (list, tuple)):
         options["index"] = own.pop("index")
     return Generator(model, tokenizer, **own).generate(inputs, **options)
@@ -350,8 +346,3 @@ def _at_least(name: str, value: int, least: int) -> int:
 
 def _id_set(ids: int | Sequence[int]) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids)
-
-
-def _bucket(num_rows: int, most: int) -> int:
-    """The next power of two, or the full batch."""
-    return min(1 << (num_rows - 1).bit_length(), most)

@@ -82,7 +82,7 @@ class Loop:
         num_rows: Most jobs at once.
         max_draft: Longest draft.
         costs: Cost curve for a number of rows.
-        observe: Called with (rows, tokens per row, seconds) after every step that follows a prompt.
+        observe: Called with (tokens in all rows, seconds) after every step that follows a prompt.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Loop:
         num_rows: int,
         max_draft: int,
         costs: Callable[[int], Costs],
-        observe: Callable[[int, int, float], None],
+        observe: Callable[[int, float], None],
     ) -> None:
         self._target = target
         self._cache = RowCache(num_rows)
@@ -131,14 +131,19 @@ class Loop:
         self._active.append(job)
         job.stats.rest_seconds += time.perf_counter() - begin
         if job.drafter is not None:
-            _guarded([job], lambda: setattr(job, "request", job.drafter.start(job.tokens)))  # type: ignore[union-attr]
+            try:
+                job.request = job.drafter.start(job.tokens)
+            except Exception:
+                _give_up_drafting([job])
         self._step(row, [job])
         self._release()
 
     def _step(self, first_row: int, jobs: Sequence[Job]) -> None:
         """Draft, run the model, verify and emit for neighbouring rows."""
+        begin = time.perf_counter()
+        costs = self._costs(len(jobs)) if any(job.request is not None for job in jobs) else None
         clock = [time.perf_counter()]
-        drafts = self._drafts(jobs)
+        drafts = self._drafts(jobs, costs)
         clock.append(time.perf_counter())
         fresh = [job.tokens[job.cached :] for job in jobs]
         is_prefill = not jobs[0].stats.steps
@@ -164,7 +169,8 @@ class Loop:
             self._emit(job, draft, emitted)
             self._held[first_row + number] = job.tokens[: job.cached]
         clock.append(time.perf_counter())
-        drafting, model, rest = np.diff(clock) / len(jobs)
+        drafting, model, rest = (float(span) / len(jobs) for span in np.diff(clock))
+        rest += (clock[0] - begin) / len(jobs)
         for job in jobs:
             job.stats.draft_seconds += drafting
             job.stats.rest_seconds += rest
@@ -173,10 +179,10 @@ class Loop:
             else:
                 job.stats.verify_seconds += model
         if not is_prefill:
-            self._observe(len(jobs), max(len(draft.tokens) for draft in drafts) + 1, clock[2] - clock[1])
+            self._observe(len(jobs) * (max(len(draft.tokens) for draft in drafts) + 1), model * len(jobs))
 
-    def _drafts(self, jobs: Sequence[Job]) -> list[_Checked]:
-        """A usable draft per job; empty where there is no drafter."""
+    def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:
+        """A usable draft per job; empty where there is no drafter or no room."""
         drafts = {job.index: _Checked([], []) for job in jobs}
         groups: dict[int, list[Job]] = {}
         for job in jobs:
@@ -184,12 +190,7 @@ class Loop:
                 groups.setdefault(id(job.drafter), []).append(job)
         for group in groups.values():
             longest = min(self._max_draft, max(job.most_drafted for job in group))
-            made: list[Draft] = []
-            costs = self._costs(len(jobs))
-            _guarded(group, lambda group=group, made=made, longest=longest, costs=costs: made.extend(  # type: ignore[misc]
-                group[0].drafter.propose_batch([job.request for job in group], longest, costs)
-            ))
-            for job, draft in zip(group, made, strict=False):
+            for job, draft in zip(group, _proposed(group, longest, costs), strict=False):
                 drafts[job.index] = self._checked(job, draft, longest)
         return list(drafts.values())
 
@@ -231,7 +232,10 @@ class Loop:
         if job.finish_reason is None and job.most_drafted < 0:
             job.finish_reason = "length"
         if job.request is not None:
-            _guarded([job], lambda: job.request.update(emitted))
+            try:
+                job.request.update(emitted)
+            except Exception:
+                _give_up_drafting([job])
         self._tell(job, emitted)
 
     def _tell(self, job: Job, emitted: list[int]) -> None:
@@ -260,12 +264,20 @@ class _Checked:
     sources: list[int]
 
 
-def _guarded(jobs: Sequence[Job], call: Callable[[], object]) -> None:
-    """Call a drafter; if it raises, log that and let its jobs go on without drafts."""
+def _proposed(group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
+    """What one drafter proposes for its jobs; nothing if it fails."""
+    drafter = group[0].drafter
+    assert drafter is not None
     try:
-        call()
+        return drafter.propose_batch([job.request for job in group], longest, costs)
     except Exception:
-        _log.warning("a drafter failed; %d request(s) go on without drafts", len(jobs), exc_info=True)
-        for job in jobs:
-            job.request = None
-            job.stats.failures += 1
+        _give_up_drafting(group)
+        return []
+
+
+def _give_up_drafting(jobs: Sequence[Job]) -> None:
+    """Called while a drafter's exception is handled: logs it, and lets its jobs go on without drafts."""
+    _log.warning("a drafter failed; %d request(s) go on without drafts", len(jobs), exc_info=True)
+    for job in jobs:
+        job.request = None
+        job.stats.failures += 1

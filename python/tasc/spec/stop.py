@@ -82,11 +82,7 @@ class TextStream:
 
     def _cut(self, before: int) -> bool:
         """Cut the text before the first stop string that reaches past `before` characters."""
-        starts = [
-            found
-            for stop in self._stop
-            if (found := self._text.find(stop, max(0, before - len(stop) + 1))) >= 0
-        ]
+        starts = [found for stop in self._stop if (found := self._text.find(stop, max(0, before - len(stop) + 1))) >= 0]
         if starts:
             self._text = self._text[: min(starts)]
         return bool(starts)

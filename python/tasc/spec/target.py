@@ -66,7 +66,7 @@ class Target:
             keep: Number of last positions whose logits are wanted, ≥ 1.
 
         Returns:
-            (n, min(keep, Q), V) logits, Q = max q_b; entry [b, −1] follows the last token of row b.
+            (n, min(keep, Q), V) logits, Q = max q_b; entry [b, -1] follows the last token of row b.
         """
         query = max(map(len, tokens))
         end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
@@ -133,7 +133,9 @@ def _attention_windows(config: Any) -> dict[str, int | None]:
 def _check_supported(model: Any, config: Any) -> None:
     name = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
-        raise InputError(f"{name} is an encoder-decoder; the verify loop takes decoder-only models (AutoModelForCausalLM)")
+        raise InputError(
+            f"{name} is an encoder-decoder; the verify loop takes decoder-only models (AutoModelForCausalLM)"
+        )
     unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
     if getattr(model, "_is_stateful", False) or unknown:
         what = f" (layers: {', '.join(sorted(unknown))})" if unknown else ""
