@@ -38,9 +38,9 @@ class PackedWeights:
         if wanted is False:
             return
         layers = [module for module in model.modules() if type(module) is nn.Linear and _is_packable(module.weight)]
-        if wanted and not (layers and torch.backends.mkldnn.is_available()):
+        if wanted and not (layers and _has_onednn()):
             raise InputError("pack_weights=True needs linear layers in fp32 on the CPU and a torch with oneDNN")
-        if torch.backends.mkldnn.is_available() and (wanted or 0 < _num_bytes(layers) <= _AUTO_LIMIT):
+        if _has_onednn() and (wanted or 0 < _num_bytes(layers) <= _AUTO_LIMIT):
             self._layers = layers
 
     @property
@@ -84,6 +84,10 @@ class _Forward:
 
     def __call__(self, input: Tensor) -> Any:
         return torch.ops.mkldnn._linear_pointwise(input, self._weight, self._bias, "none", [], "")
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _is_packable(weight: Tensor) -> bool:
