@@ -19,9 +19,7 @@ fn index_bytes(folder: &Path) -> Vec<u8> {
     let path = folder.join("a.tasc");
     let mut builder = NgramsBuilder::new();
     for k in 0..60u32 {
-        builder
-            .push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9)
-            .unwrap();
+        builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
     }
     let built = builder.build(|_| Ok(())).unwrap();
     TaskIndex::write(&path, &Fingerprint([7; 32]), &Meta::default(), &built).unwrap();
@@ -38,11 +36,7 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         for run in cursor.runs() {
             ngrams.successors(run.interval, &mut found);
             for e in &found.entries {
-                let _ = (
-                    ngrams.token(e.symbol),
-                    ngrams.child(run.interval, e.symbol),
-                    ngrams.weight(e.child),
-                );
+                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol), ngrams.weight(e.child));
             }
         }
         cursor.advance(&ngrams, ngrams.symbol(token));
@@ -74,35 +68,26 @@ fn damaged_indexes_never_panic() {
             Err(other) => panic!("unexpected {other:?}"),
         }
     }
-    assert!(
-        opened > ROUNDS / 4 && refused > ROUNDS / 4,
-        "{opened} opened, {refused} refused"
-    );
+    assert!(opened > ROUNDS / 4 && refused > ROUNDS / 4, "{opened} opened, {refused} refused");
 }
 
 #[test]
 fn refusals_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let good = index_bytes(folder.path());
-    let why = |bytes: &[u8], kind, major| {
-        File::from_bytes(bytes, kind, major)
-            .unwrap_err()
-            .to_string()
-    };
+    let why = |bytes: &[u8], kind, major| File::from_bytes(bytes, kind, major).unwrap_err().to_string();
     assert!(why(&[], KIND, 1).contains("0 bytes"));
-    assert!(why(b"not a tasc file, but long enough to have a whole header in it, if one counts every byte....", KIND, 1).contains("not a tasc file"));
+    assert!(
+        why(b"not a tasc file, but long enough to have a whole header in it, if one counts every byte....", KIND, 1)
+            .contains("not a tasc file")
+    );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
     assert!(why(&good, KIND, 2).contains("format version 1.0, this tasc reads 2.x"));
     assert!(why(&good[..good.len() - 1], KIND, 1).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
     let open = TaskIndex::from_file(File::from_bytes(&damaged, KIND, 1).unwrap());
-    assert!(
-        open.and_then(|i| i.verify())
-            .unwrap_err()
-            .to_string()
-            .contains("section `")
-    );
+    assert!(open.and_then(|i| i.verify()).unwrap_err().to_string().contains("section `"));
 }
 
 #[test]
@@ -111,13 +96,7 @@ fn a_dropped_writer_leaves_nothing() {
     let path = folder.path().join("x.tasc");
     let mut writer = Writer::create(&path, KIND, 1, 0, &Fingerprint::default()).unwrap();
     writer.section("a", &[1u32, 2, 3]).unwrap();
-    assert!(
-        writer
-            .begin("a")
-            .unwrap_err()
-            .to_string()
-            .contains("has a section of that name")
-    );
+    assert!(writer.begin("a").unwrap_err().to_string().contains("has a section of that name"));
     assert!(writer.begin("a name that is too long").is_err());
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -139,11 +118,7 @@ fn readers_survive_replacement() {
                 }
             });
         }
-        s.spawn(|| {
-            (0..20).for_each(|_| {
-                assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")
-            })
-        });
+        s.spawn(|| (0..20).for_each(|_| assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")));
     });
     old.verify().unwrap();
 }

@@ -12,8 +12,7 @@ use crate::detach::interruptible;
 use crate::error::Raise;
 
 pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
-    let wrong =
-        || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
+    let wrong = || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
     Fingerprint::from_hex(hex).ok_or_else(wrong)
 }
 
@@ -25,9 +24,7 @@ pub(crate) struct Store(pub(crate) Arc<corpus::Store>);
 impl Store {
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| corpus::Store::open(&path))
-            .raise()
-            .map(|s| Self(Arc::new(s)))
+        py.detach(|| corpus::Store::open(&path)).raise().map(|s| Self(Arc::new(s)))
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
@@ -75,10 +72,7 @@ impl Store {
 
     /// (T,) uint32
     fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        Ok(PyArray1::from_slice(
-            py,
-            self.0.document(place("document", index)?).raise()?,
-        ))
+        Ok(PyArray1::from_slice(py, self.0.document(place("document", index)?).raise()?))
     }
 
     fn weight(&self, index: i64) -> PyResult<u64> {
@@ -94,11 +88,8 @@ impl Store {
 
 /// Python's integers may be negative.
 fn place(what: &str, index: i64) -> PyResult<usize> {
-    usize::try_from(index).map_err(|_| {
-        PyIndexError::new_err(format!(
-            "{what} {index} is out of range: the first is {what} 0"
-        ))
-    })
+    usize::try_from(index)
+        .map_err(|_| PyIndexError::new_err(format!("{what} {index} is out of range: the first is {what} 0")))
 }
 
 /// Streams rows into a store file.
@@ -122,23 +113,15 @@ impl StoreWriter {
         vocab_size: u32,
         eos_id: Option<u32>,
     ) -> PyResult<Self> {
-        let meta = Meta {
-            writer: env!("CARGO_PKG_VERSION").into(),
-            tokenizer: tokenizer.into(),
-            vocab_size,
-            eos_id,
-        };
-        let writer =
-            corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
+        let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = interruptible(py, |check| {
-            corpus::StoreWriter::append(&path, &fingerprint, check)
-        })?;
+        let writer = interruptible(py, |check| corpus::StoreWriter::append(&path, &fingerprint, check))?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
@@ -152,22 +135,14 @@ impl StoreWriter {
     ) -> PyResult<()> {
         let (ids, ends) = (ids.as_slice()?, ends.as_slice()?);
         if ends.len() != inputs.len() {
-            return Err(PyValueError::new_err(format!(
-                "{} outputs but {} inputs",
-                ends.len(),
-                inputs.len()
-            )));
+            return Err(PyValueError::new_err(format!("{} outputs but {} inputs", ends.len(), inputs.len())));
         }
         let push = |writer: &mut corpus::StoreWriter| {
             let mut start = 0;
             for (&end, input) in ends.iter().zip(&inputs) {
                 let end = usize::try_from(end).unwrap_or(usize::MAX);
                 let output = ids.get(start..end);
-                let output = output.ok_or(tasc_core::Error::OutOfRange {
-                    what: "id",
-                    index: end,
-                    limit: ids.len(),
-                })?;
+                let output = output.ok_or(tasc_core::Error::OutOfRange { what: "id", index: end, limit: ids.len() })?;
                 writer.push(output, input.as_deref(), 1)?;
                 start = end;
             }

@@ -42,10 +42,7 @@ impl StoreWriter {
     pub fn create(path: &Path, fingerprint: &Fingerprint, meta: Meta) -> Result<Self> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.begin("tokens")?;
-        let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io {
-            path: path.into(),
-            source,
-        })?;
+        let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
         Ok(Self {
             path: path.into(),
             out,
@@ -71,26 +68,15 @@ impl StoreWriter {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it; what `check` returns.
-    pub fn append(
-        path: &Path,
-        fingerprint: &Fingerprint,
-        mut check: impl FnMut() -> Result<()>,
-    ) -> Result<Self> {
+    pub fn append(path: &Path, fingerprint: &Fingerprint, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
         let lock = lock(path, &mut check)?;
         let old = Store::open(path)?;
         let found = old.file().fingerprint();
         if found != *fingerprint {
-            return Err(Error::Fingerprint {
-                path: path.into(),
-                found,
-                wanted: *fingerprint,
-            });
+            return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
         old.verify()?; // damage must not be carried over under fresh checksums
-        let meta = Meta {
-            writer: env!("CARGO_PKG_VERSION").into(),
-            ..old.meta().clone()
-        };
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
         let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
@@ -114,11 +100,7 @@ impl StoreWriter {
     /// # Errors
     /// [`Error::TokenId`] for an id that the vocabulary does not hold; [`Error::Io`].
     pub fn push(&mut self, output: &[TokenId], input: Option<&str>, weight: u64) -> Result<()> {
-        let limit = if self.meta.vocab_size == 0 {
-            TokenId::MAX
-        } else {
-            self.meta.vocab_size
-        };
+        let limit = if self.meta.vocab_size == 0 { TokenId::MAX } else { self.meta.vocab_size };
         if let Some(&id) = output.iter().find(|&&id| id >= limit) {
             return Err(Error::TokenId { id, limit });
         }
@@ -135,8 +117,7 @@ impl StoreWriter {
         let document = *self.documents.entry(xxh3_128(bytes)).or_insert(fresh);
         if document == fresh {
             self.out.write(bytes)?;
-            self.offsets
-                .push(self.offsets.last().copied().unwrap_or(0) + output.len() as u64);
+            self.offsets.push(self.offsets.last().copied().unwrap_or(0) + output.len() as u64);
             self.weights.push(0);
         }
         let total = &mut self.weights[document as usize];
@@ -152,12 +133,8 @@ impl StoreWriter {
         let row = *self.rows.entry(digest.digest128()).or_insert(fresh);
         if row == fresh {
             let written = self.inputs.write_all(text.as_bytes());
-            written.map_err(|source| Error::Io {
-                path: self.path.clone(),
-                source,
-            })?;
-            self.input_offsets
-                .push(self.input_offsets.last().copied().unwrap_or(0) + text.len() as u64);
+            written.map_err(|source| Error::Io { path: self.path.clone(), source })?;
+            self.input_offsets.push(self.input_offsets.last().copied().unwrap_or(0) + text.len() as u64);
             self.input_documents.push(document);
             self.input_weights.push(0);
         }
@@ -177,21 +154,11 @@ impl StoreWriter {
     /// # Errors
     /// [`Error::EmptyCorpus`] without rows; [`Error::Io`]. Nothing is left behind then.
     pub fn finish(self) -> Result<()> {
-        let Self {
-            path,
-            mut out,
-            meta,
-            inputs,
-            _lock,
-            ..
-        } = self;
+        let Self { path, mut out, meta, inputs, _lock, .. } = self;
         if self.weights.is_empty() {
             return Err(Error::EmptyCorpus);
         }
-        let failed = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| Error::Io { path: path.clone(), source };
         out.section("offsets", &self.offsets)?;
         out.section("weights", &self.weights)?;
         out.begin("inputs")?;
@@ -209,10 +176,7 @@ impl StoreWriter {
         out.section("input_offsets", &self.input_offsets)?;
         out.section("input_documents", &self.input_documents)?;
         out.section("input_weights", &self.input_weights)?;
-        out.section(
-            "meta",
-            &serde_json::to_vec(&meta).map_err(|e| failed(e.into()))?,
-        )?;
+        out.section("meta", &serde_json::to_vec(&meta).map_err(|e| failed(e.into()))?)?;
         out.finish()
     }
 }
@@ -220,18 +184,12 @@ impl StoreWriter {
 /// The index of the next element.
 fn next(elements: &[u64]) -> Result<u32> {
     let positions = elements.len();
-    u32::try_from(positions).map_err(|_| Error::IndexTooLarge {
-        positions,
-        limit: u32::MAX as usize,
-    })
+    u32::try_from(positions).map_err(|_| Error::IndexTooLarge { positions, limit: u32::MAX as usize })
 }
 
 /// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
 fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| Error::Io { path: path.into(), source };
     loop {
         let file = std::fs::File::open(path).map_err(failed)?;
         match file.lock() {

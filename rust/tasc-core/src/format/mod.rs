@@ -11,9 +11,7 @@ pub use file::{File, Section};
 pub use writer::Writer;
 
 #[cfg(target_endian = "big")]
-compile_error!(
-    "tasc files are little-endian and read in place: big-endian machines are not supported"
-);
+compile_error!("tasc files are little-endian and read in place: big-endian machines are not supported");
 
 /// The first eight bytes of every tasc file.
 pub const MAGIC: [u8; 8] = *b"tasc\r\n\x1a\n";

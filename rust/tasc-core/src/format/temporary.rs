@@ -25,10 +25,7 @@ impl Temporary {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any file
         let (file, name) = builder.tempfile_in(folder)?.into_parts();
-        Ok(Self {
-            file,
-            name: Some(name),
-        })
+        Ok(Self { file, name: Some(name) })
     }
 
     /// Makes it durable and gives it its name, in place of a file that has it.
@@ -37,9 +34,7 @@ impl Temporary {
         self.file.sync_all()?;
         let name = match self.name {
             Some(name) => name,
-            None => named()
-                .make_in(folder, |sibling| link(&self.file, sibling))
-                .map(NamedTempFile::into_temp_path)?,
+            None => named().make_in(folder, |sibling| link(&self.file, sibling)).map(NamedTempFile::into_temp_path)?,
         };
         name.persist(path).map_err(|e| e.error)?;
         #[cfg(unix)]
@@ -50,9 +45,7 @@ impl Temporary {
 
 /// The folder that holds `path`.
 pub(crate) fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn named() -> Builder<'static, 'static> {
@@ -65,11 +58,7 @@ fn named() -> Builder<'static, 'static> {
 fn nameless(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags, access};
     access("/proc/self/fd", rustix::fs::Access::EXEC_OK)?; // `link` goes through it
-    let file = rustix::fs::open(
-        folder,
-        OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC,
-        Mode::from(0o666),
-    )?;
+    let file = rustix::fs::open(folder, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::from(0o666))?;
     Ok(file.into())
 }
 
@@ -77,13 +66,7 @@ fn nameless(folder: &Path) -> io::Result<File> {
 fn link(file: &File, name: &Path) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, linkat};
     use std::os::fd::AsRawFd;
-    Ok(linkat(
-        CWD,
-        format!("/proc/self/fd/{}", file.as_raw_fd()),
-        CWD,
-        name,
-        AtFlags::SYMLINK_FOLLOW,
-    )?)
+    Ok(linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 #[cfg(not(target_os = "linux"))]

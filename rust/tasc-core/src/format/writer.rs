@@ -8,10 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::temporary::{Temporary, folder};
-use super::{
-    ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES,
-    checksum,
-};
+use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES, checksum};
 use crate::{Error, Result};
 
 /// Writes a file section by section. Nothing appears under its name before [`Writer::finish`]; a writer that is
@@ -31,27 +28,12 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be written.
-    pub fn create(
-        path: &Path,
-        kind: Kind,
-        major: u16,
-        minor: u16,
-        fingerprint: &Fingerprint,
-    ) -> Result<Self> {
-        let failed = |source| Error::Io {
-            path: path.into(),
-            source,
-        };
+    pub fn create(path: &Path, kind: Kind, major: u16, minor: u16, fingerprint: &Fingerprint) -> Result<Self> {
+        let failed = |source| Error::Io { path: path.into(), source };
         let temporary = Temporary::create(folder(path)).map_err(failed)?;
         let out = temporary.file.try_clone().map_err(failed)?;
-        let header = Header {
-            magic: MAGIC,
-            kind: kind.0,
-            major,
-            minor,
-            fingerprint: fingerprint.0,
-            ..Header::zeroed()
-        };
+        let header =
+            Header { magic: MAGIC, kind: kind.0, major, minor, fingerprint: fingerprint.0, ..Header::zeroed() };
         let mut this = Self {
             path: path.into(),
             out: BufWriter::with_capacity(1 << 18, out),
@@ -72,12 +54,7 @@ impl Writer {
     pub fn begin(&mut self, name: &str) -> Result<()> {
         self.end();
         let mut stored = [0; NAME_BYTES];
-        let refuse = |why: String| {
-            Err(Error::Section {
-                name: name.into(),
-                why,
-            })
-        };
+        let refuse = |why: String| Err(Error::Section { name: name.into(), why });
         if name.is_empty() || name.len() > NAME_BYTES {
             return refuse(format!("names have 1 to {NAME_BYTES} bytes"));
         }
@@ -89,12 +66,7 @@ impl Writer {
             return refuse(format!("a file has at most {MAX_SECTIONS} sections"));
         }
         self.align()?;
-        self.table.push(Entry {
-            name: stored,
-            offset: self.at,
-            bytes: 0,
-            checksum: 0,
-        });
+        self.table.push(Entry { name: stored, offset: self.at, bytes: 0, checksum: 0 });
         self.hash = Some(Xxh3::new());
         Ok(())
     }
@@ -105,10 +77,7 @@ impl Writer {
     /// [`Error::Io`]; [`Error::Section`] before the first section.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(hash) = &mut self.hash else {
-            return Err(Error::Section {
-                name: String::new(),
-                why: "no section was begun".into(),
-            });
+            return Err(Error::Section { name: String::new(), why: "no section was begun".into() });
         };
         hash.update(bytes);
         self.put(bytes)
@@ -136,21 +105,11 @@ impl Writer {
         self.header.file_bytes = self.at + table.len() as u64;
         self.header.checksum = checksum(&self.header, &table);
         self.put(&table)?;
-        let Self {
-            path,
-            out,
-            temporary,
-            header,
-            ..
-        } = self;
-        let failed = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
+        let Self { path, out, temporary, header, .. } = self;
+        let failed = |source| Error::Io { path: path.clone(), source };
         let mut file = out.into_inner().map_err(|e| failed(e.into_error()))?;
         file.rewind().map_err(failed)?;
-        file.write_all(bytemuck::bytes_of(&header))
-            .map_err(failed)?;
+        file.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
         temporary.persist(&path).map_err(failed)
     }
 
@@ -163,18 +122,11 @@ impl Writer {
 
     fn align(&mut self) -> Result<()> {
         let past = usize::try_from(self.at % ALIGNMENT as u64).unwrap_or(0);
-        if past > 0 {
-            self.put(&[0; ALIGNMENT][past..])
-        } else {
-            Ok(())
-        }
+        if past > 0 { self.put(&[0; ALIGNMENT][past..]) } else { Ok(()) }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
-        self.out.write_all(bytes).map_err(|source| Error::Io {
-            path: self.path.clone(),
-            source,
-        })
+        self.out.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }

@@ -2,16 +2,7 @@
 use tasc_core::format::HEADER_BYTES;
 
 /// Numbers that lengths and offsets should not be.
-const EXTREME: [u32; 8] = [
-    0,
-    1,
-    31,
-    33,
-    1 << 20,
-    u32::MAX,
-    u32::MAX - 1,
-    i32::MAX as u32,
-];
+const EXTREME: [u32; 8] = [0, 1, 31, 33, 1 << 20, u32::MAX, u32::MAX - 1, i32::MAX as u32];
 
 /// The next pseudo-random number (xorshift; `state` is not 0).
 pub(crate) fn random(state: &mut u64) -> u64 {
