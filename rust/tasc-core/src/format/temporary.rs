@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
 use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile, TempPath};
@@ -18,8 +19,12 @@ pub(crate) struct Temporary {
 impl Temporary {
     /// An empty file in `folder`.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
-        if let Ok(file) = nameless(folder) {
-            return Ok(Self { file, name: None });
+        match nameless(folder) {
+            Ok(file) => return Ok(Self { file, name: None }),
+            Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => {
+                return Err(e);
+            }
+            Err(_) => {} // this file system cannot
         }
         let mut builder = named();
         #[cfg(unix)]
@@ -56,8 +61,10 @@ fn named() -> Builder<'static, 'static> {
 
 #[cfg(target_os = "linux")]
 fn nameless(folder: &Path) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags, access};
-    access("/proc/self/fd", rustix::fs::Access::EXEC_OK)?; // `link` goes through it
+    use rustix::fs::{Mode, OFlags};
+    if !Path::new("/proc/self/fd").exists() {
+        return Err(Unsupported.into()); // `link` goes through it
+    }
     let file = rustix::fs::open(folder, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::from(0o666))?;
     Ok(file.into())
 }
@@ -71,10 +78,10 @@ fn link(file: &File, name: &Path) -> io::Result<()> {
 
 #[cfg(not(target_os = "linux"))]
 fn nameless(_: &Path) -> io::Result<File> {
-    Err(io::ErrorKind::Unsupported.into())
+    Err(Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
 fn link(_: &File, _: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    Err(Unsupported.into())
 }
