@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ class Generator:
         self._packed = PackedWeights(self._target.model, pack_weights)
         self._tokenizer = tokenizer
         self._fingerprint: str | None = None
-        self._drafters: dict[int, tuple[Any, Drafter]] = {}
+        self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
         self._default = drafter if drafter is not None else self._drafter(index)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
@@ -258,7 +259,7 @@ class Generator:
         """The drafter of an index, made once; it learns as long as the generator lives."""
         from tasc.spec import NgramDrafter, TaskIndex
 
-        key: Any = id(index) if not isinstance(index, str) else index
+        key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
