@@ -10,6 +10,7 @@ from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, t
 
 from tasc.errors import InputError
 from tasc.spec import Generator, NullDrafter, Stats
+from tasc.spec.brake import Brake
 from tasc.spec.costs import CostCurve, given_costs
 
 PROMPTS = random_prompts(6, seed=2)
@@ -114,3 +115,31 @@ def test_loop_measures_and_drafts_with_the_curve() -> None:
     generator = Generator(model, byte_tokenizer(), drafter=Watching(outputs), batch_size=2, max_draft=8)
     generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
     assert all(costs.shape == (9,) and costs[0] == 1.0 and (np.diff(costs) >= 0).all() for costs in seen)
+
+
+def test_a_drafter_that_never_hits_is_paused() -> None:
+    model = tiny_model("llama")
+    prompt = PROMPTS[0]
+    plain = Generator(model, drafter=NullDrafter()).generate(prompts=[prompt], max_tokens=200, eos=())
+    outputs = {tuple(prompt): plain[0].ids}
+    generator = Generator(model, drafter=Scripted(outputs, miss=1.0), costs=0.1)
+    stats = generator.generate(prompts=[prompt], max_tokens=200, eos=())[0].stats
+    assert stats.paused > 0.8 * stats.steps
+    assert 0.1 * stats.drafted < 0.1 * stats.steps  # cost of all drafts, in plain steps
+    hits = Generator(model, drafter=Scripted(outputs), costs=0.1).generate(prompts=[prompt], max_tokens=200, eos=())
+    assert hits.stats.paused == 0
+
+
+def test_brake() -> None:
+    brake = Brake()
+    assert not brake.holds()
+    brake.observe(0, 2.5)
+    held = 0
+    while brake.holds():
+        held += 1
+    assert held == 4
+    brake.observe(3, 0.5)  # pays again
+    assert not brake.holds()
+    for expected in (4, 8, 16, 32, 64, 64):
+        brake.observe(0, 10.0)
+        assert sum(iter(brake.holds, False)) == expected

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tasc.spec.cache import RowCache
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import Drafter, NullDrafter
 from tasc.spec.loop import Job, Loop
+from tasc.spec.packing import PackedWeights
 from tasc.spec.prompts import Prompt, prompt_ids
 from tasc.spec.sampling import Chooser, Sampling
 from tasc.spec.stats import Stats
@@ -76,6 +78,9 @@ class Generator:
         batch_size: Most requests at once.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
             the first draft (about a second for a small model), then followed.
+        pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
+            verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
+            CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -96,15 +101,17 @@ class Generator:
         max_draft: int | None = None,
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
+        pack_weights: bool | None = None,
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
         self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
         self._num_rows = _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
+        self._packed = PackedWeights(self._target.model, pack_weights)
         self._tokenizer = tokenizer
         self._fingerprint: str | None = None
-        self._drafters: dict[int, tuple[Any, Drafter]] = {}
+        self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
         self._default = drafter if drafter is not None else self._drafter(index)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
@@ -188,7 +195,7 @@ class Generator:
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, _evaluating(self._target.model):
+        with self._lock, _evaluating(self._target.model), self._packed.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -252,7 +259,7 @@ class Generator:
         """The drafter of an index, made once; it learns as long as the generator lives."""
         from tasc.spec import NgramDrafter, TaskIndex
 
-        key: Any = id(index) if not isinstance(index, str) else index
+        key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
@@ -305,7 +312,8 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         model: See `Generator`.
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, drafter, max_draft, batch_size, costs) and of `Generator.generate`.
+        **options: Of `Generator` (index, drafter, max_draft, batch_size, costs,
+            pack_weights) and of `Generator.generate`.
     """
     own = {
         name: options.pop(name) for name in ("index", "drafter", "max_draft", "batch_size", "costs") if name in options

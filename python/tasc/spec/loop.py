@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
 from tasc.spec.drafter import Draft, Drafter
 from tasc.spec.sampling import Chooser
@@ -24,6 +25,8 @@ from tasc.spec.verify import verify
 _log = logging.getLogger(__name__)
 
 Costs = NDArray[np.float64]
+
+_MOST_BRAKES = 256
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -100,6 +103,7 @@ class Loop:
         self._max_draft = max_draft
         self._costs = costs
         self._observe = observe
+        self._brakes: dict[int, tuple[Drafter, Brake]] = {}  # by id; the drafter is held so that its id stays its own
 
     @torch.inference_mode()
     def run(self, jobs: Iterable[Job]) -> None:
@@ -158,6 +162,7 @@ class Loop:
         if greedy is None and logits.is_cuda:
             torch.cuda.synchronize(logits.device)
         clock.append(time.perf_counter())
+        before = [job.stats.accepted for job in jobs]
         for number, (job, draft) in enumerate(zip(jobs, drafts, strict=True)):
             count = len(draft.tokens) + 1
             if job.chooser is None:
@@ -168,6 +173,8 @@ class Loop:
                 emitted = verify(draft.tokens, choose)
             self._emit(job, draft, emitted)
             self._held[first_row + number] = job.tokens[: job.cached]
+        if costs is not None:
+            self._settle(jobs, drafts, before, costs)
         clock.append(time.perf_counter())
         drafting, model, rest = (float(span) / len(jobs) for span in np.diff(clock))
         rest += (clock[0] - begin) / len(jobs)
@@ -184,15 +191,33 @@ class Loop:
     def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:
         """A usable draft per job; empty where there is no drafter or no room."""
         drafts = {job.index: _Checked([], []) for job in jobs}
-        groups: dict[int, list[Job]] = {}
-        for job in jobs:
-            if job.request is not None and job.most_drafted > 0:
-                groups.setdefault(id(job.drafter), []).append(job)
-        for group in groups.values():
+        for drafter, group in _by_drafter(jobs):
+            if self._brake(drafter).holds():
+                for job in group:
+                    job.stats.paused += 1
+                continue
             longest = min(self._max_draft, max(job.most_drafted for job in group))
-            for job, draft in zip(group, _proposed(group, longest, costs), strict=False):
+            for job, draft in zip(group, _proposed(drafter, group, longest, costs), strict=False):
                 drafts[job.index] = self._checked(job, draft, longest)
         return list(drafts.values())
+
+    def _brake(self, drafter: Drafter) -> Brake:
+        if id(drafter) not in self._brakes:
+            if len(self._brakes) == _MOST_BRAKES:
+                del self._brakes[next(iter(self._brakes))]  # the oldest: drafters made per call do not pile up
+            self._brakes[id(drafter)] = (drafter, Brake())
+        return self._brakes[id(drafter)][1]
+
+    def _settle(self, jobs: Sequence[Job], drafts: Sequence[_Checked], before: Sequence[int], costs: Costs) -> None:
+        """Tell the drafters' brakes what this step's drafts brought and cost."""
+        accounts: dict[int, tuple[Drafter, list[int], int]] = {}
+        for job, draft, accepted in zip(jobs, drafts, before, strict=True):
+            if draft.tokens and job.drafter is not None:
+                _, gains, longest = accounts.get(id(job.drafter), (None, [], 0))
+                gains.append(job.stats.accepted - accepted)
+                accounts[id(job.drafter)] = (job.drafter, gains, max(longest, len(draft.tokens)))
+        for drafter, gains, longest in accounts.values():
+            self._brake(drafter).observe(sum(gains) / len(gains), float(costs[longest]) - 1.0)
 
     def _checked(self, job: Job, draft: Draft, longest: int) -> _Checked:
         """The part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
@@ -264,10 +289,17 @@ class _Checked:
     sources: list[int]
 
 
-def _proposed(group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
-    """What one drafter proposes for its jobs; nothing if it fails."""
-    drafter = group[0].drafter
-    assert drafter is not None
+def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:
+    """Jobs that can use a draft, by the drafter that makes it."""
+    groups: dict[int, tuple[Drafter, list[Job]]] = {}
+    for job in jobs:
+        if job.drafter is not None and job.request is not None and job.most_drafted > 0:
+            groups.setdefault(id(job.drafter), (job.drafter, []))[1].append(job)
+    return list(groups.values())
+
+
+def _proposed(drafter: Drafter, group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
+    """What a drafter proposes for its jobs; nothing if it fails."""
     try:
         return drafter.propose_batch([job.request for job in group], longest, costs)
     except Exception:

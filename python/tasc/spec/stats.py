@@ -33,6 +33,7 @@ class Stats:
         drafted_by: Drafted tokens per source (`tasc.spec.SOURCES`).
         accepted_by: Accepted tokens per source.
         refused: Drafted tokens dropped because they are no ids of the model's vocabulary.
+        paused: Steps without a draft because the drafter's last ones did not pay (`brake.py`).
         failures: Times that a drafter raised; its request went on without drafts.
         prefill_seconds: In the model, for prompts.
         draft_seconds: In drafters.
@@ -54,6 +55,7 @@ class Stats:
     drafted_by: Counter[str] = field(default_factory=Counter)
     accepted_by: Counter[str] = field(default_factory=Counter)
     refused: int = 0
+    paused: int = 0
     failures: int = 0
     prefill_seconds: float = 0.0
     draft_seconds: float = 0.0

@@ -1,0 +1,73 @@
+"""Indexes from files: one per generator, per call or per prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import byte_tokenizer, random_prompts, tiny_model
+
+from tasc.data import TokenStore
+from tasc.spec import Generator, NullDrafter, TaskIndex
+
+TOKENIZER = byte_tokenizer()
+PROMPTS = random_prompts(4, seed=5)
+
+
+def build(folder: Path, name: str, outputs: list[str]) -> TaskIndex:
+    rows = folder / f"{name}.jsonl"
+    rows.write_text("".join(json.dumps({"output": output}) + "\n" for output in outputs))
+    store = TokenStore.build([rows], TOKENIZER, folder / f"{name}.store")
+    return TaskIndex.build(store, folder / f"{name}.tasc")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """Says the bytes of "abc…" whatever is asked, so that its output is text that an index can hold."""
+    made = tiny_model("llama")
+    cycle = TOKENIZER("the slot is filled; ")["input_ids"]
+    return Reciting(made, cycle)
+
+
+class Reciting:
+    def __init__(self, model: Any, cycle: list[int]) -> None:
+        self._model, self._cycle = model, cycle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, **options: Any) -> Any:
+        output = self._model(**options)
+        keep = output.logits.shape[1]
+        for row, positions in enumerate(options["position_ids"][:, -keep:].tolist()):
+            for at, position in enumerate(positions):
+                output.logits[row, at, self._cycle[position % len(self._cycle)]] = 1e4
+        return output
+
+
+def test_indexes_per_generator_call_and_prompt(model: Any, tmp_path: Path) -> None:
+    plain = Generator(model, TOKENIZER, drafter=NullDrafter()).generate(prompts=PROMPTS, max_tokens=60)
+    expected = [item.ids for item in plain]
+    good = build(tmp_path, "good", [item.text for item in plain] * 3)
+    other = build(tmp_path, "other", [f"nothing of the kind {n}" for n in range(12)])
+
+    generator = Generator(model, TOKENIZER, index=good, batch_size=3, costs=0.02)
+    first = generator.generate(prompts=PROMPTS, max_tokens=60)
+    assert [item.ids for item in first] == expected
+    assert first.stats.accepted_by["task"] > 0
+    assert first.stats.tau > 4
+
+    chosen = generator.generate(prompts=PROMPTS, max_tokens=60, index=[good, other, None, str(tmp_path / "good.tasc")])
+    assert [item.ids for item in chosen] == expected
+    assert chosen[0].stats.accepted > 0
+    assert generator.generate(prompts=PROMPTS, max_tokens=60, index=other)[1].ids == expected[1]
+
+
+def test_index_path_and_one_drafter_per_index(model: Any, tmp_path: Path) -> None:
+    good = build(tmp_path, "good", ["the slot is filled; " * 4] * 3)
+    generator = Generator(model, TOKENIZER, index=tmp_path / "good.tasc", costs=0.02)
+    generator.generate(prompts=PROMPTS, max_tokens=5, index=[good] * 4)
+    generator.generate(prompts=PROMPTS, max_tokens=5, index=tmp_path / "good.tasc")
+    assert len(generator._drafters) == 2
