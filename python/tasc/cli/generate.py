@@ -15,6 +15,9 @@ from tasc.errors import InputError
 if TYPE_CHECKING:
     from tasc.spec.stats import Stats
 
+WRITTEN_TOGETHER = 8
+"""Least rows handed to the generator at a time: it fills a free place of the batch from those that wait."""
+
 
 def generate(
     prompts: Annotated[
@@ -80,13 +83,13 @@ def generate(
     total, begin = Stats(), time.perf_counter()
     with written_whole(output) as sink, progress_bars() as bar:
         move = bar("generating")
-        for at in range(0, len(rows), batch_size):
-            batch = rows[at : at + batch_size]
+        size = max(batch_size, WRITTEN_TOGETHER)
+        for at in range(0, len(rows), size):
+            batch = rows[at : at + size]
+            options[field] = [row[_COLUMN[field]] for row in batch]
             if seed is not None:
                 options["seed"] = seed + at
-            for row, made in zip(
-                batch, generator.generate(**{field: [r[_COLUMN[field]] for r in batch]}, **options), strict=True
-            ):
+            for row, made in zip(batch, generator.generate(**options), strict=True):
                 total.add(made.stats)
                 sink.write(json.dumps(_record(row, made), ensure_ascii=False) + "\n")
             sink.flush()

@@ -30,10 +30,11 @@ def load_checkpoint(
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        from transformers.utils import logging as their_logging
     except ImportError as e:
         raise MissingExtraError("running a model", "hf") from e
-    logging.disable_progress_bar()
+    untyped: Any = their_logging
+    untyped.disable_progress_bar()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
     if kind not in ("auto", "float32", "bfloat16", "float16"):
