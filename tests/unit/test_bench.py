@@ -6,10 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tasc.spec.stats import Stats  # noqa: E402
-
 from tasc.errors import InputError  # noqa: E402
 from tasc.spec.bench import Answer, Tally, draft_facts, eos_ids, without_eos  # noqa: E402
+from tasc.spec.stats import Stats  # noqa: E402
 
 
 def test_summary_of_three_requests() -> None:
