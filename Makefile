@@ -63,7 +63,8 @@ bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python
 	cargo bench -p tasc-benches
 
 fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
-	cd rust/fuzz && for t in $$(cargo fuzz list); do cargo fuzz run $$t -- -max_total_time=60 || exit 1; done
+	for t in $$(cargo fuzz list --fuzz-dir rust/fuzz); do \
+		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
 
 clean: ## remove what was built
 	rm -rf $(VENV) target out .mypy_cache .pytest_cache .ruff_cache
