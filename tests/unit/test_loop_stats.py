@@ -96,6 +96,16 @@ def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> No
     assert curve.costs(1)[16] < 1.05 * before
 
 
+def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+
+    def run(tokens: int) -> None:
+        clock[0] += {1: 1.0, 2: 1.4, 3: 1.2}[tokens]
+
+    np.testing.assert_allclose(CostCurve(run, max_draft=2).costs(1), [1.0, 1.3, 1.3])
+
+
 def test_a_batch_beyond_the_measured_tokens_goes_on_with_the_last_slope() -> None:
     curve = CostCurve(lambda tokens: None, max_draft=64, num_rows=64)
     assert curve.costs(64).shape == (65,)
