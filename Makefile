@@ -57,13 +57,14 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
 	cargo bench --quiet -p tasc-benches -- --test
-	$(BIN)/python benches/python/smoke.py
+	for b in draft_quality draft_latency index_build end_to_end plain_loop; do $(BIN)/python benches/python/$$b.py --smoke || exit 1; done
 
 bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python/README.md
 	cargo bench -p tasc-benches
 
 fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
-	cd rust/fuzz && for t in $$(cargo fuzz list); do cargo fuzz run $$t -- -max_total_time=60 || exit 1; done
+	for t in $$(cargo fuzz list --fuzz-dir rust/fuzz); do \
+		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
 
 clean: ## remove what was built
 	rm -rf $(VENV) target out .mypy_cache .pytest_cache .ruff_cache

@@ -47,8 +47,6 @@ def replay(
     from tasc.spec.replay import replay as replay_rows
 
     names = families_here() if drafters is None else check_families(drafters.split(","))
-    if drafters is None and "suffix" not in names:
-        err.print("SuffixDecoding is not installed (package arctic-inference): left out")
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     results: list[ReplayResult] = []
     with (
@@ -60,6 +58,8 @@ def replay(
             results.append(replay_rows(drafter, rows, max_tokens=k, cost=cost, progress=bar(drafter.name)))
     best = best_suffix(results)
     results += [best] if best else []
+    if drafters is None and "suffix" not in names:
+        err.print("SuffixDecoding is not installed (package arctic-inference): left out")
     if as_json:
         print_json({"k": k, "cost": cost, "rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}})
     else:

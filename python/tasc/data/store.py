@@ -68,7 +68,7 @@ class TokenStore(Store):
     ) -> TokenStore:
         """Tokenise rows into a new store; it appears under its name when it is whole.
 
-        Rows are streamed: in memory stay a few batches of text and about 120 bytes per distinct row. The same rows
+        Rows are streamed: in memory stay a few batches of text and about 200 bytes per distinct row. The same rows
         give the same bytes for any `num_threads`.
 
         Args:

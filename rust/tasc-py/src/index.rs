@@ -95,7 +95,7 @@ impl TaskIndex {
         from_start: bool,
     ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<u64>>, u32, u64)> {
         let ngrams = self.0.ngrams();
-        let cursor = with_ids(context, |ids| {
+        let mut cursor = with_ids(context, |ids| {
             let mut cursor = if from_start { Cursor::at_start(&ngrams) } else { Cursor::anywhere(&ngrams) };
             ids.iter().for_each(|&id| cursor.advance(&ngrams, ngrams.symbol(id)));
             cursor
@@ -108,6 +108,6 @@ impl TaskIndex {
         found.entries.truncate(limit);
         let tokens: Vec<i64> = found.entries.iter().map(|e| ngrams.token(e.symbol).map_or(-1, i64::from)).collect();
         let counts: Vec<u64> = found.entries.iter().map(|e| e.weight).collect();
-        Ok((tokens.into_pyarray(py), counts.into_pyarray(py), cursor.order(), found.total))
+        Ok((tokens.into_pyarray(py), counts.into_pyarray(py), cursor.order(&ngrams), found.total))
     }
 }

@@ -1,7 +1,7 @@
-//! Latency of one whole draft, p50 and p99: `draft_latency [TOKENS] [--ids FILE]`.
+//! Latency of one whole draft of at most 16 tokens, p50 and p99, and the build rate: `draft_latency [TOKENS]`.
 //!
-//! Indexes a synthetic corpus, then replays held-out documents of the same task. With `--ids` the corpus and the
-//! held-out documents are written as u32 files for the peers' benchmark (benches/python/draft_latency.py).
+//! Indexes a synthetic corpus, then replays held-out documents of the same task. Beside a peer:
+//! benches/python/draft_latency.py, on the same workload.
 use std::time::Instant;
 
 use tasc_benches::Workload;
@@ -13,20 +13,12 @@ fn main() {
     let mut workload = Workload::new(7);
     let corpus = workload.documents(tokens);
     let held_out = workload.documents(40_000);
-    let positions: usize = corpus.iter().map(|d| d.len() + 1).sum();
     let begin = Instant::now();
     let mut builder = NgramsBuilder::new();
     for d in &corpus {
         builder.push(d, 1).expect("in range");
     }
-    let mut last = begin;
-    let built = builder
-        .build(|f| {
-            eprintln!("  {f:.2} after {:.2} s", last.elapsed().as_secs_f64());
-            last = Instant::now();
-            Ok(())
-        })
-        .expect("not empty");
+    let built = builder.build(|_| Ok(())).expect("not empty");
     let seconds = begin.elapsed().as_secs_f64();
     let bytes = 4 * (built.next.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
     println!(
@@ -36,7 +28,6 @@ fn main() {
         4.0 * built.records.len() as f64 / tokens as f64,
         4.0 * built.slots.len() as f64 / tokens as f64
     );
-    let _ = positions;
     let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default()).expect("weights fit");
     let costs = CostCurve::linear(0.02).expect("a cost");
     let mut draft_ns: Vec<u64> = Vec::new();

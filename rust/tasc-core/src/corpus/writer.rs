@@ -15,7 +15,7 @@ use crate::{Error, Result, TokenId};
 const CHECK_EVERY: usize = 1024;
 
 /// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
-/// about 60 bytes per distinct output and as many per distinct row.
+/// about 100 bytes per distinct output and as many per distinct row.
 ///
 /// Equal outputs collapse to one document, equal rows to one row; equality is that of 128-bit XXH3 digests.
 pub struct StoreWriter {

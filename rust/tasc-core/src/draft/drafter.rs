@@ -173,7 +173,7 @@ impl Drafter {
             draft.probabilities.push(calibrated as f32);
             draft.sources.push(source);
             uncalibrated.push(p);
-            scratch.cursor.advance(&ngrams, ngrams.symbol(token));
+            scratch.cursor.advance_front(&ngrams, ngrams.symbol(token));
             scratch.matches.advance(context, token);
         }
         draft.truncate(rule.best());
@@ -230,7 +230,7 @@ impl Draft {
 
 impl Scratch {
     fn gather(&mut self, ngrams: &Ngrams<'_>, context: &ContextIndex) {
-        let task_order = task::blend(ngrams, &self.cursor, &mut self.successors, &mut self.task);
+        let task_order = task::blend(ngrams, &mut self.cursor, &mut self.successors, &mut self.task);
         for c in &mut self.task.candidates {
             c.0 = ngrams.token(c.0).unwrap_or(END);
         }

@@ -13,17 +13,24 @@ pub struct Run {
 
 /// Where a running output stands in the index: the occurrences of its last 0, 1, 2, … tokens, up to the
 /// longest context that the corpus holds. Orders with the same occurrences share a [`Run`].
+///
+/// Long contexts usually leave nothing for shorter ones to say, so a cursor can be advanced *lazily*: only the front
+/// runs, those that were asked for, are kept current; the others catch up when they are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Cursor {
-    /// From the longest context down to the empty one, intervals strictly growing.
+    /// From the longest context down to the empty one, intervals growing.
     runs: Vec<Run>,
+    /// The first so many runs are current.
+    front: usize,
+    /// The symbols that the other runs have yet to take.
+    pending: Vec<Symbol>,
 }
 
 impl Cursor {
     /// Somewhere in an output of which nothing is known.
     #[must_use]
     pub fn anywhere(ngrams: &Ngrams<'_>) -> Self {
-        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }] }
+        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }], front: 1, pending: Vec::new() }
     }
 
     /// At the start of an output.
@@ -34,48 +41,113 @@ impl Cursor {
         cursor
     }
 
-    /// Runs, longest context first. `runs()[k]` holds the orders `runs()[k + 1].order + 1 ..= runs()[k].order`;
-    /// the last run is the empty context, order 0.
+    /// Becomes a copy of `other`, re-using its memory.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.runs.clone_from(&other.runs);
+        self.front = other.front;
+        self.pending.clone_from(&other.pending);
+    }
+
+    /// Runs, longest context first. `runs()[k]` holds the orders `runs()[k + 1].order + 1 ..= runs()[k].order`; the
+    /// last run is the empty context, order 0. All of them are current unless [`Cursor::advance_front`] was used since.
     #[must_use]
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
     /// Length of the longest context that occurs in the corpus.
-    #[must_use]
-    pub fn order(&self) -> u32 {
+    pub fn order(&mut self, ngrams: &Ngrams<'_>) -> u32 {
+        if self.front == 0 {
+            self.catch_up(ngrams);
+        }
         self.runs.first().map_or(0, |r| r.order)
     }
 
-    /// Becomes a copy of `other`, re-using its memory.
-    pub fn copy_from(&mut self, other: &Self) {
-        self.runs.clone_from(&other.runs);
+    /// Visits runs from the longest context down until `visit` returns false; it gets the interval and the number of
+    /// orders that share it. Those visited become the front.
+    pub fn visit(&mut self, ngrams: &Ngrams<'_>, mut visit: impl FnMut(Interval, u32) -> bool) {
+        let mut k = 0;
+        loop {
+            if k >= self.front {
+                self.catch_up(ngrams);
+            }
+            let Some(run) = self.runs.get(k) else { break };
+            let behind = if k + 1 < self.front { 0 } else { self.pending.len() };
+            let behind = u32::try_from(behind).unwrap_or(u32::MAX);
+            // a shorter context of one that occurs occurs too, so what is behind will have grown by all of `pending`
+            let below = self.runs.get(k + 1).map_or(0, |r| r.order.saturating_add(behind));
+            k += 1;
+            if !visit(run.interval, run.order.saturating_sub(below).max(1)) {
+                break;
+            }
+        }
+        if self.pending.is_empty() {
+            self.front = k.min(self.runs.len());
+        }
     }
 
-    /// Appends a symbol; `None` is a token that the corpus never holds.
+    /// Appends a symbol; `None` is a token that the corpus never holds. All runs are current afterwards.
     ///
     /// # Complexity
     /// O(runs), each a step of [`Ngrams::child`].
     pub fn advance(&mut self, ngrams: &Ngrams<'_>, symbol: impl Into<Option<Symbol>>) {
+        self.catch_up(ngrams);
+        match symbol.into() {
+            Some(symbol) => self.extend(ngrams, symbol, 0),
+            None => self.runs.clear(),
+        }
+        self.runs.push(Run { interval: ngrams.all(), order: 0 });
+        self.front = self.runs.len();
+    }
+
+    /// Appends a symbol to the front runs only.
+    ///
+    /// # Complexity
+    /// O(front runs).
+    pub fn advance_front(&mut self, ngrams: &Ngrams<'_>, symbol: impl Into<Option<Symbol>>) {
+        let symbol = symbol.into();
+        let (Some(symbol), true) = (symbol, self.front < self.runs.len()) else {
+            return self.advance(ngrams, symbol);
+        };
+        let behind = self.runs.len() - self.front;
+        self.extend(ngrams, symbol, behind);
+        self.front = self.runs.len() - behind;
+        self.pending.push(symbol);
+    }
+
+    /// Brings all runs up to date.
+    fn catch_up(&mut self, ngrams: &Ngrams<'_>) {
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            let current: Vec<Run> = self.runs.drain(..self.front).collect();
+            for &symbol in &pending {
+                self.extend(ngrams, symbol, 0);
+                self.runs.push(Run { interval: ngrams.all(), order: 0 });
+            }
+            self.runs.splice(..0, current);
+            self.pending = pending;
+            self.pending.clear();
+        }
+        self.front = self.runs.len();
+    }
+
+    /// Extends all runs but the last `untouched` by a symbol; drops those that die, merges those that become equal.
+    fn extend(&mut self, ngrams: &Ngrams<'_>, symbol: Symbol, untouched: usize) {
+        let touched = self.runs.len() - untouched;
         let mut kept = 0;
-        if let Some(symbol) = symbol.into() {
-            for k in 0..self.runs.len() {
-                let run = self.runs[k];
-                let child = if run.order == 0 {
-                    Some(ngrams.ending_in(symbol)).filter(|i| i.size() > 0)
-                } else {
-                    ngrams.child(run.interval, symbol)
-                };
-                let Some(interval) = child else { continue };
-                let same = kept > 0 && self.runs[kept - 1].interval == interval;
-                if !same {
-                    self.runs[kept] = Run { interval, order: run.order + 1 };
-                    kept += 1;
-                }
+        for k in 0..touched {
+            let run = self.runs[k];
+            let child = if run.order == 0 {
+                Some(ngrams.ending_in(symbol)).filter(|i| i.size() > 0)
+            } else {
+                ngrams.child(run.interval, symbol)
+            };
+            let Some(interval) = child else { continue };
+            if kept == 0 || self.runs[kept - 1].interval != interval {
+                self.runs[kept] = Run { interval, order: run.order + 1 };
+                kept += 1;
             }
         }
-        self.runs.truncate(kept);
-        let all = Run { interval: ngrams.all(), order: 0 };
-        self.runs.push(all);
+        self.runs.drain(kept..touched);
     }
 }

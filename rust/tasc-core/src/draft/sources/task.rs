@@ -14,19 +14,14 @@ const HOPELESS: f32 = 0.01;
 ///
 /// # Complexity
 /// O(runs asked · entries): stops as soon as the longer contexts leave less than [`FLOOR`] to the shorter ones.
-pub fn blend(ngrams: &Ngrams<'_>, cursor: &Cursor, scratch: &mut Successors, blend: &mut Blend) -> u32 {
+pub fn blend(ngrams: &Ngrams<'_>, cursor: &mut Cursor, scratch: &mut Successors, blend: &mut Blend) -> u32 {
     blend.clear();
-    let runs = cursor.runs();
-    for (k, run) in runs.iter().enumerate() {
-        if !blend.is_open(FLOOR) {
-            break;
-        }
-        let below = runs.get(k + 1).map_or(0, |r| r.order);
-        let orders = (run.order - below).max(1);
-        ngrams.successors(run.interval, scratch);
+    cursor.visit(ngrams, |interval, orders| {
+        ngrams.successors(interval, scratch);
         let entries = scratch.entries.iter().map(|e| (e.symbol, e.weight as f32));
         blend.back_off(entries, scratch.total as f32, scratch.distinct as f32, orders);
-    }
+        blend.is_open(FLOOR)
+    });
     blend.prune(HOPELESS);
-    cursor.order()
+    cursor.order(ngrams)
 }
