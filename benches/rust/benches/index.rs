@@ -7,9 +7,7 @@ fn build(c: &mut Criterion) {
     let documents = Workload::new(7).documents(500_000);
     let tokens: usize = documents.iter().map(Vec::len).sum();
     let mut group = c.benchmark_group("index");
-    group
-        .throughput(Throughput::Elements(tokens as u64))
-        .sample_size(10);
+    group.throughput(Throughput::Elements(tokens as u64)).sample_size(10);
     group.bench_function("build 0.5M tokens", |b| {
         b.iter(|| {
             let mut builder = NgramsBuilder::new();

@@ -107,24 +107,14 @@ fn template(t: u64, random: &mut Random) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for k in 0..3 + u64::from(random.below(4)) {
         let len = 2 + random.below(10);
-        pieces.push(Piece::Fixed(
-            (0..len).map(|_| random.zipf(VOCABULARY)).collect(),
-        ));
+        pieces.push(Piece::Fixed((0..len).map(|_| random.zipf(VOCABULARY)).collect()));
         pieces.push(match random.below(5) {
             0 => Piece::Text(12),
-            1 => Piece::Value {
-                slot: t * 16 + k,
-                values: 5000,
-            },
-            _ => Piece::Value {
-                slot: u64::from(random.below(40)),
-                values: 300,
-            },
+            1 => Piece::Value { slot: t * 16 + k, values: 5000 },
+            _ => Piece::Value { slot: u64::from(random.below(40)), values: 300 },
         });
     }
     let len = 1 + random.below(6);
-    pieces.push(Piece::Fixed(
-        (0..len).map(|_| random.zipf(VOCABULARY)).collect(),
-    ));
+    pieces.push(Piece::Fixed((0..len).map(|_| random.zipf(VOCABULARY)).collect()));
     pieces
 }

@@ -4,8 +4,9 @@
 """
 
 from tasc.data.ids import as_ids
+from tasc.data.progress import Progress
 from tasc.data.rows import Row, read_rows
 from tasc.data.store import TokenStore
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 
-__all__ = ["Row", "TaskTokenizer", "TokenStore", "as_ids", "load_tokenizer", "read_rows"]
+__all__ = ["Progress", "Row", "TaskTokenizer", "TokenStore", "as_ids", "load_tokenizer", "read_rows"]

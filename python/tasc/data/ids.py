@@ -14,7 +14,7 @@ MAX_ID = 2**32 - 2
 
 
 def as_ids(ids: Any) -> NDArray[np.uint32]:
-    """Token ids as a contiguous uint32 array; a uint32 array is not copied.
+    """Token ids as a contiguous uint32 array; such an array is not copied.
 
     Args:
         ids: (T,) list, tuple, numpy array of an integer type or torch tensor.
@@ -31,12 +31,15 @@ def as_ids(ids: Any) -> NDArray[np.uint32]:
     """
     if hasattr(ids, "detach"):  # a torch tensor, wherever it lives
         ids = ids.detach().cpu().numpy()
-    array = np.asarray(ids)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise InputError(f"token ids must be one sequence of integers: {error}") from error
     if array.ndim != 1:
         raise InputError(f"token ids must be one-dimensional, these have shape {array.shape}; give one sequence")
     if array.size == 0:
         return np.empty(0, np.uint32)
-    if array.dtype.kind not in "iu":
+    if array.dtype.kind not in "iu" and not all(type(i) is int for i in array.tolist()):
         raise InputError(f"token ids must be integers, these are {array.dtype}")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > MAX_ID:

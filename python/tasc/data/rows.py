@@ -3,145 +3,207 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-import zstandard
-
+from tasc.data.progress import Progress
 from tasc.errors import CorpusError, MissingExtraError
 
 Row: TypeAlias = dict[str, Any]
 """A row of a task: `output`, and `input`, `split` and more where known."""
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (bytes read, bytes in all)."""
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+TEXT = (".txt", ".text", "")
+
+CHUNK = 1 << 18
+"""Bytes read at a time."""
 
 
 def read_rows(
     paths: Paths,
-    *,
     split: str | None = None,
+    *,
     output_field: str = "output",
     input_field: str = "input",
     progress: Progress | None = None,
 ) -> Iterator[Row]:
-    """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (one output per line).
+    """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (`.txt`, one output per line).
 
     JSONL and text may be compressed (`.gz`, `.zst`). Nothing is held in memory but the present row (the present
-    batch for Parquet).
+    batch for Parquet). Blank lines are passed over.
 
     Args:
         paths: One file or several, read in order.
         split: Only rows whose `split` equals this; None takes all.
         output_field: Name of the field that becomes `output`; it must be text in every row.
-        input_field: Name of the field that becomes `input`, where a row has it; text or null.
-        progress: Told how far reading has come, by compressed size.
+        input_field: Name of the field that becomes `input`: text or null. Rows may lack the field `input`, but not
+            one that is named here otherwise.
+        progress: Called with (bytes read, bytes in all), by compressed size.
 
     Yields:
         Rows with `output`, `input` where known, and the other fields as they were.
 
     Raises:
-        CorpusError: Naming file and line, for what is no row.
+        CorpusError: For what is no row, naming file and line; no row of that split, naming the splits that are there.
         MissingExtraError: Parquet without `tasc[parquet]`.
         FileNotFoundError: A path that is not there.
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
     sizes = [file.stat().st_size for file in files]
-    before = 0
-    for file, size in zip(files, sizes, strict=True):
+    total = sum(sizes)
 
-        def tell(done: int, start: int = before) -> None:
-            if progress:
-                progress(start + done, sum(sizes))
+    def tell(before: int, done: int) -> None:
+        if progress:
+            progress(before + done, total)
 
-        for where, row in _raw_rows(file, output_field, tell):
-            if split is not None and row.get("split") != split:
-                continue
-            yield _checked(where, row, output_field, input_field)
-        before += size
-        tell(0, before)
+    def everything() -> Iterator[tuple[str, Any]]:
+        for k, file in enumerate(files):
+            yield from _raw_rows(file, output_field, partial(tell, sum(sizes[:k])))
+        tell(total, 0)
+
+    yield from checked_rows(everything(), split, output_field=output_field, input_field=input_field)
 
 
-def _raw_rows(file: Path, output_field: str, tell: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
+def checked_rows(
+    rows: Iterable[tuple[str, Any]], split: str | None, *, output_field: str = "output", input_field: str = "input"
+) -> Iterator[Row]:
+    """The same checks and names for rows from anywhere, each given as (where it stands, row).
+
+    Raises:
+        CorpusError: As `read_rows`.
+    """
+    seen: set[str] = set()
+    found = False
+    for where, row in rows:
+        if not isinstance(row, Mapping):
+            raise CorpusError(f"{where}: is a {type(row).__name__}, a row is an object like {{'output': 'text'}}")
+        if split is not None and row.get("split") != split:
+            seen.add(repr(row.get("split")) if "split" in row else "none")
+            continue
+        found = True
+        yield _checked(where, row, output_field, input_field)
+    if split is not None and seen and not found:
+        raise CorpusError(f"no row has the split {split!r}; the splits there are: {', '.join(sorted(seen)[:10])}")
+
+
+def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field: str) -> Row:
+    for field, name in ((output_field, "output_field"), (input_field, "input_field")):
+        if field not in row and (name == "output_field" or field != "input"):
+            fields = ", ".join(map(repr, row)) or "none"
+            raise CorpusError(f"{where}: has no field {field!r}; its fields are {fields}: name one as {name}")
+    output, given = row[output_field], row.get(input_field)
+    _check_text(where, output_field, output, "text")
+    rest = {k: v for k, v in row.items() if k not in (output_field, input_field)}
+    if given is None:
+        return {**rest, "output": output}
+    _check_text(where, input_field, given, "text or null")
+    return {**rest, "input": given, "output": output}
+
+
+def _check_text(where: str, field: str, value: Any, wanted: str) -> None:
+    if not isinstance(value, str):
+        raise CorpusError(f"{where}: field {field!r} is {type(value).__name__}, it must be {wanted}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
+
+
+def _raw_rows(file: Path, output_field: str, tell: Callable[[int], None]) -> Iterator[tuple[str, Any]]:
     """(file:line, row as it stands)."""
-    name = file.name.removesuffix(".gz").removesuffix(".zst")
-    if name.endswith(".parquet"):
+    compression = file.suffix if file.suffix in (".gz", ".zst") else ""
+    suffix = Path(file.name.removesuffix(compression)).suffix.lower()
+    if suffix == ".parquet" and not compression:
         yield from _parquet(file, tell)
         return
-    as_json = name.endswith((".jsonl", ".json", ".ndjson"))
+    if suffix not in JSON_LINES + TEXT:
+        known = ", ".join([*JSON_LINES, ".txt (each also with .gz or .zst)", ".parquet"])
+        raise CorpusError(f"{file}: files like {suffix!r} are not read; give one of {known}")
+    with file.open("rb") as raw:
+        for number, line in enumerate(_lines(file, raw, compression, tell), 1):
+            where = f"{file}:{number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise CorpusError(f"{where}: is not UTF-8: {error.reason} at byte {error.start + 1}") from error
+            if text.strip():
+                yield where, _parsed(where, text) if suffix in JSON_LINES else {output_field: text}
+
+
+def _lines(file: Path, raw: IO[bytes], compression: str, tell: Callable[[int], None]) -> Iterator[bytes]:
+    decompressed: Iterator[bytes] = {"": _plain, ".gz": _gunzipped, ".zst": _unzstandard}[compression](raw)
+    rest = b""
     try:
-        with file.open("rb") as raw, _decompressed(raw, file.suffix) as lines:
-            for number, line in enumerate(lines, 1):
-                if number % 256 == 0:
-                    tell(raw.tell())
-                text = line.rstrip("\r\n")
-                if text.strip():
-                    where = f"{file}:{number}"
-                    yield where, (_parsed(where, text) if as_json else {output_field: text})
-    except (EOFError, gzip.BadGzipFile, zstandard.ZstdError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{file}: cannot be read: {error}") from error
+        for chunk in decompressed:
+            tell(raw.tell())
+            *lines, tail = chunk.split(b"\n")
+            if lines:
+                yield rest + lines[0]
+                yield from lines[1:]
+                rest = b""
+            rest += tail
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CorpusError(f"{file}: cannot be decompressed: {error}") from error
+    if rest:
+        yield rest
 
 
-def _decompressed(raw: IO[bytes], suffix: str) -> io.TextIOWrapper:
-    stream: Any = raw
-    if suffix == ".gz":
-        stream = gzip.open(raw)
-    elif suffix == ".zst":
-        stream = zstandard.ZstdDecompressor().stream_reader(raw)
-    return io.TextIOWrapper(stream, encoding="utf-8", newline="\n")
+def _plain(raw: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    while chunk := raw.read(CHUNK):
+        yield chunk
 
 
-def _parsed(where: str, text: str) -> Row:
+def _gunzipped(raw: IO[bytes]) -> Iterator[bytes]:
+    yield from _plain(gzip.GzipFile(fileobj=raw))
+
+
+def _unzstandard(raw: IO[bytes]) -> Iterator[bytes]:
+    import zstandard
+
+    decoder = None
     try:
-        row = json.loads(text)
+        for chunk in _plain(raw):
+            while chunk:  # one frame after the other
+                decoder = decoder or zstandard.ZstdDecompressor().decompressobj()
+                yield decoder.decompress(chunk)
+                chunk = decoder.unused_data if decoder.eof else b""
+                decoder = None if decoder.eof else decoder
+    except zstandard.ZstdError as error:
+        raise EOFError(str(error)) from error
+    if decoder is not None:
+        raise EOFError("the file is cut short")
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}") from error
-    if not isinstance(row, dict):
-        raise CorpusError(f"{where}: is a JSON {type(row).__name__}, a row must be an object like {{'output': …}}")
-    return row
+        hint = "; write one object per line, not an array" if text.lstrip().startswith("[") else ""
+        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}{hint}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise CorpusError(f"{where}: is JSON that cannot be read: {error}") from error
 
 
 def _parquet(file: Path, tell: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
     try:
+        import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {file.name}", "parquet") from error
-    number = 0
-    size = file.stat().st_size
-    with parquet.ParquetFile(file) as table:
-        rows = max(table.metadata.num_rows, 1)
-        for batch in table.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file}:{number}", row
-            tell(size * number // rows)
-
-
-def _checked(where: str, row: Row, output_field: str, input_field: str) -> Row:
-    if output_field not in row:
-        raise CorpusError(
-            f"{where}: has no field {output_field!r}; its fields are {', '.join(map(repr, row)) or 'none'}"
-        )
-    output, given = row[output_field], row.get(input_field)
-    if not isinstance(output, str):
-        raise CorpusError(f"{where}: field {output_field!r} is {type(output).__name__}, it must be text")
-    if given is not None and not isinstance(given, str):
-        raise CorpusError(f"{where}: field {input_field!r} is {type(given).__name__}, it must be text or null")
-    rest = {k: v for k, v in row.items() if k not in (output_field, input_field)}
-    return {**rest, "output": output} if given is None else {**rest, "input": given, "output": output}
-
-
-def batched(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Lists of up to `size` rows."""
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    number, size = 0, file.stat().st_size
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}: row {number}", row
+                tell(size * number // table.metadata.num_rows)
+    except pyarrow.ArrowException as error:
+        raise CorpusError(f"{file}: is no Parquet file that can be read: {error}") from error

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
-from tasc.data.rows import Paths, Progress, Row, batched, read_rows
+from tasc.data.progress import Progress, reporting
+from tasc.data.rows import Paths, Row, checked_rows, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
-from tasc.errors import TokenizerMismatchError
+from tasc.errors import InputError, TokenizerMismatchError
 
-BATCH = 4096
-"""Rows tokenised at a time."""
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 4096
+"""Most rows tokenised at a time."""
+
+BATCH_CHARACTERS = 1 << 20
+"""A batch is full with this much text."""
 
 
 class TokenStore(Store):
     """Distinct outputs with weights, and the inputs beside them, mapped from one file.
 
     Equal outputs are one *document* whose weight says how often it occurred; equal (input, output) rows are one
-    *input*. Opening takes constant time; the file is shared between processes through the page cache.
+    *input*. Opening takes constant time; the file is shared between processes through the page cache, and an open
+    store goes on reading the file it opened when another takes its name.
 
     Example:
         >>> store = TokenStore.build("rows.jsonl", "path/to/model", "rows.store")  # doctest: +SKIP
         >>> len(store), store.num_tokens, store.document(0)  # doctest: +SKIP
     """
+
+    @classmethod
+    def open(cls, path: str | Path) -> TokenStore:
+        """Open a store in constant time; contents are checked where they are read (see `verify`).
+
+        Raises:
+            FormatError: Not a store, cut short, damaged header, or another major version.
+            OSError: The file cannot be read.
+        """
+        return cls(Path(path))
 
     @classmethod
     def build(
@@ -38,35 +61,48 @@ class TokenStore(Store):
         *,
         split: str | None = None,
         output_field: str = "output",
-        input_field: str = "input",
+        input_field: str | None = "input",
         eos: str | int | None = "auto",
-        progress: Progress | None = None,
+        num_threads: int | None = None,
+        progress: Progress | bool | None = None,
     ) -> TokenStore:
         """Tokenise rows into a new store; it appears under its name when it is whole.
+
+        Rows are streamed: in memory stay a few batches of text and about 120 bytes per distinct row. The same rows
+        give the same bytes for any `num_threads`.
 
         Args:
             rows: Files (see `read_rows`), or rows `{output, input?}` themselves.
             tokenizer: Whatever `load_tokenizer` takes.
             path: Where the store goes; one that is there is replaced.
             split: Only rows of this `split`.
-            output_field: The field with the outputs, for files.
-            input_field: The field with the inputs, for files.
+            output_field: The field with the outputs.
+            input_field: The field with the inputs; None leaves inputs out.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
-            progress: Called with (bytes read, bytes in all), for files.
+            num_threads: Threads that tokenise; None leaves it to the `tokenizers` package (all cores).
+            progress: Called with (bytes read, bytes in all), for files; True shows a progress bar.
 
         Raises:
             CorpusError: A bad row (with file and line), or no rows.
-            InputError: An unusable tokenizer.
+            InputError: An unusable tokenizer or option.
         """
         task = load_tokenizer(tokenizer, eos=eos)
-        writer = StoreWriter.create(
-            Path(path),
-            fingerprint=task.fingerprint,
-            tokenizer=task.name,
-            vocab_size=task.vocab_size,
-            eos_id=task.eos_id,
-        )
-        _fill(writer, task, _rows(rows, split, output_field, input_field, progress))
+        if eos == "auto" and task.eos_id is None:
+            logger.warning(
+                "the tokenizer %s names no token that ends an output, so none is appended and drafts cannot foresee "
+                "the end; give eos= as a token's text or id",
+                task.name,
+            )
+        with reporting(progress, "tokenising") as tell:
+            texts = _texts(rows, split, output_field, input_field, tell)
+            writer = StoreWriter.create(
+                Path(path),
+                fingerprint=task.fingerprint,
+                tokenizer=task.name,
+                vocab_size=task.vocab_size,
+                eos_id=task.eos_id,
+            )
+            _fill(writer, task, texts, num_threads)
         return cls(Path(path))
 
     def append(
@@ -76,17 +112,28 @@ class TokenStore(Store):
         *,
         split: str | None = None,
         output_field: str = "output",
-        input_field: str = "input",
-        progress: Progress | None = None,
+        input_field: str | None = "input",
+        num_threads: int | None = None,
+        progress: Progress | bool | None = None,
     ) -> TokenStore:
         """Add rows and return the store as it is then; this object goes on reading the old one.
 
-        Atomic: the file is written anew and takes the old one's place whole. Appends from several processes wait for
-        each other.
+        The result is that of building with all rows at once. Atomic: the file is written anew and takes the old one's
+        place whole. A second append to the same path, from whatever process, waits until the first is done.
+
+        Args:
+            rows: As in `build`.
+            tokenizer: The tokenizer that made the store.
+            split: As in `build`.
+            output_field: As in `build`.
+            input_field: As in `build`.
+            num_threads: As in `build`.
+            progress: As in `build`.
 
         Raises:
             TokenizerMismatchError: Another tokenizer made the store.
             CorpusError: A bad row; the store is unchanged then.
+            FormatError: The store is damaged.
         """
         task = load_tokenizer(tokenizer, eos=self.eos_id)
         if task.fingerprint != self.fingerprint:
@@ -94,13 +141,18 @@ class TokenStore(Store):
                 f"{self.path} was made by the tokenizer {self.tokenizer} ({self.fingerprint[:12]}…), not by "
                 f"{task.name} ({task.fingerprint[:12]}…); use the same tokenizer or build it again"
             )
-        writer = StoreWriter.append(self.path, task.fingerprint)
-        _fill(writer, task, _rows(rows, split, output_field, input_field, progress))
+        with reporting(progress, "tokenising") as tell:
+            texts = _texts(rows, split, output_field, input_field, tell)
+            _fill(StoreWriter.append(self.path, task.fingerprint), task, texts, num_threads)
         return type(self)(self.path)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint32], int]]:
         """(ids (T,) uint32, weight) of each document."""
         return ((self.document(k), self.weight(k)) for k in range(len(self)))
+
+    def __reduce__(self) -> tuple[type[TokenStore], tuple[Path]]:
+        """Other processes open the same path."""
+        return type(self), (self.path,)
 
     def __repr__(self) -> str:
         """Path and sizes."""
@@ -109,35 +161,81 @@ class TokenStore(Store):
         )
 
 
-def _rows(
-    rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str, progress: Progress | None
-) -> Iterable[Row]:
-    if isinstance(rows, str | Path):
-        rows = [rows]
-    given = iter(rows)
+Text: TypeAlias = tuple[str, str | None]
+"""(output, input)"""
+
+Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | None]]
+"""(T,) ids of all outputs, (R,) where each ends, (R,) inputs."""
+
+
+def _texts(
+    rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str | None, progress: Progress
+) -> Iterator[Text]:
+    fields = {"output_field": output_field, "input_field": input_field or "input"}
+    given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
     first = next(given, None)
     if isinstance(first, str | Path):
-        files = [first, *(Path(str(p)) for p in given)]
-        return read_rows(files, split=split, output_field=output_field, input_field=input_field, progress=progress)
-    everything: Iterator[Any] = _chain(first, given)
-    return (row for row in everything if split is None or row.get("split") == split)
+        read = read_rows([first, *given], split, **fields, progress=progress)
+    else:
+        everything = given if first is None else chain([first], given)
+        read = checked_rows(((f"row {k}", row) for k, row in enumerate(everything)), split, **fields)
+    return ((row["output"], row.get("input") if input_field else None) for row in read)
 
 
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    if first is not None:
-        yield first
-    yield from rest
+def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
+    characters = 0
+    for output, given in texts:
+        batch.append((output, given))
+        characters += len(output) + len(given or "")
+        if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
-def _fill(writer: StoreWriter, task: TaskTokenizer, rows: Iterable[Row]) -> None:
-    end = [] if task.eos_id is None else [task.eos_id]
+def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_threads: int | None) -> None:
+    """Reads here, tokenises in other threads, writes in order."""
+    if num_threads is not None and num_threads < 1:
+        raise InputError(f"num_threads is {num_threads}, it must be at least 1 (or None for all cores)")
+    workers = num_threads or 1
+    waiting: deque[Future[Encoded]] = deque()
     try:
-        for batch in batched(rows, BATCH):
-            outputs = [ids + end for ids in task.encode_batch([row["output"] for row in batch])]
-            ends = np.cumsum([len(ids) for ids in outputs], dtype=np.uint64)
-            flat = np.fromiter((i for ids in outputs for i in ids), np.uint32, int(ends[-1]))
-            writer.push(flat, ends, [row.get("input") for row in batch])
+        with _threads(num_threads), ThreadPoolExecutor(workers, "tasc-tokenise") as pool:
+            for batch in _batched(texts):
+                waiting.append(pool.submit(_encode, task, batch))
+                if len(waiting) > workers:
+                    writer.push(*waiting.popleft().result())
+            while waiting:
+                writer.push(*waiting.popleft().result())
         writer.finish()
     except BaseException:  # Ctrl-C too: no half-written file stays behind
         writer.discard()
         raise
+
+
+def _encode(task: TaskTokenizer, batch: Sequence[Text]) -> Encoded:
+    end = [] if task.eos_id is None else [task.eos_id]
+    outputs = [ids + end for ids in task.encode_batch([output for output, _ in batch])]
+    ends = np.cumsum([len(ids) for ids in outputs], dtype=np.uint64)
+    ids = np.fromiter(chain.from_iterable(outputs), np.uint32, int(ends[-1]))
+    return ids, ends, [given for _, given in batch]
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """With a number given, the `tokenizers` package starts no threads of its own: this module's share the work."""
+    if number is None:
+        yield
+        return
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

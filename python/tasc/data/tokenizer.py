@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,27 @@ from tokenizers import Tokenizer
 from tasc.data.ids import as_ids
 from tasc.errors import InputError
 
-END_TOKENS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "</s>", "<eos>")
-"""Names under which tokenizers keep their end of turn, tried in this order where nothing else tells."""
+END_TOKENS = (
+    *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<|end_of_role|>"),
+    *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"),
+)
+"""Names under which tokenizers keep the end of an answer: of a chat turn first, then of any text."""
+
+RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
+"""Parts of a tokenizer's JSON that do not change which ids a text has; transformers rewrites them as it pleases."""
+
+HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
+"""What may be a model's name; anything else is a path."""
+
+FindFile: TypeAlias = Callable[[str], Path | None]
 
 
 @dataclass(frozen=True)
 class TaskTokenizer:
-    """A fast tokenizer with what tasc needs to know of it."""
+    """A fast tokenizer with what tasc needs to know of it; `load_tokenizer` makes it."""
 
     tokenizer: Tokenizer
+    """Truncates and pads nothing."""
     name: str
     """For people; the fingerprint is what counts."""
     eos_id: int | None
@@ -33,10 +46,10 @@ class TaskTokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits: SHA-256 of the tokenizer's canonical JSON, truncation and padding left out."""
+        """64 hexadecimal digits: SHA-256 of the tokenizer's canonical JSON without `RUNTIME_SETTINGS`."""
         state = json.loads(self.tokenizer.to_str())
-        state["truncation"] = state["padding"] = None
-        canonical = json.dumps(state, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        kept = {key: value for key, value in state.items() if key not in RUNTIME_SETTINGS}
+        canonical = json.dumps(kept, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @cached_property
@@ -49,7 +62,7 @@ class TaskTokenizer:
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same for many texts, on all cores."""
+        """The same for many texts, on the threads of the `tokenizers` package."""
         return [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Any) -> str:
@@ -63,84 +76,139 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
 
     Args:
         source: A folder with `tokenizer.json`, that file itself, a name on the model hub, a `tokenizers.Tokenizer`,
-            a fast transformers tokenizer, or a `TaskTokenizer`.
-        eos: The token that ends an output: "auto" looks into the files beside `tokenizer.json`, then for the usual
-            names; or a token's text or id; None: there is none.
+            a fast transformers tokenizer, or a `TaskTokenizer`. A tokenizer object is copied; its truncation and
+            padding are not.
+        eos: The token that ends an output: a token's text or id; None: there is none; "auto": the first that the
+            vocabulary holds of `eos_token_id` in generation_config.json (of several, one that ends a chat turn),
+            `eos_token` in tokenizer_config.json and special_tokens_map.json, `eos_token_id` in config.json, a
+            transformers tokenizer's own, `END_TOKENS`. When there is none of these, outputs have no end token.
 
     Raises:
         InputError: Nothing there, a slow tokenizer, or an end token that the vocabulary does not hold.
     """
     if isinstance(source, TaskTokenizer):
-        return (
-            source if eos == "auto" else TaskTokenizer(source.tokenizer, source.name, _eos(source.tokenizer, eos, []))
-        )
+        if eos == "auto":
+            return source
+        return TaskTokenizer(source.tokenizer, source.name, _end(source.tokenizer, eos, ()))
     if isinstance(source, Tokenizer):
-        return TaskTokenizer(source, "tokenizer", _eos(source, eos, []))
+        return _task_tokenizer(_copied(source), "tokenizer", eos)
     if isinstance(source, str | Path):
-        tokenizer, hints = _from_path(Path(source)) if Path(source).exists() else _from_hub(str(source))
-        return TaskTokenizer(tokenizer, Path(source).name, _eos(tokenizer, eos, hints))
+        if not Path(source).exists():
+            if not isinstance(source, str) or not HUB_NAME.fullmatch(source):
+                raise InputError(f"there is no tokenizer at {source}; give a folder with tokenizer.json or that file")
+            return _from_hub(source, eos)
+        folder = Path(source) if Path(source).is_dir() else Path(source).parent
+        file = folder / "tokenizer.json" if Path(source).is_dir() else Path(source)
+        return _task_tokenizer(_from_file(file), folder.resolve().name, eos, _in_folder(folder))
     backend = getattr(source, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise InputError(f"{type(source).__name__} is no fast tokenizer; give a folder with tokenizer.json or its path")
-    own = [source.eos_token_id] if getattr(source, "eos_token_id", None) is not None else []
-    name = Path(str(getattr(source, "name_or_path", "") or "tokenizer")).name
-    return TaskTokenizer(backend, name, _eos(backend, eos, own))
+    origin = str(getattr(source, "name_or_path", ""))
+    find = _in_folder(Path(origin)) if Path(origin).is_dir() else _in_hub_cache(origin)
+    name = Path(origin).resolve().name if Path(origin).is_dir() else origin
+    return _task_tokenizer(_copied(backend), name or "tokenizer", eos, find, getattr(source, "eos_token_id", None))
 
 
-def _from_path(path: Path) -> tuple[Tokenizer, list[str | int]]:
-    file = path / "tokenizer.json" if path.is_dir() else path
+def _task_tokenizer(
+    tokenizer: Tokenizer, name: str, eos: str | int | None, find: FindFile | None = None, own: int | None = None
+) -> TaskTokenizer:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    hints = [*(_hints(tokenizer, find) if find and eos == "auto" else []), *([] if own is None else [own])]
+    return TaskTokenizer(tokenizer, name, _end(tokenizer, eos, hints))
+
+
+def _copied(tokenizer: Tokenizer) -> Tokenizer:
+    return Tokenizer.from_str(tokenizer.to_str())
+
+
+def _from_file(file: Path) -> Tokenizer:
     if not file.exists():
-        raise InputError(f"{path} holds no tokenizer.json; save a fast tokenizer there")
+        raise InputError(f"{file.parent} holds no tokenizer.json; save a fast tokenizer there")
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"{file} is no tokenizer: {error}") from error
-    return tokenizer, _hints(file.parent) if path.is_dir() else []
 
 
-def _from_hub(name: str) -> tuple[Tokenizer, list[str | int]]:
+def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def find(file: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(name, file))
+        except LocalEntryNotFoundError:  # the hub was not reached
+            raise
+        except EntryNotFoundError:
+            return None
+
     try:
-        return Tokenizer.from_pretrained(name), []
-    except Exception as error:  # the library raises bare Exception
-        raise InputError(f"{name!r} is neither a path nor a tokenizer that the model hub gives: {error}") from error
+        file = find("tokenizer.json")
+        if file is None:
+            raise InputError(f"the model {name!r} has no tokenizer.json on the hub: a fast tokenizer is needed")
+        return _task_tokenizer(_from_file(file), name, eos, find)
+    except InputError:
+        raise
+    except Exception as error:  # no network, no such model, a private one, a name that is none
+        why = str(error).split("\n")[0]
+        raise InputError(f"{name!r} is neither a path nor a model that the hub gives: {why}") from error
 
 
-def _hints(folder: Path) -> list[str | int]:
+def _in_hub_cache(name: str) -> FindFile:
+    def find(file: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(name, file) if name else None
+        return Path(found) if isinstance(found, str) else None
+
+    return find
+
+
+def _in_folder(folder: Path) -> FindFile:
+    return lambda file: folder / file if (folder / file).exists() else None
+
+
+def _hints(tokenizer: Tokenizer, find: FindFile) -> list[str | int]:
     """What the files beside a tokenizer say of its end token, the most telling first."""
-    found: list[str | int] = []
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _json(folder / name).get("eos_token")
-        found += [token["content"] if isinstance(token, dict) else token] if token else []
-    for name in ("generation_config.json", "config.json"):
-        ids = _json(folder / name).get("eos_token_id")
-        found += ids if isinstance(ids, list) else [ids] if ids is not None else []
-    return found
+    several = _json(find("generation_config.json")).get("eos_token_id")
+    found = _listed(several)
+    names = [tokenizer.id_to_token(i) for i in found if isinstance(i, int) and i >= 0]
+    if len(found) > 1:
+        found = [end for end in END_TOKENS if end in names] + found
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = _json(find(file)).get("eos_token")
+        found += _listed(token.get("content") if isinstance(token, dict) else token)
+    return found + _listed(_json(find("config.json")).get("eos_token_id"))
 
 
-def _json(file: Path) -> dict[str, Any]:
-    if not file.exists():
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _json(file: Path | None) -> dict[str, Any]:
+    if file is None:
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{file} is no JSON: {error}") from error
     return content if isinstance(content, dict) else {}
 
 
-def _eos(tokenizer: Tokenizer, eos: str | int | None, hints: Sequence[str | int]) -> int | None:
+def _end(tokenizer: Tokenizer, eos: str | int | None, hints: Sequence[str | int]) -> int | None:
     if eos is None:
         return None
-    if eos != "auto":
-        found = _id(tokenizer, eos)
-        if found is None:
-            raise InputError(f"the tokenizer has no token {eos!r}; give the end token's text or id, or none")
-        return found
-    candidates = [*hints, *END_TOKENS]
-    return next((i for c in candidates if (i := _id(tokenizer, c)) is not None), None)
-
-
-def _id(tokenizer: Tokenizer, token: str | int) -> int | None:
-    if isinstance(token, int):
-        return token if tokenizer.id_to_token(token) is not None else None
-    found: int | None = tokenizer.token_to_id(token)
+    candidates = [*hints, *END_TOKENS] if eos == "auto" else [eos]
+    found = next((i for c in candidates if (i := _id(tokenizer, c)) is not None), None)
+    if found is None and eos != "auto":
+        raise InputError(f"the tokenizer has no token {eos!r}; give the end token's text or id, or none")
     return found
+
+
+def _id(tokenizer: Tokenizer, token: Any) -> int | None:
+    if isinstance(token, str):
+        found: int | None = tokenizer.token_to_id(token)
+        return found
+    known = isinstance(token, int) and 0 <= token < 2**32 and tokenizer.id_to_token(token) is not None
+    return token if known else None

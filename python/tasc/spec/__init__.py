@@ -4,10 +4,31 @@
 Nothing here loads torch before a `Generator` is asked for.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tasc._core import ContextIndex, NgramDrafter, NgramRequest, TaskIndex
 from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft
 
+if TYPE_CHECKING:
+    from tasc.spec.generator import Generation, Generations, Generator, generate
+    from tasc.spec.sampling import Sampling
+    from tasc.spec.stats import Stats
+
+_LAZY = {
+    "Generation": "generator",
+    "Generations": "generator",
+    "Generator": "generator",
+    "Sampling": "sampling",
+    "Stats": "stats",
+    "generate": "generator",
+}
+
 __all__ = [
+    "Stats",
+    "Sampling",
+    "Generator",
+    "Generations",
+    "Generation",
     "SOURCES",
     "ContextIndex",
     "Draft",
@@ -18,4 +39,21 @@ __all__ = [
     "Request",
     "TaskIndex",
     "TokenDraft",
+    "generate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    from tasc.errors import MissingExtraError
+
+    try:
+        return getattr(import_module(f"tasc.spec.{_LAZY[name]}"), name)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "transformers"):
+            raise
+        raise MissingExtraError(f"tasc.spec.{name}", "hf") from error

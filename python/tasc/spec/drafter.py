@@ -52,7 +52,9 @@ class Request(Protocol):
 class Drafter(Protocol):
     """Makes requests and drafts for them."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What reports call it."""
 
     def start(self, prompt_ids: TokenIds) -> Any:
         """Begin a request whose output follows `prompt_ids`, (L,) token ids."""

@@ -38,9 +38,7 @@ pub enum Error {
         limit: usize,
     },
     /// Two tokenizers.
-    #[error(
-        "{path} was made by the tokenizer {found}, not by {wanted}; use the same tokenizer or build it again"
-    )]
+    #[error("{path} was made by the tokenizer {found}, not by {wanted}; use the same tokenizer or build it again")]
     Fingerprint {
         /// The file.
         path: std::path::PathBuf,
@@ -56,9 +54,7 @@ pub enum Error {
     #[error("the corpus holds no documents; give at least one row with an output")]
     EmptyCorpus,
     /// A token id outside the supported range.
-    #[error(
-        "token id {id} is out of range: ids must be below {limit}; check that ids and tokenizer belong together"
-    )]
+    #[error("token id {id} is out of range: ids must be below {limit}; check that ids and tokenizer belong together")]
     TokenId {
         /// The id.
         id: u32,
@@ -66,9 +62,7 @@ pub enum Error {
         limit: u32,
     },
     /// More positions than one index can hold.
-    #[error(
-        "{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes"
-    )]
+    #[error("{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes")]
     IndexTooLarge {
         /// Tokens plus documents.
         positions: usize,
@@ -76,9 +70,7 @@ pub enum Error {
         limit: usize,
     },
     /// A cost curve that is none.
-    #[error(
-        "the cost curve is unusable: {why}; give finite positive costs that do not fall, one per drafted token"
-    )]
+    #[error("the cost curve is unusable: {why}; give finite positive costs that do not fall, one per drafted token")]
     CostCurve {
         /// What is wrong.
         why: String,
@@ -90,9 +82,7 @@ pub enum Error {
         why: String,
     },
     /// The suffix sorter failed.
-    #[error(
-        "sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)"
-    )]
+    #[error("sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)")]
     Sort {
         /// What the library said.
         why: String,

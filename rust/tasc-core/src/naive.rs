@@ -15,9 +15,7 @@ pub struct NaiveIndex {
 impl NaiveIndex {
     /// Adds a document.
     pub fn push(&mut self, document: &[TokenId], weight: u64) {
-        let bounded = std::iter::once(None)
-            .chain(document.iter().copied().map(Some))
-            .chain([None]);
+        let bounded = std::iter::once(None).chain(document.iter().copied().map(Some)).chain([None]);
         self.documents.push((bounded.collect(), weight));
     }
 
@@ -37,4 +35,22 @@ impl NaiveIndex {
         }
         counts
     }
+}
+
+/// Interpolated Witten–Bell over back-off orders, from order 0 up: p_m = (c + T·p_{m−1}) / (N + T).
+///
+/// `orders[m]` holds the successor counts of the order-m context, the shortest first.
+#[must_use]
+pub fn witten_bell<T: Copy + Ord>(orders: &[BTreeMap<T, u64>]) -> BTreeMap<T, f64> {
+    let mut p = BTreeMap::new();
+    for counts in orders {
+        let (n, t) = (counts.values().sum::<u64>() as f64, counts.len() as f64);
+        for x in counts.keys() {
+            p.entry(*x).or_insert(0.0);
+        }
+        for (x, p) in &mut p {
+            *p = (counts.get(x).copied().unwrap_or(0) as f64 + t * *p) / (n + t);
+        }
+    }
+    p
 }

@@ -1,31 +1,25 @@
 //! Files that are not what they claim: no panic, no endless loop, an error or a useless answer.
 #![allow(clippy::unwrap_used)] // a test may
+mod damage;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use damage::damaged;
 use tasc_core::Error;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::{File, Fingerprint, HEADER_BYTES, Kind, Writer};
 use tasc_core::index::file::{KIND, VERSION};
 use tasc_core::index::{Cursor, Meta, NgramsBuilder, Successors, TaskIndex};
 
-/// Changes per kind of damage; together more than 10⁵ files.
+/// Files per kind of damage; together more than 10⁵ files.
 const ROUNDS: u64 = 36_000;
-
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
 
 fn index_bytes(folder: &Path) -> Vec<u8> {
     let path = folder.join("a.tasc");
     let mut builder = NgramsBuilder::new();
     for k in 0..60u32 {
-        builder
-            .push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9)
-            .unwrap();
+        builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
     }
     let built = builder.build(|_| Ok(())).unwrap();
     TaskIndex::write(&path, &Fingerprint([7; 32]), &Meta::default(), &built).unwrap();
@@ -42,11 +36,7 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         for run in cursor.runs() {
             ngrams.successors(run.interval, &mut found);
             for e in &found.entries {
-                let _ = (
-                    ngrams.token(e.symbol),
-                    ngrams.child(run.interval, e.symbol),
-                    ngrams.weight(e.child),
-                );
+                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol), ngrams.weight(e.child));
             }
         }
         cursor.advance(&ngrams, ngrams.symbol(token));
@@ -63,15 +53,6 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The header checksum guards the table; recompute it, so that damage behind it is reached.
-fn reseal(bytes: &mut [u8]) {
-    let table = u64::from_le_bytes(bytes[56..64].try_into().unwrap()) as usize;
-    let mut hashed = bytes[..HEADER_BYTES - 8].to_vec();
-    hashed.extend(bytes.get(table..).unwrap_or(&[]));
-    let sum = xxhash_rust::xxh3::xxh3_64(&hashed);
-    bytes[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
-}
-
 #[test]
 fn damaged_indexes_never_panic() {
     let folder = tempfile::tempdir().unwrap();
@@ -80,74 +61,33 @@ fn damaged_indexes_never_panic() {
     let mut state = 0x9E37_79B9_97F4_A7C1;
     let (mut opened, mut refused) = (0, 0);
     for round in 0..ROUNDS * 3 {
-        let mut bytes = good.clone();
-        for _ in 0..=random(&mut state) % 4 {
-            let at = random(&mut state) as usize % bytes.len();
-            match random(&mut state) % 4 {
-                0 => bytes[at] ^= 1 << (random(&mut state) % 8),
-                1 => bytes[at] = random(&mut state) as u8,
-                2 => {
-                    let at = (at & !3).min(bytes.len() - 4);
-                    let extreme = [
-                        0u32,
-                        1,
-                        31,
-                        33,
-                        1 << 20,
-                        u32::MAX,
-                        u32::MAX - 1,
-                        i32::MAX as u32,
-                    ];
-                    let word = extreme[random(&mut state) as usize % extreme.len()];
-                    bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
-                }
-                _ => {
-                    let from = random(&mut state) as usize % bytes.len();
-                    let len = (random(&mut state) as usize % 64).min(bytes.len() - from.max(at));
-                    bytes.copy_within(from..from + len, at);
-                }
-            }
-        }
-        match round % 3 {
-            0 => bytes.truncate(random(&mut state) as usize % (bytes.len() + 1)),
-            1 => reseal(&mut bytes),
-            _ => {}
-        }
+        let bytes = damaged(&good, round, &mut state);
         match use_it(&bytes) {
             Ok(()) => opened += 1,
             Err(Error::Format { .. }) => refused += 1,
             Err(other) => panic!("unexpected {other:?}"),
         }
     }
-    assert!(
-        opened > ROUNDS / 4 && refused > ROUNDS / 4,
-        "{opened} opened, {refused} refused"
-    );
+    assert!(opened > ROUNDS / 4 && refused > ROUNDS / 4, "{opened} opened, {refused} refused");
 }
 
 #[test]
 fn refusals_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let good = index_bytes(folder.path());
-    let why = |bytes: &[u8], kind, major| {
-        File::from_bytes(bytes, kind, major)
-            .unwrap_err()
-            .to_string()
-    };
+    let why = |bytes: &[u8], kind, major| File::from_bytes(bytes, kind, major).unwrap_err().to_string();
     assert!(why(&[], KIND, 1).contains("0 bytes"));
-    assert!(why(b"not a tasc file, but long enough to have a whole header in it, if one counts every byte....", KIND, 1).contains("not a tasc file"));
+    assert!(
+        why(b"not a tasc file, but long enough to have a whole header in it, if one counts every byte....", KIND, 1)
+            .contains("not a tasc file")
+    );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
     assert!(why(&good, KIND, 2).contains("format version 1.0, this tasc reads 2.x"));
     assert!(why(&good[..good.len() - 1], KIND, 1).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
     let open = TaskIndex::from_file(File::from_bytes(&damaged, KIND, 1).unwrap());
-    assert!(
-        open.and_then(|i| i.verify())
-            .unwrap_err()
-            .to_string()
-            .contains("section `")
-    );
+    assert!(open.and_then(|i| i.verify()).unwrap_err().to_string().contains("section `"));
 }
 
 #[test]
@@ -156,13 +96,7 @@ fn a_dropped_writer_leaves_nothing() {
     let path = folder.path().join("x.tasc");
     let mut writer = Writer::create(&path, KIND, 1, 0, &Fingerprint::default()).unwrap();
     writer.section("a", &[1u32, 2, 3]).unwrap();
-    assert!(
-        writer
-            .begin("a")
-            .unwrap_err()
-            .to_string()
-            .contains("has a section of that name")
-    );
+    assert!(writer.begin("a").unwrap_err().to_string().contains("has a section of that name"));
     assert!(writer.begin("a name that is too long").is_err());
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -184,11 +118,7 @@ fn readers_survive_replacement() {
                 }
             });
         }
-        s.spawn(|| {
-            (0..20).for_each(|_| {
-                assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")
-            })
-        });
+        s.spawn(|| (0..20).for_each(|_| assert_eq!(index_bytes(folder.path()), bytes, "same input, same bytes")));
     });
     old.verify().unwrap();
 }

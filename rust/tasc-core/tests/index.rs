@@ -31,20 +31,10 @@ fn documents() -> impl Strategy<Value = Documents> {
     prop::collection::vec((prop_oneof![free, template], weight), 1..80)
 }
 
-fn successors(
-    ngrams: &Ngrams<'_>,
-    interval: tasc_core::index::Interval,
-) -> (u64, u32, BTreeMap<Option<TokenId>, u64>) {
+fn successors(ngrams: &Ngrams<'_>, interval: tasc_core::index::Interval) -> (u64, u32, BTreeMap<Option<TokenId>, u64>) {
     let mut out = Successors::default();
     ngrams.successors(interval, &mut out);
-    (
-        out.total,
-        out.distinct,
-        out.entries
-            .iter()
-            .map(|e| (ngrams.token(e.symbol), e.weight))
-            .collect(),
-    )
+    (out.total, out.distinct, out.entries.iter().map(|e| (ngrams.token(e.symbol), e.weight)).collect())
 }
 
 fn check(ngrams: &Ngrams<'_>, slow: &NaiveIndex, cursor: &Cursor, history: &[Option<TokenId>]) {
@@ -52,10 +42,7 @@ fn check(ngrams: &Ngrams<'_>, slow: &NaiveIndex, cursor: &Cursor, history: &[Opt
     assert!(order <= history.len());
     if order < history.len() {
         let longer = slow.successors(&history[history.len() - order - 1..]);
-        assert!(
-            longer.is_empty(),
-            "order {order} of {history:?} is not the longest"
-        );
+        assert!(longer.is_empty(), "order {order} of {history:?} is not the longest");
     }
     let mut runs = cursor.runs().iter().rev().peekable();
     for m in 0..=order {
@@ -65,12 +52,7 @@ fn check(ngrams: &Ngrams<'_>, slow: &NaiveIndex, cursor: &Cursor, history: &[Opt
         let run = runs.peek().unwrap();
         let truth = slow.successors(&history[history.len() - m..]);
         let (total, distinct, found) = successors(ngrams, run.interval);
-        assert_eq!(
-            total,
-            truth.values().sum::<u64>(),
-            "total of {:?}",
-            &history[history.len() - m..]
-        );
+        assert_eq!(total, truth.values().sum::<u64>(), "total of {:?}", &history[history.len() - m..]);
         assert_eq!(distinct as usize, truth.len());
         for (token, weight) in &found {
             assert_eq!(truth.get(token), Some(weight));
@@ -79,21 +61,13 @@ fn check(ngrams: &Ngrams<'_>, slow: &NaiveIndex, cursor: &Cursor, history: &[Opt
             assert_eq!(found.len(), truth.len());
         } else {
             let least = found.values().min().unwrap();
-            assert!(
-                truth
-                    .iter()
-                    .all(|(t, w)| found.contains_key(t) || w <= least)
-            );
+            assert!(truth.iter().all(|(t, w)| found.contains_key(t) || w <= least));
         }
         for (&token, &weight) in &truth {
             let Some(token) = token else { continue };
             let symbol = ngrams.symbol(token).unwrap();
             let child = ngrams.child(run.interval, symbol);
-            assert_eq!(
-                child.map(|c| ngrams.weight(c)),
-                Some(weight),
-                "child {token}"
-            );
+            assert_eq!(child.map(|c| ngrams.weight(c)), Some(weight), "child {token}");
         }
     }
 }
@@ -122,12 +96,7 @@ proptest! {
 
 #[test]
 fn runs_and_repeats() {
-    let documents: Documents = vec![
-        (vec![7; 100], 3),
-        (vec![7; 40], 1),
-        (vec![], 2),
-        (vec![7, 8], 1),
-    ];
+    let documents: Documents = vec![(vec![7; 100], 3), (vec![7; 40], 1), (vec![], 2), (vec![7, 8], 1)];
     let (fast, slow) = build(&documents);
     let ngrams = fast.view();
     let mut cursor = Cursor::at_start(&ngrams);

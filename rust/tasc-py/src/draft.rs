@@ -35,10 +35,7 @@ impl Draft {
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "Draft(tokens={:?}, probs={:.3?}, sources={:?})",
-            self.0.tokens, self.0.probabilities, self.0.sources
-        )
+        format!("Draft(tokens={:?}, probs={:.3?}, sources={:?})", self.0.tokens, self.0.probabilities, self.0.sources)
     }
 }
 
@@ -62,11 +59,7 @@ impl NgramRequest {
     }
 
     fn propose(&self, max_tokens: usize, costs: &CostCurve) -> Draft {
-        Draft(
-            self.drafter
-                .draft(&mut self.lock(), max_tokens, costs)
-                .clone(),
-        )
+        Draft(self.drafter.draft(&mut self.lock(), max_tokens, costs).clone())
     }
 }
 
@@ -88,16 +81,10 @@ impl NgramDrafter {
         learn: bool,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(draft::features::FEATURES, w.as_array().to_vec()));
-        let options = DrafterOptions {
-            weights: table.transpose().raise()?,
-            learn,
-        };
+        let options = DrafterOptions { weights: table.transpose().raise()?, learn };
         let ngrams = index.as_ref().map(|i| i.get().ngrams());
         let drafter = py.detach(|| draft::Drafter::new(ngrams, options)).raise()?;
-        Ok(Self {
-            drafter: Arc::new(drafter),
-            index,
-        })
+        Ok(Self { drafter: Arc::new(drafter), index })
     }
 
     #[getter]
@@ -119,10 +106,7 @@ impl NgramDrafter {
 
     fn start(&self, prompt_ids: &Bound<'_, PyAny>) -> PyResult<NgramRequest> {
         let state = with_ids(prompt_ids, |ids| self.drafter.start(ids))?;
-        Ok(NgramRequest {
-            drafter: self.drafter.clone(),
-            state: Mutex::new(state),
-        })
+        Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 
     #[pyo3(signature = (requests, max_tokens, costs=None))]
@@ -134,24 +118,14 @@ impl NgramDrafter {
         costs: Option<PyReadonlyArray1<'_, f64>>,
     ) -> PyResult<Vec<Draft>> {
         let costs = curve(costs)?;
-        Ok(py.detach(|| {
-            requests
-                .iter()
-                .map(|r| r.get().propose(max_tokens, &costs))
-                .collect()
-        }))
+        Ok(py.detach(|| requests.iter().map(|r| r.get().propose(max_tokens, &costs)).collect()))
     }
 }
 
 #[pymethods]
 impl NgramRequest {
     #[pyo3(signature = (max_tokens, costs=None))]
-    fn draft(
-        &self,
-        py: Python<'_>,
-        max_tokens: usize,
-        costs: Option<PyReadonlyArray1<'_, f64>>,
-    ) -> PyResult<Draft> {
+    fn draft(&self, py: Python<'_>, max_tokens: usize, costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Draft> {
         let costs = curve(costs)?;
         Ok(py.detach(|| self.propose(max_tokens, &costs)))
     }
@@ -161,17 +135,10 @@ impl NgramRequest {
     }
 
     /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, state)
-    fn candidates<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, usize)> {
+    fn candidates<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, usize)> {
         let mut request = self.lock();
         let seen = self.drafter.candidates(&mut request);
-        let rows = seen
-            .rows
-            .clone()
-            .into_pyarray(py)
-            .call_method1("reshape", (-1, draft::features::FEATURES))?;
+        let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, draft::features::FEATURES))?;
         Ok((PyArray1::from_slice(py, &seen.tokens), rows, seen.state))
     }
 }
@@ -216,15 +183,9 @@ impl ContextIndex {
         let context = self.lock();
         let mut blend = draft::blend::Blend::default();
         let order = context.blend(context.matches(), &mut Vec::new(), &mut blend);
-        blend
-            .candidates
-            .sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         blend.candidates.truncate(limit);
         let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
-        (
-            tokens.into_pyarray(py),
-            probabilities.into_pyarray(py),
-            order,
-        )
+        (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
     }
 }

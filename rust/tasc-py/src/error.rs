@@ -1,4 +1,5 @@
 //! One match from the core's errors to the exceptions of `tasc.errors`.
+use pyo3::exceptions::PyOSError;
 use pyo3::import_exception;
 use pyo3::prelude::*;
 use tasc_core::Error;
@@ -20,23 +21,16 @@ impl<T> Raise<T> for tasc_core::Result<T> {
         self.map_err(|error| {
             let message = error.to_string();
             match error {
-                Error::Io { source, .. } if source.kind() == std::io::ErrorKind::Interrupted => {
-                    pyo3::exceptions::PyKeyboardInterrupt::new_err(message)
-                }
-                Error::Io { source, path } => {
-                    let code = source.raw_os_error();
-                    pyo3::exceptions::PyOSError::new_err((code, message, path))
-                }
+                Error::Io { source, path } => match source.raw_os_error() {
+                    Some(code) => PyOSError::new_err((code, source.to_string(), path)),
+                    None => PyOSError::new_err(message),
+                },
                 Error::Format { .. } | Error::Section { .. } => FormatError::new_err(message),
                 Error::OutOfRange { .. } => pyo3::exceptions::PyIndexError::new_err(message),
                 Error::Fingerprint { .. } => TokenizerMismatchError::new_err(message),
                 Error::EmptyCorpus => CorpusError::new_err(message),
-                Error::IndexTooLarge { .. } | Error::Sort { .. } => {
-                    TaskIndexError::new_err(message)
-                }
-                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => {
-                    InputError::new_err(message)
-                }
+                Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
+                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } => InputError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
             }
         })

@@ -26,27 +26,18 @@ impl TaskIndex {
 impl TaskIndex {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| index::TaskIndex::open(&path))
-            .raise()
-            .map(|i| Self(Arc::new(i)))
+        py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
     /// Builds an index of a store's outputs. `progress(fraction)` is called between phases and may raise.
     #[staticmethod]
     #[pyo3(signature = (store, path, *, progress=None))]
-    fn build(
-        py: Python<'_>,
-        store: &Store,
-        path: PathBuf,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<Self> {
+    fn build(py: Python<'_>, store: &Store, path: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Self> {
         let mut raised = None;
         let check = |done: f64| {
             let called = Python::attach(|py| {
                 py.check_signals()?;
-                progress
-                    .as_ref()
-                    .map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
+                progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
             });
             called.map_err(|error| {
                 raised = Some(error);
@@ -78,10 +69,7 @@ impl TaskIndex {
         let (meta, file) = (self.0.meta(), self.0.file());
         let info = PyDict::new(py);
         info.set_item("path", file.path())?;
-        info.set_item(
-            "format",
-            format!("{}.{}", file.version().0, file.version().1),
-        )?;
+        info.set_item("format", format!("{}.{}", file.version().0, file.version().1))?;
         info.set_item("writer", &meta.writer)?;
         info.set_item("tokenizer", &meta.tokenizer)?;
         info.set_item("fingerprint", self.fingerprint())?;
@@ -105,42 +93,21 @@ impl TaskIndex {
         context: &Bound<'_, PyAny>,
         limit: usize,
         from_start: bool,
-    ) -> PyResult<(
-        Bound<'py, PyArray1<i64>>,
-        Bound<'py, PyArray1<u64>>,
-        u32,
-        u64,
-    )> {
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<u64>>, u32, u64)> {
         let ngrams = self.0.ngrams();
         let cursor = with_ids(context, |ids| {
-            let mut cursor = if from_start {
-                Cursor::at_start(&ngrams)
-            } else {
-                Cursor::anywhere(&ngrams)
-            };
-            ids.iter()
-                .for_each(|&id| cursor.advance(&ngrams, ngrams.symbol(id)));
+            let mut cursor = if from_start { Cursor::at_start(&ngrams) } else { Cursor::anywhere(&ngrams) };
+            ids.iter().for_each(|&id| cursor.advance(&ngrams, ngrams.symbol(id)));
             cursor
         })?;
         let mut found = Successors::default();
         if let Some(run) = cursor.runs().first() {
             ngrams.successors(run.interval, &mut found);
         }
-        found
-            .entries
-            .sort_by(|a, b| b.weight.cmp(&a.weight).then(a.symbol.cmp(&b.symbol)));
+        found.entries.sort_by(|a, b| b.weight.cmp(&a.weight).then(a.symbol.cmp(&b.symbol)));
         found.entries.truncate(limit);
-        let tokens: Vec<i64> = found
-            .entries
-            .iter()
-            .map(|e| ngrams.token(e.symbol).map_or(-1, i64::from))
-            .collect();
+        let tokens: Vec<i64> = found.entries.iter().map(|e| ngrams.token(e.symbol).map_or(-1, i64::from)).collect();
         let counts: Vec<u64> = found.entries.iter().map(|e| e.weight).collect();
-        Ok((
-            tokens.into_pyarray(py),
-            counts.into_pyarray(py),
-            cursor.order(),
-            found.total,
-        ))
+        Ok((tokens.into_pyarray(py), counts.into_pyarray(py), cursor.order(), found.total))
     }
 }

@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod detach;
 mod draft;
 mod error;
 mod index;

@@ -3,16 +3,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use tasc_core::corpus::{self, store::Meta};
 use tasc_core::format::Fingerprint;
 
+use crate::detach::interruptible;
 use crate::error::Raise;
 
 pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
-    let wrong =
-        || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
+    let wrong = || PyValueError::new_err(format!("fingerprint {hex:?} is not 64 hexadecimal digits"));
     Fingerprint::from_hex(hex).ok_or_else(wrong)
 }
 
@@ -24,9 +24,7 @@ pub(crate) struct Store(pub(crate) Arc<corpus::Store>);
 impl Store {
     #[new]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| corpus::Store::open(&path))
-            .raise()
-            .map(|s| Self(Arc::new(s)))
+        py.detach(|| corpus::Store::open(&path)).raise().map(|s| Self(Arc::new(s)))
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
@@ -72,19 +70,26 @@ impl Store {
         self.0.num_documents()
     }
 
-    fn document<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyArray1<u32>>> {
-        Ok(PyArray1::from_slice(py, self.0.document(index).raise()?))
+    /// (T,) uint32
+    fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
+        Ok(PyArray1::from_slice(py, self.0.document(place("document", index)?).raise()?))
     }
 
-    fn weight(&self, index: usize) -> PyResult<u64> {
-        self.0.weight(index).raise()
+    fn weight(&self, index: i64) -> PyResult<u64> {
+        self.0.weight(place("document", index)?).raise()
     }
 
     /// (text, document, weight)
-    fn input(&self, index: usize) -> PyResult<(&str, u32, u64)> {
-        let input = self.0.input(index).raise()?;
+    fn input(&self, index: i64) -> PyResult<(&str, u32, u64)> {
+        let input = self.0.input(place("input", index)?).raise()?;
         Ok((input.text, input.document, input.weight))
     }
+}
+
+/// Python's integers may be negative.
+fn place(what: &str, index: i64) -> PyResult<usize> {
+    usize::try_from(index)
+        .map_err(|_| PyIndexError::new_err(format!("{what} {index} is out of range: the first is {what} 0")))
 }
 
 /// Streams rows into a store file.
@@ -108,23 +113,15 @@ impl StoreWriter {
         vocab_size: u32,
         eos_id: Option<u32>,
     ) -> PyResult<Self> {
-        let meta = Meta {
-            writer: env!("CARGO_PKG_VERSION").into(),
-            tokenizer: tokenizer.into(),
-            vocab_size,
-            eos_id,
-        };
-        let writer =
-            corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
+        let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = py
-            .detach(|| corpus::StoreWriter::append(&path, &fingerprint))
-            .raise()?;
+        let writer = interruptible(py, |check| corpus::StoreWriter::append(&path, &fingerprint, check))?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
@@ -138,22 +135,14 @@ impl StoreWriter {
     ) -> PyResult<()> {
         let (ids, ends) = (ids.as_slice()?, ends.as_slice()?);
         if ends.len() != inputs.len() {
-            return Err(PyValueError::new_err(format!(
-                "{} outputs but {} inputs",
-                ends.len(),
-                inputs.len()
-            )));
+            return Err(PyValueError::new_err(format!("{} outputs but {} inputs", ends.len(), inputs.len())));
         }
         let push = |writer: &mut corpus::StoreWriter| {
             let mut start = 0;
             for (&end, input) in ends.iter().zip(&inputs) {
                 let end = usize::try_from(end).unwrap_or(usize::MAX);
                 let output = ids.get(start..end);
-                let output = output.ok_or(tasc_core::Error::OutOfRange {
-                    what: "id",
-                    index: end,
-                    limit: ids.len(),
-                })?;
+                let output = output.ok_or(tasc_core::Error::OutOfRange { what: "id", index: end, limit: ids.len() })?;
                 writer.push(output, input.as_deref(), 1)?;
                 start = end;
             }

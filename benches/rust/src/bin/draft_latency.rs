@@ -9,10 +9,7 @@ use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::index::NgramsBuilder;
 
 fn main() {
-    let tokens = std::env::args()
-        .nth(1)
-        .and_then(|t| t.parse().ok())
-        .unwrap_or(1_000_000);
+    let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);
     let mut workload = Workload::new(7);
     let corpus = workload.documents(tokens);
     let held_out = workload.documents(40_000);
@@ -31,8 +28,7 @@ fn main() {
         })
         .expect("not empty");
     let seconds = begin.elapsed().as_secs_f64();
-    let bytes = 4
-        * (built.next.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
+    let bytes = 4 * (built.next.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
     println!(
         "build {:.2} M token/s, {:.2} B/token (records {:.2}, slots {:.2})",
         tokens as f64 / seconds / 1e6,
@@ -41,8 +37,7 @@ fn main() {
         4.0 * built.slots.len() as f64 / tokens as f64
     );
     let _ = positions;
-    let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default())
-        .expect("weights fit");
+    let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default()).expect("weights fit");
     let costs = CostCurve::linear(0.02).expect("a cost");
     let mut draft_ns: Vec<u64> = Vec::new();
     let mut update_ns: Vec<u64> = Vec::new();
@@ -54,12 +49,7 @@ fn main() {
             let t = Instant::now();
             let draft = drafter.draft(&mut request, 16, &costs);
             draft_ns.push(u64::try_from(t.elapsed().as_nanos()).unwrap_or(u64::MAX));
-            let right = draft
-                .tokens
-                .iter()
-                .zip(&document[at..])
-                .take_while(|(a, b)| a == b)
-                .count();
+            let right = draft.tokens.iter().zip(&document[at..]).take_while(|(a, b)| a == b).count();
             drafted += draft.tokens.len();
             let end = (at + right + 1).min(document.len());
             let t = Instant::now();
@@ -72,12 +62,7 @@ fn main() {
     for (name, mut ns) in [("draft", draft_ns), ("update", update_ns)] {
         ns.sort_unstable();
         let q = |p: usize| ns[(ns.len() - 1) * p / 100] as f64 / 1e3;
-        println!(
-            "{name}: p50 {:.2} µs, p90 {:.2}, p99 {:.2}",
-            q(50),
-            q(90),
-            q(99)
-        );
+        println!("{name}: p50 {:.2} µs, p90 {:.2}, p99 {:.2}", q(50), q(90), q(99));
     }
     println!(
         "tau {:.2}, drafted per step {:.2}, steps {steps}",

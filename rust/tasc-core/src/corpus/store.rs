@@ -84,26 +84,12 @@ impl Store {
         };
         let (documents, rows) = (store.num_documents(), store.num_inputs());
         let wrong = |section, found: usize, wanted: usize| {
-            Err(store
-                .file
-                .corrupt(section, &format!("{found} elements, {wanted} belong there")))
+            Err(store.file.corrupt(section, &format!("{found} elements, {wanted} belong there")))
         };
         let lengths = [
-            (
-                "offsets",
-                store.offsets.get(&store.file).len(),
-                documents + 1,
-            ),
-            (
-                "input_offsets",
-                store.input_offsets.get(&store.file).len(),
-                rows + 1,
-            ),
-            (
-                "input_weights",
-                store.input_weights.get(&store.file).len(),
-                rows,
-            ),
+            ("offsets", store.offsets.get(&store.file).len(), documents + 1),
+            ("input_offsets", store.input_offsets.get(&store.file).len(), rows + 1),
+            ("input_weights", store.input_weights.get(&store.file).len(), rows),
         ];
         match lengths.into_iter().find(|l| l.1 != l.2) {
             Some((section, found, wanted)) => wrong(section, found, wanted),
@@ -154,13 +140,7 @@ impl Store {
     /// # Errors
     /// [`Error::OutOfRange`] for a document that is not there; [`Error::Format`] when the file is damaged.
     pub fn document(&self, index: usize) -> Result<&[TokenId]> {
-        self.slice(
-            "tokens",
-            self.tokens.get(&self.file),
-            self.offsets.get(&self.file),
-            index,
-            "document",
-        )
+        self.slice("tokens", self.tokens.get(&self.file), self.offsets.get(&self.file), index, "document")
     }
 
     /// How often an output occurred.
@@ -169,11 +149,7 @@ impl Store {
     /// [`Error::OutOfRange`] for a document that is not there.
     pub fn weight(&self, index: usize) -> Result<u64> {
         let weights = self.weights.get(&self.file);
-        weights.get(index).copied().ok_or(Error::OutOfRange {
-            what: "document",
-            index,
-            limit: weights.len(),
-        })
+        weights.get(index).copied().ok_or(Error::OutOfRange { what: "document", index, limit: weights.len() })
     }
 
     /// A row that has an input.
@@ -182,31 +158,16 @@ impl Store {
     /// [`Error::OutOfRange`] for a row that is not there; [`Error::Format`] when the file is damaged.
     pub fn input(&self, index: usize) -> Result<Input<'_>> {
         let offsets = self.input_offsets.get(&self.file);
-        let bytes = self.slice(
-            "inputs",
-            self.inputs.get(&self.file),
-            offsets,
-            index,
-            "input",
-        )?;
-        let text =
-            std::str::from_utf8(bytes).map_err(|e| self.file.corrupt("inputs", &e.to_string()))?;
+        let bytes = self.slice("inputs", self.inputs.get(&self.file), offsets, index, "input")?;
+        let text = std::str::from_utf8(bytes).map_err(|e| self.file.corrupt("inputs", &e.to_string()))?;
         let damaged = || self.file.corrupt("input_documents", "it is too short");
-        let document = *self
-            .input_documents
-            .get(&self.file)
-            .get(index)
-            .ok_or_else(damaged)?;
-        let weight = *self
-            .input_weights
-            .get(&self.file)
-            .get(index)
-            .ok_or_else(damaged)?;
-        Ok(Input {
-            text,
-            document,
-            weight,
-        })
+        let document = *self.input_documents.get(&self.file).get(index).ok_or_else(damaged)?;
+        if document as usize >= self.num_documents() {
+            let why = format!("row {index} belongs to document {document}, there are {}", self.num_documents());
+            return Err(self.file.corrupt("input_documents", &why));
+        }
+        let weight = *self.input_weights.get(&self.file).get(index).ok_or_else(damaged)?;
+        Ok(Input { text, document, weight })
     }
 
     fn slice<'a, T>(
@@ -218,14 +179,11 @@ impl Store {
         what: &'static str,
     ) -> Result<&'a [T]> {
         let limit = offsets.len().saturating_sub(1);
-        let Some(&[start, end]) = offsets.get(index..index.saturating_add(2)) else {
+        let Some(&[start, end]) = offsets.get(index..).and_then(|o| o.first_chunk()) else {
             return Err(Error::OutOfRange { what, index, limit });
         };
         let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
         let found = range.and_then(|(start, end)| all.get(start..end));
-        found.ok_or_else(|| {
-            self.file
-                .corrupt(section, &format!("{what} {index} lies outside of it"))
-        })
+        found.ok_or_else(|| self.file.corrupt(section, &format!("{what} {index} lies outside of it")))
     }
 }

@@ -1,14 +1,18 @@
 //! Rows → a store file.
 
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::store::{KIND, Meta, Store, VERSION};
+use crate::format::temporary::folder;
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
+
+/// Rows between two calls of `check`: well under a millisecond.
+const CHECK_EVERY: usize = 1024;
 
 /// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
 /// about 60 bytes per distinct output and as many per distinct row.
@@ -38,10 +42,7 @@ impl StoreWriter {
     pub fn create(path: &Path, fingerprint: &Fingerprint, meta: Meta) -> Result<Self> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.begin("tokens")?;
-        let spill = tempfile::tempfile().map_err(|source| Error::Io {
-            path: path.into(),
-            source,
-        })?;
+        let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
         Ok(Self {
             path: path.into(),
             out,
@@ -59,32 +60,37 @@ impl StoreWriter {
     }
 
     /// Begins a store that goes on where the one under this name ends. It is written anew beside the old one and
-    /// takes its place whole, so readers see all of the new rows or none; other appends wait.
+    /// takes its place whole, so readers see all of the new rows or none. A second append, from whatever process,
+    /// waits until this one is finished or dropped. `check` is called now and then; its error ends the append.
     ///
     /// # Complexity
     /// O(store).
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it.
-    pub fn append(path: &Path, fingerprint: &Fingerprint) -> Result<Self> {
-        let lock = lock(path)?;
+    /// [`Error::Io`], [`Error::Format`]; [`Error::Fingerprint`] when another tokenizer made it; what `check` returns.
+    pub fn append(path: &Path, fingerprint: &Fingerprint, mut check: impl FnMut() -> Result<()>) -> Result<Self> {
+        let lock = lock(path, &mut check)?;
         let old = Store::open(path)?;
         let found = old.file().fingerprint();
         if found != *fingerprint {
-            return Err(Error::Fingerprint {
-                path: path.into(),
-                found,
-                wanted: *fingerprint,
-            });
+            return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
-        let mut this = Self::create(path, fingerprint, old.meta().clone())?;
+        old.verify()?; // damage must not be carried over under fresh checksums
+        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
+        let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
             this.document(old.document(k)?, old.weight(k)?)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         for k in 0..old.num_inputs() {
             let input = old.input(k)?;
             this.row(input.text, input.document, input.weight)?;
+            if k % CHECK_EVERY == 0 {
+                check()?;
+            }
         }
         Ok(this)
     }
@@ -94,11 +100,7 @@ impl StoreWriter {
     /// # Errors
     /// [`Error::TokenId`] for an id that the vocabulary does not hold; [`Error::Io`].
     pub fn push(&mut self, output: &[TokenId], input: Option<&str>, weight: u64) -> Result<()> {
-        let limit = if self.meta.vocab_size == 0 {
-            TokenId::MAX
-        } else {
-            self.meta.vocab_size
-        };
+        let limit = if self.meta.vocab_size == 0 { TokenId::MAX } else { self.meta.vocab_size };
         if let Some(&id) = output.iter().find(|&&id| id >= limit) {
             return Err(Error::TokenId { id, limit });
         }
@@ -115,8 +117,7 @@ impl StoreWriter {
         let document = *self.documents.entry(xxh3_128(bytes)).or_insert(fresh);
         if document == fresh {
             self.out.write(bytes)?;
-            self.offsets
-                .push(self.offsets.last().copied().unwrap_or(0) + output.len() as u64);
+            self.offsets.push(self.offsets.last().copied().unwrap_or(0) + output.len() as u64);
             self.weights.push(0);
         }
         let total = &mut self.weights[document as usize];
@@ -132,12 +133,8 @@ impl StoreWriter {
         let row = *self.rows.entry(digest.digest128()).or_insert(fresh);
         if row == fresh {
             let written = self.inputs.write_all(text.as_bytes());
-            written.map_err(|source| Error::Io {
-                path: self.path.clone(),
-                source,
-            })?;
-            self.input_offsets
-                .push(self.input_offsets.last().copied().unwrap_or(0) + text.len() as u64);
+            written.map_err(|source| Error::Io { path: self.path.clone(), source })?;
+            self.input_offsets.push(self.input_offsets.last().copied().unwrap_or(0) + text.len() as u64);
             self.input_documents.push(document);
             self.input_weights.push(0);
         }
@@ -157,26 +154,16 @@ impl StoreWriter {
     /// # Errors
     /// [`Error::EmptyCorpus`] without rows; [`Error::Io`]. Nothing is left behind then.
     pub fn finish(self) -> Result<()> {
-        let Self {
-            path,
-            mut out,
-            meta,
-            inputs,
-            _lock,
-            ..
-        } = self;
+        let Self { path, mut out, meta, inputs, _lock, .. } = self;
         if self.weights.is_empty() {
             return Err(Error::EmptyCorpus);
         }
-        let failed = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
+        let failed = |source| Error::Io { path: path.clone(), source };
         out.section("offsets", &self.offsets)?;
         out.section("weights", &self.weights)?;
         out.begin("inputs")?;
         let mut spill = inputs.into_inner().map_err(|e| failed(e.into_error()))?;
-        spill.seek(SeekFrom::Start(0)).map_err(failed)?;
+        spill.rewind().map_err(failed)?;
         let mut spill = BufReader::new(spill);
         let mut chunk = vec![0; 1 << 16];
         loop {
@@ -189,10 +176,7 @@ impl StoreWriter {
         out.section("input_offsets", &self.input_offsets)?;
         out.section("input_documents", &self.input_documents)?;
         out.section("input_weights", &self.input_weights)?;
-        out.section(
-            "meta",
-            &serde_json::to_vec(&meta).map_err(|e| failed(e.into()))?,
-        )?;
+        out.section("meta", &serde_json::to_vec(&meta).map_err(|e| failed(e.into()))?)?;
         out.finish()
     }
 }
@@ -200,23 +184,22 @@ impl StoreWriter {
 /// The index of the next element.
 fn next(elements: &[u64]) -> Result<u32> {
     let positions = elements.len();
-    u32::try_from(positions).map_err(|_| Error::IndexTooLarge {
-        positions,
-        limit: u32::MAX as usize,
-    })
+    u32::try_from(positions).map_err(|_| Error::IndexTooLarge { positions, limit: u32::MAX as usize })
 }
 
-/// Waits until nobody else appends to the store of this name.
-fn lock(path: &Path) -> Result<std::fs::File> {
-    let failed = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+/// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
+fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
+    let failed = |source| Error::Io { path: path.into(), source };
     loop {
         let file = std::fs::File::open(path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        if is_still(path, &file).map_err(failed)? {
-            return Ok(file);
+        match file.lock() {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => check()?,
+            locked => {
+                locked.map_err(failed)?;
+                if is_still(path, &file).map_err(failed)? {
+                    return Ok(file);
+                }
+            }
         }
     }
 }

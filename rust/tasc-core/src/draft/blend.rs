@@ -28,13 +28,7 @@ impl Blend {
 
     /// Adds the next shorter contexts: `orders` consecutive ones with the same successor counts.
     /// r equal steps p ← (c + T·p) / (N + T) are c/N · (1 − bʳ) + bʳ·p with b = T / (N + T).
-    pub fn back_off(
-        &mut self,
-        successors: impl Iterator<Item = (u32, f32)>,
-        total: f32,
-        distinct: f32,
-        orders: u32,
-    ) {
+    pub fn back_off(&mut self, successors: impl Iterator<Item = (u32, f32)>, total: f32, distinct: f32, orders: u32) {
         if total <= 0.0 {
             return;
         }
@@ -65,9 +59,6 @@ impl Blend {
     /// Probability of a candidate, 0 when it is none.
     #[must_use]
     pub fn probability(&self, token: u32) -> f32 {
-        self.candidates
-            .iter()
-            .find(|c| c.0 == token)
-            .map_or(0.0, |c| c.1)
+        self.candidates.iter().find(|c| c.0 == token).map_or(0.0, |c| c.1)
     }
 }

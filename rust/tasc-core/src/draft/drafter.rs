@@ -53,10 +53,7 @@ pub struct DrafterOptions {
 
 impl Default for DrafterOptions {
     fn default() -> Self {
-        Self {
-            weights: None,
-            learn: true,
-        }
+        Self { weights: None, learn: true }
     }
 }
 
@@ -114,22 +111,14 @@ impl Drafter {
     pub fn new(index: Option<Arc<dyn AsNgrams>>, options: DrafterOptions) -> Result<Self> {
         let weights = match options.weights {
             Some(w) if w.features() != FEATURES || w.states() != STATES => {
-                let why = format!(
-                    "the table is {} × {}, these sources need {STATES} × {FEATURES}",
-                    w.states(),
-                    w.features()
-                );
+                let why =
+                    format!("the table is {} × {}, these sources need {STATES} × {FEATURES}", w.states(), w.features());
                 return Err(Error::Weights { why });
             }
             Some(w) => w,
             None => super::general::weights()?,
         };
-        Ok(Self {
-            index,
-            mixer: Mixer::new(weights),
-            online: Mutex::default(),
-            learn: options.learn,
-        })
+        Ok(Self { index, mixer: Mixer::new(weights), online: Mutex::default(), learn: options.learn })
     }
 
     fn ngrams(&self) -> Ngrams<'_> {
@@ -154,33 +143,17 @@ impl Drafter {
     pub fn start(&self, prompt: &[TokenId]) -> Request {
         let mut context = ContextIndex::new();
         context.extend(prompt);
-        Request {
-            context,
-            cursor: Cursor::at_start(&self.ngrams()),
-            ..Request::default()
-        }
+        Request { context, cursor: Cursor::at_start(&self.ngrams()), ..Request::default() }
     }
 
     /// Drafts at most `max_tokens` for what comes next; nothing when drafting does not pay.
     ///
     /// # Complexity
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
-    pub fn draft<'r>(
-        &self,
-        request: &'r mut Request,
-        max_tokens: usize,
-        costs: &CostCurve,
-    ) -> &'r Draft {
+    pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let ngrams = self.ngrams();
         let online = *self.online();
-        let Request {
-            context,
-            cursor,
-            draft,
-            uncalibrated,
-            scratch,
-            cost,
-        } = request;
+        let Request { context, cursor, draft, uncalibrated, scratch, cost } = request;
         scratch.cursor.copy_from(cursor);
         scratch.matches.copy_from(context.matches());
         draft.clear();
@@ -188,11 +161,7 @@ impl Drafter {
         let mut rule = LengthRule::new(costs, online.rate());
         while draft.tokens.len() < max_tokens {
             scratch.gather(&ngrams, context);
-            self.mixer.mix(
-                &scratch.candidates.rows,
-                scratch.candidates.state,
-                &mut scratch.probabilities,
-            );
+            self.mixer.mix(&scratch.candidates.rows, scratch.candidates.state, &mut scratch.probabilities);
             let Some((token, p, source)) = scratch.best() else {
                 break;
             };
@@ -219,11 +188,7 @@ impl Drafter {
     pub fn update(&self, request: &mut Request, emitted: &[TokenId]) {
         if self.learn && !emitted.is_empty() && request.cost > 0.0 {
             let drafted = &request.draft.tokens;
-            let right = drafted
-                .iter()
-                .zip(emitted)
-                .take_while(|(a, b)| a == b)
-                .count();
+            let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
             let tested = (right + 1).min(drafted.len()).min(emitted.len());
             let mut online = self.online();
             for (k, &p) in request.uncalibrated.iter().enumerate().take(tested) {
@@ -243,12 +208,7 @@ impl Drafter {
 
     /// What the mixer sees at the request's present place: for fitting weights.
     pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
-        let Request {
-            context,
-            cursor,
-            scratch,
-            ..
-        } = request;
+        let Request { context, cursor, scratch, .. } = request;
         scratch.cursor.copy_from(cursor);
         scratch.matches.copy_from(context.matches());
         scratch.gather(&self.ngrams(), context);
@@ -275,8 +235,7 @@ impl Scratch {
             c.0 = ngrams.token(c.0).unwrap_or(END);
         }
         let context_order = context.blend(&self.matches, &mut self.places, &mut self.context);
-        self.candidates
-            .gather(&self.task, task_order, &self.context, context_order);
+        self.candidates.gather(&self.task, task_order, &self.context, context_order);
     }
 
     /// The most probable candidate: (token, probability, source). Ties: the one named first.

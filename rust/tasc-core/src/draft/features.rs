@@ -8,7 +8,7 @@ use crate::TokenId;
 pub const FEATURES: usize = 5;
 
 /// Buckets of a source's longest match.
-const BUCKETS: usize = 5;
+const BUCKETS: usize = 6;
 
 /// Number of states: longest match in the task × longest match in the context.
 pub const STATES: usize = BUCKETS * BUCKETS;
@@ -45,8 +45,7 @@ impl Candidates {
                 self.push(token, [ln(0.0), ln(q), 1.0, 0.0, 0.0]);
             }
         }
-        self.rows
-            .extend([ln(task.rest), ln(context.rest), 0.0, 0.0, 1.0]);
+        self.rows.extend([ln(task.rest), ln(context.rest), 0.0, 0.0, 1.0]);
         self.state = bucket(task_order) * BUCKETS + bucket(context_order);
     }
 
@@ -58,11 +57,12 @@ impl Candidates {
 
 fn bucket(order: u32) -> usize {
     match order {
-        0..=1 => 0,
-        2..=3 => 1,
-        4..=7 => 2,
-        8..=15 => 3,
-        _ => 4,
+        0 => 0,
+        1 => 1,
+        2..=3 => 2,
+        4..=7 => 3,
+        8..=15 => 4,
+        _ => 5,
     }
 }
 

@@ -28,19 +28,11 @@ impl CostCurve {
             return bad(format!("it holds {c}"));
         }
         if let Some(k) = costs.windows(2).position(|w| w[1] < w[0]) {
-            return bad(format!(
-                "it falls from {} to {} at {} drafted tokens",
-                costs[k],
-                costs[k + 1],
-                k + 1
-            ));
+            return bad(format!("it falls from {} to {} at {} drafted tokens", costs[k], costs[k + 1], k + 1));
         }
         let mut slopes = vec![0.0; costs.len()];
         for (i, slope) in slopes.iter_mut().enumerate() {
-            let ahead = costs[i + 1..]
-                .iter()
-                .zip(1u32..)
-                .map(|(c, n)| (c - costs[i]) / f64::from(n));
+            let ahead = costs[i + 1..].iter().zip(1u32..).map(|(c, n)| (c - costs[i]) / f64::from(n));
             *slope = ahead.fold(f64::INFINITY, f64::min);
         }
         if let [.., before, last] = costs[..] {
@@ -88,14 +80,7 @@ impl<'a> LengthRule<'a> {
     /// A new chain; `rate` is ρ in tokens per unit of cost.
     #[must_use]
     pub fn new(costs: &'a CostCurve, rate: f64) -> Self {
-        Self {
-            costs,
-            rate,
-            survival: 1.0,
-            gain: 0.0,
-            best: (0.0, 0),
-            length: 0,
-        }
+        Self { costs, rate, survival: 1.0, gain: 0.0, best: (0.0, 0), length: 0 }
     }
 
     /// Takes the next token's probability; false when neither it nor anything after it can pay.

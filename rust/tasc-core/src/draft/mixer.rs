@@ -18,14 +18,10 @@ impl Weights {
     /// [`Error::Weights`] when the table's length is not a positive multiple of `features`, or a weight is not finite.
     pub fn new(features: usize, table: Vec<f32>) -> Result<Self> {
         if features == 0 || table.is_empty() || !table.len().is_multiple_of(features) {
-            return Err(Error::Weights {
-                why: format!("{} weights do not make rows of {features}", table.len()),
-            });
+            return Err(Error::Weights { why: format!("{} weights do not make rows of {features}", table.len()) });
         }
         if let Some(w) = table.iter().find(|w| !w.is_finite()) {
-            return Err(Error::Weights {
-                why: format!("a weight is {w}"),
-            });
+            return Err(Error::Weights { why: format!("a weight is {w}") });
         }
         Ok(Self { features, table })
     }
@@ -69,14 +65,8 @@ impl Mixer {
         let state = state.min(self.weights.states() - 1);
         let w = &self.weights.table[state * f..][..f];
         probabilities.clear();
-        probabilities.extend(
-            rows.chunks_exact(f)
-                .map(|row| row.iter().zip(w).map(|(x, w)| x * w).sum::<f32>()),
-        );
-        let top = probabilities
-            .iter()
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max);
+        probabilities.extend(rows.chunks_exact(f).map(|row| row.iter().zip(w).map(|(x, w)| x * w).sum::<f32>()));
+        let top = probabilities.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sum = 0.0;
         for p in probabilities.iter_mut() {
             *p = (*p - top).exp();

@@ -1,7 +1,11 @@
 //! What a drafter learns from every verified token: its calibration and its rate.
 
-/// Step size of the calibration.
+/// Step size of the calibration in the long run.
 const LEARNING_RATE: f64 = 0.02;
+
+/// At first the step is larger by this, falling to half after `SETTLING` verified tokens.
+const HASTE: f64 = 0.2;
+const SETTLING: f64 = 20.0;
 
 /// What one step keeps of the past when the rate is averaged: a memory of about 64 steps.
 const MEMORY: f64 = 1.0 - 1.0 / 64.0;
@@ -12,6 +16,7 @@ pub struct Online {
     /// p' = σ(scale · logit p + shift).
     scale: f64,
     shift: f64,
+    verified: f64,
     tokens: f64,
     cost: f64,
 }
@@ -19,12 +24,7 @@ pub struct Online {
 impl Default for Online {
     /// Trusts the mixture; expects a rate of two tokens per unit of cost, with little conviction.
     fn default() -> Self {
-        Self {
-            scale: 1.0,
-            shift: 0.0,
-            tokens: 8.0,
-            cost: 4.0,
-        }
+        Self { scale: 1.0, shift: 0.0, verified: 0.0, tokens: 8.0, cost: 4.0 }
     }
 }
 
@@ -57,8 +57,10 @@ impl Online {
     pub fn verified(&mut self, p: f64, right: bool) {
         let x = logit(p);
         let error = f64::from(u8::from(right)) - sigmoid(self.scale * x + self.shift);
-        self.shift = (self.shift + LEARNING_RATE * error).clamp(-4.0, 4.0);
-        self.scale = (self.scale + LEARNING_RATE * 0.25 * error * x).clamp(0.25, 4.0);
+        let step = LEARNING_RATE + HASTE / (1.0 + self.verified / SETTLING);
+        self.verified += 1.0;
+        self.shift = (self.shift + step * error).clamp(-6.0, 4.0);
+        self.scale = (self.scale + step * 0.1 * error * x).clamp(0.25, 4.0);
     }
 
     /// A step of this cost emitted this many tokens.

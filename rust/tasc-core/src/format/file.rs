@@ -38,10 +38,7 @@ impl<T: Pod> Section<T> {
     /// The elements.
     #[must_use]
     pub fn get<'a>(&self, file: &'a File) -> &'a [T] {
-        file.bytes()
-            .get(self.bytes.clone())
-            .and_then(|b| bytemuck::try_cast_slice(b).ok())
-            .unwrap_or(&[])
+        file.bytes().get(self.bytes.clone()).and_then(|b| bytemuck::try_cast_slice(b).ok()).unwrap_or(&[])
     }
 }
 
@@ -56,16 +53,10 @@ impl File {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] when it is not such a file, is cut short, or its header or table is damaged.
     pub fn open(path: &Path, kind: Kind, major: u16) -> Result<Self> {
-        let failed = |source| Error::Io {
-            path: path.into(),
-            source,
-        };
+        let failed = |source| Error::Io { path: path.into(), source };
         let file = std::fs::File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            return Err(Error::Format {
-                path: path.into(),
-                why: "it is empty".into(),
-            });
+            return Err(Error::Format { path: path.into(), why: "it is empty".into() });
         }
         // SAFETY: contents are never trusted (every read is checked), and files are replaced by renaming only.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
@@ -79,78 +70,42 @@ impl File {
     pub fn from_bytes(bytes: &[u8], kind: Kind, major: u16) -> Result<Self> {
         let mut words = vec![0u64; bytes.len().div_ceil(8)];
         bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
-        Self::parse(
-            Bytes::Owned(words.into(), bytes.len()),
-            PathBuf::from("<memory>"),
-            kind,
-            major,
-        )
+        Self::parse(Bytes::Owned(words.into(), bytes.len()), PathBuf::from("<memory>"), kind, major)
     }
 
     fn parse(bytes: Bytes, path: PathBuf, kind: Kind, major: u16) -> Result<Self> {
-        let refuse = |why: String| Error::Format {
-            path: path.clone(),
-            why,
-        };
+        let refuse = |why: String| Error::Format { path: path.clone(), why };
         let data = bytes.get();
         let head = data.get(..HEADER_BYTES);
-        let head = head.ok_or_else(|| {
-            refuse(format!(
-                "it has {} bytes, a header has {HEADER_BYTES}",
-                data.len()
-            ))
-        })?;
+        let head = head.ok_or_else(|| refuse(format!("it has {} bytes, a header has {HEADER_BYTES}", data.len())))?;
         let header: Header = bytemuck::pod_read_unaligned(head);
         if header.magic != MAGIC {
             return Err(refuse("it is not a tasc file".into()));
         }
         if header.kind != kind.0 {
-            return Err(refuse(format!(
-                "it is of kind {}, {kind} is wanted here",
-                Kind(header.kind)
-            )));
+            return Err(refuse(format!("it is of kind {}, {kind} is wanted here", Kind(header.kind))));
         }
         if header.major != major {
             let found = format!("{}.{}", header.major, header.minor);
-            return Err(refuse(format!(
-                "it has format version {found}, this tasc reads {major}.x; build it again"
-            )));
+            return Err(refuse(format!("it has format version {found}, this tasc reads {major}.x; build it again")));
         }
         if header.file_bytes != data.len() as u64 {
-            let why = format!(
-                "it has {} bytes, its header says {}: it is cut short",
-                data.len(),
-                header.file_bytes
-            );
+            let why = format!("it has {} bytes, its header says {}: it is cut short", data.len(), header.file_bytes);
             return Err(refuse(why));
         }
         if header.sections > MAX_SECTIONS {
-            return Err(refuse(format!(
-                "it claims {} sections, the limit is {MAX_SECTIONS}",
-                header.sections
-            )));
+            return Err(refuse(format!("it claims {} sections, the limit is {MAX_SECTIONS}", header.sections)));
         }
         let table = usize::try_from(header.table_offset).ok().and_then(|start| {
             let end = start.checked_add(header.sections as usize * size_of::<Entry>())?;
             data.get(start..end)
         });
-        let table =
-            table.ok_or_else(|| refuse("its section table lies outside the file".into()))?;
+        let table = table.ok_or_else(|| refuse("its section table lies outside the file".into()))?;
         if checksum(&header, table) != header.checksum {
-            return Err(refuse(
-                "its header or section table is damaged (checksum)".into(),
-            ));
+            return Err(refuse("its header or section table is damaged (checksum)".into()));
         }
-        let table: Arc<[Entry]> = table
-            .chunks_exact(size_of::<Entry>())
-            .map(bytemuck::pod_read_unaligned)
-            .collect();
-        let file = Self {
-            bytes,
-            path,
-            header,
-            table,
-        };
+        let table: Arc<[Entry]> = table.chunks_exact(size_of::<Entry>()).map(bytemuck::pod_read_unaligned).collect();
+        let file = Self { bytes, path, header, table };
         for entry in file.table.iter() {
             file.range(entry)?;
         }
@@ -194,30 +149,16 @@ impl File {
         let entry = self.table.iter().find(|e| name(e) == wanted);
         let entry = entry.ok_or_else(|| self.corrupt(wanted, "the section is missing"))?;
         let bytes = self.range(entry)?;
-        let section = Section {
-            bytes: bytes.clone(),
-            of: PhantomData,
-        };
-        if self
-            .bytes()
-            .get(bytes)
-            .is_none_or(|b| bytemuck::try_cast_slice::<_, T>(b).is_err())
-        {
-            let why = format!(
-                "{} bytes at {} are not whole elements of {}",
-                entry.bytes,
-                entry.offset,
-                size_of::<T>()
-            );
+        let section = Section { bytes: bytes.clone(), of: PhantomData };
+        if self.bytes().get(bytes).is_none_or(|b| bytemuck::try_cast_slice::<_, T>(b).is_err()) {
+            let why = format!("{} bytes at {} are not whole elements of {}", entry.bytes, entry.offset, size_of::<T>());
             return Err(self.corrupt(wanted, &why));
         }
         Ok(section)
     }
 
     fn range(&self, entry: &Entry) -> Result<Range<usize>> {
-        let place = usize::try_from(entry.offset)
-            .ok()
-            .zip(usize::try_from(entry.bytes).ok());
+        let place = usize::try_from(entry.offset).ok().zip(usize::try_from(entry.bytes).ok());
         let range = place.and_then(|(start, len)| Some(start..start.checked_add(len)?));
         let inside = range.filter(|r| r.end <= self.bytes().len());
         inside.ok_or_else(|| self.corrupt(&name(entry), "it lies outside the file"))
@@ -243,10 +184,7 @@ impl File {
     /// An error about one section of this file.
     #[must_use]
     pub fn corrupt(&self, section: &str, why: &str) -> Error {
-        Error::Format {
-            path: self.path.clone(),
-            why: format!("section `{section}`: {why}"),
-        }
+        Error::Format { path: self.path.clone(), why: format!("section `{section}`: {why}") }
     }
 }
 
@@ -260,10 +198,6 @@ impl Bytes {
 }
 
 fn name(entry: &Entry) -> String {
-    let len = entry
-        .name
-        .iter()
-        .position(|&b| b == 0)
-        .unwrap_or(entry.name.len());
+    let len = entry.name.iter().position(|&b| b == 0).unwrap_or(entry.name.len());
     String::from_utf8_lossy(&entry.name[..len]).into_owned()
 }

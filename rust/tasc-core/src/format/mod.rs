@@ -1,18 +1,17 @@
 //! The container of every tasc file: a header, named sections, a table of them. docs/format.md is its law.
 //!
-//! - [`writer`]: sections → a sibling temporary file → renamed when whole
+//! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
 
 pub mod file;
+pub(crate) mod temporary;
 pub mod writer;
 
 pub use file::{File, Section};
 pub use writer::Writer;
 
 #[cfg(target_endian = "big")]
-compile_error!(
-    "tasc files are little-endian and read in place: big-endian machines are not supported"
-);
+compile_error!("tasc files are little-endian and read in place: big-endian machines are not supported");
 
 /// The first eight bytes of every tasc file.
 pub const MAGIC: [u8; 8] = *b"tasc\r\n\x1a\n";

@@ -1,24 +1,22 @@
 //! Writing a container.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{Pod, Zeroable};
-use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{
-    ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES,
-    checksum,
-};
+use super::temporary::{Temporary, folder};
+use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES, checksum};
 use crate::{Error, Result};
 
 /// Writes a file section by section. Nothing appears under its name before [`Writer::finish`]; a writer that is
 /// dropped leaves nothing behind.
 pub struct Writer {
     path: PathBuf,
-    out: BufWriter<NamedTempFile>,
+    out: BufWriter<File>,
+    temporary: Temporary,
     header: Header,
     table: Vec<Entry>,
     at: u64,
@@ -30,36 +28,16 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be written.
-    pub fn create(
-        path: &Path,
-        kind: Kind,
-        major: u16,
-        minor: u16,
-        fingerprint: &Fingerprint,
-    ) -> Result<Self> {
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new()
-            .prefix(".tasc-")
-            .suffix(".tmp")
-            .tempfile_in(folder);
-        let temporary = temporary.map_err(|source| Error::Io {
-            path: path.into(),
-            source,
-        })?;
-        let header = Header {
-            magic: MAGIC,
-            kind: kind.0,
-            major,
-            minor,
-            fingerprint: fingerprint.0,
-            ..Header::zeroed()
-        };
+    pub fn create(path: &Path, kind: Kind, major: u16, minor: u16, fingerprint: &Fingerprint) -> Result<Self> {
+        let failed = |source| Error::Io { path: path.into(), source };
+        let temporary = Temporary::create(folder(path)).map_err(failed)?;
+        let out = temporary.file.try_clone().map_err(failed)?;
+        let header =
+            Header { magic: MAGIC, kind: kind.0, major, minor, fingerprint: fingerprint.0, ..Header::zeroed() };
         let mut this = Self {
             path: path.into(),
-            out: BufWriter::with_capacity(1 << 18, temporary),
+            out: BufWriter::with_capacity(1 << 18, out),
+            temporary,
             header,
             table: Vec::new(),
             at: 0,
@@ -76,12 +54,7 @@ impl Writer {
     pub fn begin(&mut self, name: &str) -> Result<()> {
         self.end();
         let mut stored = [0; NAME_BYTES];
-        let refuse = |why: String| {
-            Err(Error::Section {
-                name: name.into(),
-                why,
-            })
-        };
+        let refuse = |why: String| Err(Error::Section { name: name.into(), why });
         if name.is_empty() || name.len() > NAME_BYTES {
             return refuse(format!("names have 1 to {NAME_BYTES} bytes"));
         }
@@ -93,12 +66,7 @@ impl Writer {
             return refuse(format!("a file has at most {MAX_SECTIONS} sections"));
         }
         self.align()?;
-        self.table.push(Entry {
-            name: stored,
-            offset: self.at,
-            bytes: 0,
-            checksum: 0,
-        });
+        self.table.push(Entry { name: stored, offset: self.at, bytes: 0, checksum: 0 });
         self.hash = Some(Xxh3::new());
         Ok(())
     }
@@ -109,10 +77,7 @@ impl Writer {
     /// [`Error::Io`]; [`Error::Section`] before the first section.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(hash) = &mut self.hash else {
-            return Err(Error::Section {
-                name: String::new(),
-                why: "no section was begun".into(),
-            });
+            return Err(Error::Section { name: String::new(), why: "no section was begun".into() });
         };
         hash.update(bytes);
         self.put(bytes)
@@ -140,22 +105,12 @@ impl Writer {
         self.header.file_bytes = self.at + table.len() as u64;
         self.header.checksum = checksum(&self.header, &table);
         self.put(&table)?;
-        let Self {
-            path, out, header, ..
-        } = self;
-        let failed = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
-        let mut temporary = out.into_inner().map_err(|e| failed(e.into_error()))?;
-        temporary.seek(SeekFrom::Start(0)).map_err(failed)?;
-        temporary
-            .write_all(bytemuck::bytes_of(&header))
-            .map_err(failed)?;
-        readable_by_others(temporary.as_file()).map_err(failed)?;
-        temporary.as_file().sync_all().map_err(failed)?;
-        temporary.persist(&path).map_err(|e| failed(e.error))?;
-        sync_folder(&path).map_err(failed)
+        let Self { path, out, temporary, header, .. } = self;
+        let failed = |source| Error::Io { path: path.clone(), source };
+        let mut file = out.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.rewind().map_err(failed)?;
+        file.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
+        temporary.persist(&path).map_err(failed)
     }
 
     fn end(&mut self) {
@@ -167,42 +122,11 @@ impl Writer {
 
     fn align(&mut self) -> Result<()> {
         let past = usize::try_from(self.at % ALIGNMENT as u64).unwrap_or(0);
-        if past > 0 {
-            self.put(&[0; ALIGNMENT][past..])
-        } else {
-            Ok(())
-        }
+        if past > 0 { self.put(&[0; ALIGNMENT][past..]) } else { Ok(()) }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.at += bytes.len() as u64;
-        self.out.write_all(bytes).map_err(|source| Error::Io {
-            path: self.path.clone(),
-            source,
-        })
+        self.out.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
-}
-
-/// Temporary files are private; a finished one follows the usual permissions.
-fn readable_by_others(file: &File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    Ok(())
-}
-
-/// The rename itself must survive a crash.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        let folder = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }

@@ -4,8 +4,7 @@ use libsais::SuffixArrayConstruction;
 use rustc_hash::FxHashMap;
 
 use super::ngrams::{
-    BOUNDARY, ENTRY_WORDS, HEAVY, Interval, Ngrams, RECORD_HEAD, SMALL, SUMMARY_ENTRIES, Symbol,
-    WEIGHT_STRIDE, hash,
+    BOUNDARY, ENTRY_WORDS, HEAVY, Interval, Ngrams, RECORD_HEAD, SMALL, SUMMARY_ENTRIES, Symbol, WEIGHT_STRIDE, hash,
 };
 use crate::{Error, Result, TokenId};
 
@@ -71,16 +70,10 @@ impl NgramsBuilder {
     pub fn push(&mut self, document: &[TokenId], weight: u64) -> Result<()> {
         let len = self.text.len() + document.len() + 1;
         if len > MAX_POSITIONS {
-            return Err(Error::IndexTooLarge {
-                positions: len,
-                limit: MAX_POSITIONS,
-            });
+            return Err(Error::IndexTooLarge { positions: len, limit: MAX_POSITIONS });
         }
         if document.contains(&TokenId::MAX) {
-            return Err(Error::TokenId {
-                id: TokenId::MAX,
-                limit: TokenId::MAX,
-            });
+            return Err(Error::TokenId { id: TokenId::MAX, limit: TokenId::MAX });
         }
         self.text.extend(document.iter().rev().map(|t| t + 1));
         self.text.push(BOUNDARY);
@@ -121,32 +114,19 @@ impl NgramsBuilder {
 
 /// Replaces tokens by dense symbols that keep their order; returns the distinct tokens.
 fn densify(mut text: Vec<u32>) -> (Vec<TokenId>, Vec<i32>) {
-    let mut seen: Vec<u32> = FxHashMap::from_iter(text.iter().map(|&t| (t, ())))
-        .into_keys()
-        .collect();
+    let mut seen: Vec<u32> = FxHashMap::from_iter(text.iter().map(|&t| (t, ()))).into_keys().collect();
     seen.sort_unstable();
     let dense: FxHashMap<u32, u32> = seen.iter().copied().zip(0..).collect();
     for t in &mut text {
         *t = dense[t];
     }
-    let tokens = seen
-        .iter()
-        .filter(|&&t| t != BOUNDARY)
-        .map(|t| t - 1)
-        .collect();
+    let tokens = seen.iter().filter(|&&t| t != BOUNDARY).map(|t| t - 1).collect();
     (tokens, bytemuck::allocation::cast_vec(text)) // symbols < MAX_POSITIONS fit i32
 }
 
 fn suffix_array(symbols: &mut [i32]) -> Result<Vec<i32>> {
-    let sorted = SuffixArrayConstruction::for_text_mut(symbols)
-        .in_owned_buffer32()
-        .single_threaded()
-        .run();
-    Ok(sorted
-        .map_err(|e| Error::Sort {
-            why: format!("{e:?}"),
-        })?
-        .into_vec())
+    let sorted = SuffixArrayConstruction::for_text_mut(symbols).in_owned_buffer32().single_threaded().run();
+    Ok(sorted.map_err(|e| Error::Sort { why: format!("{e:?}") })?.into_vec())
 }
 
 /// Everything that follows from the sorted order alone.
@@ -161,28 +141,16 @@ fn arrays(tokens: Vec<TokenId>, symbols: &[i32], order: &[i32]) -> OwnedNgrams {
         starts[s] += starts[s - 1];
     }
     let mut free = starts.clone();
-    let (mut next, mut step, mut back) =
-        (Vec::with_capacity(n), Vec::with_capacity(n), vec![0u32; n]);
+    let (mut next, mut step, mut back) = (Vec::with_capacity(n), Vec::with_capacity(n), vec![0u32; n]);
     for (at, &p) in (0u32..).zip(order) {
-        let symbol = if p == 0 {
-            BOUNDARY
-        } else {
-            symbols[p as usize - 1] as u32
-        };
+        let symbol = if p == 0 { BOUNDARY } else { symbols[p as usize - 1] as u32 };
         let to = free[symbol as usize];
         free[symbol as usize] += 1;
         next.push(symbol);
         step.push(to);
         back[to as usize] = at;
     }
-    OwnedNgrams {
-        tokens,
-        starts,
-        next,
-        step,
-        back,
-        ..OwnedNgrams::default()
-    }
+    OwnedNgrams { tokens, starts, next, step, back, ..OwnedNgrams::default() }
 }
 
 /// Gives every position the weight of its document; nothing is stored when all weights are 1.
@@ -263,24 +231,10 @@ struct Summaries<'a> {
 
 impl<'a> Summaries<'a> {
     fn collect(ngrams: &'a Ngrams<'a>, common: &[u32]) -> (Vec<u32>, Vec<u32>) {
-        let mut this = Self {
-            ngrams,
-            records: Vec::new(),
-            at: Vec::new(),
-        };
-        let open = |depth, lo| Open {
-            depth,
-            lo,
-            covered: lo,
-            gathered: Gathered::default(),
-        };
+        let mut this = Self { ngrams, records: Vec::new(), at: Vec::new() };
+        let open = |depth, lo| Open { depth, lo, covered: lo, gathered: Gathered::default() };
         let mut stack = vec![open(0, 0)];
-        let ends = common
-            .iter()
-            .copied()
-            .zip(0u32..)
-            .skip(1)
-            .chain([(0, ngrams.len())]);
+        let ends = common.iter().copied().zip(0u32..).skip(1).chain([(0, ngrams.len())]);
         for (shared, hi) in ends {
             let mut lo = hi - 1;
             while stack.last().is_some_and(|top| top.depth > shared) {
@@ -313,10 +267,7 @@ impl<'a> Summaries<'a> {
     /// Counts the positions of `open` up to `end` that no frequent child has counted.
     fn cover(&self, open: &mut Open, end: u32) {
         for at in open.covered as usize..end as usize {
-            let entry =
-                open.gathered
-                    .entry(self.ngrams.next[at])
-                    .or_insert((self.ngrams.step[at], 0, 0));
+            let entry = open.gathered.entry(self.ngrams.next[at]).or_insert((self.ngrams.step[at], 0, 0));
             entry.0 = entry.0.min(self.ngrams.step[at]);
             entry.1 += 1;
             entry.2 = entry.2.saturating_add(self.ngrams.weight_at(at));
@@ -342,22 +293,14 @@ impl<'a> Summaries<'a> {
         self.cover(&mut open, hi);
         let interval = Interval { lo: open.lo, hi };
         let total = self.ngrams.weight(interval);
-        let mut best: Vec<_> = open
-            .gathered
-            .iter()
-            .map(|(&s, &(first, size, w))| (w, s, first, size))
-            .collect();
-        let better =
-            |a: &(u64, u32, u32, u32), b: &(u64, u32, u32, u32)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
+        let mut best: Vec<_> = open.gathered.iter().map(|(&s, &(first, size, w))| (w, s, first, size)).collect();
+        let better = |a: &(u64, u32, u32, u32), b: &(u64, u32, u32, u32)| b.0.cmp(&a.0).then(a.1.cmp(&b.1));
         if best.len() > SUMMARY_ENTRIES {
             best.select_nth_unstable_by(SUMMARY_ENTRIES - 1, better);
             best.truncate(SUMMARY_ENTRIES);
         }
         best.sort_unstable_by(better);
-        self.at.push((
-            interval,
-            u32::try_from(self.records.len()).unwrap_or(u32::MAX),
-        ));
+        self.at.push((interval, u32::try_from(self.records.len()).unwrap_or(u32::MAX)));
         let words = |x: u64| [x as u32, (x >> 32) as u32]; // low and high half
         let distinct = u32::try_from(open.gathered.len()).unwrap_or(u32::MAX);
         let entries = u32::try_from(best.len()).unwrap_or(u32::MAX);

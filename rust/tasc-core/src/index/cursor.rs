@@ -23,12 +23,7 @@ impl Cursor {
     /// Somewhere in an output of which nothing is known.
     #[must_use]
     pub fn anywhere(ngrams: &Ngrams<'_>) -> Self {
-        Self {
-            runs: vec![Run {
-                interval: ngrams.all(),
-                order: 0,
-            }],
-        }
+        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }] }
     }
 
     /// At the start of an output.
@@ -74,19 +69,13 @@ impl Cursor {
                 let Some(interval) = child else { continue };
                 let same = kept > 0 && self.runs[kept - 1].interval == interval;
                 if !same {
-                    self.runs[kept] = Run {
-                        interval,
-                        order: run.order + 1,
-                    };
+                    self.runs[kept] = Run { interval, order: run.order + 1 };
                     kept += 1;
                 }
             }
         }
         self.runs.truncate(kept);
-        let all = Run {
-            interval: ngrams.all(),
-            order: 0,
-        };
+        let all = Run { interval: ngrams.all(), order: 0 };
         self.runs.push(all);
     }
 }

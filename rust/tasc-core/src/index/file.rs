@@ -89,16 +89,8 @@ impl TaskIndex {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(
-        path: &Path,
-        fingerprint: &Fingerprint,
-        meta: &Meta,
-        ngrams: &OwnedNgrams,
-    ) -> Result<()> {
-        let json = serde_json::to_vec(meta).map_err(|e| Error::Io {
-            path: path.into(),
-            source: e.into(),
-        })?;
+    pub fn write(path: &Path, fingerprint: &Fingerprint, meta: &Meta, ngrams: &OwnedNgrams) -> Result<()> {
+        let json = serde_json::to_vec(meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.section("meta", &json)?;
         out.section("tokens", &ngrams.tokens)?;
@@ -156,25 +148,15 @@ impl TaskIndex {
         let n = self.ngrams();
         let positions = n.next.len();
         let wrong = |section: &str, found: usize, wanted: usize| {
-            Err(self
-                .file
-                .corrupt(section, &format!("{found} elements, {wanted} belong there")))
+            Err(self.file.corrupt(section, &format!("{found} elements, {wanted} belong there")))
         };
         match () {
-            () if n.starts.len() != n.tokens.len() + 2 => {
-                wrong("starts", n.starts.len(), n.tokens.len() + 2)
-            }
+            () if n.starts.len() != n.tokens.len() + 2 => wrong("starts", n.starts.len(), n.tokens.len() + 2),
             () if n.step.len() != positions => wrong("step", n.step.len(), positions),
             () if n.back.len() != positions => wrong("back", n.back.len(), positions),
-            () if !n.weights.is_empty() && n.weights.len() != positions => {
-                wrong("weights", n.weights.len(), positions)
-            }
-            () if n.heavy.len() != n.heavy_at.len() => {
-                wrong("heavy", n.heavy.len(), n.heavy_at.len())
-            }
-            () if !n.slots.len().is_power_of_two() => {
-                wrong("slots", n.slots.len(), n.slots.len().next_power_of_two())
-            }
+            () if !n.weights.is_empty() && n.weights.len() != positions => wrong("weights", n.weights.len(), positions),
+            () if n.heavy.len() != n.heavy_at.len() => wrong("heavy", n.heavy.len(), n.heavy_at.len()),
+            () if !n.slots.len().is_power_of_two() => wrong("slots", n.slots.len(), n.slots.len().next_power_of_two()),
             () => Ok(()),
         }
     }

@@ -109,10 +109,7 @@ impl<'a> Ngrams<'a> {
     /// All positions: the empty context.
     #[must_use]
     pub fn all(&self) -> Interval {
-        Interval {
-            lo: 0,
-            hi: self.len(),
-        }
+        Interval { lo: 0, hi: self.len() }
     }
 
     /// The positions at the start of an output.
@@ -157,8 +154,7 @@ impl<'a> Ngrams<'a> {
         if self.weights.is_empty() {
             return u64::from(i.size());
         }
-        self.weight_before(i.hi)
-            .saturating_sub(self.weight_before(i.lo))
+        self.weight_before(i.hi).saturating_sub(self.weight_before(i.lo))
     }
 
     fn weight_before(&self, at: u32) -> u64 {
@@ -166,25 +162,19 @@ impl<'a> Ngrams<'a> {
         let stride = at / WEIGHT_STRIDE;
         let sum = self.weight_sums.get(stride).copied().unwrap_or(0);
         let rest = self.weights.get(stride * WEIGHT_STRIDE..at).unwrap_or(&[]);
-        rest.iter()
-            .zip(stride * WEIGHT_STRIDE..)
-            .fold(sum, |s, (&w, i)| s.saturating_add(self.expand(w, i)))
+        rest.iter().zip(stride * WEIGHT_STRIDE..).fold(sum, |s, (&w, i)| s.saturating_add(self.expand(w, i)))
     }
 
     fn expand(&self, byte: u8, at: usize) -> u64 {
         if byte < HEAVY {
             return u64::from(byte);
         }
-        let found = u32::try_from(at)
-            .ok()
-            .and_then(|at| self.heavy_at.binary_search(&at).ok());
+        let found = u32::try_from(at).ok().and_then(|at| self.heavy_at.binary_search(&at).ok());
         found.and_then(|k| self.heavy.get(k)).copied().unwrap_or(0)
     }
 
     pub(super) fn weight_at(&self, at: usize) -> u64 {
-        self.weights
-            .get(at)
-            .map_or(1, |&byte| self.expand(byte, at))
+        self.weights.get(at).map_or(1, |&byte| self.expand(byte, at))
     }
 
     /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it.
@@ -202,11 +192,7 @@ impl<'a> Ngrams<'a> {
             return self.checked(lo, lo.checked_add(u32::try_from(count).ok()?)?);
         }
         if let Some(record) = self.record(i) {
-            if let Some(e) = record
-                .entries
-                .chunks_exact(ENTRY_WORDS)
-                .find(|e| e[0] == symbol)
-            {
+            if let Some(e) = record.entries.chunks_exact(ENTRY_WORDS).find(|e| e[0] == symbol) {
                 return self.checked(e[1], e[1].checked_add(e[2])?);
             }
             if record.is_complete() {
@@ -216,10 +202,7 @@ impl<'a> Ngrams<'a> {
         let range = self.ending_in(symbol);
         let back = self.back.get(range.lo as usize..range.hi as usize)?;
         let before = |at: u32| u32::try_from(back.partition_point(|&p| p < at)).unwrap_or(u32::MAX);
-        self.checked(
-            range.lo.checked_add(before(i.lo))?,
-            range.lo.checked_add(before(i.hi))?,
-        )
+        self.checked(range.lo.checked_add(before(i.lo))?, range.lo.checked_add(before(i.hi))?)
     }
 
     /// Fills `out` with the successors of a context: exact weighted counts.
@@ -241,33 +224,18 @@ impl<'a> Ngrams<'a> {
                     e.child.hi = e.child.hi.saturating_add(1);
                 } else {
                     let lo = self.step.get(at).copied().unwrap_or(0);
-                    let child = Interval {
-                        lo,
-                        hi: lo.saturating_add(1),
-                    };
-                    out.entries.push(Successor {
-                        symbol,
-                        weight,
-                        child,
-                    });
+                    let child = Interval { lo, hi: lo.saturating_add(1) };
+                    out.entries.push(Successor { symbol, weight, child });
                 }
             }
             out.distinct = u32::try_from(out.entries.len()).unwrap_or(u32::MAX);
         } else if let Some(record) = self.record(i) {
             out.total = record.total;
             out.distinct = record.distinct;
-            out.entries
-                .extend(record.entries.chunks_exact(ENTRY_WORDS).map(|e| {
-                    let child = Interval {
-                        lo: e[1],
-                        hi: e[1].saturating_add(e[2]),
-                    };
-                    Successor {
-                        symbol: e[0],
-                        weight: wide(e[3], e[4]),
-                        child,
-                    }
-                }));
+            out.entries.extend(record.entries.chunks_exact(ENTRY_WORDS).map(|e| {
+                let child = Interval { lo: e[1], hi: e[1].saturating_add(e[2]) };
+                Successor { symbol: e[0], weight: wide(e[3], e[4]), child }
+            }));
         }
     }
 

@@ -58,17 +58,11 @@ impl Matches {
         let mut place = context.last.get(&token).copied().unwrap_or(NONE);
         let continued = grown.len();
         while place != NONE && grown.len() < FOLLOWED {
-            let known = grown
-                .get(..continued)
-                .is_some_and(|g| g.iter().any(|p| p.0 == place + 1));
+            let known = grown.get(..continued).is_some_and(|g| g.iter().any(|p| p.0 == place + 1));
             if !known {
                 grown.push((place + 1, 1));
             }
-            place = context
-                .previous
-                .get(place as usize)
-                .copied()
-                .unwrap_or(NONE);
+            place = context.previous.get(place as usize).copied().unwrap_or(NONE);
         }
         std::mem::swap(&mut self.places, &mut self.spare);
     }
@@ -108,28 +102,17 @@ impl ContextIndex {
                 self.matches = matches;
             }
             let place = u32::try_from(self.ids.len()).unwrap_or(NONE);
-            self.previous
-                .push(self.last.insert(token, place).unwrap_or(NONE));
+            self.previous.push(self.last.insert(token, place).unwrap_or(NONE));
             self.ids.push(token);
         }
     }
 
     /// Fills `blend` with what followed at the matched places. Candidates are *tokens*.
     /// Returns the length of the longest match.
-    pub fn blend(
-        &self,
-        matches: &Matches,
-        scratch: &mut Vec<(u32, TokenId)>,
-        blend: &mut Blend,
-    ) -> u32 {
+    pub fn blend(&self, matches: &Matches, scratch: &mut Vec<(u32, TokenId)>, blend: &mut Blend) -> u32 {
         blend.clear();
         scratch.clear();
-        scratch.extend(
-            matches
-                .places
-                .iter()
-                .filter_map(|&(p, m)| self.ids.get(p as usize).map(|&t| (m, t))),
-        );
+        scratch.extend(matches.places.iter().filter_map(|&(p, m)| self.ids.get(p as usize).map(|&t| (m, t))));
         scratch.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
         let order = scratch.first().map_or(0, |p| p.0);
         let mut end = 0;
@@ -139,17 +122,8 @@ impl ContextIndex {
             }
             let shorter = scratch.get(end).map_or(0, |p| p.0);
             let so_far = &scratch[..end];
-            let distinct = so_far
-                .iter()
-                .enumerate()
-                .filter(|(k, p)| so_far[..*k].iter().all(|q| q.1 != p.1))
-                .count();
-            blend.back_off(
-                so_far.iter().map(|p| (p.1, 1.0)),
-                end as f32,
-                distinct as f32,
-                matched - shorter,
-            );
+            let distinct = so_far.iter().enumerate().filter(|(k, p)| so_far[..*k].iter().all(|q| q.1 != p.1)).count();
+            blend.back_off(so_far.iter().map(|p| (p.1, 1.0)), end as f32, distinct as f32, matched - shorter);
         }
         order
     }

@@ -14,12 +14,7 @@ const HOPELESS: f32 = 0.01;
 ///
 /// # Complexity
 /// O(runs asked · entries): stops as soon as the longer contexts leave less than [`FLOOR`] to the shorter ones.
-pub fn blend(
-    ngrams: &Ngrams<'_>,
-    cursor: &Cursor,
-    scratch: &mut Successors,
-    blend: &mut Blend,
-) -> u32 {
+pub fn blend(ngrams: &Ngrams<'_>, cursor: &Cursor, scratch: &mut Successors, blend: &mut Blend) -> u32 {
     blend.clear();
     let runs = cursor.runs();
     for (k, run) in runs.iter().enumerate() {
@@ -30,12 +25,7 @@ pub fn blend(
         let orders = (run.order - below).max(1);
         ngrams.successors(run.interval, scratch);
         let entries = scratch.entries.iter().map(|e| (e.symbol, e.weight as f32));
-        blend.back_off(
-            entries,
-            scratch.total as f32,
-            scratch.distinct as f32,
-            orders,
-        );
+        blend.back_off(entries, scratch.total as f32, scratch.distinct as f32, orders);
     }
     blend.prune(HOPELESS);
     cursor.order()

@@ -1,0 +1,119 @@
+"""End to end on a real model: tokens per second and request latency of every method, one run, greedy, batch 1.
+
+    python benches/python/end_to_end.py DATA.jsonl.gz --model smollm2 --adapter FOLDER \\
+        --system "Extract the intent and the slots of the request as JSON." [--limit 100] [--html OUT.html] [-o OUT.json]
+    python benches/python/end_to_end.py --smoke
+
+DATA has rows {input, output, split}: `train` is indexed, `test` asked. Methods take turns prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ratios import Ratio, report
+
+from tasc.cli.bench import print_methods
+from tasc.cli.console import progress_bars
+from tasc.data import load_tokenizer
+from tasc.spec.bench import PLAIN, BenchOptions, bench
+from tasc.spec.checkpoint import load_checkpoint, use_threads
+from tasc.spec.compare import open_task
+
+
+def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: BenchOptions) -> dict[str, Any]:
+    """`tasc.spec.bench.bench` with progress bars."""
+    with progress_bars() as bar, open_task(data, load_tokenizer(tokenizer), limit=limit, progress=bar) as task:
+        return bench(model, tokenizer, task, options, progress=bar("decoding"))
+
+
+def figures(results: dict[str, Any], goals: bool) -> list[Ratio]:
+    """tasc against plain decoding in the same loop, against each peer at its best, and plain against transformers."""
+    methods = results["methods"]
+    peers = {"transformers-prompt-lookup": None, best_suffix(methods): 1.1 if goals else None}
+    made = [speed(methods, "tasc", PLAIN, 5.0 if goals else None)]
+    made += [speed(methods, "tasc", peer, least) for peer, least in peers.items() if peer in methods]
+    made += [latency(methods, quantile, best_suffix(methods) or PLAIN) for quantile in ("p50", "p90")]
+    if "transformers" in methods:
+        made.append(speed(methods, PLAIN, "transformers", 1.0 if goals else None))
+    return made
+
+
+def best_suffix(methods: dict[str, Any]) -> str:
+    """The fastest of SuffixDecoding's factors; empty where it did not run."""
+    theirs = [name for name in methods if name.startswith("suffix-")]
+    return max(theirs, key=lambda name: methods[name]["tokens_per_second"], default="")
+
+
+def speed(methods: dict[str, Any], ours: str, theirs: str, least: float | None) -> Ratio:
+    """Tokens per second."""
+    a, b = (methods[name]["tokens_per_second"] for name in (ours, theirs))
+    return Ratio(f"{ours}: tokens/s", a, theirs, b, least=least)
+
+
+def latency(methods: dict[str, Any], quantile: str, theirs: str) -> Ratio:
+    """Request latency in ms."""
+    a, b = (1e3 * methods[name][f"latency_{quantile}"] for name in ("tasc", theirs))
+    return Ratio(f"tasc: request latency {quantile}, ms", a, theirs, b, lower=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--system")
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-draft", type=int, default=16)
+    parser.add_argument("--methods", help="comma-separated; by default all that are installed")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--html", type=Path)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task, no peers")
+    options = parser.parse_args()
+    if options.data is None and not options.smoke:
+        parser.error("give DATA, or --smoke")
+    if options.threads is not None:
+        use_threads(options.threads)
+    if options.smoke:
+        use_threads(1)
+        results = smoke()
+    else:
+        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype=options.dtype)
+        settings = BenchOptions(
+            system=options.system,
+            max_tokens=options.max_tokens,
+            max_draft=options.max_draft,
+            methods=tuple(options.methods.split(",")) if options.methods else None,
+        )
+        results = measure(model, tokenizer, options.data, options.limit, settings)
+    print_methods(results)
+    if options.html is not None:
+        from tasc.report import render
+
+        render(results, options.html)
+    ratios = figures(results, goals=not options.smoke)
+    report("End to end, greedy, batch 1", ratios, options.output, results=results)
+
+
+def smoke() -> dict[str, Any]:
+    """Three methods on a tiny random model; outputs must be identical."""
+    from smoke_task import tiny_model, write_rows, write_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_rows(Path(folder))
+        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
+        settings = BenchOptions(max_tokens=24, methods=("transformers", "transformers-prompt-lookup", "tasc"))
+        results = measure(model, tokenizer, data, 3, settings)
+    for name, facts in results["methods"].items():
+        assert facts["identical"] == facts["requests"], f"{name} differs from plain decoding"
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The root of the command line: groups, `--debug`, and errors as one line.
+
+Nothing heavy is imported here or at the top of a command's file: `tasc --help` answers at once.
+"""
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from tasc import __version__
+from tasc.cli import bench, generate, index, replay
+from tasc.cli.console import err
+from tasc.errors import TascError
+
+
+class OneLineErrors(TyperGroup):
+    """Says what went wrong in one line: exit code 2 for errors of input or files, 130 after Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command that `ctx` names."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise
+        except (TascError, OSError) as error:
+            if ctx.params.get("debug"):
+                raise
+            err.print(f"[bold red]error:[/] {escape(_line(error))}", soft_wrap=True, highlight=False)
+            raise typer.Exit(2) from None
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line; of an operating-system error without its number."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        named = error.filename is None or str(error.filename) in error.strerror
+        said = error.strerror if named else f"{error.filename}: {error.strerror}"
+    return " ".join(said.split())
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(index.app, name="index")
+app.command("generate")(generate.generate)
+app.command("replay")(replay.replay)
+app.command("bench")(bench.bench)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tasc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Makes small language models generate several times faster on one task, without changing what they say.
+
+    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc replay` says beforehand, without
+    a model, how much a task has to gain; `tasc bench` measures it on the model itself.
+    """
+
+
+def main() -> None:
+    """Runs the command line; the console script `tasc`."""
+    app(prog_name="tasc")

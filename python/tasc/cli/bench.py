@@ -1,0 +1,113 @@
+"""`tasc bench`: the methods side by side on a real model."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
+    data: Annotated[Path, typer.Option(help="Rows `{input, output, split?}`: `train` is indexed, `test` is asked.")],
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Rows to index, where the data have no split column. May be repeated.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most prompts.")] = 100,
+    system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
+    max_draft: Annotated[int, typer.Option(min=1, help="Most tokens per draft.")] = 16,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc. "
+            "By default all that are installed; plain decoding always runs."
+        ),
+    ] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+) -> None:
+    """Decode held-out prompts plainly, with prompt lookup, SuffixDecoding and tasc, interleaved in one run.
+
+    Greedy, one request at a time. Prints tokens per second, request latency, **τ** (tokens per target step), and how
+    many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
+    """
+    from tasc.data import load_tokenizer
+    from tasc.spec.bench import BenchOptions
+    from tasc.spec.bench import bench as run
+    from tasc.spec.checkpoint import load_checkpoint, use_threads
+    from tasc.spec.compare import open_task
+
+    options = BenchOptions(
+        system=system,
+        max_tokens=max_tokens,
+        max_draft=max_draft,
+        methods=tuple(methods.split(",")) if methods else None,
+    )
+    if threads is not None:
+        use_threads(threads)
+    loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
+    with (
+        progress_bars() as bar,
+        open_task(
+            data,
+            load_tokenizer(tokenizer, eos=end_token(eos)),
+            corpus=corpus or (),
+            limit=limit,
+            progress=bar,
+        ) as task,
+    ):
+        results = run(loaded, tokenizer, task, options, progress=bar("decoding"))
+    _write(results, output, html)
+    if as_json:
+        print_json(results)
+    else:
+        print_methods(results)
+
+
+def _write(results: dict[str, Any], output: Path | None, html: Path | None) -> None:
+    if output is not None:
+        output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        err.print(f"results: {output}", highlight=False, soft_wrap=True)
+    if html is not None:
+        from tasc.report import render
+
+        render(results, html)
+        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+
+
+def print_methods(results: dict[str, Any]) -> None:
+    """The table of `tasc bench`."""
+    columns = ("method", "tokens/s", "speed-up", "p50 ms", "p90 ms", "τ", "drafted", "accepted", "identical", "exact")
+    count = len(results["requests"])
+    print_table(
+        f"{count} prompts, greedy, at most {results['settings']['max_draft']} drafted",
+        columns,
+        (
+            (
+                name,
+                m["tokens_per_second"],
+                m["speedup"],
+                1e3 * m["latency_p50"],
+                1e3 * m["latency_p90"],
+                m.get("tau"),
+                m.get("drafted_per_step"),
+                m.get("accepted"),
+                f"{m['identical']}/{count}",
+                f"{m['exact']}/{count}",
+            )
+            for name, m in results["methods"].items()
+        ),
+    )

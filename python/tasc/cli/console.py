@@ -1,0 +1,94 @@
+"""What all commands print with: consoles, progress bars, tables and JSON."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tasc.spec.compare import Move
+    from tasc.spec.compare import Progress as Progressing
+
+out = Console(width=None if sys.stdout.isatty() else 120)
+"""For results."""
+
+err = Console(stderr=True)
+"""For progress, notes and errors: standard output stays machine-readable."""
+
+
+@contextmanager
+def progress_bars() -> Iterator["Progressing"]:
+    """Bars on standard error, gone when done; yields a function that adds a bar and returns what moves it.
+
+    Example:
+        >>> with progress_bars() as bar:
+        ...     move = bar("reading")
+        ...     move(3, 10)
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+
+        def bar(what: str) -> "Move":
+            task = progress.add_task(what, total=None)
+
+            def move(done: float, total: float = 1.0, /) -> None:
+                progress.update(task, completed=done, total=total)
+
+            return move
+
+        yield bar
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on standard output; the first column is text, the others are aligned as numbers."""
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values on standard output, one a line; nested mappings and pairs are indented below their name."""
+    width = max((len(name) for name in facts), default=0)
+    for name, value in facts.items():
+        pairs = dict(value) if isinstance(value, (Mapping, list)) else None
+        said = "" if pairs is not None else _cell(value)
+        out.print(f"{name:<{width}}  {said}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+        for inner, number in (pairs or {}).items():
+            out.print(f"{'':<{width}}  {inner:<12} {_cell(number):>16}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def end_token(eos: str | None) -> str | int:
+    """`--eos` as `tasc.data.load_tokenizer` takes it: a number is an id, anything else a token's text."""
+    if eos is None:
+        return "auto"
+    return int(eos) if eos.isdecimal() else eos
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,104 @@
+"""What it costs to verify k drafted tokens, in units of one plain step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.errors import InputError
+
+_GRID = (1, 2, 3, 5, 9, 17, 33, 65, 129)
+_MEMORY = 0.05  # weight of one real step in the running average
+_CLIP = 1.5  # a real step counts as at most this much slower or faster than expected
+
+
+def given_costs(costs: float | Sequence[float] | NDArray[np.float64], max_draft: int) -> NDArray[np.float64]:
+    """A cost curve from a slope or an array.
+
+    Args:
+        costs: c, meaning 1 + c·k, or an array with `costs[k]` ≥ 0 for k = 0, 1, …, which goes on with its last slope.
+        max_draft: Longest draft.
+
+    Returns:
+        (max_draft + 1,) float64, non-decreasing, [0] = 1.
+
+    Raises:
+        InputError: A negative slope, an empty array, or values that are not positive numbers.
+    """
+    curve: NDArray[np.float64] = np.asarray(costs, dtype=np.float64)
+    if curve.ndim == 0:
+        curve = np.asarray(1.0 + float(curve) * np.arange(max_draft + 1), dtype=np.float64)
+    if curve.ndim != 1 or len(curve) == 0 or not np.isfinite(curve).all() or curve.min() <= 0 or curve[-1] < curve[0]:
+        raise InputError(f"costs={costs!r}: give a slope ≥ 0, or one positive number per count of drafted tokens")
+    missing = max_draft + 1 - len(curve)
+    if missing > 0:
+        slope = curve[-1] - curve[-2] if len(curve) > 1 else 0.0
+        curve = np.concatenate([curve, curve[-1] + slope * np.arange(1, missing + 1)])
+    return np.maximum.accumulate(curve[: max_draft + 1] / curve[0])
+
+
+class CostCurve:
+    """Seconds of a step over the number of tokens in it: rows times tokens per row.
+
+    The matrix products of a step see only that number, so one curve serves every batch size: at B rows, verifying k
+    drafted tokens costs seconds(B·(k + 1)) / seconds(B). Measured once at 1, 2, 3, 5, 9, … tokens, interpolated, and
+    continued with its last slope; real steps then move the points next to them by a running average in which no
+    single step counts as more than half as slow, or fast, again as expected.
+
+    Args:
+        run: Runs one step of n tokens in one row and waits for its end.
+        max_draft: Longest draft, ≥ 1.
+        num_rows: Most rows.
+        budget: Seconds to spend on measuring, about; every point is measured at least twice.
+    """
+
+    def __init__(self, run: Callable[[int], None], max_draft: int, num_rows: int = 1, budget: float = 0.5) -> None:
+        self._max_draft = max_draft
+        most = num_rows * (max_draft + 1)
+        measured = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
+        rounds: list[list[float]] = []
+        run(1)
+        begin = time.perf_counter()
+        while len(rounds) < 2 or (len(rounds) < 7 and time.perf_counter() - begin < budget):
+            rounds.append([_seconds(run, n) for n in measured])
+        middle = np.median(rounds, axis=0) if len(rounds) > 2 else np.min(rounds, axis=0)
+        seconds = np.maximum.accumulate(middle)
+        points = np.array(measured, dtype=np.float64)
+        while points[-1] < most:
+            slope = (seconds[-1] - seconds[-2]) / (points[-1] - points[-2])
+            points = np.append(points, min(2 * points[-1], most))
+            seconds = np.append(seconds, seconds[-1] + slope * (points[-1] - points[-2]))
+        self._points: NDArray[np.float64] = points
+        self._seconds: NDArray[np.float64] = seconds
+
+    def costs(self, num_rows: int = 1) -> NDArray[np.float64]:
+        """Cost of k drafted tokens per row over that of a plain step, at a batch size.
+
+        Returns:
+            (max_draft + 1,) float64, non-decreasing, [0] = 1.
+        """
+        tokens = num_rows * np.arange(1, self._max_draft + 2)
+        seconds = np.interp(tokens, self._points, self._seconds)
+        curve: NDArray[np.float64] = np.maximum.accumulate(seconds / seconds[0])
+        return curve
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take a real step of `tokens` tokens in all its rows."""
+        expected = float(np.interp(tokens, self._points, self._seconds))
+        ratio = min(max(seconds / expected, 1 / _CLIP), _CLIP)
+        right = min(int(np.searchsorted(self._points, tokens)), len(self._points) - 1)
+        left = max(right - 1, 0)
+        span = self._points[right] - self._points[left]
+        share = (tokens - self._points[left]) / span if span else 1.0
+        for point, weight in ((left, 1.0 - share), (right, share)):
+            if weight > 0:
+                self._seconds[point] *= 1.0 + _MEMORY * weight * (ratio - 1.0)
+
+
+def _seconds(run: Callable[[int], None], tokens: int) -> float:
+    begin = time.perf_counter()
+    run(tokens)
+    return time.perf_counter() - begin

@@ -1,0 +1,348 @@
+"""`Generator`: a model that answers prompts faster, with the same text."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.errors import InputError, TokenizerMismatchError
+from tasc.spec.cache import RowCache
+from tasc.spec.costs import CostCurve, given_costs
+from tasc.spec.drafter import Drafter, NullDrafter
+from tasc.spec.loop import Job, Loop
+from tasc.spec.prompts import Prompt, prompt_ids
+from tasc.spec.sampling import Chooser, Sampling
+from tasc.spec.stats import Stats
+from tasc.spec.stop import TextStream, decode
+from tasc.spec.target import Target
+
+_MOST_DRAFTED = 64
+_PROBE_CONTEXT = 64  # tokens that stand before a timed step
+
+Stream = Callable[[int, list[int], str], None]
+"""Called with (index of the request, new ids, new text)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What one prompt brought.
+
+    Attributes:
+        ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
+        text: Their text without special tokens, cut before the stop string; "" without a tokenizer.
+        finish_reason: "eos", "stop" (a stop string) or "length" (max_tokens or the model's context).
+        stats: Counts of this request.
+        first_difference: Where the ids first differ from plain decoding's; None if nowhere or not checked.
+    """
+
+    ids: list[int]
+    text: str
+    finish_reason: str
+    stats: Stats
+    first_difference: int | None = None
+
+
+class Generations(list[Generation]):
+    """A list of `Generation`, one per prompt in order, with their sum in `stats` and the call's `wall_seconds`."""
+
+    def __init__(self, items: Sequence[Generation], wall_seconds: float) -> None:
+        super().__init__(items)
+        self.wall_seconds = wall_seconds
+        self.stats = Stats()
+        for item in items:
+            self.stats.add(item.stats)
+
+
+class Generator:
+    """Generates with a model; drafts come from an index, or from any `Drafter`.
+
+    Keeps its cache, its drafters and what they learn from call to call. One call runs at a time.
+
+    Args:
+        model: A `transformers` causal language model with attention layers only, in its place and type.
+        tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
+        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides. None:
+            the context alone.
+        drafter: A `Drafter` instead of an index.
+        max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
+        batch_size: Most requests at once.
+        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
+            the first draft (about a second for a small model), then followed.
+
+    Raises:
+        InputError: The model cannot be driven this way, or an option is out of its range.
+        TokenizerMismatchError: The index was made with another tokenizer.
+
+    Example:
+        >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
+        >>> generator.generate(["book a table for two"], max_tokens=64)[0].text  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        index: Any = None,
+        drafter: Drafter | None = None,
+        max_draft: int | None = None,
+        batch_size: int = 1,
+        costs: float | Sequence[float] | NDArray[np.float64] | None = None,
+    ) -> None:
+        if index is not None and drafter is not None:
+            raise InputError("give index= or drafter=, not both")
+        self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
+        self._num_rows = _at_least("batch_size", batch_size, 1)
+        self._target = Target(model)
+        self._tokenizer = tokenizer
+        self._fingerprint: str | None = None
+        self._drafters: dict[int, tuple[Any, Drafter]] = {}
+        self._default = drafter if drafter is not None else self._drafter(index)
+        self._given = None if costs is None else given_costs(costs, self._max_draft)
+        self._curve: CostCurve | None = None
+        self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
+        self._lock = threading.Lock()
+
+    def generate(
+        self,
+        inputs: Sequence[str] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        eos: int | Sequence[int] | None = None,
+        stop: str | Sequence[str] = (),
+        stream: Stream | None = None,
+        index: Any = None,
+        drafter: Drafter | None = None,
+        check_plain: bool = False,
+    ) -> Generations:
+        """Answer prompts.
+
+        Args:
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            prompts: Instead of `inputs`: raw strings, id sequences or lists of messages.
+            system: System message for `inputs`.
+            max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
+            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0.
+            top_p: Mass kept.
+            top_k: Tokens kept.
+            min_p: Relative probability kept.
+            repetition_penalty: None: the model's generation config.
+            seed: Equal seeds give equal output for the same prompts, drafted or not; None: a fresh one.
+            eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
+            stop: Strings that end an output, not part of its text.
+            stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
+                none ends within a character. Not called for the ids that plain checking decodes.
+            index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
+                generator's) per prompt.
+            drafter: Instead of the generator's, for this call.
+            check_plain: Decode plainly too, and count the requests whose ids differ in `stats.divergences`.
+
+        Returns:
+            One `Generation` per prompt, in order; `.stats` is their sum.
+
+        Raises:
+            InputError: An option or prompt is out of its range; says which.
+            TokenizerMismatchError: An index was made with another tokenizer.
+        """
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+            repetition_penalty=self._penalty(repetition_penalty),
+        )  # fmt: skip
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in stop:
+            raise InputError("stop holds an empty string, which would end every output; remove it")
+        if self._tokenizer is None and (stop or stream):
+            raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
+        _at_least("max_tokens", max_tokens, 1)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        drafters = self._drafters_for(len(rows), index, drafter)
+        seed = secrets.randbits(63) if seed is None else seed
+        ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+
+        def job(number: int, drafter: Drafter | None, emit: Stream | None) -> Job:
+            prompt = rows[number]
+            room = self._room(number, prompt, max_tokens)
+            chooser = None
+            if not sampling.is_argmax:
+                chooser = Chooser(sampling, prompt, room, seed, number, self._target.device)
+            return Job(
+                index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
+                drafter=drafter, chooser=chooser, emit=emit,
+                watcher=TextStream(self._tokenizer, stop) if stop or emit else None,
+            )  # fmt: skip
+
+        jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
+        with self._lock, _evaluating(self._target.model):
+            begin = time.perf_counter()
+            self._loop.run(jobs)
+            wall = time.perf_counter() - begin
+            done = [self._generation(job) for job in jobs]
+            if check_plain:
+                plain = [job(number, None, None) for number in range(len(rows))]
+                self._loop.run(plain)
+                done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
+        return Generations(done, wall)
+
+    def _generation(self, job: Job) -> Generation:
+        assert job.finish_reason is not None
+        if self._tokenizer is None:
+            text = ""
+        elif job.watcher is not None:
+            job.watcher.finish()
+            text = job.watcher.text
+        else:
+            text = decode(self._tokenizer, job.output)
+        return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)
+
+    def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
+        """Output tokens that fit; also checks the prompt's ids."""
+        worst = max(prompt)
+        if worst >= self._target.vocab_size or min(prompt) < 0:
+            bad = worst if worst >= self._target.vocab_size else min(prompt)
+            raise InputError(
+                f"prompt {number} holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                "is it the tokenizer of this model?"
+            )
+        limit = self._target.max_length
+        if limit is None:
+            return max_tokens
+        if len(prompt) >= limit:
+            raise InputError(
+                f"prompt {number} has {len(prompt)} tokens, but the model's context holds {limit}; shorten it"
+            )
+        return min(max_tokens, limit - len(prompt))
+
+    def _penalty(self, given: float | None) -> float:
+        if given is not None:
+            return given
+        config = getattr(self._target.model, "generation_config", None)
+        return float(getattr(config, "repetition_penalty", None) or 1.0)
+
+    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[Drafter | None]:
+        """One drafter per prompt; None decodes plainly."""
+        if drafter is not None:
+            if index is not None:
+                raise InputError("give index= or drafter=, not both")
+            chosen = [drafter] * count
+        elif isinstance(index, (list, tuple)):
+            if len(index) != count:
+                raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
+            chosen = [self._default if one is None else self._drafter(one) for one in index]
+        else:
+            chosen = [self._default if index is None else self._drafter(index)] * count
+        return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _drafter(self, index: Any) -> Drafter:
+        """The drafter of an index, made once; it learns as long as the generator lives."""
+        from tasc.spec import NgramDrafter, TaskIndex
+
+        key: Any = id(index) if not isinstance(index, str) else index
+        if key not in self._drafters:
+            opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
+            self._check_fingerprint(opened)
+            self._drafters[key] = (index, NgramDrafter(opened))
+        return self._drafters[key][1]
+
+    def _check_fingerprint(self, index: Any) -> None:
+        if index is None or self._tokenizer is None:
+            return
+        if self._fingerprint is None:
+            from tasc.data import load_tokenizer
+
+            self._fingerprint = load_tokenizer(self._tokenizer).fingerprint
+        if index.fingerprint != self._fingerprint:
+            raise TokenizerMismatchError(
+                f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is "
+                f"{self._fingerprint[:16]}…; build the index again with the model's tokenizer"
+            )
+
+    def _costs(self, num_rows: int) -> NDArray[np.float64]:
+        """Cost curve at a batch size: given, or measured when first asked for."""
+        if self._given is not None:
+            return self._given
+        if self._curve is None:
+            self._curve = CostCurve(_Probe(self._target), self._max_draft, self._num_rows)
+        return self._curve.costs(num_rows)
+
+    def _observe(self, tokens: int, seconds: float) -> None:
+        if self._curve is not None:
+            self._curve.observe(tokens, seconds)
+
+
+class _Probe:
+    """Runs steps of n tokens in a scratch row behind a short context, to be timed."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._cache = RowCache(1)
+
+    def __call__(self, tokens: int) -> None:
+        limit = self._target.max_length
+        start = _PROBE_CONTEXT if limit is None else max(0, min(_PROBE_CONTEXT, limit - tokens))
+        self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
+
+
+def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+    """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
+
+    Args:
+        model: See `Generator`.
+        tokenizer: See `Generator`.
+        inputs: See `Generator.generate`.
+        **options: Of `Generator` (index, drafter, max_draft, batch_size, costs) and of `Generator.generate`.
+    """
+    own = {
+        name: options.pop(name) for name in ("index", "drafter", "max_draft", "batch_size", "costs") if name in options
+    }
+    if isinstance(own.get("index"), (list, tuple)):
+        options["index"] = own.pop("index")
+    return Generator(model, tokenizer, **own).generate(inputs, **options)
+
+
+def _compared(item: Generation, plain: list[int]) -> Generation:
+    """The generation with its divergence from plain decoding counted."""
+    item.stats.divergences = int(item.ids != plain)
+    if item.ids == plain:
+        return item
+    pairs = enumerate(zip(item.ids, plain, strict=False))
+    first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
+    return replace(item, first_difference=first)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Dropout off while generating."""
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}")
+    return value
+
+
+def _id_set(ids: int | Sequence[int]) -> frozenset[int]:
+    return frozenset([ids] if isinstance(ids, int) else ids)

@@ -1,0 +1,283 @@
+"""The verify loop: many requests through one model, each step verifying what their drafters propose."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasc.spec.cache import RowCache, longest_common_prefix
+from tasc.spec.drafter import Draft, Drafter
+from tasc.spec.sampling import Chooser
+from tasc.spec.stats import Stats
+from tasc.spec.stop import TextStream
+from tasc.spec.target import Target
+from tasc.spec.verify import verify
+
+_log = logging.getLogger(__name__)
+
+Costs = NDArray[np.float64]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """One request, from its prompt to its last token.
+
+    Attributes:
+        index: Its place in the call.
+        tokens: Prompt and output ids.
+        num_prompt: Prompt ids among them.
+        max_tokens: Most output ids.
+        eos: Ids that end the output; they are part of it.
+        drafter: Drafts for it; None decodes plainly.
+        chooser: None takes the argmax.
+        watcher: Present where text is needed on the way.
+        emit: Called with new ids and new text.
+        cached: Tokens whose keys and values are in its row.
+        stats: Its counts.
+        finish_reason: "eos", "stop" (a stop string) or "length" once it has ended.
+    """
+
+    index: int
+    tokens: list[int]
+    num_prompt: int
+    max_tokens: int
+    eos: frozenset[int]
+    drafter: Drafter | None = None
+    chooser: Chooser | None = None
+    watcher: TextStream | None = None
+    emit: Callable[[int, list[int], str], None] | None = None
+    cached: int = 0
+    request: Any = None
+    stats: Stats = field(default_factory=lambda: Stats(requests=1))
+    finish_reason: str | None = None
+
+    @property
+    def output(self) -> list[int]:
+        """Output ids so far."""
+        return self.tokens[self.num_prompt :]
+
+    @property
+    def most_drafted(self) -> int:
+        """Longest draft of use: the target's own token after it fills the last place."""
+        return self.num_prompt + self.max_tokens - len(self.tokens) - 1
+
+
+class Loop:
+    """Runs jobs in the rows of a cache.
+
+    Active jobs fill rows 0, 1, …; a waiting job's prompt is prefilled into the next row, its first draft behind it, as
+    soon as a row is free. A job that ends gives its row to the last active one. Rows keep what they held: a new
+    prompt starts from the row that shares the longest prefix with it.
+
+    Args:
+        target: The model.
+        num_rows: Most jobs at once.
+        max_draft: Longest draft.
+        costs: Cost curve for a number of rows.
+        observe: Called with (tokens in all rows, seconds) after every step that follows a prompt.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        num_rows: int,
+        max_draft: int,
+        costs: Callable[[int], Costs],
+        observe: Callable[[int, float], None],
+    ) -> None:
+        self._target = target
+        self._cache = RowCache(num_rows)
+        self._held: list[list[int]] = [[] for _ in range(num_rows)]
+        self._active: list[Job] = []
+        self._max_draft = max_draft
+        self._costs = costs
+        self._observe = observe
+
+    @torch.inference_mode()
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Run jobs to their ends, in the order given as rows become free."""
+        waiting = deque(jobs)
+        try:
+            while waiting or self._active:
+                while waiting and len(self._active) < self._cache.num_rows:
+                    self._admit(waiting.popleft())
+                if self._active:
+                    self._step(0, self._active)
+                    self._release()
+        finally:
+            self._active = []
+
+    def _admit(self, job: Job) -> None:
+        """Prefill a job into the next row, together with its first draft."""
+        begin = time.perf_counter()
+        row = len(self._active)
+        prompt = job.tokens
+        shared = [longest_common_prefix(held, prompt) for held in self._held]
+        source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
+        job.cached = min(shared[source], len(prompt) - 1)
+        self._cache.reserve(len(prompt))
+        self._cache.copy_row(source, row, job.cached)
+        self._held[row] = prompt[: job.cached]
+        job.stats.prompt_tokens = len(prompt)
+        job.stats.reused_tokens = job.cached
+        self._active.append(job)
+        job.stats.rest_seconds += time.perf_counter() - begin
+        if job.drafter is not None:
+            try:
+                job.request = job.drafter.start(job.tokens)
+            except Exception:
+                _give_up_drafting([job])
+        self._step(row, [job])
+        self._release()
+
+    def _step(self, first_row: int, jobs: Sequence[Job]) -> None:
+        """Draft, run the model, verify and emit for neighbouring rows."""
+        begin = time.perf_counter()
+        costs = self._costs(len(jobs)) if any(job.request is not None for job in jobs) else None
+        clock = [time.perf_counter()]
+        drafts = self._drafts(jobs, costs)
+        clock.append(time.perf_counter())
+        fresh = [job.tokens[job.cached :] for job in jobs]
+        is_prefill = not jobs[0].stats.steps
+        logits = self._target.step(
+            self._cache,
+            first_row,
+            [new + draft.tokens for new, draft in zip(fresh, drafts, strict=True)],
+            [job.cached for job in jobs],
+            1 + max(len(draft.tokens) for draft in drafts),
+        )
+        greedy = logits.argmax(-1).tolist() if any(job.chooser is None for job in jobs) else None
+        if greedy is None and logits.is_cuda:
+            torch.cuda.synchronize(logits.device)
+        clock.append(time.perf_counter())
+        for number, (job, draft) in enumerate(zip(jobs, drafts, strict=True)):
+            count = len(draft.tokens) + 1
+            if job.chooser is None:
+                assert greedy is not None
+                emitted = verify(draft.tokens, greedy[number][-count:].__getitem__)
+            else:
+                choose = job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens)
+                emitted = verify(draft.tokens, choose)
+            self._emit(job, draft, emitted)
+            self._held[first_row + number] = job.tokens[: job.cached]
+        clock.append(time.perf_counter())
+        drafting, model, rest = (float(span) / len(jobs) for span in np.diff(clock))
+        rest += (clock[0] - begin) / len(jobs)
+        for job in jobs:
+            job.stats.draft_seconds += drafting
+            job.stats.rest_seconds += rest
+            if is_prefill:
+                job.stats.prefill_seconds += model
+            else:
+                job.stats.verify_seconds += model
+        if not is_prefill:
+            self._observe(len(jobs) * (max(len(draft.tokens) for draft in drafts) + 1), model * len(jobs))
+
+    def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:
+        """A usable draft per job; empty where there is no drafter or no room."""
+        drafts = {job.index: _Checked([], []) for job in jobs}
+        groups: dict[int, list[Job]] = {}
+        for job in jobs:
+            if job.request is not None and job.most_drafted > 0:
+                groups.setdefault(id(job.drafter), []).append(job)
+        for group in groups.values():
+            longest = min(self._max_draft, max(job.most_drafted for job in group))
+            for job, draft in zip(group, _proposed(group, longest, costs), strict=False):
+                drafts[job.index] = self._checked(job, draft, longest)
+        return list(drafts.values())
+
+    def _checked(self, job: Job, draft: Draft, longest: int) -> _Checked:
+        """The part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
+        tokens = np.asarray(draft.tokens).astype(np.int64, copy=False)[:longest]
+        junk = (tokens < 0) | (tokens >= self._target.vocab_size)
+        if junk.any():
+            job.stats.refused += int(len(tokens) - junk.argmax())
+            tokens = tokens[: junk.argmax()]
+        ids: list[int] = tokens[: job.most_drafted].tolist()
+        for position, token in enumerate(ids):
+            if token in job.eos:
+                del ids[position + 1 :]
+                break
+        sources = np.asarray(draft.sources)[: len(ids)].tolist()
+        return _Checked(ids, sources if len(sources) == len(ids) else [255] * len(ids))
+
+    def _emit(self, job: Job, draft: _Checked, emitted: list[int]) -> None:
+        """Append verified tokens to a job, and end it where they say so."""
+        kept = len(emitted)
+        for position, token in enumerate(emitted):
+            if token in job.eos:
+                kept, job.finish_reason = position + 1, "eos"
+                break
+        if job.watcher is not None:
+            taken = job.watcher.add(emitted[:kept])
+            if job.watcher.stopped:
+                kept, job.finish_reason = taken, "stop"
+        ended_in_draft = job.finish_reason is not None and kept < len(emitted)
+        emitted = emitted[:kept]
+        if job.chooser is not None:
+            job.chooser.append(len(job.tokens), emitted)
+        accepted = kept if ended_in_draft else kept - 1
+        job.tokens.extend(emitted)
+        job.cached = len(job.tokens) - (0 if ended_in_draft else 1)
+        job.stats.tokens += kept
+        job.stats.count_step(draft.sources, accepted, ended_in_draft)
+        if job.finish_reason is None and job.most_drafted < 0:
+            job.finish_reason = "length"
+        if job.request is not None:
+            try:
+                job.request.update(emitted)
+            except Exception:
+                _give_up_drafting([job])
+        self._tell(job, emitted)
+
+    def _tell(self, job: Job, emitted: list[int]) -> None:
+        if job.emit is not None:
+            text = ""
+            if job.watcher is not None:
+                text = job.watcher.release() + (job.watcher.finish() if job.finish_reason else "")
+            job.emit(job.index, emitted, text)
+
+    def _release(self) -> None:
+        """Give the rows of ended jobs to the last active ones."""
+        for row in range(len(self._active) - 1, -1, -1):
+            if self._active[row].finish_reason is not None:
+                last = self._active.pop()
+                if row < len(self._active):
+                    self._active[row] = last
+                    self._cache.copy_row(len(self._active), row, last.cached)
+                    self._held[row] = list(self._held[len(self._active)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A draft ready for verification: token ids and their source codes, (K,) each."""
+
+    tokens: list[int]
+    sources: list[int]
+
+
+def _proposed(group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
+    """What one drafter proposes for its jobs; nothing if it fails."""
+    drafter = group[0].drafter
+    assert drafter is not None
+    try:
+        return drafter.propose_batch([job.request for job in group], longest, costs)
+    except Exception:
+        _give_up_drafting(group)
+        return []
+
+
+def _give_up_drafting(jobs: Sequence[Job]) -> None:
+    """Called while a drafter's exception is handled: logs it, and lets its jobs go on without drafts."""
+    _log.warning("a drafter failed; %d request(s) go on without drafts", len(jobs), exc_info=True)
+    for job in jobs:
+        job.request = None
+        job.stats.failures += 1

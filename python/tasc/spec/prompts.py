@@ -1,0 +1,81 @@
+"""Prompts in any of their forms, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tasc.errors import InputError
+
+Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
+"""A raw string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
+
+
+def prompt_ids(
+    tokenizer: Any, inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None, system: str | None
+) -> list[list[int]]:
+    """Token ids of a call's prompts.
+
+    Args:
+        tokenizer: transformers tokenizer; may be None where all prompts are ids.
+        inputs: User texts. Each becomes a chat by the tokenizer's template, `system` first; with a tokenizer that has
+            no template, the text and a newline.
+        prompts: Finished prompts: strings are tokenised as they are, with the tokenizer's own special tokens.
+        system: System message before each of `inputs`.
+
+    Raises:
+        InputError: Both or neither of `inputs` and `prompts` are given, a bare string is given instead of a list of
+            them, or a prompt has no token.
+    """
+    if (inputs is None) == (prompts is None):
+        raise InputError("give either inputs= (user texts) or prompts= (strings, ids or messages), not both or neither")
+    for name, value in (("inputs", inputs), ("prompts", prompts)):
+        if isinstance(value, str):
+            raise InputError(f"{name}= is one string; give a list: {name}=[{value[:20]!r}]")
+    if inputs is not None:
+        rows = [_of_input(tokenizer, text, system) for text in inputs]
+    else:
+        if system is not None:
+            raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
+        rows = [_of_prompt(tokenizer, prompt) for prompt in prompts or ()]
+    for number, row in enumerate(rows):
+        if not row:
+            raise InputError(f"prompt {number} has no token; give at least one, such as the tokenizer's BOS")
+    return rows
+
+
+def _of_input(tokenizer: Any, text: str, system: str | None) -> list[int]:
+    if not isinstance(text, str):
+        raise InputError(f"inputs= takes strings, got {type(text).__name__}; give ids or messages as prompts=")
+    if getattr(tokenizer, "chat_template", None) is None:
+        return _tokenized(tokenizer, (f"{system}\n" if system else "") + text + "\n")
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    return _of_messages(tokenizer, [*messages, {"role": "user", "content": text}])
+
+
+def _of_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, str):
+        return _tokenized(tokenizer, prompt)
+    if len(prompt) and isinstance(prompt[0], Mapping):
+        return _of_messages(tokenizer, list(prompt))
+    ids = np.asarray(prompt)
+    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+        raise InputError(
+            f"a prompt is a string, a list of ids or a list of messages; got {ids.ndim}-dimensional {ids.dtype}"
+        )
+    return [int(token) for token in ids]
+
+
+def _of_messages(tokenizer: Any, messages: list[Any]) -> list[int]:
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise InputError("the tokenizer has no chat template; give strings or ids, or set tokenizer.chat_template")
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    return list(ids)
+
+
+def _tokenized(tokenizer: Any, text: str) -> list[int]:
+    if tokenizer is None:
+        raise InputError("a prompt is text but there is no tokenizer; give one to Generator(model, tokenizer)")
+    return list(tokenizer(text)["input_ids"])

@@ -1,0 +1,144 @@
+"""From the target's logits to its next token: greedy, or sampled with transformers' own processors and warpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How the target's distribution is shaped, in the order that transformers applies it.
+
+    Attributes:
+        temperature: 0 is greedy decoding; above it, logits are divided by it and a token is drawn.
+        top_k: Keep the k likeliest tokens.
+        top_p: Keep the likeliest tokens that together hold this mass.
+        min_p: Keep tokens at least this likely relative to the likeliest.
+        repetition_penalty: Divides (positive) or multiplies (negative) the logits of tokens that the prompt or the
+            output already holds; 1 is off. It acts on greedy decoding too.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            InputError: An option is out of its range.
+        """
+        _check("temperature", self.temperature, self.temperature >= 0, "≥ 0; 0 is greedy decoding")
+        _check("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "> 0; 1 is off")
+        _check("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "≥ 1, or None for off")
+        _check("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1], or None for off")
+        _check("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1], or None for off")
+
+    @property
+    def is_argmax(self) -> bool:
+        """Whether the next token is the argmax of the raw logits."""
+        return self.temperature == 0 and self.repetition_penalty == 1.0
+
+    def processors(self, device: torch.device) -> list[Callable[[Tensor, Tensor], Tensor]]:
+        """transformers' processors for these options: each takes (1, L) ids and (1, V) scores, returns (1, V)."""
+        from transformers.generation import logits_process as steps
+
+        chain: list[Any] = []
+        if self.repetition_penalty != 1.0:
+            chain.append(steps.RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if self.temperature == 0:
+            return chain
+        if self.temperature != 1.0:
+            chain.append(steps.TemperatureLogitsWarper(float(self.temperature)))
+        if self.top_k is not None:
+            chain.append(steps.TopKLogitsWarper(self.top_k))
+        if self.top_p is not None and self.top_p < 1.0:
+            chain.append(steps.TopPLogitsWarper(self.top_p))
+        if self.min_p is not None:
+            chain.append(steps.MinPLogitsWarper(self.min_p))
+        return chain
+
+
+def _check(name: str, value: object, good: bool, allowed: str) -> None:
+    if not good:
+        raise InputError(f"{name} is {value}; it must be {allowed}")
+
+
+class Chooser:
+    """Chooses one request's next tokens.
+
+    Token t of request i uses the t-th number of the Philox stream keyed by (seed, i): every emitted token takes
+    exactly one, so the stream follows output positions whatever was drafted.
+
+    Args:
+        sampling: Options.
+        prompt: (L,) prompt ids, the beginning of the history that penalties see.
+        max_tokens: Most output tokens.
+        seed: Of the call.
+        request: Index of the request in its call.
+        device: Where logits live.
+    """
+
+    def __init__(
+        self, sampling: Sampling, prompt: Sequence[int], max_tokens: int, seed: int, request: int, device: torch.device
+    ) -> None:
+        self.sampling = sampling
+        self._processors = sampling.processors(device)
+        self._uniform: Callable[[], float] = np.random.Generator(
+            np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
+        ).random
+        self._history = torch.zeros((1, len(prompt) + max_tokens + 1), dtype=torch.long, device=device)
+        self._history[0, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
+
+    def choices(self, logits: Tensor, length: int, draft: Sequence[int]) -> Callable[[int], int]:
+        """Choices for one verification, made one by one as `verify` asks for them.
+
+        Args:
+            logits: (K + 1, V) target logits after the history and after each drafted token.
+            length: Tokens of prompt and output so far.
+            draft: (K,) drafted ids.
+        """
+        self._history[0, length : length + len(draft)] = torch.tensor(draft, dtype=torch.long)
+
+        def choose(position: int) -> int:
+            scores = logits[position : position + 1].float()
+            for process in self._processors:
+                scores = process(self._history[:, : length + position], scores)
+            if self.sampling.temperature == 0:
+                return int(scores.argmax())
+            return inverse_cdf(scores[0], self._uniform())
+
+        return choose
+
+    def append(self, length: int, ids: Sequence[int]) -> None:
+        """Write emitted tokens to the history, `length` tokens of which stand already."""
+        self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
+
+
+def inverse_cdf(scores: Tensor, uniform: float) -> int:
+    """The token at quantile `uniform` of softmax(scores), tokens taken in the order of their ids.
+
+    Args:
+        scores: (V,) log-weights; -inf for tokens that must not come.
+        uniform: In [0, 1).
+
+    >>> inverse_cdf(torch.log(torch.tensor([0.25, 0.0, 0.75])), 0.3)
+    2
+    """
+    cumulative = torch.softmax(scores.double(), dim=-1).cumsum(-1)
+    token = int(torch.searchsorted(cumulative, cumulative[-1] * uniform, right=True))
+    if token < len(scores):
+        return token
+    return int(torch.isfinite(scores).nonzero()[-1])  # rounding carried uniform·total up to the total

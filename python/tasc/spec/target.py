@@ -1,0 +1,153 @@
+"""The target model as the loop sees it: token rows in, logits out, keys and values kept in a `RowCache`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasc.errors import InputError
+from tasc.spec.cache import RowCache, StepWindow
+
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+
+
+class Target:
+    """A `transformers` causal language model with attention layers only.
+
+    Args:
+        model: Any `AutoModelForCausalLM` whose state is keys and values, with "sdpa" or "eager" attention.
+
+    Raises:
+        InputError: The model's state cannot be taken back to an earlier token, it is an encoder-decoder, or its
+            attention implementation takes no mask per query.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = _unwrapped(model)
+        self.config = self.model.config.get_text_config()
+        _check_supported(self.model, self.config)
+        self.device: torch.device = self.model.device
+        self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
+        self.max_length: int | None = getattr(self.config, "max_position_embeddings", None)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self._additive_mask = self.config._attn_implementation == "eager"
+        self._windows = _attention_windows(self.config)
+
+    def eos_ids(self, tokenizer: Any = None) -> frozenset[int]:
+        """End-of-sequence ids named by the generation config, else the config, and by the tokenizer."""
+        found: set[int] = set()
+        generation_config = getattr(self.model, "generation_config", None)
+        for source in (generation_config, self.config):
+            ids = getattr(source, "eos_token_id", None)
+            if ids is not None:
+                found.update([ids] if isinstance(ids, int) else ids)
+                break
+        if getattr(tokenizer, "eos_token_id", None) is not None:
+            found.add(tokenizer.eos_token_id)
+        return frozenset(found)
+
+    def step(
+        self, cache: RowCache, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
+    ) -> Tensor:
+        """Run the next tokens of neighbouring rows through the model.
+
+        Rows may bring different numbers of tokens; shorter ones are padded on the left, so that the last `keep`
+        outputs of every row stand in line.
+
+        Args:
+            cache: Its rows `first_row`, `first_row + 1`, … hold `starts[b]` tokens each, and gain `tokens[b]`.
+            first_row: Row of the first request.
+            tokens: n rows of q_b ≥ 1 token ids.
+            starts: (n,) position of each row's first token.
+            keep: Number of last positions whose logits are wanted, ≥ 1.
+
+        Returns:
+            (n, min(keep, Q), V) logits, Q = max q_b; entry [b, -1] follows the last token of row b.
+        """
+        query = max(map(len, tokens))
+        end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
+        cache.reserve(end)
+        ids = torch.tensor([[0] * (query - len(row)) + list(row) for row in tokens])  # (n, Q)
+        positions = torch.tensor(
+            [
+                [-1] * (query - len(row)) + list(range(start, start + len(row)))
+                for start, row in zip(starts, tokens, strict=True)
+            ]
+        )
+        in_line = all(len(row) == query and start + query == end for start, row in zip(starts, tokens, strict=True))
+        start = end - query if in_line else None
+        cache.window = StepWindow(first_row, positions, start, end, self.device)
+        positions = positions.clamp(min=0).to(self.device)
+        options: dict[str, Any] = {"logits_to_keep": keep} if self._keeps_logits else {}
+        output = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=self._mask(positions, start, end),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
+        )
+        logits: Tensor = output.logits
+        return logits[:, -keep:]
+
+    def _mask(self, positions: Tensor, start: int | None, end: int) -> Tensor | dict[str, Tensor] | None:
+        """Who sees what: (n, 1, Q, end), per kind of layer where the model has several; None where all see all.
+
+        A single token per row, rows of equal length: every slot is visible. From position 0 on: the causal mask that
+        the model applies by itself. Models add their own window in both cases.
+        """
+        if start is not None and (positions.shape[1] == 1 or start == 0):
+            return None
+        distance = positions[:, None, :, None] - torch.arange(end, device=self.device)  # (n, 1, Q, end)
+        masks = {
+            kind: self._as_model_wants(distance >= 0 if window is None else (distance >= 0) & (distance < window))
+            for kind, window in self._windows.items()
+        }
+        return masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _as_model_wants(self, visible: Tensor) -> Tensor:
+        if not self._additive_mask:
+            return visible
+        dtype = self.model.dtype
+        return torch.zeros(visible.shape, dtype=dtype, device=self.device).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model under a PEFT wrapper, adapters in place."""
+    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+def _attention_windows(config: Any) -> dict[str, int | None]:
+    """Window of each kind of attention layer; None sees everything before."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+    return {"full_attention": None} if window is None else {"sliding_attention": window}
+
+
+def _check_supported(model: Any, config: Any) -> None:
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{name} is an encoder-decoder; the verify loop takes decoder-only models (AutoModelForCausalLM)"
+        )
+    unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
+    if getattr(model, "_is_stateful", False) or unknown:
+        what = f" (layers: {', '.join(sorted(unknown))})" if unknown else ""
+        raise InputError(
+            f"{name} keeps a state that cannot be taken back to an earlier token{what}; "
+            "the verify loop takes models with full or sliding-window attention in every layer"
+        )
+    if getattr(config, "attention_chunk_size", None) is not None:
+        raise InputError(f"{name} attends in chunks; the verify loop takes full or sliding-window attention")
+    attention = config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise InputError(
+            f"{name} runs with attn_implementation={attention!r}, which takes no mask per query; "
+            "call model.set_attn_implementation('sdpa') or load it with attn_implementation='sdpa'"
+        )

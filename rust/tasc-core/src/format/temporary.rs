@@ -1,0 +1,87 @@
+//! A file without a name until it is whole.
+
+use std::fs::File;
+use std::io;
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile, TempPath};
+
+/// A file on its way to a name in the same folder.
+///
+/// On Linux it has no name at all before [`Temporary::persist`] (`O_TMPFILE`), so that not even a killed process
+/// leaves anything behind; elsewhere, and on file systems that lack this, it is a hidden sibling removed on drop.
+pub(crate) struct Temporary {
+    pub(crate) file: File,
+    name: Option<TempPath>,
+}
+
+impl Temporary {
+    /// An empty file in `folder`.
+    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+        match nameless(folder) {
+            Ok(file) => return Ok(Self { file, name: None }),
+            Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => {
+                return Err(e);
+            }
+            Err(_) => {} // this file system cannot
+        }
+        let mut builder = named();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any file
+        let (file, name) = builder.tempfile_in(folder)?.into_parts();
+        Ok(Self { file, name: Some(name) })
+    }
+
+    /// Makes it durable and gives it its name, in place of a file that has it.
+    pub(crate) fn persist(self, path: &Path) -> io::Result<()> {
+        let folder = folder(path);
+        self.file.sync_all()?;
+        let name = match self.name {
+            Some(name) => name,
+            None => named().make_in(folder, |sibling| link(&self.file, sibling)).map(NamedTempFile::into_temp_path)?,
+        };
+        name.persist(path).map_err(|e| e.error)?;
+        #[cfg(unix)]
+        File::open(folder)?.sync_all()?; // the rename itself must survive a crash
+        Ok(())
+    }
+}
+
+/// The folder that holds `path`.
+pub(crate) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn named() -> Builder<'static, 'static> {
+    let mut builder = Builder::new();
+    builder.prefix(".tasc-").suffix(".tmp");
+    builder
+}
+
+#[cfg(target_os = "linux")]
+fn nameless(folder: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    if !Path::new("/proc/self/fd").exists() {
+        return Err(Unsupported.into()); // `link` goes through it
+    }
+    let file = rustix::fs::open(folder, OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::from(0o666))?;
+    Ok(file.into())
+}
+
+#[cfg(target_os = "linux")]
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    use std::os::fd::AsRawFd;
+    Ok(linkat(CWD, format!("/proc/self/fd/{}", file.as_raw_fd()), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_: &Path) -> io::Result<File> {
+    Err(Unsupported.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_: &File, _: &Path) -> io::Result<()> {
+    Err(Unsupported.into())
+}

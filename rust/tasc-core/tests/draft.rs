@@ -1,0 +1,225 @@
+//! Sources, mixer, length rule and drafter against slow twins.
+#![allow(clippy::unwrap_used)] // a test may
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tasc_core::TokenId;
+use tasc_core::draft::blend::Blend;
+use tasc_core::draft::length::LengthRule;
+use tasc_core::draft::online::Online;
+use tasc_core::draft::sources::context::ContextIndex;
+use tasc_core::draft::sources::task;
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Mixer, Weights};
+use tasc_core::index::{Cursor, NgramsBuilder, Successors};
+use tasc_core::naive::{NaiveIndex, witten_bell};
+
+proptest! {
+    /// Blending run by run from the longest context equals the recursion from the shortest, order by order.
+    #[test]
+    fn blend_is_interpolated_witten_bell(
+        documents in prop::collection::vec(prop::collection::vec(0..4u32, 1..8), 1..12),
+        output in prop::collection::vec(0..4u32, 0..6),
+    ) {
+        let (mut builder, mut slow) = (NgramsBuilder::new(), NaiveIndex::default());
+        for d in &documents {
+            builder.push(d, 1).unwrap();
+            slow.push(d, 1);
+        }
+        let built = builder.build(|_| Ok(())).unwrap();
+        let ngrams = built.view();
+        let mut cursor = Cursor::at_start(&ngrams);
+        let mut history = vec![None];
+        for &t in &output {
+            cursor.advance(&ngrams, ngrams.symbol(t));
+            history.push(Some(t));
+        }
+        let orders: Vec<BTreeMap<_, _>> =
+            (0..=history.len()).map(|m| slow.successors(&history[history.len() - m..])).take_while(|c| !c.is_empty()).collect();
+        let truth = witten_bell(&orders);
+        let mut blend = Blend::default();
+        let order = task::blend(&ngrams, &cursor, &mut Successors::default(), &mut blend);
+        prop_assert_eq!(order as usize, orders.len() - 1);
+        let total: f32 = blend.candidates.iter().map(|c| c.1).sum::<f32>() + blend.rest;
+        prop_assert!((total - 1.0).abs() < 1e-4, "sums to {}", total);
+        for &(symbol, p) in &blend.candidates {
+            let exact = truth[&ngrams.token(symbol)];
+            // shorter contexts are left out once less than 0.5 % is left for them
+            prop_assert!((f64::from(p) - exact).abs() < 0.006, "{:?}: {} is not {}", ngrams.token(symbol), p, exact);
+        }
+    }
+
+    /// The context source follows every earlier occurrence, as a search through the text would find them.
+    #[test]
+    fn context_matches_equal_a_search(ids in prop::collection::vec(0..6u32, 0..40), split in 0..40usize) {
+        let mut context = ContextIndex::new();
+        let split = split.min(ids.len());
+        context.extend(&ids[..split]);
+        context.extend(&ids[split..]);
+        let mut orders: Vec<BTreeMap<TokenId, u64>> = Vec::new();
+        for m in 1..=ids.len() {
+            let suffix = &ids[ids.len() - m..];
+            let mut counts = BTreeMap::new();
+            for end in m..ids.len() {
+                if ids[..end].ends_with(suffix) {
+                    *counts.entry(ids[end]).or_insert(0) += 1;
+                }
+            }
+            if counts.is_empty() {
+                break;
+            }
+            orders.push(counts);
+        }
+        let mut blend = Blend::default();
+        let order = context.blend(context.matches(), &mut Vec::new(), &mut blend);
+        prop_assert_eq!(order as usize, orders.len());
+        // no order 0 here: what is left over belongs to nobody
+        let mut left = 1.0;
+        let mut exact: BTreeMap<TokenId, f64> = BTreeMap::new();
+        for counts in orders.iter().rev() {
+            let (n, t) = (counts.values().sum::<u64>() as f64, counts.len() as f64);
+            for (&token, &c) in counts {
+                *exact.entry(token).or_default() += left * c as f64 / (n + t);
+            }
+            left *= t / (n + t);
+        }
+        prop_assert!((f64::from(blend.rest) - left).abs() < 1e-4);
+        for &(token, p) in &blend.candidates {
+            prop_assert!((f64::from(p) - exact[&token]).abs() < 1e-4);
+        }
+        prop_assert_eq!(blend.candidates.len(), exact.len());
+    }
+
+    /// The length rule finds the best prefix although it stops early.
+    #[test]
+    fn length_is_the_best_prefix(
+        p in prop::collection::vec(0.05..1.0f64, 0..20),
+        steps in prop::collection::vec(0.0..0.3f64, 1..24),
+        rate in 1.0..12.0f64,
+    ) {
+        let costs: Vec<f64> = steps.iter().scan(1.0, |c, s| { let now = *c; *c += s; Some(now) }).collect();
+        let curve = CostCurve::new(costs).unwrap();
+        let net = |k: usize| {
+            let gain: f64 = (1..=k).map(|i| p[..i].iter().product::<f64>()).sum();
+            gain - rate * (curve.cost(k) - curve.cost(0))
+        };
+        let best = (0..=p.len()).map(net).fold(f64::NEG_INFINITY, f64::max);
+        let mut rule = LengthRule::new(&curve, rate);
+        for &p in &p {
+            if !rule.extend(p) {
+                break;
+            }
+        }
+        prop_assert!(best - net(rule.best()) < 1e-9, "{} is worse than {}", net(rule.best()), best);
+    }
+
+    #[test]
+    fn mixture_sums_to_one(rows in prop::collection::vec(-30.0..5.0f32, 5..60), state in 0..9usize) {
+        let rows = &rows[..rows.len() / 5 * 5];
+        let table: Vec<f32> = (0..15u8).map(|k| f32::from(k) / 7.0 - 1.0).collect();
+        let mut p = Vec::new();
+        Mixer::new(Weights::new(5, table).unwrap()).mix(rows, state, &mut p);
+        prop_assert_eq!(p.len(), rows.len() / 5);
+        prop_assert!((p.iter().sum::<f32>() - 1.0).abs() < 1e-4);
+    }
+}
+
+fn drafter(documents: &[Vec<TokenId>]) -> Drafter {
+    let mut builder = NgramsBuilder::new();
+    documents.iter().for_each(|d| builder.push(d, 1).unwrap());
+    let built = builder.build(|_| Ok(())).unwrap();
+    Drafter::new(Some(Arc::new(built)), DrafterOptions::default()).unwrap()
+}
+
+#[test]
+fn drafts_what_always_follows_and_ends_with_the_document() {
+    let drafter = drafter(&vec![vec![1, 2, 3, 4, 5]; 50]);
+    let costs = CostCurve::linear(0.02).unwrap();
+    let mut request = drafter.start(&[]);
+    let draft = drafter.draft(&mut request, 16, &costs).clone();
+    assert_eq!(draft.tokens, [1, 2, 3, 4, 5]);
+    assert_eq!(draft.sources, [0; 5]);
+    assert!(draft.probabilities.iter().all(|&p| p > 0.7), "{draft:?}");
+    drafter.update(&mut request, &[1, 2]);
+    assert_eq!(drafter.draft(&mut request, 2, &costs).tokens, [3, 4]);
+    drafter.update(&mut request, &[9]);
+    assert!(drafter.draft(&mut request, 16, &costs).tokens.len() < 5, "an unknown token leaves short contexts only");
+}
+
+#[test]
+fn drafts_from_the_context_without_an_index() {
+    let drafter = Drafter::new(None, DrafterOptions::default()).unwrap();
+    let costs = CostCurve::linear(0.02).unwrap();
+    let mut request = drafter.start(&[7, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3]);
+    let draft = drafter.draft(&mut request, 3, &costs);
+    assert_eq!(draft.tokens, [4, 5, 6]);
+    assert_eq!(draft.sources, [1; 3]);
+    let mut fresh = drafter.start(&[]);
+    assert!(drafter.draft(&mut fresh, 16, &costs).tokens.is_empty());
+}
+
+#[test]
+fn drafts_nothing_when_it_does_not_pay() {
+    let documents: Vec<Vec<TokenId>> = (0..400).map(|k| vec![k, k * 7 % 400, k * 13 % 400]).collect();
+    let drafter = drafter(&documents);
+    let mut request = drafter.start(&[]);
+    assert!(drafter.draft(&mut request, 16, &CostCurve::linear(0.1).unwrap()).tokens.is_empty());
+    assert!(drafter.draft(&mut request, 0, &CostCurve::linear(0.0).unwrap()).tokens.is_empty());
+}
+
+#[test]
+fn learns_when_it_is_wrong() {
+    let drafter = drafter(&vec![vec![1, 2, 3, 4, 5, 6]; 100]);
+    let costs = CostCurve::linear(0.05).unwrap();
+    let mut lengths = Vec::new();
+    for _ in 0..400 {
+        let mut request = drafter.start(&[]);
+        lengths.push(drafter.draft(&mut request, 16, &costs).tokens.len());
+        drafter.update(&mut request, &[8]);
+    }
+    assert_eq!(lengths[0], 6);
+    assert_eq!(*lengths.last().unwrap(), 0, "always wrong: no draft any more");
+}
+
+#[test]
+fn same_inputs_same_draft() {
+    let documents: Vec<Vec<TokenId>> = (0..60).map(|k| vec![1, 2, k % 5, 3, k % 3, 4]).collect();
+    let run = || {
+        let drafter = drafter(&documents);
+        let costs = CostCurve::linear(0.02).unwrap();
+        let mut request = drafter.start(&[3, 1, 2]);
+        let mut drafts = Vec::new();
+        for token in [1, 2, 0, 3] {
+            drafts.push(drafter.draft(&mut request, 8, &costs).clone());
+            drafter.update(&mut request, &[token]);
+        }
+        drafts
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn calibration_follows_what_happens() {
+    let mut online = Online::default();
+    for k in 0..4000 {
+        online.verified(0.95, k % 2 == 0);
+    }
+    assert!((online.calibrate(0.95) - 0.5).abs() < 0.1, "{}", online.calibrate(0.95));
+    assert!(online.calibrate(0.2) < online.calibrate(0.95));
+    for _ in 0..500 {
+        online.stepped(6, 2.0);
+    }
+    assert!((online.rate() - 3.0).abs() < 0.01);
+}
+
+#[test]
+fn bad_curves_and_weights_are_refused() {
+    for (costs, why) in [(vec![], "empty"), (vec![1.0, f64::NAN], "NaN"), (vec![0.0], "0"), (vec![2.0, 1.0], "falls")] {
+        assert!(CostCurve::new(costs).unwrap_err().to_string().contains(why));
+    }
+    assert!(CostCurve::linear(-0.1).is_err());
+    assert!(Weights::new(5, vec![0.0; 7]).unwrap_err().to_string().contains("7 weights"));
+    assert!(Weights::new(2, vec![0.0, f32::INFINITY]).unwrap_err().to_string().contains("inf"));
+    let options = DrafterOptions { weights: Some(Weights::new(2, vec![0.0; 4]).unwrap()), learn: true };
+    assert!(Drafter::new(None, options).is_err());
+}

@@ -1,0 +1,23 @@
+"""Every Python benchmark runs in its tiny form and writes its JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benches" / "python"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["draft_quality", "draft_latency", "index_build", "end_to_end", "plain_loop"])
+def test_smoke(tmp_path: Path, name: str) -> None:
+    if name in ("end_to_end", "plain_loop"):
+        pytest.importorskip("transformers")
+    output = tmp_path / "out.json"
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "--smoke", "-o", str(output)]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    ratios = json.loads(output.read_text())["ratios"]
+    assert ratios
+    assert all(r["ours"] > 0 for r in ratios)

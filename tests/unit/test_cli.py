@@ -1,0 +1,202 @@
+"""The command line: what it prints, writes and refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from typer.testing import CliRunner, Result
+
+from tasc.cli import app
+from tasc.errors import InputError
+
+ROWS = [
+    {"input": f"flights from {a} to {b}", "output": f"intent flight from {a} to {b} end", "split": split}
+    for split, cities in (("train", "abcdefgh"), ("test", "hgfe"))
+    for a, b in zip(cities, reversed(cities), strict=True)
+]
+
+
+def tasc(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in args], prog_name="tasc")
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    words = sorted({w for r in ROWS for w in f"{r['input']} {r['output']}".split()} | {"\n", "[UNK]", "</s>"})
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.add_special_tokens(["</s>"])
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "data.jsonl", ROWS)
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def said(result: Result, code: int) -> str:
+    """What went to standard error, unwrapped, of a run that ended with `code`."""
+    assert result.exit_code == code, result.output
+    return " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("command", [[], ["index"], ["index", "build"], ["generate"], ["replay"], ["bench"]])
+def test_help(command: list[str]) -> None:
+    result = tasc(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: tasc" in result.stdout
+
+
+def test_help_is_light() -> None:
+    program = (
+        "import sys; from tasc.cli import app\n"
+        "try: app(['--help'], prog_name='tasc')\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys(), 'heavy imports'"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_index_is_built_described_and_verified(tmp_path: Path, data: Path, tokenizer: Path) -> None:
+    file = tmp_path / "task.tasc"
+    built = tasc("index", "build", data, "--tokenizer", tokenizer, "-o", file, "--split", "train")
+    assert built.exit_code == 0, built.output
+    assert "8 documents, 64 tokens" in " ".join(built.stdout.split())
+    facts = json.loads(tasc("index", "info", file, "--json").stdout)
+    assert (facts["documents"], facts["tokens"]) == (8, 64)
+    assert "documents" in tasc("index", "info", file).stdout
+    assert "all checksums hold" in said(tasc("index", "verify", file), 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl", "task.tasc", "tokenizer"]
+
+
+def test_store_is_kept_where_asked(tmp_path: Path, data: Path, tokenizer: Path) -> None:
+    store = tmp_path / "rows.store"
+    result = tasc("index", "build", data, "--tokenizer", tokenizer, "-o", tmp_path / "task.tasc", "--store", store)
+    assert result.exit_code == 0, result.output
+    assert store.stat().st_size > 0
+
+
+def test_a_damaged_index_is_one_line(tmp_path: Path, data: Path, tokenizer: Path) -> None:
+    file = tmp_path / "task.tasc"
+    tasc("index", "build", data, "--tokenizer", tokenizer, "-o", file)
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    file.write_bytes(damaged)
+    line = said(tasc("index", "verify", file), 2)
+    assert line.startswith("error: ")
+    assert "task.tasc" in line
+    assert "Traceback" not in line
+
+
+def test_replay_prints_every_drafter(data: Path, tokenizer: Path) -> None:
+    result = tasc("replay", data, "--tokenizer", tokenizer, "--drafters", "tasc,prompt-lookup", "--json")
+    assert result.exit_code == 0, result.output
+    drafters = json.loads(result.stdout)["drafters"]
+    assert drafters.keys() == {"tasc", "prompt-lookup"}
+    for facts in drafters.values():
+        assert facts["tokens"] == 4 * 8
+        assert facts["tau"] == pytest.approx(facts["tokens"] / facts["steps"])
+        assert facts["speedup"] == pytest.approx(facts["speedup_at"]["0.02"])
+    assert drafters["tasc"]["tau"] > 2
+    table = tasc("replay", data, "--tokenizer", tokenizer, "--drafters", "prompt-lookup").stdout
+    assert "prompt-lookup" in table
+    assert "4 rows, 32 tokens" in table
+
+
+def test_replay_indexes_the_corpus_where_there_is_no_split(tmp_path: Path, tokenizer: Path) -> None:
+    plain = [{k: v for k, v in r.items() if k != "split"} for r in ROWS]
+    corpus, held_out = write_rows(tmp_path / "corpus.jsonl", plain[:8]), write_rows(tmp_path / "out.jsonl", plain[8:])
+    args = ["replay", held_out, "--tokenizer", tokenizer, "--drafters", "tasc", "--json"]
+    assert "no split column" in said(tasc(*args), 2)
+    found = json.loads(tasc(*args, "--corpus", corpus).stdout)
+    assert found["rows"] == 4
+    assert found["drafters"]["tasc"]["tau"] > 2
+
+
+def test_replay_limit_k_and_cost_reach_the_replay(data: Path, tokenizer: Path) -> None:
+    args = ["replay", data, "--tokenizer", tokenizer, "--drafters", "tasc", "--json"]
+    found = json.loads(tasc(*args, "--limit", "2", "--k", "3", "--cost", "0.5").stdout)
+    assert (found["rows"], found["k"], found["cost"]) == (2, 3, 0.5)
+    facts = found["drafters"]["tasc"]
+    assert len(facts["hits_at"]) == 3
+    assert facts["speedup"] == pytest.approx(facts["tokens"] / (facts["steps"] + 0.5 * facts["drafted"]))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--drafters", "magic"], "unknown drafter 'magic': choose from tasc, suffix, prompt-lookup"),
+        (["--eos", "<stop>"], "no token '<stop>'"),
+        (["--eos", "99999"], "no token 99999"),
+    ],
+)
+def test_wrong_values_are_named(data: Path, tokenizer: Path, args: list[str], message: str) -> None:
+    line = said(tasc("replay", data, "--tokenizer", tokenizer, *args), 2)
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, tokenizer: Path) -> None:
+    line = said(tasc("replay", tmp_path / "none.jsonl", "--tokenizer", tokenizer), 2)
+    assert "none.jsonl" in line
+    assert "Traceback" not in line
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = tasc("--debug", "index", "info", tmp_path / "none.tasc")
+    assert result.exit_code == 1
+    assert isinstance(result.exception, OSError)
+
+
+def test_a_wrong_option_is_a_usage_error() -> None:
+    assert tasc("replay", "x", "--tokenizer", "y", "--k", "0").exit_code == 2
+    assert tasc("replay").exit_code == 2
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, data: Path, tokenizer: Path) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.spec.compare.make_drafters", interrupted)
+    assert said(tasc("replay", data, "--tokenizer", tokenizer), 130).endswith("interrupted")
+
+
+def test_version() -> None:
+    assert tasc("--version").stdout.startswith("tasc ")
+
+
+def test_prompts_need_an_input(tmp_path: Path) -> None:
+    from tasc.cli.generate import read_prompts
+
+    rows = write_rows(tmp_path / "prompts.jsonl", [{"input": "a"}, {"text": "b"}])
+    with pytest.raises(InputError, match="every row needs an `input`"):
+        read_prompts(rows)
+    assert read_prompts(write_rows(rows, [{"prompt": "a"}])) == ([{"prompt": "a"}], "prompts")
+
+
+def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    from tasc.cli.generate import written_whole
+
+    target = tmp_path / "out.jsonl"
+    with pytest.raises(RuntimeError), written_whole(target) as sink:
+        sink.write("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with written_whole(target) as sink:
+        sink.write("all")
+        assert not target.exists()
+    assert target.read_text() == "all"
+    with pytest.raises(InputError, match="does not exist"), written_whole(tmp_path / "no" / "out.jsonl"):
+        pass

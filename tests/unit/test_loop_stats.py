@@ -1,0 +1,116 @@
+"""Stats add up, and drafters are told what happened."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
+
+from tasc.errors import InputError
+from tasc.spec import Generator, NullDrafter, Stats
+from tasc.spec.costs import CostCurve, given_costs
+
+PROMPTS = random_prompts(6, seed=2)
+MAX_TOKENS = 18
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("miss", [0.0, 0.3, 1.0])
+def test_accounting(batch_size: int, miss: float) -> None:
+    model = tiny_model("llama")
+    outputs = {tuple(prompt): peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS}
+    drafter = Scripted(outputs, miss=miss)
+    made = Generator(model, drafter=drafter, batch_size=batch_size, costs=0.02).generate(
+        prompts=PROMPTS, max_tokens=MAX_TOKENS
+    )
+    total = made.stats
+    for item, request in zip(made, drafter.requests, strict=True):
+        assert [token for ids in request.updates for token in ids] == item.ids
+        assert len(request.updates) == item.stats.steps
+        assert item.stats.tokens == len(item.ids)
+        assert item.stats.accepted == item.stats.tokens - item.stats.steps
+    assert total.requests == len(PROMPTS)
+    assert total.prompt_tokens == sum(map(len, PROMPTS))
+    for name in ("steps", "tokens", "drafted", "accepted", "tested"):
+        assert getattr(total, name) == sum(getattr(item.stats, name) for item in made)
+    assert sum(total.drafted_at.values()) == sum(total.drafted_by.values()) == total.drafted
+    assert sum(total.accepted_at.values()) == sum(total.accepted_by.values()) == total.accepted
+    assert set(total.drafted_by) == {"task"}
+    assert total.accepted <= total.tested <= total.drafted
+    assert total.tau == total.tokens / total.steps
+    assert total.alpha == total.accepted / total.tested
+    if miss == 0.0:
+        assert total.alpha == 1.0
+    if miss == 1.0:
+        assert total.accepted_at[0] < total.drafted_at[0] / 5  # a wrong token may be right by chance
+    assert total.seconds <= made.wall_seconds
+    assert total.seconds > 0.5 * made.wall_seconds
+    assert json.loads(json.dumps(total.as_dict()))["drafted_at"][0] == total.drafted_at[0]
+
+
+def test_plain_steps_count_one_token_each() -> None:
+    made = Generator(tiny_model("llama"), drafter=NullDrafter(), batch_size=2).generate(prompts=PROMPTS, max_tokens=5)
+    assert made.stats.steps == made.stats.tokens
+    assert made.stats.alpha is None
+    assert Stats().tau is None
+
+
+def test_tested_tokens() -> None:
+    stats = Stats()
+    stats.count_step([0, 0, 1], 1, False)  # one accepted, the second failed, the third was never tested
+    stats.count_step([0, 0], 2, False)
+    stats.count_step([0, 0, 0], 2, True)  # the second ended the request
+    stats.count_step([], 0, False)
+    assert (stats.drafted, stats.accepted, stats.tested, stats.steps) == (8, 5, 6, 4)
+    assert dict(stats.drafted_by) == {"task": 7, "context": 1}
+
+
+def test_given_costs() -> None:
+    assert given_costs(0.5, 3).tolist() == [1.0, 1.5, 2.0, 2.5]
+    assert given_costs([2.0, 3.0, 4.0], 4).tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert given_costs([1.0, 3.0, 2.0], 2).tolist() == [1.0, 3.0, 3.0]
+    for bad in (-0.1, [], [0.0], float("nan")):
+        with pytest.raises(InputError, match="costs="):
+            given_costs(bad, 4)
+
+
+def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+
+    def run(tokens: int) -> None:
+        clock[0] += 1.0 + 0.1 * (tokens - 1)
+
+    curve = CostCurve(run, max_draft=16, num_rows=4)
+    np.testing.assert_allclose(curve.costs(1), 1 + 0.1 * np.arange(17))
+    np.testing.assert_allclose(curve.costs(4), (1 + 0.1 * (4 * np.arange(1, 18) - 1)) / 1.3)
+    for _ in range(400):
+        curve.observe(17, 4.0)
+    assert abs(curve.costs(1)[16] - 4.0) < 0.1
+    assert (np.diff(curve.costs(1)) >= 0).all()
+    before = curve.costs(1)[16]
+    curve.observe(17, 1e9)  # one stall moves it little
+    assert curve.costs(1)[16] < 1.05 * before
+
+
+def test_a_batch_beyond_the_measured_tokens_goes_on_with_the_last_slope() -> None:
+    curve = CostCurve(lambda tokens: None, max_draft=64, num_rows=64)
+    assert curve.costs(64).shape == (65,)
+    curve.observe(64 * 65, 1.0)
+
+
+def test_loop_measures_and_drafts_with_the_curve() -> None:
+    model = tiny_model("llama")
+    outputs = {tuple(prompt): peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS}
+    seen = []
+
+    class Watching(Scripted):
+        def propose_batch(self, requests, max_tokens, costs=None):  # type: ignore[no-untyped-def]
+            seen.append(np.array(costs))
+            return super().propose_batch(requests, max_tokens, costs)
+
+    generator = Generator(model, byte_tokenizer(), drafter=Watching(outputs), batch_size=2, max_draft=8)
+    generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
+    assert all(costs.shape == (9,) and costs[0] == 1.0 and (np.diff(costs) >= 0).all() for costs in seen)

@@ -1,0 +1,151 @@
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from tasc.data import read_rows
+from tasc.errors import CorpusError, MissingExtraError
+
+ROWS = [
+    {"input": "né", "output": "a\nb", "split": "train"},
+    {"output": "ünï 🙂", "split": "test", "id": 7},
+    {"input": None, "output": "", "split": "train"},
+]
+READ = [{k: v for k, v in row.items() if v is not None} for row in ROWS]
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("r.jsonl", JSONL),
+        ("r.json", JSONL.rstrip()),
+        ("r.jsonl", b"\xef\xbb\xbf" + JSONL.replace(b"\n", b"\r\n\r\n")),
+        ("r.jsonl.gz", gzip.compress(JSONL)),
+        ("r.jsonl.gz", gzip.compress(JSONL[:50]) + gzip.compress(JSONL[50:])),
+        ("r.jsonl.zst", zstd(JSONL)),
+        ("r.jsonl.zst", zstd(JSONL[:50]) + zstd(JSONL[50:])),
+    ],
+)
+def test_json_lines_in_every_wrapping(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert list(read_rows(tmp_path / name)) == READ
+    assert list(read_rows([tmp_path / name], "train")) == [READ[0], READ[2]]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "r.parquet"
+    rows = [{"input": row.get("input"), "output": row["output"]} for _ in range(1000) for row in ROWS]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=700)
+    assert list(read_rows(path)) == [{k: v for k, v in row.items() if v is not None} for row in rows]
+    rows[2345]["output"] = None
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    with pytest.raises(CorpusError, match=r"r\.parquet: row 2346: field 'output' is NoneType, it must be text"):
+        list(read_rows(path))
+    path.write_bytes(b"PAR1 or not")
+    with pytest.raises(CorpusError, match="is no Parquet file"):
+        list(read_rows(path))
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tasc\[parquet\]'"):
+        list(read_rows(tmp_path / "r.parquet"))
+
+
+def test_text_is_one_output_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.txt.gz"
+    path.write_bytes(gzip.compress("first\r\n\n  second\u2028still \nlast".encode()))
+    assert [row["output"] for row in read_rows(path)] == ["first", "  second\u2028still ", "last"]
+
+
+def test_long_lines_and_many_files(tmp_path: Path) -> None:
+    paths = []
+    for k in range(3):
+        paths.append(tmp_path / f"{k}.jsonl")
+        paths[-1].write_text("".join(json.dumps({"output": f"{k}" * 300_000}) + "\n" for _ in range(3)))
+    told: list[tuple[int, int]] = []
+    rows = list(read_rows(paths, progress=lambda done, total: told.append((done, total))))
+    assert [row["output"][0] for row in rows] == list("000111222")
+    assert all(len(row["output"]) == 300_000 for row in rows)
+    total = sum(path.stat().st_size for path in paths)
+    assert told == sorted(told)
+    assert {t for _, t in told} == {total}
+    assert told[-1] == (total, total)
+    assert len(set(told)) > 6
+
+
+def test_other_fields(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"q": "x", "a": "y"}\n{"q": "x", "b": "y"}\n')
+    rows = read_rows(path, output_field="a", input_field="q")
+    assert next(rows) == {"input": "x", "output": "y"}
+    with pytest.raises(CorpusError, match=r"r\.jsonl:2: has no field 'a'; its fields are 'q', 'b': name one as output"):
+        next(rows)
+    with pytest.raises(CorpusError, match=r"r\.jsonl:1: has no field 'p'.*name one as input_field"):
+        next(read_rows(path, output_field="a", input_field="p"))
+
+
+GOOD = b'{"output": "x"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("r.jsonl", GOOD * 2 + b'{"output": }\n', r"r\.jsonl:3: is not JSON: .* at column 12"),
+        ("r.jsonl", GOOD + b'\n["x"]\n', r"r\.jsonl:3: is a list, a row is an object"),
+        ("r.json", b'[\n{"output": "x"}]', r"r\.json:1: is not JSON: .*one object per line, not an array"),
+        ("r.jsonl", b'{"output": 1' + b"0" * 5000 + b"}", r"r\.jsonl:1: is JSON that cannot be read"),
+        ("r.jsonl", b"[" * 200_000, r"r\.jsonl:1: is (not JSON|JSON that cannot be read)"),
+        ("r.jsonl", GOOD + b'{"output": "\xff"}', r"r\.jsonl:2: is not UTF-8: .* at byte 13"),
+        ("r.jsonl", GOOD + b'{"output": "\\ud800"}', r"r\.jsonl:2: field 'output' is no valid text: surrogates"),
+        ("r.jsonl", b'{"output": {"a": 1}}', r"r\.jsonl:1: field 'output' is dict, it must be text"),
+        ("r.jsonl", b'{"output": "x", "input": 3}', r"r\.jsonl:1: field 'input' is int, it must be text or null"),
+        ("r.jsonl", b'{"text": "x"}', r"r\.jsonl:1: has no field 'output'; its fields are 'text'"),
+        ("r.jsonl", b"{}", "its fields are none"),
+        ("r.csv", b"output\nx\n", r"r\.csv: files like '\.csv' are not read; give one of \.jsonl"),
+        ("r.jsonl.gz", gzip.compress(GOOD * 99)[:-12], r"r\.jsonl\.gz: cannot be decompressed"),
+        ("r.jsonl.gz", GOOD, r"r\.jsonl\.gz: cannot be decompressed"),
+        ("r.jsonl.zst", zstd(GOOD * 99)[:-5], r"r\.jsonl\.zst: cannot be decompressed: the file is cut short"),
+        ("r.jsonl.zst", GOOD, r"r\.jsonl\.zst: cannot be decompressed"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, name: str, data: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CorpusError, match=why):
+        list(read_rows(tmp_path / name))
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(JSONL + GOOD)
+    with pytest.raises(CorpusError, match=r"no row has the split 'trian'; .*: 'test', 'train', none"):
+        list(read_rows(path, "trian"))
+
+
+def test_a_missing_file_and_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list(read_rows(tmp_path / "nowhere.jsonl"))
+    (tmp_path / "empty.jsonl").touch()
+    assert list(read_rows(tmp_path / "empty.jsonl")) == []
+
+
+def test_what_the_callback_raises_stops_the_reading(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise RuntimeError("enough")
+
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(GOOD)
+    with pytest.raises(RuntimeError, match="enough"):
+        list(read_rows(path, progress=stop))
