@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,11 @@ def main() -> None:
     parser.add_argument("--model", help="a folder or a name on the model hub, instead of SmolLM2-135M")
     parser.add_argument("--adapter", type=Path, help="a LoRA adapter of that model")
     parser.add_argument("--prompts", type=int, default=40)
-    parser.add_argument("--max-draft", type=int, default=BenchOptions.max_draft)
+    parser.add_argument("--max-draft", type=int, default=BenchOptions().max_draft)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     options = parser.parse_args()
 
+    quieten_transformers()
     begun = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     with console.status("the model: fetched and converted on the first run (about a minute), then kept"):
@@ -96,6 +98,14 @@ def main() -> None:
     print_methods(results)
     conclude(results)
     console.print(f"The report, with plots: {report}   ({time.monotonic() - begun:.0f} s in all)", soft_wrap=True)
+
+
+def quieten_transformers() -> None:
+    """Leaves the terminal to the demo: its own bars and warnings would stand between the lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def conclude(results: dict[str, Any]) -> None:

@@ -74,11 +74,22 @@ def answer_logits(model, batch: list[Example]) -> tuple[torch.Tensor, torch.Tens
     return model.lm_head(hidden[counted]).float(), ids.roll(-1, dims=1)[counted]
 
 
-def train(model, data: list[Example], out: Path, *, batch_size: int, minutes: float, rate: float, seed: int) -> None:
-    """One pass over `data`, or what fits in `minutes`; the adapter in `out` is renewed every `SAVE_EVERY` steps."""
+def adapted(model, rank: int) -> PeftModel:
+    """`model` with a fresh adapter on its upper layers."""
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=LINEAR,
+        layers_to_transform=list(ADAPTED_LAYERS),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, settings)
+
+
+def train(model, todo: list[list[Example]], out: Path, *, minutes: float, rate: float) -> None:
+    """One pass over `todo`, or what fits in `minutes`; the adapter in `out` is renewed every `SAVE_EVERY` steps."""
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
-    todo = batches(data, batch_size, random.Random(seed))
     started = time.monotonic()
     running = None
     for step, batch in enumerate(todo):
@@ -103,7 +114,7 @@ def train(model, data: list[Example], out: Path, *, batch_size: int, minutes: fl
 
 def save(model: PeftModel, out: Path) -> None:
     """Writes the adapter with float16 weights."""
-    model.save_pretrained(out)
+    model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     file = out / "adapter_model.safetensors"
     save_file({name: weight.to(torch.float16) for name, weight in load_file(file).items()}, file, {"format": "pt"})
@@ -131,6 +142,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rank", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--resume", type=int, default=0, help="go on with the adapter in --out after so many steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--test-rows", type=int, default=100)
@@ -142,24 +154,14 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     rows = assistant.rows(options.rows, options.seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    settings = LoraConfig(
-        r=options.rank,
-        lora_alpha=2 * options.rank,
-        target_modules=LINEAR,
-        layers_to_transform=list(ADAPTED_LAYERS),
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(model, settings)
+    if options.resume:
+        model = PeftModel.from_pretrained(model, options.out, is_trainable=True)
+    else:
+        model = adapted(model, options.rank)
     model.print_trainable_parameters()
-    train(
-        model,
-        examples([row for row in rows if row["split"] == "train"], tokenizer),
-        options.out,
-        batch_size=options.batch_size,
-        minutes=options.minutes,
-        rate=options.rate,
-        seed=options.seed,
-    )
+    data = examples([row for row in rows if row["split"] == "train"], tokenizer)
+    todo = batches(data, options.batch_size, random.Random(options.seed))[options.resume :]
+    train(model, todo, options.out, minutes=options.minutes, rate=options.rate)
     merged = AutoModelForCausalLM.from_pretrained(merge_adapter(base, options.out)).eval()
     held_out = examples([row for row in rows if row["split"] == "test"][: options.test_rows], tokenizer)
     print(f"exact match on {len(held_out)} held-out rows: {exact(merged, held_out)}")

@@ -94,6 +94,8 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     with _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():  # another process made it while we waited
             return target
+        for left in target.parent.glob(f".{target.name}-*"):  # by a process that was killed: the lock is ours now
+            shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             temporary.chmod(0o755)  # mkdtemp's 0700 would follow the rename

@@ -93,6 +93,14 @@ def test_a_failed_making_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    pytest.importorskip("filelock")
+    (tmp_path / ".model-killed").mkdir()
+    made = models._made_once(tmp_path / "model", lambda folder: (folder / "done").touch())
+    assert [path.name for path in made.iterdir()] == ["done"]
+    assert not (tmp_path / ".model-killed").exists()
+
+
 def test_concurrent_callers_make_it_once(tmp_path: Path) -> None:
     pytest.importorskip("filelock")
     from concurrent.futures import ThreadPoolExecutor

@@ -56,7 +56,7 @@ def speed(results: Results) -> str | None:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("tokens per second")
 
-    return _svg(draw, height=0.9 + 0.42 * len(names))
+    return _svg(draw, height=max(2.2, 0.9 + 0.42 * len(names)))
 
 
 def latency(results: Results) -> str | None:
@@ -117,7 +117,7 @@ def time_split(results: Results) -> str | None:
         axes.set_xlabel("milliseconds per request")
         _legend_above(axes, columns=len(_PARTS))
 
-    return _svg(draw, height=1.4 + 0.42 * len(timed))
+    return _svg(draw, height=max(2.6, 1.4 + 0.42 * len(timed)))
 
 
 def _by_position(facts: MethodFacts) -> list[float]:
