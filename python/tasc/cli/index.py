@@ -55,7 +55,7 @@ def build(
     begin = time.perf_counter()
     with _store_path(store, output) as path, progress_bars() as bar:
         tokens = TokenStore.build(rows, task_tokenizer, path, split=split, progress=bar("tokenising"))
-        TaskIndex.build(tokens, output, progress=bar("indexing"))
+        TaskIndex.build(tokens, output, tokenizer=task_tokenizer, progress=bar("indexing"))
         documents, count = len(tokens), tokens.num_tokens
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(

@@ -27,6 +27,9 @@ END_TOKENS = (
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change which ids a text has; transformers rewrites them as it pleases."""
 
+CARRIERS = {True: 'is "', False: "is a"}
+"""What stands before a piece that `TaskTokenizer.spell` tokenises, by whether it begins with a letter or digit."""
+
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
 """What may be a model's name; anything else is a path."""
 
@@ -64,6 +67,25 @@ class TaskTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, on the threads of the `tokenizers` package."""
         return [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def spell(self, pieces: Sequence[str]) -> list[list[int]]:
+        """Ids of pieces of text as they stand *inside* a text: a piece that begins with a letter or digit follows a
+        quotation mark there, any other follows a word.
+
+        `boston` after a quotation mark and ` boston` after a word are different ids, and a tokenizer that marks the
+        beginning of a text would give a third kind. So each piece is tokenised behind a carrier, and the carrier's
+        ids are cut off; a piece that grows together with its carrier is tokenised alone.
+        """
+        carried = [(CARRIERS[piece[:1].isalnum()], piece) for piece in pieces]
+        behind = self.tokenizer.encode_batch([c + p for c, p in carried], add_special_tokens=False)
+        alone = [k for k, e in enumerate(behind) if (len(carried[k][0]) not in {start for start, _ in e.offsets})]
+        spelled = [
+            [i for i, (start, _) in zip(e.ids, e.offsets, strict=True) if start >= len(c)]
+            for e, (c, _) in zip(behind, carried, strict=True)
+        ]
+        for k, ids in zip(alone, self.encode_batch([pieces[k] for k in alone]), strict=True):
+            spelled[k] = ids
+        return spelled
 
     def decode(self, ids: Any) -> str:
         """The text of (T,) ids, special tokens left out."""

@@ -47,6 +47,7 @@ class Task:
 
     store: "TokenStore"
     index: "TaskIndex"
+    tokenizer: "TaskTokenizer"
     held_out: list[dict[str, Any]]
     eos: int
 
@@ -74,6 +75,7 @@ def open_task(
     *,
     corpus: Sequence[Path] = (),
     limit: int | None = None,
+    inputs: bool = True,
     progress: Progress,
 ) -> Iterator[Task]:
     """Indexes a task in a temporary folder, which goes when the context ends.
@@ -85,6 +87,7 @@ def open_task(
         tokenizer: The target model's tokenizer, with the EOS that ends an output.
         corpus: Files to index instead of the `train` rows of `data`.
         limit: Most rows to hold out, the first ones; None for all.
+        inputs: Whether the index sees the rows' inputs.
         progress: Given the name of a job, what to tell how far it has come.
 
     Raises:
@@ -105,8 +108,9 @@ def open_task(
         path = Path(folder) / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")
         store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
-        index = TaskIndex.build(store, Path(folder) / "task.tasc", progress=progress("indexing"))
-        yield Task(store, index, held_out[:limit], end)
+        file = Path(folder) / "task.tasc"
+        index = TaskIndex.build(store, file, tokenizer=tokenizer, inputs=inputs, progress=progress("indexing"))
+        yield Task(store, index, tokenizer, held_out[:limit], end)
 
 
 def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator[Drafter]:
@@ -125,7 +129,7 @@ def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator
 
     for name in check_families(names):
         if name == "tasc":
-            yield NgramDrafter(task.index)
+            yield NgramDrafter(task.index, tokenizer=task.tokenizer)
         elif name == "prompt-lookup":
             yield PromptLookupDrafter()
         else:

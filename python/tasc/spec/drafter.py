@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
 """Token ids: a list, or a one-dimensional array of any integer type."""
 
-SOURCES: tuple[str, ...] = ("task", "context", "other")
+SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy", "other")
 """Names of the evidence codes in `Draft.sources`."""
 
 
@@ -56,8 +56,13 @@ class Drafter(Protocol):
     def name(self) -> str:
         """What reports call it."""
 
-    def start(self, prompt_ids: TokenIds) -> Any:
-        """Begin a request whose output follows `prompt_ids`, (L,) token ids."""
+    def start(self, prompt_ids: TokenIds, input: str | None = None) -> Any:
+        """Begin a request whose output follows `prompt_ids`, (L,) token ids.
+
+        Args:
+            prompt_ids: The whole prompt.
+            input: The part of it that is the row's input, as text; None: not known.
+        """
 
     def propose_batch(
         self, requests: Sequence[Any], max_tokens: int, costs: NDArray[np.float64] | None = None
@@ -113,6 +118,6 @@ class NullDrafter(OneByOne):
 
     name = "plain"
 
-    def start(self, prompt_ids: TokenIds) -> Request:
+    def start(self, prompt_ids: TokenIds, input: str | None = None) -> Request:
         """Begin a request."""
         return _NothingRequest()

@@ -136,7 +136,7 @@ class Loop:
         job.stats.rest_seconds += time.perf_counter() - begin
         if job.drafter is not None:
             try:
-                job.request = job.drafter.start(job.tokens)
+                job.request = job.drafter.start(job.tokens, job.input)
             except Exception:
                 _give_up_drafting([job])
         self._step(row, [job])

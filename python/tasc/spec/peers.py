@@ -36,7 +36,7 @@ class PromptLookupDrafter(OneByOne):
         self.name = "prompt-lookup"
         self._max_ngram = max_ngram
 
-    def start(self, prompt_ids: TokenIds) -> "PromptLookupRequest":
+    def start(self, prompt_ids: TokenIds, input: str | None = None) -> "PromptLookupRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return PromptLookupRequest(prompt_ids, self._max_ngram)
 
@@ -122,7 +122,7 @@ class SuffixDecodingDrafter(OneByOne):
             self.cache.add_active_response(request_id, _int32(output))
             self.cache.stop_request(request_id)
 
-    def start(self, prompt_ids: TokenIds) -> "SuffixDecodingRequest":
+    def start(self, prompt_ids: TokenIds, input: str | None = None) -> "SuffixDecodingRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return SuffixDecodingRequest(self, next(self._ids), prompt_ids)
 

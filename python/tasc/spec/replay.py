@@ -23,10 +23,11 @@ STANDARD_COSTS = (0.0, 0.02, 0.05)
 
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
-    """A held-out row as token ids: `prompt` (L,) uint32 and `output` (T,) uint32, which ends with the EOS."""
+    """A held-out row: `prompt` (L,) uint32, `output` (T,) uint32, which ends with the EOS, and the input's text."""
 
     prompt: NDArray[np.uint32]
     output: NDArray[np.uint32]
+    input: str | None = None
 
 
 @dataclass(slots=True)
@@ -128,8 +129,8 @@ def encode_rows(
     contexts = tokenizer.encode_batch([f"{r[input_field]}\n" if r.get(input_field) else "" for r in kept])
     outputs = tokenizer.encode_batch([r[output_field] for r in kept])
     return [
-        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)))
-        for c, o in zip(contexts, outputs, strict=True)
+        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get(input_field))
+        for c, o, r in zip(contexts, outputs, kept, strict=True)
     ]
 
 
@@ -165,7 +166,7 @@ def replay(
     costs = 1.0 + cost * np.arange(max_tokens + 1, dtype=np.float64)
     result = ReplayResult(drafter.name, cost, tested_at=[0] * max_tokens, hits_at=[0] * max_tokens)
     for done, row in enumerate(rows, start=1):
-        _replay_row(drafter.start(row.prompt), row.output, max_tokens, costs, result)
+        _replay_row(drafter.start(row.prompt, row.input), row.output, max_tokens, costs, result)
         result.rows = done
         if progress is not None:
             progress(done, len(rows))

@@ -81,6 +81,12 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// Samples that no weights can be fitted to.
+    #[error("the samples cannot be fitted: {why}")]
+    Samples {
+        /// What is wrong.
+        why: String,
+    },
     /// The suffix sorter failed.
     #[error("sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)")]
     Sort {

@@ -7,6 +7,7 @@ pub mod draft;
 pub mod error;
 pub mod format;
 pub mod index;
+pub mod input;
 pub mod naive;
 pub mod token;
 

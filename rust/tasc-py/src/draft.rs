@@ -3,11 +3,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use tasc_core::draft::{self, CostCurve, DrafterOptions, Weights};
+use tasc_core::draft::features::{FEATURES, GROUPS};
+use tasc_core::draft::occurrences::{Matches, Occurrences};
+use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
+use tasc_core::input::Speller;
 
 use crate::arrays::with_ids;
-use crate::error::Raise;
+use crate::error::{InputError, Raise};
 use crate::index::TaskIndex;
+use crate::speller::PySpeller;
 
 /// Tokens proposed for verification.
 #[pyclass(frozen, module = "tasc._core")]
@@ -44,6 +48,7 @@ impl Draft {
 pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
     index: Option<Py<TaskIndex>>,
+    speller: Option<Arc<PySpeller>>,
 }
 
 /// One running request of an `NgramDrafter`.
@@ -73,18 +78,28 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 #[pymethods]
 impl NgramDrafter {
     #[new]
-    #[pyo3(signature = (index=None, *, weights=None, learn=true))]
+    #[pyo3(signature = (index=None, *, tokenizer=None, weights=None, without=None, learn=true))]
     fn new(
         py: Python<'_>,
         index: Option<Py<TaskIndex>>,
+        tokenizer: Option<Py<PyAny>>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
+        without: Option<Vec<String>>,
         learn: bool,
     ) -> PyResult<Self> {
-        let table = weights.map(|w| Weights::new(draft::features::FEATURES, w.as_array().to_vec()));
-        let options = DrafterOptions { weights: table.transpose().raise()?, learn };
-        let ngrams = index.as_ref().map(|i| i.get().ngrams());
-        let drafter = py.detach(|| draft::Drafter::new(ngrams, options)).raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index })
+        let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
+        let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
+        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
+        let speller = tokenizer.map(PySpeller::new);
+        let options = DrafterOptions {
+            mixtures,
+            fixed: !learn,
+            without,
+            speller: speller.clone().map(|s| s as Arc<dyn Speller>),
+        };
+        let task = index.as_ref().map(|i| i.get().task());
+        let drafter = py.detach(|| draft::Drafter::new(task, options)).raise()?;
+        Ok(Self { drafter: Arc::new(drafter), index, speller })
     }
 
     #[getter]
@@ -104,8 +119,14 @@ impl NgramDrafter {
         (online.scale(), online.shift(), online.rate())
     }
 
-    fn start(&self, prompt_ids: &Bound<'_, PyAny>) -> PyResult<NgramRequest> {
-        let state = with_ids(prompt_ids, |ids| self.drafter.start(ids))?;
+    #[pyo3(signature = (prompt_ids, input=None))]
+    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
+        let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
+        let started = py.detach(|| self.drafter.start(&ids, input));
+        let state = match self.speller.as_ref().and_then(|s| s.raised()) {
+            Some(error) => return Err(error),
+            None => started.raise()?,
+        };
         Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 
@@ -134,21 +155,31 @@ impl NgramRequest {
         with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
     }
 
-    /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, state)
-    fn candidates<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, usize)> {
+    /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, states (G,) uint8)
+    #[allow(clippy::type_complexity)]
+    fn candidates<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
         let mut request = self.lock();
         let seen = self.drafter.candidates(&mut request);
-        let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, draft::features::FEATURES))?;
-        Ok((PyArray1::from_slice(py, &seen.tokens), rows, seen.state))
+        let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, FEATURES))?;
+        Ok((PyArray1::from_slice(py, &seen.tokens), rows, PyArray1::from_slice(py, &seen.states)))
     }
+}
+
+fn source(name: &str) -> PyResult<Source> {
+    let known = Source::ALL.map(Source::name).join(", ");
+    let found = Source::ALL.into_iter().find(|s| s.name() == name);
+    found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
 }
 
 /// The running context alone, for looking into it.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct ContextIndex(Mutex<draft::sources::context::ContextIndex>);
+pub(crate) struct ContextIndex(Mutex<(Occurrences, Matches)>);
 
 impl ContextIndex {
-    fn lock(&self) -> MutexGuard<'_, draft::sources::context::ContextIndex> {
+    fn lock(&self) -> MutexGuard<'_, (Occurrences, Matches)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,11 +197,14 @@ impl ContextIndex {
     }
 
     fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_ids(ids, |ids| self.lock().extend(ids))
+        with_ids(ids, |ids| {
+            let (seen, matches) = &mut *self.lock();
+            seen.extend(ids, matches, draft::drafter::FOLLOWED);
+        })
     }
 
     fn __len__(&self) -> usize {
-        self.lock().ids().len()
+        self.lock().0.ids().len()
     }
 
     /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
@@ -180,9 +214,9 @@ impl ContextIndex {
         py: Python<'py>,
         limit: usize,
     ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
-        let context = self.lock();
+        let (context, matches) = &*self.lock();
         let mut blend = draft::blend::Blend::default();
-        let order = context.blend(context.matches(), &mut Vec::new(), &mut blend);
+        let order = context.blend(matches, &mut Vec::new(), &mut blend);
         blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         blend.candidates.truncate(limit);
         let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();

@@ -5,19 +5,37 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tasc_core::draft::drafter::AsNgrams;
-use tasc_core::index::{self, Cursor, Successors};
+use tasc_core::draft::train::TrainOptions;
+use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
+use tasc_core::input::Speller;
 
 use crate::arrays::with_ids;
+use crate::detach::interruptible;
 use crate::error::Raise;
+use crate::speller::PySpeller;
 use crate::store::Store;
 
-/// An open index of a task's outputs.
+/// What the fit of an index found, `None` when it was not fitted.
+fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(figures) = &meta.fit else { return Ok(None) };
+    let fit = PyDict::new(py);
+    fit.set_item("rows", figures.rows)?;
+    fit.set_item("tokens", figures.tokens)?;
+    fit.set_item("nats", figures.nats)?;
+    fit.set_item("tau", figures.tau)?;
+    fit.set_item("speedup", figures.speedup)?;
+    fit.set_item("without", figures.without.clone())?;
+    fit.set_item("reliability", figures.reliability.clone())?;
+    fit.set_item("calibration_error", figures.calibration_error)?;
+    Ok(Some(fit))
+}
+
+/// An open index of a task.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
 
 impl TaskIndex {
-    pub(crate) fn ngrams(&self) -> Arc<dyn AsNgrams> {
+    pub(crate) fn task(&self) -> Arc<dyn Task> {
         self.0.clone()
     }
 }
@@ -29,25 +47,33 @@ impl TaskIndex {
         py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
-    /// Builds an index of a store's outputs. `progress(fraction)` is called between phases and may raise.
+    /// Builds an index of a store. `progress(fraction)` is called between phases and may raise.
     #[staticmethod]
-    #[pyo3(signature = (store, path, *, progress=None))]
-    fn build(py: Python<'_>, store: &Store, path: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Self> {
-        let mut raised = None;
-        let check = |done: f64| {
-            let called = Python::attach(|py| {
-                py.check_signals()?;
-                progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
-            });
-            called.map_err(|error| {
-                raised = Some(error);
-                tasc_core::Error::Stopped
+    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, progress=None))]
+    fn build(
+        py: Python<'_>,
+        store: &Store,
+        path: PathBuf,
+        tokenizer: Option<Py<PyAny>>,
+        inputs: bool,
+        fit: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let speller = tokenizer.map(PySpeller::new);
+        let train = TrainOptions::default();
+        let built = interruptible(py, |check| {
+            let options = BuildOptions {
+                no_inputs: !inputs,
+                train: fit.then_some(&train),
+                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+            };
+            index::TaskIndex::build(&store.0, &path, &options, |done| {
+                check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
-        };
-        let built = py.detach(|| index::TaskIndex::build(&store.0, &path, check));
-        match raised {
+        });
+        match speller.and_then(|s| s.raised()) {
             Some(error) => Err(error),
-            None => built.raise().map(|i| Self(Arc::new(i))),
+            None => built.map(|i| Self(Arc::new(i))),
         }
     }
 
@@ -78,6 +104,8 @@ impl TaskIndex {
         info.set_item("documents", meta.documents)?;
         info.set_item("weight", meta.weight)?;
         info.set_item("tokens", meta.tokens)?;
+        info.set_item("inputs", meta.inputs)?;
+        info.set_item("fit", fit(py, meta)?)?;
         info.set_item("distinct_tokens", self.0.ngrams().tokens.len())?;
         info.set_item("bytes", file.bytes().len())?;
         info.set_item("sections", file.sections().collect::<Vec<_>>())?;

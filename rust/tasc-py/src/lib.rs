@@ -6,6 +6,7 @@ mod detach;
 mod draft;
 mod error;
 mod index;
+mod speller;
 mod store;
 
 /// The compiled half of tasc.

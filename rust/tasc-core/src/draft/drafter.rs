@@ -2,74 +2,70 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::blend::Blend;
-use super::features::{Candidates, END, FEATURES, STATES};
+use super::features::{Candidates, END, Evidence};
+use super::general;
 use super::length::{CostCurve, LengthRule};
-use super::mixer::{Mixer, Weights};
+use super::mixtures::{Mixtures, Source, Without};
+use super::occurrences::{Matches, Occurrences};
 use super::online::Online;
-use super::sources::context::{ContextIndex, Matches};
-use super::sources::task;
-use crate::index::{Cursor, Ngrams, OwnedNgrams, Successors, TaskIndex};
-use crate::{Error, Result, TokenId};
+use super::sources::retrieved::Retrieved;
+use super::sources::{copy, coverage, task};
+use crate::index::copies::TAIL;
+use crate::index::inputs;
+use crate::index::view::{RowsView, Task, TaskView};
+use crate::index::{Cursor, Ngrams, Successors};
+use crate::input::spelling::{Learnt, Speller};
+use crate::input::Copying;
+use crate::{Result, TokenId};
 
-/// Tokens proposed for verification. Deterministic in the index, the request's tokens, the options and what the
-/// drafter has learnt so far.
+/// Places of the running context followed at a time.
+pub const FOLLOWED: usize = 24;
+
+/// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
+const REMEMBERED: usize = 1 << 18;
+
+/// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
+/// the drafter has learnt so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draft {
     /// The chain.
     pub tokens: Vec<TokenId>,
     /// Probability of each token, given that those before it are right.
     pub probabilities: Vec<f32>,
-    /// Which source spoke most for it: 0 task, 1 context.
+    /// Which source spoke most for it: a [`Source`]'s code.
     pub sources: Vec<u8>,
 }
 
-/// Gives the n-grams of an index, wherever they are kept.
-pub trait AsNgrams: Send + Sync {
-    /// The arrays.
-    fn ngrams(&self) -> Ngrams<'_>;
-}
-
-impl AsNgrams for TaskIndex {
-    fn ngrams(&self) -> Ngrams<'_> {
-        TaskIndex::ngrams(self)
-    }
-}
-
-impl AsNgrams for OwnedNgrams {
-    fn ngrams(&self) -> Ngrams<'_> {
-        self.view()
-    }
-}
-
 /// How a drafter drafts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default)]
 pub struct DrafterOptions {
-    /// Weights of the mixture; `None`: the general ones.
-    pub weights: Option<Weights>,
-    /// Whether the drafter learns calibration and rate from what is verified.
-    pub learn: bool,
-}
-
-impl Default for DrafterOptions {
-    fn default() -> Self {
-        Self { weights: None, learn: true }
-    }
+    /// Weights of the mixture; `None`: those of the index, else the general ones.
+    pub mixtures: Option<Mixtures>,
+    /// Whether calibration and rate stay what they are, whatever is verified.
+    pub fixed: bool,
+    /// Sources switched off.
+    pub without: Without,
+    /// The tokenizer, for words that the index does not know.
+    pub speller: Option<Arc<dyn Speller>>,
 }
 
 /// Drafts for the requests of one task.
 pub struct Drafter {
-    index: Option<Arc<dyn AsNgrams>>,
-    mixer: Mixer,
+    task: Option<Arc<dyn Task>>,
+    mixtures: Mixtures,
     online: Mutex<Online>,
-    learn: bool,
+    learnt: Mutex<Learnt>,
+    options: DrafterOptions,
 }
 
-/// One running request: its context, its place in the task's index, and memory for drafting.
+/// One running request: its context, its input, its place in the task's index, and memory for drafting.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    context: ContextIndex,
-    cursor: Cursor,
+    context: Occurrences,
+    retrieved: Retrieved,
+    source: copy::Source,
+    without: Without,
+    place: Place,
     draft: Draft,
     /// What the mixture itself thought of each drafted token.
     uncalibrated: Vec<f32>,
@@ -77,52 +73,60 @@ pub struct Request {
     scratch: Scratch,
 }
 
+/// Where an output stands in every source.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    cursor: Cursor,
+    context: Matches,
+    retrieved: Matches,
+    copying: Copying,
+    /// The last tokens of the output.
+    tail: Vec<TokenId>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Scratch {
-    cursor: Cursor,
-    matches: Matches,
+    place: Place,
     successors: Successors,
-    places: Vec<(u32, TokenId)>,
-    task: Blend,
-    context: Blend,
+    matches: Vec<(u32, TokenId, f32)>,
+    evidence: Evidence,
     candidates: Candidates,
     probabilities: Vec<f32>,
 }
 
-const NO_NGRAMS: Ngrams<'static> = Ngrams {
-    tokens: &[],
-    starts: &[],
-    next: &[],
-    step: &[],
-    back: &[],
-    weights: &[],
-    weight_sums: &[],
-    heavy_at: &[],
-    heavy: &[],
-    records: &[],
-    slots: &[],
+const NOTHING: TaskView<'static> = TaskView {
+    ngrams: Ngrams {
+        tokens: &[],
+        starts: &[],
+        next: &[],
+        step: &[],
+        back: &[],
+        weights: &[],
+        weight_sums: &[],
+        heavy_at: &[],
+        heavy: &[],
+        records: &[],
+        slots: &[],
+    },
+    rows: None,
 };
 
 impl Drafter {
     /// A drafter over a task's index, or over the request's own context alone.
     ///
     /// # Errors
-    /// [`Error::Weights`] when the weights have another number of features than the sources give.
-    pub fn new(index: Option<Arc<dyn AsNgrams>>, options: DrafterOptions) -> Result<Self> {
-        let weights = match options.weights {
-            Some(w) if w.features() != FEATURES || w.states() != STATES => {
-                let why =
-                    format!("the table is {} × {}, these sources need {STATES} × {FEATURES}", w.states(), w.features());
-                return Err(Error::Weights { why });
-            }
-            Some(w) => w,
-            None => super::general::weights()?,
+    /// [`crate::Error::Weights`] when the general weights do not fit the sources.
+    pub fn new(task: Option<Arc<dyn Task>>, mut options: DrafterOptions) -> Result<Self> {
+        let own = || task.as_ref().and_then(|t| t.mixtures().cloned());
+        let mixtures = match options.mixtures.take().or_else(own) {
+            Some(mixtures) => mixtures,
+            None => general::mixtures()?,
         };
-        Ok(Self { index, mixer: Mixer::new(weights), online: Mutex::default(), learn: options.learn })
+        Ok(Self { task, mixtures, online: Mutex::default(), learnt: Mutex::default(), options })
     }
 
-    fn ngrams(&self) -> Ngrams<'_> {
-        self.index.as_ref().map_or(NO_NGRAMS, |i| i.ngrams())
+    fn view(&self) -> TaskView<'_> {
+        self.task.as_ref().map_or(NOTHING, |t| t.view())
     }
 
     fn online(&self) -> MutexGuard<'_, Online> {
@@ -135,15 +139,39 @@ impl Drafter {
         *self.online()
     }
 
-    /// Begins a request whose output follows `prompt`.
+    /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
     ///
     /// # Complexity
-    /// O(prompt).
-    #[must_use]
-    pub fn start(&self, prompt: &[TokenId]) -> Request {
-        let mut context = ContextIndex::new();
-        context.extend(prompt);
-        Request { context, cursor: Cursor::at_start(&self.ngrams()), ..Request::default() }
+    /// O(prompt + input), and one retrieval.
+    ///
+    /// # Errors
+    /// The speller's.
+    pub fn start(&self, prompt: &[TokenId], input: Option<&str>) -> Result<Request> {
+        let view = self.view();
+        let mut request = Request { without: self.options.without, ..Request::default() };
+        request.context.extend(prompt, &mut request.place.context, FOLLOWED);
+        request.place.cursor = Cursor::at_start(&view.ngrams);
+        match (input, &view.rows) {
+            (Some(input), Some(rows)) => self.read(&mut request, input, &view.ngrams, rows)?,
+            _ => request.without = request.without.and(Without::inputs()),
+        }
+        Ok(request)
+    }
+
+    fn read(&self, request: &mut Request, input: &str, ngrams: &Ngrams<'_>, rows: &RowsView<'_>) -> Result<()> {
+        let Request { source, retrieved, place, without, .. } = request;
+        let speller = self.options.speller.as_deref();
+        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
+        learnt.bound(REMEMBERED);
+        source.surface.read(input, &rows.spellings, &mut learnt, speller)?;
+        drop(learnt);
+        source.begin(&rows.copies, &mut place.copying);
+        if !without.has(Source::Retrieved) {
+            let mut terms = Vec::new();
+            inputs::terms(source.surface.words(), &mut terms);
+            retrieved.find(&rows.inputs, ngrams, &terms, &mut place.retrieved);
+        }
+        Ok(())
     }
 
     /// Drafts at most `max_tokens` for what comes next; nothing when drafting does not pay.
@@ -151,34 +179,33 @@ impl Drafter {
     /// # Complexity
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
-        let ngrams = self.ngrams();
+        let view = self.view();
         let online = *self.online();
-        let Request { context, cursor, draft, uncalibrated, scratch, cost } = request;
-        scratch.cursor.copy_from(cursor);
-        scratch.matches.copy_from(context.matches());
-        draft.clear();
-        uncalibrated.clear();
+        let mixer = self.mixtures.mixer(request.without);
+        request.scratch.place.copy_from(&request.place);
+        request.draft.clear();
+        request.uncalibrated.clear();
         let mut rule = LengthRule::new(costs, online.rate());
-        while draft.tokens.len() < max_tokens {
-            scratch.gather(&ngrams, context);
-            self.mixer.mix(&scratch.candidates.rows, scratch.candidates.state, &mut scratch.probabilities);
-            let Some((token, p, source)) = scratch.best() else {
+        while request.draft.tokens.len() < max_tokens {
+            request.gather(&view);
+            let scratch = &mut request.scratch;
+            mixer.mix(&scratch.candidates.rows, &scratch.candidates.states, &mut scratch.probabilities);
+            let Some((token, p)) = scratch.best() else {
                 break;
             };
             let calibrated = online.calibrate(f64::from(p));
             if token == END || !rule.extend(calibrated) {
                 break;
             }
-            draft.tokens.push(token);
-            draft.probabilities.push(calibrated as f32);
-            draft.sources.push(source);
-            uncalibrated.push(p);
-            scratch.cursor.advance_front(&ngrams, ngrams.symbol(token));
-            scratch.matches.advance(context, token);
+            request.draft.tokens.push(token);
+            request.draft.probabilities.push(calibrated as f32);
+            request.draft.sources.push(request.scratch.evidence.speaker(token).code());
+            request.uncalibrated.push(p);
+            request.step(&view, token);
         }
-        draft.truncate(rule.best());
-        *cost = costs.cost(draft.tokens.len());
-        draft
+        request.draft.truncate(rule.best());
+        request.cost = costs.cost(request.draft.tokens.len());
+        &request.draft
     }
 
     /// Tells a request which tokens verification has emitted since its last draft: those accepted and the one after.
@@ -186,7 +213,7 @@ impl Drafter {
     /// # Complexity
     /// O(tokens).
     pub fn update(&self, request: &mut Request, emitted: &[TokenId]) {
-        if self.learn && !emitted.is_empty() && request.cost > 0.0 {
+        if !self.options.fixed && !emitted.is_empty() && request.cost > 0.0 {
             let drafted = &request.draft.tokens;
             let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
             let tested = (right + 1).min(drafted.len()).min(emitted.len());
@@ -199,20 +226,99 @@ impl Drafter {
         request.draft.clear();
         request.uncalibrated.clear();
         request.cost = 0.0;
-        let ngrams = self.ngrams();
+        let view = self.view();
         for &token in emitted {
-            request.cursor.advance(&ngrams, ngrams.symbol(token));
+            let Request { source, retrieved, place, without, .. } = request;
+            place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
+            place.follow(source, retrieved, *without, token);
         }
-        request.context.extend(emitted);
+        request.context.extend(emitted, &mut request.place.context, FOLLOWED);
     }
 
     /// What the mixer sees at the request's present place: for fitting weights.
     pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
-        let Request { context, cursor, scratch, .. } = request;
-        scratch.cursor.copy_from(cursor);
-        scratch.matches.copy_from(context.matches());
-        scratch.gather(&self.ngrams(), context);
-        &scratch.candidates
+        request.scratch.place.copy_from(&request.place);
+        request.gather(&self.view());
+        &request.scratch.candidates
+    }
+
+    /// The likeliest next token and the mixture's probability of it, uncalibrated.
+    pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
+        self.candidates(request);
+        let Scratch { candidates, probabilities, .. } = &mut request.scratch;
+        self.mixtures.mixer(request.without).mix(&candidates.rows, &candidates.states, probabilities);
+        request.scratch.best()
+    }
+}
+
+impl Request {
+    /// The rows retrieved for it.
+    #[must_use]
+    pub fn retrieved(&self) -> &Retrieved {
+        &self.retrieved
+    }
+
+    /// Asks every source at the scratch place.
+    fn gather(&mut self, view: &TaskView<'_>) {
+        let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
+        let on = |source| !self.without.has(source);
+        evidence.clear();
+        if on(Source::Task) {
+            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
+            for c in &mut evidence.task.candidates {
+                c.0 = view.ngrams.token(c.0).unwrap_or(END);
+            }
+        }
+        if on(Source::Context) {
+            evidence.orders[1] = self.context.blend(&place.context, matches, &mut evidence.context);
+        }
+        if let Some(rows) = &view.rows {
+            if on(Source::Retrieved) {
+                evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
+                evidence.similarity = self.retrieved.similarity();
+            }
+            if on(Source::Coverage) {
+                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
+            }
+            if on(Source::Copy) {
+                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
+                let expects = |token| task.probability(token) + retrieved.probability(token);
+                self.source.say(&rows.copies, &place.copying, &place.tail, expects, &mut evidence.copy);
+            }
+        }
+        candidates.gather(evidence);
+    }
+
+    /// The scratch place goes on by a drafted token.
+    fn step(&mut self, view: &TaskView<'_>, token: TokenId) {
+        let place = &mut self.scratch.place;
+        place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
+        place.context.advance(&self.context, token, FOLLOWED);
+        place.follow(&self.source, &self.retrieved, self.without, token);
+    }
+}
+
+impl Place {
+    fn copy_from(&mut self, other: &Self) {
+        self.cursor.copy_from(&other.cursor);
+        self.context.copy_from(&other.context);
+        self.retrieved.copy_from(&other.retrieved);
+        self.copying.copy_from(&other.copying);
+        self.tail.clone_from(&other.tail);
+    }
+
+    /// What depends on the input goes on by a token of the output.
+    fn follow(&mut self, source: &copy::Source, retrieved: &Retrieved, without: Without, token: TokenId) {
+        if !without.has(Source::Retrieved) {
+            retrieved.advance(&mut self.retrieved, token);
+        }
+        if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
+            source.advance(&mut self.copying, token);
+            if self.tail.len() == TAIL {
+                self.tail.remove(0);
+            }
+            self.tail.push(token);
+        }
     }
 }
 
@@ -229,20 +335,9 @@ impl Draft {
 }
 
 impl Scratch {
-    fn gather(&mut self, ngrams: &Ngrams<'_>, context: &ContextIndex) {
-        let task_order = task::blend(ngrams, &mut self.cursor, &mut self.successors, &mut self.task);
-        for c in &mut self.task.candidates {
-            c.0 = ngrams.token(c.0).unwrap_or(END);
-        }
-        let context_order = context.blend(&self.matches, &mut self.places, &mut self.context);
-        self.candidates.gather(&self.task, task_order, &self.context, context_order);
-    }
-
-    /// The most probable candidate: (token, probability, source). Ties: the one named first.
-    fn best(&self) -> Option<(TokenId, f32, u8)> {
-        let scored = self.candidates.tokens.iter().zip(&self.probabilities);
-        let (&token, &p) = scored.reduce(|a, b| if b.1 > a.1 { b } else { a })?;
-        let from_context = self.context.probability(token) > self.task.probability(token);
-        Some((token, p, u8::from(from_context)))
+    /// The most probable candidate: (token, probability). Ties: the one named first.
+    fn best(&self) -> Option<(TokenId, f32)> {
+        let scored = self.candidates.tokens.iter().copied().zip(self.probabilities.iter().copied());
+        scored.reduce(|a, b| if b.1 > a.1 { b } else { a })
     }
 }

@@ -1,17 +1,64 @@
-//! What the mixer sees: candidates of all sources, a row of features each, and the state that picks the weights.
+//! What the mixer sees: candidates of all sources, a row of features each, and the states that pick the weights.
 
 use super::blend::Blend;
+use super::mixtures::Source;
+use super::sources::copy::{Continuation, Offer, Said};
 use crate::TokenId;
 
-/// Features per candidate: for each of two sources the log-probability and a flag "it does not name this token",
-/// and a flag for the last row, "something else".
-pub const FEATURES: usize = 5;
+/// Columns of a feature row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Column {
+    /// Log-probability by the task's n-grams.
+    Task,
+    /// … by the retrieved outputs.
+    Retrieved,
+    /// … by the running context.
+    Context,
+    /// … by coverage.
+    Coverage,
+    /// The task's n-grams do not name it.
+    NoTask,
+    /// The retrieved outputs do not name it.
+    NoRetrieved,
+    /// The context does not name it.
+    NoContext,
+    /// Coverage does not name it.
+    NoCoverage,
+    /// The last row: "something else".
+    Else,
+    /// A copy may begin with it.
+    Starts,
+    /// Log-probability of that by the word to the left.
+    Pointer,
+    /// Log of how often that word is copied.
+    Rate,
+    /// That word is next in order.
+    InOrder,
+    /// A copy with its blank may begin with it.
+    Spaced,
+    /// It goes on with a word half copied.
+    Inside,
+    /// Log of one more than the tokens copied so far, inside a word.
+    InsideLength,
+    /// It goes on with the next word.
+    Between,
+    /// Log of one more than the tokens copied so far, between words.
+    BetweenLength,
+    /// Log-odds that a copy goes on from this word to the next.
+    GoesOn,
+    /// It leaves a word half copied.
+    Leaves,
+    /// Log-probability that a copy ends before the next word, for what does not go on.
+    Ends,
+}
 
-/// Buckets of a source's longest match.
-const BUCKETS: usize = 6;
+/// Features per candidate.
+pub const FEATURES: usize = Column::Ends as usize + 1;
 
-/// Number of states: longest match in the task × longest match in the context.
-pub const STATES: usize = BUCKETS * BUCKETS;
+/// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
+/// near the nearest row is.
+pub const GROUPS: [usize; 5] = [6, 6, 6, 5, 6];
 
 /// The candidate "the output ends here without a token".
 pub const END: TokenId = TokenId::MAX;
@@ -20,6 +67,53 @@ pub const END: TokenId = TokenId::MAX;
 const TINY: f32 = 1e-5;
 const LN_TINY: f32 = -11.512_925;
 
+/// Candidates taken of a source at most.
+const TAKEN: usize = 8;
+
+/// What the sources say at one place.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// Of the task's n-grams, over tokens.
+    pub task: Blend,
+    /// Of the retrieved outputs.
+    pub retrieved: Blend,
+    /// Of the running context.
+    pub context: Blend,
+    /// Of coverage.
+    pub coverage: Blend,
+    /// Of copying.
+    pub copy: Said,
+    /// Longest matches: task, context, retrieved.
+    pub orders: [u32; 3],
+    /// Similarity of the nearest row.
+    pub similarity: f32,
+}
+
+impl Evidence {
+    /// Nothing is said yet.
+    pub fn clear(&mut self) {
+        for blend in [&mut self.task, &mut self.retrieved, &mut self.context, &mut self.coverage] {
+            blend.clear();
+        }
+        self.copy.clear();
+        self.orders = [0; 3];
+        self.similarity = 0.0;
+    }
+
+    /// The source that found a token likeliest.
+    #[must_use]
+    pub fn speaker(&self, token: TokenId) -> Source {
+        let said = [
+            (Source::Task, self.task.probability(token)),
+            (Source::Context, self.context.probability(token)),
+            (Source::Retrieved, self.retrieved.probability(token)),
+            (Source::Coverage, self.coverage.probability(token)),
+            (Source::Copy, self.copy.probability(token)),
+        ];
+        said.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
+    }
+}
+
 /// Candidates with their features. The last row is "something else" and has no token.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
@@ -27,35 +121,103 @@ pub struct Candidates {
     pub tokens: Vec<TokenId>,
     /// `FEATURES` per token, then one more row.
     pub rows: Vec<f32>,
-    /// Which weight vector applies.
-    pub state: usize,
+    /// State of each group.
+    pub states: [u8; GROUPS.len()],
 }
 
 impl Candidates {
-    /// Joins what the sources say. Both blends are over tokens.
-    pub fn gather(&mut self, task: &Blend, task_order: u32, context: &Blend, context_order: u32) {
+    /// Joins what the sources say.
+    pub fn gather(&mut self, seen: &Evidence) {
         self.tokens.clear();
         self.rows.clear();
-        for &(token, p) in &task.candidates {
-            let q = context.probability(token);
-            self.push(token, [ln(p), ln(q), 0.0, flag(q == 0.0), 0.0]);
-        }
-        for &(token, q) in &context.candidates {
-            if !task.candidates.iter().any(|c| c.0 == token) {
-                self.push(token, [ln(0.0), ln(q), 1.0, 0.0, 0.0]);
+        for blend in [&seen.task, &seen.retrieved, &seen.context, &seen.coverage] {
+            for &(token, _) in blend.candidates.iter().take(TAKEN) {
+                self.add(token);
             }
         }
-        self.rows.extend([ln(task.rest), ln(context.rest), 0.0, 0.0, 1.0]);
-        self.state = bucket(task_order) * BUCKETS + bucket(context_order);
+        seen.copy.continuations.iter().for_each(|c| self.add(c.token));
+        seen.copy.offers.iter().for_each(|o| self.add(o.token));
+        let longest = seen.copy.continuations.first();
+        let inside = longest.is_some_and(|c| !c.between);
+        let ends = longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.goes_on).ln());
+        for &token in &self.tokens {
+            let mut row = [0.0; FEATURES];
+            let blends = [&seen.task, &seen.retrieved, &seen.context, &seen.coverage];
+            for (k, blend) in blends.into_iter().enumerate() {
+                let p = blend.probability(token);
+                row[Column::Task as usize + k] = ln(p);
+                row[Column::NoTask as usize + k] = flag(p == 0.0);
+            }
+            match seen.copy.continuations.iter().find(|c| c.token == token) {
+                Some(c) => continues(&mut row, c, seen.copy.goes_on),
+                None => {
+                    row[Column::Leaves as usize] = flag(inside);
+                    row[Column::Ends as usize] = ends;
+                }
+            }
+            if let Some(offer) = seen.copy.offers.iter().find(|o| o.token == token) {
+                offers(&mut row, offer);
+            }
+            self.rows.extend(row);
+        }
+        let mut row = [0.0; FEATURES];
+        row[Column::Task as usize] = ln(seen.task.rest);
+        row[Column::Retrieved as usize] = ln(seen.retrieved.rest);
+        row[Column::Context as usize] = ln(seen.context.rest);
+        row[Column::Coverage as usize] = ln(seen.coverage.rest);
+        row[Column::Else as usize] = 1.0;
+        row[Column::Leaves as usize] = flag(inside);
+        row[Column::Ends as usize] = ends;
+        self.rows.extend(row);
+        let [task, context, retrieved] = seen.orders.map(bucket);
+        self.states = [task, context, retrieved, copy_state(&seen.copy), similarity_state(seen.similarity)];
     }
 
-    fn push(&mut self, token: TokenId, row: [f32; FEATURES]) {
-        self.tokens.push(token);
-        self.rows.extend(row);
+    fn add(&mut self, token: TokenId) {
+        if !self.tokens.contains(&token) {
+            self.tokens.push(token);
+        }
     }
 }
 
-fn bucket(order: u32) -> usize {
+fn continues(row: &mut [f32; FEATURES], c: &Continuation, goes_on: f32) {
+    let (flag, length) =
+        if c.between { (Column::Between, Column::BetweenLength) } else { (Column::Inside, Column::InsideLength) };
+    row[flag as usize] = 1.0;
+    row[length as usize] = (1.0 + c.matched as f32).ln();
+    if c.between {
+        row[Column::GoesOn as usize] = (goes_on / (1.0 - goes_on)).ln();
+    }
+}
+
+fn offers(row: &mut [f32; FEATURES], offer: &Offer) {
+    row[Column::Starts as usize] = 1.0;
+    row[Column::Pointer as usize] = offer.pointer + 4.0;
+    row[Column::Rate as usize] = offer.rate;
+    row[Column::InOrder as usize] = flag(offer.in_order);
+    row[Column::Spaced as usize] = flag(offer.spaced);
+}
+
+fn copy_state(said: &Said) -> u8 {
+    match said.continuations.first() {
+        None => u8::from(said.known),
+        Some(c) if c.between => 2,
+        Some(c) => 3 + u8::from(c.matched > 1),
+    }
+}
+
+fn similarity_state(similarity: f32) -> u8 {
+    match similarity {
+        s if s <= 0.0 => 0,
+        s if s < 0.3 => 1,
+        s if s < 0.5 => 2,
+        s if s < 0.7 => 3,
+        s if s < 0.9 => 4,
+        _ => 5,
+    }
+}
+
+fn bucket(order: u32) -> u8 {
     match order {
         0 => 0,
         1 => 1,

@@ -1,57 +1,19 @@
 //! Weights that serve any task, printed by `benches/python/fit_general_weights.py` from generated tasks.
 
-use super::features::{FEATURES, STATES};
+use super::features::{FEATURES, GROUPS};
 use super::mixer::Weights;
+use super::mixtures::{Mixtures, variants};
 use crate::Result;
-
-/// A row per state: longest match in the task (0, 1, 2–3, 4–7, 8–15, 16+ tokens) × longest match in the context (the
-/// same), each with the weights of ln p in the task, ln p in the context, "unknown to the task", "unknown to the
-/// context" and "something else".
-#[rustfmt::skip]
-#[allow(clippy::approx_constant)] // a weight may lie near 1/π
-const TABLE: [[f32; FEATURES]; STATES] = [
-    [0.186, 0.729, 1.862, 4.965, 0.138],
-    [0.094, 0.614, 2.029, 4.975, -0.669],
-    [0.103, 0.635, 1.949, 5.039, -0.351],
-    [0.192, 0.678, 1.929, 5.031, -0.087],
-    [0.362, 0.750, 1.893, 4.987, 0.085],
-    [0.458, 0.663, 1.862, 4.971, 0.132],
-    [0.986, 0.659, 1.862, 4.971, 0.132],
-    [0.440, 0.686, 3.088, 5.126, 0.565],
-    [0.505, 0.850, 2.595, 5.286, -1.593],
-    [0.539, 0.849, 2.241, 5.316, -0.739],
-    [0.392, 0.696, 1.842, 5.000, 0.115],
-    [0.458, 0.663, 1.862, 4.971, 0.132],
-    [0.732, 0.653, 1.862, 4.972, 0.131],
-    [0.573, 0.641, 3.108, 5.205, 0.910],
-    [0.361, 0.795, 1.840, 6.183, -0.150],
-    [0.688, 0.940, 2.406, 6.078, -0.608],
-    [0.513, 0.741, 1.664, 4.848, 0.405],
-    [0.458, 0.663, 1.862, 4.971, 0.132],
-    [0.592, 0.626, 1.862, 4.974, 0.129],
-    [0.525, 0.623, 2.304, 5.067, 0.365],
-    [0.523, 0.746, 2.601, 5.782, 0.068],
-    [0.561, 0.800, 2.214, 5.240, -0.124],
-    [0.489, 0.684, 1.626, 4.783, 0.516],
-    [0.458, 0.663, 1.862, 4.971, 0.132],
-    [0.704, 0.631, 1.862, 4.973, 0.129],
-    [0.549, 0.686, 1.275, 5.133, -0.108],
-    [0.536, 0.881, 1.290, 6.089, -0.438],
-    [0.484, 0.703, 2.284, 4.957, 0.230],
-    [0.155, 0.223, 1.626, 4.688, 0.880],
-    [0.458, 0.663, 1.862, 4.971, 0.132],
-    [0.373, 0.516, 1.862, 4.984, 0.119],
-    [0.542, 0.625, 1.822, 4.970, 0.507],
-    [0.612, 0.809, 0.598, 5.302, 1.436],
-    [0.569, 0.790, 0.922, 4.708, 1.082],
-    [0.396, 0.421, 1.415, 4.483, 0.990],
-    [0.315, 0.530, 1.850, 4.949, 0.166],
-];
 
 /// The general weights.
 ///
 /// # Errors
-/// Never for the table above; the check is the same as for weights from outside.
-pub fn weights() -> Result<Weights> {
-    Weights::new(FEATURES, TABLE.concat())
+/// Never for the table; the check is the same as for weights from outside.
+pub fn mixtures() -> Result<Mixtures> {
+    let rows = 1 + GROUPS.iter().sum::<usize>();
+    let mut table = vec![0.0; rows * FEATURES];
+    table[0] = 0.5;
+    table[1] = 0.5;
+    table[2] = 0.2;
+    Mixtures::new(variants().iter().map(|_| Weights::new(FEATURES, GROUPS.to_vec(), table.clone())).collect::<Result<_>>()?)
 }

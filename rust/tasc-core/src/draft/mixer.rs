@@ -1,29 +1,49 @@
 //! The log-linear mixture: one distribution from the evidence of all sources.
 //!
-//! score(candidate) = w\[state\] · features(candidate), softmax over the candidates and one more, "something else".
+//! score(candidate) = (w + Σ offset of each group's state) · features(candidate), softmax over the candidates and one
+//! more, "something else".
 
 use crate::{Error, Result};
 
-/// A weight vector per state.
+/// Most features a candidate may have.
+pub const MAX_FEATURES: usize = 32;
+
+/// A weight vector that is a sum: what is common to all, and for each group of states an offset.
+///
+/// Sums need a row per state where a table of all combinations needs a row per combination, so that each is fitted
+/// from many tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     features: usize,
+    /// Number of states of each group.
+    groups: Vec<usize>,
+    /// The common row, then for each group in order a row per state.
     table: Vec<f32>,
 }
 
 impl Weights {
-    /// `table` holds `features` weights for each state.
+    /// `table` holds rows of `features` weights: the common one, then for each group in order one per state.
     ///
     /// # Errors
-    /// [`Error::Weights`] when the table's length is not a positive multiple of `features`, or a weight is not finite.
-    pub fn new(features: usize, table: Vec<f32>) -> Result<Self> {
-        if features == 0 || table.is_empty() || !table.len().is_multiple_of(features) {
-            return Err(Error::Weights { why: format!("{} weights do not make rows of {features}", table.len()) });
+    /// [`Error::Weights`] when `features` is 0 or above [`MAX_FEATURES`], a group has no state, the table's length is
+    /// not (1 + all states) × `features`, or a weight is not finite.
+    pub fn new(features: usize, groups: Vec<usize>, table: Vec<f32>) -> Result<Self> {
+        if !(1..=MAX_FEATURES).contains(&features) {
+            return Err(Error::Weights { why: format!("{features} features; give 1 to {MAX_FEATURES}") });
+        }
+        if let Some(g) = groups.iter().position(|&n| n == 0) {
+            return Err(Error::Weights { why: format!("group {g} has no states; give it one or leave it out") });
+        }
+        let rows = groups.iter().try_fold(1usize, |sum, &n| sum.checked_add(n));
+        if rows.and_then(|r| r.checked_mul(features)) != Some(table.len()) {
+            let n = table.len();
+            let why = format!("{n} weights do not make rows of {features}: one and one per state of groups {groups:?}");
+            return Err(Error::Weights { why });
         }
         if let Some(w) = table.iter().find(|w| !w.is_finite()) {
             return Err(Error::Weights { why: format!("a weight is {w}") });
         }
-        Ok(Self { features, table })
+        Ok(Self { features, groups, table })
     }
 
     /// Features per candidate.
@@ -32,11 +52,44 @@ impl Weights {
         self.features
     }
 
-    /// Number of states.
+    /// Number of states of each group.
     #[must_use]
-    pub fn states(&self) -> usize {
-        self.table.len() / self.features
+    pub fn groups(&self) -> &[usize] {
+        &self.groups
     }
+
+    /// All rows: the common one, then for each group in order one per state.
+    #[must_use]
+    pub fn table(&self) -> &[f32] {
+        &self.table
+    }
+
+    /// The weights at these states, one per group; zeros past [`Weights::features`].
+    ///
+    /// A state past a group's last counts as the last; a group that no state is given for adds nothing.
+    ///
+    /// # Complexity
+    /// O(features × groups).
+    #[must_use]
+    pub fn vector(&self, states: &[u8]) -> [f32; MAX_FEATURES] {
+        let mut vector = [0.0; MAX_FEATURES];
+        for row in rows_at(&self.groups, states) {
+            for (v, w) in vector.iter_mut().zip(&self.table[row * self.features..][..self.features]) {
+                *v += w;
+            }
+        }
+        vector
+    }
+}
+
+/// Numbers of the table's rows that add up at `states`: the common one, then one of each group.
+pub(super) fn rows_at(groups: &[usize], states: &[u8]) -> impl Iterator<Item = usize> {
+    let offsets = groups.iter().zip(states).scan(1, |first, (&n, &state)| {
+        let row = *first + usize::from(state).min(n - 1);
+        *first += n;
+        Some(row)
+    });
+    std::iter::once(0).chain(offsets)
 }
 
 /// Turns feature rows into probabilities.
@@ -59,21 +112,29 @@ impl Mixer {
     }
 
     /// Probabilities of the candidates whose feature rows are given one after the other; they sum to 1.
-    /// A state past the last counts as the last.
-    pub fn mix(&self, rows: &[f32], state: usize, probabilities: &mut Vec<f32>) {
+    /// States as in [`Weights::vector`].
+    ///
+    /// # Complexity
+    /// O(features × (candidates + groups)).
+    pub fn mix(&self, rows: &[f32], states: &[u8], probabilities: &mut Vec<f32>) {
         let f = self.weights.features;
-        let state = state.min(self.weights.states() - 1);
-        let w = &self.weights.table[state * f..][..f];
+        let w = &self.weights.vector(states)[..f];
         probabilities.clear();
         probabilities.extend(rows.chunks_exact(f).map(|row| row.iter().zip(w).map(|(x, w)| x * w).sum::<f32>()));
-        let top = probabilities.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut sum = 0.0;
-        for p in probabilities.iter_mut() {
-            *p = (*p - top).exp();
-            sum += *p;
-        }
-        for p in probabilities.iter_mut() {
-            *p /= sum;
-        }
+        softmax(probabilities);
     }
+}
+
+/// Turns scores into probabilities; the logarithm of what they were divided by.
+pub(super) fn softmax(scores: &mut [f32]) -> f64 {
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for p in scores.iter_mut() {
+        *p = (*p - top).exp();
+        sum += *p;
+    }
+    for p in scores.iter_mut() {
+        *p /= sum;
+    }
+    f64::from(top) + f64::from(sum).ln()
 }

@@ -6,12 +6,20 @@
 pub mod blend;
 pub mod drafter;
 pub mod features;
+pub mod fit;
 pub mod general;
 pub mod length;
 pub mod mixer;
+pub mod mixtures;
+mod objective;
+pub mod occurrences;
 pub mod online;
+pub mod samples;
 pub mod sources;
+pub mod train;
 
 pub use drafter::{Draft, Drafter, DrafterOptions, Request};
+pub use fit::FitOptions;
 pub use length::CostCurve;
 pub use mixer::{Mixer, Weights};
+pub use mixtures::{Mixtures, Source, Without};

@@ -63,6 +63,18 @@ impl NgramsBuilder {
         Self::default()
     }
 
+    /// Number of documents so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Whether there is none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
     /// Adds a document that occurred `weight` times.
     ///
     /// # Errors
@@ -90,7 +102,15 @@ impl NgramsBuilder {
     ///
     /// # Errors
     /// [`Error::EmptyCorpus`] without documents; what `check` returns.
-    pub fn build(self, mut check: impl FnMut(f64) -> Result<()>) -> Result<OwnedNgrams> {
+    pub fn build(self, check: impl FnMut(f64) -> Result<()>) -> Result<OwnedNgrams> {
+        Ok(self.build_with_starts(check)?.0)
+    }
+
+    /// The same, and the sorted position at which each document starts.
+    ///
+    /// # Errors
+    /// As [`NgramsBuilder::build`].
+    pub fn build_with_starts(self, mut check: impl FnMut(f64) -> Result<()>) -> Result<(OwnedNgrams, Vec<u32>)> {
         if self.weights.is_empty() {
             return Err(Error::EmptyCorpus);
         }
@@ -102,13 +122,14 @@ impl NgramsBuilder {
         let mut built = arrays(tokens, &symbols, &order);
         attach_weights(&mut built, &symbols, &order, &weights);
         check(0.65)?;
+        let starts = document_starts(&symbols, &order, weights.len());
         let common = common_prefixes(&symbols, &order);
         drop((symbols, order));
         check(0.8)?;
         let (records, slots) = Summaries::collect(&built.view(), &common);
         (built.records, built.slots) = (records, slots);
         check(1.0)?;
-        Ok(built)
+        Ok((built, starts))
     }
 }
 
@@ -151,6 +172,19 @@ fn arrays(tokens: Vec<TokenId>, symbols: &[i32], order: &[i32]) -> OwnedNgrams {
         back[to as usize] = at;
     }
     OwnedNgrams { tokens, starts, next, step, back, ..OwnedNgrams::default() }
+}
+
+/// The sorted position of each document's start: of the boundary that closes it in the reversed text.
+#[allow(clippy::cast_sign_loss)]
+fn document_starts(symbols: &[i32], order: &[i32], documents: usize) -> Vec<u32> {
+    let boundaries: Vec<u32> = (0u32..).zip(symbols).filter(|s| *s.1 == 0).map(|s| s.0).collect();
+    let mut starts = vec![0u32; documents];
+    for (at, &p) in (0u32..).zip(order).take(boundaries.len()) {
+        if let Ok(document) = boundaries.binary_search(&(p as u32)) {
+            starts[document] = at;
+        }
+    }
+    starts
 }
 
 /// Gives every position the weight of its document; nothing is stored when all weights are 1.

@@ -4,20 +4,29 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::build::{NgramsBuilder, OwnedNgrams};
+use super::conditional::Conditional;
+use super::copies::Copies;
+use super::inputs::Inputs;
 use super::ngrams::Ngrams;
+use super::rows::{self, LeftOut};
+use super::view::{OwnedTask, RowsView, Task, TaskView};
 use crate::corpus::Store;
+use crate::draft::mixer::Weights;
+use crate::draft::mixtures::{Mixtures, variants};
+use crate::draft::train::{self, Figures, TrainOptions};
 use crate::format::{File, Fingerprint, Kind, Section, Writer};
+use crate::input::Spellings;
+use crate::input::spelling::{Learnt, Speller};
 use crate::{Error, Result};
 
 /// Kind of an index file.
 pub const KIND: Kind = Kind(*b"INDX");
 
 /// Version of the sections written here; a reader takes any minor of its major.
-pub const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (1, 1);
 
 /// What an index file says of itself (section `meta`, JSON).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Meta {
     /// Version of tasc that wrote it.
@@ -34,6 +43,32 @@ pub struct Meta {
     pub weight: u64,
     /// Tokens of the distinct outputs.
     pub tokens: u64,
+    /// Distinct rows whose inputs are in it.
+    pub inputs: u64,
+    /// Features and states of each group of the fitted weights.
+    pub mixtures: Option<Layout>,
+    /// What the fit found.
+    pub fit: Option<Figures>,
+}
+
+/// Shape of the weight tables in section `mixtures`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    /// Features per candidate.
+    pub features: usize,
+    /// States of each group.
+    pub groups: Vec<usize>,
+}
+
+/// What goes into an index.
+#[derive(Clone, Copy, Default)]
+pub struct BuildOptions<'a> {
+    /// Leave the inputs out: nothing of them is stored, and drafts do not know theirs.
+    pub no_inputs: bool,
+    /// How the weights are fitted; `None`: they are not, the general ones serve.
+    pub train: Option<&'a TrainOptions>,
+    /// The tokenizer, for copying; without it the inputs serve for retrieval alone.
+    pub speller: Option<&'a dyn Speller>,
 }
 
 /// An open index file. Cheap to share between threads; processes share its pages.
@@ -52,36 +87,152 @@ pub struct TaskIndex {
     heavy: Section<u64>,
     records: Section<u32>,
     slots: Section<u32>,
+    rows: Option<RowSections>,
+    mixtures: Option<Mixtures>,
 }
 
-impl TaskIndex {
-    /// Builds the index of a store's outputs, writes it and opens it. `check` hears of the progress (0 to 1) between
-    /// phases; its error stops the build and nothing is written.
-    ///
-    /// # Complexity
-    /// O(tokens); about 28 bytes of memory per token.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Format`], [`Error::IndexTooLarge`]; what `check` returns.
-    pub fn build(store: &Store, path: &Path, check: impl FnMut(f64) -> Result<()>) -> Result<Self> {
-        let mut builder = NgramsBuilder::new();
+/// The sections that the inputs add.
+#[derive(Clone, Debug)]
+struct RowSections {
+    terms: Section<u64>,
+    term_starts: Section<u64>,
+    postings: Section<u32>,
+    norms: Section<f32>,
+    row_starts: Section<u32>,
+    spelling_keys: Section<u64>,
+    spelling_starts: Section<u32>,
+    spelling_ids: Section<u32>,
+    copy_words: Section<u64>,
+    copy_rates: Section<f32>,
+    pointer_slots: Section<u32>,
+    pointers: Section<u32>,
+    coverage_slots: Section<u32>,
+    coverages: Section<u32>,
+}
+
+impl RowSections {
+    fn open(file: &File) -> Result<Option<Self>> {
+        if !file.sections().any(|s| s.0 == "terms") {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            terms: file.section("terms")?,
+            term_starts: file.section("term_starts")?,
+            postings: file.section("postings")?,
+            norms: file.section("norms")?,
+            row_starts: file.section("row_starts")?,
+            spelling_keys: file.section("spelling_keys")?,
+            spelling_starts: file.section("spelling_starts")?,
+            spelling_ids: file.section("spelling_ids")?,
+            copy_words: file.section("copy_words")?,
+            copy_rates: file.section("copy_rates")?,
+            pointer_slots: file.section("pointer_slots")?,
+            pointers: file.section("pointers")?,
+            coverage_slots: file.section("coverage_slots")?,
+            coverages: file.section("coverages")?,
+        }))
+    }
+
+    fn write(rows: &RowsView<'_>, out: &mut Writer) -> Result<()> {
+        out.section("terms", rows.inputs.terms)?;
+        out.section("term_starts", rows.inputs.term_starts)?;
+        out.section("postings", rows.inputs.postings)?;
+        out.section("norms", rows.inputs.norms)?;
+        out.section("row_starts", rows.inputs.row_documents)?;
+        out.section("spelling_keys", rows.spellings.keys)?;
+        out.section("spelling_starts", rows.spellings.starts)?;
+        out.section("spelling_ids", rows.spellings.ids)?;
+        out.section("copy_words", rows.copies.words)?;
+        out.section("copy_rates", rows.copies.rates)?;
+        out.section("pointer_slots", rows.copies.pointer.slots)?;
+        out.section("pointers", rows.copies.pointer.records)?;
+        out.section("coverage_slots", rows.copies.coverage.slots)?;
+        out.section("coverages", rows.copies.coverage.records)
+    }
+
+    fn view<'f>(&self, file: &'f File) -> RowsView<'f> {
+        RowsView {
+            inputs: Inputs {
+                terms: self.terms.get(file),
+                term_starts: self.term_starts.get(file),
+                postings: self.postings.get(file),
+                norms: self.norms.get(file),
+                row_documents: self.row_starts.get(file),
+            },
+            spellings: Spellings {
+                keys: self.spelling_keys.get(file),
+                starts: self.spelling_starts.get(file),
+                ids: self.spelling_ids.get(file),
+            },
+            copies: Copies {
+                words: self.copy_words.get(file),
+                rates: self.copy_rates.get(file),
+                pointer: Conditional { slots: self.pointer_slots.get(file), records: self.pointers.get(file) },
+                coverage: Conditional { slots: self.coverage_slots.get(file), records: self.coverages.get(file) },
+            },
+        }
+    }
+}
+
+impl Task for TaskIndex {
+    fn view(&self) -> TaskView<'_> {
+        TaskView { ngrams: self.ngrams(), rows: self.rows.as_ref().map(|r| r.view(&self.file)) }
+    }
+
+    fn mixtures(&self) -> Option<&Mixtures> {
+        self.mixtures.as_ref()
+    }
+}
+
+impl Meta {
+    fn of(store: &Store) -> Result<Self> {
         let made = store.meta();
-        let mut meta = Meta {
+        let mut meta = Self {
             writer: env!("CARGO_PKG_VERSION").into(),
             tokenizer: made.tokenizer.clone(),
             vocab_size: made.vocab_size,
             eos_id: made.eos_id,
-            ..Meta::default()
+            documents: store.num_documents() as u64,
+            tokens: store.num_tokens() as u64,
+            ..Self::default()
         };
         for k in 0..store.num_documents() {
-            let (document, weight) = (store.document(k)?, store.weight(k)?);
-            builder.push(document, weight)?;
-            meta.documents += 1;
-            meta.weight = meta.weight.saturating_add(weight);
-            meta.tokens += document.len() as u64;
+            meta.weight = meta.weight.saturating_add(store.weight(k)?);
         }
-        let ngrams = builder.build(check)?;
-        Self::write(path, &store.file().fingerprint(), &meta, &ngrams)?;
+        Ok(meta)
+    }
+}
+
+impl TaskIndex {
+    /// Builds the index of a store, writes it and opens it. `check` hears of the progress (0 to 1) between phases; its
+    /// error stops the build and nothing is written.
+    ///
+    /// # Complexity
+    /// That of [`rows::build`], and of [`train::train`] where weights are fitted.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], [`Error::IndexTooLarge`]; what `check` returns.
+    pub fn build(
+        store: &Store,
+        path: &Path,
+        options: &BuildOptions<'_>,
+        mut check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<Self> {
+        let mut learnt = Learnt::default();
+        let inputs = !options.no_inputs && store.num_inputs() > 0;
+        let trained = match options.train.filter(|_| inputs) {
+            Some(train) => train::train(store, train, &mut learnt, options.speller, |done| check(0.6 * done))?,
+            None => None,
+        };
+        let before = if trained.is_some() { 0.6 } else { 0.0 };
+        let task = rows::build(store, &LeftOut::default(), inputs, &mut learnt, options.speller, |done| {
+            check(before + (1.0 - before) * done)
+        })?;
+        let mut meta = Meta::of(store)?;
+        meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
+        let (mixtures, figures) = trained.unzip();
+        meta.fit = figures;
+        Self::write(path, &store.file().fingerprint(), meta, &task, mixtures.as_ref())?;
         Self::open(path)
     }
 
@@ -89,9 +240,21 @@ impl TaskIndex {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(path: &Path, fingerprint: &Fingerprint, meta: &Meta, ngrams: &OwnedNgrams) -> Result<()> {
-        let json = serde_json::to_vec(meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
+    pub fn write(
+        path: &Path,
+        fingerprint: &Fingerprint,
+        mut meta: Meta,
+        task: &OwnedTask,
+        mixtures: Option<&Mixtures>,
+    ) -> Result<()> {
+        let mut tables: Vec<f32> = Vec::new();
+        for weights in mixtures.into_iter().flat_map(Mixtures::weights) {
+            meta.mixtures = Some(Layout { features: weights.features(), groups: weights.groups().to_vec() });
+            tables.extend(weights.table());
+        }
+        let json = serde_json::to_vec(&meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
+        let ngrams = &task.ngrams;
         out.section("meta", &json)?;
         out.section("tokens", &ngrams.tokens)?;
         out.section("starts", &ngrams.starts)?;
@@ -104,6 +267,12 @@ impl TaskIndex {
         out.section("heavy", &ngrams.heavy)?;
         out.section("records", &ngrams.records)?;
         out.section("slots", &ngrams.slots)?;
+        if let Some(rows) = &task.rows {
+            RowSections::write(&rows.view(), &mut out)?;
+        }
+        if !tables.is_empty() {
+            out.section("mixtures", &tables)?;
+        }
         out.finish()
     }
 
@@ -138,10 +307,26 @@ impl TaskIndex {
             heavy: file.section("heavy")?,
             records: file.section("records")?,
             slots: file.section("slots")?,
+            rows: RowSections::open(&file)?,
+            mixtures: None,
             file,
         };
         index.check_lengths()?;
+        let mixtures = index.stored_mixtures()?;
+        let index = Self { mixtures, ..index };
         Ok(index)
+    }
+
+    /// The fitted weights; `None` too when they are for other sources than this version knows: the general ones serve
+    /// then.
+    fn stored_mixtures(&self) -> Result<Option<Mixtures>> {
+        let Some(Layout { features, groups }) = &self.meta.mixtures else { return Ok(None) };
+        let tables = self.file.section::<f32>("mixtures")?;
+        let tables = tables.get(&self.file);
+        let each = tables.len() / variants().len();
+        let weights = |t: &[f32]| Weights::new(*features, groups.clone(), t.to_vec());
+        let tables = tables.chunks_exact(each.max(1)).map(weights).collect::<Result<Vec<_>>>();
+        Ok(tables.and_then(Mixtures::new).ok())
     }
 
     fn check_lengths(&self) -> Result<()> {

@@ -1,4 +1,7 @@
-//! The kinds of evidence, one file each.
+//! The kinds of evidence, one file each. The running context needs none: it is a sequence among
+//! [`super::occurrences`].
 
-pub mod context;
+pub mod copy;
+pub mod coverage;
+pub mod retrieved;
 pub mod task;

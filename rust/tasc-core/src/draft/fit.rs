@@ -1,0 +1,191 @@
+//! Weights from samples: the log-linear mixture that is most probable given a prior (maximum a posteriori).
+//!
+//! Minimised is Σ weightᵢ · −ln pᵢ(truthᵢ) / Σ weightᵢ + Σ penaltyₖ · (wₖ − priorₖ)², a convex function, with L-BFGS and
+//! the line search of Moré and Thuente (Nocedal and Wright, Numerical Optimization, 2006, chapters 3 and 7).
+
+use std::cell::RefCell;
+
+use argmin::core::{CostFunction, Error as Stop, Executor, Gradient, State};
+use argmin::solver::{linesearch::MoreThuenteLineSearch, quasinewton::LBFGS};
+
+use super::mixer::Weights;
+use super::objective::{Objective, Value};
+use super::samples::Samples;
+use crate::{Error, Result};
+
+/// Pairs of steps that L-BFGS remembers.
+const MEMORY: usize = 10;
+
+/// Fitting ends when an iteration gains less than this many nats per token: what is left is rounding.
+const LEAST_GAIN: f64 = 1e-8;
+
+/// Fitting ends when the gradient is shorter than this.
+const LEAST_GRADIENT: f64 = 1e-6;
+
+/// How weights are fitted. A weight's penalty is multiplied by 1 + `prior_rows` / (sum of the samples' weights).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitOptions {
+    /// What the square of a common weight's distance from the prior costs, in nats per token.
+    pub common_penalty: f64,
+    /// The same for the offsets.
+    pub offset_penalty: f64,
+    /// Most iterations; evaluations of the objective are limited to twice as many and 20.
+    pub iterations: u64,
+    /// With fewer samples than this the prior is what counts, with far more it hardly does; 0 makes the penalties
+    /// those above whatever the number of samples.
+    pub prior_rows: f64,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 10_000.0 }
+    }
+}
+
+impl FitOptions {
+    /// Penalties of common weights and of offsets, given the sum of the samples' weights.
+    pub(super) fn penalties(&self, total_weight: f64) -> Result<(f64, f64)> {
+        let named = [
+            ("common_penalty", self.common_penalty),
+            ("offset_penalty", self.offset_penalty),
+            ("prior_rows", self.prior_rows),
+        ];
+        if let Some((name, value)) = named.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
+            let why = format!("the option {name} is {value}; give a finite number, not below 0");
+            return Err(Error::Samples { why });
+        }
+        let times = 1.0 + self.prior_rows / total_weight;
+        Ok((self.common_penalty * times, self.offset_penalty * times))
+    }
+}
+
+/// Fitted weights and how well they fit.
+#[derive(Clone, Debug)]
+pub struct Fit {
+    /// The weights.
+    pub weights: Weights,
+    /// Mean nats per token of the prior on the samples.
+    pub nats_before: f64,
+    /// The same of the fitted weights.
+    pub nats: f64,
+    /// Iterations made.
+    pub iterations: u64,
+}
+
+/// The weights that fit the samples best without going far from the prior.
+///
+/// Runs in rayon's current thread pool; the result has the same bits for any number of threads. When the optimiser
+/// stops early, for lack of iterations or of precision, the result is the best point it saw, at worst the prior.
+///
+/// # Complexity
+/// O(iterations × (values of all samples + samples × groups × features)) time, O(weights × samples / 512) memory.
+///
+/// # Errors
+/// [`Error::Samples`] when there are no samples, they weigh nothing, they have other features or groups than the
+/// prior, or an option is negative or not finite.
+pub fn fit(samples: &Samples, prior: &Weights, options: &FitOptions) -> Result<Fit> {
+    let objective = Objective::new(samples, prior, options)?;
+    let start = objective.prior().to_vec();
+    let search = Search::new(objective, options.iterations)?;
+    let nats_before = search.seen.borrow().last.1.nats;
+    let iterations = search.run(start);
+    let Seen { best, .. } = search.seen.into_inner();
+    let table = best.0.iter().map(|&w| w as f32).collect();
+    let weights = Weights::new(prior.features(), prior.groups().to_vec(), table)?;
+    Ok(Fit { weights, nats_before, nats: best.1.nats, iterations })
+}
+
+/// The objective and its gradient at `table`, which has the layout of [`Weights::table`]: mean nats per token plus the
+/// penalties.
+///
+/// # Complexity
+/// O(values of all samples + samples × groups × features), split over the threads of rayon's current pool.
+///
+/// # Errors
+/// As [`fit`], and [`Error::Weights`] when `table` is not as long as the prior's.
+pub fn loss(samples: &Samples, table: &[f64], prior: &Weights, options: &FitOptions) -> Result<(f64, Vec<f64>)> {
+    let objective = Objective::new(samples, prior, options)?;
+    if table.len() != objective.prior().len() {
+        let why = format!("there are {}; give {}, as in the prior", table.len(), objective.prior().len());
+        return Err(Error::Weights { why });
+    }
+    let Value { value, gradient, .. } = objective.at(table);
+    Ok((value, gradient))
+}
+
+/// What the optimiser works on. It asks for value and gradient one by one, and drops its problem when a line search
+/// fails; so it is lent this, which remembers.
+struct Search<'a> {
+    objective: Objective<'a>,
+    max_iterations: u64,
+    seen: RefCell<Seen>,
+}
+
+struct Seen {
+    last: (Vec<f64>, Value),
+    best: (Vec<f64>, Value),
+    evaluations: u64,
+}
+
+impl<'a> Search<'a> {
+    fn new(objective: Objective<'a>, max_iterations: u64) -> Result<Self> {
+        let prior = objective.prior().to_vec();
+        let value = objective.at(&prior);
+        if !value.value.is_finite() {
+            let why = format!("the prior gives {} nats per token; scale the features down", value.value);
+            return Err(Error::Samples { why });
+        }
+        let best = Value { gradient: Vec::new(), ..value };
+        let last = Value { gradient: value.gradient, ..best };
+        let seen = Seen { last: (prior.clone(), last), best: (prior, best), evaluations: 0 };
+        Ok(Self { objective, max_iterations, seen: RefCell::new(seen) })
+    }
+
+    /// The number of iterations made.
+    fn run(&self, start: Vec<f64>) -> u64 {
+        let solver = LBFGS::new(MoreThuenteLineSearch::new(), MEMORY)
+            .with_tolerance_grad(LEAST_GRADIENT)
+            .and_then(|s| s.with_tolerance_cost(LEAST_GAIN));
+        let Ok(solver) = solver else { return 0 };
+        let run = Executor::new(self, solver).configure(|s| s.param(start).max_iters(self.max_iterations)).run();
+        run.map_or(0, |r| r.state.get_iter())
+    }
+
+    /// What `f` takes from the value at `table`.
+    fn at<T>(&self, table: &[f64], f: impl Fn(&Value) -> T) -> std::result::Result<T, Stop> {
+        let mut seen = self.seen.borrow_mut();
+        if seen.last.0 != table {
+            if seen.evaluations > self.max_iterations.saturating_mul(2).saturating_add(20) {
+                return Err(Stop::msg("no evaluations left"));
+            }
+            seen.evaluations += 1;
+            let value = self.objective.at(table);
+            if !value.value.is_finite() {
+                return Err(Stop::msg("not finite"));
+            }
+            if value.value < seen.best.1.value {
+                seen.best = (table.to_vec(), Value { gradient: Vec::new(), ..value });
+            }
+            seen.last = (table.to_vec(), value);
+        }
+        Ok(f(&seen.last.1))
+    }
+}
+
+impl CostFunction for &Search<'_> {
+    type Param = Vec<f64>;
+    type Output = f64;
+
+    fn cost(&self, table: &Vec<f64>) -> std::result::Result<f64, Stop> {
+        self.at(table, |v| v.value)
+    }
+}
+
+impl Gradient for &Search<'_> {
+    type Param = Vec<f64>;
+    type Gradient = Vec<f64>;
+
+    fn gradient(&self, table: &Vec<f64>) -> std::result::Result<Vec<f64>, Stop> {
+        self.at(table, |v| v.gradient.clone())
+    }
+}

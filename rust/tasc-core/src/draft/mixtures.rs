@@ -1,0 +1,143 @@
+//! The weights of a task: with every source, without each of them, and without an input.
+
+use super::features::{FEATURES, GROUPS};
+use super::mixer::{Mixer, Weights};
+use crate::{Error, Result};
+
+/// A kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// n-grams of the task's outputs.
+    Task,
+    /// The running context.
+    Context,
+    /// Outputs of similar inputs.
+    Retrieved,
+    /// n-grams joined with what waits to be copied.
+    Coverage,
+    /// Words of the input.
+    Copy,
+}
+
+impl Source {
+    /// All of them; a draft's source codes count in this order.
+    pub const ALL: [Self; 5] = [Self::Task, Self::Context, Self::Retrieved, Self::Coverage, Self::Copy];
+
+    /// Its name in reports and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Context => "context",
+            Self::Retrieved => "retrieved",
+            Self::Coverage => "coverage",
+            Self::Copy => "copy",
+        }
+    }
+
+    /// Its code in a draft.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Sources that are switched off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without(u8);
+
+impl Without {
+    /// None of them.
+    pub const NOTHING: Self = Self(0);
+
+    /// What needs an input.
+    #[must_use]
+    pub fn inputs() -> Self {
+        [Source::Retrieved, Source::Coverage, Source::Copy].into_iter().collect()
+    }
+
+    /// Whether a source is switched off.
+    #[must_use]
+    pub fn has(self, source: Source) -> bool {
+        self.0 >> source.code() & 1 == 1
+    }
+
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> String {
+        if self == Self::inputs() {
+            return "inputs".into();
+        }
+        let names: Vec<&str> = Source::ALL.into_iter().filter(|&s| self.has(s)).map(Source::name).collect();
+        names.join("+")
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Source> for Without {
+    fn from_iter<I: IntoIterator<Item = Source>>(sources: I) -> Self {
+        Self(sources.into_iter().fold(0, |bits, s| bits | 1 << s.code()))
+    }
+}
+
+/// Every set of sources that weights are kept for: all, without an input, and without each.
+#[must_use]
+pub fn variants() -> [Without; 7] {
+    let [a, b, c, d, e] = Source::ALL.map(|s| Without::from_iter([s]));
+    [Without::NOTHING, Without::inputs(), a, b, c, d, e]
+}
+
+/// Weights for each of [`variants`].
+#[derive(Clone, Debug)]
+pub struct Mixtures {
+    mixers: Vec<(Without, Mixer)>,
+}
+
+impl Mixtures {
+    /// `tables` belong to [`variants`] in order.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] when their number, features or groups are others than the sources give.
+    pub fn new(tables: Vec<Weights>) -> Result<Self> {
+        if tables.len() != variants().len() {
+            return Err(Error::Weights { why: format!("there are {} tables; give {}", tables.len(), variants().len()) });
+        }
+        for w in &tables {
+            if w.features() != FEATURES || w.groups() != GROUPS {
+                let why = format!(
+                    "a table has {} features and the groups {:?}; these sources need {FEATURES} and {GROUPS:?}",
+                    w.features(),
+                    w.groups()
+                );
+                return Err(Error::Weights { why });
+            }
+        }
+        Ok(Self { mixers: variants().into_iter().zip(tables.into_iter().map(Mixer::new)).collect() })
+    }
+
+    /// The same weights whatever is switched off.
+    ///
+    /// # Errors
+    /// As [`Mixtures::new`].
+    pub fn single(weights: &Weights) -> Result<Self> {
+        Self::new(vec![weights.clone(); variants().len()])
+    }
+
+    /// The mixer for what is switched off: its own, else that without an input, else that of all sources.
+    #[must_use]
+    pub fn mixer(&self, without: Without) -> &Mixer {
+        let find = |w| self.mixers.iter().find(|m| m.0 == w).map(|m| &m.1);
+        let blind = Without::inputs().and(without) == without;
+        find(without).or_else(|| find(Without::inputs()).filter(|_| blind)).unwrap_or(&self.mixers[0].1)
+    }
+
+    /// The weights, in the order of [`variants`].
+    pub fn weights(&self) -> impl Iterator<Item = &Weights> {
+        self.mixers.iter().map(|m| m.1.weights())
+    }
+}

@@ -1,0 +1,102 @@
+//! Evidence from the outputs of those rows whose inputs are nearest to this request's.
+
+use crate::TokenId;
+use crate::draft::blend::Blend;
+use crate::draft::occurrences::{Matches, Occurrences};
+use crate::index::inputs::Inputs;
+use crate::index::nearest::{NearestScratch, Neighbour};
+use crate::index::ngrams::{BOUNDARY, Ngrams};
+
+/// Rows retrieved for a request.
+pub const NEIGHBOURS: usize = 16;
+
+/// Places followed at a time.
+const FOLLOWED: usize = 48;
+
+/// A neighbour counts for (similarity / best similarity) to this power.
+const SHARPNESS: i32 = 4;
+
+/// Tokens taken of a neighbour's output at most, and of all of them.
+const LONGEST: usize = 4096;
+const MOST: usize = 1 << 14;
+
+/// Begins every output, so that the first tokens have a context.
+const START: TokenId = TokenId::MAX;
+
+/// The outputs of the nearest rows as a small weighted corpus.
+#[derive(Clone, Debug, Default)]
+pub struct Retrieved {
+    outputs: Occurrences,
+    similarity: f32,
+    neighbours: Vec<Neighbour>,
+    scratch: NearestScratch,
+}
+
+impl Retrieved {
+    /// Retrieves for an input of these terms; `matches` then stand at the start of an output.
+    ///
+    /// # Complexity
+    /// That of [`Inputs::nearest`], plus O(tokens of the outputs found).
+    pub fn find(&mut self, inputs: &Inputs<'_>, ngrams: &Ngrams<'_>, terms: &[u64], matches: &mut Matches) {
+        self.outputs.clear();
+        matches.clear();
+        inputs.nearest(terms, NEIGHBOURS, &mut self.scratch, &mut self.neighbours);
+        self.similarity = self.neighbours.first().map_or(0.0, |n| n.similarity);
+        let mut room = MOST;
+        for n in self.neighbours.iter().rev() { // the nearest last: the most recent places are followed first
+            let weight = (n.similarity / self.similarity).powi(SHARPNESS);
+            let output = output(ngrams, n.document).take(LONGEST.min(room));
+            let before = self.outputs.ids().len();
+            self.outputs.insert(std::iter::once(START).chain(output), weight);
+            room = room.saturating_sub(self.outputs.ids().len() - before);
+        }
+        self.advance(matches, START);
+    }
+
+    /// Nothing is retrieved.
+    pub fn clear(&mut self, matches: &mut Matches) {
+        self.outputs.clear();
+        matches.clear();
+        self.similarity = 0.0;
+        self.neighbours.clear();
+    }
+
+    /// How near the nearest row is, 0 to 1.
+    #[must_use]
+    pub fn similarity(&self) -> f32 {
+        self.similarity
+    }
+
+    /// The rows retrieved, nearest first.
+    #[must_use]
+    pub fn neighbours(&self) -> &[Neighbour] {
+        &self.neighbours
+    }
+
+    /// The output grows by a token.
+    pub fn advance(&self, matches: &mut Matches, token: TokenId) {
+        if !self.outputs.ids().is_empty() {
+            matches.advance(&self.outputs, token, FOLLOWED);
+        }
+    }
+
+    /// Fills `blend` with what followed in the retrieved outputs. Returns the length of the longest match.
+    pub fn blend(&self, matches: &Matches, scratch: &mut Vec<(u32, TokenId, f32)>, blend: &mut Blend) -> u32 {
+        let order = self.outputs.blend(matches, scratch, blend);
+        blend.candidates.retain(|c| c.0 != START);
+        order
+    }
+}
+
+/// The tokens of the output that begins at a sorted position.
+fn output<'n>(ngrams: &'n Ngrams<'n>, start: u32) -> impl Iterator<Item = TokenId> + 'n {
+    let mut at = start as usize;
+    std::iter::from_fn(move || {
+        let symbol = *ngrams.next.get(at)?;
+        if symbol == BOUNDARY {
+            return None;
+        }
+        at = *ngrams.step.get(at)? as usize;
+        ngrams.token(symbol)
+    })
+}

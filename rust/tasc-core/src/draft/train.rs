@@ -1,0 +1,236 @@
+//! Weights for one task: fitted on rows of its own that are left out of the counts while it lasts.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::drafter::{Drafter, DrafterOptions, Request};
+use super::features::{END, FEATURES, GROUPS};
+use super::fit::{FitOptions, fit};
+use super::general;
+use super::length::CostCurve;
+use super::mixer::Weights;
+use super::mixtures::{Mixtures, Without, variants};
+use super::samples::Samples;
+use crate::corpus::Store;
+use crate::index::rows::{self, LeftOut};
+use crate::index::view::Task;
+use crate::input::Surface;
+use crate::input::spelling::{Learnt, Speller, Spellings};
+use crate::{Result, TokenId};
+
+/// Drafted at most, and cost of verifying a drafted token, where the figures are taken.
+const MAX_TOKENS: usize = 16;
+const COST: f64 = 0.02;
+
+/// Bins of the reliability diagram.
+const BINS: usize = 10;
+
+/// How weights are fitted to a task.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// Rows that are left out, at most; never more than a fifth of those there are.
+    pub rows: usize,
+    /// Tokens of each output that count.
+    pub tokens: usize,
+    /// With fewer rows than this left out, nothing is fitted.
+    pub least_rows: usize,
+    /// Of the optimiser.
+    pub fit: FitOptions,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self { rows: 300, tokens: 150, least_rows: 4, fit: FitOptions::default() }
+    }
+}
+
+/// What the fit found, measured on rows that neither counts nor weights have seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// Rows left out: for the fit, a third of them for these figures.
+    pub rows: u64,
+    /// Tokens that the weights were fitted to.
+    pub tokens: u64,
+    /// Mean nats per token: with general weights, with fitted ones.
+    pub nats: [f64; 2],
+    /// Tokens per step.
+    pub tau: f64,
+    /// Speed-up when verifying a drafted token costs 0.02 of a plain step, at most 16 drafted.
+    pub speedup: f64,
+    /// The same without an input, then without each source.
+    pub without: Vec<(String, f64)>,
+    /// Reliability: (mean probability, share that was right, tokens) of the likeliest candidates by tenths.
+    pub reliability: Vec<(f64, f64, u64)>,
+    /// Mean distance between probability and share, weighted by tokens.
+    pub calibration_error: f64,
+}
+
+/// A row that was left out.
+struct Row<'a> {
+    input: &'a str,
+    output: &'a [TokenId],
+    prompt: Vec<TokenId>,
+}
+
+/// Fits weights on rows of a store; `None` when there are too few with an input.
+///
+/// # Complexity
+/// Builds the task once more without those rows; then O(tokens fitted · candidates · iterations).
+///
+/// # Errors
+/// A damaged store's; what `check` and the speller return.
+pub fn train(
+    store: &Store,
+    options: &TrainOptions,
+    learnt: &mut Learnt,
+    speller: Option<&dyn Speller>,
+    mut check: impl FnMut(f64) -> Result<()>,
+) -> Result<Option<(Mixtures, Figures)>> {
+    let picked = pick(store, options.rows.min(store.num_inputs() / 5))?;
+    if picked.len() < options.least_rows {
+        return Ok(None);
+    }
+    let mut left_out = LeftOut::default();
+    for &row in &picked {
+        *left_out.entry(row).or_default() += 1;
+    }
+    let task: Arc<dyn Task> = Arc::new(rows::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
+    let held_out: Vec<Row<'_>> = picked.iter().map(|&row| read(store, row, learnt)).collect::<Result<_>>()?;
+    let ends = store.meta().eos_id.is_none();
+    let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
+    let general = general::mixtures()?;
+    let mut tables: Vec<Weights> = Vec::new();
+    let mut judged = Vec::new();
+    let mut figures = Figures { rows: picked.len() as u64, ..Figures::default() };
+    let every = variants();
+    for (k, &without) in every.iter().enumerate() {
+        let drafter = Drafter::new(Some(task.clone()), fixed(without))?;
+        let (samples, row_of) = gather(&drafter, without, &held_out, options.tokens, ends)?;
+        let prior = general.mixer(without).weights();
+        let part = fit(&samples.subset(|s| shown(row_of[s])), prior, &options.fit)?;
+        if without == Without::NOTHING {
+            let whole = fit(&samples, prior, &options.fit)?;
+            figures.tokens = samples.len() as u64;
+            figures.nats = [whole.nats_before, whole.nats];
+            tables.push(whole.weights);
+        } else {
+            tables.push(part.weights.clone());
+        }
+        judged.push(part.weights);
+        check(0.4 + 0.5 * (k + 1) as f64 / every.len() as f64)?;
+    }
+    let judged = Mixtures::new(judged)?;
+    let unseen: Vec<&Row<'_>> = held_out.iter().enumerate().filter(|(k, _)| !shown(*k)).map(|(_, r)| r).collect();
+    for &without in &every {
+        let options = DrafterOptions { mixtures: Some(judged.clone()), without, ..DrafterOptions::default() };
+        let drafter = Drafter::new(Some(task.clone()), options)?;
+        let (tau, speedup) = replay(&drafter, without, &unseen)?;
+        if without == Without::NOTHING {
+            (figures.tau, figures.speedup) = (tau, speedup);
+            (figures.reliability, figures.calibration_error) = reliability(&drafter, &unseen)?;
+        } else {
+            figures.without.push((without.name(), speedup));
+        }
+    }
+    check(1.0)?;
+    Ok(Some((Mixtures::new(tables)?, figures)))
+}
+
+/// Rows spread evenly over all that occurred; a row that occurred often may be picked more than once.
+fn pick(store: &Store, wanted: usize) -> Result<Vec<usize>> {
+    let mut total = 0u64;
+    for row in 0..store.num_inputs() {
+        total = total.saturating_add(store.input(row)?.weight);
+    }
+    let mut picked = Vec::with_capacity(wanted);
+    let (mut row, mut passed) = (0, 0u64);
+    for k in 0..wanted as u128 {
+        let at = u64::try_from(u128::from(total) * (2 * k + 1) / (2 * wanted as u128)).unwrap_or(u64::MAX);
+        while passed.saturating_add(store.input(row)?.weight) <= at {
+            passed = passed.saturating_add(store.input(row)?.weight);
+            row += 1;
+        }
+        picked.push(row);
+    }
+    Ok(picked)
+}
+
+fn read<'s>(store: &'s Store, row: usize, learnt: &mut Learnt) -> Result<Row<'s>> {
+    let input = store.input(row)?;
+    let mut surface = Surface::default();
+    surface.read(input.text, &Spellings::default(), learnt, None)?;
+    let output = store.document(input.document as usize)?;
+    Ok(Row { input: input.text, output, prompt: surface.running().collect() })
+}
+
+fn fixed(without: Without) -> DrafterOptions {
+    DrafterOptions { fixed: true, without, ..DrafterOptions::default() }
+}
+
+fn start(drafter: &Drafter, without: Without, row: &Row<'_>) -> Result<Request> {
+    drafter.start(&row.prompt, Some(row.input).filter(|_| without != Without::inputs()))
+}
+
+/// What the mixer sees at every token of the rows, and the row of each sample.
+fn gather(
+    drafter: &Drafter,
+    without: Without,
+    rows: &[Row<'_>],
+    tokens: usize,
+    ends: bool,
+) -> Result<(Samples, Vec<usize>)> {
+    let mut samples = Samples::new(FEATURES, GROUPS.len());
+    let mut row_of = Vec::new();
+    for (k, row) in rows.iter().enumerate() {
+        let mut request = start(drafter, without, row)?;
+        for &token in row.output.iter().chain(ends.then_some(&END)).take(tokens) {
+            let seen = drafter.candidates(&mut request);
+            let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
+            samples.push(&seen.rows, truth, &seen.states, 1.0)?;
+            row_of.push(k);
+            drafter.update(&mut request, &[token]);
+        }
+    }
+    Ok((samples, row_of))
+}
+
+/// (tokens per step, speed-up) of decoding the rows.
+fn replay(drafter: &Drafter, without: Without, rows: &[&Row<'_>]) -> Result<(f64, f64)> {
+    let costs = CostCurve::linear(COST)?;
+    let (mut tokens, mut steps, mut cost) = (0usize, 0usize, 0.0);
+    for row in rows {
+        let mut request = start(drafter, without, row)?;
+        let mut left = row.output;
+        while !left.is_empty() {
+            let drafted = &drafter.draft(&mut request, MAX_TOKENS, &costs).tokens;
+            let right = drafted.iter().zip(left).take_while(|(a, b)| a == b).count();
+            cost += costs.cost(drafted.len());
+            let (emitted, rest) = left.split_at((right + 1).min(left.len()));
+            drafter.update(&mut request, emitted);
+            (tokens, steps, left) = (tokens + emitted.len(), steps + 1, rest);
+        }
+    }
+    Ok((tokens as f64 / steps.max(1) as f64, tokens as f64 / f64::max(cost, 1.0)))
+}
+
+/// How often the likeliest candidate was right, by how likely the mixture found it, and the mean distance of the two.
+fn reliability(drafter: &Drafter, rows: &[&Row<'_>]) -> Result<(Vec<(f64, f64, u64)>, f64)> {
+    let mut bins = vec![(0.0, 0.0, 0u64); BINS];
+    for row in rows {
+        let mut request = start(drafter, Without::NOTHING, row)?;
+        for &token in row.output {
+            if let Some((likeliest, p)) = drafter.likeliest(&mut request) {
+                let p = f64::from(p);
+                let bin = &mut bins[((p * BINS as f64) as usize).min(BINS - 1)];
+                *bin = (bin.0 + p, bin.1 + f64::from(u8::from(likeliest == token)), bin.2 + 1);
+            }
+            drafter.update(&mut request, &[token]);
+        }
+    }
+    let all: u64 = bins.iter().map(|b| b.2).sum();
+    let error = bins.iter().map(|b| (b.0 - b.1).abs()).sum::<f64>() / all.max(1) as f64;
+    let mean = |(p, right, n): (f64, f64, u64)| (p / n.max(1) as f64, right / n.max(1) as f64, n);
+    Ok((bins.into_iter().map(mean).collect(), error))
+}

@@ -1,0 +1,218 @@
+//! What a task's rows teach about copying: which words are copied, from where, and what comes when nothing is left.
+
+use rustc_hash::FxHashMap;
+
+use super::conditional::{Conditional, ConditionalBuilder, Followers, OwnedConditional};
+use crate::TokenId;
+use crate::input::{Copying, Surface};
+
+/// The longest tail of an output that a condition looks at.
+pub const TAIL: usize = 9;
+
+/// Tails, in tokens, that the left word of a copied one is counted after.
+const POINTER_TAILS: [usize; 2] = [9, 4];
+
+/// Tails, in tokens, that coverage n-grams join with what still waits.
+const COVERAGE_TAILS: [usize; 3] = [8, 4, 2];
+
+/// A word that is copied more often than this is waited for.
+const USUAL: f32 = 0.4;
+
+/// Kinds of conditions, so that they do not meet in one table.
+const POINTER: u64 = 0x1F83_D9AB_FB41_BD6B;
+const CONTINUE: u64 = 0x5BE0_CD19_137E_2179;
+const COVERAGE: u64 = 0x9B05_688C_2B3E_6C1F;
+
+/// Borrowed arrays. Contents may come from a hostile file: every access is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copies<'a> {
+    /// Key of each word of the inputs, ascending; 0 stands for words that were never seen.
+    pub words: &'a [u64],
+    /// How often each word is copied, 0 to 1.
+    pub rates: &'a [f32],
+    /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
+    pub pointer: Conditional<'a>,
+    /// Tokens by tail of the output and number of waiting words.
+    pub coverage: Conditional<'a>,
+}
+
+/// The arrays of [`Copies`], owned.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs)] // each field is described at `Copies`
+pub struct OwnedCopies {
+    pub words: Vec<u64>,
+    pub rates: Vec<f32>,
+    pub pointer: OwnedConditional,
+    pub coverage: OwnedConditional,
+}
+
+impl<'a> Copies<'a> {
+    /// How often a word is copied.
+    #[must_use]
+    pub fn rate(&self, word: u64) -> f32 {
+        let at = self.words.binary_search(&word).or_else(|_| self.words.binary_search(&0));
+        at.ok().and_then(|at| self.rates.get(at)).copied().unwrap_or(0.5)
+    }
+
+    /// Fills `usual` with how much each word of an input counts as waiting: its rate, or nothing when it is seldom
+    /// copied.
+    pub fn usual(&self, surface: &Surface, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
+        rates.clear();
+        rates.extend((0..small(surface.len())).map(|w| self.rate(surface.key(w))));
+        usual.clear();
+        usual.extend(rates.iter().map(|&r| if r > USUAL { r } else { 0.0 }));
+        usual.iter().sum()
+    }
+
+    /// What stood left of the words that were copied after these tails: longest tail first, the empty one last.
+    #[must_use]
+    pub fn pointers(&self, tail: &[TokenId]) -> [Followers<'a>; 3] {
+        let [long, short] = POINTER_TAILS;
+        [long, short, 0].map(|n| self.pointer.get(condition(POINTER, tail, n, 0)))
+    }
+
+    /// How often a copy went on from a word to the next, of the times that it could: (went on, could) for this pair of
+    /// words, then for the next word alone.
+    #[must_use]
+    pub fn continued(&self, word: u64, next: u64) -> [(u32, u32); 2] {
+        [pair(word, next), next].map(|key| {
+            let found = self.pointer.get(CONTINUE ^ key);
+            (found.count(1), found.total)
+        })
+    }
+
+    /// What followed these tails while so many words waited: longest tail first.
+    #[must_use]
+    pub fn coverage(&self, tail: &[TokenId], waiting: f32) -> [Followers<'a>; 3] {
+        COVERAGE_TAILS.map(|n| self.coverage.get(condition(COVERAGE, tail, n, bucket(waiting))))
+    }
+}
+
+impl OwnedCopies {
+    /// The borrowed form.
+    #[must_use]
+    pub fn view(&self) -> Copies<'_> {
+        Copies {
+            words: &self.words,
+            rates: &self.rates,
+            pointer: self.pointer.view(),
+            coverage: self.coverage.view(),
+        }
+    }
+}
+
+/// How many words wait, coarsely.
+fn bucket(waiting: f32) -> u64 {
+    match waiting {
+        w if w < 0.6 => 0,
+        w if w < 1.6 => 1,
+        w if w < 2.6 => 2,
+        _ => 3,
+    }
+}
+
+fn condition(kind: u64, tail: &[TokenId], tokens: usize, bucket: u64) -> u64 {
+    let tail = &tail[tail.len().saturating_sub(tokens)..];
+    let start = kind ^ (bucket << 8 | tokens as u64);
+    tail.iter().fold(start, |h, &t| (h.rotate_left(5) ^ u64::from(t)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+fn pair(word: u64, next: u64) -> u64 {
+    word.rotate_left(17).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ next
+}
+
+/// The low half of a word's key, as followers are stored.
+#[must_use]
+pub fn short(word: u64) -> u32 {
+    word as u32
+}
+
+/// Learns from rows, shown twice: first all to [`CopiesBuilder::count`], then all to [`CopiesBuilder::learn`].
+#[derive(Default)]
+pub struct CopiesBuilder {
+    /// word → (rows that hold it, rows whose output copied it)
+    seen: FxHashMap<u64, (u32, u32)>,
+    counted: OwnedCopies,
+    pointer: ConditionalBuilder,
+    coverage: ConditionalBuilder,
+    copying: Copying,
+    rates: Vec<f32>,
+    usual: Vec<f32>,
+}
+
+impl CopiesBuilder {
+    /// Counts which words of a row are copied.
+    pub fn count(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+        self.copying.reset(surface.len(), 0.0);
+        for &token in output {
+            self.copying.push(surface, &[], token);
+        }
+        let mut words: Vec<(u64, bool)> =
+            (0..small(surface.len())).map(|w| (surface.key(w), self.copying.is_copied(w))).collect();
+        words.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1))); // copied ones first
+        words.dedup_by_key(|w| w.0);
+        for (word, copied) in words {
+            let entry = self.seen.entry(word).or_default();
+            entry.0 = entry.0.saturating_add(weight);
+            entry.1 = entry.1.saturating_add(if copied { weight } else { 0 });
+        }
+    }
+
+    /// Fixes the rates.
+    pub fn counted(&mut self) {
+        let once = self.seen.values().filter(|s| s.0 == 1);
+        let (rare, copied) = once.fold((0u32, 0u32), |sum, s| (sum.0 + 1, sum.1 + s.1));
+        let unknown = (f64::from(copied) + 1.0) / (f64::from(rare) + 2.0);
+        let rate = |s: &(u32, u32)| ((f64::from(s.1) + unknown) / (f64::from(s.0) + 1.0)) as f32;
+        let mut rates: Vec<(u64, f32)> = self.seen.drain().map(|(word, s)| (word, rate(&s))).collect();
+        rates.push((0, unknown as f32));
+        rates.sort_unstable_by_key(|r| r.0);
+        (self.counted.words, self.counted.rates) = rates.into_iter().unzip();
+    }
+
+    /// Learns from where a row's words are copied and what comes when none is left.
+    pub fn learn(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+        let waiting = self.counted.view().usual(surface, &mut self.rates, &mut self.usual);
+        self.copying.reset(surface.len(), waiting);
+        for (at, &token) in output.iter().enumerate() {
+            let tail = &output[at.saturating_sub(TAIL)..at];
+            let bucket = bucket(self.copying.waiting());
+            for n in COVERAGE_TAILS {
+                self.coverage.add(condition(COVERAGE, tail, n, bucket), token, weight);
+            }
+            let longest = self.copying.active().iter().max_by_key(|c| c.matched);
+            if let Some(copy) = longest.filter(|c| surface.is_between(c.place)) {
+                let word = surface.word(copy.place);
+                let went_on = u32::from(surface.token(copy.place) == Some(token));
+                for key in [pair(surface.left(word), surface.key(word)), surface.key(word)] {
+                    self.pointer.add(CONTINUE ^ key, went_on, weight);
+                }
+            }
+            if !self.copying.active().iter().any(|c| surface.token(c.place) == Some(token)) {
+                for start in surface.starting_with(token) {
+                    let ids = surface.first_word(*start);
+                    if output[at..].starts_with(ids) {
+                        for n in POINTER_TAILS.into_iter().chain([0]) {
+                            self.pointer.add(condition(POINTER, tail, n, 0), short(surface.left(start.word)), weight);
+                        }
+                    }
+                }
+            }
+            self.copying.push(surface, &self.usual, token);
+        }
+    }
+
+    /// What was learnt. Conditions seen once are kept where every row counts: few rows.
+    #[must_use]
+    pub fn build(self) -> OwnedCopies {
+        OwnedCopies {
+            pointer: self.pointer.build(|_, _| true),
+            coverage: self.coverage.build(|_, _| true),
+            ..self.counted
+        }
+    }
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

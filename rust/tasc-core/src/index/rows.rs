@@ -1,0 +1,133 @@
+//! A store's rows → a [`OwnedTask`]: n-grams of the outputs, and what the inputs add to them.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::build::NgramsBuilder;
+use super::copies::CopiesBuilder;
+use super::inputs::InputsBuilder;
+use super::view::{OwnedRows, OwnedTask};
+use crate::Result;
+use crate::corpus::Store;
+use crate::input::Surface;
+use crate::input::spelling::{Learnt, Speller, Spellings};
+
+/// Copying is learnt from rows of at most this many output tokens in all, spread over the store.
+const COPY_TOKENS: usize = 4_000_000;
+
+/// Rows whose words are spelled in one call.
+const BATCH: usize = 512;
+
+/// Rows of a store that are left out, each so many times.
+pub type LeftOut = FxHashMap<usize, u64>;
+
+/// Builds what a drafter reads, from all rows but those left out. `check` hears of the progress (0 to 1) and may stop.
+///
+/// # Complexity
+/// O(tokens + words); about 28 bytes of memory per output token, then 16 per word of the inputs.
+///
+/// # Errors
+/// [`crate::Error::EmptyCorpus`] when nothing is left; a damaged store's; what `check` and the speller return.
+pub fn build(
+    store: &Store,
+    left_out: &LeftOut,
+    inputs: bool,
+    learnt: &mut Learnt,
+    speller: Option<&dyn Speller>,
+    mut check: impl FnMut(f64) -> Result<()>,
+) -> Result<OwnedTask> {
+    let mut less: FxHashMap<u32, u64> = FxHashMap::default();
+    for (&row, &times) in left_out {
+        *less.entry(store.input(row)?.document).or_default() += times;
+    }
+    let mut builder = NgramsBuilder::new();
+    let mut place = Vec::with_capacity(store.num_documents()); // where a document is in the builder
+    for k in 0..store.num_documents() {
+        let gone = u32::try_from(k).ok().and_then(|k| less.get(&k)).copied().unwrap_or(0);
+        let weight = store.weight(k)?.saturating_sub(gone);
+        place.push(builder.len());
+        if weight > 0 {
+            builder.push(store.document(k)?, weight)?;
+        }
+    }
+    let share = if inputs && store.num_inputs() > 0 { 0.5 } else { 1.0 };
+    let (ngrams, starts) = builder.build_with_starts(|done| check(share * done))?;
+    let mut task = OwnedTask { ngrams, rows: None };
+    if share < 1.0 {
+        let start_of = |document: u32| starts.get(*place.get(document as usize)?).copied();
+        let rows = Rows { store, left_out };
+        task.rows = Some(rows.build(start_of, learnt, speller, |done| check(share + (1.0 - share) * done))?);
+    }
+    Ok(task)
+}
+
+struct Rows<'a> {
+    store: &'a Store,
+    left_out: &'a LeftOut,
+}
+
+impl Rows<'_> {
+    fn weight(&self, row: usize) -> Result<u64> {
+        let gone = self.left_out.get(&row).copied().unwrap_or(0);
+        Ok(self.store.input(row)?.weight.saturating_sub(gone))
+    }
+
+    fn build(
+        &self,
+        start_of: impl Fn(u32) -> Option<u32>,
+        learnt: &mut Learnt,
+        speller: Option<&dyn Speller>,
+        mut check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<OwnedRows> {
+        let rows = self.store.num_inputs();
+        let mut inputs = InputsBuilder::new();
+        for row in 0..rows {
+            let input = self.store.input(row)?;
+            if let Some(start) = start_of(input.document) {
+                inputs.push(input.text, start, self.weight(row)?)?;
+            }
+        }
+        check(0.1)?;
+        let inputs = inputs.build();
+        check(0.3)?;
+        let stride = self.store.num_tokens().div_ceil(COPY_TOKENS).max(1);
+        let sample: Vec<usize> = (0..rows).step_by(stride).collect();
+        let mut copies = CopiesBuilder::default();
+        self.each(&sample, learnt, speller, |surface, output, weight| copies.count(surface, output, weight))?;
+        copies.counted();
+        check(0.6)?;
+        self.each(&sample, learnt, speller, |surface, output, weight| copies.learn(surface, output, weight))?;
+        check(0.9)?;
+        Ok(OwnedRows { inputs, spellings: learnt.freeze(), copies: copies.build() })
+    }
+
+    /// Shows the rows of a sample, spelled.
+    fn each(
+        &self,
+        sample: &[usize],
+        learnt: &mut Learnt,
+        speller: Option<&dyn Speller>,
+        mut show: impl FnMut(&Surface, &[u32], u32),
+    ) -> Result<()> {
+        let mut surface = Surface::default();
+        for batch in sample.chunks(BATCH) {
+            if let Some(speller) = speller {
+                let mut missing = FxHashSet::default();
+                for &row in batch {
+                    surface.missing(self.store.input(row)?.text, &Spellings::default(), learnt, &mut missing);
+                }
+                let mut missing: Vec<&str> = missing.into_iter().collect();
+                missing.sort_unstable();
+                learnt.learn(&missing, speller)?;
+            }
+            for &row in batch {
+                let input = self.store.input(row)?;
+                let weight = u32::try_from(self.weight(row)?).unwrap_or(u32::MAX);
+                if weight > 0 {
+                    surface.read(input.text, &Spellings::default(), learnt, None)?;
+                    show(&surface, self.store.document(input.document as usize)?, weight);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! An input as a thing to copy from: every word spelled as an output would spell it.
+
+use rustc_hash::FxHashSet;
+
+use super::spelling::{self, Learnt, MAX_PIECE, Speller, Spellings};
+use super::words::{self, Word, WordKind};
+use crate::{Result, TokenId};
+
+/// Words that may be copied; later ones of a very long input are retrieved on, not copied from.
+pub const MAX_COPIED: usize = 1024;
+
+/// Characters of a script without spaces that are spelled together.
+const RUN: usize = 12;
+
+/// A stretch of ids in the surface's arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spelled {
+    /// First id.
+    pub start: u32,
+    /// One past the last id.
+    pub end: u32,
+}
+
+/// Words spelled together: one word, or a run of characters of a script without spaces.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    /// One past its last word.
+    words: u32,
+    /// With the blank or nothing before it, as in the input.
+    piece: Spelled,
+}
+
+/// A place where a copy can begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Start {
+    /// Its first token.
+    pub token: TokenId,
+    /// Word that it copies.
+    pub word: u32,
+    /// Whether the blank before the word is copied with it.
+    pub spaced: bool,
+}
+
+/// A copy under way: where its next token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    at: u32,
+    end: u32,
+    chunk: u32,
+    /// Word with which the present chunk's spelling began.
+    from: u32,
+}
+
+/// An input, spelled. Its memory is re-used from request to request.
+#[derive(Clone, Debug, Default)]
+pub struct Surface {
+    words: Vec<Word>,
+    chunks: Vec<Chunk>,
+    /// Chunk of every word.
+    chunk_of: Vec<u32>,
+    /// Spelling of every word to the end of its chunk, without what stands before it.
+    bare: Vec<Spelled>,
+    /// Where copies can begin, by token.
+    starts: Vec<Start>,
+    ids: Vec<TokenId>,
+}
+
+impl Surface {
+    /// Reads an input. Pieces that neither `known` nor `learnt` hold are asked of the speller, in one call; without
+    /// one they cannot be copied.
+    ///
+    /// # Complexity
+    /// O(text).
+    ///
+    /// # Errors
+    /// The speller's.
+    pub fn read(
+        &mut self,
+        text: &str,
+        known: &Spellings<'_>,
+        learnt: &mut Learnt,
+        speller: Option<&dyn Speller>,
+    ) -> Result<()> {
+        if let Some(speller) = speller {
+            let mut missing = FxHashSet::default();
+            self.missing(text, known, learnt, &mut missing);
+            if !missing.is_empty() {
+                let mut missing: Vec<&str> = missing.into_iter().collect();
+                missing.sort_unstable();
+                learnt.learn(&missing, speller)?;
+            }
+        }
+        words::split(text, &mut self.words);
+        let pieces = self.pieces(text);
+        for piece in pieces {
+            let key = spelling::key(piece.text);
+            let start = self.ids.len();
+            self.ids.extend_from_slice(known.get(key).or_else(|| learnt.get(key)).unwrap_or(&[]));
+            let spelled = Spelled { start: small(start), end: small(self.ids.len()) };
+            match piece.of {
+                Of::Chunk(c) => self.chunks[c].piece = spelled,
+                Of::Word(w) => self.bare[w] = spelled,
+            }
+        }
+        self.find_starts();
+        Ok(())
+    }
+
+    /// Adds the pieces of a text that are neither known nor learnt.
+    pub fn missing<'t>(
+        &mut self,
+        text: &'t str,
+        known: &Spellings<'_>,
+        learnt: &Learnt,
+        missing: &mut FxHashSet<&'t str>,
+    ) {
+        words::split(text, &mut self.words);
+        for piece in self.pieces(text).iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
+            let key = spelling::key(piece);
+            if known.get(key).is_none() && learnt.get(key).is_none() {
+                missing.insert(piece);
+            }
+        }
+    }
+
+    /// Cuts the text into chunks and lists what must be spelled.
+    fn pieces<'t>(&mut self, text: &'t str) -> Vec<Piece<'t>> {
+        let Self { words, chunks, chunk_of, bare, starts, ids } = self;
+        (chunks.clear(), chunk_of.clear(), bare.clear(), starts.clear(), ids.clear());
+        let words = &words[..words.len().min(MAX_COPIED)];
+        let mut pieces = Vec::with_capacity(2 * words.len());
+        let (mut first, mut before) = (0, 0);
+        while let Some(word) = words.get(first) {
+            let run = |pair: &[Word]| pair[1].kind == WordKind::Character && pair[0].end == pair[1].start;
+            let more = match word.kind {
+                WordKind::Character => words[first..].windows(2).take(RUN - 1).take_while(|p| run(p)).count(),
+                _ => 0,
+            };
+            let last = first + more;
+            let end = words[last].end as usize;
+            pieces.push(Piece { text: text.get(before..end).unwrap_or(""), of: Of::Chunk(chunks.len()) });
+            for (w, word) in words.iter().enumerate().take(last + 1).skip(first) {
+                pieces.push(Piece { text: text.get(word.start as usize..end).unwrap_or(""), of: Of::Word(w) });
+                chunk_of.push(small(chunks.len()));
+                bare.push(Spelled::default());
+            }
+            chunks.push(Chunk { words: small(last + 1), piece: Spelled::default() });
+            (first, before) = (last + 1, end);
+        }
+        pieces
+    }
+
+    fn find_starts(&mut self) {
+        for (w, bare) in (0u32..).zip(&self.bare) {
+            if let Some(&token) = self.ids.get(bare.start as usize).filter(|_| bare.start < bare.end) {
+                self.starts.push(Start { token, word: w, spaced: false });
+            }
+        }
+        let mut word = 0;
+        for chunk in &self.chunks {
+            let bare = self.bare.get(word as usize).copied().unwrap_or_default();
+            let piece = chunk.piece;
+            let same = self.spelled(piece) == self.spelled(bare);
+            if let Some(&token) = self.ids.get(piece.start as usize).filter(|_| !same && piece.start < piece.end) {
+                self.starts.push(Start { token, word, spaced: true });
+            }
+            word = chunk.words;
+        }
+        self.starts.sort_unstable();
+    }
+
+    fn spelled(&self, s: Spelled) -> &[TokenId] {
+        self.ids.get(s.start as usize..s.end as usize).unwrap_or(&[])
+    }
+
+    /// All words, those too late to be copied included.
+    #[must_use]
+    pub fn words(&self) -> &[Word] {
+        &self.words
+    }
+
+    /// Number of words that can be copied.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bare.len()
+    }
+
+    /// Whether nothing can be copied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bare.is_empty()
+    }
+
+    /// The key of the word left of word `w`; 0 at the beginning.
+    #[must_use]
+    pub fn left(&self, w: u32) -> u64 {
+        (w as usize).checked_sub(1).and_then(|at| self.words.get(at)).map_or(0, |word| word.key)
+    }
+
+    /// The key of a word.
+    #[must_use]
+    pub fn key(&self, w: u32) -> u64 {
+        self.words.get(w as usize).map_or(0, |word| word.key)
+    }
+
+    /// The ids of the whole input, about as the tokenizer would give them.
+    pub fn running(&self) -> impl Iterator<Item = TokenId> {
+        self.chunks.iter().flat_map(|c| self.spelled(c.piece)).copied()
+    }
+
+    /// All places where a copy can begin, in order of their tokens.
+    #[must_use]
+    pub fn starts(&self) -> &[Start] {
+        &self.starts
+    }
+
+    /// The places where a copy can begin with `token`.
+    #[must_use]
+    pub fn starting_with(&self, token: TokenId) -> &[Start] {
+        let from = self.starts.partition_point(|s| s.token < token);
+        let len = self.starts[from..].iter().take_while(|s| s.token == token).count();
+        &self.starts[from..from + len]
+    }
+
+    /// The copy that begins at `start`, before its first token.
+    #[must_use]
+    pub fn begin(&self, start: Start) -> Option<Place> {
+        let chunk = *self.chunk_of.get(start.word as usize)?;
+        let spelled =
+            if start.spaced { self.chunks.get(chunk as usize)?.piece } else { *self.bare.get(start.word as usize)? };
+        Some(Place { at: spelled.start, end: spelled.end, chunk, from: start.word })
+    }
+
+    /// The ids of the first word (or run of characters) of a copy that begins at `start`.
+    #[must_use]
+    pub fn first_word(&self, start: Start) -> &[TokenId] {
+        self.begin(start).map_or(&[], |p| self.spelled(Spelled { start: p.at, end: p.end }))
+    }
+
+    /// The next token of a copy.
+    #[must_use]
+    pub fn token(&self, place: Place) -> Option<TokenId> {
+        self.ids.get(place.at as usize).copied().filter(|_| place.at < place.end)
+    }
+
+    /// Whether a copy stands between words: the one before is whole.
+    #[must_use]
+    pub fn is_between(&self, place: Place) -> bool {
+        self.chunks.get(place.chunk as usize).is_some_and(|c| c.piece.start == place.at)
+    }
+
+    /// The word that a copy is in, or will begin with its next token.
+    #[must_use]
+    pub fn word(&self, place: Place) -> u32 {
+        place.from
+    }
+
+    /// One token further: the words that this completes, and where the copy stands then (`None`: at the input's end).
+    #[must_use]
+    pub fn step(&self, place: Place) -> (std::ops::Range<u32>, Option<Place>) {
+        let next = Place { at: place.at + 1, ..place };
+        if next.at < next.end {
+            return (0..0, Some(next));
+        }
+        let Some(done) = self.chunks.get(place.chunk as usize) else { return (0..0, None) };
+        let after = self.chunks.get(place.chunk as usize + 1).filter(|c| c.piece.start < c.piece.end);
+        let on = after.map(|c| Place { at: c.piece.start, end: c.piece.end, chunk: place.chunk + 1, from: done.words });
+        (place.from..done.words, on)
+    }
+}
+
+struct Piece<'t> {
+    text: &'t str,
+    of: Of,
+}
+
+enum Of {
+    Chunk(usize),
+    Word(usize),
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
