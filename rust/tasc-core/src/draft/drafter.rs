@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::features::{Candidates, END, Evidence};
 use super::general;
 use super::length::{CostCurve, LengthRule};
+use super::mixer::{Mixer, Sample};
 use super::mixtures::{Mixtures, Source, Without};
 use super::occurrences::{Matches, Occurrences};
-use super::online::Online;
+use super::online::{AdaptedWeights, Online};
 use super::sources::retrieved::Retrieved;
 use super::sources::{copy, coverage, task};
+use super::trace::{Seen, Trace};
 use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
 use crate::index::{Cursor, Ngrams, Successors};
-use crate::input::spelling::{Learnt, Speller};
+use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::input::Copying;
 use crate::{Result, TokenId};
 
@@ -23,6 +25,9 @@ pub const FOLLOWED: usize = 24;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
+
+/// What a token keeps of the breaks before it.
+const BREAK_MEMORY: f32 = 0.98;
 
 /// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
 /// the drafter has learnt so far.
@@ -53,8 +58,8 @@ pub struct DrafterOptions {
 pub struct Drafter {
     task: Option<Arc<dyn Task>>,
     mixtures: Mixtures,
-    online: Mutex<Online>,
-    learnt: Mutex<Learnt>,
+    online: Mutex<Learnt>,
+    spelled: Mutex<Spelled>,
     options: DrafterOptions,
 }
 
@@ -67,8 +72,8 @@ pub struct Request {
     without: Without,
     place: Place,
     draft: Draft,
-    /// What the mixture itself thought of each drafted token.
-    uncalibrated: Vec<f32>,
+    /// What the mixer saw at each drafted token.
+    trace: Trace,
     cost: f64,
     scratch: Scratch,
 }
@@ -82,6 +87,8 @@ struct Place {
     copying: Copying,
     /// The last tokens of the output.
     tail: Vec<TokenId>,
+    /// How often the output has left the task's outputs, and the retrieved ones, lately.
+    breaks: [f32; 2],
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,7 +98,15 @@ struct Scratch {
     matches: Vec<(u32, TokenId, f32)>,
     evidence: Evidence,
     candidates: Candidates,
+    mixer: Option<Mixer>,
     probabilities: Vec<f32>,
+}
+
+/// What the requests of a drafter have learnt together.
+#[derive(Debug, Default)]
+struct Learnt {
+    calibration: Online,
+    weights: AdaptedWeights,
 }
 
 const NOTHING: TaskView<'static> = TaskView {
@@ -122,21 +137,32 @@ impl Drafter {
             Some(mixtures) => mixtures,
             None => general::mixtures()?,
         };
-        Ok(Self { task, mixtures, online: Mutex::default(), learnt: Mutex::default(), options })
+        Ok(Self { task, mixtures, online: Mutex::default(), spelled: Mutex::default(), options })
     }
 
     fn view(&self) -> TaskView<'_> {
         self.task.as_ref().map_or(NOTHING, |t| t.view())
     }
 
-    fn online(&self) -> MutexGuard<'_, Online> {
+    fn online(&self) -> MutexGuard<'_, Learnt> {
         self.online.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was learnt so far.
+    /// Calibration and rate learnt so far.
     #[must_use]
     pub fn learnt(&self) -> Online {
-        *self.online()
+        self.online().calibration
+    }
+
+    /// Gives a request the weights as they are now.
+    fn take_weights(&self, request: &mut Request) {
+        let online = self.online();
+        let fitted = self.mixtures.mixer(request.without).weights();
+        let now = online.weights.get(request.without, fitted);
+        match &mut request.scratch.mixer {
+            Some(mixer) => mixer.set(now),
+            none => *none = Some(Mixer::new(now.clone())),
+        }
     }
 
     /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
@@ -161,10 +187,10 @@ impl Drafter {
     fn read(&self, request: &mut Request, input: &str, ngrams: &Ngrams<'_>, rows: &RowsView<'_>) -> Result<()> {
         let Request { source, retrieved, place, without, .. } = request;
         let speller = self.options.speller.as_deref();
-        let mut learnt = self.learnt.lock().unwrap_or_else(PoisonError::into_inner);
-        learnt.bound(REMEMBERED);
-        source.surface.read(input, &rows.spellings, &mut learnt, speller)?;
-        drop(learnt);
+        let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
+        spelled.bound(REMEMBERED);
+        source.surface.read(input, &rows.spellings, &mut spelled, speller)?;
+        drop(spelled);
         source.begin(&rows.copies, &mut place.copying);
         if !without.has(Source::Retrieved) {
             let mut terms = Vec::new();
@@ -180,16 +206,16 @@ impl Drafter {
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let view = self.view();
-        let online = *self.online();
-        let mixer = self.mixtures.mixer(request.without);
+        let online = self.learnt();
+        self.take_weights(request);
         request.scratch.place.copy_from(&request.place);
         request.draft.clear();
-        request.uncalibrated.clear();
+        request.trace.clear();
         let mut rule = LengthRule::new(costs, online.rate());
         while request.draft.tokens.len() < max_tokens {
             request.gather(&view);
             let scratch = &mut request.scratch;
-            mixer.mix(&scratch.candidates.rows, &scratch.candidates.states, &mut scratch.probabilities);
+            scratch.mix();
             let Some((token, p)) = scratch.best() else {
                 break;
             };
@@ -197,10 +223,10 @@ impl Drafter {
             if token == END || !rule.extend(calibrated) {
                 break;
             }
+            request.trace.push(&scratch.candidates, &scratch.probabilities, p);
             request.draft.tokens.push(token);
             request.draft.probabilities.push(calibrated as f32);
             request.draft.sources.push(request.scratch.evidence.speaker(token).code());
-            request.uncalibrated.push(p);
             request.step(&view, token);
         }
         request.draft.truncate(rule.best());
@@ -214,25 +240,37 @@ impl Drafter {
     /// O(tokens).
     pub fn update(&self, request: &mut Request, emitted: &[TokenId]) {
         if !self.options.fixed && !emitted.is_empty() && request.cost > 0.0 {
-            let drafted = &request.draft.tokens;
-            let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
-            let tested = (right + 1).min(drafted.len()).min(emitted.len());
-            let mut online = self.online();
-            for (k, &p) in request.uncalibrated.iter().enumerate().take(tested) {
-                online.verified(f64::from(p), k < right);
-            }
-            online.stepped(emitted.len(), request.cost);
+            self.learn(request, emitted);
         }
         request.draft.clear();
-        request.uncalibrated.clear();
+        request.trace.clear();
         request.cost = 0.0;
         let view = self.view();
         for &token in emitted {
             let Request { source, retrieved, place, without, .. } = request;
+            let before = place.cursor.order(&view.ngrams);
             place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
+            leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
             place.follow(source, retrieved, *without, token);
         }
         request.context.extend(emitted, &mut request.place.context, FOLLOWED);
+    }
+
+    /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
+    fn learn(&self, request: &Request, emitted: &[TokenId]) {
+        let drafted = &request.draft.tokens;
+        let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
+        let tested = (right + 1).min(drafted.len()).min(emitted.len());
+        let mut online = self.online();
+        let fitted = self.mixtures.mixer(request.without).weights();
+        for (k, &token) in emitted.iter().enumerate().take(tested) {
+            let seen = request.trace.get(k);
+            online.calibration.verified(f64::from(seen.best), k < right);
+            let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
+            let Seen { rows, probabilities, states, .. } = seen;
+            online.weights.learn(request.without, fitted, &Sample { rows, probabilities, states, truth });
+        }
+        online.calibration.stepped(emitted.len(), request.cost);
     }
 
     /// What the mixer sees at the request's present place: for fitting weights.
@@ -244,9 +282,9 @@ impl Drafter {
 
     /// The likeliest next token and the mixture's probability of it, uncalibrated.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
+        self.take_weights(request);
         self.candidates(request);
-        let Scratch { candidates, probabilities, .. } = &mut request.scratch;
-        self.mixtures.mixer(request.without).mix(&candidates.rows, &candidates.states, probabilities);
+        request.scratch.mix();
         request.scratch.best()
     }
 }
@@ -286,6 +324,7 @@ impl Request {
                 self.source.say(&rows.copies, &place.copying, &place.tail, expects, &mut evidence.copy);
             }
         }
+        evidence.breaks = place.breaks;
         candidates.gather(evidence);
     }
 
@@ -305,12 +344,15 @@ impl Place {
         self.retrieved.copy_from(&other.retrieved);
         self.copying.copy_from(&other.copying);
         self.tail.clone_from(&other.tail);
+        self.breaks = other.breaks;
     }
 
     /// What depends on the input goes on by a token of the output.
     fn follow(&mut self, source: &copy::Source, retrieved: &Retrieved, without: Without, token: TokenId) {
         if !without.has(Source::Retrieved) {
+            let before = self.retrieved.order();
             retrieved.advance(&mut self.retrieved, token);
+            leave(&mut self.breaks[1], self.retrieved.order() <= before);
         }
         if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
             source.advance(&mut self.copying, token);
@@ -320,6 +362,11 @@ impl Place {
             self.tail.push(token);
         }
     }
+}
+
+/// One token further: a match broke or did not.
+fn leave(breaks: &mut f32, broken: bool) {
+    *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
 }
 
 impl Draft {
@@ -335,9 +382,50 @@ impl Draft {
 }
 
 impl Scratch {
+    fn mix(&mut self) {
+        if let Some(mixer) = &self.mixer {
+            mixer.mix(&self.candidates.rows, &self.candidates.states, &mut self.probabilities);
+        }
+    }
+
     /// The most probable candidate: (token, probability). Ties: the one named first.
     fn best(&self) -> Option<(TokenId, f32)> {
         let scored = self.candidates.tokens.iter().copied().zip(self.probabilities.iter().copied());
         scored.reduce(|a, b| if b.1 > a.1 { b } else { a })
+    }
+}
+
+/// How a drafted token came about: for looking into it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Explained {
+    /// The token drafted.
+    pub token: TokenId,
+    /// Its probability, calibrated.
+    pub probability: f32,
+    /// What each of [`Source::ALL`] makes of it; 0 for what it does not name.
+    pub sources: [f32; Source::ALL.len()],
+    /// The likeliest candidates with the mixture's probabilities, best first, the drafted one included.
+    pub candidates: Vec<(TokenId, f32)>,
+}
+
+impl Drafter {
+    /// The draft that [`Drafter::draft`] would make, token by token, with what spoke for each.
+    pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
+        let draft = self.draft(request, max_tokens, costs).clone();
+        let view = self.view();
+        request.scratch.place.copy_from(&request.place);
+        let drafted = draft.tokens.iter().zip(&draft.probabilities).enumerate();
+        drafted
+            .map(|(k, (&token, &probability))| {
+                request.gather(&view);
+                let sources = request.scratch.evidence.said(token).map(|s| s.1);
+                let seen = request.trace.get(k);
+                let both = seen.tokens.iter().zip(seen.probabilities);
+                let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
+                candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                request.step(&view, token);
+                Explained { token, probability, sources, candidates }
+            })
+            .collect()
     }
 }

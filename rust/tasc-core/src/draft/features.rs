@@ -58,7 +58,7 @@ pub const FEATURES: usize = Column::Ends as usize + 1;
 
 /// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
 /// near the nearest row is.
-pub const GROUPS: [usize; 5] = [6, 6, 6, 5, 6];
+pub const GROUPS: [usize; 7] = [8, 8, 8, 5, 6, 6, 6];
 
 /// The candidate "the output ends here without a token".
 pub const END: TokenId = TokenId::MAX;
@@ -87,6 +87,8 @@ pub struct Evidence {
     pub orders: [u32; 3],
     /// Similarity of the nearest row.
     pub similarity: f32,
+    /// How often the output has left what was known lately: the task's outputs, the retrieved ones.
+    pub breaks: [f32; 2],
 }
 
 impl Evidence {
@@ -98,19 +100,25 @@ impl Evidence {
         self.copy.clear();
         self.orders = [0; 3];
         self.similarity = 0.0;
+        self.breaks = [0.0; 2];
     }
 
-    /// The source that found a token likeliest.
+    /// What each source makes of a token: its probability, 0 where it does not name it.
     #[must_use]
-    pub fn speaker(&self, token: TokenId) -> Source {
-        let said = [
+    pub fn said(&self, token: TokenId) -> [(Source, f32); Source::ALL.len()] {
+        [
             (Source::Task, self.task.probability(token)),
             (Source::Context, self.context.probability(token)),
             (Source::Retrieved, self.retrieved.probability(token)),
             (Source::Coverage, self.coverage.probability(token)),
             (Source::Copy, self.copy.probability(token)),
-        ];
-        said.into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
+        ]
+    }
+
+    /// The source that found a token likeliest.
+    #[must_use]
+    pub fn speaker(&self, token: TokenId) -> Source {
+        self.said(token).into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
     }
 }
 
@@ -170,7 +178,9 @@ impl Candidates {
         row[Column::Ends as usize] = ends;
         self.rows.extend(row);
         let [task, context, retrieved] = seen.orders.map(bucket);
-        self.states = [task, context, retrieved, copy_state(&seen.copy), similarity_state(seen.similarity)];
+        let [left_task, left_retrieved] = seen.breaks.map(break_state);
+        let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
+        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved];
     }
 
     fn add(&mut self, token: TokenId) {
@@ -206,6 +216,17 @@ fn copy_state(said: &Said) -> u8 {
     }
 }
 
+fn break_state(breaks: f32) -> u8 {
+    match breaks {
+        b if b < 0.05 => 0,
+        b if b < 0.4 => 1,
+        b if b < 0.9 => 2,
+        b if b < 1.8 => 3,
+        b if b < 3.5 => 4,
+        _ => 5,
+    }
+}
+
 fn similarity_state(similarity: f32) -> u8 {
     match similarity {
         s if s <= 0.0 => 0,
@@ -224,7 +245,9 @@ fn bucket(order: u32) -> u8 {
         2..=3 => 2,
         4..=7 => 3,
         8..=15 => 4,
-        _ => 5,
+        16..=31 => 5,
+        32..=63 => 6,
+        _ => 7,
     }
 }
 

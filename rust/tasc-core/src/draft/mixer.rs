@@ -12,13 +12,25 @@ pub const MAX_FEATURES: usize = 32;
 ///
 /// Sums need a row per state where a table of all combinations needs a row per combination, so that each is fitted
 /// from many tokens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Weights {
     features: usize,
     /// Number of states of each group.
     groups: Vec<usize>,
     /// The common row, then for each group in order a row per state.
     table: Vec<f32>,
+}
+
+impl Clone for Weights {
+    fn clone(&self) -> Self {
+        Self { features: self.features, groups: self.groups.clone(), table: self.table.clone() }
+    }
+
+    fn clone_from(&mut self, other: &Self) {
+        self.features = other.features;
+        self.groups.clone_from(&other.groups);
+        self.table.clone_from(&other.table);
+    }
 }
 
 impl Weights {
@@ -92,6 +104,44 @@ pub(super) fn rows_at(groups: &[usize], states: &[u8]) -> impl Iterator<Item = u
     std::iter::once(0).chain(offsets)
 }
 
+impl Weights {
+    /// Moves the weights down the gradient of −ln p(truth) at one sample, each by its own step size (AdaGrad: Duchi,
+    /// Hazan and Singer, 2011): `squares`, as long as the table, holds the sums of squared gradients.
+    ///
+    /// # Complexity
+    /// O(features × (rows + groups)).
+    pub fn descend(&mut self, sample: &Sample<'_>, rate: f32, squares: &mut [f32]) {
+        let mut gradient = [0.0f32; MAX_FEATURES];
+        for (k, (row, p)) in sample.rows.chunks_exact(self.features).zip(sample.probabilities).enumerate() {
+            let error = p - f32::from(u8::from(k == sample.truth));
+            gradient.iter_mut().zip(row).for_each(|(g, x)| *g += error * x);
+        }
+        for row in rows_at(&self.groups, sample.states) {
+            let range = row * self.features..(row + 1) * self.features;
+            let (Some(weights), Some(squares)) = (self.table.get_mut(range.clone()), squares.get_mut(range)) else {
+                continue;
+            };
+            for ((w, s), g) in weights.iter_mut().zip(squares).zip(&gradient) {
+                *s += g * g;
+                *w -= rate * g / s.sqrt().max(f32::MIN_POSITIVE);
+            }
+        }
+    }
+}
+
+/// What the mixer saw at one token, what it made of it, and the truth.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Feature rows one after the other.
+    pub rows: &'a [f32],
+    /// The mixture's probability of each row.
+    pub probabilities: &'a [f32],
+    /// The state of each group.
+    pub states: &'a [u8],
+    /// The row that was right.
+    pub truth: usize,
+}
+
 /// Turns feature rows into probabilities.
 #[derive(Clone, Debug)]
 pub struct Mixer {
@@ -103,6 +153,11 @@ impl Mixer {
     #[must_use]
     pub fn new(weights: Weights) -> Self {
         Self { weights }
+    }
+
+    /// Takes other weights, re-using its memory.
+    pub fn set(&mut self, weights: &Weights) {
+        self.weights.clone_from(weights);
     }
 
     /// Its weights.

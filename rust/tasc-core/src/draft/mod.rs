@@ -16,6 +16,7 @@ pub mod occurrences;
 pub mod online;
 pub mod samples;
 pub mod sources;
+pub mod trace;
 pub mod train;
 
 pub use drafter::{Draft, Drafter, DrafterOptions, Request};

@@ -1,4 +1,10 @@
-//! What a drafter learns from every verified token: its calibration and its rate.
+//! What a drafter learns from every verified token: weights, calibration and rate.
+//!
+//! Live rows are not the rows that the weights were fitted to. So the weights go on learning, by gradient descent, from
+//! every drafted token that verification has looked at.
+
+use super::mixer::{Sample, Weights};
+use super::mixtures::Without;
 
 /// Step size of the calibration in the long run.
 const LEARNING_RATE: f64 = 0.02;
@@ -9,6 +15,43 @@ const SETTLING: f64 = 20.0;
 
 /// What one step keeps of the past when the rate is averaged: a memory of about 64 steps.
 const MEMORY: f64 = 1.0 - 1.0 / 64.0;
+
+/// Step size of the weights, and what their sums of squared gradients start with (AdaGrad).
+const WEIGHT_RATE: f32 = 0.02;
+const FIRST_SQUARE: f32 = 1.0;
+
+/// Weights that have moved on from those fitted.
+#[derive(Clone, Debug)]
+pub struct Adapted {
+    without: Without,
+    weights: Weights,
+    squares: Vec<f32>,
+}
+
+/// The weights in use, by the sources that are switched off.
+#[derive(Clone, Debug, Default)]
+pub struct AdaptedWeights(Vec<Adapted>);
+
+impl AdaptedWeights {
+    /// The weights for what is switched off; `fitted` until something was learnt.
+    #[must_use]
+    pub fn get<'a>(&'a self, without: Without, fitted: &'a Weights) -> &'a Weights {
+        self.0.iter().find(|a| a.without == without).map_or(fitted, |a| &a.weights)
+    }
+
+    /// One verified token more; weights start as `fitted`.
+    pub fn learn(&mut self, without: Without, fitted: &Weights, sample: &Sample<'_>) {
+        let known = self.0.iter().position(|a| a.without == without);
+        let at = known.unwrap_or_else(|| {
+            let squares = vec![FIRST_SQUARE; fitted.table().len()];
+            self.0.push(Adapted { without, weights: fitted.clone(), squares });
+            self.0.len() - 1
+        });
+        if let Some(Adapted { weights, squares, .. }) = self.0.get_mut(at) {
+            weights.descend(sample, WEIGHT_RATE, squares);
+        }
+    }
+}
 
 /// The state that lives on between requests of one task.
 #[derive(Clone, Copy, Debug, PartialEq)]
