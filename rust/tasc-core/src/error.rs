@@ -61,6 +61,20 @@ pub enum Error {
         /// First id that is too large.
         limit: u32,
     },
+    /// A served row that is too large for the log.
+    #[error("a served row of {bytes} bytes does not fit the log: the limit is {limit}; shorten its input or output")]
+    RowTooLarge {
+        /// Its size: input, and four bytes per token of its output.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A log that is being written to.
+    #[error("{path}: another writer has this log open; close that one first, or use another file")]
+    Locked {
+        /// The log.
+        path: std::path::PathBuf,
+    },
     /// More positions than one index can hold.
     #[error("{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes")]
     IndexTooLarge {

@@ -30,9 +30,12 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 Error::Fingerprint { .. } => TokenizerMismatchError::new_err(message),
                 Error::EmptyCorpus => CorpusError::new_err(message),
                 Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
-                Error::TokenId { .. } | Error::CostCurve { .. } | Error::Weights { .. } | Error::Samples { .. } => {
-                    InputError::new_err(message)
-                }
+                Error::TokenId { .. }
+                | Error::CostCurve { .. }
+                | Error::Weights { .. }
+                | Error::Samples { .. }
+                | Error::RowTooLarge { .. } => InputError::new_err(message),
+                Error::Locked { .. } => pyo3::exceptions::PyBlockingIOError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
             }
         })

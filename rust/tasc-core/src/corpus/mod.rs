@@ -2,9 +2,13 @@
 //!
 //! - [`writer`]: rows → a store file, streaming; equal outputs collapse to one document with a weight
 //! - [`store`]: a store file, mapped
+//! - [`served`]: rows as they are served, in a log that survives a crash
 
+mod record;
+pub mod served;
 pub mod store;
 pub mod writer;
 
+pub use served::{ServedLog, ServedRow};
 pub use store::{Input, Store};
 pub use writer::StoreWriter;

@@ -205,7 +205,7 @@ fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::F
 }
 
 /// Whether the name still stands for the open file: another append may have replaced it while we waited.
-fn is_still(path: &Path, file: &std::fs::File) -> std::io::Result<bool> {
+pub(super) fn is_still(path: &Path, file: &std::fs::File) -> std::io::Result<bool> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -19,8 +19,9 @@ const MEMORY: usize = 10;
 /// Fitting ends when an iteration gains less than this many nats per token: what is left is rounding.
 const LEAST_GAIN: f64 = 1e-8;
 
-/// Fitting ends when the gradient is shorter than this.
-const LEAST_GRADIENT: f64 = 1e-6;
+/// Fitting ends when the gradient, for weights of curvature 1, is shorter than this: half its square is about what is
+/// left to gain.
+const LEAST_GRADIENT: f64 = 1e-5;
 
 /// How weights are fitted. A weight's penalty is multiplied by 1 + `prior_rows` / (sum of the samples' weights).
 #[derive(Clone, Debug, PartialEq)]
@@ -85,10 +86,9 @@ pub struct Fit {
 /// prior, or an option is negative or not finite.
 pub fn fit(samples: &Samples, prior: &Weights, options: &FitOptions) -> Result<Fit> {
     let objective = Objective::new(samples, prior, options)?;
-    let start = objective.prior().to_vec();
     let search = Search::new(objective, options.iterations)?;
     let nats_before = search.seen.borrow().last.1.nats;
-    let iterations = search.run(start);
+    let iterations = search.run();
     let Seen { best, .. } = search.seen.into_inner();
     let table = best.0.iter().map(|&w| w as f32).collect();
     let weights = Weights::new(prior.features(), prior.groups().to_vec(), table)?;
@@ -114,15 +114,19 @@ pub fn loss(samples: &Samples, table: &[f64], prior: &Weights, options: &FitOpti
 }
 
 /// What the optimiser works on. It asks for value and gradient one by one, and drops its problem when a line search
-/// fails; so it is lent this, which remembers.
+/// fails; so it is lent this, which remembers. What it varies are the distances from the prior, each on the scale of
+/// its curvature: log-probabilities, flags and penalties differ by orders of magnitude.
 struct Search<'a> {
     objective: Objective<'a>,
+    scales: Vec<f64>,
     max_iterations: u64,
     seen: RefCell<Seen>,
 }
 
 struct Seen {
+    /// Distances, and the value there with the gradient along them.
     last: (Vec<f64>, Value),
+    /// A table and its value, without gradient.
     best: (Vec<f64>, Value),
     evaluations: u64,
 }
@@ -135,49 +139,59 @@ impl<'a> Search<'a> {
             let why = format!("the prior gives {} nats per token; scale the features down", value.value);
             return Err(Error::Samples { why });
         }
+        let scale = |c: f64| if c > 0.0 { 1.0 / c.sqrt() } else { 1.0 };
+        let scales: Vec<f64> = objective.curvature().into_iter().map(scale).collect();
         let best = Value { gradient: Vec::new(), ..value };
-        let last = Value { gradient: value.gradient, ..best };
-        let seen = Seen { last: (prior.clone(), last), best: (prior, best), evaluations: 0 };
-        Ok(Self { objective, max_iterations, seen: RefCell::new(seen) })
+        let seen = Seen { last: (vec![0.0; prior.len()], along(&scales, value)), best: (prior, best), evaluations: 0 };
+        Ok(Self { objective, scales, max_iterations, seen: RefCell::new(seen) })
     }
 
     /// The number of iterations made.
-    fn run(&self, start: Vec<f64>) -> u64 {
+    fn run(&self) -> u64 {
         let solver = LBFGS::new(MoreThuenteLineSearch::new(), MEMORY)
             .with_tolerance_grad(LEAST_GRADIENT)
             .and_then(|s| s.with_tolerance_cost(LEAST_GAIN));
         let Ok(solver) = solver else { return 0 };
+        let start = vec![0.0; self.scales.len()];
         let run = Executor::new(self, solver).configure(|s| s.param(start).max_iters(self.max_iterations)).run();
         run.map_or(0, |r| r.state.get_iter())
     }
 
-    /// What `f` takes from the value at `table`.
-    fn at<T>(&self, table: &[f64], f: impl Fn(&Value) -> T) -> std::result::Result<T, Stop> {
+    /// What `f` takes from the value at these distances.
+    fn at<T>(&self, distances: &[f64], f: impl Fn(&Value) -> T) -> std::result::Result<T, Stop> {
         let mut seen = self.seen.borrow_mut();
-        if seen.last.0 != table {
+        if seen.last.0 != distances {
             if seen.evaluations > self.max_iterations.saturating_mul(2).saturating_add(20) {
                 return Err(Stop::msg("no evaluations left"));
             }
             seen.evaluations += 1;
-            let value = self.objective.at(table);
+            let steps = distances.iter().zip(&self.scales).map(|(d, s)| d * s);
+            let table: Vec<f64> = self.objective.prior().iter().zip(steps).map(|(w, step)| w + step).collect();
+            let value = self.objective.at(&table);
             if !value.value.is_finite() {
                 return Err(Stop::msg("not finite"));
             }
             if value.value < seen.best.1.value {
-                seen.best = (table.to_vec(), Value { gradient: Vec::new(), ..value });
+                seen.best = (table, Value { gradient: Vec::new(), ..value });
             }
-            seen.last = (table.to_vec(), value);
+            seen.last = (distances.to_vec(), along(&self.scales, value));
         }
         Ok(f(&seen.last.1))
     }
+}
+
+/// With the gradient along distances on these scales.
+fn along(scales: &[f64], mut value: Value) -> Value {
+    value.gradient.iter_mut().zip(scales).for_each(|(g, s)| *g *= s);
+    value
 }
 
 impl CostFunction for &Search<'_> {
     type Param = Vec<f64>;
     type Output = f64;
 
-    fn cost(&self, table: &Vec<f64>) -> std::result::Result<f64, Stop> {
-        self.at(table, |v| v.value)
+    fn cost(&self, distances: &Vec<f64>) -> std::result::Result<f64, Stop> {
+        self.at(distances, |v| v.value)
     }
 }
 
@@ -185,7 +199,7 @@ impl Gradient for &Search<'_> {
     type Param = Vec<f64>;
     type Gradient = Vec<f64>;
 
-    fn gradient(&self, table: &Vec<f64>) -> std::result::Result<Vec<f64>, Stop> {
-        self.at(table, |v| v.gradient.clone())
+    fn gradient(&self, distances: &Vec<f64>) -> std::result::Result<Vec<f64>, Stop> {
+        self.at(distances, |v| v.gradient.clone())
     }
 }

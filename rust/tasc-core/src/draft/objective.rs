@@ -55,6 +55,28 @@ impl<'a> Objective<'a> {
         &self.prior
     }
 
+    /// Roughly the second derivative along each weight: the variance of its feature within a sample's rows, averaged
+    /// over all samples, and that of the penalty.
+    ///
+    /// # Complexity
+    /// As one evaluation, on one thread.
+    pub(super) fn curvature(&self) -> Vec<f64> {
+        let (features, stride) = (self.samples.features(), self.samples.stride());
+        let mut curvature: Vec<f64> = self.penalties.iter().map(|p| 2.0 * p).collect();
+        for sample in (0..self.samples.len()).map(|k| self.samples.get(k)) {
+            let (rows, share) = ((sample.rows.len() / stride) as f64, f64::from(sample.weight) / self.total_weight);
+            for f in 0..features {
+                let column = || sample.rows.iter().skip(f).step_by(stride).map(|&x| f64::from(x));
+                let mean = column().sum::<f64>() / rows;
+                let variance = column().map(|x| (x - mean) * (x - mean)).sum::<f64>() / rows;
+                for r in rows_at(self.groups, sample.states) {
+                    curvature[r * features + f] += share * variance;
+                }
+            }
+        }
+        curvature
+    }
+
     /// Value and gradient at `table`, which is as long as the prior's.
     ///
     /// # Complexity

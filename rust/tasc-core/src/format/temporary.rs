@@ -42,10 +42,27 @@ impl Temporary {
             None => named().make_in(folder, |sibling| link(&self.file, sibling)).map(NamedTempFile::into_temp_path)?,
         };
         name.persist(path).map_err(|e| e.error)?;
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?; // the rename itself must survive a crash
-        Ok(())
+        sync_folder(folder)
     }
+
+    /// The same, but never in place of another file: `AlreadyExists` then.
+    pub(crate) fn persist_new(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        match self.name {
+            Some(name) => name.persist_noclobber(path).map_err(|e| e.error)?,
+            None => link(&self.file, path)?,
+        }
+        sync_folder(folder(path))
+    }
+}
+
+/// Makes the names in a folder durable: a rename itself must survive a crash.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// The folder that holds `path`.

@@ -1,0 +1,53 @@
+//! Any bytes as a log of served rows: whatever is read of it begins the file that those rows would make.
+#![no_main]
+use std::sync::LazyLock;
+
+use hostile::written;
+use libfuzzer_sys::fuzz_target;
+use tasc_core::corpus::{ServedLog, ServedRow, served};
+use tasc_core::format::Fingerprint;
+use xxhash_rust::xxh3::xxh3_64;
+
+const HEADER_BYTES: usize = 64;
+
+static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    written(|path| {
+        let (mut log, _) = ServedLog::open(path, &Fingerprint::default()).expect("created");
+        for k in 0..4u32 {
+            log.append(&[ServedRow { input: "é input".into(), output: vec![1, 2, 3 + k] }]).expect("appended");
+        }
+    })
+});
+
+/// A record of any payload, with a checksum that is right.
+fn record(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let sum = xxh3_64(&[&length, payload].concat()).to_le_bytes();
+    [&length, &sum[..], payload].concat()
+}
+
+fn encoded(row: &ServedRow) -> Vec<u8> {
+    let input = u32::try_from(row.input.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let ids: Vec<u8> = row.output.iter().flat_map(|id| id.to_le_bytes()).collect();
+    record(&[&input, row.input.as_bytes(), &ids].concat())
+}
+
+/// The good file with changes: each 3 bytes of `data` say where (2 bytes) and what is written there.
+fn changed(data: &[u8]) -> Vec<u8> {
+    let mut bytes = GOOD.clone();
+    for change in data.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % bytes.len();
+        bytes[at] = change[2];
+    }
+    bytes
+}
+
+fuzz_target!(|data: &[u8]| {
+    let header = &GOOD[..HEADER_BYTES];
+    let sealed: Vec<u8> = data.split(|&b| b == 0xFE).flat_map(record).collect();
+    for bytes in [data.to_vec(), changed(data), [header, data].concat(), [header, &sealed].concat()] {
+        let Ok(rows) = served::from_bytes(&bytes, &Fingerprint::default()) else { continue };
+        let written: Vec<u8> = rows.iter().flat_map(encoded).collect();
+        assert!(bytes.get(HEADER_BYTES..).unwrap_or(&[]).starts_with(&written));
+    }
+});

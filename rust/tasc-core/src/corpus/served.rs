@@ -1,0 +1,306 @@
+//! A log of served rows: what a request asked and what the target said, kept durably until an index takes it in.
+//!
+//! It lies beside an index: `task.tasc` has `task.tasc.served`. One process writes, any number read.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::{HEADER_BYTES, Records, check_header, encode, header};
+use super::writer::is_still;
+use crate::format::temporary::{Temporary, folder, sync_folder};
+use crate::format::{Fingerprint, Kind};
+use crate::{Error, Result, TokenId};
+
+/// Kind of a log of served rows.
+pub const KIND: Kind = Kind(*b"SERV");
+
+/// Version of the records written here; a reader takes any minor of its major.
+pub const VERSION: (u16, u16) = (1, 0);
+
+/// Most bytes of one row: 4, its input, and 4 for each id of its output.
+pub const MAX_ROW_BYTES: u32 = 16 << 20;
+
+/// A row that was served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedRow {
+    /// What was asked.
+    pub input: String,
+    /// What the target said, with the end token.
+    pub output: Vec<TokenId>,
+}
+
+/// An open log, writing. It holds an exclusive advisory lock, released when it is dropped or its process ends.
+#[derive(Debug)]
+pub struct ServedLog {
+    path: PathBuf,
+    file: File,
+    fingerprint: Fingerprint,
+    rows: u64,
+    bytes: u64,
+    /// Something failed and could not be taken back: the file may not be what the fields above say.
+    broken: bool,
+    /// Who opened it: a forked child shares the lock and must not write beside its parent.
+    process: u32,
+}
+
+impl ServedLog {
+    /// Opens the log of this name, or creates it, and reads its rows. A torn tail (what a process wrote of a row when
+    /// it was killed) is cut off, and so is everything after the first damaged record.
+    ///
+    /// # Complexity
+    /// O(log).
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when it is open for writing already; [`Error::Fingerprint`] when another tokenizer made it;
+    /// [`Error::Format`] when it is no log of a known major version or its header is damaged; [`Error::Io`]. The file
+    /// is left as it was then.
+    pub fn open(path: &Path, fingerprint: &Fingerprint) -> Result<(Self, Vec<ServedRow>)> {
+        let failed = |source| Error::Io { path: path.into(), source };
+        let mut file = lock(path, fingerprint)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let (rows, mut bytes) = scan(path, &file, length, fingerprint)?;
+        if bytes == 0 {
+            let fresh = Fresh::create(path, fingerprint).map_err(failed)?;
+            fresh.temporary.persist(path).map_err(failed)?;
+            (file, bytes) = (fresh.file, HEADER_BYTES as u64);
+        } else if bytes < length {
+            file.set_len(bytes).map_err(failed)?;
+        }
+        sync_folder(folder(path)).map_err(failed)?; // who created it may have been killed before doing so
+        let (path, fingerprint, process) = (path.into(), *fingerprint, std::process::id());
+        Ok((Self { path, file, fingerprint, rows: rows.len() as u64, bytes, broken: false, process }, rows))
+    }
+
+    /// Appends rows with one write and returns when they are on disk. After an error the file is put back to the
+    /// length it had; where even that fails, the log takes no more rows and is to be opened again.
+    ///
+    /// # Complexity
+    /// O(rows), and one `fdatasync`, however many rows there are: hand over several at once where there are several.
+    ///
+    /// # Errors
+    /// [`Error::RowTooLarge`], [`Error::TokenId`] for the reserved id 2³² − 1; [`Error::Io`]; [`Error::Locked`] in a
+    /// forked child of the process that opened the log. No row of this call counts as written then.
+    pub fn append(&mut self, rows: &[ServedRow]) -> Result<()> {
+        self.check_owner()?;
+        if self.broken {
+            let why = "an earlier write failed and could not be taken back; open the log again";
+            return Err(self.failed(io::Error::other(why)));
+        }
+        let mut bytes = Vec::new();
+        rows.iter().try_for_each(|row| encode(row, &mut bytes))?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if let Err(source) = self.write(&bytes) {
+            self.broken = self.file.set_len(self.bytes).and_then(|()| self.file.sync_all()).is_err();
+            return Err(self.failed(source));
+        }
+        self.rows += rows.len() as u64;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.bytes))?;
+        self.file.write_all(bytes)?;
+        self.file.sync_data()
+    }
+
+    /// Drops the first `taken` rows, after an index has taken them in; later ones stay. The rest is written anew and
+    /// takes the place of the log whole: whoever reads it, or finds it after a crash, sees all of `taken` or none.
+    ///
+    /// # Complexity
+    /// O(log).
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when there are fewer rows; [`Error::Format`] when a row was damaged since it was written;
+    /// [`Error::Io`]; [`Error::Locked`] as [`ServedLog::append`].
+    pub fn forget(&mut self, taken: u64) -> Result<()> {
+        self.check_owner()?;
+        if taken > self.rows {
+            let number = |n| usize::try_from(n).unwrap_or(usize::MAX);
+            return Err(Error::OutOfRange { what: "served row", index: number(taken), limit: number(self.rows) });
+        }
+        let rest = self.offset(taken)?;
+        let fresh = self.copy_from(rest).map_err(|e| self.failed(e))?;
+        if let Err(source) = fresh.temporary.persist(&self.path) {
+            self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
+            return Err(self.failed(source));
+        }
+        self.file = fresh.file;
+        self.rows -= taken;
+        self.bytes -= rest - HEADER_BYTES as u64;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Where a row begins, once all of them were found whole.
+    fn offset(&mut self, row: u64) -> Result<u64> {
+        let start = HEADER_BYTES as u64;
+        self.file.seek(SeekFrom::Start(start)).map_err(|e| self.failed(e))?;
+        let mut records = Records::new(BufReader::new(&self.file), self.bytes);
+        let (mut seen, mut offset) = (0, start);
+        while let Some(read) = records.next() {
+            read.map_err(|e| self.failed(e))?;
+            seen += 1;
+            if seen == row {
+                offset = records.at;
+            }
+        }
+        if seen != self.rows {
+            let why = format!("row {seen} of {} was damaged since it was written; open the log again", self.rows);
+            return Err(Error::Format { path: self.path.clone(), why });
+        }
+        Ok(offset)
+    }
+
+    /// A fresh log with the bytes from `offset` on.
+    fn copy_from(&mut self, offset: u64) -> io::Result<Fresh> {
+        let mut fresh = Fresh::create(&self.path, &self.fingerprint)?;
+        self.file.seek(SeekFrom::Start(offset))?;
+        let left = self.bytes - offset;
+        if io::copy(&mut (&self.file).take(left), &mut fresh.file)? != left {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(fresh)
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_owner(&self) -> Result<()> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::Locked { path: self.path.clone() }) }
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        Error::Io { path: self.path.clone(), source }
+    }
+}
+
+/// The whole rows of a log, up to the first torn one; nothing is locked or changed, so that one can read beside the
+/// process that writes. Rows that are being appended may be seen before they are durable.
+///
+/// # Complexity
+/// O(log).
+///
+/// # Errors
+/// As [`ServedLog::open`], less the lock; [`Error::Io`] also when there is no such file.
+pub fn read(path: &Path, fingerprint: &Fingerprint) -> Result<Vec<ServedRow>> {
+    let failed = |source| Error::Io { path: path.into(), source };
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    Ok(scan(path, file, length, fingerprint)?.0)
+}
+
+/// The same over bytes in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(bytes: &[u8], fingerprint: &Fingerprint) -> Result<Vec<ServedRow>> {
+    Ok(scan(Path::new("<memory>"), bytes, bytes.len() as u64, fingerprint)?.0)
+}
+
+/// The whole rows, and the length of the file up to their end: 0 without a whole header.
+fn scan(path: &Path, from: impl Read, length: u64, fingerprint: &Fingerprint) -> Result<(Vec<ServedRow>, u64)> {
+    let failed = |source| Error::Io { path: path.into(), source };
+    let mut from = BufReader::new(from);
+    let mut head = Vec::with_capacity(HEADER_BYTES);
+    from.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
+    if !check_header(path, &head, fingerprint)? {
+        return Ok((Vec::new(), 0));
+    }
+    let mut records = Records::new(from, length);
+    let rows = records.by_ref().collect::<io::Result<_>>().map_err(failed)?;
+    Ok((rows, records.at))
+}
+
+/// The file of this name, locked; created when there is none.
+fn lock(path: &Path, fingerprint: &Fingerprint) -> Result<File> {
+    let failed = |source| Error::Io { path: path.into(), source };
+    loop {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                create(path, fingerprint).map_err(failed)?;
+                continue;
+            }
+            opened => opened.map_err(failed)?,
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.into() }),
+            locked => locked.map_err(|e| failed(e.into()))?,
+        }
+        match is_still(path, &file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Ok(false) => {} // `forget` gave the name to another file in between
+            still => return still.map(|_| file).map_err(failed),
+        }
+    }
+}
+
+/// Gives the name to a log without rows, unless another process was faster.
+fn create(path: &Path, fingerprint: &Fingerprint) -> io::Result<()> {
+    match Fresh::create(path, fingerprint)?.temporary.persist_new(path) {
+        // A link that leads nowhere exists too, and would have us try for ever.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.is_symlink() => Ok(()),
+        created => created,
+    }
+}
+
+/// A log on its way to its name, locked: the lock is there before anybody can open it.
+struct Fresh {
+    temporary: Temporary,
+    file: File,
+}
+
+impl Fresh {
+    fn create(path: &Path, fingerprint: &Fingerprint) -> io::Result<Self> {
+        let temporary = Temporary::create(folder(path))?;
+        let mut file = temporary.file.try_clone()?;
+        file.try_lock()?;
+        file.write_all(&header(fingerprint))?;
+        Ok(Self { temporary, file })
+    }
+}
+
+/// What no test from outside can bring about.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_cannot_be_taken_back_stops_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.served");
+        let row = [ServedRow { input: "a".into(), output: vec![1] }];
+        let (mut log, _) = ServedLog::open(&path, &Fingerprint::default()).unwrap();
+        log.append(&row).unwrap();
+        let writable = std::mem::replace(&mut log.file, File::open(&path).unwrap());
+        assert!(matches!(log.append(&row), Err(Error::Io { .. })));
+        log.file = writable;
+        let message = log.append(&row).unwrap_err().to_string();
+        assert!(message.contains("open the log again"), "{message}");
+        assert_eq!(log.rows(), 1);
+        log.forget(0).unwrap(); // a fresh file
+        log.append(&row).unwrap();
+        log.process += 1;
+        assert!(matches!(log.append(&row), Err(Error::Locked { .. })));
+        assert!(matches!(log.forget(1), Err(Error::Locked { .. })));
+        assert_eq!(read(&path, &Fingerprint::default()).unwrap(), [&row[..], &row].concat());
+    }
+}

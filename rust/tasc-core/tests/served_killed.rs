@@ -1,0 +1,142 @@
+//! The log of served rows in processes that are killed, and on a disk that is full. Apart from the other tests of the
+//! log, because a process that is being started holds its parent's locks for a moment.
+#![allow(clippy::unwrap_used)]
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tasc_core::Error;
+use tasc_core::corpus::{ServedLog, ServedRow, served};
+use tasc_core::format::Fingerprint;
+
+const MADE_BY: Fingerprint = Fingerprint([7; 32]);
+
+/// Says which log a process that was started here writes.
+const LOG: &str = "TASC_TEST_SERVED_LOG";
+
+/// Set: such a process forgets rows now and then.
+const FORGETS: &str = "TASC_TEST_SERVED_FORGETS";
+
+/// Most rows of one append.
+const AT_ONCE: u32 = 3;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Row k, up to several pages long.
+fn numbered(k: u32) -> ServedRow {
+    let input = format!("row {k} ").repeat((k as usize * 7919) % 2000);
+    ServedRow { input, output: (k..=k + k % 50).collect() }
+}
+
+fn append(log: &mut ServedLog, from: u32, to: u32) {
+    log.append(&(from..to).map(numbered).collect::<Vec<_>>()).unwrap();
+}
+
+/// What the tests below start and kill: appends rows 0, 1, 2, … and says how many it has on disk.
+#[test]
+#[ignore = "started by other tests"]
+fn child() {
+    let Some(path) = std::env::var_os(LOG) else { return };
+    let (mut log, rows) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let mut next = rows.last().map_or(0, |row| row.output[0] + 1);
+    for round in 1.. {
+        let end = next + 1 + round % AT_ONCE;
+        append(&mut log, next, end);
+        next = end;
+        let mut out = std::io::stdout();
+        writeln!(out, "\nacknowledged {next}").and_then(|()| out.flush()).unwrap(); // ends with its parent, too
+        if round % 5 == 0 && std::env::var_os(FORGETS).is_some() {
+            log.forget(log.rows().saturating_sub(2)).unwrap();
+        }
+    }
+}
+
+/// Starts a child, kills it a while after its `acknowledged`-th message, and returns the last one: rows on disk.
+fn killed(path: &Path, acknowledged: usize, after: Duration, forgets: bool) -> Option<u32> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["child", "--exact", "--ignored", "--nocapture"]).env(LOG, path).stdout(Stdio::piped());
+    if forgets {
+        command.env(FORGETS, "1");
+    }
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut messages = lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse().ok());
+    let early = messages.by_ref().take(acknowledged).last();
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    let late = messages.last();
+    assert_ne!(child.wait().unwrap().code(), Some(101), "it failed before it was killed");
+    late.or(early)
+}
+
+/// Kills twenty children on one log, from its creation on; after each, what was acknowledged is there.
+fn kill(forgets: bool) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut total = 0;
+    for log in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.served");
+        let mut on_disk = 0;
+        for round in 0..5 {
+            let number = log * 5 + round;
+            let acknowledged = if round == 0 { 0 } else { number % 7 };
+            let after = Duration::from_micros((number as u64 * 7919) % 6000);
+            let acked = killed(&path, acknowledged, after, forgets).unwrap_or(on_disk);
+            let seen = if path.exists() { served::read(&path, &MADE_BY).unwrap() } else { Vec::new() };
+            let (log, rows) = ServedLog::open(&path, &MADE_BY).unwrap();
+            assert!(seen == rows, "a reader sees what a writer finds");
+            let first = rows.first().map_or(0, |row| row.output[0]);
+            let end = first + rows.len() as u32;
+            assert!(rows == (first..end).map(numbered).collect::<Vec<_>>(), "rows {first}.. are not what was written");
+            assert!((acked..=acked + AT_ONCE).contains(&end), "{acked} rows acknowledged, {end} on disk");
+            assert!(if forgets { rows.len() as u32 >= end.min(2) } else { first == 0 }, "rows {first}..{end}");
+            assert_eq!(log.bytes(), std::fs::metadata(&path).unwrap().len());
+            on_disk = end;
+        }
+        total += on_disk;
+    }
+    assert!(total > 20, "{total} rows: the children were killed before they wrote");
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    kill(false);
+}
+
+#[test]
+fn so_does_what_was_not_forgotten() {
+    kill(true);
+}
+
+/// Started where files cannot grow past some kilobytes.
+#[test]
+#[ignore = "started by another test"]
+fn child_on_a_full_disk() {
+    let Some(path) = std::env::var_os(LOG) else { return };
+    let (mut log, _) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let small = |k: u32| ServedRow { input: "small".into(), output: vec![k] };
+    log.append(&[small(1)]).unwrap();
+    let bytes = log.bytes();
+    let error = log.append(&[small(2), ServedRow { input: "x".repeat(1 << 20), output: vec![] }]).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!((log.rows(), log.bytes()), (1, bytes));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes, "nothing of a failed append is left");
+    log.append(&[small(3)]).unwrap();
+    assert_eq!(served::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_failed_append_is_taken_back() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+    command.args(["child_on_a_full_disk", "--exact", "--ignored", "--nocapture"]).env(LOG, &path);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(served::read(&path, &MADE_BY).unwrap().len(), 2);
+}
