@@ -317,6 +317,7 @@ impl Request {
             }
             if on(Source::Coverage) {
                 coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
+                coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
             }
             if on(Source::Copy) {
                 let (task, retrieved) = (&evidence.task, &evidence.retrieved);
@@ -325,7 +326,8 @@ impl Request {
             }
         }
         evidence.breaks = place.breaks;
-        candidates.gather(evidence);
+        let copies = view.rows.filter(|_| on(Source::Copy)).map(|r| r.copies);
+        candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
     }
 
     /// The scratch place goes on by a drafted token.

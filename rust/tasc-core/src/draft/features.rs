@@ -17,6 +17,8 @@ pub enum Column {
     Context,
     /// … by coverage.
     Coverage,
+    /// … by the word that waits next.
+    Ahead,
     /// The task's n-grams do not name it.
     NoTask,
     /// The retrieved outputs do not name it.
@@ -25,6 +27,8 @@ pub enum Column {
     NoContext,
     /// Coverage does not name it.
     NoCoverage,
+    /// The word that waits next does not name it.
+    NoAhead,
     /// The last row: "something else".
     Else,
     /// A copy may begin with it.
@@ -51,10 +55,16 @@ pub enum Column {
     Leaves,
     /// Log-probability that a copy ends before the next word, for what does not go on.
     Ends,
+    /// Log-probability that a copy begins here, for what begins one.
+    Begins,
+    /// Log-probability that none begins here, for what does not.
+    BeginsNot,
+    /// Log of how often this token is not copied where it occurs, for what is no copy.
+    Foreign,
 }
 
 /// Features per candidate.
-pub const FEATURES: usize = Column::Ends as usize + 1;
+pub const FEATURES: usize = Column::Foreign as usize + 1;
 
 /// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
 /// near the nearest row is.
@@ -81,6 +91,8 @@ pub struct Evidence {
     pub context: Blend,
     /// Of coverage.
     pub coverage: Blend,
+    /// Of the word that waits next.
+    pub ahead: Blend,
     /// Of copying.
     pub copy: Said,
     /// Longest matches: task, context, retrieved.
@@ -94,7 +106,7 @@ pub struct Evidence {
 impl Evidence {
     /// Nothing is said yet.
     pub fn clear(&mut self) {
-        for blend in [&mut self.task, &mut self.retrieved, &mut self.context, &mut self.coverage] {
+        for blend in [&mut self.task, &mut self.retrieved, &mut self.context, &mut self.coverage, &mut self.ahead] {
             blend.clear();
         }
         self.copy.clear();
@@ -110,7 +122,7 @@ impl Evidence {
             (Source::Task, self.task.probability(token)),
             (Source::Context, self.context.probability(token)),
             (Source::Retrieved, self.retrieved.probability(token)),
-            (Source::Coverage, self.coverage.probability(token)),
+            (Source::Coverage, self.coverage.probability(token).max(self.ahead.probability(token))),
             (Source::Copy, self.copy.probability(token)),
         ]
     }
@@ -135,10 +147,11 @@ pub struct Candidates {
 
 impl Candidates {
     /// Joins what the sources say.
-    pub fn gather(&mut self, seen: &Evidence) {
+    pub fn gather(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
         self.tokens.clear();
         self.rows.clear();
-        for blend in [&seen.task, &seen.retrieved, &seen.context, &seen.coverage] {
+        let blends = [&seen.task, &seen.retrieved, &seen.context, &seen.coverage, &seen.ahead];
+        for blend in blends {
             for &(token, _) in blend.candidates.iter().take(TAKEN) {
                 self.add(token);
             }
@@ -146,37 +159,39 @@ impl Candidates {
         seen.copy.continuations.iter().for_each(|c| self.add(c.token));
         seen.copy.offers.iter().for_each(|o| self.add(o.token));
         let longest = seen.copy.continuations.first();
-        let inside = longest.is_some_and(|c| !c.between);
-        let ends = longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.goes_on).ln());
+        let mut other = [0.0; FEATURES]; // of what is no copy
+        other[Column::Leaves as usize] = flag(longest.is_some_and(|c| !c.between));
+        other[Column::Ends as usize] = longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.goes_on).ln());
+        if seen.copy.known {
+            other[Column::BeginsNot as usize] = (1.0 - seen.copy.begins).max(1e-3).ln();
+        }
         for &token in &self.tokens {
+            let continuation = seen.copy.continuations.iter().find(|c| c.token == token);
+            let offer = seen.copy.offers.iter().find(|o| o.token == token);
             let mut row = [0.0; FEATURES];
-            let blends = [&seen.task, &seen.retrieved, &seen.context, &seen.coverage];
-            for (k, blend) in blends.into_iter().enumerate() {
+            if continuation.is_none() && offer.is_none() {
+                row = other;
+                row[Column::Foreign as usize] = foreign(token);
+            }
+            for (k, blend) in blends.into_iter().enumerate().filter(|b| !b.1.candidates.is_empty()) {
                 let p = blend.probability(token);
                 row[Column::Task as usize + k] = ln(p);
                 row[Column::NoTask as usize + k] = flag(p == 0.0);
             }
-            match seen.copy.continuations.iter().find(|c| c.token == token) {
-                Some(c) => continues(&mut row, c, seen.copy.goes_on),
-                None => {
-                    row[Column::Leaves as usize] = flag(inside);
-                    row[Column::Ends as usize] = ends;
-                }
-            }
-            if let Some(offer) = seen.copy.offers.iter().find(|o| o.token == token) {
-                offers(&mut row, offer);
+            if let Some(c) = continuation {
+                continues(&mut row, c, seen.copy.goes_on);
+            } else if let Some(offer) = offer {
+                offers(&mut row, offer, &seen.copy);
+                row[Column::Leaves as usize] = other[Column::Leaves as usize];
+                row[Column::Ends as usize] = other[Column::Ends as usize];
             }
             self.rows.extend(row);
         }
-        let mut row = [0.0; FEATURES];
-        row[Column::Task as usize] = ln(seen.task.rest);
-        row[Column::Retrieved as usize] = ln(seen.retrieved.rest);
-        row[Column::Context as usize] = ln(seen.context.rest);
-        row[Column::Coverage as usize] = ln(seen.coverage.rest);
-        row[Column::Else as usize] = 1.0;
-        row[Column::Leaves as usize] = flag(inside);
-        row[Column::Ends as usize] = ends;
-        self.rows.extend(row);
+        other[Column::Else as usize] = 1.0;
+        for (k, blend) in blends.into_iter().enumerate().filter(|b| !b.1.candidates.is_empty()) {
+            other[Column::Task as usize + k] = ln(blend.rest);
+        }
+        self.rows.extend(other);
         let [task, context, retrieved] = seen.orders.map(bucket);
         let [left_task, left_retrieved] = seen.breaks.map(break_state);
         let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
@@ -200,7 +215,8 @@ fn continues(row: &mut [f32; FEATURES], c: &Continuation, goes_on: f32) {
     }
 }
 
-fn offers(row: &mut [f32; FEATURES], offer: &Offer) {
+fn offers(row: &mut [f32; FEATURES], offer: &Offer, said: &Said) {
+    row[Column::Begins as usize] = if said.known { said.begins.max(1e-3).ln() } else { 0.0 };
     row[Column::Starts as usize] = 1.0;
     row[Column::Pointer as usize] = offer.pointer + 4.0;
     row[Column::Rate as usize] = offer.rate;

@@ -1,7 +1,7 @@
 //! Evidence from the words of the input: copies under way, and words that a copy may begin with now.
 
 use crate::TokenId;
-use crate::index::copies::{Copies, short};
+use crate::index::copies::{self, Copies};
 use crate::input::surface::{Place, Start};
 use crate::input::{Copying, Surface};
 
@@ -58,6 +58,8 @@ pub struct Said {
     pub goes_on: f32,
     /// Whether copies were seen to begin after such a tail.
     pub known: bool,
+    /// Probability that a copy begins after such a tail.
+    pub begins: f32,
 }
 
 impl Said {
@@ -65,7 +67,7 @@ impl Said {
     pub fn clear(&mut self) {
         self.continuations.clear();
         self.offers.clear();
-        (self.goes_on, self.known) = (0.5, false);
+        (self.goes_on, self.known, self.begins) = (0.5, false, 0.0);
     }
 
     /// About how likely copying finds a token: to name the source that spoke for it, not to mix it.
@@ -85,6 +87,12 @@ impl Source {
     pub fn begin(&mut self, copies: &Copies<'_>, copying: &mut Copying) {
         let waiting = copies.usual(&self.surface, &mut self.rates, &mut self.usual);
         copying.reset(self.surface.len(), waiting);
+    }
+
+    /// The word that waits next to be copied and the word to its left.
+    #[must_use]
+    pub fn next(&self, copying: &Copying) -> (u64, u64) {
+        copies::next(&self.surface, copying, &self.rates)
     }
 
     /// The output grows by a token.
@@ -143,8 +151,9 @@ impl Source {
         said: &mut Said,
     ) {
         said.offers.clear();
-        let [long, near, any] = copies.pointers(tail);
-        said.known = near.total > 0;
+        let pointers = copies.pointers(tail);
+        said.known = pointers.known();
+        said.begins = pointers.begins();
         if !said.known && !self.surface.starts().iter().any(|s| expects(s.token) > 0.05) {
             return;
         }
@@ -155,14 +164,9 @@ impl Source {
             if copying.is_copied(word) || said.continuations.iter().any(|c| c.token == token) {
                 continue;
             }
-            let left = short(self.surface.left(word));
-            let mut p = (any.count(left) as f32 + 0.1) / (any.total as f32 + 10.0);
-            for tail in [near, long] {
-                p = (tail.count(left) as f32 + 3.0 * p) / (tail.total as f32 + 3.0);
-            }
             let offer = Offer {
                 token,
-                pointer: (p + 1e-4).ln(),
+                pointer: (pointers.left(self.surface.left(word)) + 1e-4).ln(),
                 rate: self.rate(word).max(1e-3).ln(),
                 in_order: word >= copying.after() && word <= expected,
                 spaced,
