@@ -7,7 +7,8 @@ use std::time::Instant;
 use tasc_benches::Random;
 use tasc_core::index::inputs::terms;
 use tasc_core::input::words::split;
-use tasc_core::index::{Inputs, InputsBuilder, NearestScratch, Neighbour, OwnedInputs};
+use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
+use tasc_core::index::nearest::{NearestScratch, Neighbour};
 
 const QUERIES: usize = 3000;
 const NEIGHBOURS: usize = 16;

@@ -315,18 +315,19 @@ impl Request {
                 evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
                 evidence.similarity = self.retrieved.similarity();
             }
-            if on(Source::Coverage) {
+            evidence.agreed = evidence.agree();
+            if on(Source::Coverage) && !evidence.agreed {
                 coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
                 coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
             }
             if on(Source::Copy) {
                 let (task, retrieved) = (&evidence.task, &evidence.retrieved);
                 let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(&rows.copies, &place.copying, &place.tail, expects, &mut evidence.copy);
+                self.source.say(&rows.copies, &place.copying, &place.tail, expects, !evidence.agreed, &mut evidence.copy);
             }
         }
         evidence.breaks = place.breaks;
-        let copies = view.rows.filter(|_| on(Source::Copy)).map(|r| r.copies);
+        let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
         candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
     }
 

@@ -68,7 +68,7 @@ pub const FEATURES: usize = Column::Foreign as usize + 1;
 
 /// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
 /// near the nearest row is.
-pub const GROUPS: [usize; 7] = [8, 8, 8, 5, 6, 6, 6];
+pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
 
 /// The candidate "the output ends here without a token".
 pub const END: TokenId = TokenId::MAX;
@@ -76,6 +76,9 @@ pub const END: TokenId = TokenId::MAX;
 /// Least probability that a log is taken of.
 const TINY: f32 = 1e-5;
 const LN_TINY: f32 = -11.512_925;
+
+/// Share of probability below which n-grams leave no doubt.
+const DOUBT: f32 = 0.01;
 
 /// Candidates taken of a source at most.
 const TAKEN: usize = 8;
@@ -99,6 +102,8 @@ pub struct Evidence {
     pub orders: [u32; 3],
     /// Similarity of the nearest row.
     pub similarity: f32,
+    /// Whether the n-grams of the task and of the retrieved outputs know one and the same next token.
+    pub agreed: bool,
     /// How often the output has left what was known lately: the task's outputs, the retrieved ones.
     pub breaks: [f32; 2],
 }
@@ -113,6 +118,15 @@ impl Evidence {
         self.orders = [0; 3];
         self.similarity = 0.0;
         self.breaks = [0.0; 2];
+        self.agreed = false;
+    }
+
+    /// Whether n-grams leave no doubt: most places are like that, and need no other evidence.
+    #[must_use]
+    pub fn agree(&self) -> bool {
+        let [(token, _)] = self.task.candidates[..] else { return false };
+        let same = |blend: &Blend| blend.candidates.iter().all(|c| c.0 == token);
+        self.task.rest < DOUBT && same(&self.retrieved) && same(&self.context)
     }
 
     /// What each source makes of a token: its probability, 0 where it does not name it.
@@ -195,7 +209,8 @@ impl Candidates {
         let [task, context, retrieved] = seen.orders.map(bucket);
         let [left_task, left_retrieved] = seen.breaks.map(break_state);
         let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
-        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved];
+        let agreed = u8::from(seen.agreed);
+        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
     }
 
     fn add(&mut self, token: TokenId) {

@@ -100,7 +100,8 @@ impl Source {
         copying.push(&self.surface, &self.usual, token);
     }
 
-    /// Fills `said` for an output that ends in `tail`; `expects` says how likely other sources find a token.
+    /// Fills `said` for an output that ends in `tail`; `expects` says how likely other sources find a token, `offering`
+    /// whether words that a copy may begin with are looked for.
     ///
     /// # Complexity
     /// O(words · followers of the tail) where copies are known to begin, O(copies under way) elsewhere.
@@ -110,6 +111,7 @@ impl Source {
         copying: &Copying,
         tail: &[TokenId],
         expects: impl Fn(TokenId) -> f32,
+        offering: bool,
         said: &mut Said,
     ) {
         said.continuations.clear();
@@ -128,7 +130,9 @@ impl Source {
             Some(c) if c.between => self.goes_on(copies, self.surface.word(c.place)),
             _ => 0.5,
         };
-        self.offer(copies, copying, tail, expects, said);
+        if offering {
+            self.offer(copies, copying, tail, expects, said);
+        }
     }
 
     fn goes_on(&self, copies: &Copies<'_>, word: u32) -> f32 {
