@@ -315,7 +315,7 @@ impl Request {
                 evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
                 evidence.similarity = self.retrieved.similarity();
             }
-            evidence.agreed = evidence.agree();
+            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
             if on(Source::Coverage) && !evidence.agreed {
                 coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
                 coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);

@@ -78,7 +78,13 @@ const TINY: f32 = 1e-5;
 const LN_TINY: f32 = -11.512_925;
 
 /// Share of probability below which n-grams leave no doubt.
-const DOUBT: f32 = 0.01;
+const DOUBT: f32 = 0.02;
+
+/// Share of probability below which another source's doubt does not count.
+const OBJECTION: f32 = 0.05;
+
+/// Longest match in the context from which on its doubt counts.
+const HEARD: u32 = 8;
 
 /// Candidates taken of a source at most.
 const TAKEN: usize = 8;
@@ -124,9 +130,12 @@ impl Evidence {
     /// Whether n-grams leave no doubt: most places are like that, and need no other evidence.
     #[must_use]
     pub fn agree(&self) -> bool {
-        let [(token, _)] = self.task.candidates[..] else { return false };
-        let same = |blend: &Blend| blend.candidates.iter().all(|c| c.0 == token);
-        self.task.rest < DOUBT && same(&self.retrieved) && same(&self.context)
+        let Some(&(token, p)) = self.task.candidates.first() else { return false };
+        let objection = |blend: &Blend| blend.candidates.iter().filter(|c| c.0 != token).map(|c| c.1).sum::<f32>();
+        let [_, context, _] = self.orders;
+        p > 1.0 - DOUBT
+            && objection(&self.retrieved) < OBJECTION
+            && (context < HEARD || objection(&self.context) < OBJECTION)
     }
 
     /// What each source makes of a token: its probability, 0 where it does not name it.
@@ -164,9 +173,10 @@ impl Candidates {
     pub fn gather(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
         self.tokens.clear();
         self.rows.clear();
+        let taken = if seen.agreed { 1 } else { TAKEN };
         let blends = [&seen.task, &seen.retrieved, &seen.context, &seen.coverage, &seen.ahead];
         for blend in blends {
-            for &(token, _) in blend.candidates.iter().take(TAKEN) {
+            for &(token, _) in blend.candidates.iter().take(taken) {
                 self.add(token);
             }
         }
@@ -282,8 +292,18 @@ fn bucket(order: u32) -> u8 {
     }
 }
 
+/// Natural logarithm of p + TINY to three digits, which is what evidence is good for; the same bits on every machine.
 fn ln(p: f32) -> f32 {
-    if p > 0.0 { (p + TINY).ln() } else { LN_TINY }
+    if p <= 0.0 {
+        return LN_TINY;
+    }
+    let bits = (p + TINY).to_bits();
+    let exponent = (bits >> 23).cast_signed() - 127;
+    let m = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000); // 1 ..= 2
+    // ln m = 2·artanh s with s = (m − 1) / (m + 1), up to s⁷
+    let s = (m - 1.0) / (m + 1.0);
+    let q = s * s;
+    exponent as f32 * std::f32::consts::LN_2 + 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (0.2 + q / 7.0)))
 }
 
 fn flag(b: bool) -> f32 {

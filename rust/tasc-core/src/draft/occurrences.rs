@@ -9,7 +9,7 @@ use crate::draft::blend::Blend;
 const TRACED: usize = 48;
 
 /// Share of probability below which shorter matches are no longer asked.
-const FLOOR: f32 = 1e-3;
+const FLOOR: f32 = 1e-2;
 
 const NONE: u32 = u32::MAX;
 

@@ -106,6 +106,12 @@ impl<'a> Copies<'a> {
         })
     }
 
+    /// Whether different tokens followed the last few, as often as that many words waited.
+    #[must_use]
+    pub fn is_ambiguous(&self, tail: &[TokenId], waiting: f32) -> bool {
+        self.coverage.get(condition(COVERAGE, tail, COVERAGE_TAILS[1], bucket(waiting))).total > 0
+    }
+
     /// What followed these tails while this word waited next, with that word to its left: by the word, then by its left
     /// word, longest tail first.
     #[must_use]
