@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
 use tasc_core::index::inputs::{idf, terms};
 use tasc_core::index::nearest::POSTINGS_BUDGET;
-use tasc_core::input::words::{MAX_WORDS, Word, WordKind, split};
-use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
+use tasc_core::input::words::{MAX_WORDS, Word, WordKind, split};
 use tasc_core::naive::NaiveInputs;
 
 fn words(text: &str) -> Vec<Word> {

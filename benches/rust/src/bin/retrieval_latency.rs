@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tasc_benches::Random;
 use tasc_core::index::inputs::terms;
-use tasc_core::input::words::split;
 use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
+use tasc_core::input::words::split;
 
 const QUERIES: usize = 3000;
 const NEIGHBOURS: usize = 16;

@@ -16,12 +16,12 @@ use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
 use crate::index::{Cursor, Ngrams, Successors};
-use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::input::Copying;
+use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::{Result, TokenId};
 
 /// Places of the running context followed at a time.
-pub const FOLLOWED: usize = 24;
+pub const FOLLOWED: usize = 16;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
@@ -323,7 +323,14 @@ impl Request {
             if on(Source::Copy) {
                 let (task, retrieved) = (&evidence.task, &evidence.retrieved);
                 let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(&rows.copies, &place.copying, &place.tail, expects, !evidence.agreed, &mut evidence.copy);
+                self.source.say(
+                    &rows.copies,
+                    &place.copying,
+                    &place.tail,
+                    expects,
+                    !evidence.agreed,
+                    &mut evidence.copy,
+                );
             }
         }
         evidence.breaks = place.breaks;

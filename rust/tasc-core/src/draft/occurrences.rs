@@ -11,6 +11,9 @@ const TRACED: usize = 48;
 /// Share of probability below which shorter matches are no longer asked.
 const FLOOR: f32 = 1e-2;
 
+/// Candidates less likely than this fraction of the best are dropped.
+const HOPELESS: f32 = 0.01;
+
 const NONE: u32 = u32::MAX;
 
 /// Sequences of tokens with every earlier occurrence of each token, built as they grow.
@@ -151,6 +154,7 @@ impl Occurrences {
             blend.back_off(so_far, total, distinct as f32, matched - shorter);
             matched = shorter;
         }
+        blend.prune(HOPELESS);
         order
     }
 }

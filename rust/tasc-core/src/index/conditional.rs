@@ -103,7 +103,8 @@ impl ConditionalBuilder {
         let mut at = Vec::new();
         for same in self.seen.chunk_by(|a, b| a.0 == b.0) {
             let times = |run: &[(u64, u32, u32)]| run.iter().fold(0u32, |sum, s| sum.saturating_add(s.2));
-            let mut pairs: Vec<(u32, u32)> = same.chunk_by(|a, b| a.1 == b.1).map(|run| (run[0].1, times(run))).collect();
+            let mut pairs: Vec<(u32, u32)> =
+                same.chunk_by(|a, b| a.1 == b.1).map(|run| (run[0].1, times(run))).collect();
             let (condition, total, distinct) = (same[0].0, times(same), small(pairs.len()));
             if !keep(&pairs) {
                 continue;

@@ -233,7 +233,8 @@ impl CopiesBuilder {
                 *only = if *only == token { token } else { AMBIGUOUS };
             }
             let goes_on = self.copying.active().iter().any(|c| surface.token(c.place) == Some(token));
-            let begins = || surface.starting_with(token).iter().any(|&s| output[at..].starts_with(surface.first_word(s)));
+            let begins =
+                || surface.starting_with(token).iter().any(|&s| output[at..].starts_with(surface.first_word(s)));
             self.count_token(token, goes_on || begins(), weight);
             self.copying.push(surface, &[], token);
         }

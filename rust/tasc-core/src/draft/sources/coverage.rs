@@ -5,6 +5,9 @@ use crate::draft::blend::Blend;
 use crate::index::conditional::Followers;
 use crate::index::copies::Copies;
 
+/// Candidates less likely than this fraction of the best are dropped.
+const HOPELESS: f32 = 0.01;
+
 /// Fills `blend` with what followed this tail while as many words waited, longest tail first.
 ///
 /// # Complexity
@@ -28,4 +31,5 @@ fn join<const N: usize>(found: [Followers<'_>; N], blend: &mut Blend) {
         let followers = found.iter().map(|(token, count)| (token, count as f32));
         blend.back_off(followers, found.total as f32, found.distinct as f32, 1);
     }
+    blend.prune(HOPELESS);
 }

@@ -11,7 +11,7 @@ use crate::index::ngrams::{BOUNDARY, Ngrams};
 pub const NEIGHBOURS: usize = 16;
 
 /// Places followed at a time.
-const FOLLOWED: usize = 48;
+const FOLLOWED: usize = 24;
 
 /// A neighbour counts for (similarity / best similarity) to this power.
 const SHARPNESS: i32 = 4;
