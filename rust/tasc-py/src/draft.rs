@@ -3,6 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
@@ -155,6 +157,20 @@ impl NgramRequest {
         with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
     }
 
+    /// What `draft` would propose: per token a dictionary of `token`, `prob`, `sources` (name → probability) and
+    /// `candidates` [(token, probability)].
+    #[pyo3(signature = (max_tokens, costs=None))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        max_tokens: usize,
+        costs: Option<PyReadonlyArray1<'_, f64>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let costs = curve(costs)?;
+        let explained = py.detach(|| self.drafter.explain(&mut self.lock(), max_tokens, &costs));
+        explained.into_iter().map(|token| to_dict(py, token)).collect()
+    }
+
     /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, states (G,) uint8)
     #[allow(clippy::type_complexity)]
     fn candidates<'py>(
@@ -166,6 +182,19 @@ impl NgramRequest {
         let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, FEATURES))?;
         Ok((PyArray1::from_slice(py, &seen.tokens), rows, PyArray1::from_slice(py, &seen.states)))
     }
+}
+
+fn to_dict(py: Python<'_>, of: Explained) -> PyResult<Bound<'_, PyDict>> {
+    let sources = PyDict::new(py);
+    for (source, probability) in Source::ALL.into_iter().zip(of.sources) {
+        sources.set_item(source.name(), probability)?;
+    }
+    let dict = PyDict::new(py);
+    dict.set_item("token", of.token)?;
+    dict.set_item("prob", of.probability)?;
+    dict.set_item("sources", sources)?;
+    dict.set_item("candidates", of.candidates)?;
+    Ok(dict)
 }
 
 fn source(name: &str) -> PyResult<Source> {
