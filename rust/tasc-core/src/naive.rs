@@ -1,6 +1,6 @@
 //! Slow, obviously right twins of the fast paths; tests compare the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::TokenId;
 
@@ -34,6 +34,46 @@ impl NaiveIndex {
             }
         }
         counts
+    }
+}
+
+/// Rows as sets of terms, compared with every one of them.
+#[derive(Clone, Debug, Default)]
+pub struct NaiveInputs {
+    rows: Vec<BTreeSet<u64>>,
+    holding: BTreeMap<u64, u32>,
+}
+
+impl NaiveInputs {
+    /// Adds a row.
+    pub fn push(&mut self, terms: &[u64]) {
+        let terms: BTreeSet<u64> = terms.iter().copied().collect();
+        for &t in &terms {
+            *self.holding.entry(t).or_insert(0) += 1;
+        }
+        self.rows.push(terms);
+    }
+
+    /// The squared inverse document frequencies of some terms, added up.
+    fn squares<'a>(&self, terms: impl IntoIterator<Item = &'a u64>) -> f64 {
+        let holding = |t| f64::from(self.holding.get(t).copied().unwrap_or(0));
+        let idf = |t| ((1.0 + self.rows.len() as f64) / (1.0 + holding(t))).ln() + 1.0;
+        terms.into_iter().map(|t| idf(t) * idf(t)).sum()
+    }
+
+    /// Cosine of every row's vector of idfs with that of some terms; 0 where nothing is shared.
+    ///
+    /// # Complexity
+    /// O(terms of all rows · log terms).
+    #[must_use]
+    pub fn similarities(&self, terms: &[u64]) -> Vec<f64> {
+        let terms: BTreeSet<u64> = terms.iter().copied().collect();
+        let norm = self.squares(&terms).sqrt();
+        let cosine = |row: &BTreeSet<u64>| match self.squares(row.intersection(&terms)) {
+            0.0 => 0.0,
+            shared => shared / (norm * self.squares(row).sqrt()),
+        };
+        self.rows.iter().map(cosine).collect()
     }
 }
 

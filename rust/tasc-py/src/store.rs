@@ -121,7 +121,8 @@ impl StoreWriter {
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
-        let writer = interruptible(py, |check| corpus::StoreWriter::append(&path, &fingerprint, || check(&|_| Ok(()))))?;
+        let writer =
+            interruptible(py, |check| corpus::StoreWriter::append(&path, &fingerprint, || check(&|_| Ok(()))))?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 

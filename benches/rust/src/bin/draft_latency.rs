@@ -34,7 +34,7 @@ fn main() {
     let mut update_ns: Vec<u64> = Vec::new();
     let (mut steps, mut emitted, mut drafted) = (0usize, 0usize, 0usize);
     for document in &held_out {
-        let mut request = drafter.start(&document[document.len() / 2..]);
+        let mut request = drafter.start(&document[document.len() / 2..], None).expect("no speller");
         let mut at = 0;
         while at < document.len() {
             let t = Instant::now();

@@ -16,12 +16,12 @@ use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
 use crate::index::{Cursor, Ngrams, Successors};
-use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::input::Copying;
+use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::{Result, TokenId};
 
 /// Places of the running context followed at a time.
-pub const FOLLOWED: usize = 24;
+pub const FOLLOWED: usize = 16;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
@@ -315,17 +315,27 @@ impl Request {
                 evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
                 evidence.similarity = self.retrieved.similarity();
             }
-            if on(Source::Coverage) {
+            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
+            if on(Source::Coverage) && !evidence.agreed {
                 coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
+                coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
             }
             if on(Source::Copy) {
                 let (task, retrieved) = (&evidence.task, &evidence.retrieved);
                 let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(&rows.copies, &place.copying, &place.tail, expects, &mut evidence.copy);
+                self.source.say(
+                    &rows.copies,
+                    &place.copying,
+                    &place.tail,
+                    expects,
+                    !evidence.agreed,
+                    &mut evidence.copy,
+                );
             }
         }
         evidence.breaks = place.breaks;
-        candidates.gather(evidence);
+        let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
+        candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
     }
 
     /// The scratch place goes on by a drafted token.

@@ -15,5 +15,7 @@ pub fn mixtures() -> Result<Mixtures> {
     table[0] = 0.5;
     table[1] = 0.5;
     table[2] = 0.2;
-    Mixtures::new(variants().iter().map(|_| Weights::new(FEATURES, GROUPS.to_vec(), table.clone())).collect::<Result<_>>()?)
+    Mixtures::new(
+        variants().iter().map(|_| Weights::new(FEATURES, GROUPS.to_vec(), table.clone())).collect::<Result<_>>()?,
+    )
 }

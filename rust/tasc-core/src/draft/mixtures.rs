@@ -105,7 +105,9 @@ impl Mixtures {
     /// [`Error::Weights`] when their number, features or groups are others than the sources give.
     pub fn new(tables: Vec<Weights>) -> Result<Self> {
         if tables.len() != variants().len() {
-            return Err(Error::Weights { why: format!("there are {} tables; give {}", tables.len(), variants().len()) });
+            return Err(Error::Weights {
+                why: format!("there are {} tables; give {}", tables.len(), variants().len()),
+            });
         }
         for w in &tables {
             if w.features() != FEATURES || w.groups() != GROUPS {

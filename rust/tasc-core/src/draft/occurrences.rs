@@ -9,7 +9,10 @@ use crate::draft::blend::Blend;
 const TRACED: usize = 48;
 
 /// Share of probability below which shorter matches are no longer asked.
-const FLOOR: f32 = 1e-3;
+const FLOOR: f32 = 1e-2;
+
+/// Candidates less likely than this fraction of the best are dropped.
+const HOPELESS: f32 = 0.01;
 
 const NONE: u32 = u32::MAX;
 
@@ -27,7 +30,7 @@ pub struct Occurrences {
 /// Places where the last tokens of a text occur, as (place after the match, tokens matched).
 #[derive(Clone, Debug, Default)]
 pub struct Matches {
-    /// Oldest match first; those that began with the same token: the most recent place first.
+    /// The most recent place first.
     places: Vec<(u32, u32)>,
     spare: Vec<(u32, u32)>,
 }
@@ -55,22 +58,24 @@ impl Matches {
     /// # Complexity
     /// O(`followed`).
     pub fn advance(&mut self, seen: &Occurrences, token: TokenId, followed: usize) {
+        let goes_on = |&(place, _): &(u32, u32)| seen.ids.get(place as usize) == Some(&token);
+        self.places.retain(goes_on);
+        let mut room = followed.saturating_sub(self.places.len());
         let grown = &mut self.spare;
         grown.clear();
-        for &(place, matched) in &self.places {
-            if seen.ids.get(place as usize) == Some(&token) {
+        let mut continued = self.places.iter().peekable();
+        let mut fresh = seen.last.get(&token).copied().unwrap_or(NONE);
+        while fresh != NONE && room > 0 {
+            while let Some(&(place, matched)) = continued.next_if(|p| p.0 > fresh) {
                 grown.push((place + 1, matched.saturating_add(1)));
             }
-        }
-        let continued = grown.len();
-        let mut place = seen.last.get(&token).copied().unwrap_or(NONE);
-        while place != NONE && grown.len() < followed {
-            let known = grown.get(..continued).is_some_and(|g| g.iter().any(|p| p.0 == place + 1));
-            if !known {
-                grown.push((place + 1, 1));
+            if continued.peek().is_none_or(|p| p.0 != fresh) {
+                grown.push((fresh + 1, 1));
+                room -= 1;
             }
-            place = seen.previous.get(place as usize).copied().unwrap_or(NONE);
+            fresh = seen.previous.get(fresh as usize).copied().unwrap_or(NONE);
         }
+        grown.extend(continued.map(|&(place, matched)| (place + 1, matched.saturating_add(1))));
         std::mem::swap(&mut self.places, &mut self.spare);
     }
 }
@@ -124,28 +129,32 @@ impl Occurrences {
     /// Fills `blend` with what followed at the matched places. Returns the length of the longest match.
     ///
     /// # Complexity
-    /// O(places · log places).
+    /// O(places · lengths asked): stops as soon as the longer matches leave little to the shorter ones.
     pub fn blend(&self, matches: &Matches, scratch: &mut Vec<(u32, TokenId, f32)>, blend: &mut Blend) -> u32 {
         blend.clear();
         scratch.clear();
         let followed = |&(p, m): &(u32, u32)| self.ids.get(p as usize).map(|&t| (m, t, self.weight(p)));
         scratch.extend(matches.places.iter().filter_map(followed));
-        scratch.sort_by_key(|p| std::cmp::Reverse(p.0));
-        let order = scratch.first().map_or(0, |p| p.0);
-        let (mut end, mut distinct, mut total) = (0, 0u32, 0.0);
-        while let Some(&(matched, ..)) = scratch.get(end) {
-            while let Some(&(_, token, weight)) = scratch.get(end).filter(|p| p.0 == matched) {
-                distinct += u32::from(!scratch[..end].iter().any(|q| q.1 == token));
-                total += weight;
-                end += 1;
+        let longest_of = |rest: &[(u32, TokenId, f32)]| rest.iter().map(|p| p.0).max().unwrap_or(0);
+        let order = longest_of(scratch);
+        let (mut end, mut matched, mut distinct, mut total) = (0, order, 0u32, 0.0);
+        while end < scratch.len() && blend.is_open(FLOOR) {
+            let mut shorter = 0;
+            for k in end..scratch.len() {
+                if scratch[k].0 == matched {
+                    scratch.swap(end, k); // those taken stand in front
+                    distinct += u32::from(!scratch[..end].iter().any(|q| q.1 == scratch[end].1));
+                    total += scratch[end].2;
+                    end += 1;
+                } else {
+                    shorter = shorter.max(scratch[k].0);
+                }
             }
-            let shorter = scratch.get(end).map_or(0, |p| p.0);
             let so_far = scratch[..end].iter().map(|p| (p.1, p.2));
             blend.back_off(so_far, total, distinct as f32, matched - shorter);
-            if !blend.is_open(FLOOR) {
-                break;
-            }
+            matched = shorter;
         }
+        blend.prune(HOPELESS);
         order
     }
 }

@@ -95,17 +95,18 @@ impl ConditionalBuilder {
         self.seen.push((condition, follower, times));
     }
 
-    /// The stored form of the conditions that `keep` (given total and distinct followers) says are worth it.
+    /// The stored form of the conditions whose (follower, count) pairs `keep` finds worth it.
     #[must_use]
-    pub fn build(mut self, keep: impl Fn(u32, u32) -> bool) -> OwnedConditional {
+    pub fn build(mut self, keep: impl Fn(&[(u32, u32)]) -> bool) -> OwnedConditional {
         self.seen.sort_unstable();
         let mut built = OwnedConditional::default();
         let mut at = Vec::new();
         for same in self.seen.chunk_by(|a, b| a.0 == b.0) {
             let times = |run: &[(u64, u32, u32)]| run.iter().fold(0u32, |sum, s| sum.saturating_add(s.2));
-            let mut pairs: Vec<(u32, u32)> = same.chunk_by(|a, b| a.1 == b.1).map(|run| (run[0].1, times(run))).collect();
+            let mut pairs: Vec<(u32, u32)> =
+                same.chunk_by(|a, b| a.1 == b.1).map(|run| (run[0].1, times(run))).collect();
             let (condition, total, distinct) = (same[0].0, times(same), small(pairs.len()));
-            if !keep(total, distinct) {
+            if !keep(&pairs) {
                 continue;
             }
             pairs.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));

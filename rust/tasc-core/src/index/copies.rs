@@ -18,10 +18,22 @@ const COVERAGE_TAILS: [usize; 3] = [8, 4, 2];
 /// A word that is copied more often than this is waited for.
 const USUAL: f32 = 0.4;
 
+/// Tails, in tokens, that are joined with the word that waits next, then with the word to its left.
+const AHEAD_TAILS: [usize; 2] = [8, 4];
+
+/// Stands for several tokens that followed a tail.
+const AMBIGUOUS: TokenId = TokenId::MAX;
+
+/// Follower of a tail after which no copy began.
+const NO_COPY: u32 = u32::MAX;
+
 /// Kinds of conditions, so that they do not meet in one table.
 const POINTER: u64 = 0x1F83_D9AB_FB41_BD6B;
 const CONTINUE: u64 = 0x5BE0_CD19_137E_2179;
 const COVERAGE: u64 = 0x9B05_688C_2B3E_6C1F;
+const AHEAD: u64 = 0x510E_527F_ADE6_82D1;
+const TAILS: u64 = 0xA54F_F53A_5F1D_36F1;
+const LEFT: u64 = 0x3C6E_F372_FE94_F82B;
 
 /// Borrowed arrays. Contents may come from a hostile file: every access is checked.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,9 +42,11 @@ pub struct Copies<'a> {
     pub words: &'a [u64],
     /// How often each word is copied, 0 to 1.
     pub rates: &'a [f32],
+    /// How often each token, by id, was copied where it occurred: 0 to 255.
+    pub tokens: &'a [u8],
     /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
     pub pointer: Conditional<'a>,
-    /// Tokens by tail of the output and number of waiting words.
+    /// Tokens by tail of the output and number of waiting words; by tail and the word that waits next.
     pub coverage: Conditional<'a>,
 }
 
@@ -42,9 +56,14 @@ pub struct Copies<'a> {
 pub struct OwnedCopies {
     pub words: Vec<u64>,
     pub rates: Vec<f32>,
+    pub tokens: Vec<u8>,
     pub pointer: OwnedConditional,
     pub coverage: OwnedConditional,
 }
+
+/// What stood left of the words that were copied after a tail: the longest tail first, the empty one last.
+#[derive(Clone, Copy, Debug)]
+pub struct Pointers<'a>([Followers<'a>; 3]);
 
 impl<'a> Copies<'a> {
     /// How often a word is copied.
@@ -66,9 +85,15 @@ impl<'a> Copies<'a> {
 
     /// What stood left of the words that were copied after these tails: longest tail first, the empty one last.
     #[must_use]
-    pub fn pointers(&self, tail: &[TokenId]) -> [Followers<'a>; 3] {
+    pub fn pointers(&self, tail: &[TokenId]) -> Pointers<'a> {
         let [long, short] = POINTER_TAILS;
-        [long, short, 0].map(|n| self.pointer.get(condition(POINTER, tail, n, 0)))
+        Pointers([long, short, 0].map(|n| self.pointer.get(condition(POINTER, tail, n, 0))))
+    }
+
+    /// How often a token was copied where it occurred.
+    #[must_use]
+    pub fn token_rate(&self, token: TokenId) -> f32 {
+        self.tokens.get(token as usize).map_or(0.0, |&r| f32::from(r) / 256.0)
     }
 
     /// How often a copy went on from a word to the next, of the times that it could: (went on, could) for this pair of
@@ -79,6 +104,21 @@ impl<'a> Copies<'a> {
             let found = self.pointer.get(CONTINUE ^ key);
             (found.count(1), found.total)
         })
+    }
+
+    /// Whether different tokens followed the last few, as often as that many words waited.
+    #[must_use]
+    pub fn is_ambiguous(&self, tail: &[TokenId], waiting: f32) -> bool {
+        self.coverage.get(condition(COVERAGE, tail, COVERAGE_TAILS[1], bucket(waiting))).total > 0
+    }
+
+    /// What followed these tails while this word waited next, with that word to its left: by the word, then by its left
+    /// word, longest tail first.
+    #[must_use]
+    pub fn ahead(&self, tail: &[TokenId], word: u64, left: u64) -> [Followers<'a>; 4] {
+        let [long, short] = AHEAD_TAILS;
+        [(long, AHEAD, word), (short, AHEAD, word), (long, LEFT, left), (short, LEFT, left)]
+            .map(|(n, kind, key)| self.coverage.get(condition(kind ^ key, tail, n, 0)))
     }
 
     /// What followed these tails while so many words waited: longest tail first.
@@ -95,10 +135,49 @@ impl OwnedCopies {
         Copies {
             words: &self.words,
             rates: &self.rates,
+            tokens: &self.tokens,
             pointer: self.pointer.view(),
             coverage: self.coverage.view(),
         }
     }
+}
+
+impl Pointers<'_> {
+    /// Whether a copy was ever seen to begin after such a tail.
+    #[must_use]
+    pub fn known(&self) -> bool {
+        let [_, near, _] = self.0;
+        near.total > near.count(NO_COPY)
+    }
+
+    /// How likely a copy begins here, of the times that it could.
+    #[must_use]
+    pub fn begins(&self) -> f32 {
+        let [long, near, _] = self.0;
+        [near, long].iter().fold(0.1, |p, f| {
+            let copies = f.total.saturating_sub(f.count(NO_COPY));
+            (copies as f32 + 2.0 * p) / (f.total as f32 + 2.0)
+        })
+    }
+
+    /// How likely the word copied is one with this left neighbour.
+    #[must_use]
+    pub fn left(&self, left: u64) -> f32 {
+        let [long, near, any] = self.0;
+        let left = short(left);
+        let p = (any.count(left) as f32 + 0.1) / (any.total as f32 + 10.0);
+        [near, long].iter().fold(p, |p, f| {
+            let copies = f.total.saturating_sub(f.count(NO_COPY));
+            (f.count(left) as f32 + 3.0 * p) / (copies as f32 + 3.0)
+        })
+    }
+}
+
+/// The word that waits next to be copied and the word to its left; (0, 1) when none waits.
+#[must_use]
+pub fn next(surface: &Surface, copying: &Copying, rates: &[f32]) -> (u64, u64) {
+    let waits = |w: &u32| !copying.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > USUAL);
+    (copying.after()..small(surface.len())).find(waits).map_or((0, 1), |w| (surface.key(w), surface.left(w)))
 }
 
 /// How many words wait, coarsely.
@@ -135,6 +214,10 @@ pub struct CopiesBuilder {
     counted: OwnedCopies,
     pointer: ConditionalBuilder,
     coverage: ConditionalBuilder,
+    /// The only token that followed a tail; `AMBIGUOUS` when there were several.
+    only: FxHashMap<u64, TokenId>,
+    /// token → (occurrences, copied ones)
+    tokens: Vec<(u32, u32)>,
     copying: Copying,
     rates: Vec<f32>,
     usual: Vec<f32>,
@@ -144,7 +227,15 @@ impl CopiesBuilder {
     /// Counts which words of a row are copied.
     pub fn count(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
         self.copying.reset(surface.len(), 0.0);
-        for &token in output {
+        for (at, &token) in output.iter().enumerate() {
+            for n in COVERAGE_TAILS {
+                let only = self.only.entry(condition(TAILS, &output[..at], n, 0)).or_insert(token);
+                *only = if *only == token { token } else { AMBIGUOUS };
+            }
+            let goes_on = self.copying.active().iter().any(|c| surface.token(c.place) == Some(token));
+            let begins =
+                || surface.starting_with(token).iter().any(|&s| output[at..].starts_with(surface.first_word(s)));
+            self.count_token(token, goes_on || begins(), weight);
             self.copying.push(surface, &[], token);
         }
         let mut words: Vec<(u64, bool)> =
@@ -158,6 +249,16 @@ impl CopiesBuilder {
         }
     }
 
+    fn count_token(&mut self, token: TokenId, copied: bool, weight: u32) {
+        let at = token as usize;
+        if at >= self.tokens.len() {
+            self.tokens.resize(at + 1, (0, 0));
+        }
+        let counts = &mut self.tokens[at];
+        counts.0 = counts.0.saturating_add(weight);
+        counts.1 = counts.1.saturating_add(if copied { weight } else { 0 });
+    }
+
     /// Fixes the rates.
     pub fn counted(&mut self) {
         let once = self.seen.values().filter(|s| s.0 == 1);
@@ -168,6 +269,8 @@ impl CopiesBuilder {
         rates.push((0, unknown as f32));
         rates.sort_unstable_by_key(|r| r.0);
         (self.counted.words, self.counted.rates) = rates.into_iter().unzip();
+        let rate = |(seen, copied): (u32, u32)| (256.0 * f64::from(copied) / (f64::from(seen) + 1.0)) as u8;
+        self.counted.tokens = self.tokens.drain(..).map(rate).collect();
     }
 
     /// Learns from where a row's words are copied and what comes when none is left.
@@ -177,8 +280,14 @@ impl CopiesBuilder {
         for (at, &token) in output.iter().enumerate() {
             let tail = &output[at.saturating_sub(TAIL)..at];
             let bucket = bucket(self.copying.waiting());
-            for n in COVERAGE_TAILS {
+            let ambiguous = |n| self.only.get(&condition(TAILS, tail, n, 0)) == Some(&AMBIGUOUS);
+            let (word, left) = next(surface, &self.copying, &self.rates);
+            for n in COVERAGE_TAILS.into_iter().filter(|&n| ambiguous(n)) {
                 self.coverage.add(condition(COVERAGE, tail, n, bucket), token, weight);
+                if AHEAD_TAILS.contains(&n) {
+                    self.coverage.add(condition(AHEAD ^ word, tail, n, 0), token, weight);
+                    self.coverage.add(condition(LEFT ^ left, tail, n, 0), token, weight);
+                }
             }
             let longest = self.copying.active().iter().max_by_key(|c| c.matched);
             if let Some(copy) = longest.filter(|c| surface.is_between(c.place)) {
@@ -189,13 +298,18 @@ impl CopiesBuilder {
                 }
             }
             if !self.copying.active().iter().any(|c| surface.token(c.place) == Some(token)) {
+                let mut begun = false;
                 for start in surface.starting_with(token) {
                     let ids = surface.first_word(*start);
                     if output[at..].starts_with(ids) {
+                        begun = true;
                         for n in POINTER_TAILS.into_iter().chain([0]) {
                             self.pointer.add(condition(POINTER, tail, n, 0), short(surface.left(start.word)), weight);
                         }
                     }
+                }
+                for n in POINTER_TAILS.into_iter().filter(|_| !begun) {
+                    self.pointer.add(condition(POINTER, tail, n, 0), NO_COPY, weight);
                 }
             }
             self.copying.push(surface, &self.usual, token);
@@ -206,8 +320,8 @@ impl CopiesBuilder {
     #[must_use]
     pub fn build(self) -> OwnedCopies {
         OwnedCopies {
-            pointer: self.pointer.build(|_, _| true),
-            coverage: self.coverage.build(|_, _| true),
+            pointer: self.pointer.build(|followers| followers.iter().any(|f| f.0 != NO_COPY)),
+            coverage: self.coverage.build(|_| true),
             ..self.counted
         }
     }

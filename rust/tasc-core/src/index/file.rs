@@ -104,6 +104,7 @@ struct RowSections {
     spelling_ids: Section<u32>,
     copy_words: Section<u64>,
     copy_rates: Section<f32>,
+    copy_tokens: Section<u8>,
     pointer_slots: Section<u32>,
     pointers: Section<u32>,
     coverage_slots: Section<u32>,
@@ -126,6 +127,7 @@ impl RowSections {
             spelling_ids: file.section("spelling_ids")?,
             copy_words: file.section("copy_words")?,
             copy_rates: file.section("copy_rates")?,
+            copy_tokens: file.section("copy_tokens")?,
             pointer_slots: file.section("pointer_slots")?,
             pointers: file.section("pointers")?,
             coverage_slots: file.section("coverage_slots")?,
@@ -144,6 +146,7 @@ impl RowSections {
         out.section("spelling_ids", rows.spellings.ids)?;
         out.section("copy_words", rows.copies.words)?;
         out.section("copy_rates", rows.copies.rates)?;
+        out.section("copy_tokens", rows.copies.tokens)?;
         out.section("pointer_slots", rows.copies.pointer.slots)?;
         out.section("pointers", rows.copies.pointer.records)?;
         out.section("coverage_slots", rows.copies.coverage.slots)?;
@@ -167,6 +170,7 @@ impl RowSections {
             copies: Copies {
                 words: self.copy_words.get(file),
                 rates: self.copy_rates.get(file),
+                tokens: self.copy_tokens.get(file),
                 pointer: Conditional { slots: self.pointer_slots.get(file), records: self.pointers.get(file) },
                 coverage: Conditional { slots: self.coverage_slots.get(file), records: self.coverages.get(file) },
             },

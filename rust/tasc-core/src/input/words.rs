@@ -36,7 +36,7 @@ pub struct Word {
 /// [`MAX_WORDS`] words, and before a word that does not end within the first 4 GiB.
 ///
 /// # Complexity
-/// O(bytes up to the last word); 3 to 5 ns per byte of ASCII text. One buffer is allocated per call, and only when
+/// O(bytes up to the last word); about 5 ns per byte of ASCII text. One buffer is allocated per call, and only when
 /// something has to be lower-cased.
 pub fn split(text: &str, out: &mut Vec<Word>) {
     out.clear();

@@ -1,7 +1,7 @@
 //! Evidence from the words of the input: copies under way, and words that a copy may begin with now.
 
 use crate::TokenId;
-use crate::index::copies::{Copies, short};
+use crate::index::copies::{self, Copies};
 use crate::input::surface::{Place, Start};
 use crate::input::{Copying, Surface};
 
@@ -58,6 +58,8 @@ pub struct Said {
     pub goes_on: f32,
     /// Whether copies were seen to begin after such a tail.
     pub known: bool,
+    /// Probability that a copy begins after such a tail.
+    pub begins: f32,
 }
 
 impl Said {
@@ -65,7 +67,7 @@ impl Said {
     pub fn clear(&mut self) {
         self.continuations.clear();
         self.offers.clear();
-        (self.goes_on, self.known) = (0.5, false);
+        (self.goes_on, self.known, self.begins) = (0.5, false, 0.0);
     }
 
     /// About how likely copying finds a token: to name the source that spoke for it, not to mix it.
@@ -87,12 +89,19 @@ impl Source {
         copying.reset(self.surface.len(), waiting);
     }
 
+    /// The word that waits next to be copied and the word to its left.
+    #[must_use]
+    pub fn next(&self, copying: &Copying) -> (u64, u64) {
+        copies::next(&self.surface, copying, &self.rates)
+    }
+
     /// The output grows by a token.
     pub fn advance(&self, copying: &mut Copying, token: TokenId) {
         copying.push(&self.surface, &self.usual, token);
     }
 
-    /// Fills `said` for an output that ends in `tail`; `expects` says how likely other sources find a token.
+    /// Fills `said` for an output that ends in `tail`; `expects` says how likely other sources find a token, `offering`
+    /// whether words that a copy may begin with are looked for.
     ///
     /// # Complexity
     /// O(words · followers of the tail) where copies are known to begin, O(copies under way) elsewhere.
@@ -102,6 +111,7 @@ impl Source {
         copying: &Copying,
         tail: &[TokenId],
         expects: impl Fn(TokenId) -> f32,
+        offering: bool,
         said: &mut Said,
     ) {
         said.continuations.clear();
@@ -120,7 +130,9 @@ impl Source {
             Some(c) if c.between => self.goes_on(copies, self.surface.word(c.place)),
             _ => 0.5,
         };
-        self.offer(copies, copying, tail, expects, said);
+        if offering {
+            self.offer(copies, copying, tail, expects, said);
+        }
     }
 
     fn goes_on(&self, copies: &Copies<'_>, word: u32) -> f32 {
@@ -143,8 +155,9 @@ impl Source {
         said: &mut Said,
     ) {
         said.offers.clear();
-        let [long, near, any] = copies.pointers(tail);
-        said.known = near.total > 0;
+        let pointers = copies.pointers(tail);
+        said.known = pointers.known();
+        said.begins = pointers.begins();
         if !said.known && !self.surface.starts().iter().any(|s| expects(s.token) > 0.05) {
             return;
         }
@@ -155,14 +168,9 @@ impl Source {
             if copying.is_copied(word) || said.continuations.iter().any(|c| c.token == token) {
                 continue;
             }
-            let left = short(self.surface.left(word));
-            let mut p = (any.count(left) as f32 + 0.1) / (any.total as f32 + 10.0);
-            for tail in [near, long] {
-                p = (tail.count(left) as f32 + 3.0 * p) / (tail.total as f32 + 3.0);
-            }
             let offer = Offer {
                 token,
-                pointer: (p + 1e-4).ln(),
+                pointer: (pointers.left(self.surface.left(word)) + 1e-4).ln(),
                 rate: self.rate(word).max(1e-3).ln(),
                 in_order: word >= copying.after() && word <= expected,
                 spaced,

@@ -2,16 +2,34 @@
 
 use crate::TokenId;
 use crate::draft::blend::Blend;
+use crate::index::conditional::Followers;
 use crate::index::copies::Copies;
+
+/// Candidates less likely than this fraction of the best are dropped.
+const HOPELESS: f32 = 0.01;
 
 /// Fills `blend` with what followed this tail while as many words waited, longest tail first.
 ///
 /// # Complexity
 /// Three look-ups.
 pub fn blend(copies: &Copies<'_>, tail: &[TokenId], waiting: f32, blend: &mut Blend) {
+    join(copies.coverage(tail, waiting), blend);
+}
+
+/// Fills `blend` with what followed this tail while the same word waited next, then while one with the same left word
+/// did.
+///
+/// # Complexity
+/// Four look-ups.
+pub fn ahead(copies: &Copies<'_>, tail: &[TokenId], (word, left): (u64, u64), blend: &mut Blend) {
+    join(copies.ahead(tail, word, left), blend);
+}
+
+fn join<const N: usize>(found: [Followers<'_>; N], blend: &mut Blend) {
     blend.clear();
-    for found in copies.coverage(tail, waiting) {
+    for found in found {
         let followers = found.iter().map(|(token, count)| (token, count as f32));
         blend.back_off(followers, found.total as f32, found.distinct as f32, 1);
     }
+    blend.prune(HOPELESS);
 }

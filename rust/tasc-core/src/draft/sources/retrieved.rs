@@ -11,7 +11,7 @@ use crate::index::ngrams::{BOUNDARY, Ngrams};
 pub const NEIGHBOURS: usize = 16;
 
 /// Places followed at a time.
-const FOLLOWED: usize = 48;
+const FOLLOWED: usize = 24;
 
 /// A neighbour counts for (similarity / best similarity) to this power.
 const SHARPNESS: i32 = 4;
@@ -29,6 +29,7 @@ pub struct Retrieved {
     outputs: Occurrences,
     similarity: f32,
     neighbours: Vec<Neighbour>,
+    texts: Vec<Vec<TokenId>>,
     scratch: NearestScratch,
 }
 
@@ -43,12 +44,13 @@ impl Retrieved {
         inputs.nearest(terms, NEIGHBOURS, &mut self.scratch, &mut self.neighbours);
         self.similarity = self.neighbours.first().map_or(0.0, |n| n.similarity);
         let mut room = MOST;
-        for n in self.neighbours.iter().rev() { // the nearest last: the most recent places are followed first
+        outputs(ngrams, &self.neighbours, &mut self.texts);
+        for (n, text) in self.neighbours.iter().zip(&self.texts).rev() {
+            // the nearest last: the most recent places are followed first
             let weight = (n.similarity / self.similarity).powi(SHARPNESS);
-            let output = output(ngrams, n.document).take(LONGEST.min(room));
-            let before = self.outputs.ids().len();
-            self.outputs.insert(std::iter::once(START).chain(output), weight);
-            room = room.saturating_sub(self.outputs.ids().len() - before);
+            let text = &text[..text.len().min(room)];
+            self.outputs.insert(std::iter::once(START).chain(text.iter().copied()), weight);
+            room -= text.len();
         }
         self.advance(matches, START);
     }
@@ -88,15 +90,25 @@ impl Retrieved {
     }
 }
 
-/// The tokens of the output that begins at a sorted position.
-fn output<'n>(ngrams: &'n Ngrams<'n>, start: u32) -> impl Iterator<Item = TokenId> + 'n {
-    let mut at = start as usize;
-    std::iter::from_fn(move || {
-        let symbol = *ngrams.next.get(at)?;
-        if symbol == BOUNDARY {
-            return None;
+/// The outputs of rows, each from the sorted position where it starts. All are read in step, so that they wait for
+/// memory together.
+fn outputs(ngrams: &Ngrams<'_>, rows: &[Neighbour], texts: &mut Vec<Vec<TokenId>>) {
+    texts.resize_with(rows.len(), Vec::new);
+    texts.iter_mut().for_each(Vec::clear);
+    let mut at: Vec<(usize, u32)> = rows.iter().map(|r| r.document).enumerate().collect();
+    for _ in 0..LONGEST {
+        at.retain_mut(|(k, at)| {
+            let (Some(&symbol), Some(&next)) = (ngrams.next.get(*at as usize), ngrams.step.get(*at as usize)) else {
+                return false;
+            };
+            *at = next;
+            if symbol != BOUNDARY {
+                texts[*k].extend(ngrams.token(symbol));
+            }
+            symbol != BOUNDARY
+        });
+        if at.is_empty() {
+            break;
         }
-        at = *ngrams.step.get(at)? as usize;
-        ngrams.token(symbol)
-    })
+    }
 }
