@@ -151,7 +151,9 @@ def test_replay_without_each_source(tmp_path: Path, tokenizer: Path) -> None:
     assert lost == sorted(lost, reverse=True)
     blind = json.loads(tasc(*args, "--no-inputs", "--json").stdout)
     assert "ablations" not in blind
-    assert blind["drafters"]["tasc"]["speedup"] < whole
+    assert blind["drafters"]["tasc"]["speedup"] <= whole
+    row = json.loads(tasc(*args, "--no-inputs", "--explain", "1", "--json").stdout)["explained"]
+    assert {name for step in row["steps"] for token in step for name in token["sources"]} <= {"task", "context"}
     assert "What each source is worth" in tasc(*args, "--ablate").stdout
     assert "--ablate compares with tasc" in said(tasc(*args[:-1], "prompt-lookup", "--ablate"), 2)
 

@@ -42,9 +42,9 @@ def build(
         bool,
         typer.Option(
             "--no-inputs",
-            help="Store nothing of the inputs; drafts are shorter then. Otherwise the index holds, of the inputs: "
-            "hashes of their words and of adjacent word pairs with the rows that hold them, the token ids of their "
-            "words, and how often each word is copied into outputs. A store kept with --store holds their text.",
+            help="Store nothing of the inputs; drafts are shorter then. Otherwise the index has hashes of their words "
+            "and of adjacent word pairs with the rows that hold them, the token ids of their words, and how often each "
+            "word is copied: the inputs can be pieced together from it. A store kept with --store holds their text.",
         ),
     ] = False,
     no_fit: Annotated[
