@@ -95,7 +95,9 @@ impl NgramDrafter {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
         let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
         let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
-        let speller = tokenizer.map(PySpeller::new);
+        let file = index.as_ref().map(|i| i.get().file());
+        let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
+        let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
         let options = DrafterOptions {
             mixtures,
             fixed: !learn,
@@ -104,18 +106,17 @@ impl NgramDrafter {
             ..DrafterOptions::default()
         };
         let task = index.as_ref().map(|i| i.get().task());
-        let fingerprint = index.as_ref().map(|i| i.get().fingerprint_of_file());
+        if served.is_some() && index.is_none() {
+            return Err(InputError::new_err("served= needs an index: the log belongs to its tokenizer; give index="));
+        }
         let drafter = py.detach(|| {
             let drafter = draft::Drafter::new(task, options)?;
-            if let (Some(log), Some(fingerprint)) = (&served, &fingerprint) {
-                drafter.keep_served(log, fingerprint)?;
+            if let (Some(log), Some(file)) = (&served, file) {
+                drafter.keep_served(log, &file.fingerprint())?;
             }
             Ok(drafter)
         });
         let drafter = drafter.raise()?;
-        if served.is_some() && index.is_none() {
-            return Err(InputError::new_err("served= needs an index: the log belongs to its tokenizer; give index="));
-        }
         Ok(Self { drafter: Arc::new(drafter), index, speller })
     }
 

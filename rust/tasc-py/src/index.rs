@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::corpus::ServedLog;
 use tasc_core::draft::train::TrainOptions;
-use tasc_core::format::Fingerprint;
+use tasc_core::format::File;
 use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
 use tasc_core::input::Speller;
 
@@ -37,8 +37,8 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
 pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
 
 impl TaskIndex {
-    pub(crate) fn fingerprint_of_file(&self) -> Fingerprint {
-        self.0.file().fingerprint()
+    pub(crate) fn file(&self) -> &File {
+        self.0.file()
     }
 
     pub(crate) fn task(&self) -> Arc<dyn Task> {
@@ -65,7 +65,9 @@ impl TaskIndex {
         fit: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let speller = tokenizer.map(PySpeller::new);
+        let file = store.0.file();
+        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
+        let speller = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
@@ -95,9 +97,10 @@ impl TaskIndex {
         fit: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
-        let speller = tokenizer.map(PySpeller::new);
-        let train = TrainOptions::default();
         let index = &self.0;
+        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let speller = tokenizer.map(matching).transpose()?;
+        let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let (mut log, rows) = match served {
                 Some(log) => ServedLog::open(&log, &index.file().fingerprint()).map(|(l, r)| (Some(l), r))?,
