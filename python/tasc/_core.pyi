@@ -159,6 +159,36 @@ class TaskIndex:
     def verify(self) -> None:
         """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
 
+    def compact(
+        self,
+        path: str | Path,
+        *,
+        served: str | Path | None = None,
+        tokenizer: Speller | None = None,
+        fit: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[TaskIndex, int]:
+        """Build a new index of what this one holds and the rows of a log of served rows.
+
+        Over this index's own path the rows taken in leave the log afterwards. A crash between the two leaves both
+        whole: those rows count twice then, none is lost.
+
+        Args:
+            path: Where the new index goes; it appears there when it is whole.
+            served: The log; None: the index is built again from itself.
+            tokenizer: As in `build`.
+            fit: As in `build`.
+            progress: As in `build`.
+
+        Returns:
+            The new index, and how many served rows it took in.
+
+        Raises:
+            BlockingIOError: A process writes to the log.
+            FormatError: Index or log is damaged.
+            TokenizerMismatchError: The log was made with another tokenizer.
+        """
+
     def successors(
         self, context: Sequence[int] | NDArray[Any], limit: int = 8, *, from_start: bool = True
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64], int, int]:
@@ -261,6 +291,7 @@ class NgramDrafter:
         index: TaskIndex | None = None,
         *,
         tokenizer: Speller | None = None,
+        served: str | Path | None = None,
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
@@ -271,12 +302,17 @@ class NgramDrafter:
             index: The task's rows.
             tokenizer: The tokenizer that made the index, for words of inputs that it does not know. None: they are
                 not copied.
+            served: A log of served rows: its rows are taken in, and `serve` writes to it. Made when it is not there;
+                locked as long as this drafter lives. None: served rows are kept in memory alone.
             weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens recalibrate it.
 
         Raises:
-            InputError: Weights of the wrong length, or an unknown source.
+            InputError: Weights of the wrong length, an unknown source, or a log without an index.
+            BlockingIOError: The log is open for writing already, here or in another process.
+            FormatError: The log is none, or damaged in its header.
+            TokenizerMismatchError: The log was made with another tokenizer than the index.
         """
 
     @property
@@ -301,6 +337,22 @@ class NgramDrafter:
         Raises:
             Exception: Whatever the tokenizer raises.
         """
+
+    def serve(self, rows: Sequence[tuple[str | None, Sequence[int] | NDArray[Any]]]) -> None:
+        """Add served rows: requests that begin afterwards count and retrieve them. In memory about 64 MB of them are
+        kept, the latest; where there is a log, they are on disk when this returns (one `fdatasync` per call).
+
+        Args:
+            rows: (input or None, (T,) output ids with the end token) each.
+
+        Raises:
+            InputError: A row of more than 16 MiB, or an id out of range; no row is added then.
+            OSError: The log cannot be written; no row is added then.
+        """
+
+    @property
+    def num_served(self) -> int:
+        """Served rows in memory."""
 
     def propose_batch(
         self, requests: Sequence[NgramRequest], max_tokens: int, costs: NDArray[np.float64] | None = None

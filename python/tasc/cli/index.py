@@ -1,4 +1,4 @@
-"""`tasc index`: build, look at and check the index of a task."""
+"""`tasc index`: build, look at, compact and check the index of a task."""
 
 import os
 import tempfile
@@ -12,7 +12,7 @@ import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
 
-app = typer.Typer(no_args_is_help=True, help="Build, look at and check the index of a task.")
+app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
 IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index file, as `tasc index build` writes it.")]
 
@@ -42,9 +42,9 @@ def build(
         bool,
         typer.Option(
             "--no-inputs",
-            help="Store nothing of the inputs; drafts are shorter then. Otherwise the index has hashes of their words "
-            "and of adjacent word pairs with the rows that hold them, the token ids of their words, and how often each "
-            "word is copied: the inputs can be pieced together from it. A store kept with --store holds their text.",
+            help="Store nothing of the inputs; drafts are shorter then. Otherwise the index holds their text, hashes "
+            "of their words and of adjacent word pairs with the rows that hold them, the token ids of their words, and "
+            "how often each word is copied.",
         ),
     ] = False,
     no_fit: Annotated[
@@ -137,6 +137,51 @@ def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
             for k, (mean, right, tokens) in enumerate(bins)
             if tokens
         ),
+    )
+
+
+@app.command()
+def compact(
+    file: IndexFile,
+    tokenizer: Annotated[
+        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+    ],
+    served: Annotated[
+        Path | None, typer.Option(help="The log of served rows; by default FILE.served, where it exists.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
+    ] = None,
+    no_fit: Annotated[
+        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
+    ] = False,
+) -> None:
+    """Merge the rows served since into an index, and fit its weights anew.
+
+    The new index takes the old one's place whole, then the rows it took in leave the log; running processes go on with
+    the old one until they open it again. A log that a process is writing to is locked: stop that process first.
+    """
+    from tasc.data import load_tokenizer
+    from tasc.spec import TaskIndex, served_log
+
+    index = TaskIndex.open(file)
+    log = served or served_log(index)
+    task_tokenizer = load_tokenizer(tokenizer)
+    with progress_bars() as bar:
+        new, taken = index.compact(
+            output or file,
+            served=log if served or log.exists() else None,
+            tokenizer=task_tokenizer,
+            fit=not no_fit,
+            progress=bar("compacting"),
+        )
+    facts = new.info()
+    out.print(
+        f"{output or file}: {taken:,} served rows taken in, {facts['documents']:,} documents, "
+        f"{facts['tokens']:,} tokens; {_inputs_said(facts)}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

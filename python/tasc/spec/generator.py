@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.spec.cache import RowCache
 from tasc.spec.costs import CostCurve, given_costs
-from tasc.spec.drafter import Drafter, NullDrafter
+from tasc.spec.drafter import Drafter, NullDrafter, served_log
 from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
@@ -29,6 +30,7 @@ from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target
 
 if TYPE_CHECKING:
+    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
 
 _MOST_DRAFTED = 64
@@ -93,6 +95,9 @@ class Generator:
         input_template: What stands before and after the input in prompts that are strings or ids; None: the marks
             of the tokenizer's chat template, and what all prompts so far begin and end with (see
             `tasc.spec.locate.InputLocator`). It decides how well drafts fit, never what comes out.
+        served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
+            from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
+            generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -115,6 +120,7 @@ class Generator:
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
         pack_weights: bool | None = None,
         input_template: InputTemplate | None = None,
+        served: bool | str | PathLike[str] = False,
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
@@ -124,6 +130,7 @@ class Generator:
         self._packed = PackedWeights(self._target.model, pack_weights)
         self._tokenizer = tokenizer
         self._input_template = input_template
+        self._served = served
         self._locators: dict[int, tuple[Drafter, InputLocator | None]] = {}  # by the drafter's id
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
         self._default = drafter if drafter is not None else self._drafter(index)
@@ -216,6 +223,8 @@ class Generator:
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
             done = [self._generation(job) for job in jobs]
+            if self._served is not False:
+                self._keep_served(jobs)
             if check_plain:
                 plain = [job(number, None, None) for number in range(len(rows))]
                 self._loop.run(plain)
@@ -280,8 +289,24 @@ class Generator:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
             speller = None if opened is None or self._tokenizer is None else self._task_tokenizer
-            self._drafters[key] = (index, NgramDrafter(opened, tokenizer=speller))
+            self._drafters[key] = (index, NgramDrafter(opened, tokenizer=speller, served=self._log_of(opened)))
         return self._drafters[key][1]
+
+    def _log_of(self, index: TaskIndex | None) -> Path | None:
+        """Where the rows served from an index are kept; None: nowhere."""
+        if index is None or self._served is False:
+            return None
+        return served_log(index) if self._served is True or self._drafters else Path(self._served)
+
+    def _keep_served(self, jobs: Sequence[Job]) -> None:
+        """Adds what ended as the target wanted to the drafters that drafted for it."""
+        rows: dict[int, list[Job]] = {}
+        for job in jobs:
+            if job.finish_reason == "eos" and hasattr(job.drafter, "serve"):
+                rows.setdefault(id(job.drafter), []).append(job)
+        for done in rows.values():
+            drafter: Any = done[0].drafter
+            drafter.serve([(job.input, job.output) for job in done])
 
     @cached_property
     def _task_tokenizer(self) -> TaskTokenizer:
