@@ -10,7 +10,7 @@ use tasc_core::Error;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::{File, Fingerprint, HEADER_BYTES, Kind, Writer};
 use tasc_core::index::file::{KIND, VERSION};
-use tasc_core::index::{Cursor, Meta, NgramsBuilder, Successors, TaskIndex};
+use tasc_core::index::{Cursor, Meta, NgramsBuilder, OwnedTask, Successors, TaskIndex};
 
 /// Files per kind of damage; together more than 10⁵ files.
 const ROUNDS: u64 = 36_000;
@@ -21,8 +21,8 @@ fn index_bytes(folder: &Path) -> Vec<u8> {
     for k in 0..60u32 {
         builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
     }
-    let built = builder.build(|_| Ok(())).unwrap();
-    TaskIndex::write(&path, &Fingerprint([7; 32]), &Meta::default(), &built).unwrap();
+    let task = OwnedTask { ngrams: builder.build(|_| Ok(())).unwrap(), rows: None };
+    TaskIndex::write(&path, &Fingerprint([7; 32]), Meta::default(), &task, None).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -42,7 +42,7 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         cursor.advance(&ngrams, ngrams.symbol(token));
     }
     let drafter = Drafter::new(Some(Arc::new(index.clone())), DrafterOptions::default())?;
-    let mut request = drafter.start(&[1, 2, 3]);
+    let mut request = drafter.start(&[1, 2, 3], None)?;
     let costs = CostCurve::linear(0.0)?;
     for _ in 0..3 {
         let draft = drafter.draft(&mut request, 64, &costs).tokens.clone();
@@ -82,7 +82,7 @@ fn refusals_say_why() {
             .contains("not a tasc file")
     );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
-    assert!(why(&good, KIND, 2).contains("format version 1.0, this tasc reads 2.x"));
+    assert!(why(&good, KIND, 2).contains("format version 1.1, this tasc reads 2.x"));
     assert!(why(&good[..good.len() - 1], KIND, 1).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
