@@ -35,7 +35,7 @@ class NeverHits(OneByOne):
 
     name = "never"
 
-    def start(self, prompt_ids: Any) -> Any:
+    def start(self, prompt_ids: Any, input: str | None = None) -> Any:
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:

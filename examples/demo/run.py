@@ -51,7 +51,7 @@ def write_rows(path: Path) -> list[dict[str, str]]:
 def index_rows(rows: Path, tokenizer: Any, folder: Path, bar: Any) -> tuple[TokenStore, TaskIndex]:
     """Tokenised train rows and their index, both files in `folder`."""
     store = TokenStore.build(rows, tokenizer, folder / "assistant.store", split="train", progress=bar("tokenising"))
-    return store, TaskIndex.build(store, folder / "assistant.tasc", progress=bar("indexing"))
+    return store, TaskIndex.build(store, folder / "assistant.tasc", tokenizer=tokenizer, progress=bar("indexing"))
 
 
 def show_request(results: dict[str, Any], number: int = 0) -> None:
@@ -88,7 +88,7 @@ def main() -> None:
             f"answering {len(held_out)} requests that are not among them, plainly and with tasc …"
         )
         settings = BenchOptions(system=assistant.SYSTEM, max_tokens=128, max_draft=options.max_draft, methods=("tasc",))
-        task = Task(store, index, held_out, task_tokenizer.eos_id)
+        task = Task(store, index, task_tokenizer, held_out, task_tokenizer.eos_id)
         results = bench(model, tokenizer, task, settings, progress=bar("generating"))
 
     results["title"] = "tasc demo: requests to an office assistant, answered in JSON"

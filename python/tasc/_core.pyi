@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,20 +89,40 @@ class StoreWriter:
     def discard(self) -> None:
         """Give up: nothing is written."""
 
+class Speller(Protocol):
+    """What knows how words are spelled in ids; `tasc.data.TaskTokenizer` is one."""
+
+    def spell(self, pieces: Sequence[str], /) -> list[list[int]]:
+        """Ids of each piece as it stands inside a text (see `tasc.data.TaskTokenizer.spell`)."""
+
 class TaskIndex:
-    """The n-grams of a task's outputs for contexts of any length, mapped from one file.
+    """What a task's rows teach a draft, mapped from one file: n-grams of the outputs for contexts of any length, and
+    what the inputs add (which rows are near, which words are copied), with mixture weights fitted to the task.
 
     Shared by processes through the page cache; safe to use from many threads. Source: arXiv 2602.24174 (the task's
     n-gram draft); the structure is described in docs/draft.md.
     """
 
     @staticmethod
-    def build(store: Store, path: str | Path, *, progress: Callable[[float], None] | None = None) -> TaskIndex:
-        """Index a store's outputs and open the result.
+    def build(
+        store: Store,
+        path: str | Path,
+        *,
+        tokenizer: Speller | None = None,
+        inputs: bool = True,
+        fit: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> TaskIndex:
+        """Index a store's rows and open the result.
 
         Args:
-            store: The task's past outputs.
+            store: The task's past rows.
             path: Where the index goes; it appears there when it is whole.
+            tokenizer: The tokenizer that made the store; says how words of the inputs are spelled in outputs. None:
+                inputs serve for retrieval alone, nothing is copied from them.
+            inputs: Whether anything of the rows' inputs is stored (docs/format.md says what).
+            fit: Whether mixture weights are fitted on rows left out for it; too few rows, or rows without inputs,
+                are never fitted.
             progress: Called with the fraction done; may raise to stop.
 
         Raises:
@@ -128,11 +148,46 @@ class TaskIndex:
 
     def info(self) -> dict[str, Any]:
         """What the file says of itself: path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents,
-        weight, tokens, distinct_tokens, bytes, sections [(name, bytes)].
+        weight, tokens, inputs (rows whose inputs are in it), distinct_tokens, bytes, sections [(name, bytes)], fit.
+
+        `fit` is None when weights were not fitted, else what was measured on rows that the figures' weights had not
+        seen: rows (left out), tokens, nats [general, fitted] per token, tau, speedup (s(0.02), at most 16 drafted),
+        without [(source, the same without it)] ("inputs": without all that need one), reliability [(mean
+        probability, share right, tokens)] by tenths, calibration_error (their mean distance).
         """
 
     def verify(self) -> None:
         """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+
+    def compact(
+        self,
+        path: str | Path,
+        *,
+        served: str | Path | None = None,
+        tokenizer: Speller | None = None,
+        fit: bool = True,
+        progress: Callable[[float], None] | None = None,
+    ) -> tuple[TaskIndex, int]:
+        """Build a new index of what this one holds and the rows of a log of served rows.
+
+        Over this index's own path the rows taken in leave the log afterwards. A crash between the two leaves both
+        whole: those rows count twice then, none is lost.
+
+        Args:
+            path: Where the new index goes; it appears there when it is whole.
+            served: The log; None: the index is built again from itself.
+            tokenizer: As in `build`.
+            fit: As in `build`.
+            progress: As in `build`.
+
+        Returns:
+            The new index, and how many served rows it took in.
+
+        Raises:
+            BlockingIOError: A process writes to the log.
+            FormatError: Index or log is damaged.
+            TokenizerMismatchError: The log was made with another tokenizer.
+        """
 
     def successors(
         self, context: Sequence[int] | NDArray[Any], limit: int = 8, *, from_start: bool = True
@@ -198,34 +253,66 @@ class NgramRequest:
             InputError: Costs that are not positive and rising.
         """
 
+    def explain(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> list[dict[str, Any]]:
+        """Make the draft that `draft` would make, and say how it came about.
+
+        Args:
+            max_tokens: As in `draft`.
+            costs: As in `draft`.
+
+        Returns:
+            Per drafted token: token, prob (calibrated), sources {name: its probability of the token, 0 where it does
+            not name it}, candidates [(token, the mixture's probability)], best first.
+
+        Raises:
+            InputError: As `draft`.
+        """
+
     def update(self, ids: Sequence[int] | NDArray[Any]) -> None:
         """Take the (T,) tokens that verification has emitted since the last draft, and learn from them."""
 
-    def candidates(self) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
-        """What the mixer sees here: tokens (K,), feature rows (K + 1, F) — the last one "something else" — and state.
+    def candidates(self) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint8]]:
+        """What the mixer sees here: tokens (K,), feature rows (K + 1, F) — the last one "something else" — and the
+        states (G,) of the weights' groups.
 
         For fitting weights.
         """
 
 class NgramDrafter:
-    """Drafts from a task's index and the running context, mixed log-linearly. Safe to use from many threads.
+    """Drafts from a task's index, a request's input and its running context, mixed log-linearly. Safe to use from many
+    threads.
 
     What it learns from verified tokens (calibration, tokens per cost) is shared by its requests and lives as long as
     it does. A draft is a deterministic function of index, request, options and what was learnt.
     """
 
     def __new__(
-        cls, index: TaskIndex | None = None, *, weights: NDArray[np.float32] | None = None, learn: bool = True
+        cls,
+        index: TaskIndex | None = None,
+        *,
+        tokenizer: Speller | None = None,
+        served: str | Path | None = None,
+        weights: NDArray[np.float32] | None = None,
+        without: Sequence[str] | None = None,
+        learn: bool = True,
     ) -> Self:
         """A drafter over an index, or over each request's own context alone.
 
         Args:
-            index: The task's outputs.
-            weights: (states · features,) float32 mixture weights; None: the general ones.
+            index: The task's rows.
+            tokenizer: The tokenizer that made the index, for words of inputs that it does not know. None: they are
+                not copied.
+            served: A log of served rows: its rows are taken in, and `serve` writes to it. Made when it is not there;
+                locked as long as this drafter lives. None: served rows are kept in memory alone.
+            weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
+            without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens recalibrate it.
 
         Raises:
-            InputError: Weights of the wrong length.
+            InputError: Weights of the wrong length, an unknown source, or a log without an index.
+            BlockingIOError: The log is open for writing already, here or in another process.
+            FormatError: The log is none, or damaged in its header.
+            TokenizerMismatchError: The log was made with another tokenizer than the index.
         """
 
     @property
@@ -240,8 +327,32 @@ class NgramDrafter:
     def learnt(self) -> tuple[float, float, float]:
         """(calibration scale, calibration shift, tokens per unit of cost)."""
 
-    def start(self, prompt_ids: Sequence[int] | NDArray[Any]) -> NgramRequest:
-        """Begin a request whose output follows (L,) `prompt_ids`. O(L)."""
+    def start(self, prompt_ids: Sequence[int] | NDArray[Any], input: str | None = None) -> NgramRequest:
+        """Begin a request whose output follows (L,) `prompt_ids`. O(L + characters of the input), one look-up of rows.
+
+        Args:
+            prompt_ids: The whole prompt.
+            input: The part of it that is the row's input, as text; None: not known.
+
+        Raises:
+            Exception: Whatever the tokenizer raises.
+        """
+
+    def serve(self, rows: Sequence[tuple[str | None, Sequence[int] | NDArray[Any]]]) -> None:
+        """Add served rows: requests that begin afterwards count and retrieve them. In memory about 64 MB of them are
+        kept, the latest; where there is a log, they are on disk when this returns (one `fdatasync` per call).
+
+        Args:
+            rows: (input or None, (T,) output ids with the end token) each.
+
+        Raises:
+            InputError: A row of more than 16 MiB, or an id out of range; no row is added then.
+            OSError: The log cannot be written; no row is added then.
+        """
+
+    @property
+    def num_served(self) -> int:
+        """Served rows in memory."""
 
     def propose_batch(
         self, requests: Sequence[NgramRequest], max_tokens: int, costs: NDArray[np.float64] | None = None

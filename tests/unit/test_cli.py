@@ -25,7 +25,7 @@ def tasc(*args: str | Path) -> Result:
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
-    words = sorted({w for r in ROWS for w in f"{r['input']} {r['output']}".split()} | {"\n", "[UNK]", "</s>"})
+    words = sorted({w for r in ROWS + MANY for w in f"{r['input']} {r['output']}".split()} | {"\n", "[UNK]", "</s>"})
     made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.add_special_tokens(["</s>"])
@@ -79,6 +79,107 @@ def test_index_is_built_described_and_verified(tmp_path: Path, data: Path, token
     assert "documents" in tasc("index", "info", file).stdout
     assert "all checksums hold" in said(tasc("index", "verify", file), 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data.jsonl", "task.tasc", "tokenizer"]
+
+
+MANY = [
+    {"input": f"flights from {a} to {b} on {d}", "output": f"intent flight from {a} to {b} end", "split": split}
+    for split, days in (("train", "xyz"), ("test", "w"))
+    for d in days
+    for a in "abcd"
+    for b in "efgh"
+]
+
+
+@pytest.fixture
+def fitted(tmp_path: Path, tokenizer: Path) -> Path:
+    """The index of enough rows to fit weights on."""
+    rows, file = write_rows(tmp_path / "many.jsonl", MANY), tmp_path / "fitted.tasc"
+    built = tasc("index", "build", rows, "--tokenizer", tokenizer, "-o", file, "--split", "train")
+    assert "48 inputs, weights fitted, s(0.02)" in " ".join(built.stdout.split())
+    return file
+
+
+def test_info_says_what_each_source_is_worth(fitted: Path) -> None:
+    facts = json.loads(tasc("index", "info", fitted, "--json").stdout)
+    assert facts["inputs"] == 48
+    assert {name for name, _ in facts["fit"]["without"]} >= {"inputs", "copy", "task"}
+    text = tasc("index", "info", fitted).stdout
+    for part in (
+        "weights: fitted to",
+        "nats per token",
+        "words copied from the input: ",
+        "right within",
+        "Reliability",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("option", "inputs", "why"),
+    [("--no-inputs", 0, "built with --no-inputs"), ("--no-fit", 48, "built with --no-fit")],
+)
+def test_an_index_that_is_not_fitted_says_why(
+    tmp_path: Path, tokenizer: Path, option: str, inputs: int, why: str
+) -> None:
+    rows, file = write_rows(tmp_path / "many.jsonl", MANY), tmp_path / "task.tasc"
+    args = ["index", "build", rows, "--tokenizer", tokenizer, "-o", file, "--split", "train", option]
+    assert tasc(*args, "--store", tmp_path / "rows.store").exit_code == 0
+    facts = json.loads(tasc("index", "info", file, "--json").stdout)
+    assert (facts["inputs"], facts["fit"]) == (inputs, None)
+    assert why in tasc("index", "info", file).stdout
+    for written in (file, tmp_path / "rows.store"):
+        assert (b"flights" in written.read_bytes()) == (option == "--no-fit" and written.suffix == ".store")
+
+
+def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:
+    file = tmp_path / "task.tasc"
+    assert tasc("index", "build", data, "--tokenizer", tokenizer, "-o", file, "--split", "train").exit_code == 0
+    assert "it has 8 distinct rows with an input, and a fit needs 20" in tasc("index", "info", file).stdout
+
+
+def test_replay_without_each_source(tmp_path: Path, tokenizer: Path) -> None:
+    args = ["replay", write_rows(tmp_path / "many.jsonl", MANY), "--tokenizer", tokenizer, "--drafters", "tasc"]
+    found = json.loads(tasc(*args, "--ablate", "--json").stdout)
+    without = {"inputs", "task", "context", "retrieved", "coverage", "copy"}
+    assert found["ablations"].keys() == without
+    assert found["drafters"].keys() == {"tasc", *(f"tasc-without-{w}" for w in without)}
+    whole = found["drafters"]["tasc"]["speedup"]
+    for source, facts in found["ablations"].items():
+        assert facts["speedup"] == found["drafters"][f"tasc-without-{source}"]["speedup"]
+        assert facts["lost"] == pytest.approx(1 - facts["speedup"] / whole)
+    lost = [facts["lost"] for facts in found["ablations"].values()]
+    assert lost == sorted(lost, reverse=True)
+    blind = json.loads(tasc(*args, "--no-inputs", "--json").stdout)
+    assert "ablations" not in blind
+    assert blind["drafters"]["tasc"]["speedup"] <= whole
+    row = json.loads(tasc(*args, "--no-inputs", "--explain", "1", "--json").stdout)["explained"]
+    assert {name for step in row["steps"] for token in step for name in token["sources"]} <= {"task", "context"}
+    assert "What each source is worth" in tasc(*args, "--ablate").stdout
+    assert "--ablate compares with tasc" in said(tasc(*args[:-1], "prompt-lookup", "--ablate"), 2)
+
+
+def test_replay_explains_a_row(tmp_path: Path, tokenizer: Path) -> None:
+    args = ["replay", write_rows(tmp_path / "many.jsonl", MANY), "--tokenizer", tokenizer]
+    found = json.loads(tasc(*args, "--explain", "2", "--json").stdout)
+    row = found["explained"]
+    assert "drafters" not in found, "one row is no measurement"
+    assert (row["row"], row["input"], row["tokens"]) == (2, "flights from a to f on w", 8)
+    emitted = [t["text"] for step in row["steps"] for t in step if t["verdict"] in ("accepted", "own")]
+    assert "".join(emitted).split() == ["intent", "flight", "from", "a", "to", "f", "end</s>"]
+    text = tasc(*args, "--explain", "2").stdout
+    for part in ("flights from a to f on w", "row 2: 8 tokens in", "accepted", "task="):
+        assert part in text
+    assert "there is no row 17: 16 rows are held out" in said(tasc(*args, "--explain", "17"), 2)
+
+
+def test_replay_writes_a_page(tmp_path: Path, tokenizer: Path) -> None:
+    pytest.importorskip("jinja2")
+    page = tmp_path / "page.html"
+    args = ["replay", write_rows(tmp_path / "many.jsonl", MANY), "--tokenizer", tokenizer, "--drafters", "tasc"]
+    assert "page.html" in said(tasc(*args, "--ablate", "--explain", "1", "--html", page), 0)
+    text = page.read_text()
+    for part in ("tasc-without-copy", "What each source is worth", "flights from a to e on w", 'class="accepted"'):
+        assert part in text
 
 
 def test_store_is_kept_where_asked(tmp_path: Path, data: Path, tokenizer: Path) -> None:

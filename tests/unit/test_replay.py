@@ -28,7 +28,7 @@ class Scripted(OneByOne):
         self.updates: list[list[int]] = []
         self.prompts: list[list[int]] = []
 
-    def start(self, prompt_ids: NDArray[np.uint32]) -> "Scripted":
+    def start(self, prompt_ids: NDArray[np.uint32], input: str | None = None) -> "Scripted":
         self.prompts.append(prompt_ids.tolist())
         return self
 

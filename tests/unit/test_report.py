@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasc.errors import InputError
-from tasc.report import render
+from tasc.report import render, render_replay
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -133,3 +133,61 @@ def test_a_failure_keeps_the_old_page(tmp_path: Path) -> None:
 
 def test_same_results_same_bytes(tmp_path: Path) -> None:
     assert page(full(), tmp_path / "a") == page(full(), tmp_path / "b")
+
+
+def replayed() -> dict[str, Any]:
+    """What `tasc replay --ablate --explain 1 --json` prints."""
+    facts = {"tau": 8.25, "drafted_per_step": 9.4, "accepted": 0.77, "speedup": 6.5}
+    token = {"token": 5, "text": " boston", "verdict": "rejected", "prob": 0.75}
+    drafted = token | {"sources": {"copy": 0.5, "task": 0.75}, "candidates": [(" boston", 0.75), (" denver", 0.25)]}
+    own = {"token": 6, "text": "\n", "verdict": "own", "prob": None, "sources": {}, "candidates": []}
+    return {
+        "k": 16,
+        "cost": 0.02,
+        "rows": 300,
+        "drafters": {"tasc": facts, "tasc-without-copy": facts},
+        "ablations": {"copy": {"speedup": 5.5, "lost": 0.154}},
+        "explained": {"row": 1, "input": "to boston", "output": "boston", "tokens": 1, "steps": [[drafted, own]]},
+    }
+
+
+def test_a_replay_is_shown_whole(tmp_path: Path) -> None:
+    text = render_replay(replayed(), tmp_path / "replay.html").read_text(encoding="utf-8")
+    for expected in (
+        "300 rows",
+        "8.25",
+        "77 %",
+        "words copied from the input",
+        "15.4 %",
+        "to boston",
+        "task 0.75",
+        "⏎",
+    ):
+        assert expected in text
+    assert text.index("task 0.75") < text.index("copy 0.50")
+    assert " denver 0.25" in text and " boston 0.75" not in text
+    structure = Structure(text)
+    assert structure.loaded == []
+    assert "script" not in structure.tags
+
+
+@pytest.mark.parametrize("kept", [set(), {"drafters", "rows"}, {"explained"}])
+def test_a_replay_shows_what_there_is(kept: set[str], tmp_path: Path) -> None:
+    results = {name: value for name, value in replayed().items() if name in kept | {"k", "cost"}}
+    text = render_replay(results, tmp_path / "replay.html").read_text(encoding="utf-8")
+    assert ("8.25" in text) == ("drafters" in kept)
+    assert ("to boston" in text) == ("explained" in kept)
+    assert "None" not in text
+
+
+def test_rows_are_escaped_in_a_replay(tmp_path: Path) -> None:
+    attack = "<script>alert(1)</script>"
+    results = replayed()
+    results["explained"]["input"] = attack
+    token = results["explained"]["steps"][0][0]
+    token |= {"text": attack, "sources": {attack: 0.5}, "candidates": [(attack + "x", 0.5)]}
+    results["drafters"][attack] = results["drafters"]["tasc"]
+    results["ablations"][attack] = results["ablations"]["copy"]
+    text = render_replay(results, tmp_path / "replay.html").read_text(encoding="utf-8")
+    assert "script" not in Structure(text).tags
+    assert text.count("&lt;script&gt;") >= 7

@@ -86,7 +86,7 @@ class Scripted(OneByOne):
         self.outputs, self.miss, self.length = outputs, miss, length
         self.requests: list[Scripted.Request] = []
 
-    def start(self, prompt_ids: Any) -> Scripted.Request:
+    def start(self, prompt_ids: Any, input: str | None = None) -> Scripted.Request:
         self.requests.append(Scripted.Request(self, self.outputs[tuple(prompt_ids)]))
         return self.requests[-1]
 
@@ -112,7 +112,7 @@ class PromptLookup(OneByOne):
 
     name = "lookup"
 
-    def start(self, prompt_ids: Any) -> PromptLookup.Request:
+    def start(self, prompt_ids: Any, input: str | None = None) -> PromptLookup.Request:
         return PromptLookup.Request(list(prompt_ids))
 
     class Request:
@@ -137,7 +137,7 @@ class Misbehaving(OneByOne):
     def __init__(self, how: str) -> None:
         self.how = how
 
-    def start(self, prompt_ids: Any) -> Misbehaving:
+    def start(self, prompt_ids: Any, input: str | None = None) -> Misbehaving:
         if self.how == "start":
             raise RuntimeError("no start")
         return self

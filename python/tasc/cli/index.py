@@ -1,4 +1,4 @@
-"""`tasc index`: build, look at and check the index of a task."""
+"""`tasc index`: build, look at, compact and check the index of a task."""
 
 import os
 import tempfile
@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, err, out, print_facts, print_json, progress_bars
+from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
 
-app = typer.Typer(no_args_is_help=True, help="Build, look at and check the index of a task.")
+app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
 IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index file, as `tasc index build` writes it.")]
 
@@ -38,11 +38,23 @@ def build(
         Path | None,
         typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
     ] = None,
+    no_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--no-inputs",
+            help="Store nothing of the inputs; drafts are shorter then. Otherwise the index holds their text, hashes "
+            "of their words and of adjacent word pairs with the rows that hold them, the token ids of their words, and "
+            "how often each word is copied.",
+        ),
+    ] = False,
+    no_fit: Annotated[
+        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
+    ] = False,
 ) -> None:
-    """Index a task's past outputs, for `tasc generate` and the library.
+    """Index a task's past rows, for `tasc generate` and the library.
 
-    Rows have an `output` and, where known, an `input`. The file belongs to one tokenizer and says so: a model with
-    another tokenizer is refused.
+    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
+    belongs to one tokenizer and says so: a model with another tokenizer is refused.
     """
     from tasc.data import TokenStore, load_tokenizer
     from tasc.spec import TaskIndex
@@ -54,16 +66,39 @@ def build(
     ending(task_tokenizer)
     begin = time.perf_counter()
     with _store_path(store, output) as path, progress_bars() as bar:
-        tokens = TokenStore.build(rows, task_tokenizer, path, split=split, progress=bar("tokenising"))
-        TaskIndex.build(tokens, output, tokenizer=task_tokenizer, progress=bar("indexing"))
+        tokens = TokenStore.build(
+            rows,
+            task_tokenizer,
+            path,
+            split=split,
+            input_field=None if no_inputs else "input",
+            progress=bar("tokenising"),
+        )
+        index = TaskIndex.build(
+            tokens,
+            output,
+            tokenizer=task_tokenizer,
+            inputs=not no_inputs,
+            fit=not no_fit,
+            progress=bar("indexing"),
+        )
+        facts = index.info()
         documents, count = len(tokens), tokens.num_tokens
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(
         f"{output}: {documents:,} documents, {count:,} tokens, {size / 1e6:,.1f} MB "
-        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s",
+        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_said(facts)}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _inputs_said(facts: dict[str, Any]) -> str:
+    """What the index made of the inputs, in a few words."""
+    if facts["inputs"] == 0:
+        return "no inputs"
+    fitted = "weights not fitted" if facts["fit"] is None else f"weights fitted, s(0.02) {facts['fit']['speedup']:.1f}"
+    return f"{facts['inputs']:,} inputs, {fitted}"
 
 
 @app.command()
@@ -71,14 +106,83 @@ def info(
     file: IndexFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what an index holds: tokenizer, documents, tokens, sections. Opens in constant time, reads no contents."""
+    """Say what an index holds: tokenizer, documents, tokens, sections, and what each source of a draft is worth.
+
+    Opens in constant time, reads no contents. What sources are worth was measured when the index was built, on rows
+    held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
+    """
     from tasc.spec import TaskIndex
+    from tasc.spec.worth import fit_in_words
 
     facts = TaskIndex.open(file).info()
     if as_json:
         print_json(facts)
-    else:
-        print_facts(facts)
+        return
+    print_facts({name: value for name, value in facts.items() if name != "fit"})
+    out.print()
+    for sentence in fit_in_words(facts):
+        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    if facts["fit"] is not None:
+        out.print()
+        _print_reliability(facts["fit"]["reliability"])
+
+
+def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
+    """Are probabilities what they say? One line for each tenth that occurred."""
+    print_table(
+        "Reliability on held-out rows",
+        ("probability", "mean", "right", "tokens"),
+        (
+            (f"{k / len(bins):.1f} to {(k + 1) / len(bins):.1f}", f"{mean:.3f}", f"{right:.3f}", tokens)
+            for k, (mean, right, tokens) in enumerate(bins)
+            if tokens
+        ),
+    )
+
+
+@app.command()
+def compact(
+    file: IndexFile,
+    tokenizer: Annotated[
+        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+    ],
+    served: Annotated[
+        Path | None, typer.Option(help="The log of served rows; by default FILE.served, where it exists.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
+    ] = None,
+    no_fit: Annotated[
+        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
+    ] = False,
+) -> None:
+    """Merge the rows served since into an index, and fit its weights anew.
+
+    The new index takes the old one's place whole, then the rows it took in leave the log; running processes go on with
+    the old one until they open it again. A log that a process is writing to is locked: stop that process first.
+    """
+    from tasc.data import load_tokenizer
+    from tasc.spec import TaskIndex, served_log
+
+    index = TaskIndex.open(file)
+    log = served or served_log(index)
+    task_tokenizer = load_tokenizer(tokenizer)
+    with progress_bars() as bar:
+        new, taken = index.compact(
+            output or file,
+            served=log if served or log.exists() else None,
+            tokenizer=task_tokenizer,
+            fit=not no_fit,
+            progress=bar("compacting"),
+        )
+    facts = new.info()
+    out.print(
+        f"{output or file}: {taken:,} served rows taken in, {facts['documents']:,} documents, "
+        f"{facts['tokens']:,} tokens; {_inputs_said(facts)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()

@@ -1,14 +1,18 @@
 """`tasc replay`: how much a task has to gain, without a model."""
 
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
+from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.spec.replay import ReplayResult
+    from tasc.spec.compare import Progress, Task
+    from tasc.spec.explain import Explanation
+    from tasc.spec.replay import ReplayResult, ReplayRow
 
 
 def replay(
@@ -31,6 +35,21 @@ def replay(
     eos: Annotated[
         str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
     ] = None,
+    no_inputs: Annotated[
+        bool, typer.Option("--no-inputs", help="Index outputs only, as if the rows' inputs were not known.")
+    ] = False,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also replay tasc without each source, and say what s(c) loses.")
+    ] = False,
+    explain: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ROW",
+            help="Decode this held-out row alone (from 1): each drafted token and the sources that spoke for it.",
+        ),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all of it as an HTML page too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
@@ -42,34 +61,122 @@ def replay(
     that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
     """
     from tasc.data import load_tokenizer
-    from tasc.spec.compare import best_suffix, check_families, families_here, make_drafters, open_task
+    from tasc.spec.compare import check_families, families_here, open_task
     from tasc.spec.replay import encode_rows
-    from tasc.spec.replay import replay as replay_rows
 
     names = families_here() if drafters is None else check_families(drafters.split(","))
+    if ablate and "tasc" not in names:
+        raise InputError("--ablate compares with tasc: name it among --drafters")
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    results: list[ReplayResult] = []
+    found: dict[str, Any] = {"k": k, "cost": cost}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
+        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, inputs=not no_inputs, progress=bar) as task,
     ):
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
-        for drafter in make_drafters(names, task, k):
-            results.append(replay_rows(drafter, rows, max_tokens=k, cost=cost, progress=bar(drafter.name)))
-    best = best_suffix(results)
-    results += [best] if best else []
-    if drafters is None and "suffix" not in names:
+        results = [] if explain and not ablate else _replayed(task, rows, names, k, cost, ablate, bar)
+        if explain is not None:
+            found["explained"] = _explained(task, rows, explain, k, cost)
+    if results and drafters is None and "suffix" not in names:
         err.print("SuffixDecoding is not installed (package arctic-inference): left out")
+    if results:
+        found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
+    if ablate:
+        found["ablations"] = _ablations(results)
+    if html is not None:
+        from tasc.report import render_replay
+
+        render_replay(found, html)
+        err.print(f"report: {html}", highlight=False, soft_wrap=True)
     if as_json:
-        print_json({"k": k, "cost": cost, "rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}})
+        print_json(found)
     else:
-        _print(results, k, cost)
+        _print(results, found, k, cost)
 
 
-def _print(results: list["ReplayResult"], k: int, cost: float) -> None:
-    costs = sorted({0.02, 0.05, cost})
-    print_table(
-        f"{results[0].rows} rows, {results[0].tokens:,} tokens, at most {k} drafted",
-        ("drafter", "τ", "drafted", "accepted", *(f"s({c:g})" for c in costs)),
-        ([r.name, r.tau, r.drafted_per_step, r.accepted, *(r.speedup_at(c) for c in costs)] for r in results),
-    )
+def _replayed(
+    task: "Task", rows: "list[ReplayRow]", names: list[str], k: int, cost: float, ablate: bool, bar: "Progress"
+) -> list["ReplayResult"]:
+    """Every drafter's replay, one at a time, then SuffixDecoding's at its best."""
+    from tasc.spec.compare import best_suffix, make_drafters
+    from tasc.spec.replay import replay as replay_rows
+    from tasc.spec.worth import ablated
+
+    drafters = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
+    results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
+    best = best_suffix(results)
+    return results + ([best] if best else [])
+
+
+def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
+    """What is lost without each source."""
+    from tasc.spec.worth import ablations
+
+    return ablations(results)
+
+
+def _explained(task: "Task", rows: "list[ReplayRow]", number: int, k: int, cost: float) -> "Explanation":
+    from tasc.spec import NgramDrafter
+    from tasc.spec.explain import explain
+
+    drafter = NgramDrafter(task.index, tokenizer=task.tokenizer)
+    return explain(drafter, rows, number, task.tokenizer, max_tokens=k, cost=cost)
+
+
+def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: float) -> None:
+    if results:
+        costs = sorted({0.02, 0.05, cost})
+        print_table(
+            f"{results[0].rows} rows, {results[0].tokens:,} tokens, at most {k} drafted",
+            ("drafter", "τ", "drafted", "accepted", *(f"s({c:g})" for c in costs)),
+            ([r.name, r.tau, r.drafted_per_step, r.accepted, *(r.speedup_at(c) for c in costs)] for r in results),
+        )
+    if "ablations" in found:
+        from tasc.spec.worth import NAMES
+
+        print_table(
+            "What each source is worth: the same replay without it",
+            ("without", f"s({cost:g})", "lost"),
+            ((NAMES[s], f["speedup"], f"{100 * f['lost']:.1f} %") for s, f in found["ablations"].items()),
+        )
+    if "explained" in found:
+        _print_explained(found["explained"])
+
+
+_LEAST_SHOWN = 0.005
+_LOOKS = {"accepted": "green", "rejected": "bold red", "after": "dim", "own": "bold"}
+_COLORS = {"task": "blue", "context": "cyan", "retrieved": "green", "coverage": "yellow", "copy": "magenta"}
+
+
+def _print_explained(row: "Explanation") -> None:
+    """A table of the row's tokens, one section per target step."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from tasc.spec.explain import spans, visible
+
+    if row["input"] is not None:
+        out.print(Text.assemble(("input   ", "dim"), row["input"]), soft_wrap=True)
+    out.print(Text.assemble(("output  ", "dim"), row["output"]), soft_wrap=True)
+    table = Table(title=f"row {row['row']}: {row['tokens']} tokens in {len(row['steps'])} steps", title_justify="left")
+    for column in ("step", "token", "p", "sources", ""):
+        table.add_column(column, justify="right" if column in ("step", "p") else "left")
+    for number, step in enumerate(row["steps"], start=1):
+        shown = spans(step)
+        for place, token in enumerate(shown):
+            look = _LOOKS[token["verdict"]]
+            spoke = sorted(token["sources"].items(), key=lambda pair: -pair[1])
+            sources = [Text(f"{name}={p:.2f}", _COLORS.get(name, "")) for name, p in spoke if p >= _LEAST_SHOWN]
+            others = [
+                f"{visible(t)} {p:.2f}" for t, p in token["candidates"] if t != token["text"] and p >= _LEAST_SHOWN
+            ]
+            also = f"; also {', '.join(others)}" if others and token["verdict"] == "rejected" else ""
+            table.add_row(
+                "" if place else str(number),
+                Text(visible(token["text"]), look),
+                "" if token["prob"] is None else f"{token['prob']:.3f}",
+                Text("  ").join(sources),
+                Text(token["verdict"] + (also if token["verdict"] == "rejected" else ""), look),
+                end_section=place == len(shown) - 1,
+            )
+    out.print(table)

@@ -27,8 +27,8 @@ END_TOKENS = (
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change which ids a text has; transformers rewrites them as it pleases."""
 
-CARRIERS = {True: 'is "', False: "is a"}
-"""What stands before a piece that `TaskTokenizer.spell` tokenises, by whether it begins with a letter or digit."""
+CARRIERS = {True: ('is "', "is (", "is:\n", "is-"), False: ("is a", "is 1", "is I", "is _")}
+"""What may stand before a piece that `TaskTokenizer.spell` tokenises, by whether it begins with a letter or digit."""
 
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
 """What may be a model's name; anything else is a path."""
@@ -70,22 +70,43 @@ class TaskTokenizer:
 
     def spell(self, pieces: Sequence[str]) -> list[list[int]]:
         """Ids of pieces of text as they stand *inside* a text: a piece that begins with a letter or digit follows a
-        quotation mark there, any other follows a word.
+        punctuation mark there, any other follows a word.
 
         `boston` after a quotation mark and ` boston` after a word are different ids, and a tokenizer that marks the
         beginning of a text would give a third kind. So each piece is tokenised behind a carrier, and the carrier's
-        ids are cut off; a piece that grows together with its carrier is tokenised alone.
+        ids are cut off. A piece that grows together with its carrier is tried behind the next one; one that grows
+        together with all of them is tokenised alone.
+
+        Example:
+            >>> tokenizer = load_tokenizer("path/to/model")  # doctest: +SKIP
+            >>> [tokenizer.decode(ids) for ids in tokenizer.spell(["boston", " boston"])]  # doctest: +SKIP
+            ['boston', ' boston']
         """
-        carried = [(CARRIERS[piece[:1].isalnum()], piece) for piece in pieces]
-        behind = self.tokenizer.encode_batch([c + p for c, p in carried], add_special_tokens=False)
-        alone = [k for k, e in enumerate(behind) if (len(carried[k][0]) not in {start for start, _ in e.offsets})]
-        spelled = [
-            [i for i, (start, _) in zip(e.ids, e.offsets, strict=True) if start >= len(c)]
-            for e, (c, _) in zip(behind, carried, strict=True)
-        ]
-        for k, ids in zip(alone, self.encode_batch([pieces[k] for k in alone]), strict=True):
+        spelled: list[list[int]] = [[] for _ in pieces]
+        left = [k for k, piece in enumerate(pieces) if piece]
+        for carriers in zip(*CARRIERS.values(), strict=True):
+            if not left:
+                return spelled
+            behind = dict(zip(CARRIERS, carriers, strict=True))
+            used = [behind[pieces[k][0].isalnum()] for k in left]
+            grown = []
+            for k, carrier, ids in zip(
+                left, used, self.encode_batch([c + pieces[k] for c, k in zip(used, left, strict=True)]), strict=True
+            ):
+                size = len(self._carriers[carrier])
+                if len(ids) > size and ids[:size] == self._carriers[carrier]:
+                    spelled[k] = ids[size:]
+                else:
+                    grown.append(k)
+            left = grown
+        for k, ids in zip(left, self.encode_batch([pieces[k] for k in left]), strict=True):
             spelled[k] = ids
         return spelled
+
+    @cached_property
+    def _carriers(self) -> dict[str, list[int]]:
+        texts = [text for texts in CARRIERS.values() for text in texts]
+        return dict(zip(texts, self.encode_batch(texts), strict=True))
 
     def decode(self, ids: Any) -> str:
         """The text of (T,) ids, special tokens left out."""

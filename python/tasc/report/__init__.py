@@ -1,8 +1,10 @@
-"""The HTML page that `tasc bench` and the demo write: one file, plots inside, nothing fetched.
+"""The HTML pages that `tasc bench`, the demo and `tasc replay` write: one file each, nothing fetched.
 
-`render` takes the dictionary described in `tasc.report.schema`. Needs ``tasc[report]``.
+`render` takes the dictionary described in `tasc.report.schema`, `render_replay` what `tasc replay --json` prints. Needs
+``tasc[report]``.
 """
 
 from tasc.report.page import render
+from tasc.report.replay import render_replay
 
-__all__ = ["render"]
+__all__ = ["render", "render_replay"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasc.errors import MissingExtraError
 from tasc.report import plots
+from tasc.report.files import templates, written
 from tasc.report.schema import Results, checked
 
 SAMPLES = 8
@@ -41,36 +40,14 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
         >>> render({"methods": facts}, "report.html")  # doctest: +SKIP
     """
-    page = _html(checked(results))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would follow the rename
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+    return written(_html(checked(results)), path)
 
 
 def _html(results: Results) -> str:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("the report", "report") from error
-    environment = Environment(
-        loader=PackageLoader("tasc.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["figure"] = _figure
     drawn = [(heading, draw(results), note) for heading, draw, note in _PLOTS]
-    return environment.get_template("page.html.j2").render(
+    page: str = environment.get_template("page.html.j2").render(
         title=results.get("title", "tasc: decoding compared"),
         verdict=_verdict(results),
         cards=_cards(results),
@@ -81,6 +58,7 @@ def _html(results: Results) -> str:
         samples=results.get("requests", [])[:SAMPLES],
         facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
     )
+    return page
 
 
 def _verdict(results: Results) -> str | None:

@@ -7,7 +7,7 @@ Nothing here loads torch before a `Generator` is asked for.
 from typing import TYPE_CHECKING, Any
 
 from tasc._core import ContextIndex, NgramDrafter, NgramRequest, TaskIndex
-from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft
+from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft, served_log
 
 if TYPE_CHECKING:
     from tasc.spec.generator import Generation, Generations, Generator, generate
@@ -40,6 +40,7 @@ __all__ = [
     "TaskIndex",
     "TokenDraft",
     "generate",
+    "served_log",
 ]
 
 

@@ -229,7 +229,7 @@ def _methods(model: Any, tokenizer: Any, task: "Task", options: BenchOptions) ->
                 model, tokenizer, SuffixDecodingDrafter(task.outputs(), factor=factor, depth=depth), options
             )
     if wanted("tasc"):
-        yield LoopMethod(model, tokenizer, NgramDrafter(task.index), options)
+        yield LoopMethod(model, tokenizer, NgramDrafter(task.index, tokenizer=task.tokenizer), options)
 
 
 class LoopMethod:

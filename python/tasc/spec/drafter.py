@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
 """Token ids: a list, or a one-dimensional array of any integer type."""
+
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
 
 SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy", "other")
 """Names of the evidence codes in `Draft.sources`."""
@@ -68,6 +72,11 @@ class Drafter(Protocol):
         self, requests: Sequence[Any], max_tokens: int, costs: NDArray[np.float64] | None = None
     ) -> Sequence[Draft]:
         """Draft for several requests at once; element i belongs to `requests[i]`."""
+
+
+def served_log(index: TaskIndex) -> Path:
+    """Where the rows served from an index are kept: beside its file, `task.tasc` has `task.tasc.served`."""
+    return Path(f"{index.path}.served")
 
 
 def _empty(dtype: type[np.generic]) -> NDArray[Any]:

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +19,29 @@ from numpy.typing import NDArray
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.spec.cache import RowCache
 from tasc.spec.costs import CostCurve, given_costs
-from tasc.spec.drafter import Drafter, NullDrafter
+from tasc.spec.drafter import Drafter, NullDrafter, served_log
+from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
-from tasc.spec.prompts import Prompt, prompt_ids
+from tasc.spec.prompts import Prompt, known_inputs, prompt_ids
 from tasc.spec.sampling import Chooser, Sampling
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target
 
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+    from tasc.data import TaskTokenizer
+
 _MOST_DRAFTED = 64
+_MOST_LOCATORS = 256
 _PROBE_CONTEXT = 64  # tokens that stand before a timed step
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
+
+InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]]"
+"""What stands before and after the input in a prompt, as text or ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +82,8 @@ class Generator:
     Args:
         model: A `transformers` causal language model with attention layers only, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
-        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides. None:
-            the context alone.
+        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
+            request's input, where the index knows the task's inputs. None: the context alone.
         drafter: A `Drafter` instead of an index.
         max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
         batch_size: Most requests at once.
@@ -81,6 +92,12 @@ class Generator:
         pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
+        input_template: What stands before and after the input in prompts that are strings or ids; None: the marks
+            of the tokenizer's chat template, and what all prompts so far begin and end with (see
+            `tasc.spec.locate.InputLocator`). It decides how well drafts fit, never what comes out.
+        served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
+            from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
+            generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -102,6 +119,8 @@ class Generator:
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
         pack_weights: bool | None = None,
+        input_template: InputTemplate | None = None,
+        served: bool | str | PathLike[str] = False,
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
@@ -110,7 +129,9 @@ class Generator:
         self._target = Target(model)
         self._packed = PackedWeights(self._target.model, pack_weights)
         self._tokenizer = tokenizer
-        self._fingerprint: str | None = None
+        self._input_template = input_template
+        self._served = served
+        self._locators: dict[int, tuple[Drafter, InputLocator | None]] = {}  # by the drafter's id
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
         self._default = drafter if drafter is not None else self._drafter(index)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
@@ -142,7 +163,8 @@ class Generator:
 
         Args:
             inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
-            prompts: Instead of `inputs`: raw strings, id sequences or lists of messages.
+            prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
+                message for the input; in strings and ids it is found (see `input_template` of `Generator`).
             system: System message for `inputs`.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
             temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0.
@@ -179,6 +201,7 @@ class Generator:
         _at_least("max_tokens", max_tokens, 1)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
         drafters = self._drafters_for(len(rows), index, drafter)
+        texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else seed
         ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
 
@@ -190,7 +213,7 @@ class Generator:
                 chooser = Chooser(sampling, prompt, room, seed, number, self._target.device)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
-                drafter=drafter, chooser=chooser, emit=emit,
+                drafter=drafter, input=texts[number], chooser=chooser, emit=emit,
                 watcher=TextStream(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
@@ -200,6 +223,8 @@ class Generator:
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
             done = [self._generation(job) for job in jobs]
+            if self._served is not False:
+                self._keep_served(jobs)
             if check_plain:
                 plain = [job(number, None, None) for number in range(len(rows))]
                 self._loop.run(plain)
@@ -263,20 +288,78 @@ class Generator:
         if key not in self._drafters:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
-            self._drafters[key] = (index, NgramDrafter(opened))
+            speller = None if opened is None or self._tokenizer is None else self._task_tokenizer
+            self._drafters[key] = (index, NgramDrafter(opened, tokenizer=speller, served=self._log_of(opened)))
         return self._drafters[key][1]
+
+    def _log_of(self, index: TaskIndex | None) -> Path | None:
+        """Where the rows served from an index are kept; None: nowhere."""
+        if index is None or self._served is False:
+            return None
+        return served_log(index) if self._served is True or self._drafters else Path(self._served)
+
+    def _keep_served(self, jobs: Sequence[Job]) -> None:
+        """Adds what ended as the target wanted to the drafters that drafted for it."""
+        rows: dict[int, list[Job]] = {}
+        for job in jobs:
+            if job.finish_reason == "eos" and hasattr(job.drafter, "serve"):
+                rows.setdefault(id(job.drafter), []).append(job)
+        for done in rows.values():
+            drafter: Any = done[0].drafter
+            drafter.serve([(job.input, job.output) for job in done])
+
+    @cached_property
+    def _task_tokenizer(self) -> TaskTokenizer:
+        from tasc.data import load_tokenizer
+
+        return load_tokenizer(self._tokenizer)
+
+    def _inputs(
+        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
+    ) -> list[str | None]:
+        """The input's text of each prompt, found where it is not known and its drafter can use it."""
+        groups: dict[int, list[int]] = {}
+        for number, drafter in enumerate(drafters):
+            if known[number] is None and drafter is not None:
+                groups.setdefault(id(drafter), []).append(number)
+        for group in groups.values():
+            drafter = drafters[group[0]]
+            locator = None if drafter is None else self._locator(drafter)
+            if locator is not None:
+                for number, text in zip(group, locator.find([rows[n] for n in group]), strict=True):
+                    known[number] = text
+        return known
+
+    def _locator(self, drafter: Drafter) -> InputLocator | None:
+        """What finds inputs for a drafter; None for one that does not look at them."""
+        if id(drafter) not in self._locators:
+            if len(self._locators) == _MOST_LOCATORS:
+                del self._locators[next(iter(self._locators))]  # the oldest: drafters made per call do not pile up
+            index = getattr(drafter, "index", None)
+            reads = self._tokenizer is not None and index is not None and index.info()["inputs"] > 0
+            self._locators[id(drafter)] = (drafter, self._new_locator() if reads else None)
+        return self._locators[id(drafter)][1]
+
+    def _new_locator(self) -> InputLocator:
+        if self._input_template is None:
+            return InputLocator(self._task_tokenizer, markers=chat_markers(self._tokenizer))
+        before, after = self._input_template
+        if isinstance(before, str) or isinstance(after, str):
+            render = self._tokenizer
+            return InputLocator(
+                self._task_tokenizer,
+                Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
+            )
+        return InputLocator(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
     def _check_fingerprint(self, index: Any) -> None:
         if index is None or self._tokenizer is None:
             return
-        if self._fingerprint is None:
-            from tasc.data import load_tokenizer
-
-            self._fingerprint = load_tokenizer(self._tokenizer).fingerprint
-        if index.fingerprint != self._fingerprint:
+        fingerprint = self._task_tokenizer.fingerprint
+        if index.fingerprint != fingerprint:
             raise TokenizerMismatchError(
-                f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is "
-                f"{self._fingerprint[:16]}…; build the index again with the model's tokenizer"
+                f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is {fingerprint[:16]}…; "
+                "build the index again with the model's tokenizer"
             )
 
     def _costs(self, num_rows: int) -> NDArray[np.float64]:
@@ -305,6 +388,9 @@ class _Probe:
         self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
 
 
+_OWN = ("index", "drafter", "max_draft", "batch_size", "costs", "pack_weights", "input_template")
+
+
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
@@ -313,11 +399,9 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
         **options: Of `Generator` (index, drafter, max_draft, batch_size, costs,
-            pack_weights) and of `Generator.generate`.
+            pack_weights, input_template) and of `Generator.generate`.
     """
-    own = {
-        name: options.pop(name) for name in ("index", "drafter", "max_draft", "batch_size", "costs") if name in options
-    }
+    own = {name: options.pop(name) for name in _OWN if name in options}
     if isinstance(own.get("index"), (list, tuple)):
         options["index"] = own.pop("index")
     return Generator(model, tokenizer, **own).generate(inputs, **options)

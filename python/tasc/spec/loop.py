@@ -40,6 +40,7 @@ class Job:
         max_tokens: Most output ids.
         eos: Ids that end the output; they are part of it.
         drafter: Drafts for it; None decodes plainly.
+        input: The input's text, where known: for the drafter.
         chooser: None takes the argmax.
         watcher: Present where text is needed on the way.
         emit: Called with new ids and new text.
@@ -54,6 +55,7 @@ class Job:
     max_tokens: int
     eos: frozenset[int]
     drafter: Drafter | None = None
+    input: str | None = None
     chooser: Chooser | None = None
     watcher: TextStream | None = None
     emit: Callable[[int, list[int], str], None] | None = None

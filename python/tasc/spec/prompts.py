@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tasc.errors import InputError
+from tasc.spec.locate import user_text
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
 """A raw string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
@@ -46,6 +47,20 @@ def prompt_ids(
     return rows
 
 
+def known_inputs(inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None) -> list[str | None]:
+    """The input's text of each prompt that says it: `inputs` themselves, the last user message of a chat."""
+    if inputs is not None:
+        return list(inputs)
+    return [
+        user_text([m for m in prompt if isinstance(m, Mapping)]) if _is_chat(prompt) else None
+        for prompt in prompts or ()
+    ]
+
+
+def _is_chat(prompt: Prompt) -> bool:
+    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+
+
 def _of_input(tokenizer: Any, text: str, system: str | None) -> list[int]:
     if not isinstance(text, str):
         raise InputError(f"inputs= takes strings, got {type(text).__name__}; give ids or messages as prompts=")
@@ -58,7 +73,7 @@ def _of_input(tokenizer: Any, text: str, system: str | None) -> list[int]:
 def _of_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
     if isinstance(prompt, str):
         return _tokenized(tokenizer, prompt)
-    if len(prompt) and isinstance(prompt[0], Mapping):
+    if _is_chat(prompt):
         return _of_messages(tokenizer, list(prompt))
     ids = np.asarray(prompt)
     if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):

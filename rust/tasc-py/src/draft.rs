@@ -1,8 +1,12 @@
 //! Binding of `tasc_core::draft`.
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tasc_core::corpus::ServedRow;
+use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
@@ -78,11 +82,12 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 #[pymethods]
 impl NgramDrafter {
     #[new]
-    #[pyo3(signature = (index=None, *, tokenizer=None, weights=None, without=None, learn=true))]
+    #[pyo3(signature = (index=None, *, tokenizer=None, served=None, weights=None, without=None, learn=true))]
     fn new(
         py: Python<'_>,
         index: Option<Py<TaskIndex>>,
         tokenizer: Option<Py<PyAny>>,
+        served: Option<PathBuf>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
@@ -90,15 +95,28 @@ impl NgramDrafter {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
         let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
         let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
-        let speller = tokenizer.map(PySpeller::new);
+        let file = index.as_ref().map(|i| i.get().file());
+        let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
+        let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
         let options = DrafterOptions {
             mixtures,
             fixed: !learn,
             without,
             speller: speller.clone().map(|s| s as Arc<dyn Speller>),
+            ..DrafterOptions::default()
         };
         let task = index.as_ref().map(|i| i.get().task());
-        let drafter = py.detach(|| draft::Drafter::new(task, options)).raise()?;
+        if served.is_some() && index.is_none() {
+            return Err(InputError::new_err("served= needs an index: the log belongs to its tokenizer; give index="));
+        }
+        let drafter = py.detach(|| {
+            let drafter = draft::Drafter::new(task, options)?;
+            if let (Some(log), Some(file)) = (&served, file) {
+                drafter.keep_served(log, &file.fingerprint())?;
+            }
+            Ok(drafter)
+        });
+        let drafter = drafter.raise()?;
         Ok(Self { drafter: Arc::new(drafter), index, speller })
     }
 
@@ -130,6 +148,21 @@ impl NgramDrafter {
         Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 
+    /// Adds served rows: (input or None, output ids with the end token) each.
+    fn serve(&self, py: Python<'_>, rows: Vec<(Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
+        let read = |(input, ids): (Option<String>, Bound<'_, PyAny>)| {
+            Ok(ServedRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
+        };
+        let rows = rows.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| self.drafter.serve(&rows)).raise()
+    }
+
+    /// Number of served rows in memory.
+    #[getter]
+    fn num_served(&self) -> usize {
+        self.drafter.num_served()
+    }
+
     #[pyo3(signature = (requests, max_tokens, costs=None))]
     fn propose_batch(
         &self,
@@ -155,6 +188,20 @@ impl NgramRequest {
         with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
     }
 
+    /// What `draft` would propose: per token a dictionary of `token`, `prob`, `sources` (name → probability) and
+    /// `candidates` [(token, probability)].
+    #[pyo3(signature = (max_tokens, costs=None))]
+    fn explain<'py>(
+        &self,
+        py: Python<'py>,
+        max_tokens: usize,
+        costs: Option<PyReadonlyArray1<'_, f64>>,
+    ) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let costs = curve(costs)?;
+        let explained = py.detach(|| self.drafter.explain(&mut self.lock(), max_tokens, &costs));
+        explained.into_iter().map(|token| to_dict(py, token)).collect()
+    }
+
     /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, states (G,) uint8)
     #[allow(clippy::type_complexity)]
     fn candidates<'py>(
@@ -166,6 +213,19 @@ impl NgramRequest {
         let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, FEATURES))?;
         Ok((PyArray1::from_slice(py, &seen.tokens), rows, PyArray1::from_slice(py, &seen.states)))
     }
+}
+
+fn to_dict(py: Python<'_>, of: Explained) -> PyResult<Bound<'_, PyDict>> {
+    let sources = PyDict::new(py);
+    for (source, probability) in Source::ALL.into_iter().zip(of.sources) {
+        sources.set_item(source.name(), probability)?;
+    }
+    let dict = PyDict::new(py);
+    dict.set_item("token", of.token)?;
+    dict.set_item("prob", of.probability)?;
+    dict.set_item("sources", sources)?;
+    dict.set_item("candidates", of.candidates)?;
+    Ok(dict)
 }
 
 fn source(name: &str) -> PyResult<Source> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tasc_core::corpus::ServedLog;
 use tasc_core::draft::train::TrainOptions;
+use tasc_core::format::File;
 use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
 use tasc_core::input::Speller;
 
@@ -35,6 +37,10 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
 pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
 
 impl TaskIndex {
+    pub(crate) fn file(&self) -> &File {
+        self.0.file()
+    }
+
     pub(crate) fn task(&self) -> Arc<dyn Task> {
         self.0.clone()
     }
@@ -59,7 +65,9 @@ impl TaskIndex {
         fit: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let speller = tokenizer.map(PySpeller::new);
+        let file = store.0.file();
+        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
+        let speller = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
@@ -74,6 +82,46 @@ impl TaskIndex {
         match speller.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|i| Self(Arc::new(i))),
+        }
+    }
+
+    /// Builds a new index of what this one holds and the rows of a log of served rows; over its own file the log is
+    /// emptied of them afterwards. Returns the new index and the number of rows taken in.
+    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
+    fn compact(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        served: Option<PathBuf>,
+        tokenizer: Option<Py<PyAny>>,
+        fit: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(Self, u64)> {
+        let index = &self.0;
+        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let speller = tokenizer.map(matching).transpose()?;
+        let train = TrainOptions::default();
+        let built = interruptible(py, |check| {
+            let (mut log, rows) = match served {
+                Some(log) => ServedLog::open(&log, &index.file().fingerprint()).map(|(l, r)| (Some(l), r))?,
+                None => (None, Vec::new()),
+            };
+            let options = BuildOptions {
+                no_inputs: false,
+                train: fit.then_some(&train),
+                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+            };
+            let built = index.compact(&rows, &path, &options, |done| {
+                check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
+            })?;
+            if let Some(log) = log.as_mut().filter(|_| path == index.file().path()) {
+                log.forget(rows.len() as u64)?;
+            }
+            Ok((built, rows.len() as u64))
+        });
+        match speller.and_then(|s| s.raised()) {
+            Some(error) => Err(error),
+            None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
         }
     }
 

@@ -56,6 +56,24 @@ impl Blend {
         });
     }
 
+    /// Drops a candidate; what it had is left over.
+    pub fn forget(&mut self, token: u32) {
+        self.rest += self.probability(token);
+        self.candidates.retain(|c| c.0 != token);
+    }
+
+    /// Leaves to `other` what this one has left over.
+    pub fn back_off_to(&mut self, other: &Self) {
+        let rest = self.rest;
+        for &(token, p) in &other.candidates {
+            match self.candidates.iter_mut().find(|c| c.0 == token) {
+                Some(c) => c.1 += rest * p,
+                None => self.candidates.push((token, rest * p)),
+            }
+        }
+        self.rest *= other.rest;
+    }
+
     /// Probability of a candidate, 0 when it is none.
     #[must_use]
     pub fn probability(&self, token: u32) -> f32 {

@@ -1,6 +1,7 @@
 //! A drafter for one task, the requests it serves, and the drafts it makes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::features::{Candidates, END, Evidence};
 use super::general;
@@ -9,9 +10,12 @@ use super::mixer::{Mixer, Sample};
 use super::mixtures::{Mixtures, Source, Without};
 use super::occurrences::{Matches, Occurrences};
 use super::online::{AdaptedWeights, Online};
+use super::served::{START, Served};
 use super::sources::retrieved::Retrieved;
 use super::sources::{copy, coverage, task};
 use super::trace::{Seen, Trace};
+use crate::corpus::{ServedLog, ServedRow};
+use crate::format::Fingerprint;
 use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
@@ -25,6 +29,9 @@ pub const FOLLOWED: usize = 16;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
+
+/// Bytes of served rows that are kept in memory, about a hundred thousand short rows.
+pub const SERVED_BYTES: usize = 64 << 20;
 
 /// What a token keeps of the breaks before it.
 const BREAK_MEMORY: f32 = 0.98;
@@ -52,6 +59,8 @@ pub struct DrafterOptions {
     pub without: Without,
     /// The tokenizer, for words that the index does not know.
     pub speller: Option<Arc<dyn Speller>>,
+    /// Most bytes of served rows in memory; 0: [`SERVED_BYTES`].
+    pub served_bytes: usize,
 }
 
 /// Drafts for the requests of one task.
@@ -60,6 +69,8 @@ pub struct Drafter {
     mixtures: Mixtures,
     online: Mutex<Learnt>,
     spelled: Mutex<Spelled>,
+    served: RwLock<Served>,
+    log: Mutex<Option<ServedLog>>,
     options: DrafterOptions,
 }
 
@@ -70,6 +81,8 @@ pub struct Request {
     retrieved: Retrieved,
     source: copy::Source,
     without: Without,
+    /// That of the served rows which `place` speaks of.
+    epoch: u64,
     place: Place,
     draft: Draft,
     /// What the mixer saw at each drafted token.
@@ -84,6 +97,7 @@ struct Place {
     cursor: Cursor,
     context: Matches,
     retrieved: Matches,
+    served: Matches,
     copying: Copying,
     /// The last tokens of the output.
     tail: Vec<TokenId>,
@@ -137,7 +151,60 @@ impl Drafter {
             Some(mixtures) => mixtures,
             None => general::mixtures()?,
         };
-        Ok(Self { task, mixtures, online: Mutex::default(), spelled: Mutex::default(), options })
+        if options.served_bytes == 0 {
+            options.served_bytes = SERVED_BYTES;
+        }
+        Ok(Self {
+            task,
+            mixtures,
+            online: Mutex::default(),
+            spelled: Mutex::default(),
+            served: RwLock::default(),
+            log: Mutex::default(),
+            options,
+        })
+    }
+
+    /// Takes in the rows of a log, and writes to it whatever is served from now on.
+    ///
+    /// # Errors
+    /// As [`ServedLog::open`].
+    pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
+        let (log, rows) = ServedLog::open(path, fingerprint)?;
+        self.add(&rows);
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+        Ok(())
+    }
+
+    /// Adds rows that were served: they are counted and retrievable for every request that begins afterwards. Where
+    /// there is a log they are on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`ServedLog::append`]; no row is added then.
+    pub fn serve(&self, rows: &[ServedRow]) -> Result<()> {
+        if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            log.append(rows)?;
+        }
+        self.add(rows);
+        Ok(())
+    }
+
+    fn add(&self, rows: &[ServedRow]) {
+        let view = self.view();
+        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            served.add(row, view.rows.map(|r| r.inputs).as_ref(), self.options.served_bytes);
+        }
+    }
+
+    /// Number of served rows in memory.
+    #[must_use]
+    pub fn num_served(&self) -> usize {
+        self.served().len()
+    }
+
+    fn served(&self) -> RwLockReadGuard<'_, Served> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn view(&self) -> TaskView<'_> {
@@ -177,14 +244,24 @@ impl Drafter {
         let mut request = Request { without: self.options.without, ..Request::default() };
         request.context.extend(prompt, &mut request.place.context, FOLLOWED);
         request.place.cursor = Cursor::at_start(&view.ngrams);
+        let served = self.served();
+        request.epoch = served.epoch();
+        served.advance(&mut request.place.served, START);
         match (input, &view.rows) {
-            (Some(input), Some(rows)) => self.read(&mut request, input, &view.ngrams, rows)?,
+            (Some(input), Some(rows)) => self.read(&mut request, input, &view.ngrams, rows, &served)?,
             _ => request.without = request.without.and(Without::inputs()),
         }
         Ok(request)
     }
 
-    fn read(&self, request: &mut Request, input: &str, ngrams: &Ngrams<'_>, rows: &RowsView<'_>) -> Result<()> {
+    fn read(
+        &self,
+        request: &mut Request,
+        input: &str,
+        ngrams: &Ngrams<'_>,
+        rows: &RowsView<'_>,
+        served: &Served,
+    ) -> Result<()> {
         let Request { source, retrieved, place, without, .. } = request;
         let speller = self.options.speller.as_deref();
         let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +272,7 @@ impl Drafter {
         if !without.has(Source::Retrieved) {
             let mut terms = Vec::new();
             inputs::terms(source.surface.words(), &mut terms);
-            retrieved.find(&rows.inputs, ngrams, &terms, &mut place.retrieved);
+            retrieved.find(&rows.inputs, ngrams, served, &terms, &mut place.retrieved);
         }
         Ok(())
     }
@@ -205,7 +282,8 @@ impl Drafter {
     /// # Complexity
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
-        let view = self.view();
+        let (view, served) = (self.view(), self.served());
+        request.still_served(&served);
         let online = self.learnt();
         self.take_weights(request);
         request.scratch.place.copy_from(&request.place);
@@ -213,7 +291,7 @@ impl Drafter {
         request.trace.clear();
         let mut rule = LengthRule::new(costs, online.rate());
         while request.draft.tokens.len() < max_tokens {
-            request.gather(&view);
+            request.gather(&view, &served);
             let scratch = &mut request.scratch;
             scratch.mix();
             let Some((token, p)) = scratch.best() else {
@@ -227,7 +305,7 @@ impl Drafter {
             request.draft.tokens.push(token);
             request.draft.probabilities.push(calibrated as f32);
             request.draft.sources.push(request.scratch.evidence.speaker(token).code());
-            request.step(&view, token);
+            request.step(&view, &served, token);
         }
         request.draft.truncate(rule.best());
         request.cost = costs.cost(request.draft.tokens.len());
@@ -245,13 +323,14 @@ impl Drafter {
         request.draft.clear();
         request.trace.clear();
         request.cost = 0.0;
-        let view = self.view();
+        let (view, served) = (self.view(), self.served());
+        request.still_served(&served);
         for &token in emitted {
             let Request { source, retrieved, place, without, .. } = request;
             let before = place.cursor.order(&view.ngrams);
             place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
             leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-            place.follow(source, retrieved, *without, token);
+            place.follow(source, retrieved, &served, *without, token);
         }
         request.context.extend(emitted, &mut request.place.context, FOLLOWED);
     }
@@ -275,8 +354,10 @@ impl Drafter {
 
     /// What the mixer sees at the request's present place: for fitting weights.
     pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
+        let served = self.served();
+        request.still_served(&served);
         request.scratch.place.copy_from(&request.place);
-        request.gather(&self.view());
+        request.gather(&self.view(), &served);
         &request.scratch.candidates
     }
 
@@ -296,8 +377,16 @@ impl Request {
         &self.retrieved
     }
 
+    /// Forgets its place among served rows that are gone.
+    fn still_served(&mut self, served: &Served) {
+        if self.epoch != served.epoch() {
+            self.place.served.clear();
+            self.epoch = served.epoch();
+        }
+    }
+
     /// Asks every source at the scratch place.
-    fn gather(&mut self, view: &TaskView<'_>) {
+    fn gather(&mut self, view: &TaskView<'_>, served: &Served) {
         let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
         let on = |source| !self.without.has(source);
         evidence.clear();
@@ -305,6 +394,10 @@ impl Request {
             evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
             for c in &mut evidence.task.candidates {
                 c.0 = view.ngrams.token(c.0).unwrap_or(END);
+            }
+            if !served.is_empty() {
+                let order = served.blend(&place.served, matches, &mut evidence.served);
+                evidence.join_served(order);
             }
         }
         if on(Source::Context) {
@@ -339,13 +432,13 @@ impl Request {
     }
 
     /// The scratch place goes on by a drafted token.
-    fn step(&mut self, view: &TaskView<'_>, token: TokenId) {
+    fn step(&mut self, view: &TaskView<'_>, served: &Served, token: TokenId) {
         let place = &mut self.scratch.place;
         let before = place.cursor.order(&view.ngrams);
         place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
         leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
         place.context.advance(&self.context, token, FOLLOWED);
-        place.follow(&self.source, &self.retrieved, self.without, token);
+        place.follow(&self.source, &self.retrieved, served, self.without, token);
     }
 }
 
@@ -354,13 +447,22 @@ impl Place {
         self.cursor.copy_from(&other.cursor);
         self.context.copy_from(&other.context);
         self.retrieved.copy_from(&other.retrieved);
+        self.served.copy_from(&other.served);
         self.copying.copy_from(&other.copying);
         self.tail.clone_from(&other.tail);
         self.breaks = other.breaks;
     }
 
-    /// What depends on the input goes on by a token of the output.
-    fn follow(&mut self, source: &copy::Source, retrieved: &Retrieved, without: Without, token: TokenId) {
+    /// What depends on the input, or on served rows, goes on by a token of the output.
+    fn follow(
+        &mut self,
+        source: &copy::Source,
+        retrieved: &Retrieved,
+        served: &Served,
+        without: Without,
+        token: TokenId,
+    ) {
+        served.advance(&mut self.served, token);
         if !without.has(Source::Retrieved) {
             let before = self.retrieved.order();
             retrieved.advance(&mut self.retrieved, token);
@@ -424,18 +526,19 @@ impl Drafter {
     /// The draft that [`Drafter::draft`] would make, token by token, with what spoke for each.
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
         let draft = self.draft(request, max_tokens, costs).clone();
-        let view = self.view();
+        let (view, served) = (self.view(), self.served());
+        request.still_served(&served);
         request.scratch.place.copy_from(&request.place);
         let drafted = draft.tokens.iter().zip(&draft.probabilities).enumerate();
         drafted
             .map(|(k, (&token, &probability))| {
-                request.gather(&view);
+                request.gather(&view, &served);
                 let sources = request.scratch.evidence.said(token).map(|s| s.1);
                 let seen = request.trace.get(k);
                 let both = seen.tokens.iter().zip(seen.probabilities);
                 let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
                 candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                request.step(&view, token);
+                request.step(&view, &served, token);
                 Explained { token, probability, sources, candidates }
             })
             .collect()

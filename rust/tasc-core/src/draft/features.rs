@@ -94,6 +94,8 @@ const TAKEN: usize = 8;
 pub struct Evidence {
     /// Of the task's n-grams, over tokens.
     pub task: Blend,
+    /// Of rows served since; they count as the task's.
+    pub served: Blend,
     /// Of the retrieved outputs.
     pub retrieved: Blend,
     /// Of the running context.
@@ -125,6 +127,18 @@ impl Evidence {
         self.similarity = 0.0;
         self.breaks = [0.0; 2];
         self.agreed = false;
+    }
+
+    /// Counts served rows in: whichever knows the longer context speaks first, the other for what it leaves over.
+    pub fn join_served(&mut self, order: u32) {
+        if self.served.candidates.is_empty() {
+            return;
+        }
+        if order > self.orders[0] {
+            std::mem::swap(&mut self.task, &mut self.served);
+            self.orders[0] = order;
+        }
+        self.task.back_off_to(&self.served);
     }
 
     /// Whether n-grams leave no doubt: most places are like that, and need no other evidence.

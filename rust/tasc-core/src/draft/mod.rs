@@ -15,6 +15,7 @@ mod objective;
 pub mod occurrences;
 pub mod online;
 pub mod samples;
+pub mod served;
 pub mod sources;
 pub mod trace;
 pub mod train;

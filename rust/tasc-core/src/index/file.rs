@@ -4,18 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::conditional::Conditional;
-use super::copies::Copies;
-use super::inputs::Inputs;
 use super::ngrams::Ngrams;
+use super::row_sections::{RowSections, Text};
 use super::rows::{self, LeftOut};
-use super::view::{OwnedTask, RowsView, Task, TaskView};
+use super::view::{OwnedTask, Task, TaskView};
 use crate::corpus::Store;
 use crate::draft::mixer::Weights;
 use crate::draft::mixtures::{Mixtures, variants};
 use crate::draft::train::{self, Figures, TrainOptions};
 use crate::format::{File, Fingerprint, Kind, Section, Writer};
-use crate::input::Spellings;
 use crate::input::spelling::{Learnt, Speller};
 use crate::{Error, Result};
 
@@ -89,93 +86,6 @@ pub struct TaskIndex {
     slots: Section<u32>,
     rows: Option<RowSections>,
     mixtures: Option<Mixtures>,
-}
-
-/// The sections that the inputs add.
-#[derive(Clone, Debug)]
-struct RowSections {
-    terms: Section<u64>,
-    term_starts: Section<u64>,
-    postings: Section<u32>,
-    norms: Section<f32>,
-    row_starts: Section<u32>,
-    spelling_keys: Section<u64>,
-    spelling_starts: Section<u32>,
-    spelling_ids: Section<u32>,
-    copy_words: Section<u64>,
-    copy_rates: Section<f32>,
-    copy_tokens: Section<u8>,
-    pointer_slots: Section<u32>,
-    pointers: Section<u32>,
-    coverage_slots: Section<u32>,
-    coverages: Section<u32>,
-}
-
-impl RowSections {
-    fn open(file: &File) -> Result<Option<Self>> {
-        if !file.sections().any(|s| s.0 == "terms") {
-            return Ok(None);
-        }
-        Ok(Some(Self {
-            terms: file.section("terms")?,
-            term_starts: file.section("term_starts")?,
-            postings: file.section("postings")?,
-            norms: file.section("norms")?,
-            row_starts: file.section("row_starts")?,
-            spelling_keys: file.section("spelling_keys")?,
-            spelling_starts: file.section("spelling_starts")?,
-            spelling_ids: file.section("spelling_ids")?,
-            copy_words: file.section("copy_words")?,
-            copy_rates: file.section("copy_rates")?,
-            copy_tokens: file.section("copy_tokens")?,
-            pointer_slots: file.section("pointer_slots")?,
-            pointers: file.section("pointers")?,
-            coverage_slots: file.section("coverage_slots")?,
-            coverages: file.section("coverages")?,
-        }))
-    }
-
-    fn write(rows: &RowsView<'_>, out: &mut Writer) -> Result<()> {
-        out.section("terms", rows.inputs.terms)?;
-        out.section("term_starts", rows.inputs.term_starts)?;
-        out.section("postings", rows.inputs.postings)?;
-        out.section("norms", rows.inputs.norms)?;
-        out.section("row_starts", rows.inputs.row_documents)?;
-        out.section("spelling_keys", rows.spellings.keys)?;
-        out.section("spelling_starts", rows.spellings.starts)?;
-        out.section("spelling_ids", rows.spellings.ids)?;
-        out.section("copy_words", rows.copies.words)?;
-        out.section("copy_rates", rows.copies.rates)?;
-        out.section("copy_tokens", rows.copies.tokens)?;
-        out.section("pointer_slots", rows.copies.pointer.slots)?;
-        out.section("pointers", rows.copies.pointer.records)?;
-        out.section("coverage_slots", rows.copies.coverage.slots)?;
-        out.section("coverages", rows.copies.coverage.records)
-    }
-
-    fn view<'f>(&self, file: &'f File) -> RowsView<'f> {
-        RowsView {
-            inputs: Inputs {
-                terms: self.terms.get(file),
-                term_starts: self.term_starts.get(file),
-                postings: self.postings.get(file),
-                norms: self.norms.get(file),
-                row_documents: self.row_starts.get(file),
-            },
-            spellings: Spellings {
-                keys: self.spelling_keys.get(file),
-                starts: self.spelling_starts.get(file),
-                ids: self.spelling_ids.get(file),
-            },
-            copies: Copies {
-                words: self.copy_words.get(file),
-                rates: self.copy_rates.get(file),
-                tokens: self.copy_tokens.get(file),
-                pointer: Conditional { slots: self.pointer_slots.get(file), records: self.pointers.get(file) },
-                coverage: Conditional { slots: self.coverage_slots.get(file), records: self.coverages.get(file) },
-            },
-        }
-    }
 }
 
 impl Task for TaskIndex {
@@ -272,7 +182,7 @@ impl TaskIndex {
         out.section("records", &ngrams.records)?;
         out.section("slots", &ngrams.slots)?;
         if let Some(rows) = &task.rows {
-            RowSections::write(&rows.view(), &mut out)?;
+            RowSections::write(&rows.view(), &rows.texts, &mut out)?;
         }
         if !tables.is_empty() {
             out.section("mixtures", &tables)?;
@@ -365,6 +275,21 @@ impl TaskIndex {
     #[must_use]
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The rows' inputs as they were given, in that order.
+    #[must_use]
+    pub fn num_inputs(&self) -> usize {
+        self.rows.as_ref().map_or(0, |r| r.num_texts(&self.file))
+    }
+
+    /// A row: its input's text, the sorted position at which its output starts, how often it occurred.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a row that is not there; a format error when the file is damaged.
+    pub fn input(&self, row: usize) -> Result<Text<'_>> {
+        let rows = self.rows.as_ref().ok_or(Error::OutOfRange { what: "input", index: row, limit: 0 })?;
+        rows.text(&self.file, row)
     }
 
     /// The container.

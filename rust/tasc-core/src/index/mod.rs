@@ -15,6 +15,7 @@
 //! - [`file`]: the arrays as sections of one mapped file
 
 pub mod build;
+pub mod compact;
 pub mod conditional;
 pub mod copies;
 pub mod cursor;
@@ -22,6 +23,7 @@ pub mod file;
 pub mod inputs;
 pub mod nearest;
 pub mod ngrams;
+pub mod row_sections;
 pub mod rows;
 pub mod view;
 

@@ -173,7 +173,9 @@ impl<'a> Ngrams<'a> {
         found.and_then(|k| self.heavy.get(k)).copied().unwrap_or(0)
     }
 
-    pub(super) fn weight_at(&self, at: usize) -> u64 {
+    /// Weight of a position.
+    #[must_use]
+    pub fn weight_at(&self, at: usize) -> u64 {
         self.weights.get(at).map_or(1, |&byte| self.expand(byte, at))
     }
 

@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::build::NgramsBuilder;
 use super::copies::CopiesBuilder;
 use super::inputs::InputsBuilder;
-use super::view::{OwnedRows, OwnedTask};
+use super::view::{OwnedRows, OwnedTask, OwnedTexts};
 use crate::Result;
 use crate::corpus::Store;
 use crate::input::Surface;
@@ -80,10 +80,13 @@ impl Rows<'_> {
     ) -> Result<OwnedRows> {
         let rows = self.store.num_inputs();
         let mut inputs = InputsBuilder::new();
+        let mut texts = OwnedTexts::default();
         for row in 0..rows {
             let input = self.store.input(row)?;
-            if let Some(start) = start_of(input.document) {
-                inputs.push(input.text, start, self.weight(row)?)?;
+            let weight = self.weight(row)?;
+            if let Some(start) = start_of(input.document).filter(|_| weight > 0) {
+                inputs.push(input.text, start, weight)?;
+                texts.push(input.text, start, weight);
             }
         }
         check(0.1)?;
@@ -97,7 +100,7 @@ impl Rows<'_> {
         check(0.6)?;
         self.each(&sample, learnt, speller, |surface, output, weight| copies.learn(surface, output, weight))?;
         check(0.9)?;
-        Ok(OwnedRows { inputs, spellings: learnt.freeze(), copies: copies.build() })
+        Ok(OwnedRows { inputs, spellings: learnt.freeze(), copies: copies.build(), texts })
     }
 
     /// Shows the rows of a sample, spelled.

@@ -38,6 +38,32 @@ pub trait Task: Send + Sync {
     }
 }
 
+/// The rows' inputs as they were given: an index can be built again from them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnedTexts {
+    /// All texts, one after the other.
+    pub texts: Vec<u8>,
+    /// Where each begins, and the end.
+    pub offsets: Vec<u64>,
+    /// The sorted position at which each row's output starts.
+    pub starts: Vec<u32>,
+    /// How often each row occurred.
+    pub weights: Vec<u64>,
+}
+
+impl OwnedTexts {
+    /// Adds a row.
+    pub fn push(&mut self, text: &str, start: u32, weight: u64) {
+        if self.offsets.is_empty() {
+            self.offsets.push(0);
+        }
+        self.texts.extend_from_slice(text.as_bytes());
+        self.offsets.push(self.texts.len() as u64);
+        self.starts.push(start);
+        self.weights.push(weight);
+    }
+}
+
 /// What a task's inputs add, in memory.
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)] // each field is described at `RowsView`
@@ -45,6 +71,7 @@ pub struct OwnedRows {
     pub inputs: OwnedInputs,
     pub spellings: OwnedSpellings,
     pub copies: OwnedCopies,
+    pub texts: OwnedTexts,
 }
 
 impl OwnedRows {

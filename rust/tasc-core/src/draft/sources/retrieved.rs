@@ -3,6 +3,7 @@
 use crate::TokenId;
 use crate::draft::blend::Blend;
 use crate::draft::occurrences::{Matches, Occurrences};
+use crate::draft::served::{START, Served, ServedNeighbour};
 use crate::index::inputs::Inputs;
 use crate::index::nearest::{NearestScratch, Neighbour};
 use crate::index::ngrams::{BOUNDARY, Ngrams};
@@ -20,15 +21,13 @@ const SHARPNESS: i32 = 4;
 const LONGEST: usize = 4096;
 const MOST: usize = 1 << 14;
 
-/// Begins every output, so that the first tokens have a context.
-const START: TokenId = TokenId::MAX;
-
 /// The outputs of the nearest rows as a small weighted corpus.
 #[derive(Clone, Debug, Default)]
 pub struct Retrieved {
     outputs: Occurrences,
     similarity: f32,
     neighbours: Vec<Neighbour>,
+    served: Vec<ServedNeighbour>,
     texts: Vec<Vec<TokenId>>,
     scratch: NearestScratch,
 }
@@ -38,21 +37,48 @@ impl Retrieved {
     ///
     /// # Complexity
     /// That of [`Inputs::nearest`], plus O(tokens of the outputs found).
-    pub fn find(&mut self, inputs: &Inputs<'_>, ngrams: &Ngrams<'_>, terms: &[u64], matches: &mut Matches) {
+    pub fn find(
+        &mut self,
+        inputs: &Inputs<'_>,
+        ngrams: &Ngrams<'_>,
+        served: &Served,
+        terms: &[u64],
+        matches: &mut Matches,
+    ) {
         self.outputs.clear();
         matches.clear();
         inputs.nearest(terms, NEIGHBOURS, &mut self.scratch, &mut self.neighbours);
-        self.similarity = self.neighbours.first().map_or(0.0, |n| n.similarity);
-        let mut room = MOST;
+        served.nearest(terms, inputs, NEIGHBOURS, &mut self.served);
+        self.keep_nearest();
         outputs(ngrams, &self.neighbours, &mut self.texts);
-        for (n, text) in self.neighbours.iter().zip(&self.texts).rev() {
+        let of_index = self.neighbours.iter().zip(&self.texts).map(|(n, text)| (n.similarity, text.as_slice()));
+        let of_served = self.served.iter().map(|n| (n.similarity, served.output(n.row)));
+        let mut found: Vec<(f32, &[TokenId])> = of_index.chain(of_served).collect();
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        self.similarity = found.first().map_or(0.0, |f| f.0);
+        let mut room = MOST;
+        for (similarity, text) in found.into_iter().rev() {
             // the nearest last: the most recent places are followed first
-            let weight = (n.similarity / self.similarity).powi(SHARPNESS);
-            let text = &text[..text.len().min(room)];
+            let weight = (similarity / self.similarity).powi(SHARPNESS);
+            let text = &text[..text.len().min(room).min(LONGEST)];
             self.outputs.insert(std::iter::once(START).chain(text.iter().copied()), weight);
             room -= text.len();
         }
         self.advance(matches, START);
+    }
+
+    /// Keeps the nearest of both kinds, [`NEIGHBOURS`] in all.
+    fn keep_nearest(&mut self) {
+        while self.neighbours.len() + self.served.len() > NEIGHBOURS {
+            let of = |n: Option<f32>| n.unwrap_or(f32::INFINITY);
+            let (index, served) =
+                (self.neighbours.last().map(|n| n.similarity), self.served.last().map(|n| n.similarity));
+            if of(index) <= of(served) {
+                self.neighbours.pop();
+            } else {
+                self.served.pop();
+            }
+        }
     }
 
     /// Nothing is retrieved.
@@ -85,7 +111,7 @@ impl Retrieved {
     /// Fills `blend` with what followed in the retrieved outputs. Returns the length of the longest match.
     pub fn blend(&self, matches: &Matches, scratch: &mut Vec<(u32, TokenId, f32)>, blend: &mut Blend) -> u32 {
         let order = self.outputs.blend(matches, scratch, blend);
-        blend.candidates.retain(|c| c.0 != START);
+        blend.forget(START);
         order
     }
 }
