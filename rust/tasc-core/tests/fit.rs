@@ -2,8 +2,9 @@
 //! them.
 #![allow(clippy::unwrap_used)] // a test may
 use proptest::prelude::*;
-use tasc_core::draft::fit::{fit, loss};
-use tasc_core::draft::{Fit, FitOptions, Mixer, Samples, Weights};
+use tasc_core::draft::fit::{Fit, fit, loss};
+use tasc_core::draft::samples::Samples;
+use tasc_core::draft::{FitOptions, Mixer, Weights};
 
 /// Penalties that hardly matter.
 const FREE: FitOptions = FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0 };

@@ -1,16 +1,19 @@
 //! Files that are not what they claim: no panic, no endless loop, an error or a useless answer.
 #![allow(clippy::unwrap_used)] // a test may
 mod damage;
+mod toys;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use damage::damaged;
 use tasc_core::Error;
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::draft::train::TrainOptions;
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, FitOptions};
 use tasc_core::format::{File, Fingerprint, HEADER_BYTES, Kind, Writer};
-use tasc_core::index::file::{KIND, VERSION};
-use tasc_core::index::{Cursor, Meta, NgramsBuilder, Successors, TaskIndex};
+use tasc_core::index::file::{BuildOptions, KIND, VERSION};
+use tasc_core::index::{Cursor, Meta, NgramsBuilder, OwnedTask, Successors, TaskIndex};
+use toys::Toy;
 
 /// Files per kind of damage; together more than 10⁵ files.
 const ROUNDS: u64 = 36_000;
@@ -21,8 +24,8 @@ fn index_bytes(folder: &Path) -> Vec<u8> {
     for k in 0..60u32 {
         builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
     }
-    let built = builder.build(|_| Ok(())).unwrap();
-    TaskIndex::write(&path, &Fingerprint([7; 32]), &Meta::default(), &built).unwrap();
+    let task = OwnedTask { ngrams: builder.build(|_| Ok(())).unwrap(), rows: None };
+    TaskIndex::write(&path, &Fingerprint([7; 32]), Meta::default(), &task, None).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -42,7 +45,7 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         cursor.advance(&ngrams, ngrams.symbol(token));
     }
     let drafter = Drafter::new(Some(Arc::new(index.clone())), DrafterOptions::default())?;
-    let mut request = drafter.start(&[1, 2, 3]);
+    let mut request = drafter.start(&[1, 2, 3], None)?;
     let costs = CostCurve::linear(0.0)?;
     for _ in 0..3 {
         let draft = drafter.draft(&mut request, 64, &costs).tokens.clone();
@@ -71,6 +74,69 @@ fn damaged_indexes_never_panic() {
     assert!(opened > ROUNDS / 4 && refused > ROUNDS / 4, "{opened} opened, {refused} refused");
 }
 
+/// An index of a task with inputs; its `meta` is the first section, sections of the inputs and weights follow.
+fn inputs_bytes(folder: &Path, train: Option<&TrainOptions>) -> Vec<u8> {
+    let store = toys::store(&folder.join("s"), &toys::rows(Toy::Glued, 50, 5));
+    let path = folder.join("i.tasc");
+    let options = BuildOptions { no_inputs: false, train, speller: Some(&Toy::Glued) };
+    TaskIndex::build(&store, &path, &options, |_| Ok(())).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+/// Opens whatever this is, and drafts for an input that it knows and one that it does not.
+fn use_inputs(bytes: &[u8]) -> Result<(), Error> {
+    let index = TaskIndex::from_file(File::from_bytes(bytes, KIND, VERSION.0)?)?;
+    let options = DrafterOptions { speller: Some(Arc::new(Toy::Glued)), ..DrafterOptions::default() };
+    let drafter = Drafter::new(Some(Arc::new(index)), options)?;
+    let costs = CostCurve::linear(0.0)?;
+    for input in ["please find flights from boston to new york", "go to 北京 from kalomi on friday, 北京 on friday"]
+    {
+        let mut request = drafter.start(&[1, 2, 3], Some(input))?;
+        for text in [" from=\"", "boston\"", " to=\"北"] {
+            let draft = drafter.draft(&mut request, 24, &costs);
+            assert!(draft.tokens.len() <= 24 && draft.tokens.len() == draft.probabilities.len());
+            let first = draft.tokens.first().copied();
+            assert!(drafter.explain(&mut request, 4, &costs).len() <= 4);
+            let emitted: Vec<u32> = first.into_iter().chain(Toy::Glued.ids(text)).collect();
+            drafter.update(&mut request, &emitted);
+        }
+    }
+    Ok(())
+}
+
+/// Damage anywhere in a file with inputs, then damage within what the inputs have added alone.
+#[test]
+fn damaged_inputs_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let fit = FitOptions { iterations: 5, ..FitOptions::default() };
+    let train = TrainOptions { rows: 10, fit, ..TrainOptions::default() };
+    for (train, rounds) in [(None, ROUNDS / 2), (Some(&train), ROUNDS / 6)] {
+        let good = inputs_bytes(folder.path(), train);
+        use_inputs(&good).unwrap();
+        let index = TaskIndex::from_file(File::from_bytes(&good, KIND, VERSION.0).unwrap()).unwrap();
+        let terms = bytemuck::cast_slice::<u64, u8>(tasc_core::index::Task::view(&index).rows.unwrap().inputs.terms);
+        let from = good.windows(terms.len()).position(|w| w == terms).unwrap();
+        let mut state = 0x1234_5678_9ABC_DEF1;
+        let (mut opened, mut refused) = (0, 0);
+        for round in 0..rounds {
+            let bytes = if round % 2 == 0 {
+                damaged(&good, round / 2, &mut state)
+            } else {
+                // the table of sections is at the end, and stays
+                let to = good.len() - (good.len() - from) / 8;
+                let damage = damaged(&good[from..to], 2, &mut state);
+                [&good[..from], &damage, &good[to..]].concat()
+            };
+            match use_inputs(&bytes) {
+                Ok(()) => opened += 1,
+                Err(Error::Format { .. }) => refused += 1,
+                Err(other) => panic!("unexpected {other:?}"),
+            }
+        }
+        assert!(opened > rounds / 2 && refused > rounds / 8, "{opened} opened, {refused} refused");
+    }
+}
+
 #[test]
 fn refusals_say_why() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,7 +148,7 @@ fn refusals_say_why() {
             .contains("not a tasc file")
     );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
-    assert!(why(&good, KIND, 2).contains("format version 1.0, this tasc reads 2.x"));
+    assert!(why(&good, KIND, 2).contains("format version 1.1, this tasc reads 2.x"));
     assert!(why(&good[..good.len() - 1], KIND, 1).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;

@@ -434,7 +434,9 @@ impl Request {
     /// The scratch place goes on by a drafted token.
     fn step(&mut self, view: &TaskView<'_>, served: &Served, token: TokenId) {
         let place = &mut self.scratch.place;
+        let before = place.cursor.order(&view.ngrams);
         place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
+        leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
         place.context.advance(&self.context, token, FOLLOWED);
         place.follow(&self.source, &self.retrieved, served, self.without, token);
     }

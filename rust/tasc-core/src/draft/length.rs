@@ -10,7 +10,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq)]
 pub struct CostCurve {
     costs: Vec<f64>,
-    /// `slopes[i]`: the least average cost per further token of any longer draft.
+    /// `slopes[i]`: the least average cost per further token of any longer draft, those past the curve's end included.
     slopes: Vec<f64>,
 }
 
@@ -30,15 +30,11 @@ impl CostCurve {
         if let Some(k) = costs.windows(2).position(|w| w[1] < w[0]) {
             return bad(format!("it falls from {} to {} at {} drafted tokens", costs[k], costs[k + 1], k + 1));
         }
-        let mut slopes = vec![0.0; costs.len()];
+        let last = if let [.., before, last] = costs[..] { last - before } else { 0.0 };
+        let mut slopes = vec![last; costs.len()];
         for (i, slope) in slopes.iter_mut().enumerate() {
             let ahead = costs[i + 1..].iter().zip(1u32..).map(|(c, n)| (c - costs[i]) / f64::from(n));
-            *slope = ahead.fold(f64::INFINITY, f64::min);
-        }
-        if let [.., before, last] = costs[..] {
-            slopes[costs.len() - 1] = last - before;
-        } else {
-            slopes[0] = 0.0;
+            *slope = ahead.fold(last, f64::min);
         }
         Ok(Self { costs, slopes })
     }

@@ -21,6 +21,9 @@ const USUAL: f32 = 0.4;
 /// Tails, in tokens, that are joined with the word that waits next, then with the word to its left.
 const AHEAD_TAILS: [usize; 2] = [8, 4];
 
+/// Tokens from this id on are not counted one by one: no vocabulary is as large, and the counts are kept by id.
+const COUNTED: TokenId = 1 << 22;
+
 /// Stands for several tokens that followed a tail.
 const AMBIGUOUS: TokenId = TokenId::MAX;
 
@@ -42,7 +45,7 @@ pub struct Copies<'a> {
     pub words: &'a [u64],
     /// How often each word is copied, 0 to 1.
     pub rates: &'a [f32],
-    /// How often each token, by id, was copied where it occurred: 0 to 255.
+    /// How often each token, by id, was copied where it occurred: 0 to 255; nothing past the largest one seen.
     pub tokens: &'a [u8],
     /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
     pub pointer: Conditional<'a>,
@@ -250,6 +253,9 @@ impl CopiesBuilder {
     }
 
     fn count_token(&mut self, token: TokenId, copied: bool, weight: u32) {
+        if token >= COUNTED {
+            return;
+        }
         let at = token as usize;
         if at >= self.tokens.len() {
             self.tokens.resize(at + 1, (0, 0));

@@ -1,0 +1,251 @@
+//! Inputs and outputs that nobody had in mind: drafting ends, stays valid and is the same again.
+#![allow(clippy::unwrap_used)] // a test may
+mod toys;
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tasc_core::TokenId;
+use tasc_core::draft::features::END;
+use tasc_core::draft::general;
+use tasc_core::draft::mixtures::variants;
+use tasc_core::draft::train::{TrainOptions, train};
+use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Source, Without};
+use tasc_core::index::OwnedTask;
+use tasc_core::index::rows::{self, LeftOut};
+use tasc_core::input::spelling::Learnt;
+use toys::{Random, Row, Toy};
+
+const TOY: Toy = Toy::GluedPairs;
+
+/// A task with odd rows among its own, and weights fitted to it.
+fn task() -> (Arc<OwnedTask>, Mixtures) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rows = toys::rows(TOY, 150, 6);
+    rows.extend(odd_texts().into_iter().filter(|t| t.len() < 20_000).map(|t| odd_row(&t)));
+    let store = toys::store(&folder.path().join("s"), &rows);
+    let mut learnt = Learnt::default();
+    let task = rows::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
+    let fit = FitOptions { iterations: 30, ..FitOptions::default() };
+    let options = TrainOptions { fit, ..TrainOptions::default() };
+    let (mixtures, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
+    (Arc::new(task), mixtures)
+}
+
+fn odd_row(text: &str) -> Row {
+    let end = text.char_indices().nth(300).map_or(text.len(), |c| c.0);
+    (text.into(), TOY.ids(&text[..end]), 2)
+}
+
+fn odd_texts() -> Vec<String> {
+    let many: String = (0..100_000u32).map(|k| format!("w{} ", k % 7919)).collect();
+    let punctuation = "?!... --- /// \"'\"'\" ((())) ;;; , , , ".repeat(20);
+    let marks = "e\u{301}\u{301} \u{301}x \u{FFFD}\u{FFFD} a\u{FFFD}b \u{200B}\u{FEFF} \u{202E}abc".to_owned();
+    vec![
+        String::new(),
+        " \t\r\n\u{3000}".into(),
+        "one".into(),
+        many,
+        punctuation,
+        "x".repeat(10_000),
+        format!("{} {}", "ab".repeat(5_000), "c".repeat(300)),
+        "same ".repeat(1000),
+        "北".repeat(5000),
+        "ไทยไทย".repeat(40),
+        "1234567890".repeat(30),
+        marks,
+        "\u{301}".repeat(50),
+        "\u{FFFD}".repeat(50),
+        "\0 \u{7F} \u{1F600}\u{200D}\u{1F600}".into(),
+        "find flights from find flights from find flights from boston to boston to boston".into(),
+    ]
+}
+
+fn options(mixtures: Option<&Mixtures>, without: Without) -> DrafterOptions {
+    DrafterOptions { mixtures: mixtures.cloned(), without, speller: Some(Arc::new(TOY)), fixed: false }
+}
+
+fn valid(draft: &Draft, most: usize) {
+    assert!(draft.tokens.len() <= most);
+    assert_eq!((draft.tokens.len(), draft.tokens.len()), (draft.probabilities.len(), draft.sources.len()));
+    assert!(draft.tokens.iter().all(|&t| t != END));
+    assert!(draft.probabilities.iter().all(|p| (0.0..=1.0).contains(p)), "{draft:?}");
+    assert!(draft.sources.iter().all(|&s| usize::from(s) < Source::ALL.len()));
+}
+
+/// Fifty steps over an output: what is drafted, accepted as far as it is right.
+fn serve(drafter: &Drafter, input: &str, output: &[TokenId], costs: &CostCurve) -> Vec<Draft> {
+    let mut request = drafter.start(&[5, 6, 7], Some(input)).unwrap();
+    let (mut drafts, mut left) = (Vec::new(), output);
+    for _ in 0..50 {
+        let explained = drafter.explain(&mut request.clone(), 16, costs);
+        let draft = drafter.draft(&mut request, 16, costs).clone();
+        valid(&draft, 16);
+        assert!(explained.iter().map(|e| e.token).eq(draft.tokens.iter().copied()), "`explain` shows the draft");
+        assert!(explained.iter().map(|e| e.probability).eq(draft.probabilities.iter().copied()));
+        for (e, &source) in explained.iter().zip(&draft.sources) {
+            assert!(e.candidates.iter().any(|c| c.0 == e.token));
+            assert!(e.candidates.windows(2).all(|c| c[0].1 >= c[1].1));
+            assert!(e.sources.iter().all(|&p| p <= e.sources[usize::from(source)]), "the loudest source speaks");
+        }
+        let right = draft.tokens.iter().zip(left).take_while(|(a, b)| a == b).count();
+        let (emitted, rest) = left.split_at((right + 1).min(left.len()));
+        drafter.update(&mut request, emitted);
+        drafts.push(draft);
+        left = rest;
+    }
+    drafts
+}
+
+#[test]
+fn odd_texts_are_drafted_for_and_the_same_again() {
+    let (task, mixtures) = task();
+    let mut random = Random(3);
+    let long: Vec<TokenId> = (0..5000).map(|_| random.below(40) as TokenId).collect();
+    let costs = CostCurve::linear(0.02).unwrap();
+    let run = |mixtures: Option<&Mixtures>| {
+        let drafter = Drafter::new(Some(task.clone()), options(mixtures, Without::NOTHING)).unwrap();
+        let mut all = Vec::new();
+        for input in odd_texts() {
+            let own = odd_row(&input).1;
+            let noise: Vec<TokenId> = own.iter().copied().flat_map(|t| [t, t, 9]).collect();
+            for output in [&own, &noise, &vec![7; 200], &vec![TokenId::MAX - 1, 0, TokenId::MAX - 1], &vec![]] {
+                all.push(serve(&drafter, &input, output, &costs));
+            }
+        }
+        all.push(serve(&drafter, "please list airlines in boston", &long, &costs));
+        all
+    };
+    for weights in [None, Some(&mixtures)] {
+        assert!(run(weights) == run(weights), "another run, another draft");
+    }
+    let general = general::mixtures().unwrap();
+    assert!(run(None) == run(Some(&general)));
+}
+
+/// An output of 5,000 tokens, whole: the context grows, the rest does not.
+#[test]
+fn a_very_long_output() {
+    let (task, mixtures) = task();
+    let drafter = Drafter::new(Some(task), options(Some(&mixtures), Without::NOTHING)).unwrap();
+    let costs = CostCurve::linear(0.02).unwrap();
+    let mut request = drafter.start(&[], Some("find flights from boston to oslo")).unwrap();
+    let block = TOY.ids(" from=\"boston\" to=\"oslo\"; and so on, and so on");
+    let output: Vec<TokenId> = block.iter().copied().cycle().take(5000).collect();
+    let (mut at, mut steps) = (0, 0);
+    while at < output.len() {
+        let draft = drafter.draft(&mut request, 16, &costs);
+        valid(draft, 16);
+        let right = draft.tokens.iter().zip(&output[at..]).take_while(|(a, b)| a == b).count();
+        let end = (at + right + 1).min(output.len());
+        drafter.update(&mut request, &output[at..end]);
+        (at, steps) = (end, steps + 1);
+    }
+    assert!(steps < 1000, "{steps} steps: what repeats is drafted");
+    let mut whole = drafter.start(&[], Some("find flights from boston to oslo")).unwrap();
+    drafter.update(&mut whole, &output);
+    valid(drafter.draft(&mut whole, 16, &costs), 16);
+}
+
+/// Tokens that come one by one or many at a time lead to the same place.
+#[test]
+fn updates_can_be_joined() {
+    let (task, mixtures) = task();
+    let costs = CostCurve::linear(0.02).unwrap();
+    let fixed = DrafterOptions { fixed: true, ..options(Some(&mixtures), Without::NOTHING) };
+    let drafter = Drafter::new(Some(task), fixed).unwrap();
+    let mut random = Random(8);
+    for _ in 0..60 {
+        let (input, output) = toys::request(&mut random);
+        let output = TOY.ids(&output);
+        let (mut one, mut many) =
+            (drafter.start(&[], Some(&input)).unwrap(), drafter.start(&[], Some(&input)).unwrap());
+        let split = random.below(output.len().min(40));
+        output[..split].iter().for_each(|&t| drafter.update(&mut one, &[t]));
+        drafter.update(&mut many, &output[..split]);
+        drafter.update(&mut many, &[]);
+        assert_eq!(drafter.draft(&mut one, 16, &costs), drafter.draft(&mut many, 16, &costs));
+        let again = drafter.draft(&mut one, 16, &costs).clone();
+        assert_eq!(drafter.draft(&mut one, 16, &costs), &again, "drafting changes nothing");
+    }
+}
+
+#[test]
+fn every_set_of_sources_drafts() {
+    let (task, mixtures) = task();
+    let costs = CostCurve::linear(0.02).unwrap();
+    for bits in 0..1u32 << Source::ALL.len() {
+        let without: Without = Source::ALL.into_iter().filter(|s| bits >> s.code() & 1 == 1).collect();
+        let drafter = Drafter::new(Some(task.clone()), options(Some(&mixtures), without)).unwrap();
+        let mut random = Random(2);
+        for _ in 0..5 {
+            let (input, output) = toys::request(&mut random);
+            for draft in serve(&drafter, &input, &TOY.ids(&output), &costs) {
+                assert!(draft.sources.iter().all(|&s| !without.has(Source::ALL[usize::from(s)])), "{without:?}");
+            }
+        }
+    }
+    assert!(variants().iter().all(|v| !v.name().contains("++")));
+}
+
+/// Four threads, one drafter that learns: nothing is poisoned or stuck, every draft is valid.
+#[test]
+fn one_drafter_for_four_threads() {
+    let (task, mixtures) = task();
+    let drafter = Drafter::new(Some(task), options(Some(&mixtures), Without::NOTHING)).unwrap();
+    let costs = CostCurve::linear(0.02).unwrap();
+    let before = drafter.learnt();
+    std::thread::scope(|s| {
+        for t in 0..4u64 {
+            let (drafter, costs) = (&drafter, &costs);
+            s.spawn(move || {
+                let mut random = Random(t);
+                for k in 0..60 {
+                    let (input, output) = toys::request(&mut random);
+                    let mut request =
+                        drafter.start(&[], Some(&input).filter(|_| k % 5 > 0).map(|i| i.as_str())).unwrap();
+                    let output = TOY.ids(&output);
+                    let mut left = &output[..];
+                    while !left.is_empty() {
+                        let draft = drafter.draft(&mut request, 16, costs);
+                        valid(draft, 16);
+                        let right = draft.tokens.iter().zip(left).take_while(|(a, b)| a == b).count();
+                        let (emitted, rest) = left.split_at((right + 1).min(left.len()));
+                        drafter.update(&mut request, emitted);
+                        left = rest;
+                    }
+                }
+            });
+        }
+    });
+    let after = drafter.learnt();
+    assert_ne!(before, after);
+    assert!(after.scale().is_finite() && after.shift().is_finite() && after.rate() > 1.5, "{after:?}");
+    // it still drafts well
+    let mut request = drafter.start(&[], Some("please list airlines in boston")).unwrap();
+    assert!(!drafter.draft(&mut request, 16, &costs).tokens.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Any rows, any input, any output; sources and weights as they come.
+    #[test]
+    fn anything_goes(
+        rows in prop::collection::vec(("\\PC{0,20}", "\\PC{0,20}", 1..300u64), 1..30),
+        input in "\\PC{0,30}",
+        output in "\\PC{0,40}",
+        cost in 0.0..0.2f64,
+        toy in prop::sample::select(Toy::ALL.to_vec()),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let rows: Vec<Row> = rows.into_iter().map(|(i, o, w)| (i, toy.ids(&o), w)).collect();
+        let store = toys::store(&folder.path().join("s"), &rows);
+        let task = rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&toy), |_| Ok(())).unwrap();
+        let options = DrafterOptions { speller: Some(Arc::new(toy)), ..DrafterOptions::default() };
+        let drafter = Drafter::new(Some(Arc::new(task)), options).unwrap();
+        let costs = CostCurve::linear(cost).unwrap();
+        serve(&drafter, &input, &toy.ids(&output), &costs);
+        serve(&drafter, &rows[0].0, &rows[0].1, &costs);
+    }
+}
