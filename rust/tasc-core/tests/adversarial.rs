@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used)] // a test may
 mod toys;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::time::Duration;
 
 use proptest::prelude::*;
-use tasc_core::TokenId;
+use tasc_core::corpus::ServedRow;
 use tasc_core::draft::features::END;
 use tasc_core::draft::general;
 use tasc_core::draft::mixtures::variants;
@@ -13,7 +14,9 @@ use tasc_core::draft::train::{TrainOptions, train};
 use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Source, Without};
 use tasc_core::index::OwnedTask;
 use tasc_core::index::rows::{self, LeftOut};
+use tasc_core::input::Speller;
 use tasc_core::input::spelling::Learnt;
+use tasc_core::{Result, TokenId};
 use toys::{Random, Row, Toy};
 
 const TOY: Toy = Toy::GluedPairs;
@@ -62,7 +65,7 @@ fn odd_texts() -> Vec<String> {
 }
 
 fn options(mixtures: Option<&Mixtures>, without: Without) -> DrafterOptions {
-    DrafterOptions { mixtures: mixtures.cloned(), without, speller: Some(Arc::new(TOY)), fixed: false }
+    DrafterOptions { mixtures: mixtures.cloned(), without, speller: Some(Arc::new(TOY)), ..DrafterOptions::default() }
 }
 
 fn valid(draft: &Draft, most: usize) {
@@ -188,11 +191,12 @@ fn every_set_of_sources_drafts() {
     assert!(variants().iter().all(|v| !v.name().contains("++")));
 }
 
-/// Four threads, one drafter that learns: nothing is poisoned or stuck, every draft is valid.
+/// Four threads, one drafter that learns and is served rows: nothing is poisoned or stuck, every draft is valid.
 #[test]
 fn one_drafter_for_four_threads() {
     let (task, mixtures) = task();
-    let drafter = Drafter::new(Some(task), options(Some(&mixtures), Without::NOTHING)).unwrap();
+    let bounded = DrafterOptions { served_bytes: 8_000, ..options(Some(&mixtures), Without::NOTHING) };
+    let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
     let before = drafter.learnt();
     std::thread::scope(|s| {
@@ -202,8 +206,8 @@ fn one_drafter_for_four_threads() {
                 let mut random = Random(t);
                 for k in 0..60 {
                     let (input, output) = toys::request(&mut random);
-                    let mut request =
-                        drafter.start(&[], Some(&input).filter(|_| k % 5 > 0).map(|i| i.as_str())).unwrap();
+                    let known = Some(input.as_str()).filter(|_| k % 5 > 0);
+                    let mut request = drafter.start(&[], known).unwrap();
                     let output = TOY.ids(&output);
                     let mut left = &output[..];
                     while !left.is_empty() {
@@ -214,6 +218,7 @@ fn one_drafter_for_four_threads() {
                         drafter.update(&mut request, emitted);
                         left = rest;
                     }
+                    drafter.serve(&[ServedRow { input, output }]).unwrap();
                 }
             });
         }
@@ -221,9 +226,38 @@ fn one_drafter_for_four_threads() {
     let after = drafter.learnt();
     assert_ne!(before, after);
     assert!(after.scale().is_finite() && after.shift().is_finite() && after.rate() > 1.5, "{after:?}");
+    assert!((1..240).contains(&drafter.num_served()), "{} rows in memory", drafter.num_served());
     // it still drafts well
     let mut request = drafter.start(&[], Some("please list airlines in boston")).unwrap();
     assert!(!drafter.draft(&mut request, 16, &costs).tokens.is_empty());
+}
+
+/// A tokenizer that does not answer before a row was served, as one does that waits for an interpreter's lock.
+struct Waiting {
+    drafter: Arc<OnceLock<Weak<Drafter>>>,
+}
+
+impl Speller for Waiting {
+    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+        let (drafter, (sender, served)) = (self.drafter.get().unwrap().upgrade().unwrap(), mpsc::channel());
+        std::thread::spawn(move || {
+            drafter.serve(&[ServedRow { input: "x".into(), output: vec![1] }]).unwrap();
+            sender.send(()).unwrap();
+        });
+        served.recv_timeout(Duration::from_secs(20)).expect("serving waits for the tokenizer");
+        TOY.spell(pieces)
+    }
+}
+
+#[test]
+fn serving_does_not_wait_for_the_tokenizer() {
+    let (task, _) = task();
+    let cell = Arc::new(OnceLock::new());
+    let speller = Some(Arc::new(Waiting { drafter: cell.clone() }) as Arc<dyn Speller>);
+    let drafter = Arc::new(Drafter::new(Some(task), DrafterOptions { speller, ..DrafterOptions::default() }).unwrap());
+    cell.set(Arc::downgrade(&drafter)).unwrap();
+    drafter.start(&[], Some("fly to a place never heard of")).unwrap();
+    assert_eq!(drafter.num_served(), 1);
 }
 
 proptest! {

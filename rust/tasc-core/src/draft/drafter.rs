@@ -244,37 +244,38 @@ impl Drafter {
         let mut request = Request { without: self.options.without, ..Request::default() };
         request.context.extend(prompt, &mut request.place.context, FOLLOWED);
         request.place.cursor = Cursor::at_start(&view.ngrams);
+        let read = match (input, &view.rows) {
+            (Some(input), Some(rows)) => Some((self.read(&mut request, input, rows)?, rows)),
+            _ => None,
+        };
+        // only now: while the speller works, whoever adds served rows waits for nobody
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
-        match (input, &view.rows) {
-            (Some(input), Some(rows)) => self.read(&mut request, input, &view.ngrams, rows, &served)?,
-            _ => request.without = request.without.and(Without::inputs()),
+        let Request { retrieved, place, without, .. } = &mut request;
+        match read {
+            Some((terms, rows)) if !without.has(Source::Retrieved) => {
+                retrieved.find(&rows.inputs, &view.ngrams, &served, &terms, &mut place.retrieved);
+            }
+            Some(_) => {}
+            None => *without = without.and(Without::inputs()),
         }
+        drop(served);
         Ok(request)
     }
 
-    fn read(
-        &self,
-        request: &mut Request,
-        input: &str,
-        ngrams: &Ngrams<'_>,
-        rows: &RowsView<'_>,
-        served: &Served,
-    ) -> Result<()> {
-        let Request { source, retrieved, place, without, .. } = request;
+    /// Reads the input; returns its terms.
+    fn read(&self, request: &mut Request, input: &str, rows: &RowsView<'_>) -> Result<Vec<u64>> {
+        let Request { source, place, .. } = request;
         let speller = self.options.speller.as_deref();
         let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
         spelled.bound(REMEMBERED);
         source.surface.read(input, &rows.spellings, &mut spelled, speller)?;
         drop(spelled);
         source.begin(&rows.copies, &mut place.copying);
-        if !without.has(Source::Retrieved) {
-            let mut terms = Vec::new();
-            inputs::terms(source.surface.words(), &mut terms);
-            retrieved.find(&rows.inputs, ngrams, served, &terms, &mut place.retrieved);
-        }
-        Ok(())
+        let mut terms = Vec::new();
+        inputs::terms(source.surface.words(), &mut terms);
+        Ok(terms)
     }
 
     /// Drafts at most `max_tokens` for what comes next; nothing when drafting does not pay.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::blend::Blend;
 use super::occurrences::{Matches, Occurrences};
@@ -113,7 +113,7 @@ impl Served {
         }
     }
 
-    /// The rows nearest to an input of these terms, best first; ties: the latest.
+    /// The rows nearest to an input of these terms, best first, at most one per output; ties: the latest.
     ///
     /// # Complexity
     /// O(terms · `LOOKED_AT`).
@@ -137,7 +137,8 @@ impl Served {
             Some(ServedNeighbour { row, similarity: similarity.min(1.0) }).filter(|n| n.similarity > 0.0)
         }));
         out.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(b.row.cmp(&a.row)));
-        out.truncate(n);
+        let mut outputs = FxHashSet::default();
+        out.retain(|neighbour| outputs.len() < n && outputs.insert(self.output(neighbour.row)));
     }
 
     /// The output of a row.
