@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
@@ -12,6 +13,11 @@ use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
 use crate::index::TaskIndex;
 use crate::speller::PySpeller;
+
+/// Features of a candidate, and number of states of each group that picks weights.
+pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTuple>)> {
+    Ok((FEATURES, PyTuple::new(py, GROUPS)?))
+}
 
 /// Tokens proposed for verification.
 #[pyclass(frozen, module = "tasc._core")]
