@@ -270,6 +270,7 @@ impl Drafter {
         let speller = self.options.speller.as_deref();
         let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
         spelled.bound(REMEMBERED);
+        source.surface.set_cases(rows.cases);
         source.surface.read(input, &rows.spellings, &mut spelled, speller)?;
         drop(spelled);
         source.begin(&rows.copies, &mut place.copying);

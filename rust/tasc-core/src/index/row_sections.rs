@@ -5,7 +5,7 @@ use super::copies::Copies;
 use super::inputs::Inputs;
 use super::view::{OwnedTexts, RowsView};
 use crate::format::{File, Section, Writer};
-use crate::input::Spellings;
+use crate::input::{Cases, Spellings};
 use crate::{Error, Result};
 
 /// A row's input as it was given.
@@ -37,6 +37,7 @@ pub(super) struct RowSections {
     pointers: Section<u32>,
     coverage_slots: Section<u32>,
     coverages: Section<u32>,
+    cases: Section<u8>,
     texts: Section<u8>,
     text_offsets: Section<u64>,
     text_starts: Section<u32>,
@@ -64,6 +65,7 @@ impl RowSections {
             pointers: file.section("pointers")?,
             coverage_slots: file.section("coverage_slots")?,
             coverages: file.section("coverages")?,
+            cases: file.section("copy_cases")?,
             texts: file.section("texts")?,
             text_offsets: file.section("text_offsets")?,
             text_starts: file.section("text_starts")?,
@@ -87,6 +89,7 @@ impl RowSections {
         out.section("pointers", rows.copies.pointer.records)?;
         out.section("coverage_slots", rows.copies.coverage.slots)?;
         out.section("coverages", rows.copies.coverage.records)?;
+        out.section("copy_cases", &[rows.cases.bits()])?;
         out.section("texts", &texts.texts)?;
         out.section("text_offsets", &texts.offsets)?;
         out.section("text_starts", &texts.starts)?;
@@ -114,6 +117,7 @@ impl RowSections {
                 pointer: Conditional { slots: self.pointer_slots.get(file), records: self.pointers.get(file) },
                 coverage: Conditional { slots: self.coverage_slots.get(file), records: self.coverages.get(file) },
             },
+            cases: Cases::from_bits(self.cases.get(file).first().copied().unwrap_or(0)),
         }
     }
 

@@ -8,11 +8,19 @@ use super::inputs::InputsBuilder;
 use super::view::{OwnedRows, OwnedTask, OwnedTexts};
 use crate::Result;
 use crate::corpus::Store;
-use crate::input::Surface;
+use crate::input::surface::Start;
+use crate::input::{Case, Cases, Surface};
 use crate::input::spelling::{Learnt, Speller, Spellings};
 
 /// Copying is learnt from rows of at most this many output tokens in all, spread over the store.
 const COPY_TOKENS: usize = 4_000_000;
+
+/// Rows by which it is judged whether outputs write words otherwise than inputs.
+const CASE_ROWS: usize = 1000;
+
+/// A way to write words pays when so many copies need it, and one in so many.
+const LEAST_RECASED: usize = 10;
+const RECASED_SHARE: usize = 20;
 
 /// Rows whose words are spelled in one call.
 const BATCH: usize = 512;
@@ -94,31 +102,54 @@ impl Rows<'_> {
         check(0.3)?;
         let stride = self.store.num_tokens().div_ceil(COPY_TOKENS).max(1);
         let sample: Vec<usize> = (0..rows).step_by(stride).collect();
+        let cases = self.cases(&sample, learnt, speller)?;
         let mut copies = CopiesBuilder::default();
-        self.each(&sample, learnt, speller, |surface, output, weight| copies.count(surface, output, weight))?;
+        self.each(&sample, cases, learnt, speller, |surface, output, weight| copies.count(surface, output, weight))?;
         copies.counted();
         check(0.6)?;
-        self.each(&sample, learnt, speller, |surface, output, weight| copies.learn(surface, output, weight))?;
+        self.each(&sample, cases, learnt, speller, |surface, output, weight| copies.learn(surface, output, weight))?;
         check(0.9)?;
-        Ok(OwnedRows { inputs, spellings: learnt.freeze(), copies: copies.build(), texts })
+        Ok(OwnedRows { inputs, spellings: learnt.freeze(), copies: copies.build(), texts, cases })
+    }
+
+    /// The ways in which outputs write words of their inputs, besides as they stand there: those that a share of the
+    /// copies needs.
+    fn cases(&self, sample: &[usize], learnt: &mut Learnt, speller: Option<&dyn Speller>) -> Result<Cases> {
+        let judged: Vec<usize> = sample.iter().copied().step_by(sample.len().div_ceil(CASE_ROWS).max(1)).collect();
+        let (mut copies, mut recased) = (0usize, [0usize; Case::ALL.len()]);
+        // what is spelled here is forgotten: most of it will not be needed
+        self.each(&judged, Case::ALL.into_iter().collect(), &mut learnt.clone(), speller, |surface, output, _| {
+            for (at, &token) in output.iter().enumerate() {
+                let whole = |s: &&Start| output[at..].starts_with(surface.first_word(**s));
+                let found: Vec<&Start> = surface.starting_with(token).iter().filter(whole).collect();
+                copies += usize::from(!found.is_empty());
+                if found.iter().all(|s| s.case.is_some()) {
+                    found.iter().filter_map(|s| s.case).for_each(|case| recased[case as usize] += 1);
+                }
+            }
+        })?;
+        let pays = |case: &Case| recased[*case as usize] >= LEAST_RECASED.max(copies / RECASED_SHARE);
+        Ok(Case::ALL.into_iter().filter(pays).collect())
     }
 
     /// Shows the rows of a sample, spelled.
     fn each(
         &self,
         sample: &[usize],
+        cases: Cases,
         learnt: &mut Learnt,
         speller: Option<&dyn Speller>,
         mut show: impl FnMut(&Surface, &[u32], u32),
     ) -> Result<()> {
         let mut surface = Surface::default();
+        surface.set_cases(cases);
         for batch in sample.chunks(BATCH) {
             if let Some(speller) = speller {
                 let mut missing = FxHashSet::default();
                 for &row in batch {
                     surface.missing(self.store.input(row)?.text, &Spellings::default(), learnt, &mut missing);
                 }
-                let mut missing: Vec<&str> = missing.into_iter().collect();
+                let mut missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
                 missing.sort_unstable();
                 learnt.learn(&missing, speller)?;
             }

@@ -5,7 +5,7 @@ use super::copies::{Copies, OwnedCopies};
 use super::inputs::{Inputs, OwnedInputs};
 use super::ngrams::Ngrams;
 use crate::draft::mixtures::Mixtures;
-use crate::input::{OwnedSpellings, Spellings};
+use crate::input::{Cases, OwnedSpellings, Spellings};
 
 /// A task's data.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub struct RowsView<'a> {
     pub spellings: Spellings<'a>,
     /// What is copied from them.
     pub copies: Copies<'a>,
+    /// The ways, besides as they stand, in which outputs write them.
+    pub cases: Cases,
 }
 
 /// Holds a task's data.
@@ -72,13 +74,19 @@ pub struct OwnedRows {
     pub spellings: OwnedSpellings,
     pub copies: OwnedCopies,
     pub texts: OwnedTexts,
+    pub cases: Cases,
 }
 
 impl OwnedRows {
     /// The borrowed form.
     #[must_use]
     pub fn view(&self) -> RowsView<'_> {
-        RowsView { inputs: self.inputs.view(), spellings: self.spellings.view(), copies: self.copies.view() }
+        RowsView {
+            inputs: self.inputs.view(),
+            spellings: self.spellings.view(),
+            copies: self.copies.view(),
+            cases: self.cases,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rustc_hash::FxHashSet;
 
+use super::case::{Case, Cases, Written};
 use super::spelling::{self, Learnt, MAX_PIECE, Speller, Spellings};
 use super::words::{self, Word, WordKind};
 use crate::{Result, TokenId};
@@ -39,6 +40,8 @@ pub struct Start {
     pub word: u32,
     /// Whether the blank before the word is copied with it.
     pub spaced: bool,
+    /// How it is written; `None`: as it stands.
+    pub case: Option<Case>,
 }
 
 /// A copy under way: where its next token stands.
@@ -49,6 +52,17 @@ pub struct Place {
     chunk: u32,
     /// Word with which the present chunk's spelling began.
     from: u32,
+    case: Option<Case>,
+}
+
+/// The input written otherwise; what that does not change is empty here.
+#[derive(Clone, Debug)]
+struct Recased {
+    case: Case,
+    /// Spelling of every chunk, with the blank before it.
+    pieces: Vec<Spelled>,
+    /// Spelling of every word to the end of its chunk.
+    bare: Vec<Spelled>,
 }
 
 /// An input, spelled. Its memory is re-used from request to request.
@@ -60,12 +74,19 @@ pub struct Surface {
     chunk_of: Vec<u32>,
     /// Spelling of every word to the end of its chunk, without what stands before it.
     bare: Vec<Spelled>,
+    cases: Cases,
+    recased: Vec<Recased>,
     /// Where copies can begin, by token.
     starts: Vec<Start>,
     ids: Vec<TokenId>,
 }
 
 impl Surface {
+    /// From now on inputs can also be copied written in these ways.
+    pub fn set_cases(&mut self, cases: Cases) {
+        self.cases = cases;
+    }
+
     /// Reads an input. Pieces that neither `known` nor `learnt` hold are asked of the speller, in one call; without
     /// one they cannot be copied.
     ///
@@ -85,7 +106,7 @@ impl Surface {
             let mut missing = FxHashSet::default();
             self.missing(text, known, learnt, &mut missing);
             if !missing.is_empty() {
-                let mut missing: Vec<&str> = missing.into_iter().collect();
+                let mut missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
                 missing.sort_unstable();
                 learnt.learn(&missing, speller)?;
             }
@@ -93,13 +114,15 @@ impl Surface {
         words::split(text, &mut self.words);
         let pieces = self.pieces(text);
         for piece in pieces {
-            let key = spelling::key(piece.text);
+            let key = spelling::key(&piece.text);
             let start = self.ids.len();
             self.ids.extend_from_slice(known.get(key).or_else(|| learnt.get(key)).unwrap_or(&[]));
             let spelled = Spelled { start: small(start), end: small(self.ids.len()) };
             match piece.of {
-                Of::Chunk(c) => self.chunks[c].piece = spelled,
-                Of::Word(w) => self.bare[w] = spelled,
+                Of::Chunk(c, None) => self.chunks[c].piece = spelled,
+                Of::Word(w, None) => self.bare[w] = spelled,
+                Of::Chunk(c, Some(k)) => self.recased[k].pieces[c] = spelled,
+                Of::Word(w, Some(k)) => self.recased[k].bare[w] = spelled,
             }
         }
         self.find_starts();
@@ -112,11 +135,11 @@ impl Surface {
         text: &'t str,
         known: &Spellings<'_>,
         learnt: &Learnt,
-        missing: &mut FxHashSet<&'t str>,
+        missing: &mut FxHashSet<Written<'t>>,
     ) {
         words::split(text, &mut self.words);
-        for piece in self.pieces(text).iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
-            let key = spelling::key(piece);
+        for piece in self.pieces(text).into_iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
+            let key = spelling::key(&piece);
             if known.get(key).is_none() && learnt.get(key).is_none() {
                 missing.insert(piece);
             }
@@ -125,10 +148,10 @@ impl Surface {
 
     /// Cuts the text into chunks and lists what must be spelled.
     fn pieces<'t>(&mut self, text: &'t str) -> Vec<Piece<'t>> {
-        let Self { words, chunks, chunk_of, bare, starts, ids } = self;
+        let Self { words, chunks, chunk_of, bare, cases, recased, starts, ids } = self;
         (chunks.clear(), chunk_of.clear(), bare.clear(), starts.clear(), ids.clear());
         let words = &words[..words.len().min(MAX_COPIED)];
-        let mut pieces = Vec::with_capacity(2 * words.len());
+        let mut listed = Vec::with_capacity(2 * words.len());
         let (mut first, mut before) = (0, 0);
         while let Some(word) = words.get(first) {
             let run = |pair: &[Word]| pair[1].kind == WordKind::Character && pair[0].end == pair[1].start;
@@ -138,35 +161,85 @@ impl Surface {
             };
             let last = first + more;
             let end = words[last].end as usize;
-            pieces.push(Piece { text: text.get(before..end).unwrap_or(""), of: Of::Chunk(chunks.len()) });
+            listed.push(Piece { text: text.get(before..end).unwrap_or("").into(), of: Of::Chunk(chunks.len(), None) });
             for (w, word) in words.iter().enumerate().take(last + 1).skip(first) {
-                pieces.push(Piece { text: text.get(word.start as usize..end).unwrap_or(""), of: Of::Word(w) });
+                let text = text.get(word.start as usize..end).unwrap_or("").into();
+                listed.push(Piece { text, of: Of::Word(w, None) });
                 chunk_of.push(small(chunks.len()));
                 bare.push(Spelled::default());
             }
             chunks.push(Chunk { words: small(last + 1), piece: Spelled::default() });
             (first, before) = (last + 1, end);
         }
-        pieces
+        recased.clear();
+        let as_is = listed.len();
+        for (k, case) in cases.iter().enumerate() {
+            let (pieces, bare) = (vec![Spelled::default(); chunks.len()], vec![Spelled::default(); bare.len()]);
+            recased.push(Recased { case, pieces, bare });
+            for at in 0..as_is {
+                let of = match listed[at].of {
+                    Of::Chunk(c, _) => Of::Chunk(c, Some(k)),
+                    Of::Word(w, _) => Of::Word(w, Some(k)),
+                };
+                if let Some(text) = case.apply(&listed[at].text) {
+                    listed.push(Piece { text: text.into(), of });
+                }
+            }
+        }
+        listed
     }
 
     fn find_starts(&mut self) {
-        for (w, bare) in (0u32..).zip(&self.bare) {
-            if let Some(&token) = self.ids.get(bare.start as usize).filter(|_| bare.start < bare.end) {
-                self.starts.push(Start { token, word: w, spaced: false });
+        let mut starts = std::mem::take(&mut self.starts);
+        let ways = std::iter::once(None).chain(self.cases.iter().map(Some));
+        for case in ways {
+            let mut chunk = 0;
+            for word in (0..).take(self.bare.len()) {
+                let bare = self.bare(word, case);
+                starts.extend(self.first(bare).map(|token| Start { token, word, spaced: false, case }));
+                let first_of_chunk = chunk_at(&self.chunk_of, word) == Some(chunk);
+                if first_of_chunk {
+                    let piece = self.piece(chunk, case);
+                    let spaced = self.first(piece).filter(|_| self.spelled(piece) != self.spelled(bare));
+                    starts.extend(spaced.map(|token| Start { token, word, spaced: true, case }));
+                    chunk += 1;
+                }
             }
         }
-        let mut word = 0;
-        for chunk in &self.chunks {
-            let bare = self.bare.get(word as usize).copied().unwrap_or_default();
-            let piece = chunk.piece;
-            let same = self.spelled(piece) == self.spelled(bare);
-            if let Some(&token) = self.ids.get(piece.start as usize).filter(|_| !same && piece.start < piece.end) {
-                self.starts.push(Start { token, word, spaced: true });
-            }
-            word = chunk.words;
-        }
-        self.starts.sort_unstable();
+        starts.sort_unstable();
+        self.starts = starts;
+    }
+
+    fn first(&self, spelled: Spelled) -> Option<TokenId> {
+        self.spelled(spelled).first().copied()
+    }
+
+    fn recased(&self, case: Case) -> Option<&Recased> {
+        self.recased.iter().find(|r| r.case == case)
+    }
+
+    /// Spelling of a chunk with the blank before it.
+    fn piece(&self, chunk: u32, case: Option<Case>) -> Spelled {
+        let found = match case {
+            None => self.chunks.get(chunk as usize).map(|c| c.piece),
+            Some(case) => self.recased(case).and_then(|r| r.pieces.get(chunk as usize).copied()),
+        };
+        found.unwrap_or_default()
+    }
+
+    /// Spelling of a word to the end of its chunk.
+    fn bare(&self, word: u32, case: Option<Case>) -> Spelled {
+        let all = match case {
+            None => Some(&self.bare),
+            Some(case) => self.recased(case).map(|r| &r.bare),
+        };
+        all.and_then(|b| b.get(word as usize)).copied().unwrap_or_default()
+    }
+
+    /// The spelling with which a copy goes on to a chunk: as it is written, where that changes the chunk.
+    fn next_piece(&self, chunk: u32, case: Option<Case>) -> Spelled {
+        let recased = case.map(|c| self.piece(chunk, Some(c))).filter(|p| p.start < p.end);
+        recased.unwrap_or_else(|| self.piece(chunk, None))
     }
 
     fn spelled(&self, s: Spelled) -> &[TokenId] {
@@ -226,9 +299,8 @@ impl Surface {
     #[must_use]
     pub fn begin(&self, start: Start) -> Option<Place> {
         let chunk = *self.chunk_of.get(start.word as usize)?;
-        let spelled =
-            if start.spaced { self.chunks.get(chunk as usize)?.piece } else { *self.bare.get(start.word as usize)? };
-        Some(Place { at: spelled.start, end: spelled.end, chunk, from: start.word })
+        let spelled = if start.spaced { self.piece(chunk, start.case) } else { self.bare(start.word, start.case) };
+        Some(Place { at: spelled.start, end: spelled.end, chunk, from: start.word, case: start.case })
     }
 
     /// The ids of the first word (or run of characters) of a copy that begins at `start`.
@@ -246,7 +318,7 @@ impl Surface {
     /// Whether a copy stands between words: the one before is whole.
     #[must_use]
     pub fn is_between(&self, place: Place) -> bool {
-        self.chunks.get(place.chunk as usize).is_some_and(|c| c.piece.start == place.at)
+        self.next_piece(place.chunk, place.case).start == place.at
     }
 
     /// The word that a copy is in, or will begin with its next token.
@@ -263,20 +335,27 @@ impl Surface {
             return (0..0, Some(next));
         }
         let Some(done) = self.chunks.get(place.chunk as usize) else { return (0..0, None) };
-        let after = self.chunks.get(place.chunk as usize + 1).filter(|c| c.piece.start < c.piece.end);
-        let on = after.map(|c| Place { at: c.piece.start, end: c.piece.end, chunk: place.chunk + 1, from: done.words });
-        (place.from..done.words, on)
+        let Spelled { start: at, end } = self.next_piece(place.chunk + 1, place.case);
+        let on = Place { at, end, chunk: place.chunk + 1, from: done.words, case: place.case };
+        (place.from..done.words, Some(on).filter(|p| p.at < p.end))
     }
 }
 
 struct Piece<'t> {
-    text: &'t str,
+    text: Written<'t>,
     of: Of,
 }
 
+/// What a piece spells, and by which of the recased forms.
+#[derive(Clone, Copy)]
 enum Of {
-    Chunk(usize),
-    Word(usize),
+    Chunk(usize, Option<usize>),
+    Word(usize, Option<usize>),
+}
+
+/// The chunk that a word belongs to.
+fn chunk_at(chunk_of: &[u32], word: u32) -> Option<u32> {
+    chunk_of.get(word as usize).copied()
 }
 
 fn small(n: usize) -> u32 {

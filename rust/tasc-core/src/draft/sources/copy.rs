@@ -164,7 +164,7 @@ impl Source {
         let expected = (copying.after()..self.words())
             .find(|&w| !copying.is_copied(w) && self.rate(w) >= SELDOM)
             .unwrap_or(u32::MAX);
-        for &Start { token, word, spaced } in self.surface.starts() {
+        for &Start { token, word, spaced, .. } in self.surface.starts() {
             if copying.is_copied(word) || said.continuations.iter().any(|c| c.token == token) {
                 continue;
             }
