@@ -1,97 +1,241 @@
 """Fits the general mixture weights on generated tasks and writes rust/tasc-core/src/draft/general.rs.
 
-    python benches/python/fit_general_weights.py TOKENIZER [--write]
+    python benches/python/fit_general_weights.py TOKENIZER [--write] [--judge]
 
-Maximum likelihood of the next token on rows that are left out of the index: one weight vector per state, held to a
-common one by L2. Every generated task counts alike. Needs the features that the compiled half gives today; build with
-the old table first when they change.
+Maximum likelihood of the next token on rows that are left out of the index: a weight vector that is the sum of what is
+common to all and of an offset for the state of each group, all held to zero by L2. Every generated task counts alike.
+Two tables: with the inputs known, and without. `--judge` fits on all kinds of tasks but some, and says how well that
+serves those. Needs the features that the compiled half gives today; build with the old tables first when they change.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from generated_tasks import KINDS, Row, rows
+from numpy.typing import NDArray
 
+from tasc._core import MIXTURE_SHAPE
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.spec import NgramDrafter, TaskIndex
 
-SIZES = (40, 250, 1500, 5000)
+SIZES = (15, 60, 250, 1000, 5000)
 """Rows indexed; one task of each kind for each size."""
-HELD_OUT = 100
-TOKENS_PER_ROW = 100
+HELD_OUT = 50
+TOKENS_PER_ROW = 150
+PLACES = 700
+"""Kept of each task, drawn at random; 300 where penalties are compared."""
+FOLDS = 4
+COMMON_PENALTY, OFFSET_PENALTY = 1e-4, 3e-4
 TARGET = Path(__file__).parents[2] / "rust/tasc-core/src/draft/general.rs"
 
-Sample = tuple[np.ndarray, int, int]
-"""Feature rows (K + 1, F), which of them is the truth, state."""
+FEATURES, GROUPS = MIXTURE_SHAPE
+BEGIN, END = "// Tables begin: written by the script.\n", "// Tables end.\n"
+GROUP_NAMES = (
+    "longest match in the task",
+    "… in the context",
+    "… in the retrieved outputs",
+    "copy under way",
+    "similarity of the nearest row",
+    "breaks of the task's matches",
+    "… of the retrieved ones",
+    "agreed or not",
+)
 
 
-def samples(indexed: list[Row], held_out: list[Row], tokenizer: TaskTokenizer, folder: Path) -> list[Sample]:
+@dataclass(slots=True)
+class Samples:
+    """What the mixer sees at S places, all feature rows one after the other."""
+
+    rows: NDArray[np.float32]  # (N, F)
+    counts: NDArray[np.int64]  # (S,) rows of each place, the last of them "something else"
+    truth: NDArray[np.int64]  # (S,)
+    states: NDArray[np.uint8]  # (S, G)
+
+    @classmethod
+    def of(cls, seen: Sequence[tuple[NDArray[np.float32], int, NDArray[np.uint8]]]) -> Samples:
+        """From (feature rows, which of them is the truth, states) of each place."""
+        rows_, truth, states = zip(*seen, strict=True)
+        counts = np.array([len(r) for r in rows_])
+        return cls(np.concatenate(rows_), counts, np.array(truth), np.stack(states))
+
+    def thinned(self, places: int) -> Samples:
+        """So many places at random."""
+        random = np.random.default_rng(0)
+        kept = np.sort(random.choice(len(self.counts), min(places, len(self.counts)), replace=False))
+        ends = np.cumsum(self.counts)
+        at = np.concatenate([np.arange(ends[k] - self.counts[k], ends[k]) for k in kept])
+        return Samples(self.rows[at], self.counts[kept], self.truth[kept], self.states[kept])
+
+
+def gather(held_out: list[Row], tokenizer: TaskTokenizer, drafter: NgramDrafter, *, inputs: bool) -> Samples:
     """What the mixer sees at every token of the held-out outputs."""
-    store = TokenStore.build(indexed, tokenizer, folder / "store")
-    drafter = NgramDrafter(TaskIndex.build(store, folder / "index"))
-    found = []
+    seen = []
     for row in held_out:
-        request = drafter.start(tokenizer.encode(row["input"] + "\n"))
+        prompt = tokenizer.encode(row["input"] + "\n")
+        request = drafter.start(prompt, row["input"] if inputs else None)
         for token in [*tokenizer.encode(row["output"]).tolist(), tokenizer.eos_id][:TOKENS_PER_ROW]:
-            tokens, features, state = request.candidates()
+            tokens, features, states = request.candidates()
             at = np.flatnonzero(tokens == token)
-            found.append((features, int(at[0]) if len(at) else len(tokens), state))
+            seen.append((features, int(at[0]) if len(at) else len(tokens), states))
             request.update([token])
+    return Samples.of(seen)
+
+
+def task(kind: str, size: int, tokenizer: TaskTokenizer) -> tuple[Samples, Samples]:
+    """Samples of one generated task: with the inputs known, and without."""
+    made = rows(kind, size + HELD_OUT, size)
+    with tempfile.TemporaryDirectory() as folder:
+        store = TokenStore.build(made[HELD_OUT:], tokenizer, Path(folder) / "store")
+        index = TaskIndex.build(store, Path(folder) / "index", tokenizer=tokenizer, fit=False)
+        drafter = NgramDrafter(index, tokenizer=tokenizer, learn=False)
+        full, plain = (
+            gather(made[:HELD_OUT], tokenizer, drafter, inputs=inputs).thinned(PLACES) for inputs in (True, False)
+        )
+    return full, plain
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Places with about as many candidates."""
+
+    rows: torch.Tensor  # (S, K, F)
+    absent: torch.Tensor  # (S, K)
+    truth: torch.Tensor  # (S,)
+    picks: torch.Tensor  # (S, 1 + all states), 1 for the rows of the table that add up
+    weight: torch.Tensor  # (S,)
+
+
+def _picks(states: NDArray[np.int64]) -> NDArray[np.float32]:
+    picks = np.zeros((len(states), 1 + sum(GROUPS)), np.float32)
+    picks[:, 0] = 1
+    np.put_along_axis(picks, states, 1, axis=1)
+    return picks
+
+
+def buckets(tasks: Iterable[Samples]) -> list[Bucket]:
+    """Every place of every task, each task weighing the same; weights sum to 1."""
+    tasks = list(tasks)
+    counts = np.concatenate([t.counts for t in tasks])
+    ends = np.cumsum(counts)
+    all_rows = np.concatenate([t.rows for t in tasks])
+    truth = np.concatenate([t.truth for t in tasks])
+    first = 1 + np.cumsum([0, *GROUPS[:-1]])
+    states = np.concatenate([t.states for t in tasks]) + first
+    weight = np.concatenate([np.full(len(t.counts), 1 / len(t.counts) / len(tasks)) for t in tasks])
+    found = []
+    widest = 0
+    for width in (2, 3, 5, 8, 12, 18, 27, 40, 10_000):
+        picked = np.flatnonzero((counts > widest) & (counts <= width))
+        widest = width
+        if not len(picked):
+            continue
+        k = np.arange(counts[picked].max())
+        absent = k >= counts[picked, None]
+        at = np.where(absent, 0, (ends - counts)[picked, None] + k)
+        found.append(
+            Bucket(
+                torch.from_numpy(all_rows[at] * ~absent[..., None]),
+                torch.from_numpy(absent),
+                torch.from_numpy(truth[picked]),
+                torch.from_numpy(_picks(states[picked])),
+                torch.from_numpy(weight[picked]).float(),
+            )
+        )
     return found
 
 
-def fit(tasks: list[list[Sample]], l2: float = 1e-4) -> np.ndarray:
-    """(states, F) weights."""
-    every = [(s, 1 / len(task) / len(tasks)) for task in tasks for s in task]
-    widest, features = max(len(s[0]) for s, _ in every), every[0][0][0].shape[1]
-    states = 1 + max(s[2] for s, _ in every)
-    x = torch.zeros(len(every), widest, features)
-    absent = torch.ones(len(every), widest, dtype=torch.bool)
-    for k, ((rows_, _, _), _) in enumerate(every):
-        x[k, : len(rows_)] = torch.from_numpy(rows_)
-        absent[k, : len(rows_)] = False
-    truth, state = (torch.tensor([s[i] for s, _ in every]) for i in (1, 2))
-    weight = torch.tensor([w for _, w in every])
-    common = torch.tensor([1.0, 0.3, 0, 0, 0], requires_grad=True)
-    offsets = torch.zeros(states, features, requires_grad=True)
-    optimiser = torch.optim.LBFGS([common, offsets], max_iter=300, history_size=20, line_search_fn="strong_wolfe")
+def nats(table: torch.Tensor, found: list[Bucket]) -> torch.Tensor:
+    """Mean −ln p(truth)."""
+    total = torch.zeros(())
+    for b in found:
+        vectors = b.picks @ table  # (S, F)
+        scores = torch.bmm(b.rows, vectors[..., None])[..., 0].masked_fill(b.absent, -1e9)
+        total = total + (b.weight * torch.nn.functional.cross_entropy(scores, b.truth, reduction="none")).sum()
+    return total
+
+
+def fit(found: list[Bucket], penalty: float, *, steps: int = 200) -> torch.Tensor:
+    """(1 + all states, F) weights: what is common to all, then an offset for each state of each group."""
+    sums = sum((b.weight[:, None, None] * b.rows.square()).sum((0, 1)) for b in found)
+    scale = 1 / torch.as_tensor(sums).sqrt().clamp(min=0.05)  # features differ by orders of magnitude
+    scaled = torch.zeros(1 + sum(GROUPS), FEATURES, requires_grad=True)
+    penalties = torch.full((1 + sum(GROUPS), 1), penalty)
+    penalties[0] = COMMON_PENALTY
+    optimiser = torch.optim.LBFGS(
+        [scaled], max_iter=steps, history_size=20, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        scores = (x * (common + offsets)[state][:, None]).sum(-1).masked_fill(absent, -1e9)
-        nll = (weight * torch.nn.functional.cross_entropy(scores, truth, reduction="none")).sum()
-        value: torch.Tensor = nll + l2 * offsets.square().sum() + 1e-4 * common.square().sum()
+        table = scaled * scale
+        value: torch.Tensor = nats(table, found) + (penalties * table.square()).sum()
         value.backward()
         return value
 
     optimiser.step(loss)
-    print(f"{len(every)} tokens of {len(tasks)} tasks, {states} states: {loss().item():.4f} nats per token")
-    return (common + offsets).detach().numpy()
+    return (scaled * scale).detach()
+
+
+def judge(tasks: dict[str, list[Samples]], penalties: Sequence[float]) -> None:
+    """Fits on all kinds but some and prints nats per token on those."""
+    kinds = list(tasks)
+    tasks = {k: [t.thinned(300) for t in of_kind] for k, of_kind in tasks.items()}
+    for penalty in penalties:
+        unseen: dict[str, float] = {}
+        for fold in range(FOLDS):
+            left_out = kinds[fold::FOLDS]
+            table = fit(buckets(t for k in kinds if k not in left_out for t in tasks[k]), penalty, steps=120)
+            unseen |= {k: nats(table, buckets(tasks[k])).item() for k in left_out}
+        mean = sum(unseen.values()) / len(unseen)
+        print(f"offsets {penalty:.0e}: {mean:.4f} ", *(f"{k} {v:.3f}" for k, v in sorted(unseen.items())), flush=True)
+
+
+def written(name: str, about: str, table: torch.Tensor) -> str:
+    """A table in Rust."""
+    lines = [f"/// {about}", "#[rustfmt::skip]", f"const {name}: [[f32; FEATURES]; ROWS] = ["]
+    labels = ["common"] + [f"{g}: {s}" for g, n in zip(GROUP_NAMES, GROUPS, strict=True) for s in range(n)]
+    for label, row in zip(labels, table.tolist(), strict=True):
+        values = ", ".join(f"{w:.3f}".replace("-0.000", "0.000") for w in row)
+        lines.append(f"    [{values}], // {label}")
+    return "\n".join([*lines, "];"])
+
+
+def module(full: torch.Tensor, plain: torch.Tensor) -> str:
+    """general.rs with its tables replaced."""
+    head, rest = TARGET.read_text().split(BEGIN)
+    _, tail = rest.split(END)
+    tables = [written("FULL", "With the input known.", full), written("PLAIN", "Without an input.", plain)]
+    return head + BEGIN + "\n\n".join(tables) + "\n" + END + tail
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", help="a folder with tokenizer.json")
-    parser.add_argument("--write", action="store_true", help=f"replace the table in {TARGET.name}")
+    parser.add_argument("--write", action="store_true", help=f"replace the tables in {TARGET.name}")
+    parser.add_argument("--judge", action="store_true", help="compare penalties on kinds of tasks left out")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # tensors are small: threads would wait for one another
     tokenizer = load_tokenizer(options.tokenizer)
-    tasks = []
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in KINDS:
-            for seed, size in enumerate(SIZES):
-                made = rows(kind, size + HELD_OUT, seed)
-                tasks.append(samples(made[HELD_OUT:], made[:HELD_OUT], tokenizer, Path(folder)))
-    table = "\n".join("    [" + ", ".join(f"{w:.3f}" for w in row) + "]," for row in fit(tasks))
-    if not options.write:
-        print(table)
-        return
-    head, rest = TARGET.read_text().split("STATES] = [\n")
-    TARGET.write_text(head + "STATES] = [\n" + table + "\n];" + rest.split("\n];", 1)[1])
+    made = {kind: [task(kind, size, tokenizer) for size in SIZES] for kind in KINDS}
+    tables = []
+    for which, name in enumerate(("with inputs", "without")):
+        tasks = {kind: [t[which] for t in pairs] for kind, pairs in made.items()}
+        if options.judge:
+            print(name)
+            judge(tasks, (1e-4, 3e-4, 1e-3, 3e-3))
+        found = buckets(t for of_kind in tasks.values() for t in of_kind)
+        tables.append(fit(found, OFFSET_PENALTY))
+        places = sum(len(b.truth) for b in found)
+        print(f"{name}: {places} places, {nats(tables[-1], found).item():.4f} nats per token")
+    if options.write:
+        TARGET.write_text(module(*tables))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 __version__: str
 
+MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
+"""Features of a candidate, and number of states of each group that picks mixture weights."""
+
 class Store:
     """Distinct outputs of a task with weights, and the inputs beside them; `tasc.data.TokenStore` builds it."""
 

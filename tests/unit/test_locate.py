@@ -186,7 +186,10 @@ def test_a_users_message_is_narrowed_to_what_changes() -> None:
     asked = [chat(tokenizer, f"from denver means denver. Now: {k} flights", system=None) for k in range(20)]
     found = locator.find(asked[: TRUSTED - 1])
     assert found[0] == "from denver means denver. Now: 0 flights"
-    assert said(locator, asked) == [str(k) for k in range(20)]
+    assert said(locator, asked) == [f"{k} flights" for k in range(20)]
+    alike = InputLocator(TASK, markers=chat_markers(tokenizer))
+    begun = [chat(tokenizer, f"show {k} flights", system=None) for k in range(20)]
+    assert alike.find(begun) == [f"show {k} flights" for k in range(20)]
     same = [chat(tokenizer, "hello", system=None)] * (2 * TRUSTED)
     assert InputLocator(TASK, markers=chat_markers(tokenizer)).find(same) == ["hello"] * len(same)
 

@@ -388,7 +388,7 @@ class _Probe:
         self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
 
 
-_OWN = ("index", "drafter", "max_draft", "batch_size", "costs", "pack_weights", "input_template")
+_OWN = ("index", "drafter", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -399,7 +399,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
         **options: Of `Generator` (index, drafter, max_draft, batch_size, costs,
-            pack_weights, input_template) and of `Generator.generate`.
+            pack_weights, input_template, served) and of `Generator.generate`.
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
     if isinstance(own.get("index"), (list, tuple)):

@@ -30,7 +30,7 @@ MOST_KEPT = 1 << 16
 TRUSTED = 8
 """A template that held for so many prompts is not given up for fewer that do not fit."""
 
-_LOST = 16  # tokens that a trusted template may lose to one prompt
+_CHANCE = 16  # tokens that inputs may share by chance: "show me flights from"
 _NEAR = 8  # tokens decoded on each side of a cut
 _LONGEST_WORD = 64  # tokens
 
@@ -121,8 +121,9 @@ class InputLocator:
 
     With a recorded template it is what stands between its prefix and suffix. Without one, the template is learnt: what
     all prompts so far begin and end with, widened to whole words, so that it is known from the second prompt on and
-    shrinks as more come. Markers of a chat template give the last user message from the first prompt on, which is
-    narrowed to what changes in it once `TRUSTED` prompts have been seen. Keeps one prefix and one suffix of at most
+    shrinks as more come. Markers of a chat template give the last user message from the first prompt on; once `TRUSTED`
+    prompts have been seen, it is narrowed by what they share at its ends, if that is longer than inputs that begin
+    alike: instructions and examples inside the message. Keeps one prefix and one suffix of at most
     `MOST_KEPT` ids. Safe to use from many threads.
 
     Args:
@@ -177,7 +178,7 @@ class InputLocator:
             bounds = self._learnt(prompt)
             marked = None if self._markers is None else self._markers.bounds(prompt)
             if marked is not None:
-                bounds = _both(marked, bounds) if bounds is not None and self._seen >= TRUSTED else marked
+                bounds = _narrowed(marked, bounds) if bounds is not None and self._seen >= TRUSTED else marked
         if bounds is None:
             return None
         text = self._tokenizer.decode(prompt[bounds[0] : bounds[1]])
@@ -191,7 +192,7 @@ class InputLocator:
             return
         prefix, suffix = common_prefix([self._prefix, prompt]), common_suffix([self._suffix, prompt])
         lost = len(self._prefix) - len(prefix)
-        if self._seen >= TRUSTED and lost > max(_LOST, len(prefix)):
+        if self._seen >= TRUSTED and lost > max(_CHANCE, len(prefix)):
             self._strays += 1
             if self._strays == TRUSTED:
                 self._prefix = self._suffix = None
@@ -234,9 +235,10 @@ class InputLocator:
         return text
 
 
-def _both(marked: tuple[int, int], learnt: tuple[int, int]) -> tuple[int, int]:
-    """What lies in both; the first alone where that is nothing."""
-    start, end = max(marked[0], learnt[0]), min(marked[1], learnt[1])
+def _narrowed(marked: tuple[int, int], learnt: tuple[int, int]) -> tuple[int, int]:
+    """The marked part, on each side without what all prompts share there, if that is more than chance."""
+    start = learnt[0] if learnt[0] - marked[0] > _CHANCE else marked[0]
+    end = learnt[1] if marked[1] - learnt[1] > _CHANCE else marked[1]
     return (start, end) if start < end else marked
 
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use tasc_core::corpus::ServedRow;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::features::{FEATURES, GROUPS};
@@ -16,6 +16,11 @@ use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
 use crate::index::TaskIndex;
 use crate::speller::PySpeller;
+
+/// Features of a candidate, and number of states of each group that picks weights.
+pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTuple>)> {
+    Ok((FEATURES, PyTuple::new(py, GROUPS)?))
+}
 
 /// Tokens proposed for verification.
 #[pyclass(frozen, module = "tasc._core")]

@@ -13,6 +13,7 @@ mod store;
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<index::TaskIndex>()?;
