@@ -235,7 +235,8 @@ proptest! {
             (0..output.len()).for_each(|at| after.entry(tail(output, at, 4)).or_default().push(output[at]));
         }
         let mut coverage: HashMap<(Vec<TokenId>, usize), BTreeMap<TokenId, u32>> = HashMap::new();
-        let mut begun: HashMap<Vec<TokenId>, (u32, u32)> = HashMap::new();
+        // tail length and tail → left word of what was copied (`None`: nothing was) → how often
+        let mut begun: HashMap<(usize, Vec<TokenId>), BTreeMap<Option<u32>, u32>> = HashMap::new();
         for (input, output, weight) in &rows {
             let words: Vec<&str> = input.split_whitespace().collect();
             for (at, &token) in output.iter().enumerate() {
@@ -249,11 +250,16 @@ proptest! {
                 }
                 // a copy goes on when the token before was its left word
                 let goes_on = at > 0 && words.windows(2).any(|p| id(p[0]) == output[at - 1] && id(p[1]) == token);
-                if !goes_on {
-                    let times = words.iter().filter(|w| id(w) == token).count() as u32;
-                    let counts = begun.entry(tail).or_default();
-                    counts.0 += weight * times;
-                    counts.1 += weight * times.max(1);
+                let lefts: Vec<u64> = (0..words.len())
+                    .filter(|&w| id(words[w]) == token)
+                    .map(|w| if w == 0 { 0 } else { word(words[w - 1]) })
+                    .collect();
+                for n in [9, 4, 0].into_iter().filter(|_| !goes_on) {
+                    let counts = begun.entry((n, output[at.saturating_sub(n)..at].to_vec())).or_default();
+                    lefts.iter().for_each(|&l| *counts.entry(Some(short(l))).or_default() += weight);
+                    if lefts.is_empty() && n > 0 {
+                        *counts.entry(None).or_default() += weight;
+                    }
                 }
             }
         }
@@ -262,10 +268,25 @@ proptest! {
             prop_assert_eq!(found.iter().collect::<BTreeMap<_, _>>(), followers);
             prop_assert!(copies.is_ambiguous(&tail, bucket as f32));
         }
-        for (tail, (copied, all)) in begun {
-            prop_assert_eq!(copies.pointers(&tail).known(), copied > 0, "{:?}", tail);
-            if copied == all {
-                prop_assert!(copies.pointers(&tail).begins() > 0.3);
+        for (_, output, _) in &rows {
+            for at in 0..output.len() {
+                let counts = |n: usize| begun.get(&(n, output[at.saturating_sub(n)..at].to_vec()));
+                let all = |n: usize| counts(n).map_or(0, |c| c.values().sum::<u32>());
+                let of = |n: usize, left: Option<u32>| counts(n).and_then(|c| c.get(&left)).copied().unwrap_or(0);
+                let copies_after = |n: usize| f64::from(all(n) - of(n, None));
+                let pointers = copies.pointers(&output[..at]);
+                prop_assert_eq!(pointers.known(), copies_after(4) > 0.0);
+                let begins = [4, 9].iter().fold(0.1, |p, &n| (copies_after(n) + 2.0 * p) / (f64::from(all(n)) + 2.0));
+                // a tail that nothing was copied after is not stored
+                let stored = [4, 9].iter().all(|&n| copies_after(n) > 0.0);
+                prop_assert!(!stored || (f64::from(pointers.begins()) - begins).abs() < 1e-5);
+                for left in ["a", "b", "c", "d", "e", "f"].map(word).into_iter().chain([0]) {
+                    let any = (f64::from(of(0, Some(short(left)))) + 0.1) / (f64::from(all(0)) + 10.0);
+                    let p = [4, 9].iter().fold(any, |p, &n| {
+                        (f64::from(of(n, Some(short(left)))) + 3.0 * p) / (copies_after(n) + 3.0)
+                    });
+                    prop_assert!((f64::from(pointers.left(left)) - p).abs() < 1e-5, "{} is not {p}", pointers.left(left));
+                }
             }
         }
     }

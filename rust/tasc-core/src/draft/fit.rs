@@ -39,7 +39,7 @@ pub struct FitOptions {
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 10_000.0 }
+        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 100_000.0 }
     }
 }
 

@@ -89,7 +89,10 @@ impl Occurrences {
 
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
-        (self.ids.clear(), self.weights.clear(), self.previous.clear(), self.last.clear());
+        self.ids.clear();
+        self.weights.clear();
+        self.previous.clear();
+        self.last.clear();
     }
 
     /// Appends tokens; the last of them continue `matches`, which follows at most `followed` places.
@@ -140,7 +143,8 @@ impl Occurrences {
         let (mut end, mut matched, mut distinct, mut total) = (0, order, 0u32, 0.0);
         while end < scratch.len() && blend.is_open(FLOOR) {
             let mut shorter = 0;
-            for k in end..scratch.len() {
+            let rest = end..scratch.len();
+            for k in rest {
                 if scratch[k].0 == matched {
                     scratch.swap(end, k); // those taken stand in front
                     distinct += u32::from(!scratch[..end].iter().any(|q| q.1 == scratch[end].1));

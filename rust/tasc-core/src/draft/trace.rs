@@ -31,7 +31,10 @@ pub struct Seen<'a> {
 impl Trace {
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
-        (self.tokens.clear(), self.rows.clear(), self.probabilities.clear(), self.ends.clear());
+        self.tokens.clear();
+        self.rows.clear();
+        self.probabilities.clear();
+        self.ends.clear();
     }
 
     /// One token further.

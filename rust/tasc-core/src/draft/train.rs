@@ -23,6 +23,9 @@ use crate::{Result, TokenId};
 const MAX_TOKENS: usize = 16;
 const COST: f64 = 0.02;
 
+/// Of a reliability diagram: mean probability, share that was right, tokens.
+pub type Bin = (f64, f64, u64);
+
 /// Bins of the reliability diagram.
 const BINS: usize = 10;
 
@@ -61,8 +64,8 @@ pub struct Figures {
     pub speedup: f64,
     /// The same without an input, then without each source.
     pub without: Vec<(String, f64)>,
-    /// Reliability: (mean probability, share that was right, tokens) of the likeliest candidates by tenths.
-    pub reliability: Vec<(f64, f64, u64)>,
+    /// Reliability of the likeliest candidates, by tenths of their probability.
+    pub reliability: Vec<Bin>,
     /// Mean distance between probability and share, weighted by tokens.
     pub calibration_error: f64,
 }
@@ -216,7 +219,7 @@ fn replay(drafter: &Drafter, without: Without, rows: &[&Row<'_>]) -> Result<(f64
 }
 
 /// How often the likeliest candidate was right, by how likely the mixture found it, and the mean distance of the two.
-fn reliability(drafter: &Drafter, rows: &[&Row<'_>]) -> Result<(Vec<(f64, f64, u64)>, f64)> {
+fn reliability(drafter: &Drafter, rows: &[&Row<'_>]) -> Result<(Vec<Bin>, f64)> {
     let mut bins = vec![(0.0, 0.0, 0u64); BINS];
     for row in rows {
         let mut request = start(drafter, Without::NOTHING, row)?;
@@ -231,6 +234,6 @@ fn reliability(drafter: &Drafter, rows: &[&Row<'_>]) -> Result<(Vec<(f64, f64, u
     }
     let all: u64 = bins.iter().map(|b| b.2).sum();
     let error = bins.iter().map(|b| (b.0 - b.1).abs()).sum::<f64>() / all.max(1) as f64;
-    let mean = |(p, right, n): (f64, f64, u64)| (p / n.max(1) as f64, right / n.max(1) as f64, n);
+    let mean = |(p, right, n): Bin| (p / n.max(1) as f64, right / n.max(1) as f64, n);
     Ok((bins.into_iter().map(mean).collect(), error))
 }

@@ -8,9 +8,9 @@ use super::inputs::InputsBuilder;
 use super::view::{OwnedRows, OwnedTask, OwnedTexts};
 use crate::Result;
 use crate::corpus::Store;
+use crate::input::spelling::{Learnt, Speller, Spellings};
 use crate::input::surface::Start;
 use crate::input::{Case, Cases, Surface};
-use crate::input::spelling::{Learnt, Speller, Spellings};
 
 /// Copying is learnt from rows of at most this many output tokens in all, spread over the store.
 const COPY_TOKENS: usize = 4_000_000;
@@ -20,7 +20,7 @@ const CASE_ROWS: usize = 1000;
 
 /// A way to write words pays when so many copies need it, and one in so many.
 const LEAST_RECASED: usize = 10;
-const RECASED_SHARE: usize = 20;
+const RECASED_SHARE: usize = 5;
 
 /// Rows whose words are spelled in one call.
 const BATCH: usize = 512;

@@ -149,7 +149,11 @@ impl Surface {
     /// Cuts the text into chunks and lists what must be spelled.
     fn pieces<'t>(&mut self, text: &'t str) -> Vec<Piece<'t>> {
         let Self { words, chunks, chunk_of, bare, cases, recased, starts, ids } = self;
-        (chunks.clear(), chunk_of.clear(), bare.clear(), starts.clear(), ids.clear());
+        chunks.clear();
+        chunk_of.clear();
+        bare.clear();
+        starts.clear();
+        ids.clear();
         let words = &words[..words.len().min(MAX_COPIED)];
         let mut listed = Vec::with_capacity(2 * words.len());
         let (mut first, mut before) = (0, 0);
