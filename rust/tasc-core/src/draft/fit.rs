@@ -16,8 +16,8 @@ use crate::{Error, Result};
 /// Pairs of steps that L-BFGS remembers.
 const MEMORY: usize = 10;
 
-/// Fitting ends when an iteration gains less than this many nats per token: what is left is rounding.
-const LEAST_GAIN: f64 = 1e-8;
+/// Fitting ends when an iteration gains less than this many nats per token: no draft would be longer for it.
+const LEAST_GAIN: f64 = 3e-6;
 
 /// Fitting ends when the gradient, for weights of curvature 1, is shorter than this: half its square is about what is
 /// left to gain.
