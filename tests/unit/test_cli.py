@@ -131,6 +131,24 @@ def test_an_index_that_is_not_fitted_says_why(
         assert (b"flights" in written.read_bytes()) == (option != "--no-inputs"), "docs/format.md says what is stored"
 
 
+def test_compact_takes_served_rows_in(fitted: Path, tokenizer: Path) -> None:
+    from tasc.spec import NgramDrafter, TaskIndex, served_log
+
+    index = TaskIndex.open(fitted)
+    before = index.info()["documents"]
+    missing = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "--served", fitted.with_suffix(".none"))
+    assert "there is no log" in said(missing, 2)
+    drafter = NgramDrafter(index, served=served_log(index))
+    drafter.serve([("a new input", [1, 2, 3])])
+    busy = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
+    assert "served" in said(busy, 2)
+    del drafter
+    done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
+    assert done.exit_code == 0, done.output
+    assert "1 served rows taken in" in " ".join(done.stdout.split())
+    assert TaskIndex.open(fitted).info()["documents"] == before + 1
+
+
 def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:
     file = tmp_path / "task.tasc"
     assert tasc("index", "build", data, "--tokenizer", tokenizer, "-o", file, "--split", "train").exit_code == 0

@@ -163,15 +163,18 @@ def compact(
     the old one until they open it again. A log that a process is writing to is locked: stop that process first.
     """
     from tasc.data import load_tokenizer
+    from tasc.errors import InputError
     from tasc.spec import TaskIndex, served_log
 
     index = TaskIndex.open(file)
     log = served or served_log(index)
+    if served is not None and not served.exists():
+        raise InputError(f"there is no log {served}; leave --served out where nothing was served")
     task_tokenizer = load_tokenizer(tokenizer)
     with progress_bars() as bar:
         new, taken = index.compact(
             output or file,
-            served=log if served or log.exists() else None,
+            served=log if log.exists() else None,
             tokenizer=task_tokenizer,
             fit=not no_fit,
             progress=bar("compacting"),

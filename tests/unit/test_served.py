@@ -1,0 +1,162 @@
+"""Rows that were served: counted and retrieved at once, kept on disk, merged into the index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
+from tasc.errors import FormatError, InputError, TokenizerMismatchError
+from tasc.spec import NgramDrafter, TaskIndex, served_log
+
+CITIES = ("boston", "san francisco", "denver", "dallas", "austin", "newark", "oakland", "miami")
+ROWS = [
+    {"input": f"flights from {a} to {b}", "output": f'{{"intent": "flight", "from": "{a}", "to": "{b}"}}'}
+    for a in CITIES
+    for b in CITIES
+    if a != b
+]
+NEW = {"input": "book a table for two", "output": '{"intent": "restaurant", "seats": 2}'}
+
+
+@pytest.fixture(scope="module")
+def task(tokenizer: Tokenizer) -> TaskTokenizer:
+    return load_tokenizer(tokenizer)
+
+
+@pytest.fixture
+def index(tmp_path: Path, task: TaskTokenizer) -> TaskIndex:
+    return build(tmp_path / "task", task, ROWS)
+
+
+def build(path: Path, task: TaskTokenizer, rows: list[dict[str, str]], **options: Any) -> TaskIndex:
+    store = TokenStore.build(rows, task, path.with_suffix(".store"))
+    return TaskIndex.build(store, path.with_suffix(".tasc"), tokenizer=task, **options)
+
+
+def ids(task: TaskTokenizer, row: dict[str, str]) -> np.ndarray:
+    assert task.eos_id is not None
+    return np.append(task.encode(row["output"]), np.uint32(task.eos_id))
+
+
+def right(drafter: NgramDrafter, task: TaskTokenizer, row: dict[str, str]) -> int:
+    """How many tokens of the output the first draft foresees."""
+    drafted = drafter.start(task.encode(row["input"]), row["input"]).draft(64, np.array([1.0, 1.001])).tokens
+    output = ids(task, row)
+    n = min(len(drafted), len(output))
+    wrong = np.flatnonzero(drafted[:n] != output[:n])
+    return int(wrong[0]) if len(wrong) else n
+
+
+def test_a_served_row_is_drafted_from_at_once(index: TaskIndex, task: TaskTokenizer) -> None:
+    drafter = NgramDrafter(index, tokenizer=task)
+    before = right(drafter, task, NEW)
+    drafter.serve([(NEW["input"], ids(task, NEW))] * 3)
+    assert drafter.num_served == 3
+    assert right(drafter, task, NEW) > before + 5
+
+
+def test_rows_outlive_the_process(index: TaskIndex, task: TaskTokenizer) -> None:
+    log = served_log(index)
+    drafter = NgramDrafter(index, tokenizer=task, served=log)
+    drafter.serve([(NEW["input"], ids(task, NEW)), (None, ids(task, ROWS[0]))])
+    foreseen = right(drafter, task, NEW)
+    with pytest.raises(BlockingIOError, match=r"task\.tasc\.served"):
+        NgramDrafter(index, served=log)
+    del drafter
+    again = NgramDrafter(index, tokenizer=task, served=log)
+    assert again.num_served == 2
+    assert right(again, task, NEW) == foreseen
+
+
+def test_killed_while_serving_loses_nothing_that_was_acknowledged(index: TaskIndex, task: TaskTokenizer) -> None:
+    log = served_log(index)
+    script = (
+        "import sys\n"
+        "from tasc.spec import NgramDrafter, TaskIndex\n"
+        "drafter = NgramDrafter(TaskIndex.open(sys.argv[1]), served=sys.argv[2])\n"
+        "while True:\n"
+        "    drafter.serve([('some input', [5, 6, 7])])\n"
+        "    print(drafter.num_served, flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script, index.path, log], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    acknowledged = 0
+    while acknowledged < 20:
+        acknowledged = int(child.stdout.readline())
+    child.kill()
+    acknowledged = max([acknowledged, *map(int, child.stdout.read().split("\n")[:-1])])
+    child.wait()
+    assert NgramDrafter(index, served=log).num_served in (acknowledged, acknowledged + 1)
+
+
+def test_compacting_equals_building_with_all_rows(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    log = served_log(index)
+    served = [NEW, NEW, ROWS[3]]
+    NgramDrafter(index, served=log).serve([(r["input"], ids(task, r)) for r in served])
+    new, taken = index.compact(index.path, served=log, tokenizer=task)
+    whole = build(tmp_path / "whole", task, ROWS + served)
+    assert taken == 3
+    for name in ("documents", "weight", "tokens", "inputs"):
+        assert new.info()[name] == whole.info()[name]
+    new.verify()
+    for row in (NEW, ROWS[3], ROWS[7]):
+        context = ids(task, row)[:6]
+        assert [x.tolist() for x in new.successors(context)[:2]] == [x.tolist() for x in whole.successors(context)[:2]]
+    assert NgramDrafter(new, served=log).num_served == 0, "what was taken in has left the log"
+
+
+def test_compacting_elsewhere_leaves_the_log(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    log = served_log(index)
+    NgramDrafter(index, served=log).serve([(NEW["input"], ids(task, NEW))])
+    before = log.read_bytes()
+    new, taken = index.compact(tmp_path / "other.tasc", served=log, tokenizer=task, fit=False)
+    assert (taken, log.read_bytes()) == (1, before)
+    assert new.info()["documents"] == index.info()["documents"] + 1
+
+
+def test_without_inputs_none_appear(task: TaskTokenizer, tmp_path: Path) -> None:
+    index = build(tmp_path / "blind", task, ROWS, inputs=False)
+    NgramDrafter(index, served=served_log(index)).serve([("secret words", ids(task, NEW))])
+    new, _ = index.compact(index.path, served=served_log(index), tokenizer=task)
+    assert new.info()["inputs"] == 0
+    assert new.info()["documents"] == len(ROWS) + 1
+    assert b"secret" not in index.path.read_bytes()
+
+
+def test_bad_input_gets_a_clear_error(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs an index"):
+        NgramDrafter(served=tmp_path / "log")
+    drafter = NgramDrafter(index, served=served_log(index))
+    with pytest.raises(InputError, match="4294967295"):
+        drafter.serve([("x", [2**32 - 1])])
+    with pytest.raises(InputError, match="16777216"):
+        drafter.serve([("x" * (17 << 20), [1])])
+    assert drafter.num_served == 0
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_bytes(b"no log at all" * 9)
+    with pytest.raises(FormatError, match="nonsense"):
+        NgramDrafter(index, served=nonsense)
+    assert nonsense.read_bytes() == b"no log at all" * 9
+
+
+def test_another_tokenizer_is_refused(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    state = json.loads(task.tokenizer.to_str())
+    state["model"]["vocab"].update({"zzz": max(state["model"]["vocab"].values()) + 1})
+    other = load_tokenizer(Tokenizer.from_str(json.dumps(state)))
+    with pytest.raises(TokenizerMismatchError):
+        NgramDrafter(index, tokenizer=other)
+    with pytest.raises(TokenizerMismatchError):
+        index.compact(tmp_path / "new.tasc", tokenizer=other)
+    assert not (tmp_path / "new.tasc").exists()
+    foreign = build(tmp_path / "foreign", other, ROWS)
+    NgramDrafter(foreign, served=served_log(foreign))
+    with pytest.raises(TokenizerMismatchError, match="served"):
+        NgramDrafter(index, served=served_log(foreign))
