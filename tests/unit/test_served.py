@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,26 @@ def test_another_tokenizer_is_refused(index: TaskIndex, task: TaskTokenizer, tmp
     NgramDrafter(foreign, served=served_log(foreign))
     with pytest.raises(TokenizerMismatchError, match="served"):
         NgramDrafter(index, served=served_log(foreign))
+
+
+def test_a_forked_child_can_build_and_fit(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    """The parent has built, and fitted with threads, before it forks: a child must not wait for those."""
+    script = (
+        "import os, sys\n"
+        "from tasc.data import TokenStore, load_tokenizer\n"
+        "from tasc.spec import TaskIndex\n"
+        "task = load_tokenizer(sys.argv[1])\n"
+        "rows = [{'input': f'a {n}', 'output': f'say {n}'} for n in range(60)]\n"
+        "store = TokenStore.build(rows, task, sys.argv[2])\n"
+        "TaskIndex.build(store, sys.argv[3], tokenizer=task)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    TaskIndex.build(store, sys.argv[4], tokenizer=task)\n"
+        "    os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    paths = [tmp_path / name for name in ("tokenizer.json", "fork.store", "parent.tasc", "child.tasc")]
+    task.tokenizer.save(str(paths[0]))
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    subprocess.run([sys.executable, "-c", script, *paths], check=True, timeout=60, env=environment)
+    assert paths[2].read_bytes() == paths[3].read_bytes()

@@ -17,7 +17,7 @@ use crate::index::rows::{self, LeftOut};
 use crate::index::view::Task;
 use crate::input::Surface;
 use crate::input::spelling::{Learnt, Speller, Spellings};
-use crate::{Result, TokenId};
+use crate::{Error, Result, TokenId};
 
 /// Drafted at most, and cost of verifying a drafted token, where the figures are taken.
 const MAX_TOKENS: usize = 16;
@@ -104,6 +104,10 @@ pub fn train(
     let ends = store.meta().eos_id.is_none();
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
     let general = general::mixtures()?;
+    // threads of its own: those of a process that forked are gone in its child
+    let pool = rayon::ThreadPoolBuilder::new().build();
+    let pool = pool.map_err(|e| Error::Samples { why: format!("no threads could be started: {e}") })?;
+    let fit = |samples: &Samples, prior: &Weights| pool.install(|| fit(samples, prior, &options.fit));
     let mut tables: Vec<Weights> = Vec::new();
     let mut judged = Vec::new();
     let mut figures = Figures { rows: picked.len() as u64, ..Figures::default() };
@@ -112,9 +116,9 @@ pub fn train(
         let drafter = Drafter::new(Some(task.clone()), fixed(without))?;
         let (samples, row_of) = gather(&drafter, without, &held_out, options.tokens, ends)?;
         let prior = general.mixer(without).weights();
-        let part = fit(&samples.subset(|s| shown(row_of[s])), prior, &options.fit)?;
+        let part = fit(&samples.subset(|s| shown(row_of[s])), prior)?;
         if without == Without::NOTHING {
-            let whole = fit(&samples, prior, &options.fit)?;
+            let whole = fit(&samples, prior)?;
             figures.tokens = samples.len() as u64;
             figures.nats = [whole.nats_before, whole.nats];
             tables.push(whole.weights);

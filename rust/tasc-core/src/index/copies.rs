@@ -24,6 +24,9 @@ const AHEAD_TAILS: [usize; 2] = [8, 4];
 /// Tokens from this id on are not counted one by one: no vocabulary is as large, and the counts are kept by id.
 const COUNTED: TokenId = 1 << 22;
 
+/// With more rows than this, conditions that held once are not kept.
+const MANY_ROWS: usize = 1000;
+
 /// Stands for several tokens that followed a tail.
 const AMBIGUOUS: TokenId = TokenId::MAX;
 
@@ -219,6 +222,8 @@ pub struct CopiesBuilder {
     coverage: ConditionalBuilder,
     /// The only token that followed a tail; `AMBIGUOUS` when there were several.
     only: FxHashMap<u64, TokenId>,
+    /// Rows learnt from.
+    rows: usize,
     /// token → (occurrences, copied ones)
     tokens: Vec<(u32, u32)>,
     copying: Copying,
@@ -281,6 +286,7 @@ impl CopiesBuilder {
 
     /// Learns from where a row's words are copied and what comes when none is left.
     pub fn learn(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+        self.rows += 1;
         let waiting = self.counted.view().usual(surface, &mut self.rates, &mut self.usual);
         self.copying.reset(surface.len(), waiting);
         for (at, &token) in output.iter().enumerate() {
@@ -322,12 +328,14 @@ impl CopiesBuilder {
         }
     }
 
-    /// What was learnt. Conditions seen once are kept where every row counts: few rows.
+    /// What was learnt. Where there are many rows, conditions that held once are left out: they would fill the file.
     #[must_use]
     pub fn build(self) -> OwnedCopies {
+        let least = if self.rows > MANY_ROWS { 2 } else { 1 };
+        let often = |followers: &[(u32, u32)]| followers.iter().map(|f| u64::from(f.1)).sum::<u64>() >= least;
         OwnedCopies {
-            pointer: self.pointer.build(|followers| followers.iter().any(|f| f.0 != NO_COPY)),
-            coverage: self.coverage.build(|_| true),
+            pointer: self.pointer.build(|found| often(found) && found.iter().any(|f| f.0 != NO_COPY)),
+            coverage: self.coverage.build(often),
             ..self.counted
         }
     }
