@@ -153,14 +153,13 @@ def test_what_was_served_is_kept(tmp_path: Path) -> None:
     tokens = tokenizer()
     index = build(tmp_path, tokens)
     model = tiny_model("llama")
-    once = Generator(model, tokens, index=index, costs=0.02, served=True)
-    said = once.generate(INPUTS, max_tokens=24, eos=())
-    assert once._default.num_served == 0, "an output that was cut off is no row"  # type: ignore[attr-defined]
-    ends = [item.ids[12] for item in said]
-    ended = once.generate(INPUTS, max_tokens=24, eos=ends)
-    assert {item.finish_reason for item in ended} == {"eos"}
-    assert once._default.num_served == len(INPUTS)  # type: ignore[attr-defined]
-    del once
-    again = Generator(model, tokens, index=index, costs=0.02, served=tmp_path / "task.tasc.served")
-    assert again._default.num_served == len(INPUTS)  # type: ignore[attr-defined]
-    assert [item.ids for item in again.generate(INPUTS, max_tokens=24, eos=ends)] == [item.ids for item in ended]
+    with Generator(model, tokens, index=index, costs=0.02, served=True) as once:
+        said = once.generate(INPUTS, max_tokens=24, eos=())
+        assert once._default.num_served == 0, "an output that was cut off is no row"  # type: ignore[attr-defined]
+        ends = [item.ids[12] for item in said]
+        ended = once.generate(INPUTS, max_tokens=24, eos=ends)
+        assert {item.finish_reason for item in ended} == {"eos"}
+        assert once._default.num_served == len(INPUTS)  # type: ignore[attr-defined]
+    with Generator(model, tokens, index=index, costs=0.02, served=tmp_path / "task.tasc.served") as again:
+        assert again._default.num_served == len(INPUTS)  # type: ignore[attr-defined]
+        assert [i.ids for i in again.generate(INPUTS, max_tokens=24, eos=ends)] == [i.ids for i in ended]

@@ -139,6 +139,23 @@ class Generator:
         self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Let go of the drafters, and so of the logs of served rows: another process may write to them then. A
+        generator can be used as a context manager, which closes it; a closed one decodes plainly.
+        """
+        self._default = NullDrafter()
+        self._drafters.clear()
+        self._locators.clear()
+        self._loop.forget()
+
+    def __enter__(self) -> Generator:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
     def generate(
         self,
         inputs: Sequence[str] | None = None,

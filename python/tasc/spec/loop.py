@@ -107,6 +107,10 @@ class Loop:
         self._observe = observe
         self._brakes: dict[int, tuple[Drafter, Brake]] = {}  # by id; the drafter is held so that its id stays its own
 
+    def forget(self) -> None:
+        """Let go of the drafters that were judged."""
+        self._brakes.clear()
+
     @torch.inference_mode()
     def run(self, jobs: Iterable[Job]) -> None:
         """Run jobs to their ends, in the order given as rows become free."""
