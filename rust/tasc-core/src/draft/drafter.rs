@@ -112,7 +112,8 @@ struct Scratch {
     matches: Vec<(u32, TokenId, f32)>,
     evidence: Evidence,
     candidates: Candidates,
-    mixer: Option<Mixer>,
+    /// The weights of the draft that is being made.
+    mixer: Option<Arc<Mixer>>,
     probabilities: Vec<f32>,
 }
 
@@ -224,12 +225,8 @@ impl Drafter {
     /// Gives a request the weights as they are now.
     fn take_weights(&self, request: &mut Request) {
         let online = self.online();
-        let fitted = self.mixtures.mixer(request.without).weights();
-        let now = online.weights.get(request.without, fitted);
-        match &mut request.scratch.mixer {
-            Some(mixer) => mixer.set(now),
-            none => *none = Some(Mixer::new(now.clone())),
-        }
+        let now = online.weights.get(request.without, self.mixtures.mixer(request.without));
+        request.scratch.mixer = Some(now.clone());
     }
 
     /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
@@ -309,6 +306,7 @@ impl Drafter {
             request.draft.sources.push(request.scratch.evidence.speaker(token).code());
             request.step(&view, &served, token);
         }
+        request.scratch.mixer = None;
         request.draft.truncate(rule.best());
         request.cost = costs.cost(request.draft.tokens.len());
         &request.draft
@@ -343,7 +341,7 @@ impl Drafter {
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
         let mut online = self.online();
-        let fitted = self.mixtures.mixer(request.without).weights();
+        let fitted = self.mixtures.mixer(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
             online.calibration.verified(f64::from(seen.best), k < right);

@@ -12,25 +12,13 @@ pub const MAX_FEATURES: usize = 32;
 ///
 /// Sums need a row per state where a table of all combinations needs a row per combination, so that each is fitted
 /// from many tokens.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     features: usize,
     /// Number of states of each group.
     groups: Vec<usize>,
     /// The common row, then for each group in order a row per state.
     table: Vec<f32>,
-}
-
-impl Clone for Weights {
-    fn clone(&self) -> Self {
-        Self { features: self.features, groups: self.groups.clone(), table: self.table.clone() }
-    }
-
-    fn clone_from(&mut self, other: &Self) {
-        self.features = other.features;
-        self.groups.clone_from(&other.groups);
-        self.table.clone_from(&other.table);
-    }
 }
 
 impl Weights {
@@ -155,9 +143,9 @@ impl Mixer {
         Self { weights }
     }
 
-    /// Takes other weights, re-using its memory.
-    pub fn set(&mut self, weights: &Weights) {
-        self.weights.clone_from(weights);
+    /// Its weights, to be changed.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
     }
 
     /// Its weights.

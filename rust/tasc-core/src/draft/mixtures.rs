@@ -1,5 +1,7 @@
 //! The weights of a task: with every source, without each of them, and without an input.
 
+use std::sync::Arc;
+
 use super::features::{FEATURES, GROUPS};
 use super::mixer::{Mixer, Weights};
 use crate::{Error, Result};
@@ -95,7 +97,7 @@ pub fn variants() -> [Without; 7] {
 /// Weights for each of [`variants`].
 #[derive(Clone, Debug)]
 pub struct Mixtures {
-    mixers: Vec<(Without, Mixer)>,
+    mixers: Vec<(Without, Arc<Mixer>)>,
 }
 
 impl Mixtures {
@@ -119,7 +121,7 @@ impl Mixtures {
                 return Err(Error::Weights { why });
             }
         }
-        Ok(Self { mixers: variants().into_iter().zip(tables.into_iter().map(Mixer::new)).collect() })
+        Ok(Self { mixers: variants().into_iter().zip(tables.into_iter().map(|w| Arc::new(Mixer::new(w)))).collect() })
     }
 
     /// The same weights whatever is switched off.
@@ -132,7 +134,7 @@ impl Mixtures {
 
     /// The mixer for what is switched off: its own, else that without an input, else that of all sources.
     #[must_use]
-    pub fn mixer(&self, without: Without) -> &Mixer {
+    pub fn mixer(&self, without: Without) -> &Arc<Mixer> {
         let find = |w| self.mixers.iter().find(|m| m.0 == w).map(|m| &m.1);
         let blind = Without::inputs().and(without) == without;
         find(without).or_else(|| find(Without::inputs()).filter(|_| blind)).unwrap_or(&self.mixers[0].1)

@@ -3,7 +3,9 @@
 //! Live rows are not the rows that the weights were fitted to. So the weights go on learning, by gradient descent, from
 //! every drafted token that verification has looked at.
 
-use super::mixer::{Sample, Weights};
+use std::sync::Arc;
+
+use super::mixer::{Mixer, Sample};
 use super::mixtures::Without;
 
 /// Step size of the calibration in the long run.
@@ -24,7 +26,7 @@ const FIRST_SQUARE: f32 = 1.0;
 #[derive(Clone, Debug)]
 pub struct Adapted {
     without: Without,
-    weights: Weights,
+    mixer: Arc<Mixer>,
     squares: Vec<f32>,
 }
 
@@ -35,20 +37,21 @@ pub struct AdaptedWeights(Vec<Adapted>);
 impl AdaptedWeights {
     /// The weights for what is switched off; `fitted` until something was learnt.
     #[must_use]
-    pub fn get<'a>(&'a self, without: Without, fitted: &'a Weights) -> &'a Weights {
-        self.0.iter().find(|a| a.without == without).map_or(fitted, |a| &a.weights)
+    pub fn get<'a>(&'a self, without: Without, fitted: &'a Arc<Mixer>) -> &'a Arc<Mixer> {
+        self.0.iter().find(|a| a.without == without).map_or(fitted, |a| &a.mixer)
     }
 
     /// One verified token more; weights start as `fitted`.
-    pub fn learn(&mut self, without: Without, fitted: &Weights, sample: &Sample<'_>) {
+    pub fn learn(&mut self, without: Without, fitted: &Arc<Mixer>, sample: &Sample<'_>) {
         let known = self.0.iter().position(|a| a.without == without);
         let at = known.unwrap_or_else(|| {
-            let squares = vec![FIRST_SQUARE; fitted.table().len()];
-            self.0.push(Adapted { without, weights: fitted.clone(), squares });
+            let squares = vec![FIRST_SQUARE; fitted.weights().table().len()];
+            self.0.push(Adapted { without, mixer: fitted.clone(), squares });
             self.0.len() - 1
         });
-        if let Some(Adapted { weights, squares, .. }) = self.0.get_mut(at) {
-            weights.descend(sample, WEIGHT_RATE, squares);
+        if let Some(Adapted { mixer, squares, .. }) = self.0.get_mut(at) {
+            // copied only while a draft of another thread still uses it
+            Arc::make_mut(mixer).weights_mut().descend(sample, WEIGHT_RATE, squares);
         }
     }
 }
