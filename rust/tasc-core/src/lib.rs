@@ -1,7 +1,8 @@
 //! Pure-Rust core of tasc: the data a task's past outputs leave behind, and the drafts made from it.
 //!
 //! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
-//! [`index`] (n-grams of a task) → [`draft`] (sources, mixer, length).
+//! [`input`] (words and what is copied of them) → [`index`] (n-grams and inputs of a task) → [`draft`] (sources, mixer,
+//! length).
 pub mod corpus;
 pub mod draft;
 pub mod error;
