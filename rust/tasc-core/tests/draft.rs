@@ -160,7 +160,7 @@ fn drafts_what_always_follows_and_ends_with_the_document() {
     let draft = drafter.draft(&mut request, 16, &costs).clone();
     assert_eq!(draft.tokens, [1, 2, 3, 4, 5]);
     assert_eq!(draft.sources, [0; 5]);
-    assert!(draft.probabilities.iter().all(|&p| p > 0.5), "{draft:?}");
+    assert!(draft.probabilities.iter().all(|&p| p > 0.7), "{draft:?}");
     drafter.update(&mut request, &[1, 2]);
     assert_eq!(drafter.draft(&mut request, 2, &costs).tokens, [3, 4]);
     drafter.update(&mut request, &[9]);
@@ -198,7 +198,7 @@ fn learns_when_it_is_wrong() {
         lengths.push(drafter.draft(&mut request, 16, &costs).tokens.len());
         drafter.update(&mut request, &[8]);
     }
-    assert!(lengths[0] > 3, "{}", lengths[0]);
+    assert_eq!(lengths[0], 6);
     assert_eq!(*lengths.last().unwrap(), 0, "always wrong: no draft any more");
 }
 

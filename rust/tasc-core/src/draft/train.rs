@@ -99,6 +99,8 @@ pub fn train(
     for &row in &picked {
         *left_out.entry(row).or_default() += 1;
     }
+    // a request spells whatever it is asked; so the rows left out are spelled, though no sample may hold them
+    rows::spell(store, &picked, &mut Surface::default(), learnt, speller)?;
     let task: Arc<dyn Task> = Arc::new(rows::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
     let held_out: Vec<Row<'_>> = picked.iter().map(|&row| read(store, row, learnt)).collect::<Result<_>>()?;
     let ends = store.meta().eos_id.is_none();
@@ -117,10 +119,13 @@ pub fn train(
         let (samples, row_of) = gather(&drafter, without, &held_out, options.tokens, ends)?;
         let prior = general.mixer(without).weights();
         let part = fit(&samples.subset(|s| shown(row_of[s])), prior)?;
-        if without == Without::NOTHING {
+        if without == Without::NOTHING || without == Without::inputs() {
+            // what serves requests is fitted on all of them
             let whole = fit(&samples, prior)?;
-            figures.tokens = samples.len() as u64;
-            figures.nats = [whole.nats_before, whole.nats];
+            if without == Without::NOTHING {
+                figures.tokens = samples.len() as u64;
+                figures.nats = [whole.nats_before, whole.nats];
+            }
             tables.push(whole.weights);
         } else {
             tables.push(part.weights.clone());

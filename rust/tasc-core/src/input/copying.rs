@@ -70,7 +70,7 @@ impl Copying {
         self.waiting
     }
 
-    /// The output grows by a token; `rates[w]` is how often word w is usually copied, as [`usual`] takes it.
+    /// The output grows by a token; `usual[w]` is how much word w counts as waiting.
     ///
     /// # Complexity
     /// O(copies under way + copies that begin).

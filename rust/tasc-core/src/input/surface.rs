@@ -102,17 +102,17 @@ impl Surface {
         learnt: &mut Learnt,
         speller: Option<&dyn Speller>,
     ) -> Result<()> {
+        words::split(text, &mut self.words);
+        let pieces = self.pieces(text);
         if let Some(speller) = speller {
-            let mut missing = FxHashSet::default();
-            self.missing(text, known, learnt, &mut missing);
+            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, learnt);
+            let mut missing: Vec<&str> = pieces.iter().map(|p| p.text.as_ref()).filter(absent).collect();
+            missing.sort_unstable();
+            missing.dedup();
             if !missing.is_empty() {
-                let mut missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
-                missing.sort_unstable();
                 learnt.learn(&missing, speller)?;
             }
         }
-        words::split(text, &mut self.words);
-        let pieces = self.pieces(text);
         for piece in pieces {
             let key = spelling::key(&piece.text);
             let start = self.ids.len();
@@ -139,8 +139,7 @@ impl Surface {
     ) {
         words::split(text, &mut self.words);
         for piece in self.pieces(text).into_iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
-            let key = spelling::key(&piece);
-            if known.get(key).is_none() && learnt.get(key).is_none() {
+            if is_absent(&piece, known, learnt) {
                 missing.insert(piece);
             }
         }
@@ -201,8 +200,8 @@ impl Surface {
             for word in (0..).take(self.bare.len()) {
                 let bare = self.bare(word, case);
                 starts.extend(self.first(bare).map(|token| Start { token, word, spaced: false, case }));
-                let first_of_chunk = chunk_at(&self.chunk_of, word) == Some(chunk);
-                if first_of_chunk {
+                if self.chunk_of.get(word as usize) == Some(&chunk) {
+                    // the first word of a chunk
                     let piece = self.piece(chunk, case);
                     let spaced = self.first(piece).filter(|_| self.spelled(piece) != self.spelled(bare));
                     starts.extend(spaced.map(|token| Start { token, word, spaced: true, case }));
@@ -357,9 +356,10 @@ enum Of {
     Word(usize, Option<usize>),
 }
 
-/// The chunk that a word belongs to.
-fn chunk_at(chunk_of: &[u32], word: u32) -> Option<u32> {
-    chunk_of.get(word as usize).copied()
+/// Whether nobody knows yet how a piece is spelled.
+fn is_absent(piece: &str, known: &Spellings<'_>, learnt: &Learnt) -> bool {
+    let key = spelling::key(piece);
+    known.get(key).is_none() && learnt.get(key).is_none()
 }
 
 fn small(n: usize) -> u32 {

@@ -81,14 +81,6 @@ impl Retrieved {
         }
     }
 
-    /// Nothing is retrieved.
-    pub fn clear(&mut self, matches: &mut Matches) {
-        self.outputs.clear();
-        matches.clear();
-        self.similarity = 0.0;
-        self.neighbours.clear();
-    }
-
     /// How near the nearest row is, 0 to 1.
     #[must_use]
     pub fn similarity(&self) -> f32 {
