@@ -134,7 +134,7 @@ proptest! {
             prop_assert!(order > 0 && blend.probability(token) > 0.01, "{} in {:?}", token, blend);
             retrieved.advance(&mut matches, token);
         }
-        retrieved.clear(&mut matches);
+        retrieved.find(&inputs.view(), &ngrams.view(), &Served::default(), &[], &mut matches);
         prop_assert_eq!((retrieved.similarity(), retrieved.neighbours().len(), said(&retrieved, &matches).0), (0.0, 0, 0));
     }
 
