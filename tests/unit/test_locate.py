@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
 from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.data.prompts import user_text
 from tasc.spec.locate import (
     TRUSTED,
     InputLocator,
@@ -21,7 +22,6 @@ from tasc.spec.locate import (
     chat_markers,
     common_prefix,
     common_suffix,
-    user_text,
 )
 
 transformers = pytest.importorskip("transformers")

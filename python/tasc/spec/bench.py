@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.prompts import prompt_ids
 from tasc.errors import InputError
 from tasc.spec.drafter import Drafter, NullDrafter
 from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
-from tasc.spec.prompts import prompt_ids
 from tasc.spec.stats import Stats
 
 if TYPE_CHECKING:

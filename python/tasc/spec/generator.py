@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.prompts import Prompt, known_inputs, prompt_ids
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.spec.cache import RowCache
 from tasc.spec.costs import CostCurve, given_costs
@@ -23,7 +24,6 @@ from tasc.spec.drafter import Drafter, NullDrafter, served_log
 from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
-from tasc.spec.prompts import Prompt, known_inputs, prompt_ids
 from tasc.spec.sampling import Chooser, Sampling
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode

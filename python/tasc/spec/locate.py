@@ -7,7 +7,7 @@ from. Where a prompt comes as token ids, `InputLocator` finds the input in it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -260,15 +260,3 @@ def common_suffix(prompts: Sequence[Ids]) -> Ids:
 def as_prompt(ids: Sequence[int] | NDArray[Any]) -> Ids:
     """(L,) ids as an array of their own type."""
     return np.asarray(ids, np.uint32)
-
-
-def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The text of the last user message; None without one."""
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, str):
-                return content
-            parts = [part.get("text") for part in content or () if isinstance(part, Mapping)]
-            return "\n".join(text for text in parts if isinstance(text, str)) or None
-    return None

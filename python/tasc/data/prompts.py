@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tasc.errors import InputError
-from tasc.spec.locate import user_text
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
 """A raw string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
@@ -55,6 +54,18 @@ def known_inputs(inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None)
         user_text([m for m in prompt if isinstance(m, Mapping)]) if _is_chat(prompt) else None
         for prompt in prompts or ()
     ]
+
+
+def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """The text of the last user message; None without one."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                return content
+            parts = [part.get("text") for part in content or () if isinstance(part, Mapping)]
+            return "\n".join(text for text in parts if isinstance(text, str)) or None
+    return None
 
 
 def _is_chat(prompt: Prompt) -> bool:
