@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,7 +44,7 @@ FindFile: TypeAlias = Callable[[str], Path | None]
 class TaskTokenizer:
     """A fast tokenizer with what tasc needs to know of it; `load_tokenizer` makes it."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = field(repr=False)
     """Truncates and pads nothing."""
     name: str
     """For people; the fingerprint is what counts."""

@@ -114,7 +114,7 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         InputError: A tokenizer that cannot be extended, or an n-gram that cannot be a token, with the reason.
     """
     task = load_tokenizer(tokenizer)
-    _check_fingerprint(task, f"the plan {plan.path}", plan.tokenizer, plan.fingerprint)
+    check_plan(task, plan)
     admission = Admission(task)
     faults = admission.faults(plan)
     for k, why in faults.items():
@@ -153,6 +153,11 @@ def check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> Non
             said, meant = (extended.decode([*before, *ids, *behind]) for ids in (new, old))
             if said != meant:
                 raise InputError(f"new token {new[0]} decodes to {said!r}, its n-gram to {meant!r}")
+
+
+def check_plan(task: TaskTokenizer, plan: MergePlan) -> None:
+    """Raises TokenizerMismatchError, naming both, when a plan was learnt with another tokenizer."""
+    _check_fingerprint(task, f"the plan {plan.path}", plan.tokenizer, plan.fingerprint)
 
 
 def _check_fingerprint(task: TaskTokenizer, what: str, name: str, fingerprint: str) -> None:
