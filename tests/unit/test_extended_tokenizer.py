@@ -23,7 +23,9 @@ TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=8)), max
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskTokenizer, TaskTokenizer]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TaskTokenizer, TaskTokenizer]:
     """A tokenizer and the extended one."""
     base = load_tokenizer(make_tokenizer(request.param))
     plan = learn(base, tmp_path_factory.mktemp("plan") / "task.plan")

@@ -153,7 +153,9 @@ def _check_model(model: dict[str, Any], name: str) -> None:
 def _joining(decoder: dict[str, Any] | None, name: str) -> tuple[bool, bool]:
     """(byte-level?, drops all marks of the first token?) of a decoder that treats tokens as if they were one string."""
     if decoder is None:
-        raise InputError(f"{name} has no decoder, so it puts a space between tokens; such a tokenizer cannot be extended")
+        raise InputError(
+            f"{name} has no decoder, so it puts a space between tokens; such a tokenizer cannot be extended"
+        )
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     if [step["type"] for step in steps] == ["ByteLevel"]:
         return True, False

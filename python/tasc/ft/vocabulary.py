@@ -143,7 +143,9 @@ def check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> Non
     after = extended.get_vocab(with_added_tokens=True)
     for string, number in base.get_vocab(with_added_tokens=True).items():
         if after.get(string) != number:
-            raise InputError(f"token {string!r} had the id {number} and has {after.get(string)} in the extended tokenizer")
+            raise InputError(
+                f"token {string!r} had the id {number} and has {after.get(string)} in the extended tokenizer"
+            )
     flags = {i: str(token) for i, token in base.get_added_tokens_decoder().items()}
     if flags != {i: str(token) for i, token in extended.get_added_tokens_decoder().items()}:
         raise InputError("the extended tokenizer has other added tokens than the one it was")
