@@ -229,7 +229,7 @@ def test_models_that_cannot_be_extended(model: models.Model, why: str) -> None:
 
 
 def test_plan_and_tokenizer_must_belong_together(tmp_path: Path) -> None:
-    base, other = load_tokenizer(make_tokenizer("byte-level")), load_tokenizer(make_tokenizer("byte-level", 400))
+    base, other = load_tokenizer(make_tokenizer("byte-level")), load_tokenizer(make_tokenizer("byte-level", 330))
     plan = learn(base, tmp_path / "task.plan")
     both = f"{base.fingerprint[:12]}.*{other.fingerprint[:12]}"
     with pytest.raises(TokenizerMismatchError, match=both):

@@ -47,7 +47,7 @@ def make_tokenizer(kind: str, vocab_size: int = 420) -> Tokenizer:
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, limit_alphabet=100, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([row["output"] for row in ROWS if "東" not in row["output"]], trainer)
     tokenizer.decoder = {"metaspace": decoders.Metaspace(prepend_scheme="first")}.get(kind, decoders.ByteLevel())
