@@ -130,11 +130,11 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
     for k in range(len(plan)):
         vocabulary[admission.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
     extended = TaskTokenizer(Tokenizer.from_str(json.dumps(state)), task.name, task.eos_id, plan)
-    check_extended(extended.tokenizer, task.tokenizer, plan)
+    _check_extended(extended.tokenizer, task.tokenizer, plan)
     return extended
 
 
-def check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
+def _check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
     """Compares an extended tokenizer with the one it was: old tokens have their ids, new ones decode as their n-grams.
 
     Raises:
