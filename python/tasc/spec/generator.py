@@ -25,12 +25,13 @@ from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
 from tasc.spec.sampling import Chooser, Sampling
+from tasc.spec.segmenting import SegmentingDrafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target
 
 if TYPE_CHECKING:
-    from tasc._core import TaskIndex
+    from tasc._core import MergePlan, TaskIndex
     from tasc.data import TaskTokenizer
 
 _MOST_DRAFTED = 64
@@ -83,7 +84,8 @@ class Generator:
         model: A `transformers` causal language model with attention layers only, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
-            request's input, where the index knows the task's inputs. None: the context alone.
+            request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
+            tokens (`tasc.ft`) it may be an index made with the tokenizer as it was before them.
         drafter: A `Drafter` instead of an index.
         max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
         batch_size: Most requests at once.
@@ -306,7 +308,11 @@ class Generator:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
             speller = None if opened is None or self._tokenizer is None else self._task_tokenizer
-            self._drafters[key] = (index, NgramDrafter(opened, tokenizer=speller, served=self._log_of(opened)))
+            made: Drafter = NgramDrafter(opened, tokenizer=speller, served=self._log_of(opened))
+            plan = self._plan
+            if plan is not None and (opened is None or opened.fingerprint == plan.fingerprint):
+                made = SegmentingDrafter(made, plan)
+            self._drafters[key] = (index, made)
         return self._drafters[key][1]
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
@@ -330,6 +336,11 @@ class Generator:
         from tasc.data import load_tokenizer
 
         return load_tokenizer(self._tokenizer)
+
+    @property
+    def _plan(self) -> MergePlan | None:
+        """The new tokens of the model's tokenizer, if it has any (TASC-ft)."""
+        return self._task_tokenizer.plan if getattr(self._tokenizer, "is_fast", False) else None
 
     def _inputs(
         self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
@@ -372,8 +383,8 @@ class Generator:
     def _check_fingerprint(self, index: Any) -> None:
         if index is None or self._tokenizer is None:
             return
-        fingerprint = self._task_tokenizer.fingerprint
-        if index.fingerprint != fingerprint:
+        fingerprint, plan = self._task_tokenizer.fingerprint, self._plan
+        if index.fingerprint not in (fingerprint, plan and plan.fingerprint):
             raise TokenizerMismatchError(
                 f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is {fingerprint[:16]}…; "
                 "build the index again with the model's tokenizer"

@@ -1,0 +1,116 @@
+"""Drafts for a model that says new tokens, made in the tokens that its task's index knows.
+
+Which words an output copies, and in what order, shows in the old tokens: a new one may hold the end of a word and the
+beginning of the next. So the drafter is asked for old tokens, and what it proposes is segmented as the model would write
+it (TASC-spec on a TASC-ft model, arXiv 2602.24174).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.spec.drafter import Draft, Drafter, Request, TokenDraft, TokenIds
+
+if TYPE_CHECKING:
+    from tasc._core import MergePlan, TaskIndex
+
+MEMORY = 0.02
+"""Weight of one step in the running mean of old tokens per new one."""
+
+
+class SegmentingDrafter:
+    """A drafter of old tokens for a model whose vocabulary a plan has extended.
+
+    Args:
+        drafter: Drafts old tokens, such as an `NgramDrafter` over an index made with the model's old tokenizer.
+        plan: The model's new tokens.
+    """
+
+    def __init__(self, drafter: Drafter, plan: MergePlan) -> None:
+        self.drafter = drafter
+        self.plan = plan
+        self.old_per_new = 1.0 / max(1e-3, 1.0 - plan.curve[-1][1])
+
+    @property
+    def name(self) -> str:
+        """That of the drafter inside."""
+        return self.drafter.name
+
+    @property
+    def index(self) -> TaskIndex | None:
+        """The index that the drafter inside draws on."""
+        found: TaskIndex | None = getattr(self.drafter, "index", None)
+        return found
+
+    def start(self, prompt_ids: TokenIds, input: str | None = None) -> SegmentingRequest:
+        """Begin a request; prompts hold old tokens."""
+        return SegmentingRequest(self, self.drafter.start(prompt_ids, input))
+
+    def propose_batch(
+        self, requests: Sequence[SegmentingRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
+    ) -> list[Draft]:
+        """Draft for several requests at once: at most `max_tokens` new tokens each."""
+        most = int(np.ceil(max_tokens * self.old_per_new))
+        inner = [request.inner for request in requests]
+        drafts = self.drafter.propose_batch(inner, most, self._costs(costs, max_tokens, most))
+        return [self._segmented(draft, max_tokens) for draft in drafts]
+
+    def _costs(self, costs: NDArray[np.float64] | None, max_tokens: int, most: int) -> NDArray[np.float64]:
+        """The cost curve by old tokens: a new one costs what it costs, however many old ones it stands for."""
+        curve = 1.0 + 0.02 * np.arange(max_tokens + 1) if costs is None else np.asarray(costs, np.float64)
+        at = np.arange(most + 1) / self.old_per_new
+        slope = curve[-1] - curve[-2] if len(curve) > 1 else 0.0
+        beyond = np.maximum(0.0, at - (len(curve) - 1)) * slope
+        return np.interp(at, np.arange(len(curve)), curve) + beyond
+
+    def _segmented(self, draft: Draft, max_tokens: int) -> Draft:
+        """The draft in the model's tokens; what depends on the text after it is left out, unless that is everything."""
+        if len(draft.tokens) == 0:
+            return draft
+        stream = self.plan.stream()
+        tokens = stream.push(draft.tokens)
+        if len(tokens) == 0:
+            tokens = stream.finish()
+        tokens = tokens[:max_tokens]
+        ends = np.cumsum([self._length(token) for token in tokens.tolist()])
+        begins = np.concatenate([[0], ends[:-1]])
+        logs = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(draft.probs, 1e-30), dtype=np.float64))])
+        probs = np.exp(logs[ends] - logs[begins]).astype(np.float32)
+        return TokenDraft(np.asarray(tokens, np.uint32), probs, np.asarray(draft.sources)[begins])
+
+    def _length(self, token: int) -> int:
+        base = self.plan.base_vocab_size
+        return 1 if token < base else len(self.plan.expansion(token - base))
+
+    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+        """Add served rows, in old tokens, where the drafter inside takes them."""
+        serve: Any = getattr(self.drafter, "serve", None)
+        if serve is not None:
+            serve([(text, self.plan.expand(ids)) for text, ids in rows])
+
+    def observe(self, new: int, old: int) -> None:
+        """Take note of a step's tokens."""
+        self.old_per_new += MEMORY * (old / new - self.old_per_new)
+
+
+class SegmentingRequest:
+    """One running request of a `SegmentingDrafter`."""
+
+    def __init__(self, drafter: SegmentingDrafter, inner: Request) -> None:
+        self.inner = inner
+        self._drafter = drafter
+
+    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+        """Propose at most `max_tokens` new tokens."""
+        return self._drafter.propose_batch([self], max_tokens, costs)[0]
+
+    def update(self, ids: TokenIds) -> None:
+        """Take the tokens that verification has emitted."""
+        old = self._drafter.plan.expand(ids)
+        if len(ids):
+            self._drafter.observe(len(ids), len(old))
+        self.inner.update(old)
