@@ -10,7 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, generate, index, replay
+from tasc.cli import bench, evaluate, generate, index, replay
 from tasc.cli.console import err
 from tasc.errors import TascError
 
@@ -54,6 +54,7 @@ app.add_typer(index.app, name="index")
 app.command("generate")(generate.generate)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)
+app.command("eval")(evaluate.evaluate)
 
 
 def _print_version(wanted: bool) -> None:

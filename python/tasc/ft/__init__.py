@@ -1,0 +1,1 @@
+"""TASC-ft (arXiv 2602.24174): a task vocabulary, and a fine-tuned model that uses it."""
