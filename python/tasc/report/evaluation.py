@@ -54,6 +54,7 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
         sides=list(results["models"]),
         counts={name: facts["counts"] for name, facts in results["models"].items()},
         figures=list(figure_rows(results)),
+        compared=bool(results.get("comparison")),
         latency=results.get("latency", []),
         times=lambda facts, form: shown(facts, form=form) if facts else _DASH,
         plots=[(heading, svg, note) for heading, svg, note in drawn if svg],
