@@ -208,6 +208,120 @@ class TaskIndex:
             in tokens (the start of the output counts as one), and its weighted number of occurrences.
         """
 
+class MergePlan:
+    """A task vocabulary: new tokens `base_vocab_size + i`, each standing for two base ids or more, its *expansion*.
+
+    Learnt by merging, again and again, the pair of neighbours that saves most tokens. *Segmentation* is defined by the
+    set of expansions alone, so that any subset of a plan is a plan. Safe to use from many threads. Source: arXiv
+    2602.24174 (TASC-ft).
+
+    Example:
+        >>> plan = MergePlan.learn(store, "task.plan", size=256)  # doctest: +SKIP
+        >>> plan.expand(plan.segment(ids)) == ids  # doctest: +SKIP
+    """
+
+    @staticmethod
+    def learn(
+        store: Store,
+        path: str | Path,
+        *,
+        size: int = 500,
+        min_count: int = 10,
+        min_documents: int = 5,
+        max_length: int = 64,
+        barriers: Sequence[int] = (),
+        held_out: float = 0.1,
+        forbidden: Sequence[Sequence[int]] = (),
+        progress: Callable[[float], None] | None = None,
+    ) -> MergePlan:
+        """Learn a plan from a store's outputs, write it and open it.
+
+        Args:
+            store: The task's past rows.
+            path: Where the plan goes; it appears there when it is whole.
+            size: New tokens at most, all of them *live*: used by the segmentation of the store's outputs.
+            min_count: Fewest uses of a new token, each as often as its document occurred.
+            min_documents: In so many rows each must stand: an n-gram is text of the corpus and ships with the
+                tokenizer. A document that occurred w times is w rows.
+            max_length: Longest expansion in base ids.
+            barriers: Ids that no expansion contains, besides the store's end token.
+            held_out: Share of the rows left out to find how many new tokens save more on rows never seen (and for
+                `curve`); the plan is then learnt from all rows. 0: as many as asked for.
+            forbidden: Expansions that no new token may have.
+            progress: Called with the fraction done; may raise to stop.
+
+        Raises:
+            InputError: No pair passes the floors, or an option out of range.
+            FormatError: The store is damaged.
+        """
+
+    @staticmethod
+    def open(path: str | Path) -> MergePlan:
+        """Open a plan; all of it is checked but the checksums (see `verify`).
+
+        Raises:
+            FormatError: Not a plan, cut short, damaged, or another major version.
+            OSError: The file cannot be read.
+        """
+
+    def verify(self) -> None:
+        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+
+    def keep(self, indices: Sequence[int], path: str | Path) -> MergePlan:
+        """Write and open a plan of only these new tokens, in this order; `counts`, `documents` and `curve` stay those
+        of the old one. Raises IndexError, InputError for an index that is there twice."""
+
+    def __len__(self) -> int:
+        """Number of new tokens."""
+
+    @property
+    def path(self) -> Path:
+        """Where it was opened."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the base tokenizer."""
+
+    @property
+    def tokenizer(self) -> str:
+        """That tokenizer's name, for people."""
+
+    @property
+    def base_vocab_size(self) -> int:
+        """The first new id; base ids are below it."""
+
+    def expansion(self, index: int) -> NDArray[np.uint32]:
+        """(n,) uint32 base ids of a new token, n ≥ 2. Raises IndexError."""
+
+    @property
+    def counts(self) -> NDArray[np.uint64]:
+        """(N,) uint64: uses of each new token in the store's outputs, each as often as its document occurred."""
+
+    @property
+    def documents(self) -> NDArray[np.uint64]:
+        """(N,) uint64: rows that use each."""
+
+    @property
+    def curve(self) -> list[tuple[int, float, float]]:
+        """(new tokens, share of tokens saved on the rows learnt from, the same on rows left out), ascending."""
+
+    def info(self) -> dict[str, Any]:
+        """Facts about the file: sizes, versions, `wanted` new tokens and what `stopped_by` fewer (`size`: nothing,
+        `floors`, `held-out`), `tokens` of the outputs and `tokens_after` segmentation."""
+
+    def segment(self, ids: Any) -> NDArray[np.uint32]:
+        """(T,) base ids → (n,) uint32: the fewest tokens that expand to them, ties to the longest first token.
+        Raises InputError for an id that is not a base id."""
+
+    def segment_batch(self, ids: Sequence[Any]) -> list[NDArray[np.uint32]]:
+        """The same for many sequences."""
+
+    def expand(self, ids: Any) -> NDArray[np.uint32]:
+        """(T,) base and new ids → (m,) uint32 base ids. Raises InputError for an id that is neither."""
+
+    def expand_batch(self, ids: Sequence[Any]) -> list[NDArray[np.uint32]]:
+        """The same for many sequences."""
+
 class ContextIndex:
     """The running request: every earlier occurrence of its last tokens, kept up as it grows (O(new tokens))."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from tiny_models import EOS, VOCAB, byte_tokenizer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from tasc.data import TaskTokenizer, load_tokenizer
 
@@ -48,31 +48,19 @@ class SlowPlan:
         return np.array(out, np.uint32)
 
 
-@dataclass(frozen=True)
-class Extended(TaskTokenizer):
-    """A tokenizer with a plan."""
-
-    plan: Any = None
-
-
-def tokenizers() -> tuple[Any, TaskTokenizer, Any, Extended]:
+def tokenizers() -> tuple[Any, TaskTokenizer, Any, TaskTokenizer]:
     """The Hugging Face tokenizer and ours, without new tokens and with them."""
     plain = byte_tokenizer()
     base = load_tokenizer(plain)
-    state = plain.backend_tokenizer.to_str()
-    made = Tokenizer.from_str(state)
-    letters = [[made.id_to_token(i) for i in base.encode(text)] for text in NEW]
-    added = {"".join(parts): VOCAB + k for k, parts in enumerate(letters)}
-    vocab = dict(made.get_vocab()) | added
-    from tokenizers import decoders, models, pre_tokenizers
-
-    extended = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    extended.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    extended.decoder = decoders.ByteLevel()
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=extended, eos_token="<eos>")
-    known = load_tokenizer(theirs)
-    plan = SlowPlan([base.encode(text).tolist() for text in NEW])
-    return plain, base, theirs, Extended(known.tokenizer, "extended", known.eos_id, plan)
+    vocab = dict(plain.get_vocab())
+    for k, text in enumerate(NEW):
+        vocab["".join(plain.convert_ids_to_tokens(base.encode(text).tolist()))] = VOCAB + k
+    made = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    extended = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>")
+    plan: Any = SlowPlan([base.encode(text).tolist() for text in NEW])
+    return plain, base, extended, replace(load_tokenizer(extended), plan=plan)
 
 
 class Scripted:

@@ -107,7 +107,7 @@ def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "
     from tasc.spec.checkpoint import load_checkpoint
 
     model, tokenizer = load_checkpoint(name, dtype=dtype, device=device)
-    return Decoder(model, tokenizer, load_tokenizer(name if Path(name).is_dir() else tokenizer), system)
+    return Decoder(model, tokenizer, load_tokenizer(tokenizer), system)
 
 
 def _write(

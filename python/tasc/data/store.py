@@ -217,7 +217,7 @@ def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_t
 
 def _encode(task: TaskTokenizer, batch: Sequence[Text]) -> Encoded:
     end = [] if task.eos_id is None else [task.eos_id]
-    outputs = [ids + end for ids in task.encode_batch([output for output, _ in batch])]
+    outputs = [ids + end for ids in task.encode_outputs([output for output, _ in batch])]
     ends = np.cumsum([len(ids) for ids in outputs], dtype=np.uint64)
     ids = np.fromiter(chain.from_iterable(outputs), np.uint32, int(ends[-1]))
     return ids, ends, [given for _, given in batch]

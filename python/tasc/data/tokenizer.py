@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tasc._core import MergePlan
 from tasc.data.ids import as_ids
-from tasc.errors import InputError
+from tasc.errors import InputError, TokenizerMismatchError
 
 END_TOKENS = (
     *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<|end_of_role|>"),
@@ -33,6 +34,9 @@ CARRIERS = {True: ('is "', "is (", "is:\n", "is-"), False: ("is a", "is 1", "is 
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
 """What may be a model's name; anything else is a path."""
 
+PLAN_FILE = "merge_plan.tasc"
+"""The plan of a checkpoint's new tokens, beside its tokenizer.json."""
+
 FindFile: TypeAlias = Callable[[str], Path | None]
 
 
@@ -40,12 +44,14 @@ FindFile: TypeAlias = Callable[[str], Path | None]
 class TaskTokenizer:
     """A fast tokenizer with what tasc needs to know of it; `load_tokenizer` makes it."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = field(repr=False)
     """Truncates and pads nothing."""
     name: str
     """For people; the fingerprint is what counts."""
     eos_id: int | None
     """The token that ends an output, None when there is none."""
+    plan: MergePlan | None = None
+    """The new tokens of an extended tokenizer, which only outputs use."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,6 +73,14 @@ class TaskTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The same for many texts, on the threads of the `tokenizers` package."""
         return [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_outputs(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of outputs as the model is to say them: those of `encode_batch`, with the new tokens of `plan`.
+
+        The same as `encode_batch` for a tokenizer without new tokens.
+        """
+        ids = self.encode_batch(texts)
+        return ids if self.plan is None else [np.asarray(row).tolist() for row in self.plan.segment_batch(ids)]
 
     def spell(self, pieces: Sequence[str]) -> list[list[int]]:
         """Ids of pieces of text as they stand *inside* a text: a piece that begins with a letter or digit follows a
@@ -120,7 +134,7 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
     Args:
         source: A folder with `tokenizer.json`, that file itself, a name on the model hub, a `tokenizers.Tokenizer`,
             a fast transformers tokenizer, or a `TaskTokenizer`. A tokenizer object is copied; its truncation and
-            padding are not.
+            padding are not. Where a `merge_plan.tasc` lies beside it, the tokenizer is an extended one.
         eos: The token that ends an output: a token's text or id; None: there is none; "auto": the first that the
             vocabulary holds of `eos_token_id` in generation_config.json (of several, one that ends a chat turn),
             `eos_token` in tokenizer_config.json and special_tokens_map.json, `eos_token_id` in config.json, a
@@ -128,11 +142,13 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
 
     Raises:
         InputError: Nothing there, a slow tokenizer, or an end token that the vocabulary does not hold.
+        TokenizerMismatchError: The plan beside the tokenizer is not that of its new tokens.
+        FormatError: The plan beside the tokenizer is damaged.
     """
     if isinstance(source, TaskTokenizer):
         if eos == "auto":
             return source
-        return TaskTokenizer(source.tokenizer, source.name, _end(source.tokenizer, eos, ()))
+        return replace(source, eos_id=_end(source.tokenizer, eos, ()))
     if isinstance(source, Tokenizer):
         return _task_tokenizer(_copied(source), "tokenizer", eos)
     if isinstance(source, str | Path):
@@ -158,7 +174,24 @@ def _task_tokenizer(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     hints = [*(_hints(tokenizer, find) if find and eos == "auto" else []), *([] if own is None else [own])]
-    return TaskTokenizer(tokenizer, name, _end(tokenizer, eos, hints))
+    plan_file = find(PLAN_FILE) if find else None
+    plan = None if plan_file is None else MergePlan.open(plan_file)
+    if plan is not None:
+        _check_plan(tokenizer, plan)
+    return TaskTokenizer(tokenizer, name, _end(tokenizer, eos, hints), plan)
+
+
+def _check_plan(tokenizer: Tokenizer, plan: MergePlan) -> None:
+    """New ids must be written as their n-grams are."""
+    for k in range(len(plan)):
+        new, parts = plan.base_vocab_size + k, plan.expansion(k).tolist()
+        meant = [tokenizer.id_to_token(i) for i in parts]
+        if None in meant or tokenizer.id_to_token(new) != "".join(meant):
+            raise TokenizerMismatchError(
+                f"{plan.path}, a plan for the tokenizer {plan.tokenizer} ({plan.fingerprint[:12]}…), is not that of the "
+                f"tokenizer beside it: its token {new} is {''.join(map(str, meant))!r} and "
+                f"{tokenizer.id_to_token(new)!r} there; take the plan that the tokenizer was extended with, or remove it"
+            )
 
 
 def _copied(tokenizer: Tokenizer) -> Tokenizer:

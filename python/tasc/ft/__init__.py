@@ -1,1 +1,10 @@
-"""TASC-ft (arXiv 2602.24174): a task vocabulary, and a fine-tuned model that uses it."""
+"""TASC-ft (arXiv 2602.24174): a task's frequent n-grams become tokens, and a fine-tuned model says them.
+
+`learn_vocabulary` (outputs → plan) → `extend_checkpoint` (plan + model → a checkpoint with new, untrained rows).
+"""
+
+from tasc._core import MergePlan
+from tasc.ft.surgery import extend_checkpoint, extend_model
+from tasc.ft.vocabulary import extend_tokenizer, learn_vocabulary
+
+__all__ = ["MergePlan", "extend_checkpoint", "extend_model", "extend_tokenizer", "learn_vocabulary"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,7 @@ def spelling(ids: Sequence[int], text: str, *, finished: bool, tokenizer: TaskTo
         tokenizer: The model's; its `plan` says which tokens are new.
     """
     base = tokenizer.encode(text)
-    plan = plan_of(tokenizer)
+    plan = tokenizer.plan
     canonical = (base if plan is None else plan.segment(base)).tolist()
     first_new = None if plan is None else plan.base_vocab_size
     return Spelling(
@@ -86,11 +85,6 @@ def spelling_measures(found: Sequence[Spelling]) -> dict[str, Measure]:
     }
 
 
-def plan_of(tokenizer: TaskTokenizer) -> Any:
-    """The tokenizer's `MergePlan`; None where it has no new tokens."""
-    return getattr(tokenizer, "plan", None)
-
-
 def _from(ids: Sequence[int], first: int | None) -> int:
     return 0 if first is None else sum(token >= first for token in ids)
 
@@ -102,7 +96,7 @@ def _in_common(ids: list[int], canonical: list[int]) -> int:
 
 
 def _round_trip(ids: Sequence[int], text: str, tokenizer: TaskTokenizer) -> bool:
-    plan = plan_of(tokenizer)
+    plan = tokenizer.plan
     if plan is None:
         return True
     if any(token >= plan.base_vocab_size + len(plan) for token in ids):  # a row of a padded matrix, no token

@@ -13,7 +13,7 @@ from typing import Any
 from tasc.data import TaskTokenizer
 from tasc.errors import InputError
 from tasc.ft import metrics
-from tasc.ft.adoption import plan_of, spelling, spelling_measures
+from tasc.ft.adoption import spelling, spelling_measures
 from tasc.ft.decode import Decoder
 from tasc.ft.metrics import Interval, Measure, bootstrap_interval
 
@@ -192,7 +192,7 @@ def assess(
     measures |= {"rouge_l": metrics.rouge_l(texts, references), "bleu": metrics.bleu(texts, references)}
     spelled = [spelling(p.ids, p.text, finished=p.finished, tokenizer=tokenizer) for p in predictions]
     counts["round_trip"] = sum(s.round_trip for s in spelled)
-    counts["new_tokens"] = len(plan_of(tokenizer) or ())
+    counts["new_tokens"] = len(tokenizer.plan or ())
     return Evaluation(tuple(predictions), measures | spelling_measures(spelled), counts, options or EvalOptions())
 
 

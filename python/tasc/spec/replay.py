@@ -127,7 +127,7 @@ def encode_rows(
     if not kept:
         raise InputError("no rows to replay: give at least one held-out row")
     contexts = tokenizer.encode_batch([f"{r[input_field]}\n" if r.get(input_field) else "" for r in kept])
-    outputs = tokenizer.encode_batch([r[output_field] for r in kept])
+    outputs = tokenizer.encode_outputs([r[output_field] for r in kept])
     return [
         ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get(input_field))
         for c, o, r in zip(contexts, outputs, kept, strict=True)

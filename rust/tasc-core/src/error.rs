@@ -101,6 +101,12 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A task vocabulary that cannot be.
+    #[error("the merge plan is unusable: {why}")]
+    Plan {
+        /// What is wrong.
+        why: String,
+    },
     /// The suffix sorter failed.
     #[error("sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)")]
     Sort {

@@ -9,6 +9,7 @@ pub mod error;
 pub mod format;
 pub mod index;
 pub mod input;
+pub mod merge;
 pub mod naive;
 pub mod token;
 

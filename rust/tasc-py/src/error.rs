@@ -34,6 +34,7 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 | Error::CostCurve { .. }
                 | Error::Weights { .. }
                 | Error::Samples { .. }
+                | Error::Plan { .. }
                 | Error::RowTooLarge { .. } => InputError::new_err(message),
                 Error::Locked { .. } => pyo3::exceptions::PyBlockingIOError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),

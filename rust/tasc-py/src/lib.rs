@@ -6,6 +6,7 @@ mod detach;
 mod draft;
 mod error;
 mod index;
+mod merge;
 mod speller;
 mod store;
 
@@ -17,6 +18,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<index::TaskIndex>()?;
+    m.add_class::<merge::MergePlan>()?;
     m.add_class::<draft::ContextIndex>()?;
     m.add_class::<draft::Draft>()?;
     m.add_class::<draft::NgramDrafter>()?;

@@ -1,0 +1,149 @@
+"""`tasc vocab`: learn a task's vocabulary, look at it, and put it into a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+
+if TYPE_CHECKING:
+    from tasc.ft import MergePlan
+
+app = typer.Typer(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
+
+TokenizerName = Annotated[
+    str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+]
+
+
+@app.command()
+def learn(
+    outputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="OUTPUTS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
+    ],
+    tokenizer: TokenizerName,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="The plan to write.")],
+    size: Annotated[int, typer.Option("--size", "-k", min=1, help="Most new tokens.")] = 500,
+    split: Annotated[
+        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
+    ] = None,
+    min_count: Annotated[
+        int | None, typer.Option(min=1, help="A new token stands at least this often in the outputs.")
+    ] = None,
+    min_documents: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="… and in at least this many different outputs: new tokens are text of your rows that goes into "
+            "tokenizer.json.",
+        ),
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(min=2, help="Most old tokens that a new one stands for.")] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0.0, max=0.9, help="Share of the outputs that says when to stop.")
+    ] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
+) -> None:
+    """Learn the new tokens that save the most decoding steps on a task's outputs.
+
+    What a plan holds is what the tokenizer can hold: prompts will be encoded as before, and outputs decode to the exact
+    text. `tasc vocab show` lists the tokens, `tasc vocab apply` puts them into a model.
+    """
+    from tasc.ft import learn_vocabulary
+
+    given = {"min_count": min_count, "min_documents": min_documents, "max_length": max_length, "held_out": held_out}
+    with progress_bars() as bar:
+        plan = learn_vocabulary(
+            outputs,
+            tokenizer,
+            output,
+            size=size,
+            split=split,
+            eos=end_token(eos),
+            progress=bar("learning"),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    out.print(f"{output}: {_said(plan)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def apply(
+    model: Annotated[
+        str, typer.Option(help="The model: its folder with the tokenizer in it, or a name on the model hub.")
+    ],
+    plan: Annotated[Path, typer.Option(help="A plan, as `tasc vocab learn` writes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="The weights' type, for example bfloat16; by default the model's own.")
+    ] = None,
+    pad_to_multiple: Annotated[
+        int, typer.Option(min=1, help="Where the embedding matrices have to grow, to a multiple of this.")
+    ] = 1,
+) -> None:
+    """Write a checkpoint whose tokenizer and embeddings hold a plan's tokens, for fine-tuning.
+
+    transformers and servers load it as it is. Until it is fine-tuned it hardly says its new tokens.
+    """
+    from tasc.ft import MergePlan, extend_checkpoint
+
+    tokens = MergePlan.open(plan)
+    extend_checkpoint(model, tokens, output, dtype=dtype, pad_to_multiple=pad_to_multiple)
+    out.print(f"{output}: {len(tokens):,} new tokens", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan, as `tasc vocab learn` writes it.")],
+    tokenizer: TokenizerName,
+    top: Annotated[int, typer.Option(min=0, help="Print only the most used tokens; 0 prints all.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """List a plan's new tokens with their uses, and what each size of vocabulary would save."""
+    from tasc.data import load_tokenizer
+    from tasc.ft import MergePlan
+    from tasc.ft.vocabulary import check_plan
+
+    tokens, task = MergePlan.open(plan), load_tokenizer(tokenizer)
+    check_plan(task, tokens)
+    rows = [
+        (task.tokenizer.decode(ids, skip_special_tokens=False), tokens.base_vocab_size + k, len(ids), uses, documents)
+        for k, (uses, documents) in enumerate(zip(map(int, tokens.counts), map(int, tokens.documents), strict=True))
+        for ids in [tokens.expansion(k).tolist()]
+    ]
+    rows.sort(key=lambda row: (-row[3], row[1]))
+    if as_json:
+        names = ("text", "id", "length", "uses", "documents")
+        listed = [dict(zip(names, row, strict=True)) for row in rows[: top or None]]
+        print_json({**tokens.info(), "curve": tokens.curve, "tokens": listed})
+        return
+    print_facts({name: value for name, value in tokens.info().items() if not isinstance(value, Sequence | dict)})
+    out.print()
+    print_table(
+        "What a vocabulary of each size saves",
+        ("new tokens", "train %", "held out %"),
+        ((f"{size:,}", _percent(train), _percent(held_out)) for size, train, held_out in tokens.curve),
+    )
+    print_table(
+        "New tokens, the most used first",
+        ("text", "id", "old tokens", "uses", "outputs"),
+        ((repr(text), *numbers) for text, *numbers in rows[: top or None]),
+    )
+
+
+def _said(plan: "MergePlan") -> str:
+    """How large a plan is and what it saves, in a few words."""
+    said = f"{len(plan):,} new tokens"
+    if not plan.curve:
+        return said
+    _, train, held_out = plan.curve[-1]
+    held = "" if held_out is None else f", {held_out:.1%} on held-out outputs"
+    return f"{said}; they save {train:.1%} of the tokens{held}"
+
+
+def _percent(share: float | None) -> Any:
+    return None if share is None else 100 * share

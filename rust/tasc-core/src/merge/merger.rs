@@ -1,0 +1,310 @@
+//! Merging: again and again, the pair of neighbours whose merge saves most tokens becomes one token.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::text::{Alphabet, Around, BARRIER, Symbol, Text, cell};
+use crate::{Result, TokenId};
+
+/// What merges are allowed.
+#[derive(Clone, Debug)]
+pub struct MergerOptions {
+    /// Fewest occurrences of a pair, each as often as its document occurred.
+    pub min_count: u64,
+    /// Least weight of the documents that hold a pair: in so many rows it must stand.
+    pub min_documents: u64,
+    /// Longest expansion in base tokens.
+    pub max_length: u32,
+    /// Ids that no merge contains.
+    pub barriers: Vec<TokenId>,
+}
+
+impl Default for MergerOptions {
+    fn default() -> Self {
+        Self { min_count: 10, min_documents: 5, max_length: 64, barriers: Vec::new() }
+    }
+}
+
+/// A merge as it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge {
+    /// The new symbol's base ids.
+    pub expansion: Vec<TokenId>,
+    /// Tokens that it saved: weighted occurrences that do not overlap.
+    pub count: u64,
+}
+
+struct Pair {
+    /// Occurrences, those that overlap too.
+    count: u64,
+    /// Where it stood when it was found, ascending; some may be gone.
+    places: Vec<u32>,
+}
+
+/// Merges weighted documents.
+///
+/// Every step takes the pair with the largest weighted count of occurrences that do not overlap; ties go to the
+/// smaller left symbol, then the smaller right one, where merges come after base ids in the order in which they were
+/// made. Every merge is a symbol of its own, so counts only fall and the heap can be lazy: what is popped is counted
+/// again and goes back when it has become less.
+///
+/// # Examples
+/// ```
+/// use tasc_core::merge::{Merger, MergerOptions};
+/// let options = MergerOptions { min_count: 2, min_documents: 1, ..MergerOptions::default() };
+/// let mut merger = Merger::new(&[(&[7, 8, 9, 7, 8], 3)], &options)?;
+/// let merge = merger.step().unwrap();
+/// assert_eq!((merge.expansion.as_slice(), merge.count), (&[7, 8][..], 6));
+/// # Ok::<(), tasc_core::Error>(())
+/// ```
+pub struct Merger {
+    text: Text,
+    alphabet: Alphabet,
+    pairs: FxHashMap<u64, Pair>,
+    heap: BinaryHeap<(u64, Reverse<u64>)>,
+    options: MergerOptions,
+    merges: Vec<Merge>,
+    /// Weighted occurrences of each merge in the text as it is.
+    uses: Vec<u64>,
+    around: Around,
+    tally: Tally,
+    found: FxHashMap<Symbol, Pair>,
+}
+
+impl Merger {
+    /// Counts the pairs of documents and weights.
+    ///
+    /// # Complexity
+    /// O(tokens) time; about 30 bytes per token at most.
+    ///
+    /// # Errors
+    /// [`crate::Error::IndexTooLarge`] for more than 2³² − 2 tokens and documents.
+    pub fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Result<Self> {
+        let options = MergerOptions { min_count: options.min_count.max(1), ..options.clone() };
+        let barriers: FxHashSet<TokenId> = options.barriers.iter().copied().collect();
+        let mut ids: FxHashSet<TokenId> = FxHashSet::default();
+        let mut size = 1;
+        for (document, _) in documents {
+            ids.extend(*document);
+            size += document.len() + 1;
+        }
+        cell(size)?;
+        let alphabet = Alphabet::new(ids.difference(&barriers).copied().collect());
+        let (mut cells, mut ends) = (Vec::with_capacity(size), Vec::with_capacity(documents.len()));
+        cells.push(BARRIER);
+        for (document, _) in documents {
+            cells.extend(document.iter().map(|&id| alphabet.symbol(id)));
+            cells.push(BARRIER);
+            ends.push(cell(cells.len())?);
+        }
+        let weights = documents.iter().map(|d| d.1).collect();
+        let text = Text::new(cells, ends, weights, alphabet.len());
+        let pairs = count_pairs(&text, options.min_count, options.max_length);
+        let heap = pairs.iter().map(|(&key, pair)| (pair.count, Reverse(key))).collect();
+        Ok(Self {
+            text,
+            alphabet,
+            pairs,
+            heap,
+            options,
+            merges: Vec::new(),
+            uses: Vec::new(),
+            around: Around::default(),
+            tally: Tally::default(),
+            found: FxHashMap::default(),
+        })
+    }
+
+    /// Makes the next merge; `None` when no pair is left that passes the floors.
+    ///
+    /// # Complexity
+    /// O(occurrences of the pair · log pairs).
+    pub fn step(&mut self) -> Option<&Merge> {
+        let (pair, found) = self.best()?;
+        let merged = self.text.merge(pair, &found.places, &mut self.around);
+        drop(found);
+        let count = self.around.weights.iter().sum();
+        let mut expansion = Vec::with_capacity(self.text.length(merged) as usize);
+        for symbol in [pair.0, pair.1] {
+            match self.merge_of(symbol) {
+                Some(of) => {
+                    self.uses[of] -= count;
+                    expansion.extend_from_slice(&self.merges[of].expansion);
+                }
+                None => expansion.push(self.alphabet.id(symbol)),
+            }
+        }
+        self.uses.push(count);
+        self.merges.push(Merge { expansion, count });
+        self.update(pair, merged);
+        self.merges.last()
+    }
+
+    /// The merges made so far.
+    #[must_use]
+    pub fn merges(&self) -> &[Merge] {
+        &self.merges
+    }
+
+    /// How often each merge stands in the documents as they are now.
+    #[must_use]
+    pub fn uses(&self) -> &[u64] {
+        &self.uses
+    }
+
+    fn merge_of(&self, symbol: Symbol) -> Option<usize> {
+        (symbol as usize).checked_sub(self.alphabet.len())
+    }
+
+    /// Takes out the best pair.
+    fn best(&mut self) -> Option<((Symbol, Symbol), Pair)> {
+        loop {
+            let (was, Reverse(key)) = self.heap.pop()?;
+            let Some(found) = self.pairs.get(&key) else { continue };
+            let pair = symbols(key);
+            let same = pair.0 == pair.1;
+            let count = if same { self.text.count_apart(pair, &found.places) } else { found.count };
+            let enough = count >= self.options.min_count;
+            if enough && count < was {
+                self.heap.push((count, Reverse(key)));
+            } else if let Some(found) = self.pairs.remove(&key)
+                && enough
+                && self.text.in_documents(pair, &found.places, self.options.min_documents)
+            {
+                return Some((pair, found));
+            }
+        }
+    }
+
+    /// Counts the pairs that a merge took apart, and those that it made.
+    fn update(&mut self, pair: (Symbol, Symbol), merged: Symbol) {
+        let around = &mut self.around;
+        for k in 0..around.starts.len() {
+            if around.lefts[k] == merged {
+                around.rights[k - 1] = merged; // (pair.1, pair.0) between the two was the right pair of the first
+            } else {
+                self.tally.add(around.lefts[k], around.weights[k]);
+            }
+        }
+        self.tally.drain(|left, weight, _| lose(&mut self.pairs, key(left, pair.0), weight, &self.options));
+        for k in 0..around.starts.len() {
+            let right = if around.rights[k] == merged { pair.0 } else { around.rights[k] };
+            self.tally.add(right, around.weights[k]);
+        }
+        self.tally.drain(|right, weight, _| lose(&mut self.pairs, key(pair.1, right), weight, &self.options));
+        self.gain(merged, true);
+        self.gain(merged, false);
+    }
+
+    /// Makes the pairs of a merged symbol and its left or right neighbours.
+    fn gain(&mut self, merged: Symbol, left: bool) {
+        let Self { text, pairs, heap, around, tally, options, .. } = self;
+        let neighbours = if left { &around.lefts } else { &around.rights };
+        let counts = |symbol| symbol != BARRIER && (left || symbol != merged);
+        for (&symbol, &weight) in neighbours.iter().zip(&around.weights).filter(|n| counts(*n.0)) {
+            tally.add(symbol, weight);
+        }
+        let key = |symbol| if left { key(symbol, merged) } else { key(merged, symbol) };
+        let mut found = std::mem::take(&mut self.found);
+        tally.drain(|symbol, count, number| {
+            let length = text.length(symbol).saturating_add(text.length(merged));
+            if count >= options.min_count && length <= options.max_length {
+                found.insert(symbol, Pair { count, places: Vec::with_capacity(number as usize) });
+            }
+        });
+        for (&start, symbol) in around.starts.iter().zip(neighbours).filter(|n| counts(*n.1)) {
+            if let Some(pair) = found.get_mut(symbol) {
+                pair.places.push(if left { start - text.length(*symbol) } else { start });
+            }
+        }
+        for (symbol, pair) in found.drain() {
+            heap.push((pair.count, Reverse(key(symbol))));
+            pairs.insert(key(symbol), pair);
+        }
+        self.found = found;
+    }
+}
+
+/// Takes occurrences away from a pair, and forgets it when too few are left.
+fn lose(pairs: &mut FxHashMap<u64, Pair>, key: u64, weight: u64, options: &MergerOptions) {
+    if let Some(pair) = pairs.get_mut(&key) {
+        pair.count = pair.count.saturating_sub(weight);
+        if pair.count < options.min_count {
+            pairs.remove(&key);
+        }
+    }
+}
+
+/// Adds up weights by symbol.
+#[derive(Default)]
+struct Tally {
+    sums: Vec<(u64, u32)>,
+    seen: Vec<Symbol>,
+}
+
+impl Tally {
+    fn add(&mut self, symbol: Symbol, weight: u64) {
+        if self.sums.len() <= symbol as usize {
+            self.sums.resize(symbol as usize + 1, (0, 0));
+        }
+        let (sum, number) = &mut self.sums[symbol as usize];
+        if *number == 0 {
+            self.seen.push(symbol);
+        }
+        *sum += weight;
+        *number += 1;
+    }
+
+    /// Hands over each symbol, its weight and the number of times it was added, and starts anew.
+    fn drain(&mut self, mut each: impl FnMut(Symbol, u64, u32)) {
+        for symbol in self.seen.drain(..) {
+            let (sum, number) = std::mem::take(&mut self.sums[symbol as usize]);
+            each(symbol, sum, number);
+        }
+    }
+}
+
+/// The pairs of a text that occur often enough.
+fn count_pairs(text: &Text, min_count: u64, max_length: u32) -> FxHashMap<u64, Pair> {
+    const NONE: u32 = u32::MAX;
+    let mut numbers: FxHashMap<u64, u32> = FxHashMap::default();
+    let mut counts: Vec<(u64, u32)> = Vec::new();
+    let mut of_cell = vec![NONE; text.cells().len()];
+    if max_length < 2 {
+        return FxHashMap::default();
+    }
+    for (place, pair) in text.cells().windows(2).enumerate() {
+        if pair[0] == BARRIER || pair[1] == BARRIER {
+            continue;
+        }
+        let number = *numbers.entry(key(pair[0], pair[1])).or_insert(counts.len() as u32);
+        if number as usize == counts.len() {
+            counts.push((0, 0));
+        }
+        let (count, places) = &mut counts[number as usize];
+        *count += text.weight(place as u32);
+        *places += 1;
+        of_cell[place] = number;
+    }
+    let mut found: Vec<Vec<u32>> = Vec::with_capacity(counts.len());
+    found.extend(counts.iter().map(|c| if c.0 < min_count { Vec::new() } else { Vec::with_capacity(c.1 as usize) }));
+    for (place, &number) in (0..).zip(&of_cell) {
+        if number != NONE && counts[number as usize].0 >= min_count {
+            found[number as usize].push(place);
+        }
+    }
+    let often = numbers.into_iter().filter(|n| counts[n.1 as usize].0 >= min_count);
+    often
+        .map(|(key, n)| (key, Pair { count: counts[n as usize].0, places: std::mem::take(&mut found[n as usize]) }))
+        .collect()
+}
+
+fn key(left: Symbol, right: Symbol) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
+fn symbols(key: u64) -> (Symbol, Symbol) {
+    ((key >> 32) as Symbol, key as Symbol)
+}

@@ -1,0 +1,20 @@
+//! A task vocabulary: which n-grams of the outputs deserve a token of their own, and outputs written with them.
+//!
+//! - [`merger`]: weighted documents → merges, one after the other, each of the pair that saves most
+//! - [`learn`]: a store → a plan: budget, floors, held-out stop
+//! - [`plan`]: the new tokens with their expansions, a file
+//! - [`segment`]: ids → fewest tokens, and back
+//!
+//! Source: arXiv 2602.24174 (TASC-ft).
+
+mod automaton;
+pub mod learn;
+pub mod merger;
+pub mod plan;
+pub mod segment;
+mod text;
+
+pub use learn::LearnOptions;
+pub use merger::{Merger, MergerOptions};
+pub use plan::MergePlan;
+pub use segment::Segmenter;

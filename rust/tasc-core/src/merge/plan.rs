@@ -1,0 +1,208 @@
+//! A plan file.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::segment::Segmenter;
+use crate::format::{File, Fingerprint, Kind, Writer};
+use crate::{Error, Result, TokenId};
+
+/// Kind of a plan file.
+pub const KIND: Kind = Kind(*b"PLAN");
+
+/// Version of the sections written here; a reader takes any minor of its major.
+pub const VERSION: (u16, u16) = (1, 0);
+
+/// What a plan says of itself (section `meta`, JSON).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Meta {
+    /// Version of tasc that wrote it.
+    pub writer: String,
+    /// Name of the base tokenizer, for people; the fingerprint is what counts.
+    pub tokenizer: String,
+    /// The first new id: base ids are below it.
+    pub base_vocab_size: u32,
+    /// Live tokens asked for.
+    pub wanted: u64,
+    /// Why there are no more: `size`, `floors` or `held-out`.
+    pub stopped_by: String,
+    /// Tokens of the documents, each as often as it occurred.
+    pub tokens: u64,
+    /// The same written with the new tokens.
+    pub tokens_after: u64,
+}
+
+/// A point of the curve: what a number of new tokens saves.
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Point {
+    /// Live tokens.
+    pub size: u64,
+    /// Share of the tokens saved on the documents learnt from.
+    pub train: f64,
+    /// The same on documents left out.
+    pub held_out: f64,
+}
+
+/// New tokens of a task: their expansions, how often the documents use them, what they save.
+#[derive(Clone, Debug)]
+pub struct MergePlan {
+    file: File,
+    meta: Meta,
+    segmenter: Segmenter,
+    counts: Vec<u64>,
+    documents: Vec<u64>,
+    curve: Vec<Point>,
+}
+
+/// What goes into a plan file.
+pub(super) struct Contents<'a> {
+    pub(super) meta: Meta,
+    pub(super) expansions: Vec<&'a [TokenId]>,
+    pub(super) counts: Vec<u64>,
+    pub(super) documents: Vec<u64>,
+    pub(super) curve: &'a [Point],
+}
+
+impl Contents<'_> {
+    pub(super) fn write(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
+        let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
+        let mut offsets = vec![0u64];
+        out.begin("expansions")?;
+        for expansion in &self.expansions {
+            out.write(bytemuck::cast_slice(expansion))?;
+            offsets.push(offsets.last().copied().unwrap_or(0) + expansion.len() as u64);
+        }
+        out.section("offsets", &offsets)?;
+        out.section("counts", &self.counts)?;
+        out.section("documents", &self.documents)?;
+        out.section("curve", self.curve)?;
+        let meta = serde_json::to_vec(&self.meta);
+        out.section("meta", &meta.map_err(|e| Error::Io { path: path.into(), source: e.into() })?)?;
+        out.finish()
+    }
+}
+
+impl MergePlan {
+    /// Opens a plan file.
+    ///
+    /// # Complexity
+    /// O(file): a plan is small, and all of it is checked.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] when it is no plan of a known major version, is cut short, lacks a section, or
+    /// its expansions are none: shorter than two ids, of ids outside the base vocabulary, or there twice.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_file(File::open(path, KIND, VERSION.0)?)
+    }
+
+    /// The same from an open container.
+    ///
+    /// # Errors
+    /// [`Error::Format`], as [`MergePlan::open`].
+    pub fn from_file(file: File) -> Result<Self> {
+        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
+        let meta: Meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let (ids, offsets) = (file.section::<TokenId>("expansions")?, file.section::<u64>("offsets")?);
+        let (ids, offsets) = (ids.get(&file), offsets.get(&file));
+        let size = offsets.len().checked_sub(1).ok_or_else(|| file.corrupt("offsets", "it is empty"))?;
+        if u32::try_from(size).ok().and_then(|size| meta.base_vocab_size.checked_add(size)).is_none() {
+            let why = format!("{size} new tokens after base id {} do not fit 32 bits", meta.base_vocab_size);
+            return Err(file.corrupt("offsets", &why));
+        }
+        let mut expansions = Vec::with_capacity(size);
+        for k in 0..size {
+            let range = usize::try_from(offsets[k]).ok().zip(usize::try_from(offsets[k + 1]).ok());
+            let found = range.and_then(|(start, end)| ids.get(start..end));
+            expansions.push(found.ok_or_else(|| file.corrupt("expansions", &format!("{k} lies outside of it")))?);
+        }
+        // Overlapping ranges must not make more of the file than it holds.
+        if offsets[0] != 0 || offsets[size] != ids.len() as u64 {
+            return Err(file.corrupt("offsets", "they do not cover the expansions"));
+        }
+        let segmenter = Segmenter::new(meta.base_vocab_size, &expansions);
+        let segmenter = segmenter.map_err(|e| file.corrupt("expansions", &e.to_string()))?;
+        let numbers = |name| -> Result<Vec<u64>> {
+            let section = file.section::<u64>(name)?;
+            let numbers = section.get(&file);
+            if numbers.len() == size {
+                return Ok(numbers.to_vec());
+            }
+            Err(file.corrupt(name, &format!("{} elements, {size} belong there", numbers.len())))
+        };
+        let (counts, documents) = (numbers("counts")?, numbers("documents")?);
+        let curve = file.section::<Point>("curve")?.get(&file).to_vec();
+        Ok(Self { meta, segmenter, counts, documents, curve, file })
+    }
+
+    /// A new file with only these new tokens, in this order, opened. Their uses are those of the old plan.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; [`Error::Plan`] for an index that is there twice; [`Error::Io`].
+    pub fn keep(&self, indices: &[usize], path: &Path) -> Result<Self> {
+        let expansions: Vec<_> = indices.iter().map(|&k| self.segmenter.expansion(k)).collect::<Result<_>>()?;
+        Segmenter::new(self.base_vocab_size(), &expansions)?;
+        let pick = |numbers: &[u64]| indices.iter().map(|&k| numbers[k]).collect();
+        Contents {
+            meta: Meta { writer: env!("CARGO_PKG_VERSION").into(), ..self.meta.clone() },
+            expansions,
+            counts: pick(&self.counts),
+            documents: pick(&self.documents),
+            curve: &self.curve,
+        }
+        .write(path, &self.file.fingerprint())?;
+        Self::open(path)
+    }
+
+    /// Reads the whole file and compares its checksums.
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the damaged section.
+    pub fn verify(&self) -> Result<()> {
+        self.file.verify()
+    }
+
+    /// The container.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What the plan says of itself.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The first new id: base ids are below it.
+    #[must_use]
+    pub fn base_vocab_size(&self) -> u32 {
+        self.meta.base_vocab_size
+    }
+
+    /// The new tokens' segmenter.
+    #[must_use]
+    pub fn segmenter(&self) -> &Segmenter {
+        &self.segmenter
+    }
+
+    /// How often the documents it was learnt from use each new token.
+    #[must_use]
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// In how many rows each is used.
+    #[must_use]
+    pub fn documents(&self) -> &[u64] {
+        &self.documents
+    }
+
+    /// What fewer new tokens would have saved.
+    #[must_use]
+    pub fn curve(&self) -> &[Point] {
+        &self.curve
+    }
+}

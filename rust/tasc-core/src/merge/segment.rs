@@ -1,0 +1,161 @@
+//! Ids written with the fewest tokens, and back.
+
+use super::automaton::{Automaton, ROOT};
+use crate::{Error, Result, TokenId};
+
+/// Writes base ids with as few tokens as possible: base ids, and new ids `base + i` that stand for expansions. Among
+/// equally short ways the one with the longest first token is taken, then the longest second one, and so on.
+///
+/// # Examples
+/// ```
+/// use tasc_core::merge::Segmenter;
+/// let segmenter = Segmenter::new(100, &[&[1, 2], &[2, 3, 4]])?;
+/// assert_eq!(segmenter.segment(&[1, 2, 3, 4, 1, 2])?, [1, 101, 100]);
+/// assert_eq!(segmenter.expand(&[1, 101, 100])?, [1, 2, 3, 4, 1, 2]);
+/// # Ok::<(), tasc_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Segmenter {
+    base: TokenId,
+    expansions: Vec<TokenId>,
+    offsets: Vec<usize>,
+    /// Reads from the end: the best way on from each place must be known before it.
+    backwards: Automaton,
+}
+
+/// Memory of one call, for the next.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// Fewest tokens from each place to the end.
+    costs: Vec<u32>,
+    /// The first of them: its length, and its id.
+    first: Vec<(u32, TokenId)>,
+}
+
+impl Segmenter {
+    /// Of the expansions of the ids from `base` on, each of two base ids or more.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] for an expansion that is too short or there twice; [`Error::TokenId`] for an id in one that is
+    /// not below `base`.
+    pub fn new<E: AsRef<[TokenId]>>(base: TokenId, expansions: &[E]) -> Result<Self> {
+        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
+        for (k, expansion) in expansions.iter().map(AsRef::as_ref).enumerate() {
+            if expansion.len() < 2 {
+                let why = format!("the expansion of new token {k} has {} ids, it needs at least 2", expansion.len());
+                return Err(Error::Plan { why });
+            }
+            if let Some(&id) = expansion.iter().find(|&&id| id >= base) {
+                return Err(Error::TokenId { id, limit: base });
+            }
+            ids.extend_from_slice(expansion);
+            offsets.push(ids.len());
+        }
+        let mut order: Vec<&[TokenId]> = expansions.iter().map(AsRef::as_ref).collect();
+        order.sort_unstable();
+        if let Some(twice) = order.windows(2).find(|two| two[0] == two[1]) {
+            return Err(Error::Plan { why: format!("two new tokens have the expansion {:?}", twice[0]) });
+        }
+        let backwards = Automaton::new(expansions.iter().map(|e| e.as_ref().iter().rev().copied()));
+        Ok(Self { base, expansions: ids, offsets, backwards })
+    }
+
+    /// Number of new tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Whether there is no new token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first new id.
+    #[must_use]
+    pub fn base(&self) -> TokenId {
+        self.base
+    }
+
+    /// What new token `index` stands for.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn expansion(&self, index: usize) -> Result<&[TokenId]> {
+        match self.offsets.get(index..).and_then(|o| o.first_chunk()) {
+            Some(&[start, end]) => Ok(&self.expansions[start..end]),
+            None => Err(Error::OutOfRange { what: "new token", index, limit: self.len() }),
+        }
+    }
+
+    /// The fewest tokens that expand to `ids`.
+    ///
+    /// # Complexity
+    /// O(ids + occurrences of expansions).
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id that is not a base id.
+    pub fn segment(&self, ids: &[TokenId]) -> Result<Vec<TokenId>> {
+        let mut out = Vec::new();
+        self.segment_into(ids, &mut Scratch::default(), &mut out)?;
+        Ok(out)
+    }
+
+    /// The same, appended to `out`, with memory used again.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`]; nothing is appended then.
+    pub fn segment_into(&self, ids: &[TokenId], scratch: &mut Scratch, out: &mut Vec<TokenId>) -> Result<()> {
+        if let Some(&id) = ids.iter().find(|&&id| id >= self.base) {
+            return Err(Error::TokenId { id, limit: self.base });
+        }
+        let Scratch { costs, first } = scratch;
+        costs.clear();
+        costs.resize(ids.len() + 1, 0);
+        first.clear();
+        first.resize(ids.len(), (1, 0));
+        let mut state = ROOT;
+        for at in (0..ids.len()).rev() {
+            state = self.backwards.step(state, ids[at]);
+            let (mut cost, mut best) = (u32::MAX, (1, ids[at]));
+            for (pattern, length) in self.backwards.ending(state) {
+                let way = costs[at + length as usize];
+                if way < cost {
+                    (cost, best) = (way, (length, self.base + pattern));
+                }
+            }
+            if costs[at + 1] < cost {
+                (cost, best) = (costs[at + 1], (1, ids[at]));
+            }
+            (costs[at], first[at]) = (cost + 1, best);
+        }
+        let mut at = 0;
+        while let Some(&(length, id)) = first.get(at) {
+            out.push(id);
+            at += length as usize;
+        }
+        Ok(())
+    }
+
+    /// The base ids of a segmentation.
+    ///
+    /// # Complexity
+    /// O(result).
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id that is neither a base id nor a new one.
+    pub fn expand(&self, ids: &[TokenId]) -> Result<Vec<TokenId>> {
+        let mut out = Vec::with_capacity(ids.len());
+        for &id in ids {
+            match id.checked_sub(self.base) {
+                None => out.push(id),
+                Some(new) => match self.expansion(new as usize) {
+                    Ok(expansion) => out.extend_from_slice(expansion),
+                    Err(_) => return Err(Error::TokenId { id, limit: self.base + self.len() as u32 }),
+                },
+            }
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,172 @@
+//! Binding of `tasc_core::merge`.
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::{IntoPyArray, PyArray1};
+use pyo3::exceptions::PyIndexError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tasc_core::TokenId;
+use tasc_core::merge::{self, LearnOptions, MergerOptions};
+
+use crate::arrays::with_ids;
+use crate::detach::interruptible;
+use crate::error::Raise;
+use crate::store::Store;
+
+/// (T,) uint32
+type Ids<'py> = Bound<'py, PyArray1<u32>>;
+
+fn ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
+    with_ids(ids, <[TokenId]>::to_vec)
+}
+
+fn sequences(sequences: &[Bound<'_, PyAny>]) -> PyResult<Vec<Vec<TokenId>>> {
+    sequences.iter().map(ids).collect()
+}
+
+/// New tokens of a task.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct MergePlan(Arc<merge::MergePlan>);
+
+#[pymethods]
+impl MergePlan {
+    /// Learns a plan from a store's outputs. `progress(fraction)` may raise.
+    #[staticmethod]
+    #[pyo3(signature = (store, path, *, size=500, min_count=10, min_documents=5, max_length=64, barriers=vec![],
+                        held_out=0.1, forbidden=vec![], progress=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn learn(
+        py: Python<'_>,
+        store: &Store,
+        path: PathBuf,
+        size: usize,
+        min_count: u64,
+        min_documents: u64,
+        max_length: u32,
+        barriers: Vec<TokenId>,
+        held_out: f64,
+        forbidden: Vec<Bound<'_, PyAny>>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let merger = MergerOptions { min_count, min_documents, max_length, barriers };
+        let options = LearnOptions { size, merger, held_out, forbidden: sequences(&forbidden)? };
+        let store = &store.0;
+        let learnt = interruptible(py, |check| {
+            merge::MergePlan::learn(store, &path, &options, |done| {
+                check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
+            })
+        });
+        learnt.map(|plan| Self(Arc::new(plan)))
+    }
+
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| merge::MergePlan::open(&path)).raise().map(|plan| Self(Arc::new(plan)))
+    }
+
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.verify()).raise()
+    }
+
+    /// The same plan with only these new tokens, in this order.
+    fn keep(&self, py: Python<'_>, indices: Vec<i64>, path: PathBuf) -> PyResult<Self> {
+        let indices = indices.into_iter().map(place).collect::<PyResult<Vec<_>>>()?;
+        py.detach(|| self.0.keep(&indices, &path)).raise().map(|plan| Self(Arc::new(plan)))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.segmenter().len()
+    }
+
+    #[getter]
+    fn path(&self) -> PathBuf {
+        self.0.file().path().into()
+    }
+
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.0.file().fingerprint().to_string()
+    }
+
+    #[getter]
+    fn tokenizer(&self) -> &str {
+        &self.0.meta().tokenizer
+    }
+
+    #[getter]
+    fn base_vocab_size(&self) -> u32 {
+        self.0.base_vocab_size()
+    }
+
+    /// (n,) uint32
+    fn expansion<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Ids<'py>> {
+        Ok(PyArray1::from_slice(py, self.0.segmenter().expansion(place(index)?).raise()?))
+    }
+
+    /// (N,) uint64
+    #[getter]
+    fn counts<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
+        PyArray1::from_slice(py, self.0.counts())
+    }
+
+    /// (N,) uint64
+    #[getter]
+    fn documents<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u64>> {
+        PyArray1::from_slice(py, self.0.documents())
+    }
+
+    /// (live tokens, share saved on train, on held-out documents)
+    #[getter]
+    fn curve(&self) -> Vec<(u64, f64, f64)> {
+        self.0.curve().iter().map(|p| (p.size, p.train, p.held_out)).collect()
+    }
+
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let (meta, file) = (self.0.meta(), self.0.file());
+        let info = PyDict::new(py);
+        info.set_item("path", file.path())?;
+        info.set_item("format", format!("{}.{}", file.version().0, file.version().1))?;
+        info.set_item("writer", &meta.writer)?;
+        info.set_item("tokenizer", &meta.tokenizer)?;
+        info.set_item("fingerprint", self.fingerprint())?;
+        info.set_item("base_vocab_size", meta.base_vocab_size)?;
+        info.set_item("size", self.__len__())?;
+        info.set_item("wanted", meta.wanted)?;
+        info.set_item("stopped_by", &meta.stopped_by)?;
+        info.set_item("tokens", meta.tokens)?;
+        info.set_item("tokens_after", meta.tokens_after)?;
+        info.set_item("bytes", file.bytes().len())?;
+        Ok(info)
+    }
+
+    /// (n,) uint32
+    fn segment<'py>(&self, py: Python<'py>, ids: &Bound<'_, PyAny>) -> PyResult<Ids<'py>> {
+        let ids = self::ids(ids)?;
+        Ok(py.detach(|| self.0.segmenter().segment(&ids)).raise()?.into_pyarray(py))
+    }
+
+    fn segment_batch<'py>(&self, py: Python<'py>, ids: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Ids<'py>>> {
+        let ids = sequences(&ids)?;
+        let segment = || ids.iter().map(|ids| self.0.segmenter().segment(ids)).collect::<Result<Vec<_>, _>>();
+        Ok(py.detach(segment).raise()?.into_iter().map(|ids| ids.into_pyarray(py)).collect())
+    }
+
+    /// (m,) uint32
+    fn expand<'py>(&self, py: Python<'py>, ids: &Bound<'_, PyAny>) -> PyResult<Ids<'py>> {
+        let ids = self::ids(ids)?;
+        Ok(py.detach(|| self.0.segmenter().expand(&ids)).raise()?.into_pyarray(py))
+    }
+
+    fn expand_batch<'py>(&self, py: Python<'py>, ids: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Ids<'py>>> {
+        let ids = sequences(&ids)?;
+        let expand = || ids.iter().map(|ids| self.0.segmenter().expand(ids)).collect::<Result<Vec<_>, _>>();
+        Ok(py.detach(expand).raise()?.into_iter().map(|ids| ids.into_pyarray(py)).collect())
+    }
+}
+
+/// Python's integers may be negative.
+fn place(index: i64) -> PyResult<usize> {
+    usize::try_from(index)
+        .map_err(|_| PyIndexError::new_err(format!("new token {index} is out of range: the first is new token 0")))
+}
