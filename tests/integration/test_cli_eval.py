@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner, Result
 
 from tasc.cli import app
@@ -41,13 +41,17 @@ def checkpoint(folder: Path, seed: int) -> Path:
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="[UNK]")
     tokenizer.save_pretrained(folder)
+    random_model(len(tokenizer), seed).save_pretrained(folder)
+    return folder
+
+
+def random_model(vocab: int, seed: int) -> Any:
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=vocab, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=64, eos_token_id=0, bos_token_id=0,
     )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return transformers.LlamaForCausalLM(config)
 
 
 @pytest.fixture
@@ -133,3 +137,43 @@ def test_a_broken_line_is_named(tmp_path: Path, model: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text('{"input": "a", "output": "b"}\n{"input": \n')
     assert "rows.jsonl:2: is not JSON" in said(tasc("eval", "--model", model, "--data", data), 2)
+
+
+def test_an_extended_checkpoint_beside_the_model_it_was_made_from(tmp_path: Path) -> None:
+    from tasc.ft import extend_checkpoint, learn_vocabulary
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    texts = [f'{{"{way}": "{city}"}}' for way in ("to", "from") for city in ("boston", "denver", "köln")]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        texts, trainers.BpeTrainer(special_tokens=["</s>"], initial_alphabet=alphabet, vocab_size=270)
+    )
+    source, data = tmp_path / "source", written(tmp_path / "rows.jsonl", [{"input": t, "output": t} for t in texts * 4])
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(source)
+    random_model(270, seed=3).save_pretrained(source)
+    plan = learn_vocabulary(data, source, tmp_path / "plan", size=12, min_documents=1, held_out=0.0)
+    folder = extend_checkpoint(source, plan, tmp_path / "extended")
+    target = tmp_path / "found.json"
+    options = (
+        "--max-tokens",
+        16,
+        "--latency-rows",
+        2,
+        "--batch-sizes",
+        2,
+        "--rounds",
+        1,
+        "--limit",
+        6,
+        "--json",
+        target,
+    )
+    result = tasc("eval", "--model", folder, "--against", source, "--data", data, *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(target.read_text())
+    counts = found["models"]["model"]["counts"]
+    assert (counts["new_tokens"], counts["rows"], counts["round_trip"]) == (len(plan), 6, 6)
+    assert found["models"]["against"]["counts"]["new_tokens"] == 0
+    assert found["models"]["model"]["measures"]["non_canonical_outputs"]["value"] is not None
