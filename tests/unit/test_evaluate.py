@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -19,6 +20,7 @@ from tasc.errors import InputError  # noqa: E402
 from tasc.ft.adoption import spelling, spelling_measures  # noqa: E402
 from tasc.ft.decode import Decoder  # noqa: E402
 from tasc.ft.evaluate import EvalOptions, Prediction, answers, assess, compare, evaluate  # noqa: E402
+from tasc.ft.latency import speedup  # noqa: E402
 from tasc.ft.side_by_side import AGAINST, MODEL, results  # noqa: E402
 
 PLAIN, BASE, THEIRS, EXTENDED = tokenizers()
@@ -246,3 +248,17 @@ def test_no_rows_timed_no_latency() -> None:
     assert found["latency"] == []
     assert "comparison" not in found
     assert found["models"][MODEL]["counts"]["unparsable"] == 3
+
+
+def test_speedup_is_of_medians_and_its_interval_sees_noise() -> None:
+    options = EvalOptions(resamples=400)
+    steady = np.array([[1.0, 2.0, 3.0]] * 3)
+    assert speedup(4 * steady, steady, options) == {"value": 4.0, "low": 4.0, "high": 4.0}
+    disturbed = steady.copy()
+    disturbed[1] *= 50
+    found = speedup(4 * steady, disturbed, options)
+    assert found["value"] == 4.0
+    assert found["low"] is not None and found["low"] < 0.1
+    assert found == speedup(4 * steady, disturbed, options)
+    assert speedup(steady[:1, :1], steady[:1, :1], options) == {"value": 1.0, "low": None, "high": None}
+    assert speedup(steady, 0 * steady, options) == {"value": None, "low": None, "high": None}

@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.ft.decode import Decoder
-from tasc.ft.evaluate import EvalOptions, interval_ends
-from tasc.ft.metrics import ratio
+from tasc.ft.evaluate import EvalOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One model's time for the batches of one size.
+    """One model's time for B batches of one size, in R rounds.
 
     Attributes:
-        request: (B,) seconds per batch, from prompts to ids, medians over the rounds.
-        prefill: (B,) of it until the first token.
+        request: (R, B) seconds per batch, from prompts to ids.
+        decode: (R, B) seconds of it behind the first token.
         rows: Rows answered in all batches.
         steps: Decoding steps of the batches, each as many as its longest output has.
         base_tokens: Of all outputs.
@@ -30,24 +29,20 @@ class Timing:
     """
 
     request: NDArray[np.float64]
-    prefill: NDArray[np.float64]
+    decode: NDArray[np.float64]
     rows: int
     steps: int
     base_tokens: int
     characters: int
 
-    @property
-    def decode(self) -> NDArray[np.float64]:
-        """(B,) seconds per batch behind the first token."""
-        return np.maximum(self.request - self.prefill, 0.0)
-
     def to_dict(self) -> dict[str, float]:
-        """JSON-ready; times in seconds, speeds over the whole request."""
-        whole = float(self.request.sum())
+        """JSON-ready; times in seconds, each batch's the median over the rounds; speeds over the whole request."""
+        batches = np.median(self.request, axis=0)
+        whole = float(batches.sum())
         return {
             "seconds_per_row": whole / self.rows,
-            "decode_seconds_per_row": float(self.decode.sum()) / self.rows,
-            "seconds_p50": float(np.median(self.request)),
+            "decode_seconds_per_row": float(np.median(self.decode, axis=0).sum()) / self.rows,
+            "seconds_p50": float(np.median(batches)),
             "steps": self.steps,
             "base_tokens_per_second": self.base_tokens / whole,
             "characters_per_second": self.characters / whole,
@@ -66,7 +61,7 @@ def measure(
     Returns:
         One JSON-ready dictionary per batch size: `batch_size`, `batches`, `rounds`, `models` (by side, of
         `Timing.to_dict`), and where there are two sides `speedup` and `decode_speedup` (the second's seconds by the
-        first's, of whole requests and behind the first token): value, and low and high of its interval over batches.
+        first's, of whole requests and behind the first token), each what `speedup` returns.
     """
     count = min(options.latency_rows, len(rows))
     if count == 0:
@@ -85,8 +80,8 @@ def measure(
         facts["models"] = {name: timing.to_dict() for name, timing in timings.items()}
         if len(timings) == 2:
             ours, theirs = timings.values()
-            facts["speedup"] = _speedup(theirs.request, ours.request, options)
-            facts["decode_speedup"] = _speedup(theirs.decode, ours.decode, options)
+            facts["speedup"] = speedup(theirs.request, ours.request, options)
+            facts["decode_speedup"] = speedup(theirs.decode, ours.decode, options)
         found.append(facts)
     return found
 
@@ -125,14 +120,15 @@ def _timed(
                 if turn == 0:
                     outputs[name].append(made)
             tell((turn * count + k + 1) / (options.rounds * count))
-    return {name: _timing(sides[name], np.median(seconds[name], axis=0), outputs[name]) for name in names}
+    return {name: _timing(sides[name], seconds[name], outputs[name]) for name in names}
 
 
 def _timing(decoder: Decoder, seconds: NDArray[np.float64], outputs: list[list[list[int]]]) -> Timing:
     said = [decoder.read(ids) for batch in outputs for ids in batch]
+    request, prefill = seconds[..., 0], seconds[..., 1]
     return Timing(
-        request=seconds[:, 0],
-        prefill=seconds[:, 1],
+        request=request,
+        decode=np.maximum(request - prefill, 0.0),
         rows=len(said),
         steps=sum(max(map(len, batch)) for batch in outputs),
         base_tokens=sum(len(decoder.task_tokenizer.encode(text)) + finished for text, _, finished in said),
@@ -140,6 +136,29 @@ def _timing(decoder: Decoder, seconds: NDArray[np.float64], outputs: list[list[l
     )
 
 
-def _speedup(theirs: NDArray[np.float64], ours: NDArray[np.float64], options: EvalOptions) -> dict[str, float | None]:
-    figure = ratio(theirs, ours)
-    return {"value": figure.value, **interval_ends(options.interval(figure))}
+def speedup(theirs: NDArray[np.float64], ours: NDArray[np.float64], options: EvalOptions) -> dict[str, float | None]:
+    """How many times as long one model takes as the other.
+
+    Args:
+        theirs: (R, B) seconds per round and batch.
+        ours: (R, B) of the same rounds and batches.
+        options: How the interval is drawn.
+
+    Returns:
+        `value`: the ratio of the sums over the batches of medians over the rounds. `low` and `high`: its bootstrap
+        interval, rounds and batches both drawn anew, the same for both models; None for a single measurement.
+    """
+    rounds, batches = theirs.shape
+    rng = np.random.default_rng(options.seed)
+    drawn = [(rng.integers(rounds, size=rounds), rng.integers(batches, size=batches)) for _ in range(options.resamples)]
+
+    def times(which: tuple[Any, Any]) -> float:
+        sums = [float(np.median(seconds[np.ix_(*which)], axis=0).sum()) for seconds in (theirs, ours)]
+        return sums[0] / sums[1] if sums[1] > 0 else np.nan
+
+    value = times((range(rounds), range(batches)))
+    ends = np.array([times(which) for which in drawn])
+    if theirs.size == 1 or np.isnan(ends).any():
+        return {"value": None if np.isnan(value) else value, "low": None, "high": None}
+    low, high = np.quantile(ends, [(1 - options.confidence) / 2, (1 + options.confidence) / 2])
+    return {"value": value, "low": float(low), "high": float(high)}
