@@ -168,7 +168,7 @@ def test_a_system_prompt_goes_before_the_input() -> None:
         ([], "there is no row"),
         ([{"output": "x"}], "row 1 has no input that is text, it holds 'output'"),
         ([ROWS[0], {"input": "x", "output": None}], "row 2 has no output"),
-        ([{"input": "x" * 30, "output": ""}], "the prompt of row 0 has 31 tokens, so 40 more do not fit .* of 64"),
+        ([{"input": "x" * 30, "output": ""}], "the prompt of row 1 has 31 tokens, so 40 more do not fit .* of 64"),
     ],
 )
 def test_rows_that_cannot_be_evaluated(rows: list[dict[str, Any]], message: str) -> None:

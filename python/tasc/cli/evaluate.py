@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,8 +118,6 @@ def _write(
     html: Path | None,
     save_outputs: Path | None,
 ) -> None:
-    from dataclasses import asdict
-
     if json_file is not None:
         with written_whole(json_file) as sink:
             sink.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
@@ -138,44 +137,38 @@ def _write(
 
 def print_evaluation(found: Mapping[str, Any]) -> None:
     """The tables of `tasc eval`."""
-    from tasc.report.evaluation import figure_rows, shown
+    _print_figures(found)
+    if found["latency"]:
+        _print_latency(found)
 
-    sides = list(found["models"])
+
+def _print_figures(found: Mapping[str, Any]) -> None:
+    from tasc.report.evaluation import figure_rows
+
     counts = [facts["counts"] for facts in found["models"].values()]
-    difference = ["difference"] if len(sides) == 2 else []
-    print_table(
-        f"{counts[0]['rows']} rows, greedy, at most {found['settings']['max_tokens']} steps",
-        ("figure", *sides, *difference),
-        [
-            *([label, *values, *([] if last is None else [last])] for label, values, last in figure_rows(found)),
-            *(
-                [name.replace("_", " "), *(c.get(name) for c in counts), *([""] if difference else [])]
-                for name in ("unparsable", "unfinished", "round_trip", "new_tokens")
-                if name in counts[0]
-            ),
-        ],
+    table = [[label, *values, difference or ""] for label, values, difference in figure_rows(found)]
+    for name in ("unparsable", "unfinished", "round_trip", "new_tokens"):
+        if name in counts[0]:
+            table.append([name.replace("_", " "), *(c[name] for c in counts), ""])
+    columns = ["figure", *found["models"], *(["difference"] if "comparison" in found else [])]
+    title = f"{counts[0]['rows']} rows, greedy, at most {found['settings']['max_tokens']} steps"
+    print_table(title, columns, [row[: len(columns)] for row in table])
+
+
+def _print_latency(found: Mapping[str, Any]) -> None:
+    from tasc.report.evaluation import shown
+
+    columns = ("batch", "model", "ms/row", "decode ms/row", "base tokens/s", "characters/s")
+    speedups = {"speed-up": "speedup", "decode speed-up": "decode_speedup"} if "comparison" in found else {}
+    table = []
+    for timed in found["latency"]:
+        ratios = [shown(timed[name]) for name in speedups.values()]
+        for side, facts in timed["models"].items():
+            times = [1e3 * facts["seconds_per_row"], 1e3 * facts["decode_seconds_per_row"]]
+            speeds = [facts["base_tokens_per_second"], facts["characters_per_second"]]
+            table.append([str(timed["batch_size"]), side, *times, *speeds, *ratios])
+            ratios = [""] * len(ratios)  # said beside the first model alone
+    title = (
+        f"the first {found['settings']['latency_rows']} rows at most, medians of {found['settings']['rounds']} rounds"
     )
-    if not found["latency"]:
-        return
-    times = ["speed-up", "decode speed-up"] if difference else []
-    print_table(
-        f"{found['settings']['latency_rows']} rows, medians of {found['settings']['rounds']} rounds",
-        ("batch", "model", "ms/row", "decode ms/row", "base tokens/s", "characters/s", *times),
-        [
-            [
-                str(timed["batch_size"]),
-                side,
-                1e3 * facts["seconds_per_row"],
-                1e3 * facts["decode_seconds_per_row"],
-                facts["base_tokens_per_second"],
-                facts["characters_per_second"],
-                *(
-                    [shown(timed[name]) if side == sides[0] else "" for name in ("speedup", "decode_speedup")]
-                    if times
-                    else []
-                ),
-            ]
-            for timed in found["latency"]
-            for side, facts in timed["models"].items()
-        ],
-    )
+    print_table(title, (*columns, *speedups), table)

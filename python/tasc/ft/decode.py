@@ -43,7 +43,7 @@ class Decoder:
         """
         prompts = prompt_ids(self.tokenizer, inputs, None, self.system)
         holds = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        for number, prompt in enumerate(prompts):
+        for number, prompt in enumerate(prompts, start=1):
             if holds is not None and len(prompt) + max_tokens > holds:
                 raise InputError(
                     f"the prompt of row {number} has {len(prompt)} tokens, so {max_tokens} more do not fit into the "

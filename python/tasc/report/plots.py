@@ -164,6 +164,7 @@ def row_seconds(results: Mapping[str, Any]) -> str | None:
         axes.barh(labels, decode, left=first, color=_PARTS["verify"], label="decode", height=0.6)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
+        axes.xaxis.get_major_locator().set_params(nbins=6)
         axes.set_xlabel("milliseconds per row")
         _legend_above(axes, columns=2)
 
