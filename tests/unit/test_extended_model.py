@@ -150,7 +150,9 @@ def test_models_that_cannot_be_extended(plan: MergePlan) -> None:
         extend_model(model, plan)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("llama-tied", None), ("llama-untied", "bfloat16"), ("gemma3-scaled", None)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("llama-tied", None), ("llama-untied", "bfloat16"), ("gemma3-scaled", None)]
+)
 def test_a_checkpoint_generates_exact_text(name: str, dtype: str | None, tmp_path: Path) -> None:
     source = saved(TOKENIZER, tmp_path / "model")
     make_model(name).save_pretrained(source)
@@ -186,7 +188,7 @@ def test_a_checkpoint_generates_exact_text(name: str, dtype: str | None, tmp_pat
 
 
 def test_a_checkpoint_that_is_refused_leaves_nothing(tmp_path: Path, plan: MergePlan) -> None:
-    other = saved(make_tokenizer("byte-level", 400), tmp_path / "other")
+    other = saved(make_tokenizer("byte-level", 300), tmp_path / "other")
     with pytest.raises(TokenizerMismatchError, match=f"{plan.fingerprint[:12]}.*other"):
         extend_checkpoint(other, plan, tmp_path / "out")
     source = saved(TOKENIZER, tmp_path / "model")

@@ -26,12 +26,12 @@ SPECIAL = ["<|endoftext|>", "<|im_end|>"]
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-KINDS = ("byte-level", "ignore-merges", "marked", "marked-prepend", "metaspace")
+KINDS = ("byte-level", "ignore-merges", "marked", "marked-prepend")
 
 
-def make_tokenizer(kind: str, vocab_size: int = 420) -> Tokenizer:
+def make_tokenizer(kind: str, vocab_size: int = 330) -> Tokenizer:
     """A trained BPE tokenizer; `<|im_end|>` ends outputs. One added token lies outside its `model.vocab`."""
-    marked = kind in ("marked", "marked-prepend", "metaspace")
+    marked = kind in ("marked", "marked-prepend")
     tokenizer = Tokenizer(models.BPE(byte_fallback=marked, ignore_merges=kind == "ignore-merges", unk_token=None))
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = list(SPECIAL)
@@ -47,11 +47,11 @@ def make_tokenizer(kind: str, vocab_size: int = 420) -> Tokenizer:
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, limit_alphabet=100, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator([row["output"] for row in ROWS if "東" not in row["output"]], trainer)
-    tokenizer.decoder = {"metaspace": decoders.Metaspace(prepend_scheme="first")}.get(kind, decoders.ByteLevel())
-    if kind in ("marked", "marked-prepend"):
+    tokenizer.decoder = decoders.ByteLevel()
+    if marked:
         tokenizer.decoder = decoders.Sequence(
             [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )

@@ -22,7 +22,9 @@ TokenizerName = Annotated[
 def learn(
     outputs: Annotated[
         list[Path],
-        typer.Argument(metavar="OUTPUTS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
+        typer.Argument(
+            metavar="OUTPUTS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
+        ),
     ],
     tokenizer: TokenizerName,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="The plan to write.")],

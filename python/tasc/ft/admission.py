@@ -25,9 +25,6 @@ ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 """How tokenizers with byte fallback write a byte."""
 
-MARK = "▁"
-"""What stands for a space in SentencePiece's tokens."""
-
 INCOMPLETE = "\ufffd"
 """What decoders put for half a character."""
 
@@ -57,7 +54,7 @@ class Admission:
         state = json.loads(task.tokenizer.to_str())
         self._model = state["model"]
         _check_model(self._model, task.name)
-        self._byte_level, self._strips_marks = _joining(state["decoder"], task.name)
+        self._byte_level = _joins_bytes(state["decoder"], task.name)
 
     def string(self, expansion: Iterable[int]) -> str:
         """The string that a new token gets: those of its constituents, one after the other."""
@@ -87,8 +84,6 @@ class Admission:
             return "the vocabulary has an entry of that string"
         if BYTE_TOKEN.fullmatch(string) or string == self._model.get("unk_token"):
             return "its string is the name of a byte or of the unknown token"
-        if self._strips_marks and MARK in string[1:]:
-            return "at the start of a text the decoder drops the spaces inside it"
         text = self._tokenizer.decode(list(expansion), skip_special_tokens=False)
         if text.endswith(INCOMPLETE):
             return "it ends inside a character, so a stream could not show it when it comes"
@@ -150,26 +145,29 @@ def _check_model(model: dict[str, Any], name: str) -> None:
             raise InputError(f"{name} has {setting} {model[setting]!r}: {why}; such a tokenizer cannot be extended")
 
 
-def _joining(decoder: dict[str, Any] | None, name: str) -> tuple[bool, bool]:
-    """(byte-level?, drops all marks of the first token?) of a decoder that treats tokens as if they were one string."""
+def _joins_bytes(decoder: dict[str, Any] | None, name: str) -> bool:
+    """Whether a decoder is byte-level; raises InputError for one that does not treat tokens as if they were one string."""
     if decoder is None:
-        raise InputError(f"{name} has no decoder, so it puts a space between tokens; such a tokenizer cannot be extended")
+        raise InputError(
+            f"{name} has no decoder, so it puts a space between tokens; such a tokenizer cannot be extended"
+        )
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     if [step["type"] for step in steps] == ["ByteLevel"]:
-        return True, False
-    strips = False
+        return True
     for step in steps:
         if step["type"] == "Fuse":  # one string from here on
             break
-        if step["type"] == "Metaspace" and step["replacement"] == MARK:
-            strips |= step.get("prepend_scheme", "always") != "never"
-        elif step["type"] != "ByteFallback" and not _replaces_a_letter(step):
+        if not _letter_by_letter(step):
             raise InputError(
                 f"{name} decodes with {step['type']}, which treats tokens one by one, so text would change if they were "
                 "joined; a tokenizer with a ByteLevel decoder, or Replace, ByteFallback and Fuse, is needed"
             )
-    return False, strips
+    return False
 
 
-def _replaces_a_letter(step: dict[str, Any]) -> bool:
-    return step["type"] == "Replace" and len(step["pattern"].get("String", "")) == 1
+def _letter_by_letter(step: dict[str, Any]) -> bool:
+    """Whether a step of a decoder changes letters wherever they stand. `Metaspace` with a prepend scheme does not: it
+    drops all marks of the first token."""
+    if step["type"] == "Replace":
+        return len(step["pattern"].get("String", "")) == 1
+    return step["type"] == "ByteFallback" or (step["type"] == "Metaspace" and step.get("prepend_scheme") == "never")

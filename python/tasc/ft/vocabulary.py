@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasc._core import MergePlan, Store
-from tasc.data import Progress, Row, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.ft.admission import Admission
 
@@ -37,7 +37,7 @@ def learn_vocabulary(
     split: str | None = None,
     output_field: str = "output",
     eos: str | int | None = "auto",
-    progress: Progress | None = None,
+    progress: Callable[[float], None] | None = None,
     **options: Any,
 ) -> MergePlan:
     """The n-grams of a task's outputs that save the most tokens, all of which the tokenizer can hold.
@@ -54,7 +54,7 @@ def learn_vocabulary(
         split: Only rows of this `split`.
         output_field: The field with the outputs.
         eos: The token that ends an output (see `load_tokenizer`).
-        progress: Called with (done, total) while a plan is learnt.
+        progress: Called with the fraction done of each learning; may raise to stop.
         **options: Further options of `MergePlan.learn`: `min_count`, `min_documents`, `max_length`, `held_out`.
 
     Raises:
@@ -130,11 +130,11 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
     for k in range(len(plan)):
         vocabulary[admission.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
     extended = TaskTokenizer(Tokenizer.from_str(json.dumps(state)), task.name, task.eos_id, plan)
-    check_extended(extended.tokenizer, task.tokenizer, plan)
+    _check_extended(extended.tokenizer, task.tokenizer, plan)
     return extended
 
 
-def check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
+def _check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
     """Compares an extended tokenizer with the one it was: old tokens have their ids, new ones decode as their n-grams.
 
     Raises:
@@ -143,7 +143,9 @@ def check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> Non
     after = extended.get_vocab(with_added_tokens=True)
     for string, number in base.get_vocab(with_added_tokens=True).items():
         if after.get(string) != number:
-            raise InputError(f"token {string!r} had the id {number} and has {after.get(string)} in the extended tokenizer")
+            raise InputError(
+                f"token {string!r} had the id {number} and has {after.get(string)} in the extended tokenizer"
+            )
     flags = {i: str(token) for i, token in base.get_added_tokens_decoder().items()}
     if flags != {i: str(token) for i, token in extended.get_added_tokens_decoder().items()}:
         raise InputError("the extended tokenizer has other added tokens than the one it was")

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::TokenId;
+use crate::merge::MergerOptions;
 
 /// What follows a context in weighted documents, found by looking everywhere.
 ///
@@ -93,4 +94,112 @@ pub fn witten_bell<T: Copy + Ord>(orders: &[BTreeMap<T, u64>]) -> BTreeMap<T, f6
         }
     }
     p
+}
+
+/// A token of a text that is being merged: base ids come before merges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Base(TokenId),
+    Merge(usize),
+}
+
+/// Merges by counting everything anew before each merge.
+#[derive(Clone, Debug)]
+pub struct NaiveMerger {
+    documents: Vec<(Vec<Unit>, u64)>,
+    options: MergerOptions,
+    merges: Vec<Vec<TokenId>>,
+}
+
+impl NaiveMerger {
+    /// Of documents and weights.
+    #[must_use]
+    pub fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Self {
+        let units = |ids: &[TokenId]| ids.iter().map(|&id| Unit::Base(id)).collect();
+        let documents = documents.iter().map(|&(ids, weight)| (units(ids), weight)).collect();
+        Self { documents, options: options.clone(), merges: Vec::new() }
+    }
+
+    fn ids(&self, unit: Unit) -> Vec<TokenId> {
+        match unit {
+            Unit::Base(id) => vec![id],
+            Unit::Merge(k) => self.merges[k].clone(),
+        }
+    }
+
+    /// Expansion of the next merge and the tokens it saves.
+    ///
+    /// # Complexity
+    /// O(pairs · corpus).
+    pub fn step(&mut self) -> Option<(Vec<TokenId>, u64)> {
+        let pairs: BTreeSet<(Unit, Unit)> =
+            self.documents.iter().flat_map(|d| d.0.windows(2).map(|w| (w[0], w[1]))).collect();
+        let mut best: Option<(u64, (Unit, Unit))> = None;
+        for pair in pairs {
+            let ids = [self.ids(pair.0), self.ids(pair.1)].concat();
+            if ids.len() > self.options.max_length as usize || ids.iter().any(|id| self.options.barriers.contains(id)) {
+                continue;
+            }
+            let (mut count, mut rows) = (0, 0);
+            for (document, weight) in &self.documents {
+                let found = (document.len() - merged(document, pair, pair.0).len()) as u64;
+                count += found * weight;
+                rows += if found > 0 { *weight } else { 0 };
+            }
+            let enough = count >= self.options.min_count.max(1) && rows >= self.options.min_documents;
+            if enough && best.is_none_or(|b| count > b.0) {
+                best = Some((count, pair)); // pairs come in order: ties stay with the first
+            }
+        }
+        let (count, pair) = best?;
+        let unit = Unit::Merge(self.merges.len());
+        self.merges.push([self.ids(pair.0), self.ids(pair.1)].concat());
+        for (document, _) in &mut self.documents {
+            *document = merged(document, pair, unit);
+        }
+        Some((self.merges.last()?.clone(), count))
+    }
+
+    /// How often each merge stands in the documents as they are now.
+    #[must_use]
+    pub fn uses(&self) -> Vec<u64> {
+        let mut uses = vec![0; self.merges.len()];
+        for (document, weight) in &self.documents {
+            for unit in document {
+                if let Unit::Merge(k) = unit {
+                    uses[*k] += weight;
+                }
+            }
+        }
+        uses
+    }
+}
+
+/// A document with one unit for every pair, from left to right.
+fn merged(document: &[Unit], pair: (Unit, Unit), unit: Unit) -> Vec<Unit> {
+    let (mut out, mut rest) = (Vec::new(), document);
+    while let Some((&first, after)) = rest.split_first() {
+        let found = (first, after.first().copied()) == (pair.0, Some(pair.1));
+        out.push(if found { unit } else { first });
+        rest = if found { &after[1..] } else { after };
+    }
+    out
+}
+
+/// The fewest tokens that expand to `ids`, ties to the longest first one: the new id `base + k` stands for expansion k.
+///
+/// # Complexity
+/// O(ids · letters of all expansions).
+#[must_use]
+pub fn segment(base: TokenId, expansions: &[Vec<TokenId>], ids: &[TokenId]) -> Vec<TokenId> {
+    let mut ways: Vec<Vec<TokenId>> = vec![Vec::new()]; // from each place to the end, the last place first
+    for at in (0..ids.len()).rev() {
+        let way = |length: usize| &ways[ids.len() - at - length];
+        let news = expansions.iter().zip(base..).filter(|e| ids[at..].starts_with(e.0)).map(|(e, id)| (e.len(), id));
+        let all = news.chain([(1, ids[at])]);
+        let best = all.min_by_key(|&(length, _)| (way(length).len(), std::cmp::Reverse(length)));
+        let whole = best.map(|(length, id)| [&[id], way(length).as_slice()].concat());
+        ways.push(whole.unwrap_or_default());
+    }
+    ways.pop().unwrap_or_default()
 }

@@ -4,6 +4,7 @@
 //! - [`learn`]: a store → a plan: budget, floors, held-out stop
 //! - [`plan`]: the new tokens with their expansions, a file
 //! - [`segment`]: ids → fewest tokens, and back
+//! - [`stream`]: the same as the ids come
 //!
 //! Source: arXiv 2602.24174 (TASC-ft).
 
@@ -12,9 +13,11 @@ pub mod learn;
 pub mod merger;
 pub mod plan;
 pub mod segment;
+pub mod stream;
 mod text;
 
 pub use learn::LearnOptions;
 pub use merger::{Merger, MergerOptions};
 pub use plan::MergePlan;
 pub use segment::Segmenter;
+pub use stream::Stream;

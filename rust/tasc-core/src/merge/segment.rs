@@ -1,5 +1,7 @@
 //! Ids written with the fewest tokens, and back.
 
+use std::sync::OnceLock;
+
 use super::automaton::{Automaton, ROOT};
 use crate::{Error, Result, TokenId};
 
@@ -21,6 +23,8 @@ pub struct Segmenter {
     offsets: Vec<usize>,
     /// Reads from the end: the best way on from each place must be known before it.
     backwards: Automaton,
+    /// Reads from the start, for streams; made when there is one.
+    forwards: OnceLock<Automaton>,
 }
 
 /// Memory of one call, for the next.
@@ -39,6 +43,10 @@ impl Segmenter {
     /// [`Error::Plan`] for an expansion that is too short or there twice; [`Error::TokenId`] for an id in one that is
     /// not below `base`.
     pub fn new<E: AsRef<[TokenId]>>(base: TokenId, expansions: &[E]) -> Result<Self> {
+        if u32::try_from(expansions.len()).ok().and_then(|n| base.checked_add(n)).is_none() {
+            let why = format!("{} new ids from {base} on do not fit 32 bits", expansions.len());
+            return Err(Error::Plan { why });
+        }
         let (mut ids, mut offsets) = (Vec::new(), vec![0]);
         for (k, expansion) in expansions.iter().map(AsRef::as_ref).enumerate() {
             if expansion.len() < 2 {
@@ -57,7 +65,7 @@ impl Segmenter {
             return Err(Error::Plan { why: format!("two new tokens have the expansion {:?}", twice[0]) });
         }
         let backwards = Automaton::new(expansions.iter().map(|e| e.as_ref().iter().rev().copied()));
-        Ok(Self { base, expansions: ids, offsets, backwards })
+        Ok(Self { base, expansions: ids, offsets, backwards, forwards: OnceLock::new() })
     }
 
     /// Number of new tokens.
@@ -87,6 +95,11 @@ impl Segmenter {
             Some(&[start, end]) => Ok(&self.expansions[start..end]),
             None => Err(Error::OutOfRange { what: "new token", index, limit: self.len() }),
         }
+    }
+
+    pub(super) fn forwards(&self) -> &Automaton {
+        let expansions = || self.offsets.windows(2).map(|o| self.expansions[o[0]..o[1]].iter().copied());
+        self.forwards.get_or_init(|| Automaton::new(expansions()))
     }
 
     /// The fewest tokens that expand to `ids`.

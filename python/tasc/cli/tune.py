@@ -1,0 +1,99 @@
+"""`tasc tune`: fine-tune a model on a task's rows, with or without a task vocabulary."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tasc.cli.console import end_token, out, progress_bars
+
+
+def tune(
+    model: Annotated[
+        str, typer.Option(help="The model to start from: a folder (`tasc vocab apply` writes one) or a hub name.")
+    ],
+    data: Annotated[
+        list[Path], typer.Option(help="Rows with input and output: JSONL (.gz, .zst) or Parquet; may be repeated.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint to write.")],
+    split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, as train.")] = None,
+    validation_split: Annotated[
+        str | None, typer.Option(help="Measure the loss on the rows of this split too, whenever a checkpoint is kept.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message before each input.")] = None,
+    method: Annotated[
+        str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
+    ] = "lora",
+    epochs: Annotated[float, typer.Option(help="How often each row is seen.")] = 1.0,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, in place of epochs.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
+    accumulate: Annotated[int, typer.Option(min=1, help="Forward passes of an optimizer step.")] = 1,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate; by default 1e-3, full: 2e-5.")] = None,
+    rows_first: Annotated[
+        int, typer.Option(min=0, help="Steps in which the new tokens' rows learn alone before the adapters begin.")
+    ] = 0,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = 16,
+    precision: Annotated[
+        str, typer.Option(help="Of the arithmetic: auto (bf16 where the machine has it), fp32, bf16 or fp16.")
+    ] = "auto",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Leave out rows longer than this.")] = 2048,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to resume from.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the order of the rows and of fresh weights.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core.")] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin anew where an unfinished run lies in DIR.tuning.")
+    ] = False,
+) -> None:
+    """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
+
+    A model that `tasc vocab apply` has extended learns to say its new tokens. A run that was stopped goes on from its
+    last checkpoint when the same command is given again. On several GPUs: `accelerate launch -m tasc.cli tune …`.
+    """
+    from tasc.data import read_rows
+    from tasc.ft import TuneOptions
+    from tasc.ft import tune as run
+
+    if threads is not None:
+        import torch
+
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)
+    chosen: dict[str, Any] = {"method": method, "precision": precision}
+    options = TuneOptions(
+        **chosen,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        learning_rate=learning_rate,
+        rows_first=rows_first,
+        rank=rank,
+        max_tokens=max_tokens,
+        save_every=save_every,
+        seed=seed,
+    )
+    with progress_bars() as bar:
+        move = bar("tuning")
+        tuned = run(
+            model,
+            read_rows(data, split),
+            output,
+            options=options,
+            validation=read_rows(data, validation_split) if validation_split else (),
+            system=system,
+            eos=end_token(eos),
+            resume=not anew,
+            progress=lambda done, total, loss: move(done, total),
+        )
+    facts = tuned.metrics
+    last = facts["curve"][-1]["loss"]
+    out.print(
+        f"{output}: {facts['steps']:,} steps of {facts['rows_per_step']} rows, {facts['new_tokens']:,} new tokens, "
+        f"loss {last:.4f}, {facts['seconds']:,.0f} s; the loss curve is in {output / 'tuning.json'}",
+        highlight=False,
+        soft_wrap=True,
+    )

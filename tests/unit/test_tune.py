@@ -1,0 +1,204 @@
+"""Fine-tuning: what learns, what stays, the order of rows, and runs that were stopped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+from test_extended_model import BASE, TOKENIZER, make_model  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
+from vocabularies import ROWS, learn, saved  # noqa: E402
+
+from tasc.cli import app  # noqa: E402
+from tasc.data import load_tokenizer  # noqa: E402
+from tasc.errors import CorpusError, InputError  # noqa: E402
+from tasc.ft import TuneOptions, extend_checkpoint, tune  # noqa: E402
+from tasc.ft.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
+from tasc.ft.learn import LEAST_RATE, share_of_rate  # noqa: E402
+
+TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
+QUICK = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=2)
+
+
+def model_folder(name: str, folder: Path, plan: bool = True) -> Path:
+    """A tiny checkpoint, extended or as it is."""
+    base = saved(TOKENIZER, folder / "base")
+    make_model(name).save_pretrained(base)
+    if not plan:
+        return base
+    return extend_checkpoint(base, learn(TOKENIZER, folder / "task.plan"), folder / "extended")
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder("llama-tied", tmp_path_factory.mktemp("extended"))
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return dict(transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict())
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "llama-untied", "gpt2", "gpt-neox"])
+def test_new_rows_all_learn_and_old_rows_stay_bit_for_bit(name: str, tmp_path: Path) -> None:
+    folder = model_folder(name, tmp_path)
+    plan = load_tokenizer(folder).plan
+    assert plan is not None
+    tuned = tune(folder, TASK, tmp_path / "tuned", options=QUICK)
+    before = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    after = transformers.AutoModelForCausalLM.from_pretrained(tuned.path)
+    for table in ("get_input_embeddings", "get_output_embeddings"):
+        old, new = getattr(before, table)().weight, getattr(after, table)().weight
+        assert torch.equal(old[:BASE], new[:BASE])
+        changed = (old[BASE : BASE + len(plan)] != new[BASE : BASE + len(plan)]).any(dim=1)
+        assert changed.all() or table == "get_input_embeddings"  # an input row learns when a batch holds the token
+        assert changed.any()
+    assert load_tokenizer(tuned.path).fingerprint == load_tokenizer(folder).fingerprint
+    assert load_tokenizer(tuned.path).plan is not None
+    assert not (tmp_path / "tuned.tuning").exists()
+    assert [entry["step"] for entry in tuned.metrics["curve"]] == [1, 2, 3, 4]
+
+
+def test_a_task_is_learnt(extended: Path, tmp_path: Path) -> None:
+    options = TuneOptions(method="full", max_steps=60, batch_size=8, precision="fp32", learning_rate=2e-2)
+    curve = tune(extended, TASK, tmp_path / "tuned", options=options).metrics["curve"]
+    assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
+
+
+def test_full_tuning_changes_everything(tmp_path: Path) -> None:
+    folder = model_folder("llama-untied", tmp_path, plan=False)
+    options = TuneOptions(method="full", max_steps=2, batch_size=4, precision="fp32", learning_rate=1e-3)
+    tuned = tune(folder, TASK, tmp_path / "tuned", options=options, validation=TASK[:3])
+    before, after = weights(folder), weights(tuned.path)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: Path) -> None:
+    whole = tune(extended, TASK, tmp_path / "whole", options=QUICK, validation=TASK[:2])
+
+    def stop(done: int, total: int, loss: float | None) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, tmp_path / "tuned", options=QUICK, validation=TASK[:2], progress=stop)
+    assert not (tmp_path / "tuned").exists()
+    resumed = tune(extended, TASK, tmp_path / "tuned", options=QUICK, validation=TASK[:2])
+    assert resumed.metrics["resumed_at"] == 2
+    assert resumed.metrics["curve"] == whole.metrics["curve"]
+    assert resumed.metrics["validation"] == whole.metrics["validation"] != []
+    before, after = weights(whole.path), weights(resumed.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_work_of_another_run_is_not_taken_for_this_one(extended: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, loss: float | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, tmp_path / "tuned", options=QUICK, progress=stop)
+    other = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=3)
+    with pytest.raises(InputError, match="another run"):
+        tune(extended, TASK, tmp_path / "tuned", options=other)
+    assert tune(extended, TASK, tmp_path / "tuned", options=other, resume=False).metrics["resumed_at"] == 0
+
+
+def test_bad_input_is_refused(extended: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="row 1 has no input"):
+        tune(extended, [TASK[0], {"output": "x"}], tmp_path / "tuned", options=QUICK)
+    with pytest.raises(CorpusError, match="there are no rows"):
+        tune(extended, [], tmp_path / "tuned", options=QUICK)
+    with pytest.raises(CorpusError, match="every row is longer than max_tokens=2"):
+        tune(extended, TASK, tmp_path / "tuned", options=TuneOptions(max_tokens=2))
+    with pytest.raises(InputError, match="is there already"):
+        tune(extended, TASK, tmp_path, options=QUICK)
+    for wrong in ({"batch_size": 0}, {"epochs": -1}, {"warmup": 1.0}, {"method": "half"}, {"precision": "fp8"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            TuneOptions(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="rows_first goes with method='lora'"):
+        TuneOptions(method="full", rows_first=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_are_too_long_are_counted(extended: Path, tmp_path: Path) -> None:
+    rows = [{"input": "long " * 200, "output": "x"}, *TASK]
+    options = TuneOptions(max_steps=1, batch_size=2, precision="fp32", max_tokens=120)
+    metrics = tune(extended, rows, tmp_path / "tuned", options=options).metrics
+    assert (metrics["rows"], metrics["rows_left_out"]) == (len(TASK), 1)
+
+
+def test_the_command_tunes_and_says_so(extended: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in TASK))
+    arguments = ["tune", "--model", str(extended), "--data", str(data), "-o", str(tmp_path / "out"), "--max-steps", "1"]
+    result = CliRunner().invoke(app, [*arguments, "--batch-size", "2", "--precision", "fp32", "--rank", "2"])
+    assert result.exit_code == 0, result.output
+    assert "1 steps of 2 rows, " in result.output
+    assert json.loads((tmp_path / "out" / "tuning.json").read_text())["options"]["rank"] == 2
+
+
+def test_outputs_alone_count_and_keeping_few_logits_changes_no_loss() -> None:
+    examples = [Example([5, 6, 7], [8, 9, 1]), Example([4], [3, 1]), Example([9, 9], [2, 8, 8, 1])]
+    model = make_model("llama-untied")
+    batch = Collator(0, positions=True, keeps=True)(examples)
+    assert batch["input_ids"].shape == (3, 7)
+    assert batch["labels"].shape == (3, 5)
+    assert batch["labels"][1].tolist() == [IGNORED, 3, 1, IGNORED, IGNORED]
+    assert batch["position_ids"][1].tolist() == [0, 0, 0, 1, 2, 2, 2]
+    losses = []
+    for e in examples:
+        ids = torch.tensor([e.prompt + e.completion])
+        log = model(ids).logits[0].log_softmax(-1)
+        losses += [-log[len(e.prompt) + k - 1, token].item() for k, token in enumerate(e.completion)]
+    alone = sum(losses) / len(losses)
+    whole = Collator(0, positions=True, keeps=False)(examples)
+    assert model(**batch).loss.item() == pytest.approx(alone, abs=1e-5)
+    assert model(**whole).loss.item() == pytest.approx(alone, abs=1e-5)
+
+
+def test_examples_hold_base_prompts_and_new_tokens_in_outputs(extended: Path) -> None:
+    task = load_tokenizer(extended)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(extended)
+    made = make_examples(TASK, tokenizer, task, system="say")
+    assert all(token < BASE for e in made for token in e.prompt)
+    assert any(token >= BASE for e in made for token in e.completion)
+    assert made[0].completion[-1] == task.eos_id
+    assert task.decode(made[0].completion) == TASK[0]["output"]
+    assert tokenizer.decode(made[0].prompt) == "say\nrow 0\n"
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 7), st.integers(1, 20), st.integers(0, 9))
+def test_batches_hold_every_row_once_before_any_twice(lengths: list[int], size: int, steps: int, seed: int) -> None:
+    order = shuffled_batches(lengths, size, steps, seed)
+    assert len(order) == steps * size
+    times = Counter(order)
+    assert max(times.values()) - min(times.get(row, 0) for row in range(len(lengths))) <= 1
+    assert order == shuffled_batches(lengths, size, steps, seed)
+
+
+def test_batches_hold_rows_of_about_the_same_length() -> None:
+    lengths = [1 + row % 100 for row in range(640)]
+    order = shuffled_batches(lengths, 16, 40, 0)
+    spans = [
+        max(lengths[r] for r in order[k : k + 16]) - min(lengths[r] for r in order[k : k + 16])
+        for k in range(0, len(order), 16)
+    ]
+    assert sum(spans) / len(spans) < 15
+    assert [lengths[row] for row in order] != sorted(lengths)
+
+
+def test_rates_rise_and_fall_and_wait() -> None:
+    share = share_of_rate(begin=10, steps=110, warmup=0.1)
+    assert [share(step) for step in (0, 9)] == [0.0, 0.0]
+    assert share(10) == pytest.approx(0.1)
+    assert share(19) == share(20) == pytest.approx(1.0)
+    assert share(109) == pytest.approx(LEAST_RATE, abs=0.01)
+    assert all(share(step) >= share(step + 1) for step in range(20, 109))
