@@ -10,7 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, generate, index, replay, tune, vocab
+from tasc.cli import bench, evaluate, generate, index, replay, tune, vocab
 from tasc.cli.console import err
 from tasc.errors import TascError
 
@@ -56,6 +56,7 @@ app.command("tune")(tune.tune)
 app.command("generate")(generate.generate)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)
+app.command("eval")(evaluate.evaluate)
 
 
 def _print_version(wanted: bool) -> None:

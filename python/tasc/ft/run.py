@@ -26,6 +26,9 @@ METRICS = "tuning.json"
 COPIED = ("generation_config.json", "merge_plan.tasc")
 """Files that a tuned checkpoint takes over from the model as they are, where they are there."""
 
+EAGER_TOKENS = 640
+"""Longest rows that are trained with plain attention on a CPU."""
+
 LOGGED = 200
 """About so many points of a loss curve."""
 
@@ -176,11 +179,17 @@ class Run:
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.model,
             dtype=torch.float32 if full else dtype,
-            # torch's fused attention is the slower one to train with on a CPU
-            attn_implementation=None if torch.cuda.is_available() else "eager",
+            attn_implementation=self._attention(),
         )
         model.config.use_cache = False
         return model if full else with_adapters(model, self.options, self.new_ids)
+
+    def _attention(self) -> str | None:
+        """On a CPU, short rows train faster with plain attention, whose memory grows with the square of their length."""
+        import torch
+
+        short = max(map(len, self.examples)) <= EAGER_TOKENS
+        return "eager" if short and not torch.cuda.is_available() else None
 
     def _merged(self) -> Any:
         """The tuned model as the one it came from is stored: merged in float32, then in that one's dtype."""

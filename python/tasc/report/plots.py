@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from tasc.errors import MissingExtraError
@@ -11,6 +12,7 @@ from tasc.report.schema import MethodFacts, Results
 _COLORS = {"tasc": "#0f766e", "plain": "#94a3b8"}
 _OTHERS = ("#b45309", "#6d28d9", "#1d4ed8", "#be185d", "#4d7c0f", "#0e7490")
 _PARTS = {"prefill": "#cbd5e1", "draft": "#d97706", "verify": "#0f766e", "rest": "#64748b"}
+_SIDES = ("#0f766e", "#94a3b8")
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 11,
@@ -118,6 +120,60 @@ def time_split(results: Results) -> str | None:
         _legend_above(axes, columns=len(_PARTS))
 
     return _svg(draw, height=max(2.6, 1.4 + 0.42 * len(timed)))
+
+
+def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]]) -> str | None:
+    """The shares among the `figures` (name → label, whether it is a share) of each model, with their intervals."""
+    sides = {name: facts["measures"] for name, facts in results["models"].items()}
+    names = [name for name, (_, share) in figures.items() if share and any(_known(s, name) for s in sides.values())]
+    if not names:
+        return None
+
+    def draw(axes: Any) -> None:
+        for place, (side, measures) in enumerate(sides.items()):
+            mine = [name for name in names if _known(measures, name)]
+            values = [measures[name]["value"] for name in mine]
+            ends = [(measures[name]["low"], measures[name]["high"]) for name in mine]
+            spread = [
+                [max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
+                [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
+            ]
+            places = [names.index(name) + 0.24 * (place - (len(sides) - 1) / 2) for name in mine]
+            axes.errorbar(values, places, xerr=spread, fmt="o", color=_SIDES[place % 2], label=side, capsize=3)
+        axes.set_yticks(range(len(names)), [figures[name][0] for name in names])
+        axes.set_xlim(-0.02, 1.02)
+        axes.invert_yaxis()
+        _legend_above(axes, columns=2)
+
+    return _svg(draw, height=1.2 + 0.42 * len(names))
+
+
+def row_seconds(results: Mapping[str, Any]) -> str | None:
+    """Milliseconds per row by batch size and model: until the first token, and behind it."""
+    timed = results.get("latency", [])
+    if not timed:
+        return None
+    bars = [(f"batch {t['batch_size']}: {side}", facts) for t in timed for side, facts in t["models"].items()]
+
+    def draw(axes: Any) -> None:
+        whole = [1e3 * facts["seconds_per_row"] for _, facts in bars]
+        decode = [1e3 * facts["decode_seconds_per_row"] for _, facts in bars]
+        first = [w - d for w, d in zip(whole, decode, strict=True)]
+        labels = [label for label, _ in bars]
+        axes.barh(labels, first, color=_PARTS["prefill"], label="until the first token", height=0.6)
+        axes.barh(labels, decode, left=first, color=_PARTS["verify"], label="decode", height=0.6)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.get_major_locator().set_params(nbins=6)
+        axes.set_xlabel("milliseconds per row")
+        _legend_above(axes, columns=2)
+
+    return _svg(draw, height=max(2.4, 1.2 + 0.42 * len(bars)))
+
+
+def _known(measures: Mapping[str, Any], name: str) -> bool:
+    """Whether a figure has both a value and an interval."""
+    return None not in (measures.get(name, {}).get(part) for part in ("value", "low", "high"))
 
 
 def _by_position(facts: MethodFacts) -> list[float]:

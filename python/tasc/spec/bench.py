@@ -4,8 +4,6 @@ Every method answers every prompt, in an order that rotates from prompt to promp
 slows all of them. Greedy decoding is lossless whatever the draft: each answer is compared with plain decoding's.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.endings import eos_ids
 from tasc.data.prompts import prompt_ids
 from tasc.errors import InputError
+from tasc.machine import machine
 from tasc.spec.drafter import Drafter, NullDrafter
 from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
 from tasc.spec.stats import Stats
@@ -187,23 +187,6 @@ def _result(
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-    import transformers
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "gpu": gpu,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
 def _methods(model: Any, tokenizer: Any, task: "Task", options: BenchOptions) -> Iterator[Method]:
     from tasc.spec import NgramDrafter
 
@@ -292,21 +275,6 @@ class TransformersMethod:
         ids = without_eos(made[0, prompt.shape[1] :].tolist(), self._eos)
         output = self._tokenizer.decode(ids, skip_special_tokens=True)
         return Answer(ids, output, time.perf_counter() - begin)
-
-
-def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end an output: those of the model's generation settings and of the tokenizer.
-
-    Raises:
-        InputError: If neither names one.
-    """
-    named = model.generation_config.eos_token_id
-    found = set([named] if isinstance(named, int) else named or ())
-    if tokenizer.eos_token_id is not None:
-        found.add(tokenizer.eos_token_id)
-    if not found:
-        raise InputError("neither the model's generation settings nor its tokenizer name a token that ends an output")
-    return frozenset(found)
 
 
 def without_eos(ids: Sequence[int] | NDArray[Any], eos: frozenset[int]) -> list[int]:

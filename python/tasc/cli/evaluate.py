@@ -1,0 +1,174 @@
+"""`tasc eval`: a fine-tuned model measured, beside the same tuning without new tokens."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasc.cli.console import err, print_table, progress_bars
+from tasc.cli.generate import written_whole
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc.ft.decode import Decoder
+    from tasc.ft.evaluate import Evaluation
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet."),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Only rows of this split; by default `test` where the rows have one, else all.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most rows, the first ones.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A model to compare with: the same tuning without the new tokens.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most decoding steps per output.")] = 512,
+    quality_batch: Annotated[int, typer.Option(min=1, help="Rows answered together where no time is taken.")] = 16,
+    batch_sizes: Annotated[str, typer.Option(help="Comma-separated: rows answered together for latency.")] = "1,8",
+    latency_rows: Annotated[int, typer.Option(min=0, help="Rows timed at each batch size; 0 for none.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each row is timed; the median counts.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
+    save_outputs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSONL to write: what each model said, text and ids.")
+    ] = None,
+) -> None:
+    """Answer held-out rows and measure: task metrics, steps, use of the new tokens, latency.
+
+    Greedy, by transformers' own `generate`. All rows are answered for quality, a few are timed; with `--against`
+    the two models take turns. Figures and their differences come with a bootstrap interval of 95 %.
+    """
+    from tasc.ft import metrics
+    from tasc.ft.evaluate import EvalOptions, inputs_of
+    from tasc.ft.side_by_side import AGAINST, MODEL, results
+    from tasc.spec.checkpoint import use_threads
+
+    options = EvalOptions(
+        max_tokens=max_tokens,
+        batch_size=quality_batch,
+        batch_sizes=_sizes(batch_sizes),
+        latency_rows=latency_rows,
+        rounds=rounds,
+        seed=seed,
+    )
+    metrics.check_installed()
+    _check_folders(json_file, html, save_outputs)
+    rows = _rows(data, split, limit)
+    inputs_of(rows)
+    if threads is not None:
+        use_threads(threads)
+    named = {MODEL: model} | ({AGAINST: against} if against is not None else {})
+    sides = {side: _decoder(name, system, dtype, device) for side, name in named.items()}
+    with progress_bars() as bar:
+        found, evaluations = results(sides, rows, options=options, progress=bar)
+    found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
+    _write(found, evaluations, json_file, html, save_outputs)
+    print_evaluation(found)
+
+
+def _sizes(said: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in said.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise InputError(f"--batch-sizes is {said!r}; give numbers from 1, such as 1,8")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _check_folders(*files: Path | None) -> None:
+    """Says now, not after the decoding, that a file cannot be written."""
+    for file in files:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise InputError(f"cannot write {file}: the folder {file.absolute().parent} does not exist")
+
+
+def _rows(data: Path, split: str | None, limit: int | None) -> list[dict[str, Any]]:
+    from tasc.data import read_rows
+
+    if split is None and "split" in next(read_rows(data), {}):
+        split = "test"
+    return list(islice(read_rows(data, split), limit))
+
+
+def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "Decoder":
+    from tasc.data import load_tokenizer
+    from tasc.ft.decode import Decoder
+    from tasc.spec.checkpoint import load_checkpoint
+
+    model, tokenizer = load_checkpoint(name, dtype=dtype, device=device)
+    return Decoder(model, tokenizer, load_tokenizer(tokenizer), system)
+
+
+def _write(
+    found: dict[str, Any],
+    evaluations: "Mapping[str, Evaluation]",
+    json_file: Path | None,
+    html: Path | None,
+    save_outputs: Path | None,
+) -> None:
+    if json_file is not None:
+        with written_whole(json_file) as sink:
+            sink.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
+    if save_outputs is not None:
+        with written_whole(save_outputs) as sink:
+            for side, evaluation in evaluations.items():
+                for prediction in evaluation.predictions:
+                    sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
+        err.print(f"outputs: {save_outputs}", highlight=False, soft_wrap=True)
+    if html is not None:
+        from tasc.report import render_evaluation
+
+        render_evaluation(found, html)
+        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+
+
+def print_evaluation(found: Mapping[str, Any]) -> None:
+    """The tables of `tasc eval`."""
+    _print_figures(found)
+    if found["latency"]:
+        _print_latency(found)
+
+
+def _print_figures(found: Mapping[str, Any]) -> None:
+    from tasc.report.evaluation import figure_rows
+
+    counts = [facts["counts"] for facts in found["models"].values()]
+    table = [[label, *values, difference or ""] for label, values, difference in figure_rows(found)]
+    for name in ("unparsable", "unfinished", "round_trip", "new_tokens"):
+        if name in counts[0]:
+            table.append([name.replace("_", " "), *(c[name] for c in counts), ""])
+    columns = ["figure", *found["models"], *(["difference"] if "comparison" in found else [])]
+    title = f"{counts[0]['rows']} rows, greedy, at most {found['settings']['max_tokens']} steps"
+    print_table(title, columns, [row[: len(columns)] for row in table])
+
+
+def _print_latency(found: Mapping[str, Any]) -> None:
+    from tasc.report.evaluation import shown
+
+    columns = ("batch", "model", "ms/row", "decode ms/row", "base tokens/s", "characters/s")
+    speedups = {"speed-up": "speedup", "decode speed-up": "decode_speedup"} if "comparison" in found else {}
+    table = []
+    for timed in found["latency"]:
+        ratios = [shown(timed[name]) for name in speedups.values()]
+        for side, facts in timed["models"].items():
+            times = [1e3 * facts["seconds_per_row"], 1e3 * facts["decode_seconds_per_row"]]
+            speeds = [facts["base_tokens_per_second"], facts["characters_per_second"]]
+            table.append([str(timed["batch_size"]), side, *times, *speeds, *ratios])
+            ratios = [""] * len(ratios)  # said beside the first model alone
+    title = (
+        f"the first {found['settings']['latency_rows']} rows at most, medians of {found['settings']['rounds']} rounds"
+    )
+    print_table(title, (*columns, *speedups), table)
