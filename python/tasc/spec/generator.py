@@ -25,7 +25,7 @@ from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
 from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.segmenting import SegmentingDrafter
+from tasc.spec.segmenting import OldSpeller, SegmentingDrafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target
@@ -301,19 +301,25 @@ class Generator:
 
     def _drafter(self, index: Any) -> Drafter:
         """The drafter of an index, made once; it learns as long as the generator lives."""
-        from tasc.spec import NgramDrafter, TaskIndex
+        from tasc.spec import TaskIndex
 
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
             self._check_fingerprint(opened)
-            speller = None if opened is None or self._tokenizer is None else self._task_tokenizer
-            made: Drafter = NgramDrafter(opened, tokenizer=speller, served=self._log_of(opened))
-            plan = self._plan
-            if plan is not None and (opened is None or opened.fingerprint == plan.fingerprint):
-                made = SegmentingDrafter(made, plan)
-            self._drafters[key] = (index, made)
+            self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
+
+    def _over(self, index: TaskIndex | None) -> Drafter:
+        """A new drafter over an index of the model's tokens, or of its tokenizer's before it had new ones."""
+        from tasc.spec import NgramDrafter
+
+        plan, log = self._plan, self._log_of(index)
+        if plan is None or (index is not None and index.fingerprint != plan.fingerprint):
+            speller = None if index is None or self._tokenizer is None else self._task_tokenizer
+            return NgramDrafter(index, tokenizer=speller, served=log)
+        old = None if index is None else OldSpeller(self._task_tokenizer, plan.fingerprint)
+        return SegmentingDrafter(NgramDrafter(index, tokenizer=old, served=log), plan)
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
         """Where the rows served from an index are kept; None: nowhere."""

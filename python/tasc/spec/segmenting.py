@@ -8,6 +8,7 @@ it (TASC-spec on a TASC-ft model, arXiv 2602.24174).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasc.spec.drafter import Draft, Drafter, Request, TokenDraft, TokenIds
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
+    from tasc.data import TaskTokenizer
 
 MEMORY = 0.02
 """Weight of one step in the running mean of old tokens per new one."""
@@ -33,7 +35,9 @@ class SegmentingDrafter:
     def __init__(self, drafter: Drafter, plan: MergePlan) -> None:
         self.drafter = drafter
         self.plan = plan
-        self.old_per_new = 1.0 / max(1e-3, 1.0 - plan.curve[-1][1])
+        lengths = np.array([len(plan.expansion(k)) for k in range(len(plan))])
+        self._lengths = np.concatenate([[1], lengths])
+        self.old_per_new = float(np.average(lengths, weights=plan.counts))
 
     @property
     def name(self) -> str:
@@ -76,15 +80,11 @@ class SegmentingDrafter:
         if len(tokens) == 0:
             tokens = stream.finish()
         tokens = tokens[:max_tokens]
-        ends = np.cumsum([self._length(token) for token in tokens.tolist()])
+        ends = np.cumsum(self._lengths[np.maximum(tokens.astype(np.int64) - (self.plan.base_vocab_size - 1), 0)])
         begins = np.concatenate([[0], ends[:-1]])
         logs = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(draft.probs, 1e-30), dtype=np.float64))])
         probs = np.exp(logs[ends] - logs[begins]).astype(np.float32)
         return TokenDraft(np.asarray(tokens, np.uint32), probs, np.asarray(draft.sources)[begins])
-
-    def _length(self, token: int) -> int:
-        base = self.plan.base_vocab_size
-        return 1 if token < base else len(self.plan.expansion(token - base))
 
     def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
         """Add served rows, in old tokens, where the drafter inside takes them."""
@@ -95,6 +95,19 @@ class SegmentingDrafter:
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""
         self.old_per_new += MEMORY * (old / new - self.old_per_new)
+
+
+@dataclass(frozen=True)
+class OldSpeller:
+    """Spells words of inputs for an index that was made before the tokenizer had new tokens."""
+
+    task: TaskTokenizer
+    fingerprint: str
+    """Of the tokenizer as it was, whose ids `encode` and `spell` still give."""
+
+    def spell(self, pieces: Sequence[str]) -> list[list[int]]:
+        """Ids of pieces of text as they stand inside a text."""
+        return self.task.spell(pieces)
 
 
 class SegmentingRequest:
