@@ -10,16 +10,14 @@ decodes to the text that they decode to, at once and as a stream. The first diff
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from itertools import batched
 from pathlib import Path
 from typing import Any
 
-from ratios import Ratio, report
 from tokenizers.decoders import DecodeStream
 
-from tasc.data import TaskTokenizer, load_tokenizer, read_rows
+from tasc.data import TaskTokenizer, read_rows
 from tasc.ft import extend_tokenizer, learn_vocabulary
 
 
@@ -53,5 +51,7 @@ def measure(data: Path, base: TaskTokenizer, size: int, **floors: int) -> dict[s
             assert extended.encode_batch(inputs) == base.encode_batch(inputs), "encode has changed"
             for name, number in (("rows", len(rows)), ("before", before), ("after", after)):
                 found[name] += number
-            found["exact"] += sum(base.decode(ids) == text for text, ids in zip(outputs, base.encode_batch(outputs), strict=True))
+            found["exact"] += sum(
+                base.decode(ids) == text for text, ids in zip(outputs, base.encode_batch(outputs), strict=True)
+            )
     return found
