@@ -17,7 +17,7 @@ from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.tokenizer import PLAN_FILE
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.ft import MergePlan, extend_tokenizer, learn_vocabulary
-from tasc.ft.admission import Admission
+from tasc.ft.admission import FOLLOWERS, Admission
 
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
 TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=8)), max_size=6).map("".join)
@@ -69,6 +69,14 @@ def test_any_ids_decode_as_their_expansion(pair: tuple[TaskTokenizer, TaskTokeni
     expanded = extended.plan.expand(np.asarray(ids, np.uint32)).tolist()
     assert extended.decode(ids) == base.decode(expanded)
     assert streamed(extended, ids) == streamed(base, expanded)
+
+
+def test_the_texts_of_new_tokens_are_encoded_as_before(pair: tuple[TaskTokenizer, TaskTokenizer]) -> None:
+    """Alone and next to any kind of character."""
+    base, extended = pair
+    said = [base.tokenizer.decode(extended.plan.expansion(k).tolist()) for k in range(len(extended.plan or ()))]
+    texts = [before + text + behind for text in said for before in FOLLOWERS for behind in FOLLOWERS]
+    assert extended.encode_batch(texts) == base.encode_batch(texts)
 
 
 def test_outputs_are_shorter(pair: tuple[TaskTokenizer, TaskTokenizer]) -> None:
