@@ -52,7 +52,9 @@ def said(result: Result, code: int) -> str:
     return " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("command", [[], ["index"], ["index", "build"], ["generate"], ["replay"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], ["index"], ["index", "build"], ["generate"], ["replay"], ["bench"], ["vocab", "learn"]]
+)
 def test_help(command: list[str]) -> None:
     result = tasc(*command, "--help")
     assert result.exit_code == 0

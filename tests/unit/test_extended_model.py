@@ -150,7 +150,9 @@ def test_models_that_cannot_be_extended(plan: MergePlan) -> None:
         extend_model(model, plan)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("llama-tied", None), ("llama-untied", "bfloat16"), ("gemma3-scaled", None)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("llama-tied", None), ("llama-untied", "bfloat16"), ("gemma3-scaled", None)]
+)
 def test_a_checkpoint_generates_exact_text(name: str, dtype: str | None, tmp_path: Path) -> None:
     source = saved(TOKENIZER, tmp_path / "model")
     make_model(name).save_pretrained(source)
