@@ -313,14 +313,31 @@ class MergePlan:
         """(T,) base ids → (n,) uint32: the fewest tokens that expand to them, ties to the longest first token.
         Raises InputError for an id that is not a base id."""
 
-    def segment_batch(self, ids: Sequence[Any]) -> list[NDArray[np.uint32]]:
-        """The same for many sequences."""
+    def segment_batch(self, ids: Sequence[Any], *, num_threads: int = 1) -> list[NDArray[np.uint32]]:
+        """The same for many sequences; `num_threads` changes nothing but the time."""
 
     def expand(self, ids: Any) -> NDArray[np.uint32]:
         """(T,) base and new ids → (m,) uint32 base ids. Raises InputError for an id that is neither."""
 
     def expand_batch(self, ids: Sequence[Any]) -> list[NDArray[np.uint32]]:
         """The same for many sequences."""
+
+    def stream(self) -> PlanStream:
+        """A segmentation of ids as they come."""
+
+class PlanStream:
+    """Segments ids piece by piece, from `MergePlan.stream()`; what it gives out adds up to `segment` of everything.
+
+    Example:
+        >>> stream = plan.stream()  # doctest: +SKIP
+        >>> tokens = [*stream.push(ids[:7]), *stream.push(ids[7:]), *stream.finish()]  # doctest: +SKIP
+    """
+
+    def push(self, ids: Any) -> NDArray[np.uint32]:
+        """(T,) base ids → (n,) uint32: the tokens that are decided now, whatever comes next. Raises InputError."""
+
+    def finish(self) -> NDArray[np.uint32]:
+        """(n,) uint32: the rest; the stream is at the start of another document then."""
 
 class ContextIndex:
     """The running request: every earlier occurrence of its last tokens, kept up as it grows (O(new tokens))."""

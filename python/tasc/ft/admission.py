@@ -64,8 +64,8 @@ class Admission:
         letter = len(token.content) == 1 and (not self._byte_level or token.content in ALPHABET)
         if token.content not in self._model["vocab"] and (word or letter):
             raise InputError(
-                f"{name} has the added token {token.content!r} outside its model's vocabulary; prompts could be encoded "
-                "otherwise once it is an entry there, so such a tokenizer cannot be extended"
+                f"{name} has the added token {token.content!r} outside its model's vocabulary; prompts could be "
+                "encoded otherwise once it is an entry there, so such a tokenizer cannot be extended"
             )
 
     def string(self, expansion: Iterable[int]) -> str:

@@ -19,6 +19,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<index::TaskIndex>()?;
     m.add_class::<merge::MergePlan>()?;
+    m.add_class::<merge::PlanStream>()?;
     m.add_class::<draft::ContextIndex>()?;
     m.add_class::<draft::Draft>()?;
     m.add_class::<draft::NgramDrafter>()?;

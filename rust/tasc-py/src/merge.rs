@@ -1,6 +1,6 @@
 //! Binding of `tasc_core::merge`.
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::PyIndexError;
@@ -146,10 +146,16 @@ impl MergePlan {
         Ok(py.detach(|| self.0.segmenter().segment(&ids)).raise()?.into_pyarray(py))
     }
 
-    fn segment_batch<'py>(&self, py: Python<'py>, ids: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Ids<'py>>> {
+    #[pyo3(signature = (ids, *, num_threads=1))]
+    fn segment_batch<'py>(
+        &self,
+        py: Python<'py>,
+        ids: Vec<Bound<'_, PyAny>>,
+        num_threads: usize,
+    ) -> PyResult<Vec<Ids<'py>>> {
         let ids = sequences(&ids)?;
-        let segment = || ids.iter().map(|ids| self.0.segmenter().segment(ids)).collect::<Result<Vec<_>, _>>();
-        Ok(py.detach(segment).raise()?.into_iter().map(|ids| ids.into_pyarray(py)).collect())
+        let segmented = py.detach(|| self.0.segmenter().segment_batch(&ids, num_threads)).raise()?;
+        Ok(segmented.into_iter().map(|ids| ids.into_pyarray(py)).collect())
     }
 
     /// (m,) uint32
@@ -162,6 +168,29 @@ impl MergePlan {
         let ids = sequences(&ids)?;
         let expand = || ids.iter().map(|ids| self.0.segmenter().expand(ids)).collect::<Result<Vec<_>, _>>();
         Ok(py.detach(expand).raise()?.into_iter().map(|ids| ids.into_pyarray(py)).collect())
+    }
+
+    fn stream(&self) -> PlanStream {
+        PlanStream(Mutex::new(merge::Stream::new(self.0.segmenter().clone())))
+    }
+}
+
+/// A segmentation of ids as they come.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct PlanStream(Mutex<merge::Stream>);
+
+#[pymethods]
+impl PlanStream {
+    /// (n,) uint32: the tokens that are decided now
+    fn push<'py>(&self, py: Python<'py>, ids: &Bound<'_, PyAny>) -> PyResult<Ids<'py>> {
+        let ids = self::ids(ids)?;
+        let push = || self.0.lock().unwrap_or_else(PoisonError::into_inner).push(&ids);
+        Ok(py.detach(push).raise()?.into_pyarray(py))
+    }
+
+    /// (n,) uint32: the rest
+    fn finish<'py>(&self, py: Python<'py>) -> Ids<'py> {
+        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).finish()).into_pyarray(py)
     }
 }
 

@@ -1,25 +1,41 @@
 //! A store → a plan.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
+use super::live::Live;
 use super::merger::{Merger, MergerOptions};
 use super::plan::{Contents, MergePlan, Meta, Point};
-use super::segment::{Scratch, Segmenter};
+use super::prune::{Pruner, Uses};
+use super::segment::Segmenter;
 use crate::corpus::Store;
 use crate::{Error, Result, TokenId};
+
+/// So many times the tokens wanted are live when merging ends and pruning begins: the more of them, the closer the plan
+/// fits the documents, which pays when new rows repeat them and costs when they do not (docs/optimizations.md).
+const MOST_LIVE: f64 = 3.0;
+const LIVE_BY_NOVELTY: f64 = 4.0;
+const LEAST_LIVE: f64 = 1.25;
+
+/// Tokens of the documents that pruning looks at.
+const SAMPLE: usize = 1 << 20;
+
+/// Merges between two calls of `check`.
+const CHECK_EVERY: usize = 16;
 
 /// What a plan is to be.
 #[derive(Clone, Debug)]
 pub struct LearnOptions {
-    /// Live tokens: those that the final segmentation uses.
+    /// New tokens at most, all of them live: used by the segmentation of the documents.
     pub size: usize,
-    /// What merges are allowed. The store's end token is a barrier, named here or not.
+    /// What merges are allowed; the floors hold for the uses of a new token in the final segmentation too. The store's
+    /// end token is a barrier, named here or not.
     pub merger: MergerOptions,
-    /// Share of the rows left out to measure what a size saves; 0: nothing is measured.
+    /// Share of the rows left out to find how many new tokens still save more on rows never seen; 0: `size` of them.
     pub held_out: f64,
-    /// Expansions that no new token may have.
+    /// Expansions that no new token may have. Merges may go through them.
     pub forbidden: Vec<Vec<TokenId>>,
 }
 
@@ -30,162 +46,211 @@ impl Default for LearnOptions {
 }
 
 /// Documents with weights.
-type Documents<'a> = Vec<(&'a [TokenId], u64)>;
+pub(super) type Documents<'a> = Vec<(&'a [TokenId], u64)>;
+
+/// Expansions of new tokens.
+pub(super) type Expansions = Vec<Vec<TokenId>>;
 
 impl MergePlan {
     /// Learns a plan from a store's outputs, writes it and opens it. `check` is called now and then with the share
     /// done; its error ends the work.
     ///
+    /// Its new tokens come in the order of the tokens that they save. When fewer than asked for pass the floors, or
+    /// more do not save more on held-out rows, [`Meta::stopped_by`] says so.
+    ///
+    /// # Complexity
+    /// For T tokens and size K: O(T + K log K) merging, one segmentation of all documents, and about 70 of some of them
+    /// (of 2²⁰ tokens, say) to prune; about twice that with held-out rows. Memory: see [`Merger::new`].
+    ///
     /// # Errors
+    /// [`Error::Plan`] when no pair passes the floors, or an option is out of range; [`Error::TokenId`] for an id that
+    /// the store's vocabulary does not hold; [`Error::IndexTooLarge`]; a format error when the store is damaged;
+    /// [`Error::Io`]; what `check` returns. Nothing is written then.
     pub fn learn(
         store: &Store,
         path: &Path,
         options: &LearnOptions,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
-        let meta = store.meta();
-        let base = meta.vocab_size;
-        let mut merger = options.merger.clone();
-        merger.barriers.extend(meta.eos_id);
-        let all: Documents<'_> =
-            (0..store.num_documents()).map(|k| Ok((store.document(k)?, store.weight(k)?))).collect::<Result<_>>()?;
-        let forbidden: FxHashSet<&[TokenId]> = options.forbidden.iter().map(Vec::as_slice).collect();
-        let mut size = options.size;
-        let (mut curve, mut stopped_by) = (Vec::new(), "size");
+        checked(store, options)?;
+        let all = documents(store)?;
+        let learner = Learner::new(store, options, novelty(&all));
+        let (mut size, mut curve, mut before) = (options.size, Vec::new(), 0.0);
         if options.held_out > 0.0 {
-            let (train, left_out) = split(&all, options.held_out);
-            let sets = grow(&train, size, &merger, &forbidden, &mut check)?;
-            for set in &sets {
-                let segmenter = Segmenter::new(base, set)?;
-                let (train, held_out) = (saved(&segmenter, &train)?, saved(&segmenter, &left_out)?);
-                curve.push(Point { size: set.len() as u64, train, held_out });
-            }
-            let best = curve.iter().max_by(|a, b| a.held_out.total_cmp(&b.held_out).then(b.size.cmp(&a.size)));
-            if let Some(best) = best.filter(|b| (b.size as usize) < sets.last().map_or(0, Vec::len)) {
-                (size, stopped_by) = (best.size as usize, "held-out");
-            }
+            curve = learner.curve(&all, |done| check(done / 2.0))?;
+            size = best(&curve).unwrap_or(size);
+            before = 0.5;
         }
-        let live = grow(&all, size, &merger, &forbidden, &mut check)?.pop().unwrap_or_default();
-        if live.is_empty() {
-            let why = "no pair of tokens passes the floors; give more rows or lower min_count and min_documents";
-            return Err(Error::Plan { why: why.into() });
-        }
-        let segmenter = Segmenter::new(base, &live)?;
-        let uses = uses(&segmenter, &all)?;
-        let mut order: Vec<usize> = (0..live.len()).filter(|&k| uses.counts[k] > 0).collect();
-        order.sort_by_key(|&k| std::cmp::Reverse(uses.counts[k] * (live[k].len() as u64 - 1)));
-        if order.len() < size && stopped_by == "size" {
-            stopped_by = "floors";
-        }
+        let (segmenter, uses) = learner.vocabulary(&all, size, |done| check(before + done * (1.0 - before)))?;
+        let stopped_by = match segmenter.len() {
+            found if found == options.size => "size",
+            found if found == size && curve.last().is_some_and(|most| most.size > found as u64) => "held-out",
+            _ => "floors",
+        };
         let meta = Meta {
             writer: env!("CARGO_PKG_VERSION").into(),
-            tokenizer: meta.tokenizer.clone(),
-            base_vocab_size: base,
+            tokenizer: store.meta().tokenizer.clone(),
+            base_vocab_size: learner.base,
             wanted: options.size as u64,
             stopped_by: stopped_by.into(),
             tokens: uses.tokens,
             tokens_after: uses.after,
         };
-        Contents {
-            meta,
-            expansions: order.iter().map(|&k| live[k].as_slice()).collect(),
-            counts: order.iter().map(|&k| uses.counts[k]).collect(),
-            documents: order.iter().map(|&k| uses.documents[k]).collect(),
-            curve: &curve,
-        }
-        .write(path, &store.file().fingerprint())?;
+        let expansions = (0..segmenter.len()).map(|k| segmenter.expansion(k)).collect::<Result<_>>()?;
+        Contents { meta, expansions, counts: uses.counts, documents: uses.documents, curve: &curve }
+            .write(path, &store.file().fingerprint())?;
         Self::open(path)
     }
 }
 
-/// Every so-many-th row left out.
+fn checked(store: &Store, options: &LearnOptions) -> Result<()> {
+    let refuse = |why: String| Err(Error::Plan { why });
+    if options.size == 0 {
+        return refuse("a size of 0 was asked for; give at least 1".into());
+    }
+    if !(0.0..=0.5).contains(&options.held_out) {
+        return refuse(format!("held_out is {}; give a share from 0 to 0.5", options.held_out));
+    }
+    if options.merger.max_length < 2 {
+        return refuse(format!("max_length is {}; a new token stands for at least 2", options.merger.max_length));
+    }
+    if store.meta().vocab_size == 0 {
+        return refuse("the store does not say how large its vocabulary is; build it with its tokenizer".into());
+    }
+    Ok(())
+}
+
+/// The documents of a store with their weights.
+fn documents(store: &Store) -> Result<Documents<'_>> {
+    let limit = store.meta().vocab_size;
+    let document = |k| {
+        let ids = store.document(k)?;
+        match ids.iter().find(|&&id| id >= limit) {
+            Some(&id) => Err(Error::TokenId { id, limit }),
+            None => Ok((ids, store.weight(k)?)),
+        }
+    };
+    (0..store.num_documents()).map(document).collect()
+}
+
+/// Rows apart from every so-many-th of them; those. A document of weight w is w rows.
 fn split<'a>(all: &Documents<'a>, share: f64) -> (Documents<'a>, Documents<'a>) {
-    let (mut train, mut held_out) = (Vec::new(), Vec::new());
+    let (mut train, mut left_out) = (Vec::new(), Vec::new());
     let mut before = 0u64;
     for &(document, weight) in all {
-        let after = before + weight;
-        let out = (after as f64 * share) as u64 - (before as f64 * share) as u64;
-        if out > 0 {
-            held_out.push((document, out));
-        }
-        if weight > out {
-            train.push((document, weight - out));
-        }
+        let after = before.saturating_add(weight);
+        let out = ((after as f64 * share) as u64 - (before as f64 * share) as u64).min(weight);
+        left_out.extend((out > 0).then_some((document, out)));
+        train.extend((out < weight).then_some((document, weight - out)));
         before = after;
     }
-    (train, held_out)
+    (train, left_out)
 }
 
-/// Merges until `size` tokens are live; the live ones at some sizes on the way, and at the end.
-fn grow(
-    documents: &Documents<'_>,
-    size: usize,
-    options: &MergerOptions,
-    forbidden: &FxHashSet<&[TokenId]>,
-    check: &mut impl FnMut(f64) -> Result<()>,
-) -> Result<Vec<Vec<Vec<TokenId>>>> {
-    let mut merger = Merger::new(documents, options)?;
-    let (mut sets, mut next) = (Vec::new(), 1);
-    let mut last = Vec::new();
-    loop {
-        let live = live(&merger, options.min_count, forbidden);
-        if live.len() > size {
-            break;
+/// The smallest size that saves most on rows left out.
+fn best(curve: &[Point]) -> Option<usize> {
+    let most = curve.iter().max_by(|a, b| a.held_out.total_cmp(&b.held_out).then(b.size.cmp(&a.size)))?;
+    usize::try_from(most.size).ok()
+}
+
+/// Every so-many-th document, so that together they have about `SAMPLE` tokens.
+fn sample<'a>(documents: &Documents<'a>) -> Documents<'a> {
+    let tokens: usize = documents.iter().map(|d| d.0.len()).sum();
+    documents.iter().step_by(tokens.div_ceil(SAMPLE).max(1)).copied().collect()
+}
+
+/// Good and Turing's estimate of the share of new rows whose output was never seen: that of the rows seen once.
+fn novelty(documents: &Documents<'_>) -> f64 {
+    let rows: f64 = documents.iter().map(|d| d.1 as f64).sum();
+    documents.iter().filter(|d| d.1 == 1).count() as f64 / rows.max(1.0)
+}
+
+/// What stays the same while a plan is learnt.
+struct Learner<'a> {
+    base: TokenId,
+    options: &'a LearnOptions,
+    merger: MergerOptions,
+    forbidden: FxHashSet<&'a [TokenId]>,
+    novelty: f64,
+}
+
+impl<'a> Learner<'a> {
+    fn new(store: &Store, options: &'a LearnOptions, novelty: f64) -> Self {
+        let mut merger = options.merger.clone();
+        merger.min_count = merger.min_count.max(1);
+        merger.barriers.extend(store.meta().eos_id);
+        let forbidden = options.forbidden.iter().map(Vec::as_slice).collect();
+        Self { base: store.meta().vocab_size, options, merger, forbidden, novelty }
+    }
+
+    /// What each number of new tokens saves, the smallest first: learnt without some rows, measured on them too.
+    fn curve(&self, all: &Documents<'_>, check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
+        let (train, left_out) = split(all, self.options.held_out);
+        let (train_sample, left_out) = (sample(&train), sample(&left_out));
+        let mut curve = Vec::new();
+        let candidates = self.candidates(&train, check)?;
+        self.pruner(&train_sample, &train).prune(candidates, 1, |segmenter, uses| {
+            if (1..=self.options.size).contains(&segmenter.len()) {
+                let held_out = Uses::count(segmenter, &left_out)?.saved();
+                curve.push(Point { size: segmenter.len() as u64, train: uses.saved(), held_out });
+            }
+            Ok(())
+        })?;
+        curve.reverse();
+        Ok(curve)
+    }
+
+    /// At most `size` new tokens, those that save most first, and their uses.
+    fn vocabulary(
+        &self,
+        all: &Documents<'_>,
+        size: usize,
+        check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<(Segmenter, Uses)> {
+        let mut set = self.pruner(&sample(all), all).prune(self.candidates(all, check)?, size, |_, _| Ok(()))?;
+        loop {
+            let segmenter = Segmenter::new(self.base, &set)?;
+            let uses = Uses::count(&segmenter, all)?;
+            let enough = |k: &usize| uses.pass(*k, &self.merger);
+            let mut order: Vec<usize> = (0..set.len()).filter(enough).collect();
+            if order.is_empty() {
+                let MergerOptions { min_count, min_documents, .. } = self.merger;
+                let why = format!(
+                    "no tokens stand side by side {min_count} times in {min_documents} rows; give more rows, or lower min_count or min_documents"
+                );
+                return Err(Error::Plan { why });
+            }
+            order.sort_by_key(|&k| Reverse(uses.counts[k].saturating_mul(set[k].len() as u64 - 1)));
+            if order.iter().copied().eq(0..set.len()) {
+                return Ok((segmenter, uses));
+            }
+            set = order.into_iter().map(|k| std::mem::take(&mut set[k])).collect();
         }
-        if live.len() >= next {
-            next = (live.len() * 5 / 4).max(live.len() + 1);
-            sets.push(live.clone());
-        }
-        last = live;
-        if merger.step().is_none() {
-            break;
-        }
+    }
+
+    fn pruner<'d>(&self, documents: &'d Documents<'d>, of: &Documents<'_>) -> Pruner<'d> {
+        let size = |documents: &Documents<'_>| documents.iter().map(|d| d.1 as f64).sum::<f64>();
+        let share = size(documents) / size(of).max(1.0);
+        let floors = (self.merger.min_count as f64 * share, self.merger.min_documents as f64 * share);
+        Pruner { base: self.base, documents, novelty: self.novelty, floors }
+    }
+
+    /// The expansions of the first merges: enough of them are live to choose from.
+    fn candidates(&self, documents: &Documents<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Expansions> {
+        let wanted = self.options.size as f64 * (MOST_LIVE - LIVE_BY_NOVELTY * self.novelty).max(LEAST_LIVE);
         check(0.0)?;
-    }
-    sets.push(last);
-    Ok(sets)
-}
-
-fn live(merger: &Merger, floor: u64, forbidden: &FxHashSet<&[TokenId]>) -> Vec<Vec<TokenId>> {
-    let mut uses: FxHashMap<&[TokenId], u64> = FxHashMap::default();
-    for (merge, &count) in merger.merges().iter().zip(merger.uses()) {
-        *uses.entry(&merge.expansion).or_default() += count;
-    }
-    let mut live: Vec<Vec<TokenId>> =
-        uses.into_iter().filter(|u| u.1 >= floor.max(1) && !forbidden.contains(u.0)).map(|u| u.0.to_vec()).collect();
-    live.sort_unstable();
-    live
-}
-
-struct Uses {
-    counts: Vec<u64>,
-    documents: Vec<u64>,
-    tokens: u64,
-    after: u64,
-}
-
-fn uses(segmenter: &Segmenter, documents: &Documents<'_>) -> Result<Uses> {
-    let mut uses = Uses { counts: vec![0; segmenter.len()], documents: vec![0; segmenter.len()], tokens: 0, after: 0 };
-    let mut last = vec![usize::MAX; segmenter.len()];
-    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
-    for (d, &(document, weight)) in documents.iter().enumerate() {
-        out.clear();
-        segmenter.segment_into(document, &mut scratch, &mut out)?;
-        uses.tokens += weight * document.len() as u64;
-        uses.after += weight * out.len() as u64;
-        for new in out.iter().filter_map(|id| id.checked_sub(segmenter.base())) {
-            let new = new as usize;
-            uses.counts[new] += weight;
-            if last[new] != d {
-                uses.documents[new] += weight;
-                last[new] = d;
+        let mut merger = Merger::new(documents, &self.merger)?;
+        let mut live = Live::new(self.merger.min_count, &self.forbidden);
+        while (live.len() as f64) < wanted && merger.step().is_some() {
+            live.follow(&merger);
+            if merger.merges().len() % CHECK_EVERY == 0 {
+                check((live.len() as f64 / wanted).min(1.0))?;
             }
         }
+        let mut found: Expansions = merger.merges().iter().map(|m| m.expansion.clone()).collect();
+        found.retain(|expansion| !self.forbidden.contains(expansion.as_slice()));
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
-    Ok(uses)
-}
-
-fn saved(segmenter: &Segmenter, documents: &Documents<'_>) -> Result<f64> {
-    let uses = uses(segmenter, documents)?;
-    Ok(1.0 - uses.after as f64 / uses.tokens.max(1) as f64)
 }

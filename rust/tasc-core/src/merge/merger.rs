@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
+use super::pairs::{Pair, Tally, count, key, symbols};
 use super::text::{Alphabet, Around, BARRIER, Symbol, Text, cell};
 use crate::{Result, TokenId};
 
@@ -34,13 +35,8 @@ pub struct Merge {
     pub expansion: Vec<TokenId>,
     /// Tokens that it saved: weighted occurrences that do not overlap.
     pub count: u64,
-}
-
-struct Pair {
-    /// Occurrences, those that overlap too.
-    count: u64,
-    /// Where it stood when it was found, ascending; some may be gone.
-    places: Vec<u32>,
+    /// The merges that it joined; `None`: a base id.
+    pub parts: [Option<usize>; 2],
 }
 
 /// Merges weighted documents.
@@ -83,15 +79,9 @@ impl Merger {
     /// [`crate::Error::IndexTooLarge`] for more than 2³² − 2 tokens and documents.
     pub fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Result<Self> {
         let options = MergerOptions { min_count: options.min_count.max(1), ..options.clone() };
-        let barriers: FxHashSet<TokenId> = options.barriers.iter().copied().collect();
-        let mut ids: FxHashSet<TokenId> = FxHashSet::default();
-        let mut size = 1;
-        for (document, _) in documents {
-            ids.extend(*document);
-            size += document.len() + 1;
-        }
+        let size = documents.iter().fold(1usize, |size, d| size.saturating_add(d.0.len() + 1));
         cell(size)?;
-        let alphabet = Alphabet::new(ids.difference(&barriers).copied().collect());
+        let alphabet = Alphabet::new(documents.iter().map(|d| d.0), &options.barriers);
         let (mut cells, mut ends) = (Vec::with_capacity(size), Vec::with_capacity(documents.len()));
         cells.push(BARRIER);
         for (document, _) in documents {
@@ -99,9 +89,10 @@ impl Merger {
             cells.push(BARRIER);
             ends.push(cell(cells.len())?);
         }
-        let weights = documents.iter().map(|d| d.1).collect();
+        let most = u64::MAX / size as u64; // so that no sum overflows
+        let weights = documents.iter().map(|d| d.1.min(most)).collect();
         let text = Text::new(cells, ends, weights, alphabet.len());
-        let pairs = count_pairs(&text, options.min_count, options.max_length);
+        let pairs = if options.max_length < 2 { FxHashMap::default() } else { count(&text, options.min_count) };
         let heap = pairs.iter().map(|(&key, pair)| (pair.count, Reverse(key))).collect();
         Ok(Self {
             text,
@@ -127,8 +118,9 @@ impl Merger {
         drop(found);
         let count = self.around.weights.iter().sum();
         let mut expansion = Vec::with_capacity(self.text.length(merged) as usize);
-        for symbol in [pair.0, pair.1] {
-            match self.merge_of(symbol) {
+        let parts = [pair.0, pair.1].map(|symbol| self.merge_of(symbol));
+        for (part, symbol) in parts.iter().zip([pair.0, pair.1]) {
+            match *part {
                 Some(of) => {
                     self.uses[of] -= count;
                     expansion.extend_from_slice(&self.merges[of].expansion);
@@ -137,7 +129,7 @@ impl Merger {
             }
         }
         self.uses.push(count);
-        self.merges.push(Merge { expansion, count });
+        self.merges.push(Merge { expansion, count, parts });
         self.update(pair, merged);
         self.merges.last()
     }
@@ -188,12 +180,12 @@ impl Merger {
                 self.tally.add(around.lefts[k], around.weights[k]);
             }
         }
-        self.tally.drain(|left, weight, _| lose(&mut self.pairs, key(left, pair.0), weight, &self.options));
+        self.tally.drain(|left, weight, _| lose(&mut self.pairs, key((left, pair.0)), weight, &self.options));
         for k in 0..around.starts.len() {
             let right = if around.rights[k] == merged { pair.0 } else { around.rights[k] };
             self.tally.add(right, around.weights[k]);
         }
-        self.tally.drain(|right, weight, _| lose(&mut self.pairs, key(pair.1, right), weight, &self.options));
+        self.tally.drain(|right, weight, _| lose(&mut self.pairs, key((pair.1, right)), weight, &self.options));
         self.gain(merged, true);
         self.gain(merged, false);
     }
@@ -206,7 +198,7 @@ impl Merger {
         for (&symbol, &weight) in neighbours.iter().zip(&around.weights).filter(|n| counts(*n.0)) {
             tally.add(symbol, weight);
         }
-        let key = |symbol| if left { key(symbol, merged) } else { key(merged, symbol) };
+        let pair_key = |symbol| if left { key((symbol, merged)) } else { key((merged, symbol)) };
         let mut found = std::mem::take(&mut self.found);
         tally.drain(|symbol, count, number| {
             let length = text.length(symbol).saturating_add(text.length(merged));
@@ -220,8 +212,8 @@ impl Merger {
             }
         }
         for (symbol, pair) in found.drain() {
-            heap.push((pair.count, Reverse(key(symbol))));
-            pairs.insert(key(symbol), pair);
+            heap.push((pair.count, Reverse(pair_key(symbol))));
+            pairs.insert(pair_key(symbol), pair);
         }
         self.found = found;
     }
@@ -235,76 +227,4 @@ fn lose(pairs: &mut FxHashMap<u64, Pair>, key: u64, weight: u64, options: &Merge
             pairs.remove(&key);
         }
     }
-}
-
-/// Adds up weights by symbol.
-#[derive(Default)]
-struct Tally {
-    sums: Vec<(u64, u32)>,
-    seen: Vec<Symbol>,
-}
-
-impl Tally {
-    fn add(&mut self, symbol: Symbol, weight: u64) {
-        if self.sums.len() <= symbol as usize {
-            self.sums.resize(symbol as usize + 1, (0, 0));
-        }
-        let (sum, number) = &mut self.sums[symbol as usize];
-        if *number == 0 {
-            self.seen.push(symbol);
-        }
-        *sum += weight;
-        *number += 1;
-    }
-
-    /// Hands over each symbol, its weight and the number of times it was added, and starts anew.
-    fn drain(&mut self, mut each: impl FnMut(Symbol, u64, u32)) {
-        for symbol in self.seen.drain(..) {
-            let (sum, number) = std::mem::take(&mut self.sums[symbol as usize]);
-            each(symbol, sum, number);
-        }
-    }
-}
-
-/// The pairs of a text that occur often enough.
-fn count_pairs(text: &Text, min_count: u64, max_length: u32) -> FxHashMap<u64, Pair> {
-    const NONE: u32 = u32::MAX;
-    let mut numbers: FxHashMap<u64, u32> = FxHashMap::default();
-    let mut counts: Vec<(u64, u32)> = Vec::new();
-    let mut of_cell = vec![NONE; text.cells().len()];
-    if max_length < 2 {
-        return FxHashMap::default();
-    }
-    for (place, pair) in text.cells().windows(2).enumerate() {
-        if pair[0] == BARRIER || pair[1] == BARRIER {
-            continue;
-        }
-        let number = *numbers.entry(key(pair[0], pair[1])).or_insert(counts.len() as u32);
-        if number as usize == counts.len() {
-            counts.push((0, 0));
-        }
-        let (count, places) = &mut counts[number as usize];
-        *count += text.weight(place as u32);
-        *places += 1;
-        of_cell[place] = number;
-    }
-    let mut found: Vec<Vec<u32>> = Vec::with_capacity(counts.len());
-    found.extend(counts.iter().map(|c| if c.0 < min_count { Vec::new() } else { Vec::with_capacity(c.1 as usize) }));
-    for (place, &number) in (0..).zip(&of_cell) {
-        if number != NONE && counts[number as usize].0 >= min_count {
-            found[number as usize].push(place);
-        }
-    }
-    let often = numbers.into_iter().filter(|n| counts[n.1 as usize].0 >= min_count);
-    often
-        .map(|(key, n)| (key, Pair { count: counts[n as usize].0, places: std::mem::take(&mut found[n as usize]) }))
-        .collect()
-}
-
-fn key(left: Symbol, right: Symbol) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
-}
-
-fn symbols(key: u64) -> (Symbol, Symbol) {
-    ((key >> 32) as Symbol, key as Symbol)
 }

@@ -10,8 +10,11 @@
 
 mod automaton;
 pub mod learn;
+mod live;
 pub mod merger;
+mod pairs;
 pub mod plan;
+mod prune;
 pub mod segment;
 pub mod stream;
 mod text;

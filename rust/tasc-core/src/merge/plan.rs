@@ -1,6 +1,7 @@
 //! A plan file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,7 @@ pub struct Point {
 pub struct MergePlan {
     file: File,
     meta: Meta,
-    segmenter: Segmenter,
+    segmenter: Arc<Segmenter>,
     counts: Vec<u64>,
     documents: Vec<u64>,
     curve: Vec<Point>,
@@ -134,7 +135,7 @@ impl MergePlan {
         };
         let (counts, documents) = (numbers("counts")?, numbers("documents")?);
         let curve = file.section::<Point>("curve")?.get(&file).to_vec();
-        Ok(Self { meta, segmenter, counts, documents, curve, file })
+        Ok(Self { meta, segmenter: Arc::new(segmenter), counts, documents, curve, file })
     }
 
     /// A new file with only these new tokens, in this order, opened. Their uses are those of the old plan.
@@ -184,7 +185,7 @@ impl MergePlan {
 
     /// The new tokens' segmenter.
     #[must_use]
-    pub fn segmenter(&self) -> &Segmenter {
+    pub fn segmenter(&self) -> &Arc<Segmenter> {
         &self.segmenter
     }
 

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
+
 use super::automaton::{Automaton, ROOT};
 use crate::{Error, Result, TokenId};
 
@@ -97,6 +99,12 @@ impl Segmenter {
         }
     }
 
+    /// Which new token an id is.
+    #[must_use]
+    pub fn new_token(&self, id: TokenId) -> Option<usize> {
+        id.checked_sub(self.base).map(|new| new as usize).filter(|&new| new < self.len())
+    }
+
     pub(super) fn forwards(&self) -> &Automaton {
         let expansions = || self.offsets.windows(2).map(|o| self.expansions[o[0]..o[1]].iter().copied());
         self.forwards.get_or_init(|| Automaton::new(expansions()))
@@ -123,6 +131,43 @@ impl Segmenter {
         if let Some(&id) = ids.iter().find(|&&id| id >= self.base) {
             return Err(Error::TokenId { id, limit: self.base });
         }
+        self.shortest(ids, None, scratch, out);
+        Ok(())
+    }
+
+    /// The same for many sequences, on so many threads; the result does not depend on how many.
+    ///
+    /// # Errors
+    /// As [`Segmenter::segment`], for the first sequence that has one.
+    pub fn segment_batch<I: AsRef<[TokenId]> + Sync>(
+        &self,
+        batch: &[I],
+        num_threads: usize,
+    ) -> Result<Vec<Vec<TokenId>>> {
+        let one = |scratch: &mut Scratch, ids: &I| {
+            let mut out = Vec::new();
+            self.segment_into(ids.as_ref(), scratch, &mut out).map(|()| out)
+        };
+        let alone = || {
+            let mut scratch = Scratch::default();
+            batch.iter().map(|ids| one(&mut scratch, ids)).collect()
+        };
+        if num_threads <= 1 {
+            return alone();
+        }
+        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build() else { return alone() };
+        let all: Vec<Result<_>> = pool.install(|| batch.par_iter().map_init(Scratch::default, one).collect());
+        all.into_iter().collect()
+    }
+
+    /// The fewest tokens for the expansion of a new token, that one not among them.
+    pub(super) fn segment_without(&self, index: usize) -> Result<Vec<TokenId>> {
+        let mut out = Vec::new();
+        self.shortest(self.expansion(index)?, Some(index as u32), &mut Scratch::default(), &mut out);
+        Ok(out)
+    }
+
+    fn shortest(&self, ids: &[TokenId], without: Option<u32>, scratch: &mut Scratch, out: &mut Vec<TokenId>) {
         let Scratch { costs, first } = scratch;
         costs.clear();
         costs.resize(ids.len() + 1, 0);
@@ -134,7 +179,7 @@ impl Segmenter {
             let (mut cost, mut best) = (u32::MAX, (1, ids[at]));
             for (pattern, length) in self.backwards.ending(state) {
                 let way = costs[at + length as usize];
-                if way < cost {
+                if way < cost && Some(pattern) != without {
                     (cost, best) = (way, (length, self.base + pattern));
                 }
             }
@@ -148,7 +193,6 @@ impl Segmenter {
             out.push(id);
             at += length as usize;
         }
-        Ok(())
     }
 
     /// The base ids of a segmentation.

@@ -1,7 +1,5 @@
 //! Documents side by side, in which pairs of tokens become one.
 
-use rustc_hash::FxHashMap;
-
 use crate::{Error, Result, TokenId};
 
 /// A number that stands for a base token or a merge.
@@ -61,6 +59,11 @@ impl Text {
 
     pub(super) fn cells(&self) -> &[Symbol] {
         &self.cells
+    }
+
+    /// Number of symbols, merges among them.
+    pub(super) fn symbols(&self) -> usize {
+        self.lengths.len()
     }
 
     pub(super) fn length(&self, symbol: Symbol) -> u32 {
@@ -148,15 +151,41 @@ impl Text {
 /// Base ids as symbols, in their order.
 pub(super) struct Alphabet {
     ids: Vec<TokenId>,
-    symbols: FxHashMap<TokenId, Symbol>,
+    /// Symbols of ids by their upper bits, then by their lower ones: real vocabularies fill a few dozen pages.
+    pages: Vec<Option<Box<[Symbol; PAGE]>>>,
 }
+
+/// Ids of a page.
+const PAGE: usize = 1 << 12;
 
 impl Alphabet {
     /// The ids that occur, without the barriers.
-    pub(super) fn new(mut ids: Vec<TokenId>) -> Self {
-        ids.sort_unstable();
-        let symbols = ids.iter().zip(1..).map(|(&id, symbol)| (id, symbol)).collect();
-        Self { ids, symbols }
+    pub(super) fn new<'a>(documents: impl Iterator<Item = &'a [TokenId]>, barriers: &[TokenId]) -> Self {
+        let mut this = Self { ids: Vec::new(), pages: Vec::new() };
+        for &id in documents.flatten() {
+            *this.entry(id) = 1;
+        }
+        for &id in barriers {
+            *this.entry(id) = BARRIER;
+        }
+        let Self { ids, pages } = &mut this;
+        for (page, first) in pages.iter_mut().zip((0..).step_by(PAGE)) {
+            for (symbol, id) in page.iter_mut().flat_map(|p| p.iter_mut()).zip(first..) {
+                if *symbol != BARRIER {
+                    ids.push(id);
+                    *symbol = ids.len() as Symbol;
+                }
+            }
+        }
+        this
+    }
+
+    fn entry(&mut self, id: TokenId) -> &mut Symbol {
+        let (page, place) = (id as usize / PAGE, id as usize % PAGE);
+        if page >= self.pages.len() {
+            self.pages.resize(page + 1, None);
+        }
+        &mut self.pages[page].get_or_insert_with(|| Box::new([BARRIER; PAGE]))[place]
     }
 
     /// Number of symbols, the barrier's among them.
@@ -164,8 +193,10 @@ impl Alphabet {
         self.ids.len() + 1
     }
 
+    /// Of an id that occurs; the barrier's for one that is none.
     pub(super) fn symbol(&self, id: TokenId) -> Symbol {
-        self.symbols.get(&id).copied().unwrap_or(BARRIER)
+        let page = self.pages.get(id as usize / PAGE).and_then(Option::as_ref);
+        page.map_or(BARRIER, |p| p[id as usize % PAGE])
     }
 
     pub(super) fn id(&self, symbol: Symbol) -> TokenId {

@@ -1,0 +1,57 @@
+//! How many tokens are live: merges that the documents, as they are merged so far, use often enough.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::merger::Merger;
+use crate::TokenId;
+
+/// Follows a merger. Merges with the same expansion are one token; most early ones are scaffolding of later ones.
+pub(super) struct Live<'a> {
+    floor: u64,
+    forbidden: &'a FxHashSet<&'a [TokenId]>,
+    tokens: FxHashMap<Vec<TokenId>, usize>,
+    /// The token of each merge.
+    of_merge: Vec<usize>,
+    /// Uses of each token.
+    uses: Vec<u64>,
+    /// Whether it may be one.
+    allowed: Vec<bool>,
+    live: usize,
+}
+
+impl<'a> Live<'a> {
+    pub(super) fn new(floor: u64, forbidden: &'a FxHashSet<&'a [TokenId]>) -> Self {
+        let (tokens, of_merge, uses, allowed) = (FxHashMap::default(), Vec::new(), Vec::new(), Vec::new());
+        Self { floor, forbidden, tokens, of_merge, uses, allowed, live: 0 }
+    }
+
+    /// Tokens that are live.
+    pub(super) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Takes in the merge made last.
+    pub(super) fn follow(&mut self, merger: &Merger) {
+        let Some(merge) = merger.merges().last() else { return };
+        let token = *self.tokens.entry(merge.expansion.clone()).or_insert(self.uses.len());
+        if token == self.uses.len() {
+            self.uses.push(0);
+            self.allowed.push(!self.forbidden.contains(merge.expansion.as_slice()));
+        }
+        self.of_merge.push(token);
+        self.change(token, |uses| uses + merge.count);
+        for part in merge.parts.into_iter().flatten() {
+            self.change(self.of_merge[part], |uses| uses - merge.count);
+        }
+    }
+
+    fn change(&mut self, token: usize, to: impl FnOnce(u64) -> u64) {
+        let uses = &mut self.uses[token];
+        let was = *uses >= self.floor;
+        *uses = to(*uses);
+        let is = *uses >= self.floor;
+        if self.allowed[token] {
+            self.live = self.live + usize::from(is) - usize::from(was);
+        }
+    }
+}
