@@ -36,7 +36,7 @@ def pair(
 ) -> tuple[TaskTokenizer, TaskTokenizer]:
     """A tokenizer and the extended one."""
     base = load_tokenizer(make_tokenizer(request.param))
-    plan = learn(base, tmp_path_factory.mktemp("plan") / "task.plan")
+    plan = learn(base, tmp_path_factory.mktemp("plan") / "task.plan", max_length=6)
     assert len(plan) >= 10
     return base, extend_tokenizer(base, plan)
 
