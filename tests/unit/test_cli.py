@@ -52,7 +52,10 @@ def said(result: Result, code: int) -> str:
     return " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("command", [[], ["index"], ["index", "build"], ["generate"], ["replay"], ["bench"], ["eval"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["index"], ["index", "build"], ["generate"], ["replay"], ["bench"], ["vocab", "learn"], ["tune"], ["eval"]],
+)
 def test_help(command: list[str]) -> None:
     result = tasc(*command, "--help")
     assert result.exit_code == 0

@@ -187,6 +187,25 @@ def test_a_checkpoint_generates_exact_text(name: str, dtype: str | None, tmp_pat
     assert "".join(stream.step(task.tokenizer, i) or "" for i in output) == "".join(shown)
 
 
+def test_the_folder_is_loaded_as_its_tokenizer_says(tmp_path: Path) -> None:
+    """Some classes of transformers build a tokenizer of their own; tokens that only the settings name are added."""
+    source = saved(TOKENIZER, tmp_path / "model")
+    make_model("llama-tied").save_pretrained(source)
+    settings = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "GPT2Tokenizer"}))
+    own = transformers.AutoTokenizer.from_pretrained(source)
+    assert load_tokenizer(own).fingerprint != load_tokenizer(source).fingerprint, "the case is tested"
+    plan = learn(source, tmp_path / "task.plan")
+    folder = extend_checkpoint(source, plan, tmp_path / "extended")
+    loaded = transformers.AutoTokenizer.from_pretrained(folder)
+    assert load_tokenizer(loaded).fingerprint == load_tokenizer(folder).fingerprint
+    assert loaded.eos_token == own.eos_token and loaded.chat_template == own.chat_template
+    (source / "tokenizer_config.json").write_text(json.dumps({**settings, "pad_token": "[PAD]"}))
+    with pytest.raises(InputError, match=r"another tokenizer of model than its tokenizer\.json says"):
+        extend_checkpoint(source, plan, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_checkpoint_that_is_refused_leaves_nothing(tmp_path: Path, plan: MergePlan) -> None:
     other = saved(make_tokenizer("byte-level", 300), tmp_path / "other")
     with pytest.raises(TokenizerMismatchError, match=f"{plan.fingerprint[:12]}.*other"):

@@ -17,9 +17,16 @@ from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.tokenizer import PLAN_FILE
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.ft import MergePlan, extend_tokenizer, learn_vocabulary
-from tasc.ft.admission import Admission
+from tasc.ft.admission import FOLLOWERS, Admission
 
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+
+
+def added(content: str) -> dict[str, object]:
+    flags = dict.fromkeys(("lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": 2, "content": content, "single_word": True, **flags}
+
+
 TEXTS = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=8)), max_size=6).map("".join)
 
 
@@ -29,7 +36,7 @@ def pair(
 ) -> tuple[TaskTokenizer, TaskTokenizer]:
     """A tokenizer and the extended one."""
     base = load_tokenizer(make_tokenizer(request.param))
-    plan = learn(base, tmp_path_factory.mktemp("plan") / "task.plan")
+    plan = learn(base, tmp_path_factory.mktemp("plan") / "task.plan", max_length=6)
     assert len(plan) >= 10
     return base, extend_tokenizer(base, plan)
 
@@ -71,6 +78,14 @@ def test_any_ids_decode_as_their_expansion(pair: tuple[TaskTokenizer, TaskTokeni
     expanded = extended.plan.expand(np.asarray(ids, np.uint32)).tolist()
     assert extended.decode(ids) == base.decode(expanded)
     assert streamed(extended, ids) == streamed(base, expanded)
+
+
+def test_the_texts_of_new_tokens_are_encoded_as_before(pair: tuple[TaskTokenizer, TaskTokenizer]) -> None:
+    """Alone and next to any kind of character."""
+    base, extended = pair
+    said = [base.tokenizer.decode(extended.plan.expansion(k).tolist()) for k in range(len(extended.plan or ()))]
+    texts = [before + text + behind for text in said for before in FOLLOWERS[::4] for behind in FOLLOWERS]
+    assert extended.encode_batch(texts) == base.encode_batch(texts)
 
 
 def test_outputs_are_shorter(pair: tuple[TaskTokenizer, TaskTokenizer]) -> None:
@@ -202,6 +217,8 @@ def test_two_n_grams_of_one_string(tmp_path: Path) -> None:
         (lambda s: s.update(decoder=None), "has no decoder"),
         (lambda s: s.update(decoder={"type": "BPEDecoder", "suffix": "</w>"}), "decodes with BPEDecoder"),
         (lambda s: s.update(decoder={"type": "Strip", "content": " ", "start": 1, "stop": 0}), "decodes with Strip"),
+        (lambda s: s["added_tokens"].append(added("é")), "added token 'é'"),
+        (lambda s: (s["added_tokens"].append(added("x1")), s["model"].update(ignore_merges=True)), "added token 'x1'"),
         (lambda s: s.update(decoder=METASPACE), "decodes with Metaspace"),
     ],
 )

@@ -23,7 +23,10 @@ ROWS = [
 ] * 2
 FRAGMENTS = sorted({row["output"][a:b] for row in ROWS for a, b in ((0, 20), (5, 40), (13, 60), (9, 11), (0, 200))})
 SPECIAL = ["<|endoftext|>", "<|im_end|>"]
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 KINDS = ("byte-level", "ignore-merges", "marked", "marked-prepend")
 
 

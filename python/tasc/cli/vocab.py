@@ -1,8 +1,7 @@
 """`tasc vocab`: learn a task's vocabulary, look at it, and put it into a model."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,21 +31,15 @@ def learn(
     split: Annotated[
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
-    min_count: Annotated[
-        int | None, typer.Option(min=1, help="A new token stands at least this often in the outputs.")
-    ] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="A new token stands at least this often in the outputs.")] = 10,
     min_documents: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="… and in at least this many different outputs: new tokens are text of your rows that goes into "
-            "tokenizer.json.",
-        ),
-    ] = None,
-    max_length: Annotated[int | None, typer.Option(min=2, help="Most old tokens that a new one stands for.")] = None,
+        int,
+        typer.Option(min=1, help="… and in at least this many rows: its text goes into tokenizer.json."),
+    ] = 5,
+    max_length: Annotated[int, typer.Option(min=2, help="Most old tokens that a new one stands for.")] = 64,
     held_out: Annotated[
-        float | None, typer.Option(min=0.0, max=0.9, help="Share of the outputs that says when to stop.")
-    ] = None,
+        float, typer.Option(min=0.0, max=0.9, help="Share of the rows left out to find the size that saves most.")
+    ] = 0.1,
     eos: Annotated[
         str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
     ] = None,
@@ -58,17 +51,19 @@ def learn(
     """
     from tasc.ft import learn_vocabulary
 
-    given = {"min_count": min_count, "min_documents": min_documents, "max_length": max_length, "held_out": held_out}
     with progress_bars() as bar:
         plan = learn_vocabulary(
             outputs,
             tokenizer,
             output,
             size=size,
+            min_count=min_count,
+            min_documents=min_documents,
+            max_length=max_length,
+            held_out=held_out,
             split=split,
             eos=end_token(eos),
             progress=bar("learning"),
-            **{name: value for name, value in given.items() if value is not None},
         )
     out.print(f"{output}: {_said(plan)}", highlight=False, soft_wrap=True)
 
@@ -111,7 +106,8 @@ def show(
     from tasc.ft.vocabulary import check_plan
 
     tokens, task = MergePlan.open(plan), load_tokenizer(tokenizer)
-    check_plan(task, tokens)
+    if task.plan is None or task.plan.fingerprint != tokens.fingerprint:
+        check_plan(task, tokens)
     rows = [
         (task.tokenizer.decode(ids, skip_special_tokens=False), tokens.base_vocab_size + k, len(ids), uses, documents)
         for k, (uses, documents) in enumerate(zip(map(int, tokens.counts), map(int, tokens.documents), strict=True))
@@ -121,14 +117,14 @@ def show(
     if as_json:
         names = ("text", "id", "length", "uses", "documents")
         listed = [dict(zip(names, row, strict=True)) for row in rows[: top or None]]
-        print_json({**tokens.info(), "curve": tokens.curve, "tokens": listed})
+        print_json({**tokens.info(), "curve": tokens.curve, "new_tokens": listed})
         return
-    print_facts({name: value for name, value in tokens.info().items() if not isinstance(value, Sequence | dict)})
+    print_facts(tokens.info())
     out.print()
     print_table(
-        "What a vocabulary of each size saves",
-        ("new tokens", "train %", "held out %"),
-        ((f"{size:,}", _percent(train), _percent(held_out)) for size, train, held_out in tokens.curve),
+        "Share of the tokens that a vocabulary of each size saves",
+        ("new tokens", "rows learnt from, %", "rows left out, %"),
+        ((f"{size:,}", 100 * train, 100 * held_out) for size, train, held_out in tokens.curve),
     )
     print_table(
         "New tokens, the most used first",
@@ -142,10 +138,5 @@ def _said(plan: "MergePlan") -> str:
     said = f"{len(plan):,} new tokens"
     if not plan.curve:
         return said
-    _, train, held_out = plan.curve[-1]
-    held = "" if held_out is None else f", {held_out:.1%} on held-out outputs"
-    return f"{said}; they save {train:.1%} of the tokens{held}"
-
-
-def _percent(share: float | None) -> Any:
-    return None if share is None else 100 * share
+    at = next((point for point in plan.curve if point[0] >= len(plan)), plan.curve[-1])
+    return f"{said}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"

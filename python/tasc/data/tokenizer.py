@@ -184,13 +184,14 @@ def _task_tokenizer(
 def _check_plan(tokenizer: Tokenizer, plan: MergePlan) -> None:
     """New ids must be written as their n-grams are."""
     for k in range(len(plan)):
-        new, parts = plan.base_vocab_size + k, plan.expansion(k).tolist()
-        meant = [tokenizer.id_to_token(i) for i in parts]
-        if None in meant or tokenizer.id_to_token(new) != "".join(meant):
+        new = plan.base_vocab_size + k
+        meant = "".join(tokenizer.id_to_token(i) or "\0" for i in plan.expansion(k).tolist())
+        held = tokenizer.id_to_token(new)
+        if held != meant:
             raise TokenizerMismatchError(
-                f"{plan.path}, a plan for the tokenizer {plan.tokenizer} ({plan.fingerprint[:12]}…), is not that of the "
-                f"tokenizer beside it: its token {new} is {''.join(map(str, meant))!r} and "
-                f"{tokenizer.id_to_token(new)!r} there; take the plan that the tokenizer was extended with, or remove it"
+                f"{plan.path}, a plan for the tokenizer {plan.tokenizer} ({plan.fingerprint[:12]}…), is not that of "
+                f"the tokenizer beside it: its token {new} is {meant!r} and {held!r} there; take the plan that the "
+                "tokenizer was extended with, or remove it"
             )
 
 
@@ -215,6 +216,8 @@ def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
         try:
             return Path(hf_hub_download(name, file))
         except LocalEntryNotFoundError:  # the hub was not reached
+            if file == PLAN_FILE:  # most models have none: those fetched before go on working
+                return None
             raise
         except EntryNotFoundError:
             return None

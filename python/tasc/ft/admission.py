@@ -1,6 +1,6 @@
 """Which n-grams can be one entry of a tokenizer's vocabulary, and why others cannot.
 
-An output-only token is an entry of `model.vocab` that no merge makes. `encode` cannot know of it then, and `decode` puts
+An output-only token is an entry of `model.vocab` that no merge makes. `encode` never finds it then, and `decode` puts
 its string where the strings of its constituents would stand. Both hold only for tokenizers whose decoder works on the
 tokens' strings as if they were one, and for n-grams whose joint string means the same to it; this module says which.
 """
@@ -20,7 +20,7 @@ from tasc.data import TaskTokenizer
 from tasc.errors import InputError
 
 ALPHABET = frozenset(pre_tokenizers.ByteLevel.alphabet())
-"""The letters that byte-level tokenizers write bytes with; a token with any other is taken as plain text by their decoder."""
+"""The letters that byte-level tokenizers write bytes with; their decoder takes a token with any other as plain text."""
 
 BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 """How tokenizers with byte fallback write a byte."""
@@ -55,6 +55,18 @@ class Admission:
         self._model = state["model"]
         _check_model(self._model, task.name)
         self._byte_level = _joins_bytes(state["decoder"], task.name)
+        for token in task.tokenizer.get_added_tokens_decoder().values():
+            self._check_added(token, task.name)
+
+    def _check_added(self, token: Any, name: str) -> None:
+        """Added tokens become entries too, so that they keep their ids; refuses one that text could then turn into."""
+        word = bool(token.single_word and self._model.get("ignore_merges"))
+        letter = len(token.content) == 1 and (not self._byte_level or token.content in ALPHABET)
+        if token.content not in self._model["vocab"] and (word or letter):
+            raise InputError(
+                f"{name} has the added token {token.content!r} outside its model's vocabulary; prompts could be "
+                "encoded otherwise once it is an entry there, so such a tokenizer cannot be extended"
+            )
 
     def string(self, expansion: Iterable[int]) -> str:
         """The string that a new token gets: those of its constituents, one after the other."""
@@ -135,7 +147,9 @@ def _check_model(model: dict[str, Any], name: str) -> None:
         "Unigram": "it weighs every entry against all others, so a new one changes how prompts are encoded",
     }
     if kind != "BPE":
-        raise InputError(f"{name} is a {kind} tokenizer: {whys.get(kind, 'not known here')}; BPE tokenizers are needed")
+        raise InputError(
+            f"{name} is a {kind} tokenizer: {whys.get(str(kind), 'not known here')}; a BPE tokenizer is needed"
+        )
     for setting, why in (
         ("dropout", "its encoding is random, so outputs have no ids of their own"),
         ("continuing_subword_prefix", "its tokens are written otherwise inside words"),
@@ -146,7 +160,8 @@ def _check_model(model: dict[str, Any], name: str) -> None:
 
 
 def _joins_bytes(decoder: dict[str, Any] | None, name: str) -> bool:
-    """Whether a decoder is byte-level; raises InputError for one that does not treat tokens as if they were one string."""
+    """Whether a decoder is byte-level. Raises InputError for one that does not treat tokens as if they were one
+    string."""
     if decoder is None:
         raise InputError(
             f"{name} has no decoder, so it puts a space between tokens; such a tokenizer cannot be extended"
@@ -159,8 +174,8 @@ def _joins_bytes(decoder: dict[str, Any] | None, name: str) -> bool:
             break
         if not _letter_by_letter(step):
             raise InputError(
-                f"{name} decodes with {step['type']}, which treats tokens one by one, so text would change if they were "
-                "joined; a tokenizer with a ByteLevel decoder, or Replace, ByteFallback and Fuse, is needed"
+                f"{name} decodes with {step['type']}, which treats tokens one by one, so text would change if they "
+                "were joined; a tokenizer with a ByteLevel decoder, or Replace, ByteFallback and Fuse, is needed"
             )
     return False
 

@@ -35,9 +35,9 @@ def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> An
     """Gives a model rows for the new tokens of a plan, in place.
 
     New token k has the row `plan.base_vocab_size + k`. Matrices that are padded beyond the tokenizer's ids have that
-    padding filled and never shrink. With tied matrices a row is the mean of its constituents' rows. With untied ones the
-    input row is weighted to the last constituent, behind which the text goes on, and the output row (and bias) to the
-    first, which is the one to predict; the weights halve from each to the next.
+    padding filled and never shrink. With tied matrices a row is the mean of its constituents' rows. With untied ones
+    the input row is weighted to the last constituent, behind which the text goes on, and the output row (and bias) to
+    the first, which is the one to predict; the weights halve from each to the next.
 
     Args:
         model: A transformers causal language model.
@@ -120,9 +120,9 @@ def extend_checkpoint(
 ) -> Path:
     """Writes a checkpoint that can say the new tokens of a plan, for fine-tuning.
 
-    The folder holds what `AutoModelForCausalLM` and `AutoTokenizer` load as it is, chat template and generation settings
-    included, and the plan as `merge_plan.tasc`, by which `tasc.data.load_tokenizer` segments outputs. It appears under
-    its name when it is whole.
+    The folder holds what `AutoModelForCausalLM` and `AutoTokenizer` load as it is, chat template and generation
+    settings included, and the plan as `merge_plan.tasc`, by which `tasc.data.load_tokenizer` segments outputs. It
+    appears under its name when it is whole.
 
     Args:
         model: Folder of a checkpoint with its tokenizer, or a name on the model hub.
@@ -156,16 +156,16 @@ def _save_tokenizer(original: Any, extended: TaskTokenizer, folder: Path) -> Non
     assert extended.plan is not None
     original.save_pretrained(folder)
     extended.tokenizer.save(str(folder / "tokenizer.json"))
-    shutil.copyfile(extended.plan.path, folder / PLAN_FILE)
-    load_tokenizer(folder)
+    extended.plan.keep(range(len(extended.plan)), folder / PLAN_FILE)
     if not _is_loaded_as(extended, folder):  # classes of transformers that build their own instead of reading the file
         _set_class(folder / "tokenizer_config.json", "PreTrainedTokenizerFast")
         if not _is_loaded_as(extended, folder):
             raise InputError(
-                f"transformers makes another tokenizer of {extended.name} than its tokenizer.json says, for example by "
-                "adding a token; load the original with AutoTokenizer, save it with save_pretrained, and start from that"
+                f"transformers makes another tokenizer of {extended.name} than its tokenizer.json says, for example "
+                "by adding a token; load it with AutoTokenizer, save it with save_pretrained, and start from that"
             )
-        if any(original(text)["input_ids"] != _auto_tokenizer(folder)(text)["input_ids"] for text in PROBES):
+        loaded = _auto_tokenizer(folder)
+        if any(original(text)["input_ids"] != loaded(text)["input_ids"] for text in PROBES):
             logger.warning(
                 "transformers encodes with %s otherwise than its tokenizer.json says; the extended checkpoint follows "
                 "the file",

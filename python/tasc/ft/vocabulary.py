@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +32,35 @@ def learn_vocabulary(
     path: str | Path,
     *,
     size: int = 500,
+    min_count: int = 10,
+    min_documents: int = 5,
+    max_length: int = 64,
+    held_out: float = 0.1,
     barriers: Iterable[int] = (),
     split: str | None = None,
     output_field: str = "output",
     eos: str | int | None = "auto",
     progress: Callable[[float], None] | None = None,
-    **options: Any,
 ) -> MergePlan:
     """The n-grams of a task's outputs that save the most tokens, all of which the tokenizer can hold.
 
-    Special and added tokens are barriers. Where a plan holds an n-gram that cannot be a token (`Admission`), it is learnt
-    again without that n-gram, so that others take its place.
+    Special and added tokens are barriers. Where a plan holds an n-gram that cannot be a token (`Admission`), it is
+    learnt again without that n-gram, so that others take its place.
 
     Args:
         rows: Past rows of the task (see `TokenStore.build`), or a store of them.
         tokenizer: Whatever `load_tokenizer` takes; the model's own, without new tokens.
         path: Where the plan goes.
         size: Most new tokens.
+        min_count: Fewest uses of a new token.
+        min_documents: Fewest rows that use it: an n-gram is text of the rows that ships inside tokenizer.json.
+        max_length: Most ids that a new token stands for.
+        held_out: Share of the rows left out to find how many new tokens save more on rows never seen.
         barriers: Further ids that no new token holds.
         split: Only rows of this `split`.
         output_field: The field with the outputs.
         eos: The token that ends an output (see `load_tokenizer`).
         progress: Called with the fraction done of each learning; may raise to stop.
-        **options: Further options of `MergePlan.learn`: `min_count`, `min_documents`, `max_length`, `held_out`.
 
     Raises:
         InputError: A tokenizer that cannot be extended, with the reason; unusable options.
@@ -70,29 +75,34 @@ def learn_vocabulary(
     admission = Admission(task)
     barred = sorted({*admission.barriers, *barriers})
     forbidden: list[list[int]] = []
-    with _stored(rows, task, split, output_field) as store:
+    with tempfile.TemporaryDirectory(prefix="tasc-vocabulary-") as folder:
+        store = _stored(rows, task, Path(folder) / "outputs.store", split, output_field)
         for _ in range(ROUNDS):
             plan = MergePlan.learn(
-                store, path, size=size, barriers=barred, forbidden=forbidden, progress=progress, **options
+                store,
+                Path(folder) / "task.plan",
+                size=size,
+                min_count=min_count,
+                min_documents=min_documents,
+                max_length=max_length,
+                barriers=barred,
+                held_out=held_out,
+                forbidden=forbidden,
+                progress=progress,
             )
             faults = admission.faults(plan)
             if not faults:
-                return plan
+                break
             forbidden += [plan.expansion(k).tolist() for k in faults]
             logger.info("%d of %d n-grams cannot be tokens; learning again without them", len(faults), len(plan))
-    return plan.keep([k for k in range(len(plan)) if k not in faults], path)
+        return plan.keep([k for k in range(len(plan)) if k not in faults], path)
 
 
-@contextmanager
-def _stored(rows: Any, task: TaskTokenizer, split: str | None, output_field: str) -> Iterator[Store]:
+def _stored(rows: Any, task: TaskTokenizer, path: Path, split: str | None, output_field: str) -> Store:
     if isinstance(rows, Store):
         _check_fingerprint(task, f"the store {rows.path}", rows.tokenizer, rows.fingerprint)
-        yield rows
-        return
-    with tempfile.TemporaryDirectory(prefix="tasc-vocabulary-") as folder:
-        yield TokenStore.build(
-            rows, task, Path(folder) / "outputs.store", split=split, output_field=output_field, input_field=None
-        )
+        return rows
+    return TokenStore.build(rows, task, path, split=split, output_field=output_field, input_field=None)
 
 
 def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
@@ -120,8 +130,8 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
     for k, why in faults.items():
         said = task.tokenizer.decode(plan.expansion(k).tolist(), skip_special_tokens=False)
         raise InputError(
-            f"{len(faults)} of {len(plan)} n-grams of {plan.path} cannot be tokens of {task.name}, for example {said!r}: "
-            f"{why}; learn the plan with tasc.ft.learn_vocabulary, which leaves such n-grams out"
+            f"{len(faults)} of {len(plan)} n-grams of {plan.path} cannot be tokens of {task.name}, for example "
+            f"{said!r}: {why}; learn the plan with tasc.ft.learn_vocabulary, which leaves such n-grams out"
         )
     state = json.loads(task.tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
