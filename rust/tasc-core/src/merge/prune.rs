@@ -71,13 +71,15 @@ pub(super) struct Pruner<'a> {
 }
 
 impl Pruner<'_> {
-    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first, the last included.
+    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first; among them are one
+    /// of `landmark` and the last.
     ///
     /// # Complexity
     /// A segmentation of the documents for every tenth of the new tokens given up.
     pub(super) fn prune(
         &self,
         mut set: Expansions,
+        landmark: usize,
         size: usize,
         mut each: impl FnMut(&Segmenter, &Uses) -> Result<()>,
     ) -> Result<Expansions> {
@@ -88,7 +90,8 @@ impl Pruner<'_> {
             if set.len() <= size {
                 return Ok(set);
             }
-            let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - size);
+            let next = if set.len() > landmark { landmark.max(size) } else { size };
+            let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - next);
             let mut kept = self.most_missed(&segmenter, &uses)?;
             kept.truncate(set.len() - given_up);
             kept.sort_unstable();
