@@ -124,7 +124,7 @@ fn checked(store: &Store, options: &LearnOptions) -> Result<()> {
 }
 
 /// The documents of a store with their weights.
-fn documents(store: &Store) -> Result<Documents<'_>> {
+pub(super) fn documents(store: &Store) -> Result<Documents<'_>> {
     let limit = store.meta().vocab_size;
     let document = |k| {
         let ids = store.document(k)?;

@@ -5,8 +5,10 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
+use super::learn::documents;
 use super::pairs::{Pair, Tally, count, key, symbols};
 use super::text::{Alphabet, Around, BARRIER, Symbol, Text};
+use crate::corpus::Store;
 use crate::{Result, TokenId};
 
 /// What merges are allowed.
@@ -95,6 +97,17 @@ impl Merger {
             tally: Tally::default(),
             found: FxHashMap::default(),
         })
+    }
+
+    /// Of a store's documents; its end token is a barrier.
+    ///
+    /// # Errors
+    /// As [`Merger::new`]; [`crate::Error::TokenId`] for an id that the store's vocabulary does not hold; a format error
+    /// when the store is damaged.
+    pub fn of_store(store: &Store, options: &MergerOptions) -> Result<Self> {
+        let mut options = options.clone();
+        options.barriers.extend(store.meta().eos_id);
+        Self::new(&documents(store)?, &options)
     }
 
     /// Makes the next merge; `None` when no pair is left that passes the floors.
