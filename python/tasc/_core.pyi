@@ -208,6 +208,20 @@ class TaskIndex:
             in tokens (the start of the output counts as one), and its weighted number of occurrences.
         """
 
+def merges(
+    store: Store,
+    number: int,
+    *,
+    min_count: int = 10,
+    min_documents: int = 5,
+    max_length: int = 64,
+    barriers: Sequence[int] = (),
+) -> list[tuple[NDArray[np.uint32], int]]:
+    """The first merges of a store's outputs, before anything is pruned: (expansion (n,) uint32, tokens saved) of each.
+
+    Options as in `MergePlan.learn`, which is what one wants; this shows what it begins with.
+    """
+
 class MergePlan:
     """A task vocabulary: new tokens `base_vocab_size + i`, each standing for two base ids or more, its *expansion*.
 

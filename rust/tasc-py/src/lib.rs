@@ -18,6 +18,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<index::TaskIndex>()?;
+    m.add_function(wrap_pyfunction!(merge::merges, m)?)?;
     m.add_class::<merge::MergePlan>()?;
     m.add_class::<merge::PlanStream>()?;
     m.add_class::<draft::ContextIndex>()?;

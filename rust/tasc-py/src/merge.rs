@@ -7,7 +7,7 @@ use pyo3::exceptions::PyIndexError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::TokenId;
-use tasc_core::merge::{self, LearnOptions, MergerOptions};
+use tasc_core::merge::{self, LearnOptions, Merger, MergerOptions};
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
@@ -23,6 +23,29 @@ fn ids(ids: &Bound<'_, PyAny>) -> PyResult<Vec<TokenId>> {
 
 fn sequences(sequences: &[Bound<'_, PyAny>]) -> PyResult<Vec<Vec<TokenId>>> {
     sequences.iter().map(ids).collect()
+}
+
+/// The first merges of a store's outputs: (expansion (n,) uint32, tokens saved).
+#[pyfunction]
+#[pyo3(signature = (store, number, *, min_count=10, min_documents=5, max_length=64, barriers=vec![]))]
+pub(crate) fn merges<'py>(
+    py: Python<'py>,
+    store: &Store,
+    number: usize,
+    min_count: u64,
+    min_documents: u64,
+    max_length: u32,
+    barriers: Vec<TokenId>,
+) -> PyResult<Vec<(Ids<'py>, u64)>> {
+    let options = MergerOptions { min_count, min_documents, max_length, barriers };
+    let merger = interruptible(py, |check| {
+        let mut merger = Merger::of_store(&store.0, &options)?;
+        while merger.merges().len() < number && merger.step().is_some() {
+            check(&|_| Ok(()))?;
+        }
+        Ok(merger)
+    })?;
+    Ok(merger.merges().iter().map(|m| (PyArray1::from_slice(py, &m.expansion), m.count)).collect())
 }
 
 /// New tokens of a task.

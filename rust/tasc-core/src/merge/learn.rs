@@ -22,6 +22,9 @@ const LEAST_LIVE: f64 = 1.25;
 /// Tokens of the documents that pruning looks at.
 const SAMPLE: usize = 1 << 20;
 
+/// Share of the work that is done when all merges are made, for people who wait.
+const MERGED: f64 = 0.7;
+
 /// Merges between two calls of `check`.
 const CHECK_EVERY: usize = 16;
 
@@ -121,7 +124,7 @@ fn checked(store: &Store, options: &LearnOptions) -> Result<()> {
 }
 
 /// The documents of a store with their weights.
-fn documents(store: &Store) -> Result<Documents<'_>> {
+pub(super) fn documents(store: &Store) -> Result<Documents<'_>> {
     let limit = store.meta().vocab_size;
     let document = |k| {
         let ids = store.document(k)?;
@@ -184,17 +187,17 @@ impl<'a> Learner<'a> {
     }
 
     /// What each number of new tokens saves, the smallest first: learnt without some rows, measured on them too.
-    fn curve(&self, all: &Documents<'_>, check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
+    fn curve(&self, all: &Documents<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
         let (train, left_out) = split(all, self.options.held_out);
         let (train_sample, left_out) = (sample(&train), sample(&left_out));
         let mut curve = Vec::new();
-        let candidates = self.candidates(&train, check)?;
-        self.pruner(&train_sample, &train).prune(candidates, 1, |segmenter, uses| {
+        let candidates = self.candidates(&train, &mut check)?;
+        self.pruner(&train_sample, &train).prune(candidates, self.options.size, 1, |segmenter, uses| {
             if (1..=self.options.size).contains(&segmenter.len()) {
                 let held_out = Uses::count(segmenter, &left_out)?.saved();
                 curve.push(Point { size: segmenter.len() as u64, train: uses.saved(), held_out });
             }
-            Ok(())
+            check(MERGED + (1.0 - MERGED) / segmenter.len() as f64)
         })?;
         curve.reverse();
         Ok(curve)
@@ -205,9 +208,14 @@ impl<'a> Learner<'a> {
         &self,
         all: &Documents<'_>,
         size: usize,
-        check: impl FnMut(f64) -> Result<()>,
+        mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<(Segmenter, Uses)> {
-        let mut set = self.pruner(&sample(all), all).prune(self.candidates(all, check)?, size, |_, _| Ok(()))?;
+        let candidates = self.candidates(all, &mut check)?;
+        let sample = sample(all);
+        let pruner = self.pruner(&sample, all);
+        let mut set = pruner.prune(candidates, size, size, |now, _| {
+            check(MERGED + (1.0 - MERGED) * (size as f64 / now.len().max(1) as f64).min(1.0))
+        })?;
         loop {
             let segmenter = Segmenter::new(self.base, &set)?;
             let uses = Uses::count(&segmenter, all)?;
@@ -216,7 +224,8 @@ impl<'a> Learner<'a> {
             if order.is_empty() {
                 let MergerOptions { min_count, min_documents, .. } = self.merger;
                 let why = format!(
-                    "no tokens stand side by side {min_count} times in {min_documents} rows; give more rows, or lower min_count or min_documents"
+                    "no tokens stand side by side {min_count} times in {min_documents} rows; give more rows, or lower \
+                     min_count or min_documents"
                 );
                 return Err(Error::Plan { why });
             }
@@ -231,7 +240,12 @@ impl<'a> Learner<'a> {
     fn pruner<'d>(&self, documents: &'d Documents<'d>, of: &Documents<'_>) -> Pruner<'d> {
         let size = |documents: &Documents<'_>| documents.iter().map(|d| d.1 as f64).sum::<f64>();
         let share = size(documents) / size(of).max(1.0);
-        let floors = (self.merger.min_count as f64 * share, self.merger.min_documents as f64 * share);
+        // what passes in a part of the documents shall pass in all of them
+        let floor = |all: u64| {
+            let expected = all as f64 * share;
+            if share < 1.0 { expected + 2.0 * expected.sqrt() } else { expected }
+        };
+        let floors = (floor(self.merger.min_count), floor(self.merger.min_documents));
         Pruner { base: self.base, documents, novelty: self.novelty, floors }
     }
 
@@ -244,7 +258,7 @@ impl<'a> Learner<'a> {
         while (live.len() as f64) < wanted && merger.step().is_some() {
             live.follow(&merger);
             if merger.merges().len() % CHECK_EVERY == 0 {
-                check((live.len() as f64 / wanted).min(1.0))?;
+                check(MERGED * (live.len() as f64 / wanted).min(1.0))?;
             }
         }
         let mut found: Expansions = merger.merges().iter().map(|m| m.expansion.clone()).collect();

@@ -5,8 +5,10 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
+use super::learn::documents;
 use super::pairs::{Pair, Tally, count, key, symbols};
-use super::text::{Alphabet, Around, BARRIER, Symbol, Text, cell};
+use super::text::{Alphabet, Around, BARRIER, Symbol, Text};
+use crate::corpus::Store;
 use crate::{Result, TokenId};
 
 /// What merges are allowed.
@@ -79,19 +81,8 @@ impl Merger {
     /// [`crate::Error::IndexTooLarge`] for more than 2³² − 2 tokens and documents.
     pub fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Result<Self> {
         let options = MergerOptions { min_count: options.min_count.max(1), ..options.clone() };
-        let size = documents.iter().fold(1usize, |size, d| size.saturating_add(d.0.len() + 1));
-        cell(size)?;
         let alphabet = Alphabet::new(documents.iter().map(|d| d.0), &options.barriers);
-        let (mut cells, mut ends) = (Vec::with_capacity(size), Vec::with_capacity(documents.len()));
-        cells.push(BARRIER);
-        for (document, _) in documents {
-            cells.extend(document.iter().map(|&id| alphabet.symbol(id)));
-            cells.push(BARRIER);
-            ends.push(cell(cells.len())?);
-        }
-        let most = u64::MAX / size as u64; // so that no sum overflows
-        let weights = documents.iter().map(|d| d.1.min(most)).collect();
-        let text = Text::new(cells, ends, weights, alphabet.len());
+        let text = Text::new(documents.to_vec(), &alphabet)?;
         let pairs = if options.max_length < 2 { FxHashMap::default() } else { count(&text, options.min_count) };
         let heap = pairs.iter().map(|(&key, pair)| (pair.count, Reverse(key))).collect();
         Ok(Self {
@@ -106,6 +97,17 @@ impl Merger {
             tally: Tally::default(),
             found: FxHashMap::default(),
         })
+    }
+
+    /// Of a store's documents; its end token is a barrier.
+    ///
+    /// # Errors
+    /// As [`Merger::new`]; [`crate::Error::TokenId`] for an id that the store's vocabulary does not hold; a format error
+    /// when the store is damaged.
+    pub fn of_store(store: &Store, options: &MergerOptions) -> Result<Self> {
+        let mut options = options.clone();
+        options.barriers.extend(store.meta().eos_id);
+        Self::new(&documents(store)?, &options)
     }
 
     /// Makes the next merge; `None` when no pair is left that passes the floors.

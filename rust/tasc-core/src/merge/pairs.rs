@@ -53,45 +53,53 @@ impl Tally {
 
 /// The pairs that occur often enough, by [`key`].
 ///
-/// Cells are sorted by their symbol first, so that counting the symbols that follow one needs a small table only, and
+/// Neighbours are sorted by the left symbol first: counting the symbols that follow one needs a small table only, and
 /// pairs that are too rare (most of them) are never kept.
 pub(super) fn count(text: &Text, min_count: u64) -> FxHashMap<u64, Pair> {
-    let cells = text.cells();
-    let mut starts = vec![0u32; text.symbols() + 1];
-    for &symbol in cells {
-        starts[symbol as usize + 1] += 1;
+    const RARE: u32 = u32::MAX;
+    let (order, starts) = by_left(text.cells(), text.symbols());
+    let (mut pairs, mut tally) = (FxHashMap::default(), Tally::default());
+    let mut slots = vec![RARE; text.symbols()];
+    let mut often: Vec<(Symbol, Pair)> = Vec::new();
+    for (left, range) in (0..).zip(starts.windows(2)).skip(BARRIER as usize + 1) {
+        let neighbours = &order[range[0] as usize..range[1] as usize];
+        let mut weight = text.weights();
+        for &(place, right) in neighbours {
+            tally.add(right, weight(place));
+        }
+        tally.drain(|right, count, number| {
+            if right != BARRIER && count >= min_count {
+                slots[right as usize] = often.len() as u32;
+                often.push((right, Pair { count, places: Vec::with_capacity(number as usize) }));
+            }
+        });
+        for &(place, right) in if often.is_empty() { &[] } else { neighbours } {
+            if let Some((_, pair)) = often.get_mut(slots[right as usize] as usize) {
+                pair.places.push(place);
+            }
+        }
+        for (right, pair) in often.drain(..) {
+            slots[right as usize] = RARE;
+            pairs.insert(key((left, right)), pair);
+        }
+    }
+    pairs
+}
+
+/// Every cell but the last with the symbol after it, sorted by its own; and where each symbol's begin.
+fn by_left(cells: &[Symbol], symbols: usize) -> (Vec<(u32, Symbol)>, Vec<u32>) {
+    let mut starts = vec![0u32; symbols + 1];
+    for two in cells.windows(2) {
+        starts[two[0] as usize + 1] += 1;
     }
     for k in 1..starts.len() {
         starts[k] += starts[k - 1];
     }
-    let mut order = vec![0u32; cells.len()];
-    let mut next = starts.clone();
-    for (cell, &symbol) in (0..).zip(cells) {
-        let at = &mut next[symbol as usize];
-        order[*at as usize] = cell;
+    let (mut order, mut next) = (vec![(0, 0); cells.len().saturating_sub(1)], starts.clone());
+    for (place, two) in (0..).zip(cells.windows(2)) {
+        let at = &mut next[two[0] as usize];
+        order[*at as usize] = (place, two[1]);
         *at += 1;
     }
-    let (mut pairs, mut tally) = (FxHashMap::default(), Tally::default());
-    let mut often: FxHashMap<Symbol, Pair> = FxHashMap::default();
-    for (left, range) in (0..).zip(starts.windows(2)).skip(BARRIER as usize + 1) {
-        let places = &order[range[0] as usize..range[1] as usize];
-        for &place in places {
-            tally.add(cells[place as usize + 1], text.weight(place));
-        }
-        tally.drain(|right, count, number| {
-            if right != BARRIER && count >= min_count {
-                often.insert(right, Pair { count, places: Vec::with_capacity(number as usize) });
-            }
-        });
-        if often.is_empty() {
-            continue;
-        }
-        for &place in places {
-            if let Some(pair) = often.get_mut(&cells[place as usize + 1]) {
-                pair.places.push(place);
-            }
-        }
-        pairs.extend(often.drain().map(|(right, pair)| (key((left, right)), pair)));
-    }
-    pairs
+    (order, starts)
 }

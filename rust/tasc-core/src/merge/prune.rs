@@ -10,9 +10,14 @@ use crate::{Result, TokenId};
 /// Share of the new tokens given up at a time.
 const GIVEN_UP: f64 = 0.1;
 
-/// Uses that a new token passes on to those that would stand in for it, for each share of rows that are new: in what was
-/// never seen, long tokens fit less often than their parts.
-const PASSED_ON: f64 = 0.6;
+/// Share of its uses that a new token passes on to those that would stand in for it when it is given up, and the same
+/// for each share of rows that are new: in what was never seen, long tokens fit less often than their parts.
+const PASSED_ON: f64 = 0.1;
+const PASSED_ON_BY_NOVELTY: f64 = 0.5;
+
+/// Tokens without enough uses go first as soon as the set is so many times as large as it shall be; before, they may
+/// be parts of others that go.
+const STRICT: f64 = 1.25;
 
 /// How documents use new tokens.
 pub(super) struct Uses {
@@ -71,13 +76,15 @@ pub(super) struct Pruner<'a> {
 }
 
 impl Pruner<'_> {
-    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first, the last included.
+    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first; among them are one
+    /// of `landmark` and the last.
     ///
     /// # Complexity
     /// A segmentation of the documents for every tenth of the new tokens given up.
     pub(super) fn prune(
         &self,
         mut set: Expansions,
+        landmark: usize,
         size: usize,
         mut each: impl FnMut(&Segmenter, &Uses) -> Result<()>,
     ) -> Result<Expansions> {
@@ -88,8 +95,10 @@ impl Pruner<'_> {
             if set.len() <= size {
                 return Ok(set);
             }
-            let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - size);
-            let mut kept = self.most_missed(&segmenter, &uses)?;
+            let next = if set.len() > landmark { landmark.max(size) } else { size };
+            let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - next);
+            let strict = set.len() as f64 <= STRICT * landmark as f64;
+            let mut kept = self.most_missed(&segmenter, &uses, strict)?;
             kept.truncate(set.len() - given_up);
             kept.sort_unstable();
             set = kept.into_iter().map(|k| std::mem::take(&mut set[k])).collect();
@@ -97,7 +106,7 @@ impl Pruner<'_> {
     }
 
     /// New tokens, those first that would cost most tokens if they were missing.
-    fn most_missed(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
+    fn most_missed(&self, segmenter: &Segmenter, uses: &Uses, strict: bool) -> Result<Vec<usize>> {
         let length = |k: usize| segmenter.expansion(k).map_or(0, <[TokenId]>::len);
         let mut order: Vec<usize> = (0..segmenter.len()).collect();
         order.sort_by_key(|&k| Reverse(length(k)));
@@ -106,11 +115,11 @@ impl Pruner<'_> {
         for &k in &order {
             let parts = segmenter.segment_without(k)?;
             let enough = uses.counts[k] as f64 >= self.floors.0 && uses.documents[k] as f64 >= self.floors.1;
-            if enough {
+            if enough || !strict {
                 missed[k] = counts[k] * (parts.len() - 1) as f64;
             }
             for part in parts.iter().filter_map(|&id| segmenter.new_token(id)) {
-                counts[part] += PASSED_ON * self.novelty * counts[k];
+                counts[part] += (PASSED_ON + PASSED_ON_BY_NOVELTY * self.novelty) * counts[k];
             }
         }
         order.sort_by(|&a, &b| missed[b].total_cmp(&missed[a]).then(a.cmp(&b)));

@@ -25,8 +25,8 @@ pub(super) struct Text {
     weights: Vec<u64>,
     /// The document that the first cell of each block belongs to.
     blocks: Vec<u32>,
-    /// Every document has this weight.
-    uniform: Option<u64>,
+    /// Documents of equal weight stand together: where they end, and their weight.
+    groups: Vec<(u32, u64)>,
 }
 
 /// What is around the merged occurrences of a pair.
@@ -42,19 +42,46 @@ pub(super) struct Around {
     pub(super) weights: Vec<u64>,
 }
 
+impl Around {
+    fn clear(&mut self) {
+        self.starts.clear();
+        self.lefts.clear();
+        self.rights.clear();
+        self.weights.clear();
+    }
+}
+
 impl Text {
-    /// Documents of symbols below `symbols`.
-    pub(super) fn new(cells: Vec<Symbol>, ends: Vec<u32>, weights: Vec<u64>, symbols: usize) -> Self {
-        let mut blocks = Vec::with_capacity(cells.len() / BLOCK + 1);
-        let mut document = 0;
-        for cell in (0..cells.len()).step_by(BLOCK) {
-            while ends.get(document).is_some_and(|&end| end as usize <= cell) {
-                document += 1;
-            }
-            blocks.push(document as u32);
+    /// Documents with weights, written in `alphabet`.
+    pub(super) fn new(mut documents: Vec<(&[TokenId], u64)>, alphabet: &Alphabet) -> Result<Self> {
+        let size = documents.iter().fold(1usize, |size, d| size.saturating_add(d.0.len() + 1));
+        let limit = (u32::MAX - 1) as usize;
+        if size > limit {
+            return Err(Error::IndexTooLarge { positions: size, limit });
         }
-        let uniform = weights.first().copied().filter(|first| weights.iter().all(|w| w == first));
-        Self { cells, lengths: vec![1; symbols], ends, weights, blocks, uniform }
+        let most = u64::MAX / size as u64; // so that no sum overflows
+        documents.sort_by_key(|d| d.1);
+        let mut cells = Vec::with_capacity(size);
+        let (mut ends, mut weights) = (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
+        let (mut blocks, mut groups): (Vec<u32>, Vec<(u32, u64)>) = (Vec::with_capacity(size / BLOCK + 1), Vec::new());
+        cells.push(BARRIER);
+        for (number, (ids, weight)) in (0..).zip(documents) {
+            let weight = weight.min(most);
+            cells.extend(ids.iter().map(|&id| alphabet.symbol(id)));
+            cells.push(BARRIER);
+            let end = cells.len() as u32;
+            blocks.resize(cells.len().div_ceil(BLOCK), number);
+            ends.push(end);
+            weights.push(weight);
+            groups.pop_if(|group| group.1 == weight);
+            groups.push((end, weight));
+        }
+        Ok(Self { cells, lengths: vec![1; alphabet.len()], ends, weights, blocks, groups })
+    }
+
+    /// Says the weights of cells that are asked for in ascending order.
+    pub(super) fn weights(&self) -> impl FnMut(u32) -> u64 {
+        ascending(&self.groups)
     }
 
     pub(super) fn cells(&self) -> &[Symbol] {
@@ -79,25 +106,12 @@ impl Text {
         document
     }
 
-    pub(super) fn weight(&self, cell: u32) -> u64 {
-        match self.uniform {
-            Some(weight) => weight,
-            None => self.weights[self.document(cell)],
-        }
-    }
-
-    /// Whether this pair still stands at a place where it once stood.
-    fn stands(&self, (left, right): (Symbol, Symbol), place: u32) -> bool {
-        let next = place + self.lengths[left as usize];
-        self.cells[place as usize] == left && self.cells[next as usize] == right
-    }
-
     /// Weighted number of occurrences of a pair (x, x) that do not overlap: those that a merge from left to right takes.
     pub(super) fn count_apart(&self, pair: (Symbol, Symbol), places: &[u32]) -> u64 {
-        let (mut count, mut free) = (0, 0);
+        let (mut count, mut free, mut weight) = (0, 0, self.weights());
         for &place in places {
-            if place >= free && self.stands(pair, place) {
-                count += self.weight(place);
+            if place >= free && stands(&self.cells, &self.lengths, pair, place) {
+                count += weight(place);
                 free = place + 2 * self.length(pair.0);
             }
         }
@@ -111,7 +125,7 @@ impl Text {
             if rows >= floor {
                 break;
             }
-            if self.stands(pair, place) {
+            if stands(&self.cells, &self.lengths, pair, place) {
                 let document = self.document(place);
                 if document != seen {
                     rows += self.weights[document];
@@ -125,26 +139,45 @@ impl Text {
     /// Makes one new symbol of a pair wherever it stands, from left to right.
     pub(super) fn merge(&mut self, pair: (Symbol, Symbol), places: &[u32], around: &mut Around) -> Symbol {
         let merged = self.lengths.len() as Symbol;
-        let (first, second) = (self.lengths[pair.0 as usize], self.lengths[pair.1 as usize]);
+        let (first, second) = (self.length(pair.0), self.length(pair.1));
         self.lengths.push(first + second);
-        around.starts.clear();
-        around.lefts.clear();
-        around.rights.clear();
-        around.weights.clear();
-        for &place in places {
-            if !self.stands(pair, place) {
+        let Self { cells, lengths, groups, .. } = self;
+        let mut weight = ascending(groups);
+        around.clear();
+        for &place in places.iter() {
+            if !stands(cells, lengths, pair, place) {
                 continue;
             }
             let (next, end) = (place + first, place + first + second);
             around.starts.push(place);
-            around.lefts.push(self.cells[place as usize - 1]);
-            around.rights.push(self.cells[end as usize]);
-            around.weights.push(self.weight(place));
-            self.cells[next as usize] = INSIDE;
-            self.cells[place as usize] = merged;
-            self.cells[end as usize - 1] = merged;
+            around.lefts.push(cells[place as usize - 1]);
+            around.rights.push(cells[end as usize]);
+            around.weights.push(weight(place));
+            cells[next as usize] = INSIDE;
+            cells[place as usize] = merged;
+            cells[end as usize - 1] = merged;
         }
         merged
+    }
+}
+
+/// Whether a pair still stands at a place where it once stood.
+fn stands(cells: &[Symbol], lengths: &[u32], (left, right): (Symbol, Symbol), place: u32) -> bool {
+    let next = place + lengths[left as usize];
+    cells[place as usize] == left && cells[next as usize] == right
+}
+
+/// Says the weights of cells that are asked for in ascending order.
+fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
+    let mut groups = groups.iter();
+    let (mut end, mut weight) = (0, 0);
+    move |cell| {
+        while cell >= end
+            && let Some(&group) = groups.next()
+        {
+            (end, weight) = group;
+        }
+        weight
     }
 }
 
@@ -202,13 +235,4 @@ impl Alphabet {
     pub(super) fn id(&self, symbol: Symbol) -> TokenId {
         self.ids[symbol as usize - 1]
     }
-}
-
-/// As a cell number.
-pub(super) fn cell(positions: usize) -> Result<u32> {
-    let limit = (u32::MAX - 1) as usize;
-    if positions > limit {
-        return Err(Error::IndexTooLarge { positions, limit });
-    }
-    Ok(positions as u32)
 }
