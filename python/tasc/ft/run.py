@@ -107,7 +107,7 @@ class Run:
         )
         trainer.remove_callback(transformers.PrinterCallback)
         begin = time.perf_counter()
-        last = get_last_checkpoint(str(self.work))
+        last: str | None = get_last_checkpoint(str(self.work))  # type: ignore[no-untyped-call]
         trainer.train(resume_from_checkpoint=last)
         trainer.save_model(str(self.work / "learnt"))
         log = trainer.state.log_history
@@ -185,7 +185,7 @@ class Run:
         return model if full else with_adapters(model, self.options, self.new_ids)
 
     def _attention(self) -> str | None:
-        """On a CPU, short rows train faster with plain attention, whose memory grows with the square of their length."""
+        """On a CPU short rows train faster with plain attention; its memory grows with the square of their length."""
         import torch
 
         short = max(map(len, self.examples)) <= EAGER_TOKENS

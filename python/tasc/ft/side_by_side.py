@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tasc.ft.decode import Decoder
-from tasc.ft.evaluate import EvalOptions, Evaluation, compare, evaluate_decoder
+from tasc.ft.evaluate import EvalOptions, Evaluation, Prediction, assess, compare, evaluate_decoder
 from tasc.ft.latency import measure
 from tasc.machine import machine
 
@@ -20,6 +20,7 @@ def results(
     rows: Sequence[Mapping[str, Any]],
     *,
     options: EvalOptions | None = None,
+    predictions: Mapping[str, Sequence[Prediction]] | None = None,
     progress: Callable[[str], Callable[[float, float], None]] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     """A whole evaluation of one model or two, as `tasc eval` prints it.
@@ -28,6 +29,7 @@ def results(
         sides: The model under `MODEL`, and where there is one, that to compare with under `AGAINST`.
         rows: `{input, output}` each.
         options: How.
+        predictions: By side, what a lossless loop has said to the rows already; None: transformers' `generate` says it.
         progress: Given what is done, what to tell how far it has come.
 
     Returns:
@@ -42,7 +44,9 @@ def results(
     options = options or EvalOptions()
     bar = progress or (lambda what: lambda done, total: None)
     evaluations = {
-        name: evaluate_decoder(decoder, rows, options=options, progress=bar(f"answering ({name})"))
+        name: assess(predictions[name], decoder.task_tokenizer, options=options)
+        if predictions is not None
+        else evaluate_decoder(decoder, rows, options=options, progress=bar(f"answering ({name})"))
         for name, decoder in sides.items()
     }
     found: dict[str, Any] = {

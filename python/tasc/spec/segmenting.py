@@ -1,8 +1,8 @@
 """Drafts for a model that says new tokens, made in the tokens that its task's index knows.
 
 Which words an output copies, and in what order, shows in the old tokens: a new one may hold the end of a word and the
-beginning of the next. So the drafter is asked for old tokens, and what it proposes is segmented as the model would write
-it (TASC-spec on a TASC-ft model, arXiv 2602.24174).
+beginning of the next. So the drafter is asked for old tokens, and what it proposes is segmented as the model would
+write it (TASC-spec on a TASC-ft model, arXiv 2602.24174).
 """
 
 from __future__ import annotations
