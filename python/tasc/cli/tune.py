@@ -30,6 +30,12 @@ def tune(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
     accumulate: Annotated[int, typer.Option(min=1, help="Forward passes of an optimizer step.")] = 1,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate; by default 1e-3, full: 2e-5.")] = None,
+    ease: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the steps over which outputs go over from old tokens to new.")
+    ] = 0.0,
+    rows_rate: Annotated[
+        float | None, typer.Option(help="Highest rate of the new tokens' rows; by default the learning rate.")
+    ] = None,
     rows_first: Annotated[
         int, typer.Option(min=0, help="Steps in which the new tokens' rows learn alone before the adapters begin.")
     ] = 0,
@@ -70,6 +76,8 @@ def tune(
         batch_size=batch_size,
         accumulate=accumulate,
         learning_rate=learning_rate,
+        ease=ease,
+        rows_rate=rows_rate,
         rows_first=rows_first,
         rank=rank,
         max_tokens=max_tokens,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,18 @@ WINDOW_BATCHES = 32
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of one row: (P,) of the prompt, (C,) of the output with its end token."""
+    """Token ids of one row, (P,) of the prompt and (C,) of the output with its end token.
+
+    Its length is that in old tokens: the same rows make the same batches whatever the vocabulary.
+    """
 
     prompt: list[int]
     completion: list[int]
+    old_completion: list[int]
+    """(D,) the output in old tokens."""
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.completion)
+        return len(self.prompt) + len(self.old_completion)
 
 
 def make_examples(
@@ -56,8 +61,12 @@ def make_examples(
         if row.get("input") is None:
             raise CorpusError(f"row {number} has no input; fine-tuning needs rows with input and output")
     prompts = prompt_ids(tokenizer, [row["input"] for row in kept], None, system)
-    completions = task.encode_outputs([row["output"] for row in kept])
-    return [Example(p, [*map(int, c), task.eos_id]) for p, c in zip(prompts, completions, strict=True)]
+    old = task.encode_batch([row["output"] for row in kept])
+    new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
+    return [
+        Example(prompt, [*completion, task.eos_id], [*before, task.eos_id])
+        for prompt, completion, before in zip(prompts, new, old, strict=True)
+    ]
 
 
 def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
@@ -82,6 +91,19 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: 
         batches += [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
     rng.shuffle(batches)
     return [row for batch in batches for row in batch]
+
+
+def eased(examples: Sequence[Example], batch_size: int, ease: float, seed: int) -> list[Example]:
+    """Examples in the order of training, those of whole batches in old tokens: over the first share `ease` of the
+    batches ever fewer, then none."""
+    rng = random.Random(seed)
+    until = ease * len(examples) / batch_size
+    made = []
+    for step, start in enumerate(range(0, len(examples), batch_size)):
+        batch = examples[start : start + batch_size]
+        old = step < until and rng.random() >= step / until
+        made += [replace(e, completion=e.old_completion) for e in batch] if old else batch
+    return made
 
 
 @dataclass(frozen=True)
