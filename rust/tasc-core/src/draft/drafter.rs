@@ -1,52 +1,30 @@
-//! A drafter for one task, the requests it serves, and the drafts it makes.
+//! A drafter for one task: starts requests, drafts for them, and learns from what verification says.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use super::features::{Candidates, END, Evidence};
+use super::features::{Candidates, END};
 use super::general;
 use super::length::{CostCurve, LengthRule};
-use super::mixer::{Mixer, Sample};
+use super::mixer::Sample;
 use super::mixtures::{Mixtures, Source, Without};
-use super::occurrences::{Matches, Occurrences};
 use super::online::{AdaptedWeights, Online};
+use super::request::{Draft, FOLLOWED, Request};
 use super::served::{START, Served};
-use super::sources::retrieved::Retrieved;
-use super::sources::{copy, coverage, task};
-use super::trace::{Seen, Trace};
+use super::trace::Seen;
 use crate::corpus::{ServedLog, ServedRow};
 use crate::format::Fingerprint;
-use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
-use crate::index::{Cursor, Ngrams, Successors};
-use crate::input::Copying;
+use crate::index::{Cursor, Ngrams};
 use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::{Result, TokenId};
-
-/// Places of the running context followed at a time.
-pub const FOLLOWED: usize = 16;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
 
 /// Bytes of served rows that are kept in memory, about a hundred thousand short rows.
 pub const SERVED_BYTES: usize = 64 << 20;
-
-/// What a token keeps of the breaks before it.
-const BREAK_MEMORY: f32 = 0.98;
-
-/// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
-/// the drafter has learnt so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
-    /// The chain.
-    pub tokens: Vec<TokenId>,
-    /// Probability of each token, given that those before it are right.
-    pub probabilities: Vec<f32>,
-    /// Which source spoke most for it: a [`Source`]'s code.
-    pub sources: Vec<u8>,
-}
 
 /// How a drafter drafts.
 #[derive(Clone, Default)]
@@ -72,49 +50,6 @@ pub struct Drafter {
     served: RwLock<Served>,
     log: Mutex<Option<ServedLog>>,
     options: DrafterOptions,
-}
-
-/// One running request: its context, its input, its place in the task's index, and memory for drafting.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    context: Occurrences,
-    retrieved: Retrieved,
-    source: copy::Source,
-    without: Without,
-    /// That of the served rows which `place` speaks of.
-    epoch: u64,
-    place: Place,
-    draft: Draft,
-    /// What the mixer saw at each drafted token.
-    trace: Trace,
-    cost: f64,
-    scratch: Scratch,
-}
-
-/// Where an output stands in every source.
-#[derive(Clone, Debug, Default)]
-struct Place {
-    cursor: Cursor,
-    context: Matches,
-    retrieved: Matches,
-    served: Matches,
-    copying: Copying,
-    /// The last tokens of the output.
-    tail: Vec<TokenId>,
-    /// How often the output has left the task's outputs, and the retrieved ones, lately.
-    breaks: [f32; 2],
-}
-
-#[derive(Clone, Debug, Default)]
-struct Scratch {
-    place: Place,
-    successors: Successors,
-    matches: Vec<(u32, TokenId, f32)>,
-    evidence: Evidence,
-    candidates: Candidates,
-    /// The weights of the draft that is being made.
-    mixer: Option<Arc<Mixer>>,
-    probabilities: Vec<f32>,
 }
 
 /// What the requests of a drafter have learnt together.
@@ -325,14 +260,7 @@ impl Drafter {
         request.cost = 0.0;
         let (view, served) = (self.view(), self.served());
         request.still_served(&served);
-        for &token in emitted {
-            let Request { source, retrieved, place, without, .. } = request;
-            let before = place.cursor.order(&view.ngrams);
-            place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
-            leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-            place.follow(source, retrieved, &served, *without, token);
-        }
-        request.context.extend(emitted, &mut request.place.context, FOLLOWED);
+        request.go_on(&view, &served, emitted);
     }
 
     /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
@@ -367,145 +295,6 @@ impl Drafter {
         self.candidates(request);
         request.scratch.mix();
         request.scratch.best()
-    }
-}
-
-impl Request {
-    /// The rows retrieved for it.
-    #[must_use]
-    pub fn retrieved(&self) -> &Retrieved {
-        &self.retrieved
-    }
-
-    /// Forgets its place among served rows that are gone.
-    fn still_served(&mut self, served: &Served) {
-        if self.epoch != served.epoch() {
-            self.place.served.clear();
-            self.epoch = served.epoch();
-        }
-    }
-
-    /// Asks every source at the scratch place.
-    fn gather(&mut self, view: &TaskView<'_>, served: &Served) {
-        let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
-        let on = |source| !self.without.has(source);
-        evidence.clear();
-        if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
-            for c in &mut evidence.task.candidates {
-                c.0 = view.ngrams.token(c.0).unwrap_or(END);
-            }
-            if !served.is_empty() {
-                let order = served.blend(&place.served, matches, &mut evidence.served);
-                evidence.join_served(order);
-            }
-        }
-        if on(Source::Context) {
-            evidence.orders[1] = self.context.blend(&place.context, matches, &mut evidence.context);
-        }
-        if let Some(rows) = &view.rows {
-            if on(Source::Retrieved) {
-                evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
-                evidence.similarity = self.retrieved.similarity();
-            }
-            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
-            if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
-            }
-            if on(Source::Copy) {
-                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
-                let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(
-                    &rows.copies,
-                    &place.copying,
-                    &place.tail,
-                    expects,
-                    !evidence.agreed,
-                    &mut evidence.copy,
-                );
-            }
-        }
-        evidence.breaks = place.breaks;
-        let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
-        candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
-    }
-
-    /// The scratch place goes on by a drafted token.
-    fn step(&mut self, view: &TaskView<'_>, served: &Served, token: TokenId) {
-        let place = &mut self.scratch.place;
-        let before = place.cursor.order(&view.ngrams);
-        place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
-        leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-        place.context.advance(&self.context, token, FOLLOWED);
-        place.follow(&self.source, &self.retrieved, served, self.without, token);
-    }
-}
-
-impl Place {
-    fn copy_from(&mut self, other: &Self) {
-        self.cursor.copy_from(&other.cursor);
-        self.context.copy_from(&other.context);
-        self.retrieved.copy_from(&other.retrieved);
-        self.served.copy_from(&other.served);
-        self.copying.copy_from(&other.copying);
-        self.tail.clone_from(&other.tail);
-        self.breaks = other.breaks;
-    }
-
-    /// What depends on the input, or on served rows, goes on by a token of the output.
-    fn follow(
-        &mut self,
-        source: &copy::Source,
-        retrieved: &Retrieved,
-        served: &Served,
-        without: Without,
-        token: TokenId,
-    ) {
-        served.advance(&mut self.served, token);
-        if !without.has(Source::Retrieved) {
-            let before = self.retrieved.order();
-            retrieved.advance(&mut self.retrieved, token);
-            leave(&mut self.breaks[1], self.retrieved.order() <= before);
-        }
-        if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
-            source.advance(&mut self.copying, token);
-            if self.tail.len() == TAIL {
-                self.tail.remove(0);
-            }
-            self.tail.push(token);
-        }
-    }
-}
-
-/// One token further: a match broke or did not.
-fn leave(breaks: &mut f32, broken: bool) {
-    *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
-}
-
-impl Draft {
-    fn clear(&mut self) {
-        self.truncate(0);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
-        self.probabilities.truncate(len);
-        self.sources.truncate(len);
-    }
-}
-
-impl Scratch {
-    fn mix(&mut self) {
-        if let Some(mixer) = &self.mixer {
-            mixer.mix(&self.candidates.rows, &self.candidates.states, &mut self.probabilities);
-        }
-    }
-
-    /// The most probable candidate: (token, probability). Ties: the one named first.
-    fn best(&self) -> Option<(TokenId, f32)> {
-        let scored = self.candidates.tokens.iter().copied().zip(self.probabilities.iter().copied());
-        scored.reduce(|a, b| if b.1 > a.1 { b } else { a })
     }
 }
 

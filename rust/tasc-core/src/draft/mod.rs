@@ -14,14 +14,16 @@ pub mod mixtures;
 mod objective;
 pub mod occurrences;
 pub mod online;
+pub mod request;
 pub mod samples;
 pub mod served;
 pub mod sources;
 pub mod trace;
 pub mod train;
 
-pub use drafter::{Draft, Drafter, DrafterOptions, Request};
+pub use drafter::{Drafter, DrafterOptions};
 pub use fit::FitOptions;
 pub use length::CostCurve;
 pub use mixer::{Mixer, Weights};
 pub use mixtures::{Mixtures, Source, Without};
+pub use request::{Draft, Request};
