@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use super::features::{Candidates, END};
+use super::features::{Candidates, Columns, END};
 use super::general;
 use super::length::{CostCurve, LengthRule};
 use super::mixer::Sample;
@@ -160,7 +160,7 @@ impl Drafter {
     /// Gives a request the weights as they are now.
     fn take_weights(&self, request: &mut Request) {
         let online = self.online();
-        let now = online.weights.get(request.without, self.mixtures.mixer(request.without));
+        let now = online.weights.get(request.without, self.mixtures.narrow(request.without));
         request.scratch.mixer = Some(now.clone());
     }
 
@@ -224,8 +224,9 @@ impl Drafter {
         request.draft.clear();
         request.trace.clear();
         let mut rule = LengthRule::new(costs, online.rate());
+        let columns = Columns::of(request.without);
         while request.draft.tokens.len() < max_tokens {
-            request.gather(&view, &served);
+            request.gather(&view, &served, columns);
             let scratch = &mut request.scratch;
             scratch.mix();
             let Some((token, p)) = scratch.best() else {
@@ -269,7 +270,7 @@ impl Drafter {
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
         let mut online = self.online();
-        let fitted = self.mixtures.mixer(request.without);
+        let fitted = self.mixtures.narrow(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
             online.calibration.verified(f64::from(seen.best), k < right);
@@ -280,21 +281,25 @@ impl Drafter {
         online.calibration.stepped(emitted.len(), request.cost);
     }
 
-    /// What the mixer sees at the request's present place: for fitting weights.
+    /// What the mixer sees at the request's present place, in all columns: for fitting weights.
     pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
-        let served = self.served();
-        request.still_served(&served);
-        request.scratch.place.copy_from(&request.place);
-        request.gather(&self.view(), &served);
+        self.look(request, Columns::All);
         &request.scratch.candidates
     }
 
     /// The likeliest next token and the mixture's probability of it, uncalibrated.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
         self.take_weights(request);
-        self.candidates(request);
+        self.look(request, Columns::of(request.without));
         request.scratch.mix();
         request.scratch.best()
+    }
+
+    fn look(&self, request: &mut Request, columns: Columns) {
+        let served = self.served();
+        request.still_served(&served);
+        request.scratch.place.copy_from(&request.place);
+        request.gather(&self.view(), &served, columns);
     }
 }
 
@@ -321,7 +326,7 @@ impl Drafter {
         let drafted = draft.tokens.iter().zip(&draft.probabilities).enumerate();
         drafted
             .map(|(k, (&token, &probability))| {
-                request.gather(&view, &served);
+                request.gather(&view, &served, Columns::of(request.without));
                 let sources = request.scratch.evidence.said(token).map(|s| s.1);
                 let seen = request.trace.get(k);
                 let both = seen.tokens.iter().zip(seen.probabilities);

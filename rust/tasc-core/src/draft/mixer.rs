@@ -52,6 +52,14 @@ impl Weights {
         self.features
     }
 
+    /// The weights of these columns alone, in this order; a column that is none weighs nothing.
+    #[must_use]
+    pub fn columns(&self, columns: &[usize]) -> Self {
+        let rows = self.table.chunks_exact(self.features);
+        let picked = rows.flat_map(|row| columns.iter().map(|&c| row.get(c).copied().unwrap_or(0.0)));
+        Self { features: columns.len(), groups: self.groups.clone(), table: picked.collect() }
+    }
+
     /// Number of states of each group.
     #[must_use]
     pub fn groups(&self) -> &[usize] {

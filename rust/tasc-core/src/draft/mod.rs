@@ -5,6 +5,7 @@
 
 pub mod blend;
 pub mod drafter;
+pub mod evidence;
 pub mod features;
 pub mod fit;
 pub mod general;

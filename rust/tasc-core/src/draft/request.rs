@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::features::{Candidates, END, Evidence};
+use super::evidence::Evidence;
+use super::features::{Candidates, Columns, END};
 use super::mixer::Mixer;
 use super::mixtures::{Source, Without};
 use super::occurrences::{Matches, Occurrences};
@@ -92,8 +93,8 @@ impl Request {
         }
     }
 
-    /// Asks every source at the scratch place.
-    pub(super) fn gather(&mut self, view: &TaskView<'_>, served: &Served) {
+    /// Asks every source at the scratch place; candidates get rows of these columns.
+    pub(super) fn gather(&mut self, view: &TaskView<'_>, served: &Served, columns: Columns) {
         let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
         let on = |source| !self.without.has(source);
         evidence.clear();
@@ -135,7 +136,8 @@ impl Request {
         }
         evidence.breaks = place.breaks;
         let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
-        candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
+        candidates
+            .gather(evidence, columns, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
     }
 
     /// The output goes on by what verification has emitted.
