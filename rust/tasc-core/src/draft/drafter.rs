@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use super::features::{Candidates, Columns, END};
 use super::general;
 use super::length::{CostCurve, LengthRule};
-use super::mixer::Sample;
+use super::mixer::{Mixer, Sample};
 use super::mixtures::{Mixtures, Source, Without};
 use super::online::{AdaptedWeights, Online};
 use super::request::{Draft, FOLLOWED, Request};
+use super::scratch::{Pool, Scratch};
 use super::served::{START, Served};
 use super::trace::Seen;
 use crate::corpus::{ServedLog, ServedRow};
@@ -49,6 +50,7 @@ pub struct Drafter {
     spelled: Mutex<Spelled>,
     served: RwLock<Served>,
     log: Mutex<Option<ServedLog>>,
+    scratch: Pool,
     options: DrafterOptions,
 }
 
@@ -97,6 +99,7 @@ impl Drafter {
             spelled: Mutex::default(),
             served: RwLock::default(),
             log: Mutex::default(),
+            scratch: Pool::default(),
             options,
         })
     }
@@ -157,11 +160,9 @@ impl Drafter {
         self.online().calibration
     }
 
-    /// Gives a request the weights as they are now.
-    fn take_weights(&self, request: &mut Request) {
-        let online = self.online();
-        let now = online.weights.get(request.without, self.mixtures.narrow(request.without));
-        request.scratch.mixer = Some(now.clone());
+    /// The weights as they are now.
+    fn weights(&self, without: Without) -> Arc<Mixer> {
+        self.online().weights.get(without, self.mixtures.narrow(without)).clone()
     }
 
     /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
@@ -218,31 +219,29 @@ impl Drafter {
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
         request.still_served(&served);
-        let online = self.learnt();
-        self.take_weights(request);
-        request.scratch.place.copy_from(&request.place);
         request.draft.clear();
         request.trace.clear();
+        let (online, mixer) = (self.learnt(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
         let columns = Columns::of(request.without);
-        while request.draft.tokens.len() < max_tokens {
-            request.gather(&view, &served, columns);
-            let scratch = &mut request.scratch;
-            scratch.mix();
-            let Some((token, p)) = scratch.best() else {
-                break;
-            };
-            let calibrated = online.calibrate(f64::from(p));
-            if token == END || !rule.extend(calibrated) {
-                break;
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            while request.draft.tokens.len() < max_tokens {
+                scratch.gather(request, &view, &served, columns);
+                let Some((token, p)) = scratch.likeliest(&mixer) else {
+                    break;
+                };
+                let calibrated = online.calibrate(f64::from(p));
+                if token == END || !rule.extend(calibrated) {
+                    break;
+                }
+                request.trace.push(&scratch.candidates, &scratch.probabilities, p);
+                request.draft.tokens.push(token);
+                request.draft.probabilities.push(calibrated as f32);
+                request.draft.sources.push(scratch.evidence.speaker(token).code());
+                scratch.step(request, &view, &served, token);
             }
-            request.trace.push(&scratch.candidates, &scratch.probabilities, p);
-            request.draft.tokens.push(token);
-            request.draft.probabilities.push(calibrated as f32);
-            request.draft.sources.push(request.scratch.evidence.speaker(token).code());
-            request.step(&view, &served, token);
-        }
-        request.scratch.mixer = None;
+        });
         request.draft.truncate(rule.best());
         request.cost = costs.cost(request.draft.tokens.len());
         &request.draft
@@ -282,24 +281,25 @@ impl Drafter {
     }
 
     /// What the mixer sees at the request's present place, in all columns: for fitting weights.
-    pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
-        self.look(request, Columns::All);
-        &request.scratch.candidates
+    pub fn candidates(&self, request: &mut Request) -> Candidates {
+        self.look(request, Columns::All, |scratch| std::mem::take(&mut scratch.candidates))
     }
 
     /// The likeliest next token and the mixture's probability of it, uncalibrated.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
-        self.take_weights(request);
-        self.look(request, Columns::of(request.without));
-        request.scratch.mix();
-        request.scratch.best()
+        let (columns, mixer) = (Columns::of(request.without), self.weights(request.without));
+        self.look(request, columns, |scratch| scratch.likeliest(&mixer))
     }
 
-    fn look(&self, request: &mut Request, columns: Columns) {
-        let served = self.served();
+    /// What `f` makes of the candidates at the request's present place.
+    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut Scratch) -> T) -> T {
+        let (view, served) = (self.view(), self.served());
         request.still_served(&served);
-        request.scratch.place.copy_from(&request.place);
-        request.gather(&self.view(), &served, columns);
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            scratch.gather(request, &view, &served, columns);
+            f(scratch)
+        })
     }
 }
 
@@ -321,20 +321,20 @@ impl Drafter {
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
         let draft = self.draft(request, max_tokens, costs).clone();
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
-        request.scratch.place.copy_from(&request.place);
-        let drafted = draft.tokens.iter().zip(&draft.probabilities).enumerate();
-        drafted
-            .map(|(k, (&token, &probability))| {
-                request.gather(&view, &served, Columns::of(request.without));
-                let sources = request.scratch.evidence.said(token).map(|s| s.1);
-                let seen = request.trace.get(k);
-                let both = seen.tokens.iter().zip(seen.probabilities);
-                let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
-                candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                request.step(&view, &served, token);
-                Explained { token, probability, sources, candidates }
-            })
-            .collect()
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            let explained =
+                draft.tokens.iter().zip(&draft.probabilities).enumerate().map(|(k, (&token, &probability))| {
+                    scratch.gather(request, &view, &served, Columns::of(request.without));
+                    let sources = scratch.evidence.said(token).map(|s| s.1);
+                    let seen = request.trace.get(k);
+                    let both = seen.tokens.iter().zip(seen.probabilities);
+                    let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
+                    candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                    scratch.step(request, &view, &served, token);
+                    Explained { token, probability, sources, candidates }
+                });
+            explained.collect()
+        })
     }
 }

@@ -133,7 +133,9 @@ impl Candidates {
     fn name(&mut self, seen: &Evidence) {
         self.tokens.clear();
         let taken = if seen.agreed { 1 } else { TAKEN };
-        for blend in seen.blends() {
+        let [first, others @ ..] = seen.blends();
+        self.tokens.extend(first.candidates.iter().take(taken).map(|c| c.0)); // names no token twice
+        for blend in others {
             for &(token, _) in blend.candidates.iter().take(taken) {
                 self.add(token);
             }

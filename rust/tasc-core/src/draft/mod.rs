@@ -17,6 +17,7 @@ pub mod occurrences;
 pub mod online;
 pub mod request;
 pub mod samples;
+mod scratch;
 pub mod served;
 pub mod sources;
 pub mod trace;

@@ -1,20 +1,15 @@
-//! One running request: its context, its input, where its output stands in every source, and the draft being made.
+//! One running request: its context, its input, where its output stands in every source, and its draft.
 
-use std::sync::Arc;
-
-use super::evidence::Evidence;
-use super::features::{Candidates, Columns, END};
-use super::mixer::Mixer;
 use super::mixtures::{Source, Without};
 use super::occurrences::{Matches, Occurrences};
 use super::served::Served;
+use super::sources::copy;
 use super::sources::retrieved::Retrieved;
-use super::sources::{copy, coverage, task};
 use super::trace::Trace;
 use crate::TokenId;
+use crate::index::Cursor;
 use crate::index::copies::TAIL;
 use crate::index::view::TaskView;
-use crate::index::{Cursor, Successors};
 use crate::input::Copying;
 
 /// Places of the running context followed at a time.
@@ -35,7 +30,7 @@ pub struct Draft {
     pub sources: Vec<u8>,
 }
 
-/// One running request: its context, its input, its place in the task's index, and memory for drafting.
+/// One running request: its context, its input, its place in the task's index, and its draft.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub(super) context: Occurrences,
@@ -49,7 +44,6 @@ pub struct Request {
     /// What the mixer saw at each drafted token.
     pub(super) trace: Trace,
     pub(super) cost: f64,
-    pub(super) scratch: Scratch,
 }
 
 /// Where an output stands in every source.
@@ -64,18 +58,6 @@ pub(super) struct Place {
     pub(super) tail: Vec<TokenId>,
     /// How often the output has left the task's outputs, and the retrieved ones, lately.
     pub(super) breaks: [f32; 2],
-}
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Scratch {
-    pub(super) place: Place,
-    pub(super) successors: Successors,
-    pub(super) matches: Vec<(u32, TokenId, f32)>,
-    pub(super) evidence: Evidence,
-    pub(super) candidates: Candidates,
-    /// The weights of the draft that is being made.
-    pub(super) mixer: Option<Arc<Mixer>>,
-    pub(super) probabilities: Vec<f32>,
 }
 
 impl Request {
@@ -93,53 +75,6 @@ impl Request {
         }
     }
 
-    /// Asks every source at the scratch place; candidates get rows of these columns.
-    pub(super) fn gather(&mut self, view: &TaskView<'_>, served: &Served, columns: Columns) {
-        let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
-        let on = |source| !self.without.has(source);
-        evidence.clear();
-        if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
-            for c in &mut evidence.task.candidates {
-                c.0 = view.ngrams.token(c.0).unwrap_or(END);
-            }
-            if !served.is_empty() {
-                let order = served.blend(&place.served, matches, &mut evidence.served);
-                evidence.join_served(order);
-            }
-        }
-        if on(Source::Context) {
-            evidence.orders[1] = self.context.blend(&place.context, matches, &mut evidence.context);
-        }
-        if let Some(rows) = &view.rows {
-            if on(Source::Retrieved) {
-                evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
-                evidence.similarity = self.retrieved.similarity();
-            }
-            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
-            if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
-            }
-            if on(Source::Copy) {
-                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
-                let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(
-                    &rows.copies,
-                    &place.copying,
-                    &place.tail,
-                    expects,
-                    !evidence.agreed,
-                    &mut evidence.copy,
-                );
-            }
-        }
-        evidence.breaks = place.breaks;
-        let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
-        candidates
-            .gather(evidence, columns, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
-    }
-
     /// The output goes on by what verification has emitted.
     pub(super) fn go_on(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
         for &token in emitted {
@@ -150,16 +85,6 @@ impl Request {
             place.follow(source, retrieved, served, *without, token);
         }
         self.context.extend(emitted, &mut self.place.context, FOLLOWED);
-    }
-
-    /// The scratch place goes on by a drafted token.
-    pub(super) fn step(&mut self, view: &TaskView<'_>, served: &Served, token: TokenId) {
-        let place = &mut self.scratch.place;
-        let before = place.cursor.order(&view.ngrams);
-        place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
-        leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-        place.context.advance(&self.context, token, FOLLOWED);
-        place.follow(&self.source, &self.retrieved, served, self.without, token);
     }
 }
 
@@ -175,7 +100,7 @@ impl Place {
     }
 
     /// What depends on the input, or on served rows, goes on by a token of the output.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         source: &copy::Source,
         retrieved: &Retrieved,
@@ -200,7 +125,7 @@ impl Place {
 }
 
 /// One token further: a match broke or did not.
-fn leave(breaks: &mut f32, broken: bool) {
+pub(super) fn leave(breaks: &mut f32, broken: bool) {
     *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
 }
 
@@ -213,19 +138,5 @@ impl Draft {
         self.tokens.truncate(len);
         self.probabilities.truncate(len);
         self.sources.truncate(len);
-    }
-}
-
-impl Scratch {
-    pub(super) fn mix(&mut self) {
-        if let Some(mixer) = &self.mixer {
-            mixer.mix(&self.candidates.rows, &self.candidates.states, &mut self.probabilities);
-        }
-    }
-
-    /// The most probable candidate: (token, probability). Ties: the one named first.
-    pub(super) fn best(&self) -> Option<(TokenId, f32)> {
-        let scored = self.candidates.tokens.iter().copied().zip(self.probabilities.iter().copied());
-        scored.reduce(|a, b| if b.1 > a.1 { b } else { a })
     }
 }

@@ -118,14 +118,14 @@ impl Cursor {
     /// Brings all runs up to date.
     fn catch_up(&mut self, ngrams: &Ngrams<'_>) {
         if !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            let current: Vec<Run> = self.runs.drain(..self.front).collect();
-            for &symbol in &pending {
-                self.extend(ngrams, symbol, 0);
-                self.runs.push(Run { interval: ngrams.all(), order: 0 });
+            let front = self.front;
+            self.runs.rotate_left(front); // what is current waits behind the others
+            for k in 0..self.pending.len() {
+                self.extend(ngrams, self.pending[k], front);
+                let end = self.runs.len() - front;
+                self.runs.insert(end, Run { interval: ngrams.all(), order: 0 });
             }
-            self.runs.splice(..0, current);
-            self.pending = pending;
+            self.runs.rotate_right(front);
             self.pending.clear();
         }
         self.front = self.runs.len();
