@@ -12,6 +12,7 @@ use super::served::Served;
 use super::sources::{coverage, task};
 use crate::TokenId;
 use crate::index::Successors;
+use crate::index::ngrams::Symbol;
 use crate::index::view::TaskView;
 
 /// A chain in the making: where it stands, and what its next token may be.
@@ -23,6 +24,8 @@ pub(super) struct Scratch {
     /// What the mixture makes of the candidates.
     pub(super) probabilities: Vec<f32>,
     successors: Successors,
+    /// Of the task's candidates.
+    symbols: Vec<(TokenId, Symbol)>,
     matches: Vec<(u32, TokenId, f32)>,
 }
 
@@ -47,13 +50,16 @@ impl Pool {
 impl Scratch {
     /// Asks every source; candidates get rows of these columns.
     pub(super) fn gather(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, columns: Columns) {
-        let Self { place, successors, matches, evidence, candidates, .. } = self;
+        let Self { place, successors, symbols, matches, evidence, candidates, .. } = self;
         let on = |source| !request.without.has(source);
         evidence.clear();
         if on(Source::Task) {
             evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
+            symbols.clear();
             for c in &mut evidence.task.candidates {
-                c.0 = view.ngrams.token(c.0).unwrap_or(END);
+                let symbol = c.0;
+                c.0 = view.ngrams.token(symbol).unwrap_or(END);
+                symbols.push((c.0, symbol));
             }
             if !served.is_empty() {
                 let order = served.blend(&place.served, matches, &mut evidence.served);
@@ -96,11 +102,13 @@ impl Scratch {
     pub(super) fn step(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, token: TokenId) {
         let place = &mut self.place;
         let before = place.cursor.order(&view.ngrams);
-        place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
+        let known = self.symbols.iter().find(|s| s.0 == token).map(|s| s.1);
+        place.cursor.advance_front(&view.ngrams, known.or_else(|| view.ngrams.symbol(token)));
         leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
         place.context.advance(&request.context, token, FOLLOWED);
         place.follow(&request.source, &request.retrieved, served, request.without, token);
     }
+
     /// The most probable candidate: (token, probability). Ties: the one named first.
     pub(super) fn likeliest(&mut self, mixer: &Mixer) -> Option<(TokenId, f32)> {
         mixer.mix(&self.candidates.rows, &self.candidates.states, &mut self.probabilities);

@@ -134,13 +134,14 @@ impl Cursor {
     /// Extends all runs but the last `untouched` by a symbol; drops those that die, merges those that become equal.
     fn extend(&mut self, ngrams: &Ngrams<'_>, symbol: Symbol, untouched: usize) {
         let touched = self.runs.len() - untouched;
-        let mut kept = 0;
+        let mut kept = 0usize;
         for k in 0..touched {
             let run = self.runs[k];
             let child = if run.order == 0 {
                 Some(ngrams.ending_in(symbol)).filter(|i| i.size() > 0)
             } else {
-                ngrams.child(run.interval, symbol)
+                let longer = kept.checked_sub(1).map(|k| self.runs[k].interval);
+                ngrams.child(run.interval, symbol, longer)
             };
             let Some(interval) = child else { continue };
             if kept == 0 || self.runs[kept - 1].interval != interval {
