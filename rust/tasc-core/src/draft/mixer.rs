@@ -194,9 +194,12 @@ impl Mixer {
     }
 }
 
-/// Sum of products, in eight lanes: the same bits on every machine.
+/// Sum of products, in eight lanes where there are as many: the same bits on every machine.
 #[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() < 8 {
+        return a.iter().zip(b).map(|(x, y)| x * y).sum();
+    }
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut lanes = [0.0f32; 8];
     for (a, b) in a.iter().zip(b) {
