@@ -39,7 +39,8 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         for run in cursor.runs() {
             ngrams.successors(run.interval, &mut found);
             for e in &found.entries {
-                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol), ngrams.weight(e.child));
+                let inner = ngrams.child(run.interval, e.symbol, Some(e.child));
+                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol, inner), ngrams.weight(e.child));
             }
         }
         cursor.advance(&ngrams, ngrams.symbol(token));

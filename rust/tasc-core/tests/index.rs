@@ -66,8 +66,12 @@ fn check(ngrams: &Ngrams<'_>, slow: &NaiveIndex, cursor: &mut Cursor, history: &
         for (&token, &weight) in &truth {
             let Some(token) = token else { continue };
             let symbol = ngrams.symbol(token).unwrap();
-            let child = ngrams.child(run.interval, symbol);
+            let child = ngrams.child(run.interval, symbol, None);
             assert_eq!(child.map(|c| ngrams.weight(c)), Some(weight), "child {token}");
+            for longer in cursor.runs().iter().take_while(|r| r.order >= run.order) {
+                let inner = ngrams.child(longer.interval, symbol, None);
+                assert_eq!(ngrams.child(run.interval, symbol, inner), child, "from {inner:?}");
+            }
         }
     }
 }

@@ -264,7 +264,7 @@ impl ContextIndex {
     fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         with_ids(ids, |ids| {
             let (seen, matches) = &mut *self.lock();
-            seen.extend(ids, matches, draft::drafter::FOLLOWED);
+            seen.extend(ids, matches, draft::request::FOLLOWED);
         })
     }
 

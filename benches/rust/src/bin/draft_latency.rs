@@ -1,7 +1,7 @@
 //! Latency of one whole draft of at most 16 tokens, p50 and p99, and the build rate: `draft_latency [TOKENS]`.
 //!
 //! Indexes a synthetic corpus, then replays held-out documents of the same task. Beside a peer:
-//! benches/python/draft_latency.py, on the same workload.
+//! benches/python/draft_latency.py, on the same workload. The digest tells whether two versions draft alike, to the bit.
 use std::time::Instant;
 
 use tasc_benches::Workload;
@@ -33,6 +33,7 @@ fn main() {
     let mut draft_ns: Vec<u64> = Vec::new();
     let mut update_ns: Vec<u64> = Vec::new();
     let (mut steps, mut emitted, mut drafted) = (0usize, 0usize, 0usize);
+    let mut digest = 0u64;
     for document in &held_out {
         let mut request = drafter.start(&document[document.len() / 2..], None).expect("no speller");
         let mut at = 0;
@@ -42,6 +43,10 @@ fn main() {
             draft_ns.push(u64::try_from(t.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let right = draft.tokens.iter().zip(&document[at..]).take_while(|(a, b)| a == b).count();
             drafted += draft.tokens.len();
+            for (&token, p) in draft.tokens.iter().zip(&draft.probabilities) {
+                let seen = u64::from(token) << 32 | u64::from(p.to_bits());
+                digest = (digest.rotate_left(5) ^ seen).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            }
             let end = (at + right + 1).min(document.len());
             let t = Instant::now();
             drafter.update(&mut request, &document[at..end]);
@@ -56,7 +61,7 @@ fn main() {
         println!("{name}: p50 {:.2} µs, p90 {:.2}, p99 {:.2}", q(50), q(90), q(99));
     }
     println!(
-        "tau {:.2}, drafted per step {:.2}, steps {steps}",
+        "tau {:.2}, drafted per step {:.2}, steps {steps}, digest {digest:016x}",
         emitted as f64 / steps as f64,
         drafted as f64 / steps as f64
     );

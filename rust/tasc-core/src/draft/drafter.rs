@@ -1,52 +1,31 @@
-//! A drafter for one task, the requests it serves, and the drafts it makes.
+//! A drafter for one task: starts requests, drafts for them, and learns from what verification says.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use super::features::{Candidates, END, Evidence};
+use super::features::{Candidates, Columns, END};
 use super::general;
 use super::length::{CostCurve, LengthRule};
 use super::mixer::{Mixer, Sample};
 use super::mixtures::{Mixtures, Source, Without};
-use super::occurrences::{Matches, Occurrences};
 use super::online::{AdaptedWeights, Online};
+use super::request::{Draft, FOLLOWED, Request};
+use super::scratch::{Pool, Scratch};
 use super::served::{START, Served};
-use super::sources::retrieved::Retrieved;
-use super::sources::{copy, coverage, task};
-use super::trace::{Seen, Trace};
+use super::trace::Seen;
 use crate::corpus::{ServedLog, ServedRow};
 use crate::format::Fingerprint;
-use crate::index::copies::TAIL;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
-use crate::index::{Cursor, Ngrams, Successors};
-use crate::input::Copying;
+use crate::index::{Cursor, Ngrams};
 use crate::input::spelling::{Learnt as Spelled, Speller};
 use crate::{Result, TokenId};
-
-/// Places of the running context followed at a time.
-pub const FOLLOWED: usize = 16;
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
 
 /// Bytes of served rows that are kept in memory, about a hundred thousand short rows.
 pub const SERVED_BYTES: usize = 64 << 20;
-
-/// What a token keeps of the breaks before it.
-const BREAK_MEMORY: f32 = 0.98;
-
-/// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
-/// the drafter has learnt so far.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Draft {
-    /// The chain.
-    pub tokens: Vec<TokenId>,
-    /// Probability of each token, given that those before it are right.
-    pub probabilities: Vec<f32>,
-    /// Which source spoke most for it: a [`Source`]'s code.
-    pub sources: Vec<u8>,
-}
 
 /// How a drafter drafts.
 #[derive(Clone, Default)]
@@ -71,50 +50,8 @@ pub struct Drafter {
     spelled: Mutex<Spelled>,
     served: RwLock<Served>,
     log: Mutex<Option<ServedLog>>,
+    scratch: Pool,
     options: DrafterOptions,
-}
-
-/// One running request: its context, its input, its place in the task's index, and memory for drafting.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    context: Occurrences,
-    retrieved: Retrieved,
-    source: copy::Source,
-    without: Without,
-    /// That of the served rows which `place` speaks of.
-    epoch: u64,
-    place: Place,
-    draft: Draft,
-    /// What the mixer saw at each drafted token.
-    trace: Trace,
-    cost: f64,
-    scratch: Scratch,
-}
-
-/// Where an output stands in every source.
-#[derive(Clone, Debug, Default)]
-struct Place {
-    cursor: Cursor,
-    context: Matches,
-    retrieved: Matches,
-    served: Matches,
-    copying: Copying,
-    /// The last tokens of the output.
-    tail: Vec<TokenId>,
-    /// How often the output has left the task's outputs, and the retrieved ones, lately.
-    breaks: [f32; 2],
-}
-
-#[derive(Clone, Debug, Default)]
-struct Scratch {
-    place: Place,
-    successors: Successors,
-    matches: Vec<(u32, TokenId, f32)>,
-    evidence: Evidence,
-    candidates: Candidates,
-    /// The weights of the draft that is being made.
-    mixer: Option<Arc<Mixer>>,
-    probabilities: Vec<f32>,
 }
 
 /// What the requests of a drafter have learnt together.
@@ -162,6 +99,7 @@ impl Drafter {
             spelled: Mutex::default(),
             served: RwLock::default(),
             log: Mutex::default(),
+            scratch: Pool::default(),
             options,
         })
     }
@@ -222,11 +160,9 @@ impl Drafter {
         self.online().calibration
     }
 
-    /// Gives a request the weights as they are now.
-    fn take_weights(&self, request: &mut Request) {
-        let online = self.online();
-        let now = online.weights.get(request.without, self.mixtures.mixer(request.without));
-        request.scratch.mixer = Some(now.clone());
+    /// The weights as they are now.
+    fn weights(&self, without: Without) -> Arc<Mixer> {
+        self.online().weights.get(without, self.mixtures.narrow(without)).clone()
     }
 
     /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
@@ -283,30 +219,29 @@ impl Drafter {
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
         request.still_served(&served);
-        let online = self.learnt();
-        self.take_weights(request);
-        request.scratch.place.copy_from(&request.place);
         request.draft.clear();
         request.trace.clear();
+        let (online, mixer) = (self.learnt(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
-        while request.draft.tokens.len() < max_tokens {
-            request.gather(&view, &served);
-            let scratch = &mut request.scratch;
-            scratch.mix();
-            let Some((token, p)) = scratch.best() else {
-                break;
-            };
-            let calibrated = online.calibrate(f64::from(p));
-            if token == END || !rule.extend(calibrated) {
-                break;
+        let columns = Columns::of(request.without);
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            while request.draft.tokens.len() < max_tokens {
+                scratch.gather(request, &view, &served, columns);
+                let Some((token, p)) = scratch.likeliest(&mixer) else {
+                    break;
+                };
+                let calibrated = online.calibrate(f64::from(p));
+                if token == END || !rule.extend(calibrated) {
+                    break;
+                }
+                request.trace.push(&scratch.candidates, &scratch.probabilities, p);
+                request.draft.tokens.push(token);
+                request.draft.probabilities.push(calibrated as f32);
+                request.draft.sources.push(scratch.evidence.speaker(token).code());
+                scratch.step(request, &view, &served, token);
             }
-            request.trace.push(&scratch.candidates, &scratch.probabilities, p);
-            request.draft.tokens.push(token);
-            request.draft.probabilities.push(calibrated as f32);
-            request.draft.sources.push(request.scratch.evidence.speaker(token).code());
-            request.step(&view, &served, token);
-        }
-        request.scratch.mixer = None;
+        });
         request.draft.truncate(rule.best());
         request.cost = costs.cost(request.draft.tokens.len());
         &request.draft
@@ -325,14 +260,7 @@ impl Drafter {
         request.cost = 0.0;
         let (view, served) = (self.view(), self.served());
         request.still_served(&served);
-        for &token in emitted {
-            let Request { source, retrieved, place, without, .. } = request;
-            let before = place.cursor.order(&view.ngrams);
-            place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
-            leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-            place.follow(source, retrieved, &served, *without, token);
-        }
-        request.context.extend(emitted, &mut request.place.context, FOLLOWED);
+        request.go_on(&view, &served, emitted);
     }
 
     /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
@@ -341,7 +269,7 @@ impl Drafter {
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
         let mut online = self.online();
-        let fitted = self.mixtures.mixer(request.without);
+        let fitted = self.mixtures.narrow(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
             online.calibration.verified(f64::from(seen.best), k < right);
@@ -352,160 +280,26 @@ impl Drafter {
         online.calibration.stepped(emitted.len(), request.cost);
     }
 
-    /// What the mixer sees at the request's present place: for fitting weights.
-    pub fn candidates<'r>(&self, request: &'r mut Request) -> &'r Candidates {
-        let served = self.served();
-        request.still_served(&served);
-        request.scratch.place.copy_from(&request.place);
-        request.gather(&self.view(), &served);
-        &request.scratch.candidates
+    /// What the mixer sees at the request's present place, in all columns: for fitting weights.
+    pub fn candidates(&self, request: &mut Request) -> Candidates {
+        self.look(request, Columns::All, |scratch| std::mem::take(&mut scratch.candidates))
     }
 
     /// The likeliest next token and the mixture's probability of it, uncalibrated.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
-        self.take_weights(request);
-        self.candidates(request);
-        request.scratch.mix();
-        request.scratch.best()
-    }
-}
-
-impl Request {
-    /// The rows retrieved for it.
-    #[must_use]
-    pub fn retrieved(&self) -> &Retrieved {
-        &self.retrieved
+        let (columns, mixer) = (Columns::of(request.without), self.weights(request.without));
+        self.look(request, columns, |scratch| scratch.likeliest(&mixer))
     }
 
-    /// Forgets its place among served rows that are gone.
-    fn still_served(&mut self, served: &Served) {
-        if self.epoch != served.epoch() {
-            self.place.served.clear();
-            self.epoch = served.epoch();
-        }
-    }
-
-    /// Asks every source at the scratch place.
-    fn gather(&mut self, view: &TaskView<'_>, served: &Served) {
-        let Scratch { place, successors, matches, evidence, candidates, .. } = &mut self.scratch;
-        let on = |source| !self.without.has(source);
-        evidence.clear();
-        if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
-            for c in &mut evidence.task.candidates {
-                c.0 = view.ngrams.token(c.0).unwrap_or(END);
-            }
-            if !served.is_empty() {
-                let order = served.blend(&place.served, matches, &mut evidence.served);
-                evidence.join_served(order);
-            }
-        }
-        if on(Source::Context) {
-            evidence.orders[1] = self.context.blend(&place.context, matches, &mut evidence.context);
-        }
-        if let Some(rows) = &view.rows {
-            if on(Source::Retrieved) {
-                evidence.orders[2] = self.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
-                evidence.similarity = self.retrieved.similarity();
-            }
-            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
-            if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, self.source.next(&place.copying), &mut evidence.ahead);
-            }
-            if on(Source::Copy) {
-                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
-                let expects = |token| task.probability(token) + retrieved.probability(token);
-                self.source.say(
-                    &rows.copies,
-                    &place.copying,
-                    &place.tail,
-                    expects,
-                    !evidence.agreed,
-                    &mut evidence.copy,
-                );
-            }
-        }
-        evidence.breaks = place.breaks;
-        let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
-        candidates.gather(evidence, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
-    }
-
-    /// The scratch place goes on by a drafted token.
-    fn step(&mut self, view: &TaskView<'_>, served: &Served, token: TokenId) {
-        let place = &mut self.scratch.place;
-        let before = place.cursor.order(&view.ngrams);
-        place.cursor.advance_front(&view.ngrams, view.ngrams.symbol(token));
-        leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
-        place.context.advance(&self.context, token, FOLLOWED);
-        place.follow(&self.source, &self.retrieved, served, self.without, token);
-    }
-}
-
-impl Place {
-    fn copy_from(&mut self, other: &Self) {
-        self.cursor.copy_from(&other.cursor);
-        self.context.copy_from(&other.context);
-        self.retrieved.copy_from(&other.retrieved);
-        self.served.copy_from(&other.served);
-        self.copying.copy_from(&other.copying);
-        self.tail.clone_from(&other.tail);
-        self.breaks = other.breaks;
-    }
-
-    /// What depends on the input, or on served rows, goes on by a token of the output.
-    fn follow(
-        &mut self,
-        source: &copy::Source,
-        retrieved: &Retrieved,
-        served: &Served,
-        without: Without,
-        token: TokenId,
-    ) {
-        served.advance(&mut self.served, token);
-        if !without.has(Source::Retrieved) {
-            let before = self.retrieved.order();
-            retrieved.advance(&mut self.retrieved, token);
-            leave(&mut self.breaks[1], self.retrieved.order() <= before);
-        }
-        if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
-            source.advance(&mut self.copying, token);
-            if self.tail.len() == TAIL {
-                self.tail.remove(0);
-            }
-            self.tail.push(token);
-        }
-    }
-}
-
-/// One token further: a match broke or did not.
-fn leave(breaks: &mut f32, broken: bool) {
-    *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
-}
-
-impl Draft {
-    fn clear(&mut self) {
-        self.truncate(0);
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.tokens.truncate(len);
-        self.probabilities.truncate(len);
-        self.sources.truncate(len);
-    }
-}
-
-impl Scratch {
-    fn mix(&mut self) {
-        if let Some(mixer) = &self.mixer {
-            mixer.mix(&self.candidates.rows, &self.candidates.states, &mut self.probabilities);
-        }
-    }
-
-    /// The most probable candidate: (token, probability). Ties: the one named first.
-    fn best(&self) -> Option<(TokenId, f32)> {
-        let scored = self.candidates.tokens.iter().copied().zip(self.probabilities.iter().copied());
-        scored.reduce(|a, b| if b.1 > a.1 { b } else { a })
+    /// What `f` makes of the candidates at the request's present place.
+    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut Scratch) -> T) -> T {
+        let (view, served) = (self.view(), self.served());
+        request.still_served(&served);
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            scratch.gather(request, &view, &served, columns);
+            f(scratch)
+        })
     }
 }
 
@@ -527,20 +321,20 @@ impl Drafter {
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
         let draft = self.draft(request, max_tokens, costs).clone();
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
-        request.scratch.place.copy_from(&request.place);
-        let drafted = draft.tokens.iter().zip(&draft.probabilities).enumerate();
-        drafted
-            .map(|(k, (&token, &probability))| {
-                request.gather(&view, &served);
-                let sources = request.scratch.evidence.said(token).map(|s| s.1);
-                let seen = request.trace.get(k);
-                let both = seen.tokens.iter().zip(seen.probabilities);
-                let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
-                candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                request.step(&view, &served, token);
-                Explained { token, probability, sources, candidates }
-            })
-            .collect()
+        self.scratch.lend(|scratch| {
+            scratch.place.copy_from(&request.place);
+            let explained =
+                draft.tokens.iter().zip(&draft.probabilities).enumerate().map(|(k, (&token, &probability))| {
+                    scratch.gather(request, &view, &served, Columns::of(request.without));
+                    let sources = scratch.evidence.said(token).map(|s| s.1);
+                    let seen = request.trace.get(k);
+                    let both = seen.tokens.iter().zip(seen.probabilities);
+                    let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();
+                    candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+                    scratch.step(request, &view, &served, token);
+                    Explained { token, probability, sources, candidates }
+                });
+            explained.collect()
+        })
     }
 }

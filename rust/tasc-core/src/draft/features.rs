@@ -1,7 +1,8 @@
 //! What the mixer sees: candidates of all sources, a row of features each, and the states that pick the weights.
 
 use super::blend::Blend;
-use super::mixtures::Source;
+use super::evidence::Evidence;
+use super::mixtures::Without;
 use super::sources::copy::{Continuation, Offer, Said};
 use crate::TokenId;
 
@@ -66,6 +67,28 @@ pub enum Column {
 /// Features per candidate.
 pub const FEATURES: usize = Column::Foreign as usize + 1;
 
+/// What is left of a row without an input, where all other columns are 0. In this order a score has the bits that it
+/// has with all columns.
+pub const PLAIN: [Column; 5] = [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
+
+/// Which columns the rows have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Columns {
+    /// Every [`Column`] in order.
+    #[default]
+    All,
+    /// Those of [`PLAIN`].
+    Plain,
+}
+
+impl Columns {
+    /// The fewest that say everything when these sources are switched off.
+    #[must_use]
+    pub fn of(without: Without) -> Self {
+        if without.knows_input() { Self::All } else { Self::Plain }
+    }
+}
+
 /// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
 /// near the nearest row is.
 pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
@@ -77,125 +100,52 @@ pub const END: TokenId = TokenId::MAX;
 const TINY: f32 = 1e-5;
 const LN_TINY: f32 = -11.512_925;
 
-/// Share of probability below which n-grams leave no doubt.
-const DOUBT: f32 = 0.02;
-
-/// Share of probability below which another source's doubt does not count.
-const OBJECTION: f32 = 0.05;
-
-/// Longest match in the context from which on its doubt counts.
-const HEARD: u32 = 8;
-
 /// Candidates taken of a source at most.
 const TAKEN: usize = 8;
-
-/// What the sources say at one place.
-#[derive(Clone, Debug, Default)]
-pub struct Evidence {
-    /// Of the task's n-grams, over tokens.
-    pub task: Blend,
-    /// Of rows served since; they count as the task's.
-    pub served: Blend,
-    /// Of the retrieved outputs.
-    pub retrieved: Blend,
-    /// Of the running context.
-    pub context: Blend,
-    /// Of coverage.
-    pub coverage: Blend,
-    /// Of the word that waits next.
-    pub ahead: Blend,
-    /// Of copying.
-    pub copy: Said,
-    /// Longest matches: task, context, retrieved.
-    pub orders: [u32; 3],
-    /// Similarity of the nearest row.
-    pub similarity: f32,
-    /// Whether the n-grams of the task and of the retrieved outputs know one and the same next token.
-    pub agreed: bool,
-    /// How often the output has left what was known lately: the task's outputs, the retrieved ones.
-    pub breaks: [f32; 2],
-}
-
-impl Evidence {
-    /// Nothing is said yet.
-    pub fn clear(&mut self) {
-        for blend in [&mut self.task, &mut self.retrieved, &mut self.context, &mut self.coverage, &mut self.ahead] {
-            blend.clear();
-        }
-        self.copy.clear();
-        self.orders = [0; 3];
-        self.similarity = 0.0;
-        self.breaks = [0.0; 2];
-        self.agreed = false;
-    }
-
-    /// Counts served rows in: whichever knows the longer context speaks first, the other for what it leaves over.
-    pub fn join_served(&mut self, order: u32) {
-        if self.served.candidates.is_empty() {
-            return;
-        }
-        if order > self.orders[0] {
-            std::mem::swap(&mut self.task, &mut self.served);
-            self.orders[0] = order;
-        }
-        self.task.back_off_to(&self.served);
-    }
-
-    /// Whether n-grams leave no doubt: most places are like that, and need no other evidence.
-    #[must_use]
-    pub fn agree(&self) -> bool {
-        let Some(&(token, p)) = self.task.candidates.first() else { return false };
-        let objection = |blend: &Blend| blend.candidates.iter().filter(|c| c.0 != token).map(|c| c.1).sum::<f32>();
-        let [_, context, _] = self.orders;
-        p > 1.0 - DOUBT
-            && objection(&self.retrieved) < OBJECTION
-            && (context < HEARD || objection(&self.context) < OBJECTION)
-    }
-
-    /// What each source makes of a token: its probability, 0 where it does not name it.
-    #[must_use]
-    pub fn said(&self, token: TokenId) -> [(Source, f32); Source::ALL.len()] {
-        [
-            (Source::Task, self.task.probability(token)),
-            (Source::Context, self.context.probability(token)),
-            (Source::Retrieved, self.retrieved.probability(token)),
-            (Source::Coverage, self.coverage.probability(token).max(self.ahead.probability(token))),
-            (Source::Copy, self.copy.probability(token)),
-        ]
-    }
-
-    /// The source that found a token likeliest.
-    #[must_use]
-    pub fn speaker(&self, token: TokenId) -> Source {
-        self.said(token).into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
-    }
-}
 
 /// Candidates with their features. The last row is "something else" and has no token.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     /// Candidate tokens.
     pub tokens: Vec<TokenId>,
-    /// `FEATURES` per token, then one more row.
+    /// A row per token, then one more.
     pub rows: Vec<f32>,
     /// State of each group.
     pub states: [u8; GROUPS.len()],
 }
 
 impl Candidates {
-    /// Joins what the sources say.
-    pub fn gather(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
-        self.tokens.clear();
+    /// Joins what the sources say, in rows of these columns.
+    pub fn gather(&mut self, seen: &Evidence, columns: Columns, foreign: impl Fn(TokenId) -> f32) {
+        self.name(seen);
         self.rows.clear();
+        match columns {
+            Columns::All => self.describe(seen, foreign),
+            Columns::Plain => self.describe_plain(seen),
+        }
+        let [task, context, retrieved] = seen.orders.map(bucket);
+        let [left_task, left_retrieved] = seen.breaks.map(break_state);
+        let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
+        let agreed = u8::from(seen.agreed);
+        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
+    }
+
+    fn name(&mut self, seen: &Evidence) {
+        self.tokens.clear();
         let taken = if seen.agreed { 1 } else { TAKEN };
-        let blends = [&seen.task, &seen.retrieved, &seen.context, &seen.coverage, &seen.ahead];
-        for blend in blends {
+        let [first, others @ ..] = seen.blends();
+        self.tokens.extend(first.candidates.iter().take(taken).map(|c| c.0)); // names no token twice
+        for blend in others {
             for &(token, _) in blend.candidates.iter().take(taken) {
                 self.add(token);
             }
         }
         seen.copy.continuations.iter().for_each(|c| self.add(c.token));
         seen.copy.offers.iter().for_each(|o| self.add(o.token));
+    }
+
+    fn describe(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
+        let blends = seen.blends();
         let longest = seen.copy.continuations.first();
         let mut other = [0.0; FEATURES]; // of what is no copy
         other[Column::Leaves as usize] = flag(longest.is_some_and(|c| !c.between));
@@ -211,10 +161,8 @@ impl Candidates {
                 row = other;
                 row[Column::Foreign as usize] = foreign(token);
             }
-            for (k, blend) in blends.into_iter().enumerate().filter(|b| !b.1.candidates.is_empty()) {
-                let p = blend.probability(token);
-                row[Column::Task as usize + k] = ln(p);
-                row[Column::NoTask as usize + k] = flag(p == 0.0);
+            for (k, blend) in blends.into_iter().enumerate() {
+                [row[Column::Task as usize + k], row[Column::NoTask as usize + k]] = said(blend, token);
             }
             if let Some(c) = continuation {
                 continues(&mut row, c, seen.copy.goes_on);
@@ -226,15 +174,18 @@ impl Candidates {
             self.rows.extend(row);
         }
         other[Column::Else as usize] = 1.0;
-        for (k, blend) in blends.into_iter().enumerate().filter(|b| !b.1.candidates.is_empty()) {
-            other[Column::Task as usize + k] = ln(blend.rest);
+        for (k, blend) in blends.into_iter().enumerate() {
+            other[Column::Task as usize + k] = left(blend);
         }
         self.rows.extend(other);
-        let [task, context, retrieved] = seen.orders.map(bucket);
-        let [left_task, left_retrieved] = seen.breaks.map(break_state);
-        let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
-        let agreed = u8::from(seen.agreed);
-        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
+    }
+
+    fn describe_plain(&mut self, Evidence { task, context, .. }: &Evidence) {
+        for &token in &self.tokens {
+            let ([task, no_task], [context, no_context]) = (said(task, token), said(context, token));
+            self.rows.extend([context, 0.0, task, no_task, no_context]);
+        }
+        self.rows.extend([left(context), 1.0, left(task), 0.0, 0.0]);
     }
 
     fn add(&mut self, token: TokenId) {
@@ -242,6 +193,20 @@ impl Candidates {
             self.tokens.push(token);
         }
     }
+}
+
+/// Log-probability of a token, and whether it is not named; nothing of a source that is silent.
+fn said(blend: &Blend, token: TokenId) -> [f32; 2] {
+    if blend.candidates.is_empty() {
+        return [0.0; 2];
+    }
+    let p = blend.probability(token);
+    [ln(p), flag(p == 0.0)]
+}
+
+/// Log-probability of what a source does not name.
+fn left(blend: &Blend) -> f32 {
+    if blend.candidates.is_empty() { 0.0 } else { ln(blend.rest) }
 }
 
 fn continues(row: &mut [f32; FEATURES], c: &Continuation, goes_on: f32) {

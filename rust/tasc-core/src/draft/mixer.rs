@@ -3,7 +3,10 @@
 //! score(candidate) = (w + Σ offset of each group's state) · features(candidate), softmax over the candidates and one
 //! more, "something else".
 
+use super::features::{FEATURES, PLAIN};
 use crate::{Error, Result};
+
+const NARROW: usize = PLAIN.len();
 
 /// Most features a candidate may have.
 pub const MAX_FEATURES: usize = 32;
@@ -50,6 +53,14 @@ impl Weights {
     #[must_use]
     pub fn features(&self) -> usize {
         self.features
+    }
+
+    /// The weights of these columns alone, in this order; a column that is none weighs nothing.
+    #[must_use]
+    pub fn columns(&self, columns: &[usize]) -> Self {
+        let rows = self.table.chunks_exact(self.features);
+        let picked = rows.flat_map(|row| columns.iter().map(|&c| row.get(c).copied().unwrap_or(0.0)));
+        Self { features: columns.len(), groups: self.groups.clone(), table: picked.collect() }
     }
 
     /// Number of states of each group.
@@ -160,16 +171,35 @@ impl Mixer {
     /// # Complexity
     /// O(features × (candidates + groups)).
     pub fn mix(&self, rows: &[f32], states: &[u8], probabilities: &mut Vec<f32>) {
-        let f = self.weights.features;
-        let w = &self.weights.vector(states)[..f];
         probabilities.clear();
-        probabilities.extend(rows.chunks_exact(f).map(|row| dot(row, w)));
+        // where the length of a row is known when compiled, its loops are unrolled
+        match self.weights.features {
+            FEATURES => self.score::<FEATURES>(rows, states, probabilities),
+            NARROW => self.score::<NARROW>(rows, states, probabilities),
+            f => {
+                let w = &self.weights.vector(states)[..f];
+                probabilities.extend(rows.chunks_exact(f).map(|row| dot(row, w)));
+            }
+        }
         softmax(probabilities);
+    }
+
+    fn score<const F: usize>(&self, rows: &[f32], states: &[u8], scores: &mut Vec<f32>) {
+        let table = self.weights.table.as_chunks::<F>().0;
+        let mut w = [0.0; F];
+        for row in rows_at(&self.weights.groups, states) {
+            w.iter_mut().zip(&table[row]).for_each(|(w, offset)| *w += offset);
+        }
+        scores.extend(rows.as_chunks::<F>().0.iter().map(|row| dot(row, &w)));
     }
 }
 
-/// Sum of products, in eight lanes: the same bits on every machine.
+/// Sum of products, in eight lanes where there are as many: the same bits on every machine.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() < 8 {
+        return a.iter().zip(b).map(|(x, y)| x * y).sum();
+    }
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut lanes = [0.0f32; 8];
     for (a, b) in a.iter().zip(b) {

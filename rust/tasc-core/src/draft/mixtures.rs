@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::features::{FEATURES, GROUPS};
+use super::features::{Columns, FEATURES, GROUPS, PLAIN};
 use super::mixer::{Mixer, Weights};
 use crate::{Error, Result};
 
@@ -58,6 +58,12 @@ impl Without {
         [Source::Retrieved, Source::Coverage, Source::Copy].into_iter().collect()
     }
 
+    /// Whether any source is left that knows the input.
+    #[must_use]
+    pub fn knows_input(self) -> bool {
+        Self::inputs().and(self) != self
+    }
+
     /// Whether a source is switched off.
     #[must_use]
     pub fn has(self, source: Source) -> bool {
@@ -87,9 +93,13 @@ impl FromIterator<Source> for Without {
     }
 }
 
+/// Number of [`variants`], and which of them is without an input.
+pub const VARIANTS: usize = 2 + Source::ALL.len();
+const WITHOUT_INPUT: usize = 1;
+
 /// Every set of sources that weights are kept for: all, without an input, and without each.
 #[must_use]
-pub fn variants() -> [Without; 7] {
+pub fn variants() -> [Without; VARIANTS] {
     let [a, b, c, d, e] = Source::ALL.map(|s| Without::from_iter([s]));
     [Without::NOTHING, Without::inputs(), a, b, c, d, e]
 }
@@ -97,7 +107,9 @@ pub fn variants() -> [Without; 7] {
 /// Weights for each of [`variants`].
 #[derive(Clone, Debug)]
 pub struct Mixtures {
-    mixers: Vec<(Without, Arc<Mixer>)>,
+    mixers: [Arc<Mixer>; VARIANTS],
+    /// That without an input, in the columns of [`PLAIN`].
+    plain: Arc<Mixer>,
 }
 
 impl Mixtures {
@@ -106,11 +118,6 @@ impl Mixtures {
     /// # Errors
     /// [`Error::Weights`] when their number, features or groups are others than the sources give.
     pub fn new(tables: Vec<Weights>) -> Result<Self> {
-        if tables.len() != variants().len() {
-            return Err(Error::Weights {
-                why: format!("there are {} tables; give {}", tables.len(), variants().len()),
-            });
-        }
         for w in &tables {
             if w.features() != FEATURES || w.groups() != GROUPS {
                 let why = format!(
@@ -121,7 +128,13 @@ impl Mixtures {
                 return Err(Error::Weights { why });
             }
         }
-        Ok(Self { mixers: variants().into_iter().zip(tables.into_iter().map(|w| Arc::new(Mixer::new(w)))).collect() })
+        let given = tables.len();
+        let tables: [Weights; VARIANTS] = tables
+            .try_into()
+            .map_err(|_| Error::Weights { why: format!("there are {given} tables; give {VARIANTS}") })?;
+        let mixers = tables.map(|w| Arc::new(Mixer::new(w)));
+        let plain = mixers[WITHOUT_INPUT].weights().columns(&PLAIN.map(|c| c as usize));
+        Ok(Self { mixers, plain: Arc::new(Mixer::new(plain)) })
     }
 
     /// The same weights whatever is switched off.
@@ -129,19 +142,28 @@ impl Mixtures {
     /// # Errors
     /// As [`Mixtures::new`].
     pub fn single(weights: &Weights) -> Result<Self> {
-        Self::new(vec![weights.clone(); variants().len()])
+        Self::new(vec![weights.clone(); VARIANTS])
     }
 
-    /// The mixer for what is switched off: its own, else that without an input, else that of all sources.
+    /// The mixer for what is switched off, in all columns: its own, else that without an input, else that of all
+    /// sources.
     #[must_use]
     pub fn mixer(&self, without: Without) -> &Arc<Mixer> {
-        let find = |w| self.mixers.iter().find(|m| m.0 == w).map(|m| &m.1);
-        let blind = Without::inputs().and(without) == without;
-        find(without).or_else(|| find(Without::inputs()).filter(|_| blind)).unwrap_or(&self.mixers[0].1)
+        let own = variants().iter().position(|&v| v == without);
+        &self.mixers[own.unwrap_or(if without.knows_input() { 0 } else { WITHOUT_INPUT })]
+    }
+
+    /// The same in the columns of [`Columns::of`].
+    #[must_use]
+    pub fn narrow(&self, without: Without) -> &Arc<Mixer> {
+        match Columns::of(without) {
+            Columns::All => self.mixer(without),
+            Columns::Plain => &self.plain,
+        }
     }
 
     /// The weights, in the order of [`variants`].
     pub fn weights(&self) -> impl Iterator<Item = &Weights> {
-        self.mixers.iter().map(|m| m.1.weights())
+        self.mixers.iter().map(|m| m.weights())
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod blend;
 pub mod drafter;
+pub mod evidence;
 pub mod features;
 pub mod fit;
 pub mod general;
@@ -14,14 +15,17 @@ pub mod mixtures;
 mod objective;
 pub mod occurrences;
 pub mod online;
+pub mod request;
 pub mod samples;
+mod scratch;
 pub mod served;
 pub mod sources;
 pub mod trace;
 pub mod train;
 
-pub use drafter::{Draft, Drafter, DrafterOptions, Request};
+pub use drafter::{Drafter, DrafterOptions};
 pub use fit::FitOptions;
 pub use length::CostCurve;
 pub use mixer::{Mixer, Weights};
 pub use mixtures::{Mixtures, Source, Without};
+pub use request::{Draft, Request};

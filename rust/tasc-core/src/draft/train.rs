@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::drafter::{Drafter, DrafterOptions, Request};
+use super::drafter::{Drafter, DrafterOptions};
 use super::features::{END, FEATURES, GROUPS};
 use super::fit::{FitOptions, fit};
 use super::general;
 use super::length::CostCurve;
 use super::mixer::Weights;
 use super::mixtures::{Mixtures, Without, variants};
+use super::request::Request;
 use super::samples::Samples;
 use crate::corpus::Store;
 use crate::index::rows::{self, LeftOut};

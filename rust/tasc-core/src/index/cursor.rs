@@ -118,14 +118,14 @@ impl Cursor {
     /// Brings all runs up to date.
     fn catch_up(&mut self, ngrams: &Ngrams<'_>) {
         if !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            let current: Vec<Run> = self.runs.drain(..self.front).collect();
-            for &symbol in &pending {
-                self.extend(ngrams, symbol, 0);
-                self.runs.push(Run { interval: ngrams.all(), order: 0 });
+            let front = self.front;
+            self.runs.rotate_left(front); // what is current waits behind the others
+            for k in 0..self.pending.len() {
+                self.extend(ngrams, self.pending[k], front);
+                let end = self.runs.len() - front;
+                self.runs.insert(end, Run { interval: ngrams.all(), order: 0 });
             }
-            self.runs.splice(..0, current);
-            self.pending = pending;
+            self.runs.rotate_right(front);
             self.pending.clear();
         }
         self.front = self.runs.len();
@@ -134,13 +134,14 @@ impl Cursor {
     /// Extends all runs but the last `untouched` by a symbol; drops those that die, merges those that become equal.
     fn extend(&mut self, ngrams: &Ngrams<'_>, symbol: Symbol, untouched: usize) {
         let touched = self.runs.len() - untouched;
-        let mut kept = 0;
+        let mut kept = 0usize;
         for k in 0..touched {
             let run = self.runs[k];
             let child = if run.order == 0 {
                 Some(ngrams.ending_in(symbol)).filter(|i| i.size() > 0)
             } else {
-                ngrams.child(run.interval, symbol)
+                let longer = kept.checked_sub(1).map(|k| self.runs[k].interval);
+                ngrams.child(run.interval, symbol, longer)
             };
             let Some(interval) = child else { continue };
             if kept == 0 || self.runs[kept - 1].interval != interval {

@@ -179,13 +179,14 @@ impl<'a> Ngrams<'a> {
         self.weights.get(at).map_or(1, |&byte| self.expand(byte, at))
     }
 
-    /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it.
+    /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it. `inner`, where
+    /// known, is the same of a longer context, whose positions lie among those of `i`.
     ///
     /// # Complexity
-    /// O([`SMALL`]) for rare contexts; a hash look-up for a frequent context's best successors;
-    /// O(log n) otherwise.
+    /// O([`SMALL`]) for rare contexts; a hash look-up for a frequent context's best successors; else O(log n), with
+    /// `inner` O(log size of what is found).
     #[must_use]
-    pub fn child(&self, i: Interval, symbol: Symbol) -> Option<Interval> {
+    pub fn child(&self, i: Interval, symbol: Symbol, inner: Option<Interval>) -> Option<Interval> {
         if i.size() <= SMALL {
             let next = self.next.get(i.lo as usize..i.hi as usize)?;
             let first = next.iter().position(|&s| s == symbol)?;
@@ -203,8 +204,14 @@ impl<'a> Ngrams<'a> {
         }
         let range = self.ending_in(symbol);
         let back = self.back.get(range.lo as usize..range.hi as usize)?;
-        let before = |at: u32| u32::try_from(back.partition_point(|&p| p < at)).unwrap_or(u32::MAX);
-        self.checked(range.lo.checked_add(before(i.lo))?, range.lo.checked_add(before(i.hi))?)
+        let near = |at: u32| at.saturating_sub(range.lo) as usize;
+        let from = match inner {
+            Some(inner) => first_from(back, near(inner.lo), i.lo),
+            None => back.partition_point(|&p| p < i.lo),
+        };
+        let to = first_from(back, inner.map_or(from, |inner| near(inner.hi)), i.hi);
+        let at = |k: usize| range.lo.checked_add(u32::try_from(k).ok()?);
+        self.checked(at(from)?, at(to)?)
     }
 
     /// Fills `out` with the successors of a context: exact weighted counts.
@@ -260,6 +267,19 @@ impl<'a> Ngrams<'a> {
         }
         None
     }
+}
+
+/// Number of ascending `values` below `least`, which is sought from `near` on, farther and farther away: what is close
+/// by is found in few steps, and in memory that was just read.
+fn first_from(values: &[u32], near: usize, least: u32) -> usize {
+    let (mut lo, mut hi, mut step) = (near.min(values.len()), near.min(values.len()), 1);
+    while lo > 0 && values[lo - 1] >= least {
+        (lo, hi, step) = (lo.saturating_sub(step), lo - 1, 2 * step);
+    }
+    while hi < values.len() && values[hi] < least {
+        (lo, hi, step) = (hi + 1, values.len().min(hi + step), 2 * step);
+    }
+    lo + values[lo..hi].partition_point(|&v| v < least)
 }
 
 /// A stored summary.

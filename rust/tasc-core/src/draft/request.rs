@@ -1,0 +1,142 @@
+//! One running request: its context, its input, where its output stands in every source, and its draft.
+
+use super::mixtures::{Source, Without};
+use super::occurrences::{Matches, Occurrences};
+use super::served::Served;
+use super::sources::copy;
+use super::sources::retrieved::Retrieved;
+use super::trace::Trace;
+use crate::TokenId;
+use crate::index::Cursor;
+use crate::index::copies::TAIL;
+use crate::index::view::TaskView;
+use crate::input::Copying;
+
+/// Places of the running context followed at a time.
+pub const FOLLOWED: usize = 16;
+
+/// What a token keeps of the breaks before it.
+const BREAK_MEMORY: f32 = 0.98;
+
+/// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
+/// the drafter has learnt so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draft {
+    /// The chain.
+    pub tokens: Vec<TokenId>,
+    /// Probability of each token, given that those before it are right.
+    pub probabilities: Vec<f32>,
+    /// Which source spoke most for it: a [`Source`]'s code.
+    pub sources: Vec<u8>,
+}
+
+/// One running request: its context, its input, its place in the task's index, and its draft.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    pub(super) context: Occurrences,
+    pub(super) retrieved: Retrieved,
+    pub(super) source: copy::Source,
+    pub(super) without: Without,
+    /// That of the served rows which `place` speaks of.
+    pub(super) epoch: u64,
+    pub(super) place: Place,
+    pub(super) draft: Draft,
+    /// What the mixer saw at each drafted token.
+    pub(super) trace: Trace,
+    pub(super) cost: f64,
+}
+
+/// Where an output stands in every source.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) cursor: Cursor,
+    pub(super) context: Matches,
+    pub(super) retrieved: Matches,
+    pub(super) served: Matches,
+    pub(super) copying: Copying,
+    /// The last tokens of the output.
+    pub(super) tail: Vec<TokenId>,
+    /// How often the output has left the task's outputs, and the retrieved ones, lately.
+    pub(super) breaks: [f32; 2],
+}
+
+impl Request {
+    /// The rows retrieved for it.
+    #[must_use]
+    pub fn retrieved(&self) -> &Retrieved {
+        &self.retrieved
+    }
+
+    /// Forgets its place among served rows that are gone.
+    pub(super) fn still_served(&mut self, served: &Served) {
+        if self.epoch != served.epoch() {
+            self.place.served.clear();
+            self.epoch = served.epoch();
+        }
+    }
+
+    /// The output goes on by what verification has emitted.
+    pub(super) fn go_on(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
+        for &token in emitted {
+            let Self { source, retrieved, place, without, .. } = self;
+            let before = place.cursor.order(&view.ngrams);
+            place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
+            leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
+            place.follow(source, retrieved, served, *without, token);
+        }
+        self.context.extend(emitted, &mut self.place.context, FOLLOWED);
+    }
+}
+
+impl Place {
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.cursor.copy_from(&other.cursor);
+        self.context.copy_from(&other.context);
+        self.retrieved.copy_from(&other.retrieved);
+        self.served.copy_from(&other.served);
+        self.copying.copy_from(&other.copying);
+        self.tail.clone_from(&other.tail);
+        self.breaks = other.breaks;
+    }
+
+    /// What depends on the input, or on served rows, goes on by a token of the output.
+    pub(super) fn follow(
+        &mut self,
+        source: &copy::Source,
+        retrieved: &Retrieved,
+        served: &Served,
+        without: Without,
+        token: TokenId,
+    ) {
+        served.advance(&mut self.served, token);
+        if !without.has(Source::Retrieved) {
+            let before = self.retrieved.order();
+            retrieved.advance(&mut self.retrieved, token);
+            leave(&mut self.breaks[1], self.retrieved.order() <= before);
+        }
+        if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
+            source.advance(&mut self.copying, token);
+            if self.tail.len() == TAIL {
+                self.tail.remove(0);
+            }
+            self.tail.push(token);
+        }
+    }
+}
+
+/// One token further: a match broke or did not.
+pub(super) fn leave(breaks: &mut f32, broken: bool) {
+    *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
+}
+
+impl Draft {
+    pub(super) fn clear(&mut self) {
+        self.truncate(0);
+    }
+
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.tokens.truncate(len);
+        self.probabilities.truncate(len);
+        self.sources.truncate(len);
+    }
+}
