@@ -1,4 +1,4 @@
-"""`python -m tasc.cli`, for launchers of several processes such as `accelerate launch -m tasc.cli`."""
+"""`python -m tasc.cli`, for launchers of several processes such as `torchrun -m tasc.cli`."""
 
 from tasc.cli import main
 

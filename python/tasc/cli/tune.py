@@ -57,7 +57,7 @@ def tune(
     """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
 
     A model that `tasc vocab apply` has extended learns to say its new tokens. A run that was stopped goes on from its
-    last checkpoint when the same command is given again. On several GPUs: `accelerate launch -m tasc.cli tune …`.
+    last checkpoint when the same command is given again. On several GPUs: `torchrun --nproc_per_node N -m tasc.cli tune …`.
     """
     from tasc.data import read_rows
     from tasc.ft import TuneOptions

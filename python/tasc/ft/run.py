@@ -65,30 +65,30 @@ class Run:
         Raises:
             InputError: It is of another run, naming what differs.
         """
+        state = _processes()
         note = self.work / "run.json"
-        if self.work.exists() and not resume:
-            shutil.rmtree(self.work)
-        if note.exists():
-            before, now = json.loads(note.read_text()), self.identity
-            differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-            if differing:
-                raise InputError(
-                    f"{self.work} is of another run ({', '.join(differing)} differ); "
-                    "remove it, or begin anew with resume=False"
-                )
-            return
-        self.work.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(self.identity, indent=2) + "\n")
+        with state.main_process_first():
+            if not resume and state.is_main_process:
+                shutil.rmtree(self.work, ignore_errors=True)
+            if not note.exists():
+                self.work.mkdir(parents=True, exist_ok=True)
+                note.write_text(json.dumps(self.identity, indent=2) + "\n")
+        before, now = json.loads(note.read_text()), self.identity
+        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if differing:
+            raise InputError(
+                f"{self.work} is of another run ({', '.join(differing)} differ); "
+                "remove it, or begin anew with resume=False"
+            )
 
     def train(self) -> dict[str, Any]:
         """Trains to the end and leaves what was learnt in the work folder; returns steps, seconds and loss curves."""
         import torch
         import transformers
-        from accelerate import PartialState
         from transformers.trainer_utils import get_last_checkpoint
 
         options = self.options
-        effective = options.batch_size * options.accumulate * PartialState().num_processes
+        effective = options.batch_size * options.accumulate * _processes().num_processes
         steps = options.max_steps or max(1, math.ceil(options.epochs * len(self.examples) / effective))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         transformers.set_seed(options.seed)
@@ -123,9 +123,7 @@ class Run:
 
     def publish(self, metrics: dict[str, Any]) -> None:
         """Merges what was learnt into the model and gives the finished checkpoint its name; the work folder goes."""
-        from accelerate import PartialState
-
-        state = PartialState()
+        state = _processes()
         if state.is_main_process:
             finished = self.work / "finished"
             shutil.rmtree(finished, ignore_errors=True)
@@ -219,6 +217,14 @@ class Run:
         return Path(cached) if isinstance(cached, str) else None
 
 
+def _processes() -> Any:
+    """The processes that a launcher has started for this run, as accelerate knows them; on CPUs too."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def _told(progress: TuneProgress) -> Any:
     """A callback of the `Trainer` that passes on how far it is."""
     from transformers import TrainerCallback
@@ -229,6 +235,7 @@ def _told(progress: TuneProgress) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Steps done, steps in all, the loss logged last."""
             losses = [entry["loss"] for entry in state.log_history[-2:] if "loss" in entry]
-            progress(state.global_step, state.max_steps, losses[-1] if losses else None)
+            if state.is_world_process_zero:
+                progress(state.global_step, state.max_steps, losses[-1] if losses else None)
 
     return Told()

@@ -51,7 +51,7 @@ def tune(
 
     An extended checkpoint (`tasc.ft.extend_checkpoint`) learns its new tokens, any other is tuned as it is: the same
     recipe for both. Until it is finished the work lies in `OUT.tuning`, from where a killed run goes on. Under
-    ``accelerate launch`` all devices work; the first one writes.
+    ``torchrun`` or ``accelerate launch`` all devices work; the first one writes.
 
     Args:
         model: Folder or hub name of the model to start from.
