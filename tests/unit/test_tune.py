@@ -22,7 +22,7 @@ from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
 from tasc.ft import TuneOptions, extend_checkpoint, tune  # noqa: E402
-from tasc.ft.examples import IGNORED, Collator, Example, eased, make_examples, shuffled_batches  # noqa: E402
+from tasc.ft.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
 from tasc.ft.learn import LEAST_RATE, share_of_rate  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
@@ -125,7 +125,6 @@ def test_bad_input_is_refused(extended: Path, tmp_path: Path) -> None:
         {"batch_size": 0},
         {"epochs": -1},
         {"warmup": 1.0},
-        {"ease": 1.5},
         {"method": "half"},
         {"precision": "fp8"},
     ):
@@ -154,7 +153,7 @@ def test_the_command_tunes_and_says_so(extended: Path, tmp_path: Path) -> None:
 
 
 def test_outputs_alone_count_and_keeping_few_logits_changes_no_loss() -> None:
-    examples = [Example([5, 6, 7], [8, 9, 1], []), Example([4], [3, 1], []), Example([9, 9], [2, 8, 8, 1], [])]
+    examples = [Example([5, 6, 7], [8, 9, 1], 6), Example([4], [3, 1], 3), Example([9, 9], [2, 8, 8, 1], 6)]
     model = make_model("llama-untied")
     batch = Collator(0, positions=True, keeps=True)(examples)
     assert batch["input_ids"].shape == (3, 7)
@@ -201,19 +200,6 @@ def test_batches_hold_rows_of_about_the_same_length() -> None:
     ]
     assert sum(spans) / len(spans) < 15
     assert [lengths[row] for row in order] != sorted(lengths)
-
-
-@given(st.integers(1, 5), st.integers(1, 60), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 5))
-def test_batches_go_over_from_old_tokens_to_new_ones(size: int, steps: int, ease: float, seed: int) -> None:
-    examples = [Example([k], [1], [2, 2]) for k in range(size * steps)]
-    made = eased(examples, size, ease, seed)
-    assert [e.prompt for e in made] == [e.prompt for e in examples]
-    old = [{len(e.completion) == 2 for e in made[k : k + size]} for k in range(0, len(made), size)]
-    assert all(len(kinds) == 1 for kinds in old), "a batch is in one kind of tokens"
-    assert old[0] == {ease > 0}
-    assert not any(kinds == {True} for step, kinds in enumerate(old) if step >= ease * steps)
-    if steps == 60 and ease == 1.0:
-        assert sum(kinds == {True} for kinds in old[:30]) > sum(kinds == {True} for kinds in old[30:])
 
 
 def test_rates_rise_and_fall_and_wait() -> None:

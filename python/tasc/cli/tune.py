@@ -30,9 +30,6 @@ def tune(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
     accumulate: Annotated[int, typer.Option(min=1, help="Forward passes of an optimizer step.")] = 1,
     learning_rate: Annotated[float | None, typer.Option(help="Highest rate; by default 1e-3, full: 2e-5.")] = None,
-    ease: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the steps over which outputs go over from old tokens to new.")
-    ] = 0.0,
     rows_rate: Annotated[
         float | None, typer.Option(help="Highest rate of the new tokens' rows; by default the learning rate.")
     ] = None,
@@ -57,7 +54,8 @@ def tune(
     """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
 
     A model that `tasc vocab apply` has extended learns to say its new tokens. A run that was stopped goes on from its
-    last checkpoint when the same command is given again. On several GPUs: `torchrun --nproc_per_node N -m tasc.cli tune …`.
+    last checkpoint when the same command is given again. On several GPUs:
+    `torchrun --nproc_per_node N -m tasc.cli tune …`.
     """
     from tasc.data import read_rows
     from tasc.ft import TuneOptions
@@ -76,7 +74,6 @@ def tune(
         batch_size=batch_size,
         accumulate=accumulate,
         learning_rate=learning_rate,
-        ease=ease,
         rows_rate=rows_rate,
         rows_first=rows_first,
         rank=rank,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,11 @@ class Example:
 
     prompt: list[int]
     completion: list[int]
-    old_completion: list[int]
-    """(D,) the output in old tokens."""
+    old_length: int
+    """Old tokens of both."""
 
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.old_completion)
+        return self.old_length
 
 
 def make_examples(
@@ -64,7 +64,7 @@ def make_examples(
     old = task.encode_batch([row["output"] for row in kept])
     new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
     return [
-        Example(prompt, [*completion, task.eos_id], [*before, task.eos_id])
+        Example(prompt, [*completion, task.eos_id], len(prompt) + len(before) + 1)
         for prompt, completion, before in zip(prompts, new, old, strict=True)
     ]
 
@@ -91,19 +91,6 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: 
         batches += [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
     rng.shuffle(batches)
     return [row for batch in batches for row in batch]
-
-
-def eased(examples: Sequence[Example], batch_size: int, ease: float, seed: int) -> list[Example]:
-    """Examples in the order of training, those of whole batches in old tokens: over the first share `ease` of the
-    batches ever fewer, then none."""
-    rng = random.Random(seed)
-    until = ease * len(examples) / batch_size
-    made = []
-    for step, start in enumerate(range(0, len(examples), batch_size)):
-        batch = examples[start : start + batch_size]
-        old = step < until and rng.random() >= step / until
-        made += [replace(e, completion=e.old_completion) for e in batch] if old else batch
-    return made
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,6 @@ class TuneOptions:
     """Highest rate; None: 1e-3 for LoRA, 2e-5 for full tuning."""
     rows_rate: float | None = None
     """Highest rate of the new tokens' rows in LoRA tuning; None: the learning rate."""
-    ease: float = 0.0
-    """Share of the steps over which batches go over from old tokens to new ones: at first nearly all outputs are in old
-    tokens, from then on none. The task is learnt sooner in them, as each output is many labels, and the new tokens are
-    then learnt by a model that knows it."""
     rows_first: int = 0
     """Steps in which the new rows learn alone, before the adapters begin (LoRA)."""
     warmup: float = 0.05
@@ -56,8 +52,6 @@ class TuneOptions:
                 raise InputError(f"{name}={value}: give a number above 0")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup}: a share of the steps, 0 to below 1")
-        if not 0 <= self.ease <= 1:
-            raise InputError(f"ease={self.ease}: a share of the steps, 0 to 1")
         if self.rows_first < 0:
             raise InputError(f"rows_first={self.rows_first}: a number of steps, 0 or more")
         if self.rows_first and self.method == "full":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasc.errors import InputError
-from tasc.ft.examples import Collator, Example, eased, shuffled_batches
+from tasc.ft.examples import Collator, Example, shuffled_batches
 from tasc.ft.learn import dtype_of, optimizer_and_schedule, with_adapters
 from tasc.ft.options import TuneOptions
 
@@ -97,7 +97,7 @@ class Run:
         trainer = transformers.Trainer(
             model=model,
             args=self._arguments(steps, device),
-            train_dataset=eased([self.examples[row] for row in order], effective, options.ease, options.seed),
+            train_dataset=[self.examples[row] for row in order],
             eval_dataset=list(self.validation) or None,
             data_collator=Collator.for_model(
                 model.get_base_model() if options.method == "lora" else model, self._pad_id()
