@@ -1,5 +1,6 @@
 //! What a memory limit is spent on.
 
+use super::groups::BYTES_PER_DOCUMENT;
 use super::page::PAGE_BYTES;
 use super::radix::Window;
 use super::symbols::Symbols;
@@ -51,7 +52,7 @@ impl Budget {
     /// Bytes that a document of so many tokens takes.
     pub(crate) fn document(&self, tokens: usize) -> usize {
         let symbols = if self.table { 0 } else { Symbols::BYTES_PER_TOKEN };
-        (size_of::<Window>() + symbols).saturating_mul(tokens).saturating_add(size_of::<u32>() * self.threads)
+        (size_of::<Window>() + symbols).saturating_mul(tokens).saturating_add(BYTES_PER_DOCUMENT * self.threads)
     }
 
     /// How runs are merged: lengths at a time, runs at a time, pages that each reads at once.

@@ -39,12 +39,9 @@ impl<'a> Chunk<'a> {
         self.documents.tokens.len()
     }
 
-    pub(crate) fn num_documents(&self) -> usize {
-        self.documents.weights.len()
-    }
-
-    pub(crate) fn weight(&self, document: u32) -> u64 {
-        self.documents.weights[document as usize]
+    /// How often each document occurred.
+    pub(crate) fn weights(&self) -> &'a [u64] {
+        self.documents.weights
     }
 
     /// Whether a key holds a whole window.
@@ -98,7 +95,7 @@ impl<'a> Chunk<'a> {
         }
         let shift = self.bits * (self.packed as u32 - 1);
         let mut start = 0;
-        for document in 0..self.num_documents() {
+        for document in 0..self.weights().len() {
             if document % 4096 == 0 {
                 check()?;
             }

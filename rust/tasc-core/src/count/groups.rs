@@ -17,44 +17,75 @@ pub(crate) trait Sink {
 /// counts in every group, less once in the smallest group that holds two successive windows of it.
 pub(crate) struct Grouper<'a> {
     chunk: &'a Chunk<'a>,
-    /// By document: the number of windows before its latest one, plus one; 0: there was none.
-    latest: Vec<u32>,
+    documents: Vec<Seen>,
     /// Windows seen so far.
     seen: u32,
     path: [TokenId; MAX_LENGTH],
-    groups: [Group; MAX_LENGTH + 1],
     /// Length of the path.
     open: usize,
+    /// Of the groups along the path, by length: where each begins; none is open where this is the maximum.
+    starts: [u32; MAX_LENGTH + 1],
+    /// … and its figures, complete once those of longer ones are added.
+    figures: [Figures; MAX_LENGTH + 1],
 }
 
-/// Windows that begin with the same n-gram. Its figures are complete once those of longer ones are added.
+/// Windows whose documents are brought near at once.
+const TOUCHED: usize = 64;
+
+/// A document beside its windows: what is read together lies together.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The number of windows before its latest one, plus one; 0: there was none.
+    latest: u32,
+    /// Its weight; the maximum: look it up.
+    weight: u32,
+}
+
 #[derive(Clone, Copy, Default)]
-struct Group {
-    start: u32,
+struct Figures {
     count: u64,
     /// May be negative, before longer n-grams are added.
     documents: i64,
 }
 
+/// Bytes of a grouper per document.
+pub(crate) const BYTES_PER_DOCUMENT: usize = size_of::<Seen>();
+
 impl<'a> Grouper<'a> {
     /// For the windows of a chunk.
     pub(crate) fn new(chunk: &'a Chunk<'a>) -> Self {
-        let latest = vec![0; chunk.num_documents()];
-        Self { chunk, latest, seen: 0, path: [0; _], groups: [Group::default(); _], open: 0 }
+        let seen = |&weight: &u64| Seen { latest: 0, weight: u32::try_from(weight).unwrap_or(u32::MAX) };
+        Self {
+            chunk,
+            documents: chunk.weights().iter().map(seen).collect(),
+            seen: 0,
+            path: [0; _],
+            open: 0,
+            starts: [u32::MAX; _],
+            figures: [Figures::default(); _],
+        }
     }
 
     /// Gives `sink` the n-grams of a sorted partition, which has `before` windows before it.
     pub(crate) fn emit(&mut self, windows: &[Window], before: usize, sink: &mut impl Sink) -> Result<()> {
         self.seen = before as u32;
         let mut last = Window::default();
-        for window in windows {
-            let common = if self.open == 0 { 0 } else { self.common(&last, window) };
-            self.close(common, sink)?;
-            self.open(common, window);
-            self.take(common, window.document);
-            last = *window;
+        for some in windows.chunks(TOUCHED) {
+            self.touch(some);
+            for window in some {
+                let common = if self.open == 0 { 0 } else { self.common(&last, window) };
+                self.close(common, sink)?;
+                self.open(common, window);
+                self.take(window.document);
+                last = *window;
+            }
         }
         self.close(0, sink)
+    }
+
+    /// Brings the documents of some windows near: all at once, instead of waiting for one after the other.
+    fn touch(&self, windows: &[Window]) {
+        std::hint::black_box(windows.iter().fold(0, |any, w| any | self.documents[w.document as usize].latest));
     }
 
     /// How many of their first tokens two neighbouring windows share.
@@ -72,9 +103,10 @@ impl<'a> Grouper<'a> {
     /// Ends the groups of more than `depth` tokens.
     fn close(&mut self, depth: usize, sink: &mut impl Sink) -> Result<()> {
         for n in (depth + 1..=self.open).rev() {
-            let Group { count, documents, .. } = self.groups[n];
+            let Figures { count, documents } = std::mem::take(&mut self.figures[n]);
+            self.starts[n] = u32::MAX;
             sink.push(&self.path[..n], count, documents.unsigned_abs())?;
-            let outer = &mut self.groups[n - 1];
+            let outer = &mut self.figures[n - 1];
             outer.count = outer.count.saturating_add(count);
             outer.documents += documents;
         }
@@ -97,19 +129,20 @@ impl<'a> Grouper<'a> {
             self.open = tokens.len();
             self.path[depth..self.open].copy_from_slice(&tokens[depth..]);
         }
-        self.groups[depth + 1..=self.open].fill(Group { start: self.seen, count: 0, documents: 0 });
+        self.starts[depth + 1..=self.open].fill(self.seen);
     }
 
-    /// Counts a window, whose first `common` tokens are those of the window before.
-    fn take(&mut self, common: usize, document: u32) {
-        let group = &mut self.groups[self.open];
-        group.count = group.count.saturating_add(self.chunk.weight(document));
-        group.documents += 1;
-        let latest = std::mem::replace(&mut self.latest[document as usize], self.seen + 1);
-        let shared = (1..=common).rev().find(|&n| self.groups[n].start < latest);
-        if let Some(n) = shared {
-            self.groups[n].documents -= 1;
-        }
+    /// Counts a window. Without branches: whether a document was seen before is anyone's guess.
+    fn take(&mut self, document: u32) {
+        let seen = &mut self.documents[document as usize];
+        let latest = std::mem::replace(&mut seen.latest, self.seen + 1);
+        let weight = if seen.weight < u32::MAX { u64::from(seen.weight) } else { self.chunk.weights()[document as usize] };
+        let figures = &mut self.figures[self.open];
+        figures.count = figures.count.saturating_add(weight);
+        figures.documents += 1;
+        let starts = &self.starts[1..=self.chunk.length];
+        let shared = starts.iter().map(|&start| usize::from(start < latest)).sum::<usize>();
+        self.figures[shared].documents -= 1; // those of length 0 are nobody's
         self.seen += 1;
     }
 }
