@@ -10,7 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, generate, index, replay
+from tasc.cli import bench, count, generate, index, replay
 from tasc.cli.console import err
 from tasc.errors import TascError
 
@@ -51,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(index.app, name="index")
+app.command("count")(count.count)
 app.command("generate")(generate.generate)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)

@@ -164,7 +164,8 @@ impl Store {
     pub fn documents(&self, range: std::ops::Range<usize>) -> Result<Documents<'_>> {
         let (offsets, weights) = (self.offsets.get(&self.file), self.weights.get(&self.file));
         let limit = weights.len();
-        let found = range.end.checked_add(1).and_then(|end| offsets.get(range.start..end)).zip(weights.get(range.clone()));
+        let found =
+            range.end.checked_add(1).and_then(|end| offsets.get(range.start..end)).zip(weights.get(range.clone()));
         let (offsets, weights) = found.ok_or(Error::OutOfRange { what: "document", index: range.end, limit })?;
         let all = self.tokens.get(&self.file);
         let inside = |start: u64, end: u64| all.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?);

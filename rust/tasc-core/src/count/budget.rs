@@ -61,7 +61,8 @@ impl Budget {
         const STREAM: usize = 4 * PAGE_BYTES;
         /// Pages that make reading worth its while.
         const ENOUGH: usize = 16;
-        let pages = |at_once: usize, runs: usize| (self.merge / at_once / (runs + 1)).saturating_sub(STREAM) / PAGE_BYTES;
+        let pages =
+            |at_once: usize, runs: usize| (self.merge / at_once / (runs + 1)).saturating_sub(STREAM) / PAGE_BYTES;
         let at_once = (1..=self.threads.min(lengths)).rev().find(|&k| pages(k, runs) >= ENOUGH).unwrap_or(1);
         let ways = (self.merge / (ENOUGH * PAGE_BYTES + STREAM)).saturating_sub(1).clamp(2, runs.max(2));
         (at_once, ways, pages(at_once, ways).clamp(1, 256))

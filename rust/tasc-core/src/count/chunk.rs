@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use super::page::MAX_LENGTH;
 use super::radix::{self, Window};
 use super::symbols::Symbols;
 use crate::corpus::Documents;
@@ -150,5 +149,3 @@ impl<'a> Chunk<'a> {
         key
     }
 }
-
-const _: () = assert!(MAX_LENGTH <= 64, "recursion of `refine` is at most so deep");

@@ -138,14 +138,14 @@ pub(super) fn count_within(
 
 /// Where the documents end that are sorted together with those from `start` on.
 fn chunk_end(store: &Store, start: usize, budget: &Budget, options: &CountOptions) -> Result<usize> {
-    let (mut bytes, mut tokens) = (0usize, 0usize);
+    let (mut bytes, mut places) = (0usize, 0usize);
     for end in start..store.num_documents() {
         let length = store.document(end)?.len();
         bytes = bytes.saturating_add(budget.document(length));
-        tokens = tokens.saturating_add(length);
-        if bytes > budget.chunk || tokens >= u32::MAX as usize {
+        places = places.saturating_add(length + 1);
+        if bytes > budget.chunk || places >= u32::MAX as usize {
             if end == start {
-                let needed = options.memory_limit.saturating_add(bytes - budget.chunk);
+                let needed = options.memory_limit.saturating_add(bytes.saturating_sub(budget.chunk));
                 let what = format!("document {end}, which has {length} tokens,");
                 return Err(Error::MemoryLimit { limit: options.memory_limit, needed, what });
             }

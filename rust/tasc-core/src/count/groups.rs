@@ -136,7 +136,8 @@ impl<'a> Grouper<'a> {
     fn take(&mut self, document: u32) {
         let seen = &mut self.documents[document as usize];
         let latest = std::mem::replace(&mut seen.latest, self.seen + 1);
-        let weight = if seen.weight < u32::MAX { u64::from(seen.weight) } else { self.chunk.weights()[document as usize] };
+        let weight =
+            if seen.weight < u32::MAX { u64::from(seen.weight) } else { self.chunk.weights()[document as usize] };
         let figures = &mut self.figures[self.open];
         figures.count = figures.count.saturating_add(weight);
         figures.documents += 1;

@@ -17,8 +17,8 @@ const CHECK_EVERY: u64 = 1 << 16;
 /// The ascending n-grams of a run or of a table, one after the other.
 pub(crate) struct Stream<'a> {
     source: Source<'a>,
-    /// Place in the source.
-    page: usize,
+    /// Of the pages at hand, how many were entered; the last of them is being read.
+    entered: usize,
     cursor: Cursor,
 }
 
@@ -30,19 +30,13 @@ enum Source<'a> {
 impl<'a> Stream<'a> {
     /// Over pages in memory; `path` is for errors.
     pub(crate) fn of_pages(path: &'a Path, pages: &'a [Page], length: usize) -> Self {
-        Self { source: Source::Pages { path, pages }, page: 0, cursor: Cursor::new(length) }.rewound()
+        Self { source: Source::Pages { path, pages }, entered: 0, cursor: Cursor::new(length) }
     }
 
     /// Over a run, reading some pages at a time.
     pub(crate) fn of_run(spool: &'a Spool, run: Range<u64>, buffer: usize, length: usize) -> Self {
         let pages = Vec::with_capacity(buffer.max(1));
-        Self { source: Source::Run { spool, left: run, pages }, page: 0, cursor: Cursor::new(length) }.rewound()
-    }
-
-    /// Before the first page.
-    fn rewound(mut self) -> Self {
-        self.page = usize::MAX;
-        self
+        Self { source: Source::Run { spool, left: run, pages }, entered: 0, cursor: Cursor::new(length) }
     }
 
     /// The entry read last.
@@ -53,23 +47,20 @@ impl<'a> Stream<'a> {
     /// Goes to the next entry; false after the last one.
     pub(crate) fn next(&mut self) -> Result<bool> {
         loop {
-            if let Some(page) = self.source.pages().get(self.page) {
-                match self.cursor.next(page) {
-                    Ok(true) => return Ok(true),
-                    Ok(false) => {}
-                    Err(why) => return Err(self.source.damaged(why)),
-                }
+            let pages = self.source.pages();
+            if let Some(page) = self.entered.checked_sub(1).and_then(|k| pages.get(k))
+                && self.cursor.next(page).map_err(|why| self.source.damaged(why))?
+            {
+                return Ok(true);
             }
-            self.page = self.page.wrapping_add(1);
-            if self.page >= self.source.pages().len() {
+            if self.entered == pages.len() {
                 if !self.source.read_on()? {
                     return Ok(false);
                 }
-                self.page = 0;
+                self.entered = 0;
             }
-            if let Some(page) = self.source.pages().get(self.page) {
-                self.cursor.enter(page);
-            }
+            self.cursor.enter(&self.source.pages()[self.entered]);
+            self.entered += 1;
         }
     }
 }
@@ -85,11 +76,14 @@ impl Source<'_> {
     /// Reads the pages behind those at hand, if there are any.
     fn read_on(&mut self) -> Result<bool> {
         let Self::Run { spool, left, pages } = self else { return Ok(false) };
+        if left.is_empty() {
+            return Ok(false);
+        }
         let some = (left.end - left.start).min(pages.capacity() as u64);
         pages.resize(some as usize, [0; PAGE_BYTES]);
         spool.read(left.start, pages)?;
         left.start += some;
-        Ok(some > 0)
+        Ok(true)
     }
 
     fn damaged(&self, why: &str) -> Error {
@@ -133,7 +127,7 @@ pub(crate) fn merge(streams: Vec<Stream<'_>>, to: &mut Spool, mut check: impl Fn
         }
     }
     let mut ids = [0; MAX_LENGTH];
-    let mut merged = 0;
+    let mut merged = 0u64;
     while let Some(least) = heap.peek() {
         let least = least.0.entry().ids();
         let ids = &mut ids[..least.len()];
@@ -146,7 +140,7 @@ pub(crate) fn merge(streams: Vec<Stream<'_>>, to: &mut Spool, mut check: impl Fn
         }
         to.push(ids, count, documents)?;
         merged += 1;
-        if merged % CHECK_EVERY == 0 {
+        if merged.is_multiple_of(CHECK_EVERY) {
             check()?;
         }
     }
@@ -188,5 +182,54 @@ pub(crate) fn merge_runs(
             return Ok((to, grams));
         }
         spool = to;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::TokenId;
+    use proptest::prelude::*;
+
+    type Run = BTreeMap<Vec<TokenId>, (u64, u64)>;
+
+    proptest! {
+        #[test]
+        fn runs_add_up_however_few_are_merged_at_a_time(
+            runs in prop::collection::vec(
+                prop::collection::btree_map(prop::collection::vec(0..9u32, 3), (0..200u64, 0..3u64), 0..300), 0..12),
+            ways in 2..5usize,
+            buffer in 1..3usize,
+            count in 0..100u64,
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut spool = Spool::create(&folder.path().join("t"), 3, Minimum::default(), buffer).unwrap();
+            for run in &runs {
+                run.iter().try_for_each(|(ids, n)| spool.push(ids, n.0, n.1)).unwrap();
+                prop_assert_eq!(spool.end_run().unwrap(), run.len() as u64);
+            }
+            let minimum = Minimum { count, documents: 2 };
+            let (merged, grams) = merge_runs(spool, 3, ways, buffer, minimum, || Ok(())).unwrap();
+            let mut sums = Run::new();
+            for (ids, n) in runs.into_iter().flatten() {
+                let sum = sums.entry(ids).or_default();
+                *sum = (sum.0 + n.0, sum.1 + n.1);
+            }
+            sums.retain(|_, n| n.0 >= count && n.1 >= 2);
+            prop_assert_eq!(grams, sums.len() as u64);
+            let mut read = Run::new();
+            for run in merged.runs() {
+                let mut stream = Stream::of_run(&merged, run.clone(), buffer, 3);
+                while stream.next().unwrap() {
+                    let entry = stream.entry();
+                    read.insert(entry.ids().to_vec(), (entry.count, entry.documents));
+                }
+                prop_assert!(!stream.next().unwrap());
+            }
+            prop_assert_eq!(read, sums);
+        }
     }
 }

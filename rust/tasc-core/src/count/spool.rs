@@ -33,7 +33,7 @@ impl Spool {
         Ok(Self {
             path: path.into(),
             file,
-            buffer: Vec::with_capacity(capacity),
+            buffer: Vec::new(),
             capacity,
             writer: PageWriter::new(length),
             minimum,
@@ -58,7 +58,7 @@ impl Spool {
         let Self { writer, buffer, file, path, capacity, .. } = self;
         writer.flush(|page| put(path, file, buffer, *capacity, page))?;
         file.write_all(buffer).map_err(|source| Error::Io { path: path.clone(), source })?;
-        buffer.clear();
+        *buffer = Vec::new(); // this may have been the last run
         let bytes = file.stream_position().map_err(|source| Error::Io { path: path.clone(), source })?;
         let end = bytes / PAGE_BYTES as u64;
         self.runs.push(self.pages..end);
@@ -90,6 +90,7 @@ fn put(path: &Path, file: &mut File, buffer: &mut Vec<u8>, capacity: usize, page
         file.write_all(buffer).map_err(|source| Error::Io { path: path.into(), source })?;
         buffer.clear();
     }
+    buffer.reserve_exact(capacity - buffer.len());
     buffer.extend_from_slice(page);
     Ok(())
 }

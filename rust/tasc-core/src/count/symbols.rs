@@ -16,12 +16,12 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    /// Bytes that the symbols of `tokens` tokens may take in all: with a table for ids below `limit`, or without.
+    /// Most bytes of symbols with a table for ids below `limit`, partitions of them included.
     pub(crate) fn bytes(limit: TokenId) -> usize {
-        12 * limit as usize + 4 * limit as usize
+        16 * limit as usize
     }
 
-    /// Bytes per token without a table, at most.
+    /// Most bytes per token of symbols without a table, partitions of them included.
     pub(crate) const BYTES_PER_TOKEN: usize = 12;
 
     /// Of less than 2³² tokens with ids below `limit`. `check` is called now and then; its error ends it.
@@ -42,7 +42,8 @@ impl Symbols {
                 *table.get_mut(id as usize).ok_or(Error::TokenId { id, limit })? += 1;
             }
         }
-        let (mut ids, mut counts) = (Vec::new(), Vec::new());
+        let distinct = table.iter().filter(|&&count| count > 0).count();
+        let (mut ids, mut counts) = (Vec::with_capacity(distinct), Vec::with_capacity(distinct));
         for (id, entry) in (0..limit).zip(&mut table) {
             if *entry > 0 {
                 ids.push(id);
@@ -60,9 +61,12 @@ impl Symbols {
         if let Some(&id) = sorted.last().filter(|&&id| id >= limit) {
             return Err(Error::TokenId { id, limit });
         }
-        let runs = || sorted.chunk_by(|a, b| a == b);
-        let counts = runs().map(|run| run.len() as u32).collect();
-        let ids = runs().map(|run| run[0]).collect();
+        let distinct = sorted.chunk_by(|a, b| a == b).count();
+        let (mut ids, mut counts) = (Vec::with_capacity(distinct), Vec::with_capacity(distinct));
+        for equal in sorted.chunk_by(|a, b| a == b) {
+            ids.push(equal[0]);
+            counts.push(equal.len() as u32);
+        }
         Ok(Self { ids, counts, table: Vec::new() })
     }
 

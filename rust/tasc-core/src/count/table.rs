@@ -9,8 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::merge::Stream;
 use super::page::{Cursor, MAX_LENGTH, Page};
 use crate::format::{File, Kind, Section};
-#[allow(unused_imports, reason = "named by the docs")]
-use crate::Error;
 use crate::{Result, TokenId};
 
 /// Kind of a table of n-grams.
@@ -84,7 +82,7 @@ impl NgramTable {
     /// O(lengths): contents are checked where they are read.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] when it is no table of a known major version, is cut short or lacks a section.
+    /// [`crate::Error::Io`]; [`crate::Error::Format`] when it is no table of a known major version, is cut short or lacks a section.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_file(File::open(path, KIND, VERSION.0)?)
     }
@@ -92,7 +90,7 @@ impl NgramTable {
     /// The same from an open container.
     ///
     /// # Errors
-    /// [`Error::Format`] when a section is missing or has no whole pages.
+    /// [`crate::Error::Format`] when a section is missing or has no whole pages.
     pub fn from_file(file: File) -> Result<Self> {
         let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
         let meta: Meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
@@ -133,7 +131,7 @@ impl NgramTable {
     /// O(log pages + entries of a page).
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is damaged.
+    /// [`crate::Error::Format`] when the file is damaged.
     pub fn lookup(&self, ids: &[TokenId]) -> Result<(u64, u64)> {
         let pages = self.pages(ids.len());
         let mut cursor = Cursor::new(ids.len().clamp(1, MAX_LENGTH));
@@ -141,7 +139,11 @@ impl NgramTable {
         while low < high {
             let middle = low + (high - low) / 2;
             cursor.enter(&pages[middle]);
-            if self.step(&mut cursor, &pages[middle])? && cursor.ids() <= ids { low = middle + 1 } else { high = middle }
+            if self.step(&mut cursor, &pages[middle])? && cursor.ids() <= ids {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         let Some(page) = low.checked_sub(1).and_then(|k| pages.get(k)) else { return Ok((0, 0)) };
         cursor.enter(page);
@@ -164,7 +166,7 @@ impl NgramTable {
     /// O(n-grams · log k) time, O(k) memory.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is damaged; what `check` returns.
+    /// [`crate::Error::Format`] when the file is damaged; what `check` returns.
     pub fn top(
         &self,
         k: usize,
@@ -178,7 +180,7 @@ impl NgramTable {
             let mut seen = 0u64;
             while let Some((ids, count, documents)) = ngrams.next(self)? {
                 seen += 1;
-                if seen % (1 << 16) == 0 {
+                if seen.is_multiple_of(1 << 16) {
                     check()?;
                 }
                 let full = best.len() == k;
@@ -201,7 +203,7 @@ impl NgramTable {
     /// O(file).
     ///
     /// # Errors
-    /// [`Error::Format`] naming the first damaged section.
+    /// [`crate::Error::Format`] naming the first damaged section.
     pub fn verify(&self) -> Result<()> {
         self.file.verify()?;
         for length in 1..=self.max_length() {
@@ -244,35 +246,33 @@ impl NgramTable {
 #[derive(Clone, Debug)]
 pub struct Place {
     length: usize,
-    page: usize,
+    /// How many pages were entered; the last of them is being read.
+    entered: usize,
     cursor: Cursor,
-    entered: bool,
 }
 
 impl Place {
     /// Before the first n-gram of a length; a table that lacks the length has none.
     #[must_use]
     pub fn new(length: usize) -> Self {
-        Self { length, page: 0, cursor: Cursor::new(length.clamp(1, MAX_LENGTH)), entered: false }
+        Self { length, entered: 0, cursor: Cursor::new(length.clamp(1, MAX_LENGTH)) }
     }
 
     /// Reads the next n-gram: ids, count, documents; `None` after the last one.
     ///
     /// # Errors
-    /// [`Error::Format`] when the file is damaged.
+    /// [`crate::Error::Format`] when the file is damaged.
     pub fn next<'a>(&'a mut self, table: &NgramTable) -> Result<Option<(&'a [TokenId], u64, u64)>> {
         let pages = table.pages(self.length);
-        while let Some(page) = pages.get(self.page) {
-            if !self.entered {
-                self.cursor.enter(page);
-                self.entered = true;
-            }
-            if table.step(&mut self.cursor, page)? {
+        loop {
+            if let Some(page) = self.entered.checked_sub(1).and_then(|k| pages.get(k))
+                && table.step(&mut self.cursor, page)?
+            {
                 return Ok(Some((self.cursor.ids(), self.cursor.count, self.cursor.documents)));
             }
-            self.page += 1;
-            self.entered = false;
+            let Some(page) = pages.get(self.entered) else { return Ok(None) };
+            self.cursor.enter(page);
+            self.entered += 1;
         }
-        Ok(None)
     }
 }

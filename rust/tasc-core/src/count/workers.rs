@@ -21,7 +21,10 @@ const WAITING: usize = 2;
 const AHEAD: usize = 2;
 
 /// Most bytes of n-grams that one thread keeps waiting, or is filling.
-pub(crate) const BYTES_PER_WORKER: usize = (AHEAD * (WAITING + 1) + 1) * 2 * BATCH_BYTES;
+pub(crate) const BYTES_PER_WORKER: usize = (AHEAD * (WAITING + 1) + 1) * 2 * BATCH_BYTES + STACK;
+
+/// Stack that a thread uses, with room for what its heap does not give back.
+const STACK: usize = 1 << 17;
 
 /// How long to wait for n-grams before asking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -56,7 +59,11 @@ impl Sink for Sending<'_> {
     fn push(&mut self, ids: &[TokenId], count: u64, documents: u64) -> Result<()> {
         self.batch.ids.extend_from_slice(ids);
         self.batch.entries.push((ids.len() as u32, count, documents));
-        if size_of_val(&*self.batch.entries) + size_of_val(&*self.batch.ids) >= BATCH_BYTES { self.send() } else { Ok(()) }
+        if size_of_val(&*self.batch.entries) + size_of_val(&*self.batch.ids) >= BATCH_BYTES {
+            self.send()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -146,7 +153,9 @@ fn in_order<'a>(
     let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(chunk, scratch, &queue));
+            // allocated here: a thread's own heap would keep what it has once had
+            let (grouper, scratch) = (Grouper::new(chunk), vec![Window::default(); scratch]);
+            scope.spawn(|| work(chunk, grouper, scratch, &queue));
         }
         let tasks = tasks; // gone when this ends, whatever it ends with: the threads end then
         let mut waiting = VecDeque::new();
@@ -177,10 +186,11 @@ fn take(batches: &Receiver<Batch>, sink: &mut impl Sink, mut check: impl FnMut()
     }
 }
 
+/// What waits for a thread: a partition, and where its n-grams go.
+type Task<'a> = (Slice<'a>, SyncSender<Batch>);
+
 /// What a thread does: partitions, until there are none, or nobody takes their n-grams.
-fn work(chunk: &Chunk<'_>, scratch: usize, queue: &Mutex<Receiver<(Slice<'_>, SyncSender<Batch>)>>) {
-    let mut grouper = Grouper::new(chunk);
-    let mut scratch = vec![Window::default(); scratch];
+fn work(chunk: &Chunk<'_>, mut grouper: Grouper<'_>, mut scratch: Vec<Window>, queue: &Mutex<Receiver<Task<'_>>>) {
     loop {
         let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(((windows, before), to)) = task else { return };
