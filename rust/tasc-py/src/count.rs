@@ -18,6 +18,9 @@ use crate::store::Store;
 /// (B, n) ids, (B,) counts, (B,) documents.
 type Arrays<'py> = (Bound<'py, PyArray2<u32>>, Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u64>>);
 
+/// (n,) ids, count, documents.
+type Ranked<'py> = (Bound<'py, PyArray1<u32>>, u64, u64);
+
 /// Calls `progress(fraction)`, if there is one.
 fn tell(py: Python<'_>, progress: Option<&Py<PyAny>>, done: f64) -> PyResult<()> {
     progress.map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
@@ -85,12 +88,7 @@ impl NgramTable {
     }
 
     /// [(ids, count, documents)]
-    fn top<'py>(
-        &self,
-        py: Python<'py>,
-        k: usize,
-        lengths: Vec<usize>,
-    ) -> PyResult<Vec<(Bound<'py, PyArray1<u32>>, u64, u64)>> {
+    fn top<'py>(&self, py: Python<'py>, k: usize, lengths: Vec<usize>) -> PyResult<Vec<Ranked<'py>>> {
         let best = interruptible(py, |check| self.0.top(k, lengths, || check(&|_| Ok(()))))?;
         Ok(best.into_iter().map(|Ngram { ids, count, documents }| (ids.into_pyarray(py), count, documents)).collect())
     }

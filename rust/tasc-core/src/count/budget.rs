@@ -1,8 +1,8 @@
 //! What a memory limit is spent on.
 
+use super::chunk::Window;
 use super::groups::BYTES_PER_DOCUMENT;
 use super::page::PAGE_BYTES;
-use super::radix::Window;
 use super::symbols::Symbols;
 use super::workers::BYTES_PER_WORKER;
 use crate::{Error, Result, TokenId};
@@ -18,8 +18,6 @@ const SMALL: usize = 1 << 16;
 pub(crate) struct Budget {
     /// Threads that sort.
     pub(crate) threads: usize,
-    /// Windows of a thread's scratch; a partition has as many where it can be.
-    pub(crate) scratch: usize,
     /// Pages that a spool buffers while chunks are sorted.
     pub(crate) buffer: usize,
     /// Whether symbols are looked up in a table.
@@ -40,13 +38,12 @@ impl Budget {
             return Err(Error::MemoryLimit { limit: memory, needed: MIN_MEMORY, what: "counting".into() });
         }
         let threads = threads.clamp(1, (memory >> 22).max(1));
-        let scratch = (memory / 8 / threads / size_of::<Window>()).min(1 << 14);
         let buffer = (memory / 32 / lengths / PAGE_BYTES).clamp(1, 64);
         let table = Symbols::bytes(limit) <= memory / 4;
-        let workers = threads * (scratch * size_of::<Window>() + if threads > 1 { BYTES_PER_WORKER } else { 0 });
+        let workers = if threads > 1 { threads * BYTES_PER_WORKER } else { 0 };
         let spent = workers + lengths * (buffer + 2) * PAGE_BYTES + if table { Symbols::bytes(limit) } else { 0 };
         let chunk = memory - spent - SMALL;
-        Ok(Self { threads, scratch, buffer, table, chunk, merge: memory - SMALL })
+        Ok(Self { threads, buffer, table, chunk, merge: memory - SMALL })
     }
 
     /// Bytes that a document of so many tokens takes.

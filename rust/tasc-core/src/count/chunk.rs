@@ -3,10 +3,18 @@
 
 use std::ops::Range;
 
-use super::radix::{self, Window};
 use super::symbols::Symbols;
 use crate::corpus::Documents;
 use crate::{Result, TokenId};
+
+/// A window of tokens: its first symbols packed into a key, its document and its place.
+#[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(crate) struct Window {
+    pub(crate) key: u64,
+    pub(crate) document: u32,
+    pub(crate) at: u32,
+}
 
 /// Documents of a chunk as symbols.
 pub(crate) struct Chunk<'a> {
@@ -115,28 +123,27 @@ impl<'a> Chunk<'a> {
         Ok(())
     }
 
-    /// Sorts the windows of a partition by their tokens. Keys are those of the last packed symbols afterwards.
-    pub(crate) fn sort(&self, windows: &mut [Window], scratch: &mut [Window]) {
-        radix::sort(windows, scratch);
+    /// Sorts the windows of a partition by their tokens, in any order where these are equal.
+    pub(crate) fn sort(&self, windows: &mut [Window]) {
+        windows.sort_unstable_by_key(|w| w.key);
         if !self.is_packed() {
-            self.refine(windows, self.packed, scratch);
+            self.refine(windows, self.packed);
         }
     }
 
-    /// Sorts windows with equal keys by the symbols from `depth` on.
-    fn refine(&self, windows: &mut [Window], depth: usize, scratch: &mut [Window]) {
+    /// Sorts windows with equal keys by the symbols from `depth` on, which take the place of the keys.
+    fn refine(&self, windows: &mut [Window], depth: usize) {
         let ended = |key: u64| key & ((1 << self.bits) - 1) == 0;
         for group in windows.chunk_by_mut(|a, b| a.key == b.key) {
             if group.len() == 1 || ended(group[0].key) {
                 continue;
             }
             for window in group.iter_mut() {
-                let behind = self.tokens(window).get(depth..).unwrap_or(&[]);
-                window.key = self.pack(behind);
+                window.key = self.pack(self.tokens(window).get(depth..).unwrap_or(&[]));
             }
-            radix::sort(group, scratch);
+            group.sort_unstable_by_key(|w| w.key);
             if depth + self.packed < self.length {
-                self.refine(group, depth + self.packed, scratch);
+                self.refine(group, depth + self.packed);
             }
         }
     }

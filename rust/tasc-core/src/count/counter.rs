@@ -165,7 +165,7 @@ fn sort_chunk(
     let documents = store.documents(documents)?;
     let symbols = Symbols::new(documents.tokens, id_limit(store), budget.table, || progress(0.0))?;
     let chunk = Chunk::new(documents, symbols, spools.0.len());
-    workers::group(&chunk, budget.threads, budget.scratch, spools, progress)
+    workers::group(&chunk, budget.threads, spools, progress)
 }
 
 /// Merges the runs of all lengths, several lengths at a time.

@@ -1,8 +1,7 @@
 //! Sorted windows → n-grams with their counts.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Window};
 use super::page::MAX_LENGTH;
-use super::radix::Window;
 use crate::{Result, TokenId};
 
 /// Takes n-grams: ids, weighted count, number of documents. Those of one length come in ascending order.

@@ -6,7 +6,7 @@
 //! - [`table`]: a table of n-grams, mapped
 //! - [`counter`]: a store → a table; tables → their sum
 //! - `budget`: what the memory limit is spent on
-//! - `chunk`, `symbols`, `radix`: documents → sorted windows; `groups`: sorted windows → n-grams; `workers`: by threads
+//! - `chunk`, `symbols`: documents → sorted windows; `groups`: sorted windows → n-grams; `workers`: by threads
 //! - `page`: ascending n-grams in bytes; `spool`: runs of pages on their way to disk; `merge`: runs → one
 
 mod budget;
@@ -15,7 +15,6 @@ pub mod counter;
 mod groups;
 mod merge;
 mod page;
-mod radix;
 mod spool;
 mod symbols;
 pub mod table;

@@ -5,11 +5,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_chan
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::chunk::{Chunk, Partition};
+use memmap2::MmapMut;
+
+use super::chunk::{Chunk, Partition, Window};
 use super::groups::{Grouper, Sink};
-use super::radix::Window;
 use crate::pool;
 use crate::{Error, Result, TokenId};
+
+/// Windows of a partition, unless those of one symbol are more: as many as a core keeps near.
+const PARTITION: usize = 1 << 14;
 
 /// N-grams handed over at once.
 const BATCH_BYTES: usize = 1 << 15;
@@ -81,22 +85,23 @@ type Slice<'a> = (&'a mut [Window], usize);
 pub(crate) fn group(
     chunk: &Chunk<'_>,
     threads: usize,
-    scratch: usize,
     sink: &mut impl Sink,
     mut progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<()> {
-    let partitions = chunk.partitions(scratch);
-    let mut windows = vec![Window::default(); chunk.len()];
-    fill(chunk, &partitions, &mut windows, threads, || progress(0.0))?;
+    let partitions = chunk.partitions(PARTITION);
+    let bytes = chunk.len() * size_of::<Window>();
+    // not from the allocator, which may keep what is given back, so that merging would come on top of it
+    let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(|source| Error::Io { path: "<memory>".into(), source })?;
+    let windows: &mut [Window] = bytemuck::cast_slice_mut(&mut memory[..bytes]);
+    fill(chunk, &partitions, windows, threads, || progress(0.0))?;
     let share = |windows: usize| windows as f64 / chunk.len() as f64;
-    let slices = slices(&partitions, &mut windows);
+    let slices = slices(&partitions, windows);
     if threads > 1 {
-        return in_order(chunk, slices, threads, scratch, sink, |after| progress(share(after)));
+        return in_order(chunk, slices, threads, sink, |after| progress(share(after)));
     }
     let mut grouper = Grouper::new(chunk);
-    let mut scratch = vec![Window::default(); scratch];
     for (windows, before) in slices {
-        chunk.sort(windows, &mut scratch);
+        chunk.sort(windows);
         grouper.emit(windows, before, sink)?;
         progress(share(before + windows.len()))?;
     }
@@ -145,7 +150,6 @@ fn in_order<'a>(
     chunk: &Chunk<'_>,
     mut slices: impl Iterator<Item = Slice<'a>>,
     threads: usize,
-    scratch: usize,
     sink: &mut impl Sink,
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<()> {
@@ -153,9 +157,8 @@ fn in_order<'a>(
     let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            // allocated here: a thread's own heap would keep what it has once had
-            let (grouper, scratch) = (Grouper::new(chunk), vec![Window::default(); scratch]);
-            scope.spawn(|| work(chunk, grouper, scratch, &queue));
+            let grouper = Grouper::new(chunk); // here: a thread's own heap would keep what it once had
+            scope.spawn(|| work(chunk, grouper, &queue));
         }
         let tasks = tasks; // gone when this ends, whatever it ends with: the threads end then
         let mut waiting = VecDeque::new();
@@ -190,11 +193,11 @@ fn take(batches: &Receiver<Batch>, sink: &mut impl Sink, mut check: impl FnMut()
 type Task<'a> = (Slice<'a>, SyncSender<Batch>);
 
 /// What a thread does: partitions, until there are none, or nobody takes their n-grams.
-fn work(chunk: &Chunk<'_>, mut grouper: Grouper<'_>, mut scratch: Vec<Window>, queue: &Mutex<Receiver<Task<'_>>>) {
+fn work(chunk: &Chunk<'_>, mut grouper: Grouper<'_>, queue: &Mutex<Receiver<Task<'_>>>) {
     loop {
         let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(((windows, before), to)) = task else { return };
-        chunk.sort(windows, &mut scratch);
+        chunk.sort(windows);
         let mut sending = Sending { batch: Batch::default(), to: &to };
         if grouper.emit(windows, before, &mut sending).and_then(|()| sending.send()).is_err() {
             return;
