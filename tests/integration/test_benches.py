@@ -11,7 +11,9 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["count_ngrams", "draft_quality", "draft_latency", "index_build", "end_to_end", "plain_loop"])
+@pytest.mark.parametrize(
+    "name", ["count_ngrams", "draft_quality", "draft_latency", "index_build", "end_to_end", "plain_loop"]
+)
 def test_smoke(tmp_path: Path, name: str) -> None:
     if name in ("end_to_end", "plain_loop"):
         pytest.importorskip("transformers")

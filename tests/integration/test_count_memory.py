@@ -63,7 +63,7 @@ while True:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    """Random documents: nearly every n-gram of two tokens and more occurs once, so the table is larger than the store."""
+    """Random documents: nearly every n-gram of two tokens and more occurs once, so the table is large."""
     path = tmp_path_factory.mktemp("store") / "rows.store"
     ids = np.random.default_rng(3).integers(0, VOCABULARY, TOKENS, np.uint32)
     made_by = hashlib.sha256(b"random").hexdigest()

@@ -23,9 +23,7 @@ def counted(documents: list[tuple[list[int], int]], max_length: int) -> Counts:
     counts: Counter[tuple[int, ...]] = Counter()
     held: Counter[tuple[int, ...]] = Counter()
     for ids, weight in documents:
-        ngrams = Counter(
-            tuple(ids[at : at + n]) for n in range(1, max_length + 1) for at in range(len(ids) - n + 1)
-        )
+        ngrams = Counter(tuple(ids[at : at + n]) for n in range(1, max_length + 1) for at in range(len(ids) - n + 1))
         counts.update({ngram: weight * times for ngram, times in ngrams.items()})
         held.update(ngrams.keys())
     return {ngram: (counts[ngram], held[ngram]) for ngram in sorted(counts, key=lambda ids: (len(ids), ids))}

@@ -143,7 +143,15 @@ def test_progress_goes_from_nothing_to_all_and_may_stop(store: TokenStore, tmp_p
 
 @pytest.mark.parametrize(
     ("said", "bytes_"),
-    [(7, 7), ("7", 7), ("64MB", 64 * 10**6), ("64 MiB", 2**26), ("1.5g", 1_500_000_000), (" 2TiB ", 2**41), ("3kB", 3000)],
+    [
+        (7, 7),
+        ("7", 7),
+        ("64MB", 64 * 10**6),
+        ("64 MiB", 2**26),
+        ("1.5g", 1_500_000_000),
+        (" 2TiB ", 2**41),
+        ("3kB", 3000),
+    ],
 )
 def test_numbers_of_bytes(said: int | str, bytes_: int) -> None:
     assert as_bytes(said) == bytes_

@@ -66,7 +66,7 @@ def count(
 
     kinds = {_kind(path) for path in sources}
     task = None if tokenizer is None else load_tokenizer(tokenizer, eos=end_token(eos))
-    cut = {"num_threads": threads, "min_count": min_count, "min_documents": min_documents}
+    cut: dict[str, Any] = {"num_threads": threads, "min_count": min_count, "min_documents": min_documents}
     if kinds == {"NGRM"} and len(sources) == 1 and output is None:
         table = NgramTable.open(sources[0])
     elif output is None:
