@@ -92,6 +92,84 @@ class StoreWriter:
     def discard(self) -> None:
         """Give up: nothing is written."""
 
+class NgramTable:
+    """Exact weighted counts of n-grams, mapped from one file; `tasc.data.NgramTable` counts and merges them."""
+
+    def __new__(cls, path: str | Path) -> Self:
+        """Open a table in constant time.
+
+        Raises:
+            FormatError: Not a table, cut short, damaged header, or another major version.
+            OSError: The file cannot be read.
+        """
+
+    @property
+    def path(self) -> Path:
+        """Where it was opened."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the tokenizer that made the ids."""
+
+    @property
+    def max_length(self) -> int:
+        """Length of the longest n-grams, in tokens."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of n-grams of each length, from 1 to `max_length`."""
+
+    def info(self) -> dict[str, Any]:
+        """What the file says of itself: path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents,
+        weight (documents by how often they occurred), tokens (each document's once), min_count and min_documents (of
+        the n-grams that were kept), ngrams (number by length), bytes.
+        """
+
+    def lookup(self, ids: Sequence[int] | NDArray[Any]) -> tuple[int, int]:
+        """(count, documents) of one n-gram of (n,) ids; zeros where the table does not have it. Raises FormatError."""
+
+    def top(self, k: int, lengths: Sequence[int]) -> list[tuple[NDArray[np.uint32], int, int]]:
+        """The k most frequent n-grams of some lengths: (ids (n,), count, documents); see `tasc.data.NgramTable.top`."""
+
+    def batches(self, length: int, size: int) -> NgramBatches:
+        """The n-grams of one length in batches; see `tasc.data.NgramTable.batches`."""
+
+    def verify(self) -> None:
+        """Read the whole file: checksums, order and number of the n-grams. Raises FormatError naming the section."""
+
+class NgramBatches:
+    """N-grams of one length, in ascending order of their ids, in batches."""
+
+    def __iter__(self) -> Self:
+        """Itself."""
+
+    def __next__(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]:
+        """Ids (B, n), counts (B,), documents (B,). Raises FormatError."""
+
+def count_ngrams(
+    store: Store,
+    path: str | Path,
+    *,
+    max_length: int,
+    memory_limit: int,
+    num_threads: int,
+    min_count: int = 1,
+    min_documents: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> int:
+    """Count the n-grams of a store into a table; `tasc.data.NgramTable.count` says how. Returns the sorted runs."""
+
+def merge_ngrams(
+    tables: Sequence[NgramTable],
+    path: str | Path,
+    *,
+    num_threads: int,
+    min_count: int = 1,
+    min_documents: int = 1,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """Add up tables; `tasc.data.NgramTable.merge` says how."""
+
 class Speller(Protocol):
     """What knows how words are spelled in ids; `tasc.data.TaskTokenizer` is one."""
 

@@ -12,7 +12,19 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["draft_quality", "draft_latency", "index_build", "end_to_end", "plain_loop", "round_trip"]
+    "name",
+    [
+        "count_ngrams",
+        "draft_quality",
+        "draft_latency",
+        "index_build",
+        "end_to_end",
+        "plain_loop",
+        "merge_speed",
+        "tokens_saved",
+        "round_trip",
+        "tuned_vocabulary",
+    ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
     if name in ("end_to_end", "plain_loop"):

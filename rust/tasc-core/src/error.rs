@@ -83,6 +83,50 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// Less memory than the work takes.
+    #[error("a memory limit of {limit} bytes is too small: {what} takes {needed}; raise the limit")]
+    MemoryLimit {
+        /// The limit, in bytes.
+        limit: usize,
+        /// What it has to be at least.
+        needed: usize,
+        /// What needs so much.
+        what: String,
+    },
+    /// N-grams of an unsupported length.
+    #[error("n-grams of {length} tokens cannot be counted: lengths go from 1 to {limit}")]
+    NgramLength {
+        /// The length asked for.
+        length: usize,
+        /// The longest.
+        limit: usize,
+    },
+    /// A merge without tables.
+    #[error("there is nothing to merge; give at least one table of n-grams")]
+    NothingToMerge,
+    /// Tables of different lengths.
+    #[error("{path} has n-grams of up to {found} tokens, the others of up to {wanted}; count with the same length")]
+    NgramLengths {
+        /// The table.
+        path: std::path::PathBuf,
+        /// Its longest n-grams.
+        found: usize,
+        /// Those of the first table.
+        wanted: usize,
+    },
+    /// A table that does not hold all n-grams.
+    #[error(
+        "{path} leaves out n-grams with a count below {min_count} or in fewer than {min_documents} documents, so counts \
+         would be lost in a merge; count the shards without a minimum, and give it to the merge"
+    )]
+    CutTable {
+        /// The table.
+        path: std::path::PathBuf,
+        /// The least count that it kept.
+        min_count: u64,
+        /// The least number of documents that it kept.
+        min_documents: u64,
+    },
     /// A cost curve that is none.
     #[error("the cost curve is unusable: {why}; give finite positive costs that do not fall, one per drafted token")]
     CostCurve {

@@ -1,9 +1,11 @@
 //! Pure-Rust core of tasc: the data a task's past outputs leave behind, and the drafts made from it.
 //!
-//! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
+//! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) → [`count`] (tables of
+//! n-grams); [`corpus`] →
 //! [`input`] (words and what is copied of them) → [`index`] (n-grams and inputs of a task) → [`draft`] (sources, mixer,
 //! length).
 pub mod corpus;
+pub mod count;
 pub mod draft;
 pub mod error;
 pub mod format;
@@ -11,6 +13,7 @@ pub mod index;
 pub mod input;
 pub mod merge;
 pub mod naive;
+mod pool;
 pub mod token;
 
 pub use error::{Error, Result};

@@ -38,6 +38,26 @@ impl NaiveIndex {
     }
 }
 
+/// Weighted count of every n-gram of 1 to `max_length` tokens, and number of documents that hold it.
+///
+/// # Complexity
+/// O(tokens · length² · log n-grams).
+#[must_use]
+pub fn count_ngrams(documents: &[(Vec<TokenId>, u64)], max_length: usize) -> BTreeMap<Vec<TokenId>, (u64, u64)> {
+    let mut counts = BTreeMap::new();
+    for (ids, weight) in documents {
+        let mut held = BTreeSet::new();
+        for length in 1..=max_length {
+            for ngram in ids.windows(length) {
+                let figures = counts.entry(ngram.to_vec()).or_insert((0u64, 0));
+                figures.0 = figures.0.saturating_add(*weight);
+                figures.1 += u64::from(held.insert(ngram));
+            }
+        }
+    }
+    counts
+}
+
 /// Rows as sets of terms, compared with every one of them.
 #[derive(Clone, Debug, Default)]
 pub struct NaiveInputs {

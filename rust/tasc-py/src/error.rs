@@ -31,6 +31,11 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 Error::EmptyCorpus => CorpusError::new_err(message),
                 Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
                 Error::TokenId { .. }
+                | Error::MemoryLimit { .. }
+                | Error::NgramLength { .. }
+                | Error::NgramLengths { .. }
+                | Error::NothingToMerge
+                | Error::CutTable { .. }
                 | Error::CostCurve { .. }
                 | Error::Weights { .. }
                 | Error::Samples { .. }

@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod arrays;
+mod count;
 mod detach;
 mod draft;
 mod error;
@@ -17,6 +18,10 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
+    m.add_class::<count::NgramTable>()?;
+    m.add_class::<count::NgramBatches>()?;
+    m.add_function(wrap_pyfunction!(count::count_ngrams, m)?)?;
+    m.add_function(wrap_pyfunction!(count::merge_ngrams, m)?)?;
     m.add_class::<index::TaskIndex>()?;
     m.add_function(wrap_pyfunction!(merge::merges, m)?)?;
     m.add_class::<merge::MergePlan>()?;

@@ -10,5 +10,5 @@ pub mod store;
 pub mod writer;
 
 pub use served::{ServedLog, ServedRow};
-pub use store::{Input, Store};
+pub use store::{Documents, Input, Store};
 pub use writer::StoreWriter;

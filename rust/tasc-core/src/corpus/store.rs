@@ -38,6 +38,17 @@ pub struct Input<'a> {
     pub weight: u64,
 }
 
+/// Successive documents of a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Documents<'a> {
+    /// Their tokens, one document after the other.
+    pub tokens: &'a [TokenId],
+    /// Document k is `tokens[offsets[k] - offsets[0] .. offsets[k + 1] - offsets[0]]`.
+    pub offsets: &'a [u64],
+    /// How often each occurred.
+    pub weights: &'a [u64],
+}
+
 /// An open store. Cheap to share between threads; processes share its pages.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -141,6 +152,27 @@ impl Store {
     /// [`Error::OutOfRange`] for a document that is not there; [`Error::Format`] when the file is damaged.
     pub fn document(&self, index: usize) -> Result<&[TokenId]> {
         self.slice("tokens", self.tokens.get(&self.file), self.offsets.get(&self.file), index, "document")
+    }
+
+    /// Successive outputs at once; their bounds are checked, so that they can be used without further checks.
+    ///
+    /// # Complexity
+    /// O(documents of the range).
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for documents that are not there; [`Error::Format`] when the file is damaged.
+    pub fn documents(&self, range: std::ops::Range<usize>) -> Result<Documents<'_>> {
+        let (offsets, weights) = (self.offsets.get(&self.file), self.weights.get(&self.file));
+        let limit = weights.len();
+        let found =
+            range.end.checked_add(1).and_then(|end| offsets.get(range.start..end)).zip(weights.get(range.clone()));
+        let (offsets, weights) = found.ok_or(Error::OutOfRange { what: "document", index: range.end, limit })?;
+        let all = self.tokens.get(&self.file);
+        let inside = |start: u64, end: u64| all.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?);
+        let tokens = offsets.first().zip(offsets.last()).and_then(|(&start, &end)| inside(start, end));
+        let tokens = tokens.filter(|_| offsets.is_sorted());
+        let tokens = tokens.ok_or_else(|| self.file.corrupt("offsets", "documents do not follow one another"))?;
+        Ok(Documents { tokens, offsets, weights })
     }
 
     /// How often an output occurred.

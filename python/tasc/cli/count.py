@@ -1,0 +1,162 @@
+"""`tasc count`: how often n-grams of a task's outputs occur."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+from tasc.errors import InputError, TokenizerMismatchError
+
+if TYPE_CHECKING:
+    from tasc.data import NgramTable, TaskTokenizer, TokenStore
+
+MAGIC = b"tasc\r\n\x1a\n"
+
+
+def count(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Past rows (JSONL, .gz, .zst, Parquet or text), or a token store; or tables of n-grams: one is shown, "
+            "several are added up.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the table of n-grams goes.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
+            "is needed; otherwise it shows n-grams as text."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
+    ] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to so many tokens.")] = 4,
+    memory_limit: Annotated[
+        str, typer.Option(help="Most memory to take; what it cannot hold is spilled beside the table.")
+    ] = "512MB",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often.")] = 1,
+    min_documents: Annotated[int, typer.Option(min=1, help="Leave out n-grams that fewer outputs hold.")] = 1,
+    top: Annotated[int, typer.Option(min=0, help="Print so many of the most frequent n-grams.")] = 0,
+    length: Annotated[
+        list[int] | None, typer.Option("--length", "-n", help="Of `--top`: only n-grams of this length; repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Count the n-grams of a task's outputs, exactly, in bounded memory.
+
+    Each n-gram has its count (equal outputs count as often as they occurred) and the number of distinct outputs that
+    hold it. Tables of shards counted elsewhere are added up by naming them all.
+    """
+    from tasc.data import NgramTable, load_tokenizer
+
+    kinds = {_kind(path) for path in sources}
+    task = None if tokenizer is None else load_tokenizer(tokenizer, eos=end_token(eos))
+    cut: dict[str, Any] = {"num_threads": threads, "min_count": min_count, "min_documents": min_documents}
+    if kinds == {"NGRM"} and len(sources) == 1 and output is None:
+        table = NgramTable.open(sources[0])
+    elif output is None:
+        raise InputError("there is no place for the table: name it with -o FILE")
+    else:
+        with progress_bars() as bar:
+            if kinds == {"NGRM"}:
+                table = NgramTable.merge(sources, output, progress=bar("merging"), **cut)
+            else:
+                with _store(sources, kinds, task, split, output, bar) as store:
+                    table = NgramTable.count(
+                        store,
+                        output,
+                        max_length=max_length,
+                        memory_limit=memory_limit,
+                        progress=bar("counting"),
+                        **cut,
+                    )
+    _show(table, task, top, length, as_json)
+
+
+def _kind(path: Path) -> str:
+    """The kind of a file of ours (docs/format.md); nothing for any other file."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[8:].decode("ascii", "replace") if head.startswith(MAGIC) else ""
+
+
+def _store(
+    sources: list[Path],
+    kinds: set[str],
+    task: "TaskTokenizer | None",
+    split: str | None,
+    output: Path,
+    bar: Callable[[str], Any],
+) -> "AbstractContextManager[TokenStore]":
+    from tasc.data import TokenStore
+
+    if kinds == {"STOR"} and len(sources) == 1:
+        return nullcontext(TokenStore.open(sources[0]))
+    if kinds != {""}:
+        raise InputError("give either rows, or one token store, or tables of n-grams")
+    if task is None:
+        raise InputError("rows become token ids by a tokenizer: name the model's with --tokenizer")
+    return _tokenised(sources, task, split, output, bar)
+
+
+@contextmanager
+def _tokenised(
+    rows: list[Path], task: "TaskTokenizer", split: str | None, output: Path, bar: Callable[[str], Any]
+) -> "Iterator[TokenStore]":
+    """Rows as a store that is there as long as they are counted."""
+    from tasc.data import TokenStore
+
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
+        path = Path(folder) / "rows.store"
+        yield TokenStore.build(rows, task, path, split=split, input_field=None, progress=bar("tokenising"))
+
+
+def _said(best: dict[str, Any]) -> str:
+    """An n-gram as text with its blanks and line ends visible, or as ids."""
+    text = best["text"]
+    return " ".join(map(str, best["ids"])) if text is None else escape(json.dumps(text, ensure_ascii=False))
+
+
+def _show(table: "NgramTable", task: "TaskTokenizer | None", top: int, length: list[int] | None, as_json: bool) -> None:
+    if task is not None and task.fingerprint != table.fingerprint:
+        raise TokenizerMismatchError(
+            f"{table.path} was made with another tokenizer ({table.fingerprint[:12]}…) than {task.name} "
+            f"({task.fingerprint[:12]}…)"
+        )
+    facts = table.info()
+    best = [
+        {
+            "ids": ids.tolist(),
+            "text": None if task is None else task.tokenizer.decode(ids.tolist(), skip_special_tokens=False),
+            "count": count,
+            "documents": documents,
+        }
+        for ids, count, documents in table.top(top, length)
+    ]
+    if as_json:
+        print_json({**facts, "top": best})
+        return
+    lengths = [(f"{n} tokens", number) for n, number in enumerate(facts.pop("ngrams"), 1)]
+    print_facts({**facts, "n-grams": lengths})
+    if best:
+        out.print()
+        print_table(
+            "The most frequent n-grams",
+            ("n-gram", "tokens", "count", "outputs"),
+            [(_said(b), len(b["ids"]), b["count"], b["documents"]) for b in best],
+        )

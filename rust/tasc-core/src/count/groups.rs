@@ -1,0 +1,148 @@
+//! Sorted windows → n-grams with their counts.
+
+use super::chunk::{Chunk, Window};
+use super::page::MAX_LENGTH;
+use crate::{Result, TokenId};
+
+/// Takes n-grams: ids, weighted count, number of documents. Those of one length come in ascending order.
+pub(crate) trait Sink {
+    /// The next n-gram.
+    fn push(&mut self, ids: &[TokenId], count: u64, documents: u64) -> Result<()>;
+}
+
+/// Reads off the n-grams of all lengths at once: those that begin a window are a path of nested groups.
+///
+/// Documents are counted as leaves of a tree are counted by colour (Hui, "Color set size problem", 1992): a document
+/// counts in every group, less once in the smallest group that holds two successive windows of it.
+pub(crate) struct Grouper<'a> {
+    chunk: &'a Chunk<'a>,
+    documents: Vec<Seen>,
+    /// Windows seen so far.
+    seen: u32,
+    path: [TokenId; MAX_LENGTH],
+    /// Length of the path.
+    open: usize,
+    /// Of the groups along the path, by length: where each begins; none is open where this is the maximum.
+    starts: [u32; MAX_LENGTH + 1],
+    /// … and its figures, complete once those of longer ones are added.
+    figures: [Figures; MAX_LENGTH + 1],
+}
+
+/// Windows whose documents are brought near at once.
+const TOUCHED: usize = 64;
+
+/// A document beside its windows: what is read together lies together.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The number of windows before its latest one, plus one; 0: there was none.
+    latest: u32,
+    /// Its weight; the maximum: look it up.
+    weight: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Figures {
+    count: u64,
+    /// May be negative, before longer n-grams are added.
+    documents: i64,
+}
+
+/// Bytes of a grouper per document.
+pub(crate) const BYTES_PER_DOCUMENT: usize = size_of::<Seen>();
+
+impl<'a> Grouper<'a> {
+    /// For the windows of a chunk.
+    pub(crate) fn new(chunk: &'a Chunk<'a>) -> Self {
+        let seen = |&weight: &u64| Seen { latest: 0, weight: u32::try_from(weight).unwrap_or(u32::MAX) };
+        Self {
+            chunk,
+            documents: chunk.weights().iter().map(seen).collect(),
+            seen: 0,
+            path: [0; _],
+            open: 0,
+            starts: [u32::MAX; _],
+            figures: [Figures::default(); _],
+        }
+    }
+
+    /// Gives `sink` the n-grams of a sorted partition, which has `before` windows before it.
+    pub(crate) fn emit(&mut self, windows: &[Window], before: usize, sink: &mut impl Sink) -> Result<()> {
+        self.seen = before as u32;
+        let mut last = Window::default();
+        for some in windows.chunks(TOUCHED) {
+            self.touch(some);
+            for window in some {
+                let common = if self.open == 0 { 0 } else { self.common(&last, window) };
+                self.close(common, sink)?;
+                self.open(common, window);
+                self.take(window.document);
+                last = *window;
+            }
+        }
+        self.close(0, sink)
+    }
+
+    /// Brings the documents of some windows near: all at once, instead of waiting for one after the other.
+    fn touch(&self, windows: &[Window]) {
+        std::hint::black_box(windows.iter().fold(0, |any, w| any | self.documents[w.document as usize].latest));
+    }
+
+    /// How many of their first tokens two neighbouring windows share.
+    fn common(&self, a: &Window, b: &Window) -> usize {
+        if self.chunk.is_packed() {
+            let bits = self.chunk.bits;
+            let unused = u64::BITS - self.chunk.packed as u32 * bits;
+            let equal = (a.key ^ b.key).leading_zeros() - unused;
+            return ((equal / bits) as usize).min(self.open);
+        }
+        let (a, b) = (self.chunk.tokens(a), self.chunk.tokens(b));
+        a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    }
+
+    /// Ends the groups of more than `depth` tokens.
+    fn close(&mut self, depth: usize, sink: &mut impl Sink) -> Result<()> {
+        for n in (depth + 1..=self.open).rev() {
+            let Figures { count, documents } = std::mem::take(&mut self.figures[n]);
+            self.starts[n] = u32::MAX;
+            sink.push(&self.path[..n], count, documents.unsigned_abs())?;
+            let outer = &mut self.figures[n - 1];
+            outer.count = outer.count.saturating_add(count);
+            outer.documents += documents;
+        }
+        self.open = depth;
+        Ok(())
+    }
+
+    /// Begins the groups of more than `depth` tokens.
+    fn open(&mut self, depth: usize, window: &Window) {
+        let chunk = self.chunk;
+        if chunk.is_packed() {
+            let ended = window.key.trailing_zeros() / chunk.bits;
+            self.open = chunk.packed - ended as usize;
+            for n in depth..self.open {
+                let symbol = window.key >> (chunk.bits * (chunk.packed - 1 - n) as u32) & ((1 << chunk.bits) - 1);
+                self.path[n] = chunk.symbols.id(symbol);
+            }
+        } else {
+            let tokens = chunk.tokens(window);
+            self.open = tokens.len();
+            self.path[depth..self.open].copy_from_slice(&tokens[depth..]);
+        }
+        self.starts[depth + 1..=self.open].fill(self.seen);
+    }
+
+    /// Counts a window. Without branches: whether a document was seen before is anyone's guess.
+    fn take(&mut self, document: u32) {
+        let seen = &mut self.documents[document as usize];
+        let latest = std::mem::replace(&mut seen.latest, self.seen + 1);
+        let weight =
+            if seen.weight < u32::MAX { u64::from(seen.weight) } else { self.chunk.weights()[document as usize] };
+        let figures = &mut self.figures[self.open];
+        figures.count = figures.count.saturating_add(weight);
+        figures.documents += 1;
+        let starts = &self.starts[1..=self.chunk.length];
+        let shared = starts.iter().map(|&start| usize::from(start < latest)).sum::<usize>();
+        self.figures[shared].documents -= 1; // those of length 0 are nobody's
+        self.seen += 1;
+    }
+}
