@@ -10,14 +10,9 @@ use crate::{Result, TokenId};
 /// Share of the new tokens given up at a time.
 const GIVEN_UP: f64 = 0.1;
 
-/// Share of its uses that a new token passes on to those that would stand in for it when it is given up, and the same
-/// for each share of rows that are new: in what was never seen, long tokens fit less often than their parts.
-const PASSED_ON: f64 = 0.1;
-const PASSED_ON_BY_NOVELTY: f64 = 0.5;
-
-/// Tokens without enough uses go first as soon as the set is so many times as large as it shall be; before, they may
-/// be parts of others that go.
-const STRICT: f64 = 1.25;
+/// Uses that a new token passes on to those that would stand in for it, for each share of rows that are new: in what was
+/// never seen, long tokens fit less often than their parts.
+const PASSED_ON: f64 = 0.6;
 
 /// How documents use new tokens.
 pub(super) struct Uses {
@@ -97,8 +92,7 @@ impl Pruner<'_> {
             }
             let next = if set.len() > landmark { landmark.max(size) } else { size };
             let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - next);
-            let strict = set.len() as f64 <= STRICT * landmark as f64;
-            let mut kept = self.most_missed(&segmenter, &uses, strict)?;
+            let mut kept = self.most_missed(&segmenter, &uses)?;
             kept.truncate(set.len() - given_up);
             kept.sort_unstable();
             set = kept.into_iter().map(|k| std::mem::take(&mut set[k])).collect();
@@ -106,7 +100,7 @@ impl Pruner<'_> {
     }
 
     /// New tokens, those first that would cost most tokens if they were missing.
-    fn most_missed(&self, segmenter: &Segmenter, uses: &Uses, strict: bool) -> Result<Vec<usize>> {
+    fn most_missed(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
         let length = |k: usize| segmenter.expansion(k).map_or(0, <[TokenId]>::len);
         let mut order: Vec<usize> = (0..segmenter.len()).collect();
         order.sort_by_key(|&k| Reverse(length(k)));
@@ -115,11 +109,11 @@ impl Pruner<'_> {
         for &k in &order {
             let parts = segmenter.segment_without(k)?;
             let enough = uses.counts[k] as f64 >= self.floors.0 && uses.documents[k] as f64 >= self.floors.1;
-            if enough || !strict {
+            if enough {
                 missed[k] = counts[k] * (parts.len() - 1) as f64;
             }
             for part in parts.iter().filter_map(|&id| segmenter.new_token(id)) {
-                counts[part] += (PASSED_ON + PASSED_ON_BY_NOVELTY * self.novelty) * counts[k];
+                counts[part] += PASSED_ON * self.novelty * counts[k];
             }
         }
         order.sort_by(|&a, &b| missed[b].total_cmp(&missed[a]).then(a.cmp(&b)));
