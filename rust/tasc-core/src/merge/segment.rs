@@ -13,7 +13,7 @@ use crate::{Error, Result, TokenId};
 /// # Examples
 /// ```
 /// use tasc_core::merge::Segmenter;
-/// let segmenter = Segmenter::new(100, &[&[1, 2], &[2, 3, 4]])?;
+/// let segmenter = Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?;
 /// assert_eq!(segmenter.segment(&[1, 2, 3, 4, 1, 2])?, [1, 101, 100]);
 /// assert_eq!(segmenter.expand(&[1, 101, 100])?, [1, 2, 3, 4, 1, 2]);
 /// # Ok::<(), tasc_core::Error>(())

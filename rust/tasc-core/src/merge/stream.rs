@@ -15,10 +15,10 @@ use crate::{Error, Result, TokenId};
 /// ```
 /// use std::sync::Arc;
 /// use tasc_core::merge::{Segmenter, Stream};
-/// let mut stream = Stream::new(Arc::new(Segmenter::new(100, &[&[1, 2], &[2, 3, 4]])?));
-/// assert_eq!(stream.push(&[1, 2])?, []); // 1 2, or 1 and 2 3 4
+/// let mut stream = Stream::new(Arc::new(Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?));
+/// assert!(stream.push(&[1, 2])?.is_empty()); // 1 2, or 1 and 2 3 4
 /// assert_eq!(stream.push(&[3, 4])?, [1, 101]);
-/// assert_eq!(stream.finish(), []);
+/// assert!(stream.finish().is_empty());
 /// # Ok::<(), tasc_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
