@@ -126,6 +126,8 @@ class Letters:
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         return [ids([ord(c) for c in t]) for t in texts]
 
+    encode_outputs = encode_batch
+
 
 def test_rows_are_encoded_with_newline_and_eos() -> None:
     rows = encode_rows([{"input": "a", "output": "bc"}, {"output": "d"}], Letters(), eos=7)  # type: ignore[arg-type]
