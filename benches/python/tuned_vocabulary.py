@@ -1,6 +1,6 @@
 """TASC-ft, whole: one fine-tuning with a task vocabulary and the same one without, then quality, speed, and TASC-spec.
 
-    python benches/python/tuned_vocabulary.py DATA --work FOLDER [--size 256] [--steps 320] [--batch 8] [--system TEXT]
+    python benches/python/tuned_vocabulary.py DATA --work FOLDER [--size 192] [--steps 332] [--batch 16] [--system TEXT]
     python benches/python/tuned_vocabulary.py --smoke
 
 DATA holds rows {input, output, split}: `train` is learnt from, `test` is answered. Everything is kept in FOLDER: a second
@@ -98,8 +98,10 @@ def prepare(recipe: Recipe) -> None:
                     progress=lambda done, total, loss, move=move: move(done, total),
                 )
     for arm in ("extended", "plain"):
-        facts = json.loads((recipe.tuned(arm) / "tuning.json").read_text())
-        err.print(f"{arm}: {facts['steps']} steps of {facts['rows_per_step']} rows, {facts['seconds']:.0f} s")
+        log = recipe.tuned(arm) / "tuning.json"
+        if log.exists():  # not where an un-extended model was put there by hand
+            facts = json.loads(log.read_text())
+            err.print(f"{arm}: {facts['steps']} steps of {facts['rows_per_step']} rows, {facts['seconds']:.0f} s")
 
 
 def decoder(folder: Path, recipe: Recipe, dtype: str) -> Decoder:
@@ -239,9 +241,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where models and results lie")
     parser.add_argument("--model", help="folder or hub name; by default SmolLM2-135M-Instruct")
     parser.add_argument("--system")
-    parser.add_argument("--size", type=int, default=256, help="new tokens")
-    parser.add_argument("--steps", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=192, help="new tokens")
+    parser.add_argument("--steps", type=int, default=332)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--longest", type=int, default=600, help="leave out rows with longer outputs")
     parser.add_argument("--limit", type=int, default=300, help="rows answered for quality")
@@ -263,7 +265,9 @@ def main() -> None:
         use_threads(1)
         smoke()
         return
-    tuning = TuneOptions(max_steps=args.steps, batch_size=args.batch, accumulate=args.accumulate, save_every=25)
+    tuning = TuneOptions(
+        max_steps=args.steps, batch_size=args.batch, accumulate=args.accumulate, rows_rate=5e-3, save_every=25
+    )
     base = args.model or str(smollm2())
     recipe = Recipe(args.data, args.work, base, args.size, tuning, args.system, args.longest)
     prepare(recipe)
