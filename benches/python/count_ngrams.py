@@ -1,4 +1,4 @@
-"""Counting n-grams on one core: tasc beside numpy (hash and sort) and, where it is installed, DuckDB.
+"""Counting n-grams with one thread: tasc beside numpy (hash and sort) and, where it is installed, DuckDB.
 
     python benches/python/count_ngrams.py CORPUS.ids [--rounds 5] [-o OUT.json]
     python benches/python/count_ngrams.py --smoke
@@ -12,7 +12,6 @@ grew by, mapped files left out, sampled every millisecond.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import threading
@@ -169,8 +168,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.corpus is None and not options.smoke:
         parser.error("give CORPUS.ids, or --smoke")
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     documents = list(small(30_000)) if options.smoke else read_ids(options.corpus)
     distinct = list({ids.tobytes(): ids for ids in documents}.values())
     ids, end = np.concatenate(distinct), int(distinct[0][-1])

@@ -18,7 +18,7 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// Most bytes of symbols with a table for ids below `limit`, partitions of them included.
     pub(crate) fn bytes(limit: TokenId) -> usize {
-        16 * limit as usize
+        (limit as usize).saturating_mul(16)
     }
 
     /// Most bytes per token of symbols without a table, partitions of them included.
