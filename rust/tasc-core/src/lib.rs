@@ -1,9 +1,8 @@
 //! Pure-Rust core of tasc: the data a task's past outputs leave behind, and the drafts made from it.
 //!
-//! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) → [`count`] (tables of
-//! n-grams); [`corpus`] →
+//! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
 //! [`input`] (words and what is copied of them) → [`index`] (n-grams and inputs of a task) → [`draft`] (sources, mixer,
-//! length).
+//! length). Beside them, [`count`] makes tables of a corpus's n-grams.
 pub mod corpus;
 pub mod count;
 pub mod draft;
