@@ -2,7 +2,7 @@
 //!
 //! The modules follow the flow of data: [`format`] (files) → [`corpus`] (documents of token ids) →
 //! [`input`] (words and what is copied of them) → [`index`] (n-grams and inputs of a task) → [`draft`] (sources, mixer,
-//! length). Beside them, [`count`] makes tables of a corpus's n-grams.
+//! length). Beside them, [`count`] makes tables of a corpus's n-grams, and [`merge`] the vocabulary of a task.
 pub mod corpus;
 pub mod count;
 pub mod draft;
