@@ -54,7 +54,7 @@ def main() -> None:
             )
 
     store = TokenStore.build(train, base, work / "rows.store")
-    index = TaskIndex.build(store, work / "task.tasc", tokenizer=load_tokenizer(base))  # old tokens: serves any model
+    index = TaskIndex.build(store, work / "task.tasc", tokenizer=load_tokenizer(base))  # base tokens: serves any model
     model = AutoModelForCausalLM.from_pretrained(work / "tuned")
     tokenizer = AutoTokenizer.from_pretrained(work / "tuned")
     old = load_tokenizer(base)
@@ -65,7 +65,7 @@ def main() -> None:
         )
         said = sum(len(old.encode(answer.text)) + 1 for answer in made)
         right = sum(answer.text == row["output"] for answer, row in zip(made, test, strict=False))
-        print(f"{name}: {said / made.stats.steps:.1f} old tokens per step, {said / made.wall_seconds:.0f} per second, "
+        print(f"{name}: {said / made.stats.steps:.1f} base tokens per step, {said / made.wall_seconds:.0f} per second, "
               f"{right} of 20 exact")  # fmt: skip
     print(json.dumps({"input": test[0]["input"], "output": made[0].text}, ensure_ascii=False))
 

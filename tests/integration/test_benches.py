@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "merge_speed",
         "tokens_saved",
         "round_trip",
+        "extended_drafts",
         "tuned_vocabulary",
     ],
 )

@@ -75,7 +75,7 @@ def test_what_the_index_knows_takes_few_steps(made: Folder, index: str) -> None:
 
 
 class Fixed(OneByOne):
-    """Drafts the same old tokens whenever it is asked, and remembers what it is told."""
+    """Drafts the same base tokens whenever it is asked, and remembers what it is told."""
 
     name = "fixed"
 
@@ -133,11 +133,11 @@ def test_a_tail_that_may_be_written_otherwise_is_left_out(made: Folder) -> None:
     assert len(nothing.tokens) == 0
 
 
-def test_the_drafter_inside_hears_old_tokens_and_costs_of_old_tokens(made: Folder) -> None:
+def test_the_drafter_inside_hears_base_tokens_and_costs_of_base_tokens(made: Folder) -> None:
     inner = Fixed([], [])
     drafter = SegmentingDrafter(inner, made.plan)
     request = drafter.start([1])
-    before = drafter.old_per_new
+    before = drafter.base_per_new
     assert before > 1
     costs = 1 + 0.1 * np.arange(9)
     request.draft(8, costs)
@@ -160,7 +160,7 @@ def test_an_index_of_a_third_tokenizer_is_refused(made: Folder, tmp_path: Path) 
         Generator(made.model, made.tokenizer, index=index)
 
 
-def test_served_rows_reach_an_index_of_old_tokens(made: Folder) -> None:
+def test_served_rows_reach_an_index_of_base_tokens(made: Folder) -> None:
     cycle = [*made.task.encode_outputs([SAID])[0], made.task.eos_id]
     prompt = made.task.encode("which flight?").tolist()
     model = Reciting(made.model, [*cycle[-(len(prompt) - 1) % len(cycle) :], *cycle][: len(cycle)])

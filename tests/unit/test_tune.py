@@ -82,6 +82,19 @@ def test_full_tuning_changes_everything(tmp_path: Path) -> None:
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_adapters_wait_while_the_new_rows_learn_alone(extended: Path, tmp_path: Path) -> None:
+    options = TuneOptions(max_steps=3, rows_first=3, batch_size=4, precision="fp32", rank=2)
+    before, after = weights(extended), weights(tune(extended, TASK, tmp_path / "tuned", options=options).path)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_several_gpus_want_several_processes(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="2 GPUs and one process"):
+        tune(extended, TASK, tmp_path / "tuned", options=QUICK)
+
+
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: Path) -> None:
     whole = tune(extended, TASK, tmp_path / "whole", options=QUICK, validation=TASK[:2])
 

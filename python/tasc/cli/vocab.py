@@ -36,7 +36,7 @@ def learn(
         int,
         typer.Option(min=1, help="… and in at least this many rows: its text goes into tokenizer.json."),
     ] = 5,
-    max_length: Annotated[int, typer.Option(min=2, help="Most old tokens that a new one stands for.")] = 64,
+    max_length: Annotated[int, typer.Option(min=2, help="Most base tokens that a new one stands for.")] = 64,
     held_out: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="Share of the rows left out to find the size that saves most.")
     ] = 0.1,
@@ -128,7 +128,7 @@ def show(
     )
     print_table(
         "New tokens, the most used first",
-        ("text", "id", "old tokens", "uses", "outputs"),
+        ("text", "id", "base tokens", "uses", "outputs"),
         ((repr(text), *numbers) for text, *numbers in rows[: top or None]),
     )
 

@@ -25,16 +25,16 @@ WINDOW_BATCHES = 32
 class Example:
     """Token ids of one row, (P,) of the prompt and (C,) of the output with its end token.
 
-    Its length is that in old tokens: the same rows make the same batches whatever the vocabulary.
+    Its length is that in base tokens: the same rows make the same batches whatever the vocabulary.
     """
 
     prompt: list[int]
     completion: list[int]
-    old_length: int
-    """Old tokens of both."""
+    base_length: int
+    """Base tokens of both."""
 
     def __len__(self) -> int:
-        return self.old_length
+        return self.base_length
 
 
 def make_examples(

@@ -36,7 +36,7 @@ class TuneOptions:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the arithmetic; weights that learn are float32 always. auto: bf16 where the machine has it."""
     max_tokens: int = 2048
-    """Rows longer than this in old tokens, prompt and output together, are left out, and counted."""
+    """Rows longer than this in base tokens, prompt and output together, are left out, and counted."""
     save_every: int = 100
     """Steps between checkpoints to resume from."""
     seed: int = 0

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tasc.data.tokenizer import PLAN_FILE
 from tasc.errors import InputError
 from tasc.ft.examples import Collator, Example, shuffled_batches
 from tasc.ft.learn import dtype_of, optimizer_and_schedule, with_adapters
@@ -23,7 +24,7 @@ TuneProgress: TypeAlias = Callable[[int, int, float | None], None]
 METRICS = "tuning.json"
 """What a tuned checkpoint says of its own tuning."""
 
-COPIED = ("generation_config.json", "merge_plan.tasc")
+COPIED = ("generation_config.json", PLAN_FILE)
 """Files that a tuned checkpoint takes over from the model as they are, where they are there."""
 
 EAGER_TOKENS = 640
@@ -57,15 +58,27 @@ class Run:
         digest = hashlib.sha256()
         for example in self.examples:
             digest.update(json.dumps([example.prompt, example.completion]).encode())
-        return {"model": self.model, "rows": digest.hexdigest(), **asdict(self.options)}
+        return {
+            "model": self.model,
+            "rows": digest.hexdigest(),
+            "processes": _processes().num_processes,
+            **asdict(self.options),
+        }
 
     def claim(self, resume: bool) -> None:
         """Makes the work folder, or checks that the one there is of this very run.
 
         Raises:
-            InputError: It is of another run, naming what differs.
+            InputError: It is of another run, naming what differs; or several GPUs are to be driven by one process.
         """
+        import torch
+
         state = _processes()
+        if torch.cuda.device_count() > 1 and state.num_processes == 1:
+            raise InputError(
+                f"{torch.cuda.device_count()} GPUs and one process; launch one for each (torchrun --nproc_per_node "
+                f"{torch.cuda.device_count()} …), or name one GPU in CUDA_VISIBLE_DEVICES"
+            )
         note = self.work / "run.json"
         with state.main_process_first():
             if not resume and state.is_main_process:
@@ -99,9 +112,7 @@ class Run:
             args=self._arguments(steps, device),
             train_dataset=[self.examples[row] for row in order],
             eval_dataset=list(self.validation) or None,
-            data_collator=Collator.for_model(
-                model.get_base_model() if options.method == "lora" else model, self._pad_id()
-            ),
+            data_collator=Collator.for_model(model, self._pad_id()),
             optimizers=optimizer_and_schedule(model, options, steps),
             callbacks=[_told(self.progress)] if self.progress else [],
         )

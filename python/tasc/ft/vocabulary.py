@@ -108,7 +108,7 @@ def _stored(rows: Any, task: TaskTokenizer, path: Path, split: str | None, outpu
 def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
     """The tokenizer with the new tokens of a plan, which only outputs use.
 
-    `encode` gives the same ids as before, every old token keeps its id, and `decode` of `plan.segment(ids)` is `decode`
+    `encode` gives the same ids as before, every base token keeps its id, and `decode` of `plan.segment(ids)` is that
     of `ids`, in streams too. New tokens are entries of `model.vocab` that no merge makes. Added tokens go there too,
     under the ids they have: a tokenizer that is loaded numbers those it does not find there anew.
 
@@ -145,7 +145,7 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
 
 
 def _check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
-    """Compares an extended tokenizer with the one it was: old tokens have their ids, new ones decode as their n-grams.
+    """Compares an extended tokenizer with the one it was: base tokens have their ids, new ones decode as their n-grams.
 
     Raises:
         InputError: They differ, naming the token.

@@ -25,7 +25,7 @@ from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
 from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.segmenting import OldSpeller, SegmentingDrafter
+from tasc.spec.segmenting import BaseSpeller, SegmentingDrafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target
@@ -318,7 +318,7 @@ class Generator:
         if plan is None or (index is not None and index.fingerprint != plan.fingerprint):
             speller = None if index is None or self._tokenizer is None else self._task_tokenizer
             return NgramDrafter(index, tokenizer=speller, served=log)
-        old = None if index is None else OldSpeller(self._task_tokenizer, plan.fingerprint)
+        old = None if index is None else BaseSpeller(self._task_tokenizer, plan.fingerprint)
         return SegmentingDrafter(NgramDrafter(index, tokenizer=old, served=log), plan)
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:

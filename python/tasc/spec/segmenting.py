@@ -1,7 +1,7 @@
 """Drafts for a model that says new tokens, made in the tokens that its task's index knows.
 
-Which words an output copies, and in what order, shows in the old tokens: a new one may hold the end of a word and the
-beginning of the next. So the drafter is asked for old tokens, and what it proposes is segmented as the model would
+Which words an output copies, and in what order, shows in the base tokens: a new one may hold the end of a word and the
+beginning of the next. So the drafter is asked for base tokens, and what it proposes is segmented as the model would
 write it (TASC-spec on a TASC-ft model, arXiv 2602.24174).
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
 
 MEMORY = 0.02
-"""Weight of one step in the running mean of old tokens per new one."""
+"""Weight of one step in the running mean of base tokens per new one."""
 
 
 class SegmentingDrafter:
-    """A drafter of old tokens for a model whose vocabulary a plan has extended.
+    """A drafter of base tokens for a model whose vocabulary a plan has extended.
 
     Args:
-        drafter: Drafts old tokens, such as an `NgramDrafter` over an index made with the model's old tokenizer.
+        drafter: Drafts base tokens, such as an `NgramDrafter` over an index made with the model's old tokenizer.
         plan: The model's new tokens.
     """
 
@@ -37,7 +37,7 @@ class SegmentingDrafter:
         self.plan = plan
         lengths = np.array([len(plan.expansion(k)) for k in range(len(plan))])
         self._lengths = np.concatenate([[1], lengths])
-        self.old_per_new = float(np.average(lengths, weights=plan.counts))
+        self.base_per_new = float(np.average(lengths, weights=plan.counts))
 
     @property
     def name(self) -> str:
@@ -51,22 +51,22 @@ class SegmentingDrafter:
         return found
 
     def start(self, prompt_ids: TokenIds, input: str | None = None) -> SegmentingRequest:
-        """Begin a request; prompts hold old tokens."""
+        """Begin a request; prompts hold base tokens."""
         return SegmentingRequest(self, self.drafter.start(prompt_ids, input))
 
     def propose_batch(
         self, requests: Sequence[SegmentingRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
     ) -> list[Draft]:
         """Draft for several requests at once: at most `max_tokens` new tokens each."""
-        most = int(np.ceil(max_tokens * self.old_per_new))
+        most = int(np.ceil(max_tokens * self.base_per_new))
         inner = [request.inner for request in requests]
         drafts = self.drafter.propose_batch(inner, most, self._costs(costs, max_tokens, most))
         return [self._segmented(draft, max_tokens) for draft in drafts]
 
     def _costs(self, costs: NDArray[np.float64] | None, max_tokens: int, most: int) -> NDArray[np.float64]:
-        """The cost curve by old tokens: a new one costs what it costs, however many old ones it stands for."""
+        """The cost curve by base tokens: a new one costs what it costs, however many old ones it stands for."""
         curve = 1.0 + 0.02 * np.arange(max_tokens + 1) if costs is None else np.asarray(costs, np.float64)
-        at = np.arange(most + 1) / self.old_per_new
+        at = np.arange(most + 1) / self.base_per_new
         slope = curve[-1] - curve[-2] if len(curve) > 1 else 0.0
         beyond = np.maximum(0.0, at - (len(curve) - 1)) * slope
         return np.interp(at, np.arange(len(curve)), curve) + beyond
@@ -87,18 +87,18 @@ class SegmentingDrafter:
         return TokenDraft(np.asarray(tokens, np.uint32), probs, np.asarray(draft.sources)[begins])
 
     def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
-        """Add served rows, in old tokens, where the drafter inside takes them."""
+        """Add served rows, in base tokens, where the drafter inside takes them."""
         serve: Any = getattr(self.drafter, "serve", None)
         if serve is not None:
             serve([(text, self.plan.expand(ids)) for text, ids in rows])
 
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""
-        self.old_per_new += MEMORY * (old / new - self.old_per_new)
+        self.base_per_new += MEMORY * (old / new - self.base_per_new)
 
 
 @dataclass(frozen=True)
-class OldSpeller:
+class BaseSpeller:
     """Spells words of inputs for an index that was made before the tokenizer had new tokens."""
 
     task: TaskTokenizer
