@@ -6,7 +6,6 @@ Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task). Tr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from tasc.data import Row, load_tokenizer
-from tasc.errors import CorpusError, InputError, MissingExtraError
-from tasc.ft.examples import Example, make_examples
+from tasc.errors import InputError, MissingExtraError
 from tasc.ft.options import TuneOptions
-from tasc.ft.run import Run, TuneProgress
+from tasc.ft.run import Run
+from tasc.train import TrainProgress, make_examples, short_enough
 
 __all__ = ["TuneOptions", "Tuned", "tune"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def tune(
     system: str | None = None,
     eos: str | int | None = "auto",
     resume: bool = True,
-    progress: TuneProgress | None = None,
+    progress: TrainProgress | None = None,
 ) -> Tuned:
     """Fine-tunes a checkpoint on `{input, output}` rows, loss on the outputs alone, and writes a plain checkpoint.
 
@@ -83,14 +80,14 @@ def tune(
         raise InputError(f"{out} is there already; name another folder or remove it")
     tokenizer = AutoTokenizer.from_pretrained(model)
     task = load_tokenizer(model, eos=eos)
-    examples, left_out = _short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
+    examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
     held_out = list(validation)
     checked = make_examples(held_out, tokenizer, task, system=system) if held_out else []
     new_ids = (
         [] if task.plan is None else list(range(task.plan.base_vocab_size, task.plan.base_vocab_size + len(task.plan)))
     )
     run = Run(str(model), out, options, examples, checked, new_ids, tokenizer, progress)
-    run.claim(resume)
+    run.work.claim(run.identity, resume)
     history = run.train()
     metrics = {
         "options": asdict(options),
@@ -106,15 +103,3 @@ def tune(
     }
     run.publish(metrics)
     return Tuned(out, metrics)
-
-
-def _short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:
-    kept = [e for e in examples if len(e) <= limit]
-    if not kept:
-        shortest = min(len(e) for e in examples)
-        raise CorpusError(f"every row is longer than max_tokens={limit}; the shortest has {shortest} tokens")
-    if len(kept) < len(examples):
-        _log.warning(
-            "%d of %d rows are longer than %d tokens and left out", len(examples) - len(kept), len(examples), limit
-        )
-    return kept, len(examples) - len(kept)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+import logging
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ import numpy as np
 from tasc.data import Row, TaskTokenizer
 from tasc.data.prompts import prompt_ids
 from tasc.errors import CorpusError, InputError
+
+_log = logging.getLogger(__name__)
 
 IGNORED = -100
 """Label of a position that the loss passes over, as transformers has it."""
@@ -67,6 +72,31 @@ def make_examples(
         Example(prompt, [*completion, task.eos_id], len(prompt) + len(before) + 1)
         for prompt, completion, before in zip(prompts, new, old, strict=True)
     ]
+
+
+def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:
+    """The examples of at most `limit` base tokens, and how many were longer.
+
+    Raises:
+        CorpusError: All are longer.
+    """
+    kept = [e for e in examples if len(e) <= limit]
+    if not kept:
+        shortest = min(len(e) for e in examples)
+        raise CorpusError(f"every row is longer than max_tokens={limit}; the shortest has {shortest} tokens")
+    if len(kept) < len(examples):
+        _log.warning(
+            "%d of %d rows are longer than %d tokens and left out", len(examples) - len(kept), len(examples), limit
+        )
+    return kept, len(examples) - len(kept)
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """What tells these examples, in this order, from any others."""
+    found = hashlib.sha256()
+    for example in examples:
+        found.update(json.dumps([example.prompt, example.completion]).encode())
+    return found.hexdigest()
 
 
 def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
