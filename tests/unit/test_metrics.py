@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.errors import InputError
-from tasc.ft.metrics import Interval, Measure, bleu, bootstrap_interval, exact_match, ratio, rouge_l, slot_f1, slots
+from tasc.ft.metrics import bleu, exact_match, rouge_l, slot_f1, slots
+from tasc.measures import Interval, Measure, bootstrap_interval, ratio
 
 SAID = ["the cat sat on the mat", "SELECT a FROM b WHERE c = 1 ;", "", "quite another thing to say"]
 WANTED = ["the cat is on the mat", "SELECT a FROM b WHERE c = 2 AND d = 1 ;", "something", "and what it should be"]

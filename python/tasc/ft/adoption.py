@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from tasc.data import TaskTokenizer
-from tasc.ft.metrics import Measure, ratio
+from tasc.measures import Measure, ratio
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from tasc.errors import InputError
 from tasc.ft import metrics
 from tasc.ft.adoption import spelling, spelling_measures
 from tasc.ft.decode import Decoder
-from tasc.ft.metrics import Interval, Measure, bootstrap_interval
+from tasc.measures import RESAMPLES, Interval, Measure, bootstrap_interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class EvalOptions:
     batch_sizes: tuple[int, ...] = (1, 8)
     latency_rows: int = 20
     rounds: int = 3
-    resamples: int = metrics.RESAMPLES
+    resamples: int = RESAMPLES
     confidence: float = 0.95
     seed: int = 0
 
