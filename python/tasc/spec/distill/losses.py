@@ -13,11 +13,15 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tasc.errors import InputError
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """`loss(target, draft)`: (…, V) logits both → (…) per token."""
+
+_NEVER = -1e4
+"""Log-probability in place of -inf, so that a token that never comes adds 0 and not 0·∞; its `exp` is 0."""
 
 
 def forward_kl(target: Tensor, draft: Tensor) -> Tensor:
@@ -33,13 +37,13 @@ def forward_kl(target: Tensor, draft: Tensor) -> Tensor:
     Source: arXiv 2310.08461 (DistillSpec) §3; arXiv 2510.19779 (AdaSPEC) eq. 2.
     """
     log_p, log_q = _log_softmax(target, draft)
-    return _expected(log_p.exp(), log_p - log_q)
+    return _divergence(log_p, log_q)
 
 
 def reverse_kl(target: Tensor, draft: Tensor) -> Tensor:
     """KL(q ‖ p): seeks the target's modes. Shapes and source as `forward_kl`."""
     log_p, log_q = _log_softmax(target, draft)
-    return _expected(log_q.exp(), log_q - log_p)
+    return _divergence(log_q, log_p)
 
 
 def jsd(target: Tensor, draft: Tensor) -> Tensor:
@@ -49,7 +53,7 @@ def jsd(target: Tensor, draft: Tensor) -> Tensor:
     """
     log_p, log_q = _log_softmax(target, draft)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2.0)
-    return (_expected(log_p.exp(), log_p - log_m) + _expected(log_q.exp(), log_q - log_m)) / 2
+    return (_divergence(log_p, log_m) + _divergence(log_q, log_m)) / 2
 
 
 def tvd(target: Tensor, draft: Tensor) -> Tensor:
@@ -75,9 +79,9 @@ def _log_softmax(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
             "both must be of the same tokens over the same vocabulary"
         )
     precise = torch.promote_types(torch.promote_types(target.dtype, draft.dtype), torch.float32)
-    return target.to(precise).log_softmax(-1), draft.to(precise).log_softmax(-1)
+    return target.to(precise).log_softmax(-1).clamp(min=_NEVER), draft.to(precise).log_softmax(-1)
 
 
-def _expected(weights: Tensor, values: Tensor) -> Tensor:
-    """Σ w·x over the last axis, where w = 0 leaves x out: 0·∞ is 0 here."""
-    return torch.where(weights > 0, weights * values, 0.0).sum(-1)
+def _divergence(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """KL(a ‖ b) over the last axis."""
+    return functional.kl_div(log_b, log_a, reduction="none", log_target=True).sum(-1)
