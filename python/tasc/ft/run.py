@@ -25,16 +25,13 @@ from tasc.train import (
     trainer_arguments,
 )
 from tasc.train.examples import digest
-from tasc.train.work import file_beside
+from tasc.train.work import attention_for, file_beside
 
 METRICS = "tuning.json"
 """What a tuned checkpoint says of its own tuning."""
 
 COPIED = ("generation_config.json", PLAN_FILE)
 """Files that a tuned checkpoint takes over from the model as they are, where they are there."""
-
-EAGER_TOKENS = 640
-"""Longest rows that are trained with plain attention on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -122,17 +119,10 @@ class Run:
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.model,
             dtype=torch.float32 if full else dtype,
-            attn_implementation=self._attention(),
+            attn_implementation=attention_for(self.examples),
         )
         model.config.use_cache = False
         return model if full else with_adapters(model, self.options, self.new_ids)
-
-    def _attention(self) -> str | None:
-        """On a CPU short rows train faster with plain attention; its memory grows with the square of their length."""
-        import torch
-
-        short = max(map(len, self.examples)) <= EAGER_TOKENS
-        return "eager" if short and not torch.cuda.is_available() else None
 
     def _merged(self) -> Any:
         """The tuned model as the one it came from is stored: merged in float32, then in that one's dtype."""

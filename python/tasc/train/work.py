@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tasc.errors import InputError
+from tasc.train.examples import Example
 from tasc.train.schedule import dtype_of
 
 TrainProgress: TypeAlias = Callable[[int, int, float | None], None]
@@ -18,6 +19,9 @@ TrainProgress: TypeAlias = Callable[[int, int, float | None], None]
 
 LOGGED = 200
 """About so many points of a loss curve."""
+
+EAGER_TOKENS = 640
+"""Longest rows that are trained with plain attention on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,14 @@ def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
         "curve": [{k: e[k] for k in ("step", "loss", "grad_norm", "learning_rate")} for e in log if "loss" in e],
         "validation": [{"step": e["step"], "loss": e["eval_loss"]} for e in log if "eval_loss" in e],
     }
+
+
+def attention_for(examples: Sequence[Example]) -> str | None:
+    """On a CPU short rows train faster with plain attention; its memory grows with the square of their length."""
+    import torch
+
+    short = max(map(len, examples)) <= EAGER_TOKENS
+    return "eager" if short and not torch.cuda.is_available() else None
 
 
 def file_beside(model: str, name: str) -> Path | None:

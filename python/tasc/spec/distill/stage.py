@@ -16,7 +16,7 @@ from torch import Tensor
 from tasc.spec.distill.losses import LOSSES
 from tasc.spec.distill.options import DistillOptions
 from tasc.spec.distill.select import all_tokens, random_tokens, select_tokens
-from tasc.spec.distill.teacher import Teacher, completion_logits, on_device
+from tasc.spec.distill.teacher import Teacher, arithmetic, completion_logits, on_device
 from tasc.train import (
     Collator,
     Example,
@@ -115,6 +115,7 @@ def run_stage(
     draft.config.use_cache = False
     draft.train()
     _let_learn(draft, options)
+    learning = sum(weight.numel() for weight in draft.parameters() if weight.requires_grad)
     effective = options.batch_size * options.accumulate * processes().num_processes
     trainer = Distiller(
         teacher=teacher,
@@ -143,7 +144,7 @@ def run_stage(
     return {
         "steps": steps,
         "rows_per_step": effective,
-        "trainable": sum(p.numel() for group in trainer.optimizer.param_groups for p in group["params"]),
+        "trainable": learning,
         **{name: history[name] for name in ("seconds", "resumed_at", "curve")},
     }
 
@@ -155,6 +156,7 @@ def losses_of(
     teacher: Teacher,
     loss: str,
     *,
+    precision: str = "fp32",
     pad_id: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Tensor]:
@@ -166,7 +168,9 @@ def losses_of(
     for start in range(0, len(order), AT_ONCE):
         rows = order[start : start + AT_ONCE]
         batch = on_device(model, collator([examples[row] for row in rows]))
-        per_token = LOSSES[loss](teacher.logits(rows, batch), completion_logits(model, batch)).cpu()
+        with arithmetic(model, precision):
+            said = completion_logits(model, batch)
+        per_token = LOSSES[loss](teacher.logits(rows, batch), said).cpu()
         ends = np.cumsum([len(examples[row].completion) for row in rows])[:-1].tolist()
         for row, part in zip(rows, torch.tensor_split(per_token, ends), strict=True):
             found[row] = part.clone()

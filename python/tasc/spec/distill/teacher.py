@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from tasc.errors import InputError
-from tasc.train import IGNORED, Collator, Example
+from tasc.train import IGNORED, Collator, Example, dtype_of
 from tasc.train.examples import digest
 
 AT_ONCE = 16
@@ -47,15 +47,18 @@ class LiveTeacher:
 
     Args:
         target: A transformers causal model.
+        precision: Of its arithmetic, as in `DistillOptions`.
     """
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, precision: str = "fp32") -> None:
         self.target = target.eval().requires_grad_(False)
+        self._precision = precision
 
     @torch.no_grad()
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
         """See `Teacher`."""
-        return completion_logits(self.target, batch)
+        with arithmetic(self.target, self._precision):
+            return completion_logits(self.target, batch)
 
 
 class KeptStates:
@@ -64,13 +67,15 @@ class KeptStates:
     Args:
         folder: Where `compute` has put them.
         head: The target's output head, in its place.
+        precision: Of the head's arithmetic, as in `DistillOptions`.
 
     Attributes:
         states: (N, H), memory-mapped; float16 or float32 as they are, bfloat16 as its uint16 bits.
         begins: (R + 1,) int64, row r has `states[begins[r]:begins[r + 1]]`.
     """
 
-    def __init__(self, folder: Path, head: Any) -> None:
+    def __init__(self, folder: Path, head: Any, precision: str = "fp32") -> None:
+        self._precision = precision
         self.head = head.eval().requires_grad_(False)
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.begins = np.load(folder / "begins.npy")
@@ -83,7 +88,8 @@ class KeptStates:
         states = torch.from_numpy(found)
         weight = self.head.weight
         states = (states.view(torch.bfloat16) if self.bits else states).to(weight.device, weight.dtype)
-        logits: Tensor = self.head(states)
+        with arithmetic(self.head, self._precision):
+            logits: Tensor = self.head(states)
         return logits
 
     @classmethod
@@ -93,6 +99,7 @@ class KeptStates:
         examples: Sequence[Example],
         folder: Path,
         *,
+        precision: str = "fp32",
         pad_id: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> KeptStates:
@@ -102,6 +109,7 @@ class KeptStates:
             target: A transformers causal model, in its place and dtype.
             examples: R rows.
             folder: Appears when all is written; 2 or 4 bytes · H per completion token.
+            precision: Of the arithmetic, as in `DistillOptions`.
             pad_id: Any id.
             progress: Called with (rows done, R).
 
@@ -113,15 +121,15 @@ class KeptStates:
         target.eval()
         collator = Collator.for_model(target, pad_id)
         dtype = str(next(target.parameters()).dtype).removeprefix("torch.")
-        facts = {"rows": digest(examples), "dtype": dtype}
-        _check_head(target, head, collator, examples[0])
-        if not folder.exists():
-            _write(target, head, collator, examples, folder, facts, progress)
-        kept = cls(folder, head)
+        facts = {"rows": digest(examples), "dtype": dtype, "precision": precision}
+        first = on_device(target, collator([examples[0]]))
+        with arithmetic(target, precision):
+            said = _check_head(target, head, first)
+            if not folder.exists():
+                _write(target, head, collator, examples, folder, facts, progress)
+        kept = cls(folder, head, precision)
         found = json.loads((folder / "states.json").read_text())
-        if found != facts or not _near(
-            kept.logits([0], {}), completion_logits(target, on_device(target, collator([examples[0]])))
-        ):
+        if found != facts or not _near(kept.logits([0], {}), said):
             raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")
         return kept
 
@@ -135,6 +143,13 @@ def completion_logits(model: Any, batch: dict[str, Any]) -> Tensor:
     """
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
     return _of_completions(logits, batch["labels"])
+
+
+def arithmetic(model: Any, precision: str) -> Any:
+    """The context in which a model computes in a precision of `DistillOptions`."""
+    device = next(model.parameters()).device.type
+    dtype = dtype_of(precision, device)
+    return torch.autocast(device, dtype, enabled=dtype != torch.float32)
 
 
 def on_device(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
@@ -155,8 +170,8 @@ def _head(target: Any) -> Any:
 
 
 @torch.no_grad()
-def _check_head(target: Any, head: Any, collator: Collator, example: Example) -> None:
-    batch = on_device(target, collator([example]))
+def _check_head(target: Any, head: Any, batch: dict[str, Any]) -> Tensor:
+    """The target's logits over a batch, which must be its head's."""
     with _into(head) as seen:
         logits = completion_logits(target, batch)
     if not _near(head(_of_completions(seen[-1], batch["labels"])), logits):
@@ -164,6 +179,7 @@ def _check_head(target: Any, head: Any, collator: Collator, example: Example) ->
             f"{type(target).__name__} changes its logits after the output head (a scale or soft cap), so kept states "
             "do not say them; distil with keep_states=False"
         )
+    return logits
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
@@ -212,7 +228,7 @@ def _write(
         batch = on_device(target, collator([examples[row] for row in rows]))
         with _into(head) as seen:
             completion_logits(target, batch)
-        kept = _of_completions(seen[-1], batch["labels"]).cpu()
+        kept = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
         found = (kept.view(torch.uint16) if kind == np.uint16 else kept).numpy()
         for row, part in zip(
             rows, np.split(found, np.cumsum([len(examples[row].completion) for row in rows])[:-1]), strict=True

@@ -1,0 +1,324 @@
+"""Distillation: what learns, from which tokens, what is kept, and runs that were stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+from drafts import HELD_OUT, ROWS, folder, tiny  # noqa: E402
+from test_extended_model import MODELS  # noqa: E402
+from vocabularies import make_tokenizer  # noqa: E402
+
+from tasc.data import load_tokenizer  # noqa: E402
+from tasc.errors import CorpusError, InputError, TokenizerMismatchError  # noqa: E402
+from tasc.spec.distill import (  # noqa: E402
+    DistillOptions,
+    KeptStates,
+    LiveTeacher,
+    cut_draft,
+    distill,
+    forward_kl,
+    select_tokens,
+)
+from tasc.spec.distill.makers import chosen_layers  # noqa: E402
+from tasc.spec.distill.stage import Distiller, Numbered, losses_of  # noqa: E402
+from tasc.spec.distill.teacher import completion_logits  # noqa: E402
+from tasc.train import Collator, Example, make_examples, trainer_arguments  # noqa: E402
+
+ROWS_OF = "model.embed_tokens.weight"
+QUICK = DistillOptions(steps=6, batch_size=4, precision="fp32", save_every=2, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("target") / "model", tiny())
+
+
+def examples(target: Path) -> list[Example]:
+    return make_examples(ROWS, transformers.AutoTokenizer.from_pretrained(target), load_tokenizer(target))
+
+
+def weights(path: Path) -> dict[str, Any]:
+    return dict(transformers.AutoModelForCausalLM.from_pretrained(path).state_dict())
+
+
+def one_by_one(model: Any, example: Example) -> Any:
+    """(T, V) logits of one row without padding."""
+    ids = torch.tensor([[*example.prompt, *example.completion]])
+    return model(ids).logits[0, len(example.prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt2", "gpt-neox", "phi-bias", "gemma3-scaled"])
+@torch.no_grad()
+def test_kept_states_say_what_the_target_says(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(MODELS[name](300)).eval()
+    rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(20)]
+    kept = KeptStates.compute(model, rows, tmp_path / "states")
+    collator = Collator.for_model(model, 0)
+    for chosen in ([0], [3, 19, 4], list(range(20))):
+        batch = collator([rows[k] for k in chosen])
+        expected = torch.cat([one_by_one(model, rows[k]) for k in chosen])
+        assert torch.allclose(completion_logits(model, batch), expected, atol=1e-5)
+        assert torch.allclose(LiveTeacher(model).logits(chosen, batch), expected, atol=1e-5)
+        assert torch.allclose(kept.logits(chosen, batch), expected, atol=1e-5)
+    again = KeptStates.compute(model, rows, tmp_path / "states")
+    assert torch.equal(again.logits([2], {}), kept.logits([2], {}))
+
+
+@torch.no_grad()
+def test_states_are_kept_in_the_targets_own_type(tmp_path: Path) -> None:
+    model = tiny().to(torch.bfloat16)
+    rows = [Example([3, 4], [5, 6, 1], 5)]
+    kept = KeptStates.compute(model, rows, tmp_path / "states")
+    assert kept.states.dtype == "uint16"
+    assert torch.equal(kept.logits([0], {}), completion_logits(model, Collator.for_model(model, 0)(rows)))
+
+
+def test_states_of_others_are_not_taken(tmp_path: Path) -> None:
+    rows = [Example([3, 4], [5, 6, 1], 5)]
+    KeptStates.compute(tiny(), rows, tmp_path / "states")
+    with pytest.raises(InputError, match="states of other rows or of another target"):
+        KeptStates.compute(tiny(seed=1), rows, tmp_path / "states")
+    with pytest.raises(InputError, match="states of other rows or of another target"):
+        KeptStates.compute(tiny(), [Example([3, 4], [5, 7, 1], 5)], tmp_path / "states")
+
+
+def test_a_target_that_caps_its_logits_is_run_live(tmp_path: Path) -> None:
+    capped = transformers.AutoModelForCausalLM.from_config(MODELS["gemma2-capped"](300)).eval()
+    capped.config.final_logit_softcapping = 0.01
+    with pytest.raises(InputError, match="keep_states=False"):
+        KeptStates.compute(capped, [Example([3, 4], [5, 6, 1], 5)], tmp_path / "states")
+    assert not (tmp_path / "states").exists()
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if n != "gemma3-nested"])
+@torch.no_grad()
+def test_a_cut_keeps_what_it_keeps(name: str) -> None:
+    torch.manual_seed(0)
+    config = MODELS[name](300)
+    config.num_hidden_layers = 5
+    if getattr(config, "layer_types", None):
+        config.layer_types = (config.layer_types * 5)[:5]
+    target = transformers.AutoModelForCausalLM.from_config(config).eval()
+    draft = cut_draft(target, [0, 2, 4])
+    ids = torch.randint(2, 300, (1, 9))
+    theirs = next(m for m in target.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 5)
+    for dropped in (3, 1):
+        del theirs[dropped]
+    target.config.get_text_config().num_hidden_layers = 3
+    if getattr(target.config, "layer_types", None):
+        target.config.layer_types = [target.config.layer_types[k] for k in (0, 2, 4)]
+    assert torch.allclose(draft(ids, use_cache=False).logits, target(ids, use_cache=False).logits, atol=1e-6)
+    assert draft.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > 9
+
+
+def test_layers_are_spread_and_checked() -> None:
+    assert chosen_layers(30, 4) == [0, 10, 19, 29]
+    assert chosen_layers(30, 1) == [0]
+    assert chosen_layers(5, [1, 3]) == [1, 3]
+    for wrong in (0, 30, [], [3, 1], [0, 30], [-1, 2], list(range(30))):
+        with pytest.raises(InputError, match="layers="):
+            chosen_layers(30, wrong)
+
+
+def distiller(target: Path, tmp_path: Path, options: DistillOptions, reference: Any = None) -> tuple[Any, Any, Any]:
+    rows = examples(target)
+    model = transformers.AutoModelForCausalLM.from_pretrained(target)
+    draft = tiny(2, seed=5)
+    args = trainer_arguments(
+        tmp_path / "steps", steps=1, batch_size=4, accumulate=1, precision="fp32", save_every=9, seed=0
+    )
+    given = {"model": draft, "args": args, "data_collator": Numbered(Collator.for_model(draft, 0), rows)}
+    trainer = Distiller(teacher=LiveTeacher(model), options=options, reference=reference, **given)
+    per_token = [forward_kl(one_by_one(model, e), one_by_one(draft, e)).detach() for e in rows]
+    return trainer, given["data_collator"], per_token
+
+
+def test_the_loss_is_the_mean_over_the_selected_tokens(target: Path, tmp_path: Path) -> None:
+    rows = [2, 9, 4]
+    trainer, collate, per_token = distiller(target, tmp_path, replace(QUICK, select="all"))
+    whole = torch.cat([per_token[row] for row in rows])
+    assert trainer.compute_loss(trainer.model, collate(rows)).item() == pytest.approx(whole.mean().item(), rel=1e-4)
+    torch.manual_seed(3)
+    reference = [loss * torch.rand(len(loss)) * 2 for loss in per_token]
+    trainer, collate, _ = distiller(target, tmp_path, QUICK, reference)
+    chosen = select_tokens(whole, torch.cat([reference[row] for row in rows]), 0.4)
+    expected = whole[chosen].mean().item()
+    assert trainer.compute_loss(trainer.model, collate(rows)).item() == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(whole.mean().item(), rel=1e-2)
+
+
+def test_weighing_is_per_row_in_the_rows_order(target: Path) -> None:
+    rows = examples(target)
+    model = transformers.AutoModelForCausalLM.from_pretrained(target)
+    draft = tiny(2, seed=5)
+    found = losses_of(draft, rows, LiveTeacher(model), "forward_kl")
+    for example, losses in zip(rows, found, strict=True):
+        assert torch.allclose(losses, forward_kl(one_by_one(model, example), one_by_one(draft, example)), atol=1e-5)
+
+
+def test_a_draft_is_cut_distilled_measured_and_kept(target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, steps=30)
+    given = {"outputs": "target", "validation": ROWS[:4], "max_output": 20}
+    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, **given)  # type: ignore[arg-type]
+    facts = json.loads((tmp_path / "draft" / "distill.json").read_text())
+    assert facts == json.loads(json.dumps(made.metrics))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["draft", "draft.baseline"]
+    assert set(facts["acceptance"]) == {"untrained", "reference", "baseline", "draft"}
+    assert facts["stages"]["baseline"]["steps"] == 30 + 1 + 30
+    for stage in facts["stages"].values():
+        assert stage["curve"][-1]["loss"] < 0.8 * stage["curve"][0]["loss"]
+    assert facts["acceptance"]["draft"]["alpha_exp"]["value"] > facts["acceptance"]["untrained"]["alpha_exp"]["value"]
+    before, after = weights(target), weights(tmp_path / "draft")
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"]), (
+        "shared with the target"
+    )
+    assert not torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+    assert len(load_tokenizer(tmp_path / "draft").tokenizer.get_vocab()) == len(
+        load_tokenizer(target).tokenizer.get_vocab()
+    )
+
+
+def test_every_loss_goes_with_every_selection(target: Path, tmp_path: Path) -> None:
+    for number, (loss, select) in enumerate(
+        [("reverse_kl", "adaspec"), ("jsd", "random"), ("tvd", "all"), ("forward_kl", "random")]
+    ):
+        options = replace(QUICK, loss=loss, select=select, steps=8)  # type: ignore[arg-type]
+        made = distill(target, [0, 3], ROWS, tmp_path / f"draft-{number}", options=options, baseline=False)
+        curve = made.metrics["stages"]["draft"]["curve"]
+        assert curve[-1]["loss"] < curve[0]["loss"]
+        assert ("reference" in made.metrics["stages"]) == (select == "adaspec")
+
+
+def test_learning_everything_and_beginning_at_the_reference(target: Path, tmp_path: Path) -> None:
+    source = folder(tmp_path / "small", tiny(2, seed=7))
+    first = distill(target, source, ROWS, tmp_path / "first", options=replace(QUICK, select="all", learns="all"))
+    assert not torch.equal(
+        weights(source)["model.embed_tokens.weight"], weights(first.path)["model.embed_tokens.weight"]
+    )
+    options = replace(QUICK, start="reference", steps=1, learning_rate=1e-9)
+    made = distill(target, source, ROWS, tmp_path / "second", options=options, reference=first.path, baseline=False)
+    given, found = weights(first.path), weights(made.path)
+    assert all(torch.allclose(given[name], found[name], atol=1e-6) for name in given)
+
+
+def test_the_target_speaks_where_the_rows_do_not(target: Path, tmp_path: Path) -> None:
+    rows = [{"input": row["input"]} for row in ROWS]
+    made = distill(target, 2, rows, tmp_path / "draft", options=QUICK, outputs="target", baseline=False, max_output=9)
+    assert 0 < made.metrics["completion_tokens"] <= 9 * len(rows)
+    with_index = distill(
+        target, 2, ROWS, tmp_path / "other", options=QUICK, outputs="target", baseline=False, max_output=9
+    )
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights(made.path).values(), weights(with_index.path).values(), strict=True)
+    )
+
+
+def test_kept_states_and_a_live_target_teach_the_same(target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select="all")
+    curves = [
+        distill(target, 2, ROWS, tmp_path / f"draft-{keep}", options=replace(options, keep_states=keep)).metrics
+        for keep in (True, False)
+    ]
+    kept, live = ([entry["loss"] for entry in m["stages"]["draft"]["curve"]] for m in curves)
+    assert kept == pytest.approx(live, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage, stop_at", [("reference", 3), ("draft", 5), ("baseline", 1)])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(target: Path, tmp_path: Path, stage: str, stop_at: int) -> None:
+    whole = distill(target, 2, ROWS, tmp_path / "whole", options=QUICK, validation=HELD_OUT, max_output=9)
+
+    def stop(what: str) -> Any:
+        def move(done: float, total: float) -> None:
+            if what == f"distilling ({stage})" and done == stop_at:
+                raise KeyboardInterrupt
+
+        return move
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, validation=HELD_OUT, max_output=9, progress=stop)
+    assert not (tmp_path / "draft").exists()
+    resumed = distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, validation=HELD_OUT, max_output=9)
+    assert resumed.metrics["stages"][stage]["resumed_at"] == stop_at // 2 * 2
+    for name in ("reference", "draft", "baseline"):
+        assert resumed.metrics["stages"][name]["curve"] == whole.metrics["stages"][name]["curve"]
+    assert resumed.metrics["acceptance"] == whole.metrics["acceptance"]
+    for one in ("", ".baseline"):
+        before, after = weights(tmp_path / f"whole{one}"), weights(tmp_path / f"draft{one}")
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(InputError, match="is there already"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK)
+
+
+def test_random_tokens_are_the_same_after_a_stop(target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select="random", k=0.2)
+    whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, baseline=False)
+
+    def stop(what: str) -> Any:
+        def move(done: float, total: float) -> None:
+            if what.startswith("distilling") and done == 3:
+                raise KeyboardInterrupt
+
+        return move
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False, progress=stop)
+    resumed = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
+    assert resumed.metrics["stages"]["draft"]["curve"] == whole.metrics["stages"]["draft"]["curve"]
+
+
+def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: Path) -> None:
+    def stop(what: str) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, progress=stop)
+    with pytest.raises(InputError, match=r"another run \(k differ\)"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5))
+    distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5), baseline=False, resume=False)
+
+
+def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path, tmp_path: Path) -> None:
+    wide = folder(tmp_path / "wide", tiny(2, vocab=500))
+    with pytest.raises(InputError, match=r"the target says \d+ tokens and the draft 500"):
+        distill(target, wide, ROWS, tmp_path / "draft", options=QUICK)
+    with pytest.raises(InputError, match="and the draft 500"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, reference=wide)
+    other = folder(tmp_path / "other", tiny(2), make_tokenizer("ignore-merges"))
+    with pytest.raises(TokenizerMismatchError, match="a draft needs the same"):
+        distill(target, other, ROWS, tmp_path / "draft", options=QUICK)
+    assert not list(tmp_path.glob("draft*"))
+
+
+def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="no row to learn from"):
+        distill(target, 2, [], tmp_path / "draft")
+    with pytest.raises(CorpusError, match="row 1 has no input"):
+        distill(target, 2, [ROWS[0], {"output": "x"}], tmp_path / "draft")
+    with pytest.raises(CorpusError, match="row 1 has no output; give one, or learn from the target's"):
+        distill(target, 2, [ROWS[0], {"input": "x"}], tmp_path / "draft")
+    with pytest.raises(CorpusError, match="validation row 0 has no input"):
+        distill(target, 2, ROWS, tmp_path / "draft", validation=[{"output": "x"}])
+    with pytest.raises(InputError, match="layers=4: a draft has at least 1 layer and fewer"):
+        distill(target, 4, ROWS, tmp_path / "draft", options=QUICK)
+    with pytest.raises(InputError, match="given or target"):
+        distill(target, 2, ROWS, tmp_path / "draft", outputs="own")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="length=0"):
+        distill(target, 2, ROWS, tmp_path / "draft", length=0)
+    assert not list(tmp_path.iterdir())
+    for wrong in (
+        {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
+        {"select": "most"}, {"precision": "fp8"}, {"learns": "head"}, {"start": "target"},
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            DistillOptions(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="start='reference' goes with select='adaspec'"):
+        DistillOptions(start="reference", select="all")
