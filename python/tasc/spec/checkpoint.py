@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError, MissingExtraError
-
-EMBEDDED = "smollm2"
-"""The name that stands for SmolLM2-135M-Instruct as its package carries it, for machines without a model hub."""
+from tasc.models import checkpoint
 
 
 def load_checkpoint(
@@ -40,7 +38,7 @@ def load_checkpoint(
     if kind not in ("auto", "float32", "bfloat16", "float16"):
         raise InputError(f"dtype {dtype!r} is none of auto, float32, bfloat16, float16")
     try:
-        source = _embedded() if model == EMBEDDED else model
+        source = checkpoint(model)
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=kind if kind == "auto" else getattr(torch, kind)
@@ -70,12 +68,6 @@ def _merge(model: Any, adapter: Path) -> Any:
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as e:
         raise InputError(f"cannot merge adapter {adapter}: {_first_line(e)}") from e
-
-
-def _embedded() -> str:
-    from tasc.models import smollm2
-
-    return str(smollm2())
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,62 @@
+"""`tasc distill`: a draft is made from the command line, and what was refused says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+from drafts import ROWS, folder, tiny  # noqa: E402
+
+from tasc.cli import app  # noqa: E402
+
+
+def tasc(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in args], prog_name="tasc")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    path = tmp_path_factory.mktemp("task")
+    lines = [{**row, "split": "test" if n % 4 == 0 else "train"} for n, row in enumerate(ROWS)]
+    (path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder(path / "target", tiny()), path / "rows.jsonl"
+
+
+QUICK = ("--steps", "3", "--batch-size", "4", "--precision", "fp32", "--threads", "1", "--max-output", "12")
+
+
+def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -> None:
+    target, rows = task
+    common = ("distill", "--target", target, "--data", rows, "--split", "train", "--validation-split", "test", *QUICK)
+    result = tasc(*common, "--layers", "0,3", "-o", tmp_path / "draft", "--k", "0.5", "--length", "3")
+    assert result.exit_code == 0, result.output
+    assert "3 prompts, 3 tokens per draft" in result.stdout and "the draft less the baseline: α" in result.stdout
+    assert "baseline: 7 steps of 4 rows" in result.stdout
+    facts = json.loads((tmp_path / "draft" / "distill.json").read_text())
+    assert facts["options"]["k"] == 0.5 and facts["draft"] == "[0, 3]" and facts["rows"] == 9
+    more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--select", "all", "--loss", "tvd", "--json")
+    result = tasc(*common, *more, "--limit", "5", "--outputs", "target")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert list(facts["stages"]) == ["draft"] and facts["rows"] == 5 and facts["outputs"] == "target"
+
+
+def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
+    target, rows = task
+    common = ("distill", "--target", target, "--data", rows, "-o", tmp_path / "draft")
+    for wrong, said in (
+        ((), "give --draft (a smaller model) or --layers"),
+        (("--draft", target, "--layers", "2"), "one of the two"),
+        (("--layers", "two"), "--layers two: give how many layers"),
+        (("--layers", "4"), "fewer than the target's 4"),
+        (("--layers", "2", "--select", "best"), "select='best': one of adaspec, random, all"),
+        (("--layers", "2", "--outputs", "own"), "given or target"),
+    ):
+        result = tasc(*common, *wrong)
+        assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
+    assert not list(tmp_path.iterdir())
