@@ -10,9 +10,9 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
-from drafts import ROWS, folder, tiny  # noqa: E402
+from drafts import ROWS, folder, tiny
 
-from tasc.cli import app  # noqa: E402
+from tasc.cli import app
 
 
 def tasc(*args: str | Path) -> Result:

@@ -18,6 +18,7 @@ from tasc.errors import InputError, MissingExtraError
 from tasc.ft.options import TuneOptions
 from tasc.ft.run import Run
 from tasc.train import TrainProgress, make_examples, short_enough
+from tasc.train.work import hush
 
 __all__ = ["TuneOptions", "Tuned", "tune"]
 
@@ -75,6 +76,7 @@ def tune(
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("fine-tuning", "ft") from error
+    hush()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasc.errors import InputError, MissingExtraError
 from tasc.models import checkpoint
+from tasc.train.work import hush
 
 
 def load_checkpoint(
@@ -28,11 +29,9 @@ def load_checkpoint(
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as their_logging
     except ImportError as e:
         raise MissingExtraError("running a model", "hf") from e
-    untyped: Any = their_logging
-    untyped.disable_progress_bar()
+    hush()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
     if kind not in ("auto", "float32", "bfloat16", "float16"):

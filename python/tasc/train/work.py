@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ class WorkFolder:
         """Gives what is finished its name; the work folder goes."""
         finished.rename(out)
         shutil.rmtree(self.path)
+
+
+def hush() -> None:
+    """transformers draws no bars of its own for weights that it reads and writes."""
+    from transformers.utils import logging as theirs
+
+    untyped: Any = theirs
+    untyped.disable_progress_bar()
 
 
 def processes() -> Any:
@@ -135,7 +144,10 @@ def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
         trainer.add_callback(_told(progress))
     begin = time.perf_counter()
     last: str | None = get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
-    trainer.train(resume_from_checkpoint=last)
+    with warnings.catch_warnings():
+        # transformers asks its own models for an attribute that it has renamed
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        trainer.train(resume_from_checkpoint=last)
     log = trainer.state.log_history
     return {
         "seconds": round(time.perf_counter() - begin, 1),

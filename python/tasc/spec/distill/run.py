@@ -22,7 +22,7 @@ from tasc.spec.distill.options import DistillOptions
 from tasc.spec.distill.stage import losses_of, run_stage
 from tasc.spec.distill.teacher import Teacher
 from tasc.train import WorkFolder, processes
-from tasc.train.work import attention_for
+from tasc.train.work import attention_for, hush
 
 METRICS = "distill.json"
 """What a distilled draft says of its own making."""
@@ -95,6 +95,7 @@ def distill(
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
     """
+    hush()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")

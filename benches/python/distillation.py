@@ -1,0 +1,283 @@
+"""Which tokens a draft model should learn from: DistillSpec, AdaSPEC, random tokens and the TVD loss, side by side.
+
+    python benches/python/distillation.py --work FOLDER                     (the demo's task and its adapter)
+    python benches/python/distillation.py DATA --adapter DIR --system TEXT --work FOLDER [--steps 150] [--seeds 3]
+    python benches/python/distillation.py --smoke
+
+Every arm begins at the same draft, a cut of the target, and sees the same rows in the same order; seeds change the
+order. All are scored on what the target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal
+optimizer steps, and at equal compute, where the arms without a reference get the steps that AdaSPEC spends on its own.
+Everything is kept in FOLDER: a second call goes on where the first was stopped, and more seeds can be added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tasc.cli.console import err, out, print_table, progress_bars
+from tasc.data import TokenStore, load_tokenizer, read_rows
+from tasc.data.endings import eos_ids
+from tasc.machine import machine
+from tasc.measures import Floats
+from tasc.models import EMBEDDED, checkpoint
+from tasc.spec import TaskIndex
+from tasc.spec.checkpoint import use_threads
+from tasc.spec.distill import DistillOptions, KeptStates, acceptance, cut_draft, distill, target_outputs
+from tasc.spec.stats import Acceptance
+from tasc.train import Example
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+REFERENCE = "DistillSpec"
+LONGER = "DistillSpec, equal compute"
+ARMS: dict[str, dict[str, Any]] = {
+    REFERENCE: {"select": "all"},
+    "AdaSPEC": {"select": "adaspec"},
+    "random tokens": {"select": "random"},
+    "TVD": {"select": "all", "loss": "tvd"},
+    LONGER: {"select": "all", "longer": True},
+    "AdaSPEC from its reference": {"select": "adaspec", "start": "reference"},
+    "random tokens, equal compute": {"select": "random", "longer": True},
+    "TVD, equal compute": {"select": "all", "loss": "tvd", "longer": True},
+}
+COMPARISONS = {
+    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD")),
+    "compute": (
+        LONGER,
+        ("AdaSPEC", "AdaSPEC from its reference", "random tokens, equal compute", "TVD, equal compute"),
+    ),
+}
+"""What is equal: which DistillSpec is compared with, and which arms are."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A target, its rows, and where everything lies."""
+
+    target: str
+    train: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    system: str | None
+    work: Path
+    layers: int | list[int]
+    steps: int
+    batch: int
+    k: float
+    rate: float
+    precision: str
+    longest: int
+
+    @property
+    def longer(self) -> int:
+        """Steps that cost what AdaSPEC's stages do: its reference's, a forward pass over the rows, its own."""
+        return 2 * self.steps + -(-len(self.train) // (3 * self.batch))
+
+    def options(self, arm: str, seed: int) -> DistillOptions:
+        chosen = dict(ARMS[arm])
+        steps = self.longer if chosen.pop("longer", False) else self.steps
+        return DistillOptions(
+            **chosen, steps=steps, batch_size=self.batch, k=self.k, learning_rate=self.rate, precision=self.precision,
+            seed=seed, save_every=50,
+        )  # fmt: skip
+
+    def draft(self, arm: str, seed: int) -> Path:
+        """A finished draft; it is distilled if it is not there yet."""
+        folder = self.work / f"seed{seed}" / arm.replace(", ", "-").replace(" ", "-")
+        if not folder.exists():
+            options = self.options(arm, seed)
+            reference = self.draft(REFERENCE, seed) if options.select == "adaspec" else None
+            with progress_bars() as bar:
+                distill(
+                    self.target, self.layers, self.train, folder, options=options, baseline=False, reference=reference,
+                    states=(self.work / "states").absolute(), system=self.system, progress=bar,
+                )  # fmt: skip
+        return folder
+
+    def said(self) -> list[Example]:
+        """The target's outputs to the held-out inputs."""
+        file = self.work / "said.json"
+        if not file.exists():
+            model, tokenizer = self.loaded(self.target), AutoTokenizer.from_pretrained(self.target)
+            task = load_tokenizer(self.target)
+            store = TokenStore.build(self.train, task, self.work / "rows.store")
+            index = TaskIndex.build(store, self.work / "rows.tasc", tokenizer=task)
+            with progress_bars() as bar:
+                made = target_outputs(
+                    model, tokenizer, self.test, system=self.system, max_tokens=self.longest, index=index,
+                    progress=bar("the target answers"),
+                )  # fmt: skip
+            file.write_text(json.dumps([[e.prompt, e.completion] for e in made]))
+        return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
+
+    def loaded(self, folder: str | Path) -> Any:
+        import torch
+
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return model.cuda() if torch.cuda.is_available() else model
+
+
+def value_and_interval(figure: Callable[[Floats, Floats], Floats], seeds: int, prompts: int) -> list[float]:
+    """A figure and its 95 % interval, seeds and prompts both drawn anew: it takes (R, seeds) and (R, prompts) weights."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.multinomial(n, [1 / n] * n, RESAMPLES).astype(float) for n in (seeds, prompts)]
+    value = figure(np.ones((1, seeds)), np.ones((1, prompts)))
+    return [float(value[0]), *map(float, np.quantile(figure(*drawn), [0.025, 0.975]))]
+
+
+def rate(found: list[Acceptance], above: str, below: str) -> Callable[[Floats, Floats], Floats]:
+    """A share of sums over seeds and prompts, by their weights."""
+    over, under = (np.stack([getattr(one, name) for one in found]) for name in (above, below))
+
+    def figure(seeds: Floats, prompts: Floats) -> Floats:
+        return np.einsum("rs,sn,rn->r", seeds, over, prompts) / np.einsum("rs,sn,rn->r", seeds, under, prompts)
+
+    return figure
+
+
+def compare(found: dict[str, list[Acceptance]]) -> dict[str, Any]:
+    """By arm: α, α_exp and τ with intervals, each seed's α, and the differences from DistillSpec at equal steps and
+    at equal compute.
+    """
+    kinds = {"alpha": ("accepted", "tested"), "alpha_exp": ("expected", "tokens"), "tau": ("tokens", "steps")}
+    facts: dict[str, Any] = {}
+    for arm, runs in found.items():
+        size = len(runs), len(runs[0].tested)
+        facts[arm] = {"seeds": [one.alpha.value for one in runs]}
+        for kind, sums in kinds.items():
+            facts[arm][kind] = value_and_interval(rate(runs, *sums), *size)
+        for equal, (against, arms) in COMPARISONS.items():
+            for kind, sums in kinds.items() if arm in arms else ():
+                ours, theirs = rate(runs, *sums), rate(found[against], *sums)
+                less = lambda s, p, ours=ours, theirs=theirs: ours(s, p) - theirs(s, p)  # noqa: E731
+                facts[arm][f"{kind}_less_at_equal_{equal}"] = value_and_interval(less, *size)
+    return facts
+
+
+def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
+    """All arms and seeds; the table is printed after every seed."""
+    task.work.mkdir(parents=True, exist_ok=True)
+    outputs = task.said()
+    target = task.loaded(task.target)
+    ends = eos_ids(target, AutoTokenizer.from_pretrained(task.target))
+    teacher = KeptStates.compute(target, outputs, task.work / "said-states")
+    untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
+    found: dict[str, list[Acceptance]] = {arm: [] for arm in ARMS}
+    spent: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in range(seeds):
+        for arm in ARMS:
+            folder = task.draft(arm, seed)
+            made = acceptance(task.loaded(folder), outputs, ends, teacher=teacher, length=length)
+            found[arm].append(made)
+            stage = json.loads((folder / "distill.json").read_text())["stages"]["draft"]
+            spent[arm].append(stage["seconds"])
+            err.print(f"seed {seed}, {arm}: α {made.alpha.value:.4f}, {stage['steps']} steps, {stage['seconds']:.0f} s")
+        facts = compare(found)
+        show(task, facts, untrained, seed + 1, length)
+        said = {
+            "arms": facts, "untrained": untrained.summary(), "train_seconds": spent, "seeds": seed + 1, "length": length,
+            "steps": task.steps, "longer": task.longer, "batch": task.batch, "k": task.k, "rows": len(task.train),
+            "layers": task.layers, "prompts": len(outputs), "machine": machine(),
+        }  # fmt: skip
+        if output is not None:
+            output.write_text(json.dumps(said, indent=2) + "\n")
+
+
+def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: int, length: int) -> None:
+    def said(figure: list[float] | None, sign: str = "") -> str:
+        return "-" if figure is None else f"{figure[0]:{sign}.3f} [{figure[1]:{sign}.3f}, {figure[2]:{sign}.3f}]"
+
+    titles = {"steps": f"{task.steps} steps each", "compute": f"the compute of {task.longer} steps on all tokens each"}
+    for equal, (against, arms) in COMPARISONS.items():
+        print_table(
+            f"Equal {equal}, {titles[equal]} ({seeds} seeds, {len(untrained.tested)} prompts, {length} drafted)",
+            ("arm", "α", "less DistillSpec's", "α_exp", "τ"),
+            [
+                (
+                    arm,
+                    said(f["alpha"]),
+                    said(f.get(f"alpha_less_at_equal_{equal}"), "+"),
+                    said(f["alpha_exp"]),
+                    said(f["tau"]),
+                )
+                for arm in (against, *arms)
+                for f in [facts[arm]]
+            ],
+        )
+    out.print(f"before: α {untrained.alpha.value:.4f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="rows {input, output, split}; by default the demo's task")
+    parser.add_argument("--work", type=Path, help="where drafts and states lie")
+    parser.add_argument("--model", default=EMBEDDED, help="folder, hub name or smollm2")
+    parser.add_argument("--adapter", type=Path, help="PEFT adapter of the target")
+    parser.add_argument("--system")
+    parser.add_argument("--layers", default="4", help="how many, or which: 0,10,19,29")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--k", type=float, default=0.4)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rows", type=int, default=1200, help="training rows, the first ones")
+    parser.add_argument("--limit", type=int, default=100, help="held-out inputs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--length", type=int, default=5, help="tokens per draft")
+    parser.add_argument("--longest", type=int, default=256, help="most output tokens")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
+    args = parser.parse_args()
+    if args.work is None and not args.smoke:
+        parser.error("give --work, or --smoke")
+    if args.threads is not None:
+        use_threads(args.threads)
+    if args.smoke:
+        smoke()
+        return
+    if args.data is None:
+        sys.path.insert(0, str(DEMO))
+        import assistant
+
+        rows, system, adapter = assistant.rows(4000, seed=0), assistant.SYSTEM, DEMO / "adapter"
+    else:
+        rows, system, adapter = [dict(row) for row in read_rows(args.data)], args.system, args.adapter
+    train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
+    layers = [int(part) for part in args.layers.split(",")]
+    task = Comparison(
+        checkpoint(args.model, adapter), train[: args.rows], test[: args.limit], system, args.work,
+        layers if len(layers) > 1 else layers[0], args.steps, args.batch, args.k, args.rate, args.precision, args.longest,
+    )  # fmt: skip
+    run(task, args.seeds, args.length, args.output)
+
+
+def smoke() -> None:
+    """The whole of it on a tiny random model."""
+    from smoke_task import tiny_model, write_rows, write_tokenizer
+
+    use_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = write_rows(folder)
+        model, tokenizer = tiny_model(write_tokenizer(folder, data))
+        model.save_pretrained(folder / "model")
+        tokenizer.save_pretrained(folder / "model")
+        rows = [dict(row) for row in read_rows(data)]
+        task = Comparison(
+            str(folder / "model"), rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16
+        )
+        run(task, 2, 3, None)
+
+
+if __name__ == "__main__":
+    main()
