@@ -7,10 +7,11 @@ Nothing here loads torch before a `Generator` is asked for.
 from typing import TYPE_CHECKING, Any
 
 from tasc._core import ContextIndex, NgramDrafter, NgramRequest, TaskIndex
-from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft, served_log
+from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, Terms, TokenDraft, served_log
 
 if TYPE_CHECKING:
     from tasc.spec.generator import Generation, Generations, Generator, generate
+    from tasc.spec.model_drafter import ModelDrafter
     from tasc.spec.sampling import Sampling
     from tasc.spec.stats import Stats
 
@@ -18,6 +19,7 @@ _LAZY = {
     "Generation": "generator",
     "Generations": "generator",
     "Generator": "generator",
+    "ModelDrafter": "model_drafter",
     "Sampling": "sampling",
     "Stats": "stats",
     "generate": "generator",
@@ -33,11 +35,13 @@ __all__ = [
     "ContextIndex",
     "Draft",
     "Drafter",
+    "ModelDrafter",
     "NgramDrafter",
     "NgramRequest",
     "NullDrafter",
     "Request",
     "TaskIndex",
+    "Terms",
     "TokenDraft",
     "generate",
     "served_log",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -28,7 +27,7 @@ from tasc.spec.sampling import Chooser, Sampling
 from tasc.spec.segmenting import BaseSpeller, SegmentingDrafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
-from tasc.spec.target import Target
+from tasc.spec.target import Target, evaluating
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
@@ -103,7 +102,7 @@ class Generator:
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
-        TokenizerMismatchError: The index was made with another tokenizer.
+        TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
     Example:
         >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
@@ -135,7 +134,7 @@ class Generator:
         self._served = served
         self._locators: dict[int, tuple[Drafter, InputLocator | None]] = {}  # by the drafter's id
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
-        self._default = drafter if drafter is not None else self._drafter(index)
+        self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
         self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
@@ -191,7 +190,8 @@ class Generator:
             top_k: Tokens kept.
             min_p: Relative probability kept.
             repetition_penalty: None: the model's generation config.
-            seed: Equal seeds give equal output for the same prompts, drafted or not; None: a fresh one.
+            seed: Equal seeds give equal output for the same prompts, drafted or not; with a draft model that is equal
+                in distribution only. None: a fresh one.
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
             stop: Strings that end an output, not part of its text.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
@@ -206,7 +206,7 @@ class Generator:
 
         Raises:
             InputError: An option or prompt is out of its range; says which.
-            TokenizerMismatchError: An index was made with another tokenizer.
+            TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -237,7 +237,7 @@ class Generator:
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, _evaluating(self._target.model), self._packed.applied():
+        with self._lock, evaluating(self._target.model), self._packed.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -290,7 +290,7 @@ class Generator:
         if drafter is not None:
             if index is not None:
                 raise InputError("give index= or drafter=, not both")
-            chosen = [drafter] * count
+            chosen = [self._checked(drafter)] * count
         elif isinstance(index, (list, tuple)):
             if len(index) != count:
                 raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
@@ -298,6 +298,13 @@ class Generator:
         else:
             chosen = [self._default if index is None else self._drafter(index)] * count
         return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _checked(self, drafter: Drafter) -> Drafter:
+        """A given drafter, once it has accepted the target's vocabulary."""
+        check: Any = getattr(drafter, "check_vocabulary", None)
+        if check is not None:
+            check(self._target.vocab_size, self._tokenizer)
+        return drafter
 
     def _drafter(self, index: Any) -> Drafter:
         """The drafter of an index, made once; it learns as long as the generator lives."""
@@ -449,19 +456,6 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     pairs = enumerate(zip(item.ids, plain, strict=False))
     first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
     return replace(item, first_difference=first)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Dropout off while generating."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def _at_least(name: str, value: int, least: int) -> int:
