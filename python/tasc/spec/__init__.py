@@ -10,12 +10,14 @@ from tasc._core import ContextIndex, NgramDrafter, NgramRequest, TaskIndex
 from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, Terms, TokenDraft, served_log
 
 if TYPE_CHECKING:
+    from tasc.spec.combined import CombinedDrafter
     from tasc.spec.generator import Generation, Generations, Generator, generate
     from tasc.spec.model_drafter import ModelDrafter
     from tasc.spec.sampling import Sampling
     from tasc.spec.stats import Stats
 
 _LAZY = {
+    "CombinedDrafter": "combined",
     "Generation": "generator",
     "Generations": "generator",
     "Generator": "generator",
@@ -32,6 +34,7 @@ __all__ = [
     "Generations",
     "Generation",
     "SOURCES",
+    "CombinedDrafter",
     "ContextIndex",
     "Draft",
     "Drafter",

@@ -74,6 +74,12 @@ class DraftRows:
                 return
             self._move(rows[-1], gap)
 
+    def free(self, owners: Sequence[Owner]) -> None:
+        """Take the rows of owners that may outlive their use, such as in a traceback."""
+        for owner in owners:
+            if owner.row is not None:
+                owner.row.owner, owner.row = None, None
+
     def step(self, owners: Sequence[Owner]) -> Tensor:
         """Run what the cache does not hold of the owners' tokens, at least one each.
 
@@ -88,7 +94,7 @@ class DraftRows:
         fresh: list[list[int]] = []
         starts: list[int] = []
         for row in self._rows[first:end]:
-            start = row.length if row.index in wanted else max(0, row.length - 1)
+            start = max(0, min(row.length, len(row.tokens) - 1) if row.index in wanted else row.length - 1)
             starts.append(start)
             fresh.append(row.tokens[start:] if row.index in wanted else row.tokens[start : row.length] or [0])
         logits = self._target.step(self._cache, first, fresh, starts, 1)

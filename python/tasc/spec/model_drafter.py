@@ -138,7 +138,11 @@ class ModelDrafter:
             for request in open_to:
                 request.keep_head(len(request.given), forced=True)
             going = open_to
-        passes = self._run(going, curve) if going else 0.0
+        try:
+            passes = self._run(going, curve) if going else 0.0
+        except BaseException:
+            self.rows.free(requests)
+            raise
         drafts = [request.made() for request in requests]
         self._round = self._opened(requests, drafts, passes * self.pace.step_cost, curve)
         return drafts
@@ -159,8 +163,7 @@ class ModelDrafter:
         """Whether the model drafts for a request, and after how much of its head."""
         if self.length is not None:
             return True
-        unread = len(request.tokens) - (request.row.length if request.row else 0) + len(request.given)
-        feed = float(curve[min(unread, len(curve)) - 1])
+        feed = float(curve[min(request.unread + len(request.given), len(curve)) - 1])
         ends = request.given[-1:] in [[token] for token in request.terms.eos]
         kept, goes = self.pace.split(request.probs, curve[: request.most + 1], feed, not ends)
         if goes:
@@ -270,7 +273,7 @@ class ModelRequest:
     @property
     def unread(self) -> int:
         """Tokens that the next pass reads."""
-        return len(self.tokens) - (self.row.length if self.row is not None else 0)
+        return max(1, len(self.tokens) - (self.row.length if self.row is not None else 0))
 
     @property
     def drawn(self) -> bool:

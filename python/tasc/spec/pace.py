@@ -69,6 +69,7 @@ class Pace:
         self._calibrations = (Calibration(), Calibration())  # greedy, drawn
         self._brake = Brake()
         self._idle = 0
+        self._tries = False
 
     @property
     def rate(self) -> float:
@@ -126,8 +127,8 @@ class Pace:
         cost = costs[np.minimum(end, most)] - costs[: length + 1, None] + self.step_cost * (more - 1 + feed)
         net = np.where(end <= most, gain - self.rate * cost, -np.inf)
         continued = net.max(1) if most else np.full(length + 1, -np.inf)
-        if not extendable:
-            continued[-1] = -np.inf
+        # a token that is likelier right than the model's stays, whatever the model could add in its place
+        continued[np.append(np.asarray(probs) >= self.alpha, not extendable)] = -np.inf
         best = int(np.argmax(kept + np.maximum(continued, 0.0)))
         if continued[best] <= 0:
             return length, False
@@ -138,15 +139,21 @@ class Pace:
         return self._brake.holds()
 
     def idles(self) -> bool:
-        """Counts a round in which nothing was expected of the model; whether it is to be tried all the same."""
+        """Counts a round in which nothing was expected of the model; whether it is to be tried all the same.
+
+        That is one round in 32, and the round after a try that was right.
+        """
         self._idle = (self._idle + 1) % _PROBE
-        return self._idle == 0
+        self._tries = self._idle == 0
+        return self._tries
 
     def verified(self, p: float, drawn: bool, right: bool) -> None:
         """A drafted token was tested; p as for `calibrated`."""
         self._calibrations[drawn].learn(p, right)
         self._right = self._right * _MEMORY + right
         self._tested = self._tested * _MEMORY + 1.0
+        if right and self._tries:
+            self._idle = _PROBE - 1
 
     def stepped(self, tokens: float, cost: float) -> None:
         """A step of this cost emitted so many tokens, mean over rows."""
