@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tasc.data.prompts import Prompt, known_inputs, prompt_ids
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.spec.cache import RowCache
+from tasc.spec.combined import CombinedDrafter
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import Drafter, NullDrafter, served_log
 from tasc.spec.locate import InputLocator, Template, chat_markers
@@ -32,6 +33,7 @@ from tasc.spec.target import Target, evaluating
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
     from tasc.data import TaskTokenizer
+    from tasc.spec.model_drafter import ModelDrafter
 
 _MOST_DRAFTED = 64
 _MOST_LOCATORS = 256
@@ -85,7 +87,8 @@ class Generator:
         index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
             request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
             tokens (`tasc.ft`) it may be an index made with the tokenizer as it was before them.
-        drafter: A `Drafter` instead of an index.
+        drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
+        draft: A draft model that goes on where n-grams are not confident (`CombinedDrafter`).
         max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
         batch_size: Most requests at once.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
@@ -116,6 +119,7 @@ class Generator:
         *,
         index: Any = None,
         drafter: Drafter | None = None,
+        draft: ModelDrafter | None = None,
         max_draft: int | None = None,
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
@@ -125,6 +129,8 @@ class Generator:
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
+        if draft is not None and drafter is not None:
+            raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
         self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
         self._num_rows = _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
@@ -134,6 +140,7 @@ class Generator:
         self._served = served
         self._locators: dict[int, tuple[Drafter, InputLocator | None]] = {}  # by the drafter's id
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
+        self._draft = draft
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
@@ -318,6 +325,11 @@ class Generator:
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None) -> Drafter:
+        """A new drafter over an index, together with the draft model if there is one."""
+        ngram = self._ngram(index)
+        return ngram if self._draft is None else self._checked(CombinedDrafter(ngram, self._draft))
+
+    def _ngram(self, index: TaskIndex | None) -> Drafter:
         """A new drafter over an index of the model's tokens, or of its tokenizer's before it had new ones."""
         from tasc.spec import NgramDrafter
 
@@ -429,7 +441,7 @@ class _Probe:
         self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
 
 
-_OWN = ("index", "drafter", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
+_OWN = ("index", "drafter", "draft", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -439,7 +451,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         model: See `Generator`.
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, drafter, max_draft, batch_size, costs,
+        **options: Of `Generator` (index, drafter, draft, max_draft, batch_size, costs,
             pack_weights, input_template, served) and of `Generator.generate`.
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
