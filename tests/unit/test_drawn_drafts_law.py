@@ -253,7 +253,9 @@ def test_proposals_take_none_of_the_target_s_numbers() -> None:
     silent = ModelDrafter(tiny_model("gpt2", seed=1, positions=1), length=2)
     made = Generator(model, drafter=silent, costs=0.0).generate(**options)
     assert [item.ids for item in made] == [item.ids for item in plain]
-    chooser = Chooser(Sampling(temperature=1.0), [1], 4, 5, 0, torch.device("cpu"))
-    proposer = chooser.proposer()
-    ours, theirs = ([one._uniform() for _ in range(50)] for one in (chooser, proposer))
+    alone, disturbed = (Chooser(Sampling(temperature=1.0), [1], 4, 5, 0, torch.device("cpu")) for _ in range(2))
+    proposer = disturbed.proposer()
+    theirs = [proposer._uniform() for _ in range(50)]
+    ours = [disturbed._uniform() for _ in range(50)]
+    assert ours == [alone._uniform() for _ in range(50)]
     assert not set(ours) & set(theirs)
