@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, EOS, VOCAB, PromptLookup, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 from tokenizers import Tokenizer, models
@@ -171,9 +170,10 @@ def logits_of(model: Any, ids: list[int]) -> torch.Tensor:
         return model(torch.tensor([ids])).logits[0, -1]
 
 
+PROMPT = st.lists(st.integers(1, 3), min_size=1, max_size=6)
 MOVES = st.lists(
     st.one_of(
-        st.tuples(st.just("start"), st.lists(st.integers(1, 6), min_size=1, max_size=6)),
+        st.tuples(st.just("start"), PROMPT),
         st.tuples(st.just("drop"), st.integers(0, 9)),
         st.tuples(st.just("step"), st.integers(1, 31), st.integers(1, 4), st.integers(0, 4)),
         st.tuples(st.just("silent"), st.integers(1, 31)),
@@ -183,38 +183,70 @@ MOVES = st.lists(
 DRAFT = tiny_model("llama", seed=9)
 
 
+class Crowd:
+    """Running requests, whose every pass is compared with a fresh one over all tokens."""
+
+    def __init__(self) -> None:
+        self.drafter = ModelDrafter(DRAFT, length=4)
+        self.running: list[Any] = []
+        self.passes = 0
+        step = self.drafter.rows.step
+
+        def checked(owners: Any) -> torch.Tensor:
+            logits = step(owners)
+            for owner, row in zip(owners, logits, strict=True):
+                torch.testing.assert_close(row, logits_of(DRAFT, owner.tokens), atol=1e-3, rtol=0)
+            self.passes += 1
+            return logits
+
+        self.drafter.rows.step = checked  # type: ignore[method-assign]
+
+    def start(self, prompt: list[int]) -> None:
+        self.running.append(self.drafter.start(prompt))
+
+    def drop(self, place: int) -> None:
+        if self.running:
+            del self.running[place % len(self.running)]
+
+    def silent(self, mask: int) -> None:
+        """A step without drafts."""
+        for request in self._chosen(mask):
+            request.update([2])
+
+    def step(self, mask: int, length: int, accepted: int) -> None:
+        chosen = self._chosen(mask)
+        before = [list(request.tokens) for request in chosen]
+        drafts = self.drafter.propose_batch(chosen, length, np.ones(5))
+        for request, ids, draft in zip(chosen, before, drafts, strict=True):
+            tokens = draft.tokens.tolist()
+            assert len(tokens) == length
+            emitted = [*tokens[:accepted], 1 + mask % 6]
+            request.update(emitted)
+            assert request.tokens == ids + emitted
+
+    def _chosen(self, mask: int) -> list[Any]:
+        return [request for place, request in enumerate(self.running) if mask >> place % 5 & 1]
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(MOVES)
+@example(
+    [
+        *[("start", [1, 2, 3, k]) for k in (1, 2, 3)],
+        ("step", 7, 3, 2),
+        ("drop", 1),
+        ("step", 3, 3, 1),
+        ("step", 3, 2, 2),
+    ]
+)
+@example([*[("start", [k]) for k in (1, 2, 3)], ("step", 7, 3, 3), ("step", 5, 2, 0), ("silent", 2), ("step", 7, 4, 9)])
 def test_rows_hold_what_their_requests_have_said(moves: list[tuple[Any, ...]]) -> None:
-    """After any sequence of starts, drafts, verifications and drops, drafts are those of fresh forward passes."""
-    drafter = ModelDrafter(DRAFT, length=4)
-    running: list[tuple[Any, list[int]]] = []
-    most = 0
-    for move in moves:
-        if move[0] == "start":
-            running.append((drafter.start(move[1]), list(move[1])))
-            most = max(most, len(running))
-        elif move[0] == "drop" and running:
-            del running[move[1] % len(running)]
-            gc.collect()
-        elif move[0] in ("step", "silent"):
-            chosen = [pair for place, pair in enumerate(running) if move[1] >> place % 5 & 1]
-            if move[0] == "silent":  # a step without drafts
-                for request, ids in chosen:
-                    request.update([2])
-                    ids.append(2)
-                continue
-            drafts = drafter.propose_batch([request for request, _ in chosen], move[2], np.ones(5))
-            for (request, ids), draft in zip(chosen, drafts, strict=True):
-                tokens = draft.tokens.tolist()
-                assert len(tokens) == move[2]
-                for place, token in enumerate(tokens):
-                    scores = logits_of(DRAFT, ids + tokens[:place])
-                    assert float(scores[token]) > float(scores.max()) - 1e-3
-                emitted = [*tokens[: move[3]], 1 + move[1] % 6]
-                request.update(emitted)
-                ids.extend(emitted)
-    assert drafter.rows.num_rows <= max(1, most)
+    """After any sequence of starts, drafts, verifications and drops."""
+    crowd, most = Crowd(), 1
+    for name, *values in moves:
+        getattr(crowd, name)(*values)
+        most = max(most, len(crowd.running))
+    assert crowd.drafter.rows.num_rows <= most
 
 
 def test_the_longest_known_prefix_is_not_read_again() -> None:

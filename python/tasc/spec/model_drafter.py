@@ -26,7 +26,7 @@ class ModelDrafter:
     """A draft model: its likeliest tokens at temperature 0, tokens drawn from its own distribution above it.
 
     Keeps the model's keys and values in rows of its own, one per running request. At temperature 0 the output is that
-    of plain decoding; above it, it follows the same distribution (`verify.py`).
+    of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for one call at a time.
 
     Args:
         model: Any causal language model that `Target` takes, with the target's vocabulary, in its place and type. Its
@@ -151,8 +151,8 @@ class ModelDrafter:
         self, requests: Sequence[ModelRequest], drafts: Sequence[Draft], drafting: float, curve: NDArray[np.float64]
     ) -> Round:
         """The round of these drafts; `drafting` is the cost of the model's passes."""
-        longest = max((len(draft.tokens) for draft in drafts), default=0)
-        without = max((request.num_kept for request in requests), default=0)
+        longest = min(max((len(draft.tokens) for draft in drafts), default=0), len(curve) - 1)
+        without = min(max((request.num_kept for request in requests), default=0), longest)
         is_prefill = not all(request.has_output for request in requests)
         made = Round(self.pace, float(curve[longest]), float(curve[without]), drafting, is_prefill)
         for request in requests:
