@@ -52,6 +52,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def draft(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A checkpoint of a smaller model with the same tokenizer."""
+    folder = tmp_path_factory.mktemp("draft")
+    transformers.AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(model, num_hidden_layers=1)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.jsonl"
@@ -133,3 +143,48 @@ def test_bench_names_an_unknown_method(model: Path, data: Path) -> None:
     result = tasc("bench", "--model", model, "--data", data, "--methods", "magic")
     assert result.exit_code == 2
     assert "unknown method 'magic': choose from plain, transformers" in " ".join(result.stderr.split())
+
+
+def test_generate_is_the_same_with_a_draft_model(tmp_path: Path, model: Path, data: Path, draft: Path) -> None:
+    index = tmp_path / "task.tasc"
+    assert tasc("index", "build", data, "--tokenizer", model, "-o", index, "--split", "train").exit_code == 0
+    plain = generated(data, model, tmp_path / "plain.jsonl", "--max-draft", 0)
+    assert generated(data, model, tmp_path / "alone.jsonl", "--draft", draft) == plain
+    assert generated(data, model, tmp_path / "both.jsonl", "--draft", draft, "--index", index) == plain
+
+
+def test_bench_with_a_draft_model(tmp_path: Path, model: Path, data: Path, draft: Path) -> None:
+    out, page = tmp_path / "bench.json", tmp_path / "bench.html"
+    names = ["plain", "tasc", "model", "combined"]
+    result = tasc(
+        "bench", "--model", model, "--data", data, "--draft", draft, "--draft-length", 3,
+        "--methods", ",".join(names[1:]), "--max-tokens", 8, "-o", out, "--html", page,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    results = json.loads(out.read_text())
+    assert list(results["methods"]) == names
+    assert results["settings"]["draft"] == str(draft)
+    assert results["settings"]["draft_length"] == 3
+    assert all(facts["identical"] == facts["requests"] == 2 for facts in results["methods"].values())
+    assert set(results["methods"]["model"]["drafted_by_source"]) == {"model"}
+    assert len(results["methods"]["model"]["drafted_by_position"]) == 3
+    assert "combined" in result.stdout
+    assert "combined" in page.read_text()
+
+
+def test_bench_says_what_a_draft_model_needs(model: Path, data: Path, draft: Path, tmp_path: Path) -> None:
+    for extra, said in (
+        (["--methods", "combined"], "method 'combined' needs a draft model: give its folder with --draft"),
+        (["--draft-length", 3], "--draft-length is for a draft model: give its folder with --draft"),
+        (["--draft", draft, "--draft-length", 30], "draft_length is 30; it must be at most max_draft, 16"),
+    ):
+        result = tasc("bench", "--model", model, "--data", data, *extra)
+        assert result.exit_code == 2
+        assert said in " ".join(result.stderr.split())
+    other = tmp_path / "other"
+    transformers.AutoModelForCausalLM.from_pretrained(draft).save_pretrained(other)
+    made = Tokenizer(models.WordLevel({"</s>": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>").save_pretrained(other)
+    result = tasc("bench", "--model", model, "--data", data, "--draft", other, "--methods", "model")
+    assert result.exit_code == 2
+    assert "take a draft model made for this target's tokenizer" in " ".join(result.stderr.split())

@@ -12,6 +12,7 @@ from tasc.errors import InputError
 from tasc.spec import Generator, NullDrafter, Stats
 from tasc.spec.brake import Brake
 from tasc.spec.costs import CostCurve, given_costs
+from tasc.spec.drafter import INDEX_SOURCES, SOURCES
 
 PROMPTS = random_prompts(6, seed=2)
 MAX_TOKENS = 18
@@ -66,6 +67,13 @@ def test_tested_tokens() -> None:
     stats.count_step([], 0, False)
     assert (stats.drafted, stats.accepted, stats.tested, stats.steps) == (8, 5, 6, 4)
     assert dict(stats.drafted_by) == {"task": 7, "context": 1}
+
+
+def test_sources_have_the_codes_of_the_core_first() -> None:
+    assert SOURCES[: len(INDEX_SOURCES)] == INDEX_SOURCES == ("task", "context", "retrieved", "coverage", "copy")
+    stats = Stats()
+    stats.count_step([4, 5, 6, 255], 4, False)
+    assert dict(stats.accepted_by) == {"copy": 1, "model": 1, "other": 2}
 
 
 def test_given_costs() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.errors import InputError
 
 
 def bench(
@@ -16,6 +17,12 @@ def bench(
         list[Path] | None, typer.Option(help="Rows to index, where the data have no split column. May be repeated.")
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
+    draft: Annotated[
+        str | None, typer.Option(help="A draft model's folder: adds the methods model and combined.")
+    ] = None,
+    draft_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per draft of the draft model alone; by default as many as pay.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most prompts.")] = 100,
     system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
@@ -23,8 +30,8 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc. "
-            "By default all that are installed; plain decoding always runs."
+            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc; "
+            "with --draft also model, combined. By default all that are installed; plain decoding always runs."
         ),
     ] = None,
     eos: Annotated[
@@ -39,7 +46,7 @@ def bench(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
 ) -> None:
-    """Decode held-out prompts plainly, with prompt lookup, SuffixDecoding and tasc, interleaved in one run.
+    """Decode held-out prompts plainly, with prompt lookup, SuffixDecoding, tasc, a draft model, interleaved in one run.
 
     Greedy, one request at a time. Prints tokens per second, request latency, **τ** (tokens per target step), and how
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
@@ -55,10 +62,14 @@ def bench(
         max_tokens=max_tokens,
         max_draft=max_draft,
         methods=tuple(methods.split(",")) if methods else None,
+        draft_length=draft_length,
     )
+    if draft_length is not None and draft is None:
+        raise InputError("--draft-length is for a draft model: give its folder with --draft")
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
+    small, its_tokenizer = (None, None) if draft is None else load_checkpoint(draft, dtype=dtype, device=device)
     with (
         progress_bars() as bar,
         open_task(
@@ -69,7 +80,15 @@ def bench(
             progress=bar,
         ) as task,
     ):
-        results = run(loaded, tokenizer, task, options, progress=bar("decoding"))
+        results = run(
+            loaded,
+            tokenizer,
+            task,
+            options,
+            draft=small,
+            draft_tokenizer=its_tokenizer,
+            progress=bar("decoding"),
+        )
     _write(results, output, html)
     if as_json:
         print_json(results)

@@ -35,6 +35,12 @@ def generate(
         Path | None,
         typer.Option(help="The task's index. Without one, drafts come from the prompt and the text so far."),
     ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            help="A draft model's folder. Drafts come from it, and with --index from both, each where it pays."
+        ),
+    ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt of every request with an `input`.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
@@ -60,7 +66,7 @@ def generate(
 
     Rows appear in a temporary file beside FILE while they are made; FILE itself appears whole, at the end.
     """
-    from tasc.spec import TaskIndex
+    from tasc.spec import ModelDrafter, TaskIndex
     from tasc.spec.checkpoint import load_checkpoint
     from tasc.spec.generator import Generator
     from tasc.spec.stats import Stats
@@ -68,7 +74,12 @@ def generate(
     rows, field = read_prompts(prompts)
     task_index = None if index is None else TaskIndex.open(index)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
-    generator = Generator(loaded, tokenizer, index=task_index, max_draft=max_draft, batch_size=batch_size)
+    drafts: dict[str, Any] = {"index": task_index}
+    if draft is not None:
+        small, its_tokenizer = load_checkpoint(draft, dtype=dtype, device=device)
+        drafter = ModelDrafter(small, tokenizer=its_tokenizer)
+        drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
+    generator = Generator(loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size)
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,

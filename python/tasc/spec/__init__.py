@@ -7,17 +7,21 @@ Nothing here loads torch before a `Generator` is asked for.
 from typing import TYPE_CHECKING, Any
 
 from tasc._core import ContextIndex, NgramDrafter, NgramRequest, TaskIndex
-from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft, served_log
+from tasc.spec.drafter import SOURCES, Draft, Drafter, NullDrafter, Request, Terms, TokenDraft, served_log
 
 if TYPE_CHECKING:
+    from tasc.spec.combined import CombinedDrafter
     from tasc.spec.generator import Generation, Generations, Generator, generate
+    from tasc.spec.model_drafter import ModelDrafter
     from tasc.spec.sampling import Sampling
     from tasc.spec.stats import Stats
 
 _LAZY = {
+    "CombinedDrafter": "combined",
     "Generation": "generator",
     "Generations": "generator",
     "Generator": "generator",
+    "ModelDrafter": "model_drafter",
     "Sampling": "sampling",
     "Stats": "stats",
     "generate": "generator",
@@ -30,14 +34,17 @@ __all__ = [
     "Generations",
     "Generation",
     "SOURCES",
+    "CombinedDrafter",
     "ContextIndex",
     "Draft",
     "Drafter",
+    "ModelDrafter",
     "NgramDrafter",
     "NgramRequest",
     "NullDrafter",
     "Request",
     "TaskIndex",
+    "Terms",
     "TokenDraft",
     "generate",
     "served_log",

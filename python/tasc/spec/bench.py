@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """The method that the others' speed-ups are against: our loop without drafts."""
 
+DRAFTED = ("model", "combined")
+"""The methods that need a draft model."""
+
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
@@ -38,6 +41,7 @@ class BenchOptions:
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
         factors: SuffixDecoding's `max_spec_factor`s; one method each.
         methods: Names to run; None for all that are installed. `plain` always runs.
+        draft_length: Tokens per draft of a draft model alone; None: as many as pay.
     """
 
     system: str | None = None
@@ -46,6 +50,7 @@ class BenchOptions:
     lookup_tokens: int = 10
     factors: tuple[float, ...] = (1.0, 4.0, 16.0)
     methods: tuple[str, ...] | None = None
+    draft_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,8 @@ def bench(
     task: "Task",
     options: BenchOptions | None = None,
     *,
+    draft: Any = None,
+    draft_tokenizer: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Decodes the held-out inputs of `task` with every method and compares.
@@ -132,6 +139,8 @@ def bench(
         tokenizer: Its Hugging Face tokenizer.
         task: Indexed rows, and the held-out rows whose inputs are the prompts.
         options: What to run.
+        draft: A draft model: `model` drafts with it alone, `combined` with it and the n-grams of `tasc`.
+        draft_tokenizer: Its tokenizer, where known.
         progress: Called with (answers made, answers in all).
 
     Returns:
@@ -139,13 +148,13 @@ def bench(
         plain and `exact`, the outputs equal to their row's), and `requests` (input, output, seconds per method).
 
     Raises:
-        InputError: If a held-out row has no input, or a method's name is unknown.
+        InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
     """
     options = options or BenchOptions()
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
-    methods = list(_methods(model, tokenizer, task, options))
+    methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     for method in methods:
         method.answer(rows[-1]["input"][::-1])  # warm-up: a prompt that is none of those measured
     tallies = {m.name: Tally() for m in methods}
@@ -155,11 +164,11 @@ def bench(
             tallies[method.name].answers.append(method.answer(row["input"]))
             if progress is not None:
                 progress(i * len(methods) + j + 1, len(rows) * len(methods))
-    return _result(tallies, rows, model, options)
+    return _result(tallies, rows, model, options, draft)
 
 
 def _result(
-    tallies: dict[str, Tally], rows: Sequence[dict[str, Any]], model: Any, options: BenchOptions
+    tallies: dict[str, Tally], rows: Sequence[dict[str, Any]], model: Any, options: BenchOptions, draft: Any
 ) -> dict[str, Any]:
     plain = tallies[PLAIN].answers
     for tally in tallies.values():
@@ -180,24 +189,41 @@ def _result(
         for i, row in enumerate(rows)
     ]
     return {
-        "settings": {"model": str(getattr(model.config, "name_or_path", "")), "batch_size": 1, **asdict(options)},
+        "settings": {
+            "model": _name(model),
+            "draft": None if draft is None else _name(draft),
+            "batch_size": 1,
+            **asdict(options),
+        },
         "machine": machine(),
         "methods": summaries,
         "requests": requests,
     }
 
 
-def _methods(model: Any, tokenizer: Any, task: "Task", options: BenchOptions) -> Iterator[Method]:
-    from tasc.spec import NgramDrafter
+def _name(model: Any) -> str:
+    return str(getattr(model.config, "name_or_path", ""))
+
+
+def _methods(
+    model: Any, tokenizer: Any, task: "Task", options: BenchOptions, draft: Any, draft_tokenizer: Any
+) -> Iterator[Method]:
+    from tasc.spec import CombinedDrafter, ModelDrafter, NgramDrafter
 
     known = [PLAIN, "transformers", "transformers-prompt-lookup", *(f"suffix-{f:g}" for f in options.factors), "tasc"]
+    if draft is not None:
+        known += DRAFTED
     chosen = options.methods
     for name in chosen or ():
+        if name in DRAFTED and draft is None:
+            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
         if name not in known:
             raise InputError(f"unknown method {name!r}: choose from {', '.join(known)}")
+    if options.draft_length is not None and options.draft_length > options.max_draft:
+        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
 
     def wanted(name: str) -> bool:
-        return name in chosen if chosen is not None else True
+        return name in known and (chosen is None or name in chosen)
 
     yield LoopMethod(model, tokenizer, NullDrafter(), options)
     if wanted("transformers"):
@@ -213,6 +239,14 @@ def _methods(model: Any, tokenizer: Any, task: "Task", options: BenchOptions) ->
             )
     if wanted("tasc"):
         yield LoopMethod(model, tokenizer, NgramDrafter(task.index, tokenizer=task.tokenizer), options)
+    if wanted("model"):
+        alone = ModelDrafter(draft, length=options.draft_length, tokenizer=draft_tokenizer)
+        yield LoopMethod(model, tokenizer, alone, options)
+    if wanted("combined"):
+        ngram = NgramDrafter(task.index, tokenizer=task.tokenizer)
+        yield LoopMethod(
+            model, tokenizer, CombinedDrafter(ngram, ModelDrafter(draft, tokenizer=draft_tokenizer)), options
+        )
 
 
 class LoopMethod:

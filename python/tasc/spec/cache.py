@@ -126,6 +126,13 @@ class RowCache(Cache):
             for layer in self._rows:
                 layer.resize()
 
+    def reserve_rows(self, num_rows: int) -> None:
+        """Make room for `num_rows` rows; contents stay."""
+        if num_rows > self.num_rows:
+            self.num_rows = num_rows
+            for layer in self._rows:
+                layer.resize()
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

@@ -14,15 +14,25 @@ TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
 """Token ids: a list, or a one-dimensional array of any integer type."""
 
 if TYPE_CHECKING:
-    from tasc._core import TaskIndex
+    from torch import Tensor
 
-SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy", "other")
-"""Names of the evidence codes in `Draft.sources`."""
+    from tasc._core import TaskIndex
+    from tasc.spec.sampling import Proposer
+
+INDEX_SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy")
+"""Sources of an `NgramDrafter`; their codes are those of the core."""
+
+SOURCES: tuple[str, ...] = (*INDEX_SOURCES, "model", "other")
+"""Names of the evidence codes in `Draft.sources`; a code past the end means the last, "other"."""
 
 
 @runtime_checkable
 class Draft(Protocol):
-    """Tokens proposed for verification."""
+    """Tokens proposed for verification.
+
+    A draft may have a further attribute `dists`, see `TokenDraft`: the distributions that its tokens were drawn
+    from. Without it every token is a point mass.
+    """
 
     @property
     def tokens(self) -> NDArray[np.uint32]:
@@ -35,6 +45,23 @@ class Draft(Protocol):
     @property
     def sources(self) -> NDArray[np.uint8]:
         """(K,) uint8, which source spoke most for each token: an index into `SOURCES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the loop tells a request that has a method `take_terms(terms)`, before its first draft.
+
+    Attributes:
+        max_tokens: Most output tokens.
+        eos: Ids that end the output.
+        vocab_size: Ids of the target; None: not known.
+        proposer: Draws proposals above temperature 0, or applies a repetition penalty; None: propose greedily.
+    """
+
+    max_tokens: int | None = None
+    eos: frozenset[int] = frozenset()
+    vocab_size: int | None = None
+    proposer: Proposer | None = None
 
 
 class Request(Protocol):
@@ -54,7 +81,12 @@ class Request(Protocol):
 
 
 class Drafter(Protocol):
-    """Makes requests and drafts for them."""
+    """Makes requests and drafts for them.
+
+    Optional beside what stands here: `always_drafts` (true: the loop's brake never pauses it),
+    `check_vocabulary(vocab_size, tokenizer)` (called with the target's before it drafts for it), `index` and `serve`
+    (of drafters over an index).
+    """
 
     @property
     def name(self) -> str:
@@ -85,11 +117,17 @@ def _empty(dtype: type[np.generic]) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TokenDraft:
-    """A `Draft` made in Python; certainty and source are optional."""
+    """A `Draft` made in Python; certainty and source are optional.
+
+    `dists` is empty, or has one entry per token: None for a point mass, that is, a token fixed by what stands before
+    it, or the (V,) float64 probabilities that the token was drawn from. Whether a drawn token is in the draft must not
+    depend on which token it is: leaving out unlikely draws would bend the output's distribution.
+    """
 
     tokens: NDArray[np.uint32] = field(default_factory=lambda: _empty(np.uint32))
     probs: NDArray[np.float32] = field(default_factory=lambda: _empty(np.float32))
     sources: NDArray[np.uint8] = field(default_factory=lambda: _empty(np.uint8))
+    dists: Sequence[Tensor | None] = ()
 
     @classmethod
     def of(cls, ids: TokenIds, source: str = "other") -> TokenDraft:

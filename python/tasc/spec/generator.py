@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from tasc.data.prompts import Prompt, known_inputs, prompt_ids
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.spec.cache import RowCache
+from tasc.spec.combined import CombinedDrafter
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import Drafter, NullDrafter, served_log
 from tasc.spec.locate import InputLocator, Template, chat_markers
@@ -28,11 +28,12 @@ from tasc.spec.sampling import Chooser, Sampling
 from tasc.spec.segmenting import BaseSpeller, SegmentingDrafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
-from tasc.spec.target import Target
+from tasc.spec.target import Target, evaluating
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
     from tasc.data import TaskTokenizer
+    from tasc.spec.model_drafter import ModelDrafter
 
 _MOST_DRAFTED = 64
 _MOST_LOCATORS = 256
@@ -86,7 +87,8 @@ class Generator:
         index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
             request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
             tokens (`tasc.ft`) it may be an index made with the tokenizer as it was before them.
-        drafter: A `Drafter` instead of an index.
+        drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
+        draft: A draft model that goes on where n-grams are not confident (`CombinedDrafter`).
         max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
         batch_size: Most requests at once.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
@@ -103,7 +105,7 @@ class Generator:
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
-        TokenizerMismatchError: The index was made with another tokenizer.
+        TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
     Example:
         >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
@@ -117,6 +119,7 @@ class Generator:
         *,
         index: Any = None,
         drafter: Drafter | None = None,
+        draft: ModelDrafter | None = None,
         max_draft: int | None = None,
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
@@ -126,6 +129,8 @@ class Generator:
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
+        if draft is not None and drafter is not None:
+            raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
         self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
         self._num_rows = _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
@@ -135,7 +140,8 @@ class Generator:
         self._served = served
         self._locators: dict[int, tuple[Drafter, InputLocator | None]] = {}  # by the drafter's id
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
-        self._default = drafter if drafter is not None else self._drafter(index)
+        self._draft = draft
+        self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
         self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
@@ -191,7 +197,8 @@ class Generator:
             top_k: Tokens kept.
             min_p: Relative probability kept.
             repetition_penalty: None: the model's generation config.
-            seed: Equal seeds give equal output for the same prompts, drafted or not; None: a fresh one.
+            seed: Equal seeds give equal output for the same prompts, drafted or not; with a draft model that is equal
+                in distribution only. None: a fresh one.
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
             stop: Strings that end an output, not part of its text.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
@@ -206,7 +213,7 @@ class Generator:
 
         Raises:
             InputError: An option or prompt is out of its range; says which.
-            TokenizerMismatchError: An index was made with another tokenizer.
+            TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -237,7 +244,7 @@ class Generator:
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, _evaluating(self._target.model), self._packed.applied():
+        with self._lock, evaluating(self._target.model), self._packed.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -290,7 +297,7 @@ class Generator:
         if drafter is not None:
             if index is not None:
                 raise InputError("give index= or drafter=, not both")
-            chosen = [drafter] * count
+            chosen = [self._checked(drafter)] * count
         elif isinstance(index, (list, tuple)):
             if len(index) != count:
                 raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
@@ -298,6 +305,13 @@ class Generator:
         else:
             chosen = [self._default if index is None else self._drafter(index)] * count
         return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _checked(self, drafter: Drafter) -> Drafter:
+        """A given drafter, once it has accepted the target's vocabulary."""
+        check: Any = getattr(drafter, "check_vocabulary", None)
+        if check is not None:
+            check(self._target.vocab_size, self._tokenizer)
+        return drafter
 
     def _drafter(self, index: Any) -> Drafter:
         """The drafter of an index, made once; it learns as long as the generator lives."""
@@ -311,6 +325,11 @@ class Generator:
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None) -> Drafter:
+        """A new drafter over an index, together with the draft model if there is one."""
+        ngram = self._ngram(index)
+        return ngram if self._draft is None else self._checked(CombinedDrafter(ngram, self._draft))
+
+    def _ngram(self, index: TaskIndex | None) -> Drafter:
         """A new drafter over an index of the model's tokens, or of its tokenizer's before it had new ones."""
         from tasc.spec import NgramDrafter
 
@@ -422,7 +441,7 @@ class _Probe:
         self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
 
 
-_OWN = ("index", "drafter", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
+_OWN = ("index", "drafter", "draft", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -432,7 +451,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         model: See `Generator`.
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, drafter, max_draft, batch_size, costs,
+        **options: Of `Generator` (index, drafter, draft, max_draft, batch_size, costs,
             pack_weights, input_template, served) and of `Generator.generate`.
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
@@ -449,19 +468,6 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     pairs = enumerate(zip(item.ids, plain, strict=False))
     first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
     return replace(item, first_difference=first)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Dropout off while generating."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def _at_least(name: str, value: int, least: int) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
-from tasc.spec.drafter import Draft, Drafter
+from tasc.spec.drafter import Draft, Drafter, Terms
 from tasc.spec.sampling import Chooser
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream
@@ -143,10 +144,19 @@ class Loop:
         if job.drafter is not None:
             try:
                 job.request = job.drafter.start(job.tokens, job.input)
+                self._tell_terms(job)
             except Exception:
                 _give_up_drafting([job])
         self._step(row, [job])
         self._release()
+
+    def _tell_terms(self, job: Job) -> None:
+        """Tell a request that asks for it how its job ends and is sampled."""
+        take: Any = getattr(job.request, "take_terms", None)
+        if take is not None:
+            proposer = None if job.chooser is None else job.chooser.proposer()
+            vocab_size = self._target.vocab_size
+            take(Terms(max_tokens=job.max_tokens, eos=job.eos, vocab_size=vocab_size, proposer=proposer))
 
     def _step(self, first_row: int, jobs: Sequence[Job]) -> None:
         """Draft, run the model, verify and emit for neighbouring rows."""
@@ -175,7 +185,7 @@ class Loop:
                 assert greedy is not None
                 emitted = verify(draft.tokens, greedy[number][-count:].__getitem__)
             else:
-                choose = job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens)
+                choose = job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens, draft.dists)
                 emitted = verify(draft.tokens, choose)
             self._emit(job, draft, emitted)
             self._held[first_row + number] = job.tokens[: job.cached]
@@ -198,7 +208,7 @@ class Loop:
         """A usable draft per job; empty where there is no drafter or no room."""
         drafts = {job.index: _Checked([], []) for job in jobs}
         for drafter, group in _by_drafter(jobs):
-            if self._brake(drafter).holds():
+            if not getattr(drafter, "always_drafts", False) and self._brake(drafter).holds():
                 for job in group:
                     job.stats.paused += 1
                 continue
@@ -238,7 +248,8 @@ class Loop:
                 del ids[position + 1 :]
                 break
         sources = np.asarray(draft.sources)[: len(ids)].tolist()
-        return _Checked(ids, sources if len(sources) == len(ids) else [255] * len(ids))
+        dists = tuple(getattr(draft, "dists", ()))[: len(ids)]
+        return _Checked(ids, sources if len(sources) == len(ids) else [255] * len(ids), dists)
 
     def _emit(self, job: Job, draft: _Checked, emitted: list[int]) -> None:
         """Append verified tokens to a job, and end it where they say so."""
@@ -267,6 +278,8 @@ class Loop:
                 job.request.update(emitted)
             except Exception:
                 _give_up_drafting([job])
+        if job.finish_reason is not None:
+            job.request = None  # what it held, such as its row in a draft model's cache, is free
         self._tell(job, emitted)
 
     def _tell(self, job: Job, emitted: list[int]) -> None:
@@ -289,10 +302,11 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A draft ready for verification: token ids and their source codes, (K,) each."""
+    """A draft ready for verification: token ids, their source codes, and what they were drawn from, (K,) each."""
 
     tokens: list[int]
     sources: list[int]
+    dists: Sequence[Tensor | None] = ()
 
 
 def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from tasc.errors import InputError
+from tasc.spec.verify import accept_or_replace, quantile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,19 +97,25 @@ class Chooser:
     ) -> None:
         self.sampling = sampling
         self._processors = sampling.processors(device)
-        self._uniform: Callable[[], float] = np.random.Generator(
-            np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
-        ).random
+        self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
+        self._uniform: Callable[[], float] = np.random.Generator(self._bits).random
         self._history = torch.zeros((1, len(prompt) + max_tokens + 1), dtype=torch.long, device=device)
         self._history[0, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
 
-    def choices(self, logits: Tensor, length: int, draft: Sequence[int]) -> Callable[[int], int]:
+    def proposer(self) -> Proposer:
+        """What draws a draft model's proposals for this request, from a stream of numbers of its own."""
+        return Proposer(self.sampling, self._bits.jumped())
+
+    def choices(
+        self, logits: Tensor, length: int, draft: Sequence[int], dists: Sequence[Tensor | None] = ()
+    ) -> Callable[[int], int]:
         """Choices for one verification, made one by one as `verify` asks for them.
 
         Args:
             logits: (K + 1, V) target logits after the history and after each drafted token.
             length: Tokens of prompt and output so far.
             draft: (K,) drafted ids.
+            dists: Those of `TokenDraft`.
         """
         self._history[0, length : length + len(draft)] = torch.tensor(draft, dtype=torch.long)
 
@@ -118,7 +125,11 @@ class Chooser:
                 scores = process(self._history[:, : length + position], scores)
             if self.sampling.temperature == 0:
                 return int(scores.argmax())
-            return inverse_cdf(scores[0], self._uniform())
+            p = torch.softmax(scores[0].double(), dim=-1)
+            q = dists[position] if position < len(dists) else None
+            if q is None:
+                return quantile(p, self._uniform())
+            return accept_or_replace(draft[position], p, q.to(p.device), self._uniform())
 
         return choose
 
@@ -127,18 +138,33 @@ class Chooser:
         self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
 
 
-def inverse_cdf(scores: Tensor, uniform: float) -> int:
-    """The token at quantile `uniform` of softmax(scores), tokens taken in the order of their ids.
+class Proposer:
+    """Draws one request's proposals from a draft model's distribution, shaped as the target's is.
 
     Args:
-        scores: (V,) log-weights; -inf for tokens that must not come.
-        uniform: In [0, 1).
-
-    >>> inverse_cdf(torch.log(torch.tensor([0.25, 0.0, 0.75])), 0.3)
-    2
+        sampling: Options of the target.
+        bits: Stream of random numbers that nothing else draws from.
     """
-    cumulative = torch.softmax(scores.double(), dim=-1).cumsum(-1)
-    token = int(torch.searchsorted(cumulative, cumulative[-1] * uniform, right=True))
-    if token < len(scores):
-        return token
-    return int(torch.isfinite(scores).nonzero()[-1])  # rounding carried uniform·total up to the total
+
+    def __init__(self, sampling: Sampling, bits: np.random.BitGenerator) -> None:
+        self._sampling = sampling
+        self._processors = sampling.processors(torch.device("cpu"))
+        self._uniform: Callable[[], float] = np.random.Generator(bits).random
+
+    @property
+    def draws(self) -> bool:
+        """Whether proposals are drawn; they are the likeliest tokens otherwise."""
+        return self._sampling.temperature > 0
+
+    def shaped(self, logits: Tensor, history: Sequence[int]) -> Tensor:
+        """(V,) float64 probabilities from the (V,) logits after the token ids `history`."""
+        scores = logits[None].float()
+        penalised = history if self._sampling.repetition_penalty != 1.0 else ()  # nothing else looks at it
+        ids = torch.tensor([penalised], dtype=torch.long, device=logits.device)
+        for process in self._processors:
+            scores = process(ids, scores)
+        return torch.softmax(scores[0].double(), dim=-1)
+
+    def propose(self, probs: Tensor) -> int:
+        """A token from (V,) probabilities."""
+        return quantile(probs, self._uniform()) if self.draws else int(probs.argmax())

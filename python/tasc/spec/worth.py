@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.spec.drafter import SOURCES, Draft, TokenIds
+from tasc.spec.drafter import INDEX_SOURCES, Draft, TokenIds
 from tasc.spec.replay import ReplayResult
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Ablated:
     """tasc without a source, or not told the input."""
 
     def __init__(self, task: Task, without: str) -> None:
-        """Drafts without one of `SOURCES`, or without `INPUTS`."""
+        """Drafts without one of `INDEX_SOURCES`, or without `INPUTS`."""
         from tasc.spec import NgramDrafter
 
         self.name = f"{_PREFIX}{without}"
@@ -58,7 +58,7 @@ class Ablated:
 
 def ablated(task: Task) -> Iterator[Ablated]:
     """tasc without the input, then without each source, one at a time."""
-    for without in (INPUTS, *SOURCES[:-1]):
+    for without in (INPUTS, *INDEX_SOURCES):
         yield Ablated(task, without)
 
 
