@@ -21,9 +21,10 @@ from tasc.models import checkpoint
 from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter, TaskIndex
 from tasc.spec.distill import DistillOptions, distill
 
-DEMO = Path(__file__).parent / "demo"
-sys.path.insert(0, str(DEMO))
+sys.path.insert(0, str(Path(__file__).parent / "demo"))
 import assistant
+
+ADAPTER = Path(assistant.__file__).with_name("adapter")
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4, help="of the target, for the draft")
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    target = options.target or checkpoint("smollm2", DEMO / "adapter")
+    target = options.target or checkpoint("smollm2", ADAPTER)
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
     rows = assistant.rows(4000, seed=0)
