@@ -149,3 +149,13 @@ def test_what_the_callback_raises_stops_the_reading(tmp_path: Path) -> None:
     path.write_bytes(GOOD)
     with pytest.raises(RuntimeError, match="enough"):
         list(read_rows(path, progress=stop))
+
+
+def test_rows_may_lack_their_output_where_it_is_not_needed(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"input": "a"}\n{"input": "b", "output": null}\n{"input": "c", "output": "d"}\n')
+    rows = [{"input": "a"}, {"input": "b"}, {"input": "c", "output": "d"}]
+    assert list(read_rows(file, needs_output=False)) == rows
+    file.write_text('{"input": "a", "output": 3}\n')
+    with pytest.raises(CorpusError, match="'output' is int"):
+        list(read_rows(file, needs_output=False))

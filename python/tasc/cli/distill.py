@@ -117,15 +117,16 @@ def distill(
         save_every=save_every,
         seed=seed,
     )
+    held_out = list(read_rows(data, validation_split, needs_output=False))[:validation_rows] if validation_split else []
     with progress_bars() as bar:
         made = run(
             checkpoint(target, adapter),
             source,
-            list(read_rows(data, split))[:limit],
+            list(read_rows(data, split, needs_output=outputs == "given"))[:limit],
             output,
             options=options,
             outputs=outputs,  # type: ignore[arg-type]  # checked there
-            validation=list(read_rows(data, validation_split))[:validation_rows] if validation_split else (),
+            validation=held_out,
             baseline=baseline,
             reference=reference,
             length=length,

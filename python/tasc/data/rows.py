@@ -31,6 +31,7 @@ def read_rows(
     *,
     output_field: str = "output",
     input_field: str = "input",
+    needs_output: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (`.txt`, one output per line).
@@ -44,6 +45,7 @@ def read_rows(
         output_field: Name of the field that becomes `output`; it must be text in every row.
         input_field: Name of the field that becomes `input`: text or null. Rows may lack the field `input`, but not
             one that is named here otherwise.
+        needs_output: Whether a row without output is an error; otherwise it has no `output`.
         progress: Called with (bytes read, bytes in all), by compressed size.
 
     Yields:
@@ -67,11 +69,17 @@ def read_rows(
             yield from _raw_rows(file, output_field, partial(tell, sum(sizes[:k])))
         tell(total, 0)
 
-    yield from checked_rows(everything(), split, output_field=output_field, input_field=input_field)
+    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field}
+    yield from checked_rows(everything(), split, needs_output=needs_output, **fields)
 
 
 def checked_rows(
-    rows: Iterable[tuple[str, Any]], split: str | None, *, output_field: str = "output", input_field: str = "input"
+    rows: Iterable[tuple[str, Any]],
+    split: str | None,
+    *,
+    output_field: str = "output",
+    input_field: str = "input",
+    needs_output: bool = True,
 ) -> Iterator[Row]:
     """The same checks and names for rows from anywhere, each given as (where it stands, row).
 
@@ -87,23 +95,26 @@ def checked_rows(
             seen.add(repr(row.get("split")) if "split" in row else "none")
             continue
         found = True
-        yield _checked(where, row, output_field, input_field)
+        yield _checked(where, row, output_field, input_field, needs_output)
     if split is not None and seen and not found:
         raise CorpusError(f"no row has the split {split!r}; the splits there are: {', '.join(sorted(seen)[:10])}")
 
 
-def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field: str) -> Row:
-    for field, name in ((output_field, "output_field"), (input_field, "input_field")):
-        if field not in row and (name == "output_field" or field != "input"):
+def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field: str, needs_output: bool) -> Row:
+    wanted = [(output_field, "output_field")] if needs_output else []
+    wanted += [(input_field, "input_field")] if input_field != "input" else []
+    for field, name in wanted:
+        if field not in row:
             fields = ", ".join(map(repr, row)) or "none"
             raise CorpusError(f"{where}: has no field {field!r}; its fields are {fields}: name one as {name}")
-    output, given = row[output_field], row.get(input_field)
-    _check_text(where, output_field, output, "text")
     rest = {k: v for k, v in row.items() if k not in (output_field, input_field)}
-    if given is None:
-        return {**rest, "output": output}
-    _check_text(where, input_field, given, "text or null")
-    return {**rest, "input": given, "output": output}
+    if row.get(input_field) is not None:
+        _check_text(where, input_field, row[input_field], "text or null")
+        rest["input"] = row[input_field]
+    if needs_output or row.get(output_field) is not None:
+        _check_text(where, output_field, row[output_field], "text")
+        rest["output"] = row[output_field]
+    return rest
 
 
 def _check_text(where: str, field: str, value: Any, wanted: str) -> None:

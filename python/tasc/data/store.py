@@ -171,7 +171,7 @@ Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | No
 def _texts(
     rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str | None, progress: Progress
 ) -> Iterator[Text]:
-    fields = {"output_field": output_field, "input_field": input_field or "input"}
+    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or "input"}
     given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
     first = next(given, None)
     if isinstance(first, str | Path):

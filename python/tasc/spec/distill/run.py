@@ -120,7 +120,7 @@ def distill(
     }  # fmt: skip
     work.claim(identity, resume)
     run.train(work.path / "states" if states is None else Path(states))
-    figures = run.measure(held_out, length) if held_out and processes().is_main_process else {}
+    figures = run.measure(held_out, length) if held_out else {}
     return Distilled(out, run.publish(figures))
 
 
