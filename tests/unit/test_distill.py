@@ -82,6 +82,17 @@ def test_states_are_kept_in_the_targets_own_type(tmp_path: Path) -> None:
     assert torch.equal(kept.logits([0], {}), completion_logits(model, Collator.for_model(model, 0)(rows)))
 
 
+@torch.no_grad()
+def test_states_in_bfloat16_are_near_and_taken_again(tmp_path: Path) -> None:
+    model = tiny(seed=2)
+    rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(20)]
+    KeptStates.compute(model, rows, tmp_path / "states", precision="bf16")
+    kept = KeptStates.compute(model, rows, tmp_path / "states", precision="bf16")
+    expected = one_by_one(model, rows[17])
+    assert (kept.logits([17], {}) - expected).abs().mean() < 0.05 * expected.std()
+    assert not torch.equal(kept.logits([17], {}), expected)
+
+
 def test_states_of_others_are_not_taken(tmp_path: Path) -> None:
     rows = [Example([3, 4], [5, 6, 1], 5)]
     KeptStates.compute(tiny(), rows, tmp_path / "states")
