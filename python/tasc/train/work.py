@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,8 @@ TrainProgress: TypeAlias = Callable[[int, int, float | None], None]
 
 LOGGED = 200
 """About so many points of a loss curve."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 EAGER_TOKENS = 640
 """Longest rows that are trained with plain attention on a CPU."""
@@ -139,6 +143,7 @@ def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
     import transformers
     from transformers.trainer_utils import get_last_checkpoint
 
+    give_memory_back()
     trainer.remove_callback(transformers.PrinterCallback)
     if progress is not None:
         trainer.add_callback(_told(progress))
@@ -163,6 +168,18 @@ def attention_for(examples: Sequence[Example]) -> str | None:
 
     short = max(map(len, examples)) <= EAGER_TOKENS
     return "eager" if short and not torch.cuda.is_available() else None
+
+
+def give_memory_back() -> None:
+    """Has glibc map tensors one by one, so that freed ones go back to the machine.
+
+    Its threshold rises to 32 MB by itself otherwise, and batches of ever other lengths leave holes: tuning a model of
+    135 M weights on 16 rows at a time grew from 5 to 16 GB within half an hour. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, size in ((_M_MMAP_THRESHOLD, 2 << 20), (_M_TRIM_THRESHOLD, 16 << 20)):
+            mallopt(option, size)
 
 
 def file_beside(model: str, name: str) -> Path | None:
