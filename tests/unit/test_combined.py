@@ -12,7 +12,7 @@ from test_model_drafter import near
 from tiny_models import ARCHITECTURES, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc.errors import InputError
-from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter
+from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter, TokenDraft
 from tasc.spec.pace import Calibration, Pace
 
 MAX_TOKENS = 14
@@ -81,6 +81,28 @@ def test_a_model_that_is_never_right_costs_next_to_nothing() -> None:
     assert made.stats.steps == alone.stats.steps
     assert made.stats.drafted_by["task"] == alone.stats.drafted_by["task"]
     assert made.stats.drafted_by["model"] < 0.15 * made.stats.steps
+
+
+def test_a_model_behind_heads_that_are_always_wrong_is_paused() -> None:
+    """Its tokens are never reached, so nothing but the account says that they do not pay."""
+    drafter = combined(tiny_model("llama"), OverSure())
+    request = drafter.start([5, 6, 7])
+    drafted = 0
+    for _ in range(100):
+        drafted += sum(source == 5 for source in request.draft(8, 1.0 + 0.02 * np.arange(9)).sources)
+        request.update([9])
+    assert 0 < drafted < 120
+
+
+class OverSure(PromptLookup):
+    """Sure of a token that never comes."""
+
+    class Request(PromptLookup.Request):
+        def draft(self, max_tokens: int, costs: Any = None) -> Any:
+            return TokenDraft.of([4][:max_tokens], "task")
+
+    def start(self, prompt_ids: Any, input: str | None = None) -> OverSure.Request:
+        return OverSure.Request(list(prompt_ids))
 
 
 def test_the_index_and_served_rows_are_the_ngram_drafters() -> None:
