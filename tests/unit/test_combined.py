@@ -127,6 +127,18 @@ def test_the_index_and_served_rows_are_the_ngram_drafters() -> None:
         Generator(tiny_model("llama"), drafter=combined(tiny_model("llama", vocab=99)))
 
 
+def test_a_generator_puts_a_draft_model_behind_its_n_grams() -> None:
+    model = tiny_model("llama")
+    generator = Generator(model, draft=ModelDrafter(tiny_model("llama"), step_cost=0.1), costs=0.02)
+    made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
+    assert [item.ids for item in made] == [peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS]
+    assert made.stats.accepted_by["model"] > 0
+    with pytest.raises(InputError, match=r"give draft= .* or drafter=.*, not both"):
+        Generator(model, drafter=PromptLookup(), draft=ModelDrafter(tiny_model("llama")))
+    with pytest.raises(InputError, match="the draft model has 99 ids"):
+        Generator(model, draft=ModelDrafter(tiny_model("llama", vocab=99)))
+
+
 def test_sampling_with_both() -> None:
     model = tiny_model("llama")
     made = Generator(model, drafter=combined(tiny_model("llama")), batch_size=2, costs=0.01).generate(
