@@ -69,7 +69,7 @@ class ModelDrafter:
         self._packed = PackedWeights(self.target.model, pack_weights)
         self._tokenizer = tokenizer
         self._round: Round | None = None
-        self._checked: tuple[int, int] | None = None  # the target that was last found to fit, since hashing takes time
+        self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
 
     @property
     def always_drafts(self) -> bool:
@@ -88,7 +88,7 @@ class ModelDrafter:
             InputError: The two models have different numbers of ids, and it is not known whether they mean the same.
         """
         own = self.target.vocab_size
-        if self._checked == (vocab_size, id(tokenizer)):
+        if self._checked is not None and self._checked[0] == vocab_size and self._checked[1] is tokenizer:
             return
         if self._tokenizer is not None and tokenizer is not None:
             from tasc.data import load_tokenizer
@@ -104,7 +104,7 @@ class ModelDrafter:
                 f"the draft model has {own} ids, the target {vocab_size}; take a draft model with the target's "
                 "vocabulary, or, if only the padding of the matrices differs, give the tokenizers of both"
             )
-        self._checked = (vocab_size, id(tokenizer))
+        self._checked = (vocab_size, tokenizer)
 
     def start(self, prompt_ids: TokenIds, input: str | None = None) -> ModelRequest:
         """Begin a request; the input is not looked at."""
