@@ -12,7 +12,7 @@ from test_model_drafter import near
 from tiny_models import ARCHITECTURES, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc.errors import InputError
-from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter
+from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter, TokenDraft
 from tasc.spec.pace import Calibration, Pace
 
 MAX_TOKENS = 14
@@ -83,6 +83,28 @@ def test_a_model_that_is_never_right_costs_next_to_nothing() -> None:
     assert made.stats.drafted_by["model"] < 0.15 * made.stats.steps
 
 
+def test_a_model_behind_heads_that_are_always_wrong_is_paused() -> None:
+    """Its tokens are never reached, so nothing but the account says that they do not pay."""
+    drafter = combined(tiny_model("llama"), OverSure())
+    request = drafter.start([5, 6, 7])
+    drafted = 0
+    for _ in range(100):
+        drafted += sum(source == 5 for source in request.draft(8, 1.0 + 0.02 * np.arange(9)).sources)
+        request.update([9])
+    assert 0 < drafted < 120
+
+
+class OverSure(PromptLookup):
+    """Sure of a token that never comes."""
+
+    class Request(PromptLookup.Request):
+        def draft(self, max_tokens: int, costs: Any = None) -> Any:
+            return TokenDraft.of([4][:max_tokens], "task")
+
+    def start(self, prompt_ids: Any, input: str | None = None) -> OverSure.Request:
+        return OverSure.Request(list(prompt_ids))
+
+
 def test_the_index_and_served_rows_are_the_ngram_drafters() -> None:
     served = []
 
@@ -103,6 +125,18 @@ def test_the_index_and_served_rows_are_the_ngram_drafters() -> None:
         CombinedDrafter(NgramDrafter(None), ModelDrafter(tiny_model("llama"), length=3))
     with pytest.raises(InputError, match="the draft model has 99 ids"):
         Generator(tiny_model("llama"), drafter=combined(tiny_model("llama", vocab=99)))
+
+
+def test_a_generator_puts_a_draft_model_behind_its_n_grams() -> None:
+    model = tiny_model("llama")
+    generator = Generator(model, draft=ModelDrafter(tiny_model("llama"), step_cost=0.1), costs=0.02)
+    made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
+    assert [item.ids for item in made] == [peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS]
+    assert made.stats.accepted_by["model"] > 0
+    with pytest.raises(InputError, match=r"give draft= .* or drafter=.*, not both"):
+        Generator(model, drafter=PromptLookup(), draft=ModelDrafter(tiny_model("llama")))
+    with pytest.raises(InputError, match="the draft model has 99 ids"):
+        Generator(model, draft=ModelDrafter(tiny_model("llama", vocab=99)))
 
 
 def test_sampling_with_both() -> None:

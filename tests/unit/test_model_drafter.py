@@ -240,6 +240,9 @@ class Crowd:
     ]
 )
 @example([*[("start", [k]) for k in (1, 2, 3)], ("step", 7, 3, 3), ("step", 5, 2, 0), ("silent", 2), ("step", 7, 4, 9)])
+@example(
+    [("start", [1, 2]), ("step", 1, 4, 0), ("silent", 1), ("step", 1, 2, 1)]
+)  # two new tokens behind a wrong draft
 def test_rows_hold_what_their_requests_have_said(moves: list[tuple[Any, ...]]) -> None:
     """After any sequence of starts, drafts, verifications and drops."""
     crowd, most = Crowd(), 1

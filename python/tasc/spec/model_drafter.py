@@ -69,6 +69,7 @@ class ModelDrafter:
         self._packed = PackedWeights(self.target.model, pack_weights)
         self._tokenizer = tokenizer
         self._round: Round | None = None
+        self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
 
     @property
     def always_drafts(self) -> bool:
@@ -87,6 +88,8 @@ class ModelDrafter:
             InputError: The two models have different numbers of ids, and it is not known whether they mean the same.
         """
         own = self.target.vocab_size
+        if self._checked is not None and self._checked[0] == vocab_size and self._checked[1] is tokenizer:
+            return
         if self._tokenizer is not None and tokenizer is not None:
             from tasc.data import load_tokenizer
 
@@ -101,6 +104,7 @@ class ModelDrafter:
                 f"the draft model has {own} ids, the target {vocab_size}; take a draft model with the target's "
                 "vocabulary, or, if only the padding of the matrices differs, give the tokenizers of both"
             )
+        self._checked = (vocab_size, tokenizer)
 
     def start(self, prompt_ids: TokenIds, input: str | None = None) -> ModelRequest:
         """Begin a request; the input is not looked at."""
@@ -164,7 +168,7 @@ class ModelDrafter:
         if self.length is not None:
             return True
         feed = float(curve[min(request.unread + len(request.given), len(curve)) - 1])
-        ends = request.given[-1:] in [[token] for token in request.terms.eos]
+        ends = bool(request.given) and request.given[-1] in request.terms.eos
         kept, goes = self.pace.split(request.probs, curve[: request.most + 1], feed, not ends)
         if goes:
             request.keep_head(kept)
@@ -208,8 +212,8 @@ class ModelDrafter:
         """
         costs, drafted = curve[: request.most + 1], request.num_drafted
         chance = self.pace.calibrated(peak, request.drawn)
-        free = self.length is not None or request.forced
-        if not free and not self.pace.pays(chance, request.survival, drafted, costs):
+        must = self.length is not None or request.forced
+        if not must and not self.pace.pays(chance, request.survival, drafted, costs):
             return False
         request.add(peak, chance, choice)
         if request.num_drafted == request.most or request.tokens[-1] in request.terms.eos:
@@ -249,6 +253,7 @@ class ModelRequest:
                 self._drafter.pace.verified(peak, self.drawn, place < accepted)
         if self.round is not None:
             self.round.report(len(emitted), max(0, accepted - self._kept) if self._peaks else 0)
+            self.round = None
         self._forget(accepted)
         self.tokens.extend(emitted[accepted:])
         self._known = len(self.tokens)
