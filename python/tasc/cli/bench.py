@@ -54,7 +54,7 @@ def bench(
     from tasc.data import load_tokenizer
     from tasc.spec.bench import BenchOptions
     from tasc.spec.bench import bench as run
-    from tasc.spec.checkpoint import load_checkpoint, use_threads
+    from tasc.spec.checkpoint import load_checkpoint, load_draft, use_threads
     from tasc.spec.compare import open_task
 
     options = BenchOptions(
@@ -69,7 +69,7 @@ def bench(
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
-    small, its_tokenizer = (None, None) if draft is None else load_checkpoint(draft, dtype=dtype, device=device)
+    small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
     with (
         progress_bars() as bar,
         open_task(

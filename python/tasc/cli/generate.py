@@ -67,7 +67,7 @@ def generate(
     Rows appear in a temporary file beside FILE while they are made; FILE itself appears whole, at the end.
     """
     from tasc.spec import ModelDrafter, TaskIndex
-    from tasc.spec.checkpoint import load_checkpoint
+    from tasc.spec.checkpoint import load_checkpoint, load_draft
     from tasc.spec.generator import Generator
     from tasc.spec.stats import Stats
 
@@ -76,7 +76,7 @@ def generate(
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     drafts: dict[str, Any] = {"index": task_index}
     if draft is not None:
-        small, its_tokenizer = load_checkpoint(draft, dtype=dtype, device=device)
+        small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
         drafter = ModelDrafter(small, tokenizer=its_tokenizer)
         drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
     generator = Generator(loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size)

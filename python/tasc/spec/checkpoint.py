@@ -49,6 +49,44 @@ def load_checkpoint(
     return loaded.to(device).eval(), tokenizer
 
 
+def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any]:
+    """A draft model and its tokenizer, embeddings shared with the target where they are the same.
+
+    Args:
+        draft: A folder or a name on the model hub.
+        target: The target model, loaded.
+        dtype: As for `load_checkpoint`.
+        device: As for `load_checkpoint`.
+    """
+    loaded, tokenizer = load_checkpoint(draft, dtype=dtype, device=device)
+    share_embeddings(loaded, target)
+    return loaded, tokenizer
+
+
+def share_embeddings(draft: Any, target: Any) -> int:
+    """Has a draft use the target's own embeddings and head where its are equal, as in one that was cut from it.
+
+    Returns:
+        Bytes that the draft no longer holds.
+    """
+
+    given_up: dict[int, int] = {}  # bytes by address: tied matrices are one
+    for part in ("get_input_embeddings", "get_output_embeddings"):
+        ours, theirs = getattr(draft, part)(), getattr(target, part)()
+        if ours is not None and theirs is not None and _same(ours.weight, theirs.weight):
+            given_up[ours.weight.data_ptr()] = ours.weight.numel() * ours.weight.element_size()
+            ours.weight = theirs.weight
+    return sum(given_up.values())
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two matrices are equal and not one yet."""
+    import torch
+
+    alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
+    return a is not b and alike and torch.equal(a, b)
+
+
 def use_threads(count: int) -> None:
     """Lets torch compute on `count` CPU threads."""
     import torch

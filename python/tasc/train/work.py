@@ -76,7 +76,8 @@ class WorkFolder:
 
 
 def hush() -> None:
-    """transformers draws no bars of its own for weights that it reads and writes."""
+    """transformers draws no bars of its own for weights, nor warns of an attribute that it asks its own models for."""
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     from transformers.utils import logging as theirs
 
     untyped: Any = theirs
@@ -149,10 +150,7 @@ def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
         trainer.add_callback(_told(progress))
     begin = time.perf_counter()
     last: str | None = get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        # transformers asks its own models for an attribute that it has renamed
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-        trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=last)
     log = trainer.state.log_history
     return {
         "seconds": round(time.perf_counter() - begin, 1),
