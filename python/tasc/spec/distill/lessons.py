@@ -70,6 +70,10 @@ class Lessons:
         model: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)
         return model.to(processes().device).eval()
 
+    def forget_target(self) -> None:
+        """Gives up its memory; it is loaded again where it is needed."""
+        self.__dict__.pop("target", None)
+
     @cached_property
     def ends(self) -> frozenset[int]:
         """Ids that end an output."""

@@ -140,6 +140,7 @@ class _Run:
         """The reference, the draft and its baseline, as far as they are asked for and not there yet."""
         options = self.options
         teacher = self.lessons.teacher(states, self.lessons.examples, options.precision)
+        self.lessons.forget_target()  # a kept teacher needs its head alone, a live one has it
         everything = replace(options, select="all", start="draft")
         tokens = None
         if options.select == "adaspec":
