@@ -47,13 +47,20 @@ ARMS: dict[str, dict[str, Any]] = {
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "start": "reference"},
     "random tokens, equal compute": {"select": "random", "longer": True},
-    "TVD, equal compute": {"select": "all", "loss": "tvd", "longer": True},
+    "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "start": "reference"},
+    "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "start": "reference"},
 }
 COMPARISONS = {
     "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD")),
     "compute": (
         LONGER,
-        ("AdaSPEC", "AdaSPEC from its reference", "random tokens, equal compute", "TVD, equal compute"),
+        (
+            "AdaSPEC",
+            "AdaSPEC from its reference",
+            "AdaSPEC from its reference, TVD",
+            "random tokens, equal compute",
+            "DistillSpec, then TVD",
+        ),
     ),
 }
 """What is equal: which DistillSpec is compared with, and which arms are."""
@@ -79,8 +86,10 @@ class Comparison:
 
     @property
     def longer(self) -> int:
-        """Steps that cost what AdaSPEC's stages do: its reference's, a forward pass over the rows, its own."""
-        return 2 * self.steps + -(-len(self.train) // (3 * self.batch))
+        """Steps that cost what AdaSPEC's stages do: its reference's, a forward pass over the rows it learns from (a
+        third of a training step each), its own.
+        """
+        return 2 * self.steps + -(-min(len(self.train), self.steps * self.batch) // (3 * self.batch))
 
     def options(self, arm: str, seed: int) -> DistillOptions:
         chosen = dict(ARMS[arm])
@@ -95,7 +104,7 @@ class Comparison:
         folder = self.work / f"seed{seed}" / arm.replace(", ", "-").replace(" ", "-")
         if not folder.exists():
             options = self.options(arm, seed)
-            reference = self.draft(REFERENCE, seed) if options.select == "adaspec" else None
+            reference = self.draft(REFERENCE, seed) if options.needs_reference else None
             with progress_bars() as bar:
                 distill(
                     self.target, self.layers, self.train, folder, options=options, baseline=False, reference=reference,

@@ -34,9 +34,10 @@ class DistillOptions:
     steps: int = 300
     """Optimizer steps of the stage that makes the draft."""
     reference_steps: int | None = None
-    """Optimizer steps of the reference, which learns from all tokens (`adaspec`); None: as many as `steps`."""
+    """Optimizer steps of the reference, which learns from all tokens by KL(p ‖ q); None: as many as `steps`."""
     start: Literal["draft", "reference"] = "draft"
-    """Where the selective stage begins: at the draft as it came (the paper), or at the reference."""
+    """Where the last stage begins: at the draft as it came (the paper), or at the reference. A draft that says nothing
+    of use yet, such as a fresh cut, learns nothing from `tvd`, whose slope is 0 where two distributions do not meet."""
     learns: Literal["blocks", "all"] = "blocks"
     """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
     batch_size: int = 16
@@ -74,5 +75,13 @@ class DistillOptions:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{name}={getattr(self, name)!r}: one of {', '.join(known)}")
-        if self.start == "reference" and self.select != "adaspec":
-            raise InputError("start='reference' goes with select='adaspec', which alone has a reference")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a reference is distilled first."""
+        return self.select == "adaspec" or self.start == "reference"
+
+    @property
+    def is_distillspec(self) -> bool:
+        """Whether this is the baseline itself."""
+        return (self.loss, self.select, self.start) == ("forward_kl", "all", "draft")

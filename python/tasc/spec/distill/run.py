@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tasc.spec.distill.accept import acceptance, difference
 from tasc.spec.distill.lessons import Bars, Lessons, Outputs, check_rows, rows_digest, write_json
 from tasc.spec.distill.makers import check_same_tokens, cut_draft, save_draft
 from tasc.spec.distill.options import DistillOptions
-from tasc.spec.distill.stage import losses_of, run_stage
+from tasc.spec.distill.stage import losses_of, order_of, rows_per_step, run_stage
 from tasc.spec.distill.teacher import Teacher
 from tasc.train import WorkFolder, processes
 from tasc.train.work import attention_for, hush
@@ -73,8 +73,8 @@ def distill(
         options: See `DistillOptions`.
         outputs: Learn from the rows' outputs as they are, or from what the target says to their inputs, greedily.
         validation: Rows whose inputs the target answers to measure acceptance; without any, nothing is measured.
-        baseline: Also distil the same draft on all tokens with the compute that reference and selection took, and
-            compare (`select="adaspec"` or `"random"`). That draft is kept in `OUT.baseline`.
+        baseline: Also make the same draft by DistillSpec, on all tokens with the compute that all stages took, and
+            compare. That draft is kept in `OUT.baseline`. Not where DistillSpec is what was asked for.
         reference: Folder of a reference distilled already, in place of training one.
         states: Folder for the target's kept states; None: inside `OUT.distilling`, removed with it.
         length: γ, tokens per draft, that acceptance is counted with.
@@ -111,7 +111,7 @@ def distill(
     bar = progress or (lambda what: lambda done, total: None)
     lessons = Lessons(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
-    run = _Run(lessons, draft, out, work, options, baseline and options.select != "all", given)
+    run = _Run(lessons, draft, out, work, options, baseline and not options.is_distillspec, given)
     run.check_vocabularies()
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(kept), "outputs": outputs,
@@ -141,26 +141,30 @@ class _Run:
         options = self.options
         teacher = self.lessons.teacher(states, self.lessons.examples, options.precision)
         self.lessons.forget_target()  # a kept teacher needs its head alone, a live one has it
-        everything = replace(options, select="all", start="draft")
-        tokens = None
-        if options.select == "adaspec":
-            if self.reference is None:
-                self._stage("reference", everything, options.reference_steps or options.steps, teacher)
-            tokens = self._reference_losses(teacher)
+        everything = replace(options, loss="forward_kl", select="all", start="draft")
+        if options.needs_reference and self.reference is None:
+            self._stage("reference", everything, options.reference_steps or options.steps, teacher)
+        tokens = self._reference_losses(teacher) if options.select == "adaspec" else None
         self._stage("draft", options, options.steps, teacher, tokens)
         if self.baseline:
             self._stage("baseline", everything, self.baseline_steps, teacher)
 
     @property
     def baseline_steps(self) -> int:
-        """Steps on all tokens that cost what the draft's stages do: those of the reference, its pass over the rows (a
-        forward pass is a third of a training step), and the draft's own."""
+        """Steps on all tokens that cost what the draft's stages do: those of the reference, its pass over the rows that
+        the draft learns from (a forward pass is a third of a training step), and the draft's own."""
         options = self.options
-        if options.select != "adaspec":
-            return options.steps
-        per_step = options.batch_size * options.accumulate * int(processes().num_processes)
-        weighing = math.ceil(len(self.lessons.examples) / (3 * per_step))
-        return (options.reference_steps or options.steps) + weighing + options.steps
+        steps = options.steps
+        if options.needs_reference:
+            steps += options.reference_steps or options.steps
+        if options.select == "adaspec":
+            steps += math.ceil(len(self._visited) / (3 * rows_per_step(options)))
+        return steps
+
+    @property
+    def _visited(self) -> list[int]:
+        """Numbers of the rows that the draft learns from."""
+        return sorted(set(order_of(self.lessons.examples, self.options, self.options.steps)))
 
     def measure(self, rows: Sequence[Row], length: int) -> dict[str, Any]:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
@@ -237,8 +241,8 @@ class _Run:
     def _reference_folder(self) -> Path:
         return self.work.path / "reference" if self.reference is None else self.reference
 
-    def _reference_losses(self, teacher: Teacher) -> list[torch.Tensor]:
-        """By row, the reference's loss on every completion token."""
+    def _reference_losses(self, teacher: Teacher) -> dict[int, torch.Tensor]:
+        """By row that the draft learns from, the reference's loss on every completion token."""
         lessons, file = self.lessons, self.work.path / "reference.json"
         with processes().main_process_first():
             if not file.exists():
@@ -247,11 +251,12 @@ class _Run:
                     lessons.examples,
                     teacher,
                     self.options.loss,
+                    rows=self._visited,
                     precision=self.options.precision,
                     progress=lessons.bar("weighing the tokens"),
                 )
-                write_json(file, [row.tolist() for row in found])
-        return [torch.tensor(row) for row in json.loads(file.read_text())]
+                write_json(file, {row: losses.tolist() for row, losses in found.items()})
+        return {int(row): torch.tensor(losses) for row, losses in json.loads(file.read_text()).items()}
 
     def _stage(
         self,
@@ -259,7 +264,7 @@ class _Run:
         options: DistillOptions,
         steps: int,
         teacher: Teacher,
-        tokens: list[torch.Tensor] | None = None,
+        tokens: Mapping[int, torch.Tensor] | None = None,
     ) -> None:
         """Trains one draft, unless that is done."""
         folder = self.work.path / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
     loss_is_scaled_for_ga = False  # a mean per pass
 
     def __init__(
-        self, *, teacher: Teacher, options: DistillOptions, reference: Sequence[Tensor] | None, **given: Any
+        self, *, teacher: Teacher, options: DistillOptions, reference: Mapping[int, Tensor] | None, **given: Any
     ) -> None:
         super().__init__(**given)
         self.model_accepts_loss_kwargs = False
@@ -91,7 +91,7 @@ def run_stage(
     *,
     options: DistillOptions,
     steps: int,
-    reference: Sequence[Tensor] | None = None,
+    reference: Mapping[int, Tensor] | None = None,
     pad_id: int = 0,
     progress: TrainProgress | None = None,
 ) -> dict[str, Any]:
@@ -116,7 +116,6 @@ def run_stage(
     draft.train()
     _let_learn(draft, options)
     learning = sum(weight.numel() for weight in draft.parameters() if weight.requires_grad)
-    effective = options.batch_size * options.accumulate * processes().num_processes
     trainer = Distiller(
         teacher=teacher,
         options=options,
@@ -131,7 +130,7 @@ def run_stage(
             save_every=options.save_every,
             seed=options.seed,
         ),
-        train_dataset=shuffled_batches([len(e) for e in examples], effective, steps, options.seed),
+        train_dataset=order_of(examples, options, steps),
         data_collator=Numbered(Collator.for_model(draft, pad_id), examples),
         optimizers=_optimizer(draft, options, steps),
     )
@@ -143,10 +142,20 @@ def run_stage(
     draft.eval().requires_grad_(True)
     return {
         "steps": steps,
-        "rows_per_step": effective,
+        "rows_per_step": rows_per_step(options),
         "trainable": learning,
         **{name: history[name] for name in ("seconds", "resumed_at", "curve")},
     }
+
+
+def rows_per_step(options: DistillOptions) -> int:
+    """Rows of an optimizer step on all devices together."""
+    return options.batch_size * options.accumulate * int(processes().num_processes)
+
+
+def order_of(examples: Sequence[Example], options: DistillOptions, steps: int) -> list[int]:
+    """Numbers of the rows in the order in which a stage of so many steps learns from them."""
+    return shuffled_batches([len(e) for e in examples], rows_per_step(options), steps, options.seed)
 
 
 @torch.no_grad()
@@ -156,26 +165,25 @@ def losses_of(
     teacher: Teacher,
     loss: str,
     *,
+    rows: Sequence[int] | None = None,
     precision: str = "fp32",
-    pad_id: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Tensor]:
-    """A model's loss on every completion token: by row, (T,) float32 on the CPU."""
+) -> dict[int, Tensor]:
+    """A model's loss on every completion token of some rows (None: of all): by row, (T,) float32 on the CPU."""
     model.eval()
-    collator = Collator.for_model(model, pad_id)
-    found: list[Any] = [None] * len(examples)
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row]))
+    collator = Collator.for_model(model, 0)
+    found: dict[int, Tensor] = {}
+    order = sorted(range(len(examples)) if rows is None else rows, key=lambda row: len(examples[row]))
     for start in range(0, len(order), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
-        batch = on_device(model, collator([examples[row] for row in rows]))
+        some = order[start : start + AT_ONCE]
+        batch = on_device(model, collator([examples[row] for row in some]))
         with arithmetic(model, precision):
             said = completion_logits(model, batch)
-        per_token = LOSSES[loss](teacher.logits(rows, batch), said).cpu()
-        ends = np.cumsum([len(examples[row].completion) for row in rows])[:-1].tolist()
-        for row, part in zip(rows, torch.tensor_split(per_token, ends), strict=True):
-            found[row] = part.clone()
+        per_token = LOSSES[loss](teacher.logits(some, batch), said).cpu()
+        ends = np.cumsum([len(examples[row].completion) for row in some])[:-1].tolist()
+        found |= {row: part.clone() for row, part in zip(some, torch.tensor_split(per_token, ends), strict=True)}
         if progress is not None:
-            progress(start + len(rows), len(order))
+            progress(start + len(some), len(order))
     return found
 
 
