@@ -51,7 +51,7 @@ def distill(
         Path | None, typer.Option(metavar="DIR", help="A reference that is distilled already, such as a DIR.baseline.")
     ] = None,
     start: Annotated[
-        str, typer.Option(help="Where adaspec begins: at the draft as it came (the paper), or at the reference.")
+        str, typer.Option(help="Where the last stage begins: draft, as it came (the paper), or reference.")
     ] = "draft",
     learns: Annotated[
         str, typer.Option(help="blocks: embeddings and head stay as they are; all: every weight.")
