@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/draft"))
     parser.add_argument("--target", help="folder or hub name; by default SmolLM2 with the demo's adapter")
     parser.add_argument("--layers", type=int, default=4, help="of the target, for the draft")
+    parser.add_argument("--select", default="adaspec", help="tokens to learn from: adaspec, random or all")
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     target = options.target or checkpoint("smollm2", ADAPTER)
@@ -48,7 +49,7 @@ def main() -> None:
                 options.layers,
                 train[:800],
                 work / "draft",
-                options=DistillOptions(steps=options.steps, batch_size=8, save_every=25),
+                options=DistillOptions(select=options.select, steps=options.steps, batch_size=8, save_every=25),
                 validation=test[:50],
                 system=assistant.SYSTEM,
                 progress=bar,

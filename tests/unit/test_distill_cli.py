@@ -33,13 +33,15 @@ QUICK = ("--steps", "3", "--batch-size", "4", "--precision", "fp32", "--threads"
 def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -> None:
     target, rows = task
     common = ("distill", "--target", target, "--data", rows, "--split", "train", "--validation-split", "test", *QUICK)
-    result = tasc(*common, "--layers", "0,3", "-o", tmp_path / "draft", "--k", "0.5", "--length", "3")
+    result = tasc(
+        *common, "--layers", "0,3", "-o", tmp_path / "draft", "--select", "adaspec", "--k", "0.5", "--length", "3"
+    )
     assert result.exit_code == 0, result.output
     assert "3 prompts, 3 tokens per draft" in result.stdout and "the draft less the baseline: α" in result.stdout
     assert "baseline: 7 steps of 4 rows" in result.stdout
     facts = json.loads((tmp_path / "draft" / "distill.json").read_text())
     assert facts["options"]["k"] == 0.5 and facts["draft"] == "[0, 3]" and facts["rows"] == 9
-    more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--select", "all", "--loss", "tvd", "--json")
+    more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--no-baseline", "--loss", "tvd", "--json")
     result = tasc(*common, *more, "--limit", "5", "--outputs", "target")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)

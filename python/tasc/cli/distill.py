@@ -41,7 +41,7 @@ def distill(
     loss: Annotated[str, typer.Option(help="forward_kl, reverse_kl, jsd or tvd.")] = "forward_kl",
     select: Annotated[
         str, typer.Option(help="Tokens to learn from: adaspec (those a reference can learn), random or all.")
-    ] = "adaspec",
+    ] = "all",
     k: Annotated[float, typer.Option(help="Share of the tokens that adaspec and random keep.")] = 0.4,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the draft.")] = 300,
     reference_steps: Annotated[

@@ -27,8 +27,9 @@ class DistillOptions:
 
     loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
     """Of each token: see `tasc.spec.distill.losses`."""
-    select: Literal["adaspec", "random", "all"] = "adaspec"
-    """Which tokens of a batch count."""
+    select: Literal["adaspec", "random", "all"] = "all"
+    """Which tokens of a batch count. `all` gave most acceptance for the same compute where it was measured
+    (docs/distillation.md)."""
     k: float = 0.4
     """Share of the tokens that `adaspec` and `random` keep, in (0, 1]."""
     steps: int = 300
