@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +369,14 @@ def test_another_tokenizer_is_refused(index: TaskIndex) -> None:
 def test_bad_options_are_named(make: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         make()
+
+
+def test_without_transformers_the_extra_is_named() -> None:
+    code = (
+        "import sys; sys.modules |= {'torch': None, 'transformers': None}\n"
+        "from tasc.errors import MissingExtraError\n"
+        "try: import tasc.adapters.transformers\n"
+        "except MissingExtraError as error: assert 'tasc[hf]' in str(error)\n"
+        "else: sys.exit('imported')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

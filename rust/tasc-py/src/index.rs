@@ -127,7 +127,8 @@ impl TaskIndex {
 
     /// Writes the store that this index could have been built from.
     fn to_store(&self, py: Python<'_>, path: PathBuf) -> PyResult<Store> {
-        interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(())))).map(|store| Store(Arc::new(store)))
+        interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(()))))
+            .map(|store| Store(Arc::new(store)))
     }
 
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
