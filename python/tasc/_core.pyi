@@ -270,6 +270,14 @@ class TaskIndex:
             TokenizerMismatchError: The log was made with another tokenizer.
         """
 
+    def to_store(self, path: str | Path) -> Store:
+        """Write the store that this index could have been built from: its outputs by weight, and its rows' inputs.
+
+        Raises:
+            FormatError: The index is damaged.
+            OSError: The store cannot be written.
+        """
+
     def successors(
         self, context: Sequence[int] | NDArray[Any], limit: int = 8, *, from_start: bool = True
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64], int, int]:

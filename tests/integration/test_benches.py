@@ -25,10 +25,11 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "round_trip",
         "extended_drafts",
         "tuned_vocabulary",
+        "transformers_generate",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
-    if name in ("end_to_end", "plain_loop"):
+    if name in ("end_to_end", "plain_loop", "transformers_generate"):
         pytest.importorskip("transformers")
     output = tmp_path / "out.json"
     command = [sys.executable, str(FOLDER / f"{name}.py"), "--smoke", "-o", str(output)]

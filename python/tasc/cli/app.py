@@ -10,7 +10,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, count, distill, evaluate, generate, index, replay, tune, vocab
+from tasc.cli import bench, count, distill, evaluate, export, generate, index, replay, tune, vocab
 from tasc.cli.console import err
 from tasc.errors import TascError
 
@@ -52,6 +52,7 @@ app = typer.Typer(
 )
 app.add_typer(index.app, name="index")
 app.add_typer(vocab.app, name="vocab")
+app.add_typer(export.app, name="export")
 app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("count")(count.count)

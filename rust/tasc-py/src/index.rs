@@ -125,6 +125,12 @@ impl TaskIndex {
         }
     }
 
+    /// Writes the store that this index could have been built from.
+    fn to_store(&self, py: Python<'_>, path: PathBuf) -> PyResult<Store> {
+        interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(()))))
+            .map(|store| Store(Arc::new(store)))
+    }
+
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
     }

@@ -1,0 +1,112 @@
+"""transformers' own `generate`: plain, with its prompt lookup, and with tasc's drafts; greedy, one prompt at a time.
+
+    python benches/python/transformers_generate.py DATA.jsonl.gz --model smollm2 --adapter FOLDER \\
+        --system "Extract the intent and the slots of the request as JSON." [--limit 50] [-o OUT.json]
+    python benches/python/transformers_generate.py --smoke
+
+DATA has rows {input, output, split}: `train` is indexed, `test` asked. Methods take turns prompt by prompt; all must say
+the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ratios import Ratio, report
+
+from tasc.adapters.transformers import TascGenerate
+from tasc.cli.console import progress_bars
+from tasc.data import load_tokenizer
+from tasc.data.prompts import prompt_ids
+from tasc.spec.checkpoint import load_checkpoint, use_threads
+from tasc.spec.compare import open_task
+
+METHODS = ("generate", "prompt lookup", "tasc")
+
+
+def measure(
+    model: Any, tokenizer: Any, data: Path, limit: int, system: str | None, max_tokens: int, max_draft: int
+) -> dict[str, list[float]]:
+    """Seconds of each prompt by method, and its output tokens under `tokens`. The first prompt runs once before."""
+    seconds: dict[str, list[float]] = {name: [] for name in ("tokens", *METHODS)}
+    with progress_bars() as bar, open_task(data, load_tokenizer(tokenizer), limit=limit, progress=bar) as task:
+        prompts = prompt_ids(tokenizer, [row["input"] for row in task.held_out], None, system)
+        options: dict[str, dict[str, Any]] = {
+            "generate": {},
+            "prompt lookup": {"prompt_lookup_num_tokens": 10},
+            "tasc": {"custom_generate": TascGenerate(task.index, tokenizer, max_draft=max_draft)},
+        }
+        told = bar("decoding")
+        for number, prompt in enumerate([prompts[0], *prompts]):
+            ids = torch.tensor([prompt], device=model.device)
+            spent, said = {}, {}
+            for name, more in options.items():
+                begin = time.perf_counter()
+                out = model.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, **more
+                )
+                said[name] = out[0, len(prompt) :].tolist()
+                spent[name] = time.perf_counter() - begin
+            for name in METHODS:
+                assert said[name] == said["generate"], f"{name} differs from generate on prompt {number}"
+            if number:
+                seconds["tokens"].append(len(said["generate"]))
+                for name in METHODS:
+                    seconds[name].append(spent[name])
+                told(number, len(prompts))
+    return seconds
+
+
+def figures(seconds: dict[str, list[float]], goals: bool) -> list[Ratio]:
+    """Tokens per second over all prompts."""
+    rate = {name: sum(seconds["tokens"]) / sum(seconds[name]) for name in METHODS}
+    least = {"generate": 2.5, "prompt lookup": 1.0} if goals else {}
+    return [
+        Ratio("tokens/s", rate["tasc"], peer, rate[peer], least=least.get(peer)) for peer in METHODS if peer != "tasc"
+    ]
+
+
+def smoke() -> dict[str, list[float]]:
+    """A tiny random model on a generated task."""
+    from smoke_task import tiny_model, write_rows, write_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_rows(Path(folder))
+        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
+        return measure(model, tokenizer, data, 3, None, 24, 16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--system")
+    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-draft", type=int, default=64)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
+    options = parser.parse_args()
+    if options.data is None and not options.smoke:
+        parser.error("give DATA, or --smoke")
+    if options.threads is not None or options.smoke:
+        use_threads(options.threads or 1)
+    if options.smoke:
+        seconds = smoke()
+    else:
+        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype="float32")
+        seconds = measure(
+            model, tokenizer, options.data, options.limit, options.system, options.max_tokens, options.max_draft
+        )
+    report("generate of transformers, greedy", figures(seconds, not options.smoke), options.output, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""llama-cpp-python: an object for `Llama(…, draft_model=…)` that drafts from a task's index.
+
+The interface passes nothing but the ids so far, and tells neither where a request begins nor what was accepted. Both
+show in the ids: see `TascDraft`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.adapters.task_drafts import TaskDrafts
+from tasc.errors import InputError
+from tasc.spec.costs import given_costs
+
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+    from tasc.spec.drafter import Drafter, Request
+
+try:
+    from llama_cpp.llama_speculative import LlamaDraftModel
+except ImportError:  # the engine asks for no more than a callable
+    LlamaDraftModel = object
+
+
+class TascDraft(LlamaDraftModel):  # type: ignore[misc]
+    """Drafts for one `Llama` object, whose requests follow each other.
+
+    Verification emits the accepted part of a draft and one token of the model's own. So ids that go on where the last
+    ones ended, with a beginning of the last draft and one more token, belong to the running request. Ids that were
+    there before, but fewer, take the request back. Anything else is a new request: llama-cpp-python asks for its first
+    draft when the model has said one token, so all ids but the last are its prompt.
+
+    Args:
+        index: The task's `TaskIndex`, or its path; None: each request's own context alone.
+        tokenizer: The model's tokenizer, as `tasc.data.load_tokenizer` takes it: a folder with the `tokenizer.json`
+            that the GGUF file was made from. None: prompts are not looked into for their input.
+        drafter: A `Drafter` instead of an index.
+        max_draft: Longest draft.
+        costs: Cost of verifying drafted tokens, in plain steps: a slope c for 1 + c·k, or an array [k].
+
+    Raises:
+        InputError: An option is out of its range.
+        TokenizerMismatchError: The index was made with another tokenizer.
+
+    Example:
+        >>> llm = Llama("model.gguf", draft_model=TascDraft("task.tasc", "path/to/tokenizer"))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        index: TaskIndex | str | PathLike[str] | None = None,
+        tokenizer: Any = None,
+        *,
+        drafter: Drafter | None = None,
+        max_draft: int = 16,
+        costs: float | Sequence[float] = 0.02,
+    ) -> None:
+        if max_draft < 1:
+            raise InputError(f"max_draft is {max_draft}; it must be at least 1")
+        self._drafts = TaskDrafts(index, tokenizer, drafter=drafter)
+        self._max_draft, self._costs = max_draft, given_costs(costs, max_draft)
+        self._request: Request | None = None
+        self._num_prompt = 0
+        self._ids: NDArray[np.intc] = np.empty(0, np.intc)
+        self._drafted: NDArray[np.intc] = np.empty(0, np.intc)
+
+    def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
+        """(L,) intc ids of prompt and output so far → (K,) intc, the tokens that may come next, K ≤ `max_draft`."""
+        ids: NDArray[np.intc] = np.array(input_ids, np.intc)  # a copy: the engine passes a view of its own buffer
+        if len(ids) == 0:
+            return ids
+        self._follow(ids)
+        self._ids = ids
+        assert self._request is not None
+        self._drafted = self._request.draft(self._max_draft, self._costs).tokens.astype(np.intc)
+        return self._drafted.copy()
+
+    def _follow(self, ids: NDArray[np.intc]) -> None:
+        """Bring the request to these ids, or begin another."""
+        new = ids[len(self._ids) :]
+        if self._request is not None and np.array_equal(ids[: len(self._ids)], self._ids):
+            if len(new) == 0:
+                return
+            if np.array_equal(new[:-1], self._drafted[: len(new) - 1]):
+                self._request.update(new)
+                return
+        taken_back = self._num_prompt < len(ids) < len(self._ids) and np.array_equal(ids, self._ids[: len(ids)])
+        self._num_prompt = self._num_prompt if taken_back else len(ids) - 1
+        self._request = self._drafts.start(ids[: self._num_prompt])
+        self._request.update(ids[self._num_prompt :])

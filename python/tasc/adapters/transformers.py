@@ -1,0 +1,267 @@
+"""`generate` of transformers with tasc's drafts: the same call, the same text, fewer passes of the model.
+
+Two ways in. `TascGenerate` goes into one call as `custom_generate=`; `patch` makes every `generate` of a model draft
+for as long as it lasts. Both run transformers' own assisted decoding with `TascCandidateGenerator` as its candidates,
+so logits processors, sampling, EOS lists and what `generate` returns are transformers' own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from tasc.adapters.task_drafts import TaskDrafts
+from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, Pace, TascCandidateGenerator
+from tasc.errors import InputError, MissingExtraError
+from tasc.spec.costs import given_costs
+
+try:
+    from transformers import DynamicCache, GenerationMixin
+except ImportError as error:
+    raise MissingExtraError("tasc.adapters.transformers", "hf") from error
+
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+    from tasc.spec.drafter import Drafter
+
+__all__ = ["TascCandidateGenerator", "TascGenerate", "patch"]
+
+_log = logging.getLogger(__name__)
+
+
+class TascGenerate:
+    """A decoding loop for `model.generate(…, custom_generate=…)` that drafts from a task's index.
+
+    Make it once and keep it: it learns from every request. Any number of models of one tokenizer may use it.
+
+    Args:
+        index: The task's `TaskIndex`, or its path; None: each request's own context alone.
+        tokenizer: The model's tokenizer; None: prompts are not looked into for their input.
+        drafter: A `Drafter` instead of an index.
+        max_draft: Longest draft.
+        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured on each model
+            before its first draft (about a second for a small model), then followed.
+
+    Raises:
+        InputError: An option is out of its range.
+        TokenizerMismatchError: The index was made with another tokenizer.
+
+    Example:
+        >>> tasc_generate = TascGenerate("task.tasc", tokenizer)                                 # doctest: +SKIP
+        >>> model.generate(**inputs, max_new_tokens=128, custom_generate=tasc_generate)          # doctest: +SKIP
+        >>> model.generate(**inputs, custom_generate=tasc_generate, tasc_input="book a table")   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        index: TaskIndex | str | PathLike[str] | None = None,
+        tokenizer: Any = None,
+        *,
+        drafter: Drafter | None = None,
+        max_draft: int = MOST_DRAFTED,
+        costs: float | Sequence[float] | None = None,
+    ) -> None:
+        if max_draft < 1:
+            raise InputError(f"max_draft is {max_draft}; it must be at least 1")
+        if costs is not None:
+            given_costs(costs, max_draft)
+        self.drafts = TaskDrafts(index, tokenizer, drafter=drafter)
+        self._max_draft, self._costs = max_draft, costs
+        self._paces: weakref.WeakKeyDictionary[Any, Pace] = weakref.WeakKeyDictionary()  # by model
+        self._warned: set[str] = set()
+
+    def __call__(
+        self,
+        model: Any,
+        input_ids: Any,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        synced_gpus: bool = False,
+        streamer: Any = None,
+        tasc_input: str | None = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        """Decode one sequence; called by `generate`, which prepares all arguments but one.
+
+        `tasc_input` is yours: the request's input as text, where the prompt is not to be searched for it.
+
+        Raises:
+            InputError: Several sequences, beams, or another thing that assisted decoding cannot do; says what to use.
+        """
+        refusal = _refusal(model, input_ids, stopping_criteria, generation_config, model_kwargs)
+        if refusal is not None:
+            raise InputError(refusal)
+        streamer = _dropped_streamer() if streamer is None else streamer
+        return self._decode(
+            model, input_ids, logits_processor, stopping_criteria, generation_config, tasc_input,
+            synced_gpus=synced_gpus, streamer=streamer, **model_kwargs,
+        )  # fmt: skip
+
+    def sample(
+        self,
+        model: Any,
+        input_ids: Any,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        **rest: Any,
+    ) -> Any:
+        """Decode in place of the model's own `_sample`: plainly, with a warning, where drafts cannot be used."""
+        given = (model, input_ids, logits_processor, stopping_criteria, generation_config)
+        refusal = _refusal(model, input_ids, stopping_criteria, generation_config, rest)
+        if refusal is None:
+            return self._decode(*given, None, **rest)
+        if refusal not in self._warned:
+            self._warned.add(refusal)
+            _log.warning("decoding without drafts: %s", refusal)
+        return _own_class(model)._sample(*given, **rest)
+
+    def _decode(
+        self,
+        model: Any,
+        input_ids: Any,
+        logits_processor: Any,
+        stopping_criteria: Any,
+        generation_config: Any,
+        tasc_input: str | None,
+        **rest: Any,
+    ) -> Any:
+        if model not in self._paces:
+            self._paces[model] = Pace(self._costs, model=model, max_draft=self._max_draft)
+        eos = generation_config._eos_token_tensor
+        candidates = TascCandidateGenerator(
+            self.drafts,
+            pace=self._paces[model],
+            max_draft=self._max_draft,
+            max_length=generation_config.max_length,
+            vocab_size=model.config.get_text_config().vocab_size,
+            eos=[] if eos is None else eos.flatten().tolist(),
+            stopping_criteria=stopping_criteria,
+            input=tasc_input,
+        )
+        return type(model)._assisted_decoding(
+            _Assisted(model, candidates),
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            **rest,
+        )
+
+
+@contextmanager
+def patch(
+    model: Any,
+    index: TascGenerate | TaskIndex | str | PathLike[str] | None = None,
+    tokenizer: Any = None,
+    **options: Any,
+) -> Iterator[TascGenerate]:
+    """Makes a model's `generate` draft with tasc for as long as the context lasts.
+
+    Greedy decoding and sampling of one sequence are drafted for. Everything else, and what cannot be drafted for, runs
+    as before; the latter is said in a warning. Patches nest: the innermost counts.
+
+    Args:
+        model: A transformers model, or a PEFT model around one.
+        index: A `TascGenerate`, or what it takes as `index`.
+        tokenizer: As in `TascGenerate`.
+        **options: Of `TascGenerate`.
+
+    Raises:
+        InputError: Not such a model, or as `TascGenerate`.
+        TokenizerMismatchError: As `TascGenerate`.
+
+    Example:
+        >>> with patch(model, "task.tasc", tokenizer):  # doctest: +SKIP
+        ...     model.generate(**inputs, max_new_tokens=128)
+    """
+    if isinstance(index, TascGenerate):
+        if tokenizer is not None or options:
+            raise InputError("a TascGenerate has its tokenizer and options already; give them where it is made")
+        tasc_generate = index
+    else:
+        tasc_generate = TascGenerate(index, tokenizer, **options)
+    target = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(target, GenerationMixin):
+        raise InputError(f"{type(model).__name__} has no generate of transformers; give an AutoModelForCausalLM")
+    previous = type(target)
+    target.__class__ = _drafting(_own_class(target), tasc_generate)
+    try:
+        yield tasc_generate
+    finally:
+        target.__class__ = previous
+
+
+def _drafting(own: Any, tasc_generate: TascGenerate) -> type:
+    """A model's class, but that it samples (and decodes greedily, which is the same method) with drafts."""
+    sample = lambda self, *args, **kwargs: tasc_generate.sample(self, *args, **kwargs)  # noqa: E731
+    body = {"_sample": sample, "_tasc_own": own, "__module__": own.__module__, "__qualname__": own.__qualname__}
+    return type(own.__name__, (own,), body)
+
+
+def _own_class(model: Any) -> Any:
+    """A model's class as it is outside of `patch`."""
+    return getattr(type(model), "_tasc_own", type(model))
+
+
+class _Assisted:
+    """A model whose candidates come from tasc; the model itself is left alone."""
+
+    def __init__(self, model: Any, candidates: TascCandidateGenerator) -> None:
+        self._model, self._candidates = model, candidates
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def _get_candidate_generator(self, **_: Any) -> TascCandidateGenerator:
+        return self._candidates
+
+
+def _refusal(
+    model: Any, input_ids: Any, stopping_criteria: Any, config: Any, model_kwargs: dict[str, Any]
+) -> str | None:
+    """Why assisted decoding cannot do this, and what to do instead; None where it can."""
+    own = _own_class(model)
+    if own._sample is not GenerationMixin._sample:
+        return f"{own.__name__} has a decoding loop of its own, which cannot be drafted for"
+    if input_ids.shape[0] > 1:
+        return (
+            f"{input_ids.shape[0]} sequences at once, but transformers' assisted decoding takes one; call generate per "
+            "sequence, or use tasc.spec.Generator(batch_size=…), which drafts for batches"
+        )
+    if (config.num_beams or 1) > 1:
+        return f"num_beams is {config.num_beams}, but drafts serve one sequence; set num_beams=1"
+    if model.config.is_encoder_decoder or model._is_stateful:
+        return f"{own.__name__} is an encoder-decoder or has a recurrent state; drafts need attention over a cache"
+    if model_kwargs.get("inputs_embeds") is not None or input_ids.shape[1] == 0:
+        return "a prompt of embeddings has no ids to draft from; give input_ids"
+    cache = model_kwargs.get("past_key_values")
+    if not model_kwargs.get("use_cache") or type(cache) is not DynamicCache or cache.get_seq_length() > 0:
+        held = "no cache" if cache is None else f"another or a filled one ({type(cache).__name__})"
+        return f"drafts need an empty DynamicCache, which is transformers' default; this call brings {held}"
+    others = any(not isinstance(end, PLAIN_ENDS) for end in stopping_criteria)
+    if others and config.return_dict_in_generate and config.output_scores:
+        return "stopping criteria that may read scores cannot be asked about a draft; leave output_scores out"
+    return None
+
+
+def _dropped_streamer() -> Any:
+    """The streamer of the `generate` that we are called from.
+
+    transformers gives it the prompt but does not pass it to a `custom_generate` function (seen up to 5.23).
+    """
+    code = inspect.unwrap(GenerationMixin.generate).__code__
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back  # type: ignore[assignment]
+    return None if frame is None else frame.f_locals["streamer"]
