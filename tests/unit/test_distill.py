@@ -330,7 +330,10 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
         distill(target, 2, ROWS, tmp_path / "draft", outputs="own")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="length=0"):
         distill(target, 2, ROWS, tmp_path / "draft", length=0)
-    assert not list(tmp_path.iterdir())
+    (tmp_path / "draft.baseline").mkdir()
+    with pytest.raises(InputError, match=r"draft\.baseline is there already"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["draft.baseline"]
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"learns": "head"}, {"start": "target"},

@@ -89,8 +89,8 @@ def distill(
 
     Raises:
         CorpusError: No rows, rows without input, or none short enough.
-        InputError: An option that cannot be used; `out` is there already; `OUT.distilling` is of another run; models
-            with vocabularies of different size.
+        InputError: An option that cannot be used; `out` or `OUT.baseline` is there already; `OUT.distilling` is of
+            another run; models with vocabularies of different size.
         TokenizerMismatchError: The draft's tokenizer is another one.
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
@@ -112,6 +112,8 @@ def distill(
     lessons = Lessons(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(lessons, draft, out, work, options, baseline and not options.is_distillspec, given)
+    if run.baseline and run.baseline_out.exists() and not work.path.exists():
+        raise InputError(f"{run.baseline_out} is there already; remove it, name another OUT, or give baseline=False")
     run.check_vocabularies()
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(kept), "outputs": outputs,
@@ -148,6 +150,11 @@ class _Run:
         self._stage("draft", options, options.steps, teacher, tokens)
         if self.baseline:
             self._stage("baseline", everything, self.baseline_steps, teacher)
+
+    @property
+    def baseline_out(self) -> Path:
+        """Where the finished baseline goes."""
+        return self.out.with_name(self.out.name + ".baseline")
 
     @property
     def baseline_steps(self) -> int:
@@ -212,10 +219,9 @@ class _Run:
             _store_as(lessons.model, draft)
             write_json(draft / METRICS, metrics)
             if self.baseline:
-                kept = self.out.with_name(self.out.name + ".baseline")
-                shutil.rmtree(kept, ignore_errors=True)
+                shutil.rmtree(self.baseline_out, ignore_errors=True)  # of a run that was stopped right here
                 _store_as(lessons.model, self.work.path / "baseline")
-                (self.work.path / "baseline").rename(kept)
+                (self.work.path / "baseline").rename(self.baseline_out)
             self.work.publish(draft, self.out)
         processes().wait_for_everyone()
         return metrics
