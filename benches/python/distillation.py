@@ -46,6 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "TVD": {"select": "all", "loss": "tvd"},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "start": "reference"},
+    "DistillSpec from its reference": {"select": "all", "start": "reference"},
     "random tokens, equal compute": {"select": "random", "longer": True},
     "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "start": "reference"},
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "start": "reference"},
@@ -57,6 +58,7 @@ COMPARISONS = {
         (
             "AdaSPEC",
             "AdaSPEC from its reference",
+            "DistillSpec from its reference",
             "AdaSPEC from its reference, TVD",
             "random tokens, equal compute",
             "DistillSpec, then TVD",
@@ -83,6 +85,7 @@ class Comparison:
     rate: float
     precision: str
     longest: int
+    arms: list[str]
 
     @property
     def longer(self) -> int:
@@ -180,10 +183,10 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     ends = eos_ids(target, AutoTokenizer.from_pretrained(task.target))
     teacher = KeptStates.compute(target, outputs, task.work / "said-states")
     untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
-    found: dict[str, list[Acceptance]] = {arm: [] for arm in ARMS}
-    spent: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}
+    spent: dict[str, list[float]] = {arm: [] for arm in task.arms}
     for seed in range(seeds):
-        for arm in ARMS:
+        for arm in task.arms:
             folder = task.draft(arm, seed)
             made = acceptance(task.loaded(folder), outputs, ends, teacher=teacher, length=length)
             found[arm].append(made)
@@ -219,7 +222,7 @@ def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: 
                     said(f["tau"]),
                 )
                 for arm in (against, *arms)
-                for f in [facts[arm]]
+                if (f := facts.get(arm)) is not None
             ],
         )
     out.print(f"before: α {untrained.alpha.value:.4f}")
@@ -240,6 +243,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1200, help="training rows, the first ones")
     parser.add_argument("--limit", type=int, default=100, help="held-out inputs")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--arms", nargs="*", choices=[arm for arm in ARMS if arm not in (REFERENCE, LONGER)], metavar="ARM",
+        help="which arms run beside both DistillSpecs (default: all)",
+    )  # fmt: skip
     parser.add_argument("--length", type=int, default=5, help="tokens per draft")
     parser.add_argument("--longest", type=int, default=256, help="most output tokens")
     parser.add_argument("--precision", default="auto")
@@ -263,9 +270,11 @@ def main() -> None:
         rows, system, adapter = [dict(row) for row in read_rows(args.data)], args.system, args.adapter
     train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
     layers = [int(part) for part in args.layers.split(",")]
+    arms = [arm for arm in ARMS if args.arms is None or arm in (REFERENCE, LONGER, *args.arms)]
     task = Comparison(
         checkpoint(args.model, adapter), train[: args.rows], test[: args.limit], system, args.work,
         layers if len(layers) > 1 else layers[0], args.steps, args.batch, args.k, args.rate, args.precision, args.longest,
+        arms,
     )  # fmt: skip
     run(task, args.seeds, args.length, args.output)
 
@@ -283,8 +292,9 @@ def smoke() -> None:
         tokenizer.save_pretrained(folder / "model")
         rows = [dict(row) for row in read_rows(data)]
         task = Comparison(
-            str(folder / "model"), rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16
-        )
+            str(folder / "model"), rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16,
+            list(ARMS),
+        )  # fmt: skip
         run(task, 2, 3, None)
 
 
