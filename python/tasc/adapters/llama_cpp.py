@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.adapters.task_drafts import TaskDrafts
 from tasc.errors import InputError
+from tasc.serving.task_drafts import TaskDrafts
 from tasc.spec.costs import given_costs
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from tasc.adapters.task_drafts import TaskDrafts
 from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, Pace, TascCandidateGenerator
 from tasc.errors import InputError, MissingExtraError
+from tasc.serving.task_drafts import TaskDrafts
 from tasc.spec.costs import given_costs
 
 try:

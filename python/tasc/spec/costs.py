@@ -64,7 +64,7 @@ class CostCurve:
         begin = time.perf_counter()
         while len(rounds) < 2 or (len(rounds) < 7 and time.perf_counter() - begin < budget):
             rounds.append([_seconds(run, n) for n in measured])
-        seconds = _rising(np.median(rounds, axis=0) if len(rounds) > 2 else np.min(rounds, axis=0))
+        seconds = rising(np.median(rounds, axis=0) if len(rounds) > 2 else np.min(rounds, axis=0))
         points = np.array(measured, dtype=np.float64)
         while points[-1] < most:
             slope = (seconds[-1] - seconds[-2]) / (points[-1] - points[-2])
@@ -81,7 +81,7 @@ class CostCurve:
         """
         tokens = num_rows * np.arange(1, self._max_draft + 2)
         seconds = np.interp(tokens, self._points, self._seconds)
-        curve: NDArray[np.float64] = _rising(seconds)
+        curve: NDArray[np.float64] = rising(seconds)
         curve /= curve[0]
         return curve
 
@@ -98,7 +98,7 @@ class CostCurve:
                 self._seconds[point] *= 1.0 + _MEMORY * weight * (ratio - 1.0)
 
 
-def _rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The middle between the lowest rising curve above the values and the highest below them."""
     above = np.maximum.accumulate(values)
     below = np.minimum.accumulate(values[::-1])[::-1]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.prompts import Prompt, known_inputs, prompt_ids
-from tasc.errors import InputError, TokenizerMismatchError
+from tasc.errors import InputError
 from tasc.spec.cache import RowCache
 from tasc.spec.combined import CombinedDrafter
 from tasc.spec.costs import CostCurve, given_costs
@@ -25,13 +25,13 @@ from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
 from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.segmenting import BaseSpeller, SegmentingDrafter
+from tasc.spec.segmenting import ngram_drafter
 from tasc.spec.stats import Stats
 from tasc.spec.stop import TextStream, decode
 from tasc.spec.target import Target, evaluating
 
 if TYPE_CHECKING:
-    from tasc._core import MergePlan, TaskIndex
+    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
     from tasc.spec.model_drafter import ModelDrafter
 
@@ -320,25 +320,14 @@ class Generator:
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
-            self._check_fingerprint(opened)
             self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None) -> Drafter:
         """A new drafter over an index, together with the draft model if there is one."""
-        ngram = self._ngram(index)
+        known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
+        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
         return ngram if self._draft is None else self._checked(CombinedDrafter(ngram, self._draft))
-
-    def _ngram(self, index: TaskIndex | None) -> Drafter:
-        """A new drafter over an index of the model's tokens, or of its tokenizer's before it had new ones."""
-        from tasc.spec import NgramDrafter
-
-        plan, log = self._plan, self._log_of(index)
-        if plan is None or (index is not None and index.fingerprint != plan.fingerprint):
-            speller = None if index is None or self._tokenizer is None else self._task_tokenizer
-            return NgramDrafter(index, tokenizer=speller, served=log)
-        old = None if index is None else BaseSpeller(self._task_tokenizer, plan.fingerprint)
-        return SegmentingDrafter(NgramDrafter(index, tokenizer=old, served=log), plan)
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
         """Where the rows served from an index are kept; None: nowhere."""
@@ -361,11 +350,6 @@ class Generator:
         from tasc.data import load_tokenizer
 
         return load_tokenizer(self._tokenizer)
-
-    @property
-    def _plan(self) -> MergePlan | None:
-        """The new tokens of the model's tokenizer, if it has any (TASC-ft)."""
-        return self._task_tokenizer.plan if getattr(self._tokenizer, "is_fast", False) else None
 
     def _inputs(
         self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
@@ -404,16 +388,6 @@ class Generator:
                 Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
             )
         return InputLocator(self._task_tokenizer, Template(tuple(before), tuple(after)))
-
-    def _check_fingerprint(self, index: Any) -> None:
-        if index is None or self._tokenizer is None:
-            return
-        fingerprint, plan = self._task_tokenizer.fingerprint, self._plan
-        if index.fingerprint not in (fingerprint, plan and plan.fingerprint):
-            raise TokenizerMismatchError(
-                f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is {fingerprint[:16]}…; "
-                "build the index again with the model's tokenizer"
-            )
 
     def _costs(self, num_rows: int) -> NDArray[np.float64]:
         """Cost curve at a batch size: given, or measured when first asked for."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc._core import NgramDrafter
+from tasc.errors import TokenizerMismatchError
 from tasc.spec.drafter import Draft, Drafter, Request, TokenDraft, TokenIds
 
 if TYPE_CHECKING:
@@ -22,6 +25,34 @@ if TYPE_CHECKING:
 
 MEMORY = 0.02
 """Weight of one step in the running mean of base tokens per new one."""
+
+
+def ngram_drafter(
+    index: TaskIndex | None, tokenizer: TaskTokenizer | None, *, served: Path | None = None
+) -> NgramDrafter | SegmentingDrafter:
+    """A new drafter over an index of a model's tokens, or of its tokenizer's before it had new ones (`tasc.ft`).
+
+    Args:
+        index: None: each request's own context alone.
+        tokenizer: The model's; None: it is not known, and inputs are not looked at beyond what the index knows.
+        served: As in `NgramDrafter`.
+
+    Raises:
+        TokenizerMismatchError: The index was made with another tokenizer.
+        Exception: As `NgramDrafter`.
+    """
+    if tokenizer is None:
+        return NgramDrafter(index, served=served)
+    plan = tokenizer.plan
+    if plan is not None and (index is None or index.fingerprint == plan.fingerprint):
+        speller = None if index is None else BaseSpeller(tokenizer, plan.fingerprint)
+        return SegmentingDrafter(NgramDrafter(index, tokenizer=speller, served=served), plan)
+    if index is not None and index.fingerprint != tokenizer.fingerprint:
+        raise TokenizerMismatchError(
+            f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is "
+            f"{tokenizer.fingerprint[:16]}…; build the index again with the model's tokenizer"
+        )
+    return NgramDrafter(index, tokenizer=None if index is None else tokenizer, served=served)
 
 
 class SegmentingDrafter:

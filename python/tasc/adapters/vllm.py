@@ -1,0 +1,113 @@
+"""vLLM: drafts from a task's index, as a proposer of its `custom_class` method (`vllm_suffix`: of its `suffix`).
+
+    TASC_INDEX=task.tasc vllm serve MODEL --speculative-config '{"method": "custom_class",
+        "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": 32}'
+
+vLLM verifies as it does any draft. Its configuration takes no keys of ours, so `tasc.serving.Settings` come from the
+variable TASC_INDEX. Written against vLLM 0.32.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.serving import Batch, Metrics, Settings, StepTimes, Tasks
+
+_log = logging.getLogger(__name__)
+
+_WRITE_EVERY = 5.0  # seconds between two writes of the metrics file
+
+
+class TascProposer:
+    """vLLM's interface of a proposer. Draft lengths follow what steps cost at the present load; see `tasc.serving`.
+
+    Args:
+        vllm_config: `vllm.config.VllmConfig`; `num_speculative_tokens` is the longest draft.
+
+    Raises:
+        InputError: The settings are not there or wrong.
+        TokenizerMismatchError: An index was made with another tokenizer than the model's.
+        FormatError: An index is none, or damaged.
+    """
+
+    def __init__(self, vllm_config: Any) -> None:
+        settings = Settings.from_environment()
+        model = vllm_config.model_config
+        tokenizer = engine_tokenizer(model)
+        self._tasks = Tasks(settings, tokenizer)
+        self.metrics = Metrics()
+        """What was drafted and accepted, by index and source."""
+        self._batch = Batch(
+            self._tasks.choose,
+            max_draft=vllm_config.speculative_config.num_speculative_tokens,
+            max_length=model.max_model_len,
+            vocab_size=model.get_vocab_size(),
+            eos=engine_eos_ids(model, tokenizer),
+            times=StepTimes() if settings.cost is None else StepTimes(settings.cost),
+            learns_times=settings.cost is None,
+            metrics=self.metrics,
+        )
+        self._file, self._written = settings.metrics, 0.0
+        self._failed = False
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """Nothing to load."""
+
+    def propose(
+        self,
+        sampled_token_ids: Sequence[Sequence[int]],
+        num_tokens_no_spec: NDArray[np.int32],
+        token_ids_cpu: NDArray[np.int32],
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """Draft for the next step.
+
+        Args:
+            sampled_token_ids: By row of the batch, what the step has emitted; empty where a prompt is not through.
+            num_tokens_no_spec: (max_num_seqs,) tokens of each row, those emitted included.
+            token_ids_cpu: (max_num_seqs, max_model_len) those tokens.
+            slot_mappings: Not used.
+
+        Returns:
+            By row, the draft. Nothing raises from here: what fails is logged, and decoding goes on plainly.
+        """
+        if self._failed:
+            return [[] for _ in sampled_token_ids]
+        try:
+            drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        except Exception:
+            _log.exception("drafting failed; this engine goes on without drafts")
+            self._failed = True
+            return [[] for _ in sampled_token_ids]
+        self._write()
+        return drafts
+
+    def _write(self) -> None:
+        now = time.monotonic()
+        if self._file is None or now - self._written < _WRITE_EVERY:
+            return
+        self._written = now
+        try:
+            self.metrics.write(self._file)
+        except OSError as error:
+            _log.warning("metrics cannot be written: %s", error)
+
+
+def engine_tokenizer(model: Any) -> Any:
+    """The engine's tokenizer, as transformers has it: its chat template tells where inputs stand."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=model.trust_remote_code)
+
+
+def engine_eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The ids that end an output: those of the model's generation settings and of the tokenizer."""
+    named = model.try_get_generation_config().get("eos_token_id")
+    found = [named] if isinstance(named, int) else list(named or ())
+    return frozenset(token for token in (*found, tokenizer.eos_token_id) if token is not None)

@@ -1,0 +1,186 @@
+"""What drafting brings a running engine, by index and source: as numbers, and as text that Prometheus reads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.serving.task_drafts import TaskDrafts
+from tasc.spec.drafter import SOURCES
+
+
+def _zeros() -> NDArray[np.int64]:
+    return np.zeros(len(SOURCES), np.int64)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Of one index."""
+
+    drafts: TaskDrafts
+    requests: int = 0
+    steps: int = 0
+    tokens: int = 0
+    paused: int = 0
+    failures: int = 0
+    drafted: NDArray[np.int64] = field(default_factory=_zeros)
+    accepted: NDArray[np.int64] = field(default_factory=_zeros)
+
+
+_COUNTERS = {
+    "requests": "Requests begun.",
+    "steps": "Steps of requests after their prompt.",
+    "tokens": "Tokens emitted in those steps.",
+    "paused": "Steps without a draft because the last ones did not pay.",
+    "failures": "Requests that go on without drafts because the drafter failed.",
+    "reloads": "Times that a replaced index file was taken up.",
+}
+
+
+class Metrics:
+    """Counts what the requests of an engine drafted and what was right. Safe to use from many threads.
+
+    Example:
+        >>> metrics.as_dict()["indexes"]["task.tasc"]["tau"]  # doctest: +SKIP
+        6.9
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._indexes: dict[int, _Counts] = {}
+        self._draft_seconds = self._step_seconds = 0.0
+        self._timed = 0
+
+    def began(self, drafts: TaskDrafts) -> None:
+        """Count a request of a task."""
+        with self._lock:
+            self._of(drafts).requests += 1
+
+    def step(self, drafts: TaskDrafts, tokens: int, sources: NDArray[np.uint8], accepted: int) -> None:
+        """Count a step of one request.
+
+        Args:
+            drafts: Its task.
+            tokens: Tokens emitted.
+            sources: (K,) what each drafted token came from: codes of `tasc.spec.SOURCES`.
+            accepted: How many of them were right.
+        """
+        codes = np.minimum(sources, len(SOURCES) - 1)
+        with self._lock:
+            counts = self._of(drafts)
+            counts.steps += 1
+            counts.tokens += tokens
+            if len(codes):
+                counts.drafted += np.bincount(codes, minlength=len(SOURCES))
+                counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
+
+    def paused(self, drafts: TaskDrafts) -> None:
+        """Count a step in which the brake held."""
+        with self._lock:
+            self._of(drafts).paused += 1
+
+    def failed(self, drafts: TaskDrafts) -> None:
+        """Count a request whose drafter raised."""
+        with self._lock:
+            self._of(drafts).failures += 1
+
+    def drafting(self, seconds: float) -> None:
+        """Add time spent on drafts, of all requests of a step."""
+        with self._lock:
+            self._draft_seconds += seconds
+
+    def stepped(self, seconds: float) -> None:
+        """Add the rest of a step's time, of a step without a prompt."""
+        with self._lock:
+            self._step_seconds += seconds
+            self._timed += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """`indexes`: by name, counts, `drafted` and `accepted` by source, acceptance `rate` and τ as `tau` (None before
+        there is anything), `served_rows`; `draft_seconds`; `step_seconds` of the `timed_steps`, which held no prompt.
+        """
+        with self._lock:
+            return {
+                "indexes": {counts.drafts.name: _facts(counts) for counts in self._indexes.values()},
+                "draft_seconds": self._draft_seconds,
+                "step_seconds": self._step_seconds,
+                "timed_steps": self._timed,
+            }
+
+    def prometheus(self) -> str:
+        """Everything in Prometheus' text format 0.0.4; τ is `rate(tasc_tokens_total) / rate(tasc_steps_total)`."""
+        found = self.as_dict()
+        lines: list[str] = []
+
+        def family(name: str, kind: str, says: str, samples: list[tuple[dict[str, str], float]]) -> None:
+            lines.extend([f"# HELP {name} {says}", f"# TYPE {name} {kind}"])
+            lines.extend(f"{name}{_labels(labels)} {value}" for labels, value in samples)
+
+        indexes: dict[str, Any] = found["indexes"]
+        for key, says in _COUNTERS.items():
+            family(f"tasc_{key}_total", "counter", says, [({"index": n}, one[key]) for n, one in indexes.items()])
+        for key in ("drafted", "accepted"):
+            samples = [
+                ({"index": n, "source": source}, number)
+                for n, one in indexes.items()
+                for source, number in one[key].items()
+            ]
+            family(f"tasc_{key}_tokens_total", "counter", f"Tokens {key}, by what spoke most for them.", samples)
+        rows = [({"index": n}, one["served_rows"]) for n, one in indexes.items()]
+        family("tasc_served_rows", "gauge", "Finished outputs in memory that requests draft from.", rows)
+        family("tasc_draft_seconds_total", "counter", "Time spent on drafts.", [({}, found["draft_seconds"])])
+        family("tasc_step_seconds_total", "counter", "Time of steps without prompts.", [({}, found["step_seconds"])])
+        return "\n".join(lines) + "\n"
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Write `prometheus()` to a file, for the textfile collector of Prometheus' node exporter; it appears whole.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path = Path(path)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(self.prometheus())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    def _of(self, drafts: TaskDrafts) -> _Counts:
+        counts = self._indexes.get(id(drafts))
+        if counts is None:
+            counts = self._indexes[id(drafts)] = _Counts(drafts)
+        return counts
+
+
+def _facts(counts: _Counts) -> dict[str, Any]:
+    drafted, accepted = int(counts.drafted.sum()), int(counts.accepted.sum())
+    some = [code for code in range(len(SOURCES)) if counts.drafted[code]]
+    return {
+        **{name: getattr(counts, name) for name in ("requests", "steps", "tokens", "paused", "failures")},
+        "reloads": counts.drafts.reloads,
+        "drafted": {SOURCES[code]: int(counts.drafted[code]) for code in some},
+        "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
+        "rate": accepted / drafted if drafted else None,
+        "tau": counts.tokens / counts.steps if counts.steps else None,
+        "served_rows": getattr(counts.drafts.drafter, "num_served", 0),
+    }
+
+
+def _labels(labels: dict[str, str]) -> str:
+    def quoted(value: str) -> str:
+        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    inside = ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items())
+    return f"{{{inside}}}" if inside else ""

@@ -1,0 +1,127 @@
+"""What an engine is to draft from, where it takes no arguments of ours: the variable TASC_INDEX and a JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tasc.errors import InputError
+
+VARIABLE = "TASC_INDEX"
+"""Names an index file, or a JSON file with settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """One index.
+
+    Attributes:
+        path: Its file.
+        prompt_contains: Text in the prompts of its requests, such as a sentence of the task's system message; None: it
+            takes every request that no other index takes.
+    """
+
+    path: Path
+    prompt_contains: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What to draft from, and how.
+
+    Attributes:
+        indexes: At least one.
+        learn: Whether finished outputs are added to their index's drafter, and kept in the log beside the index.
+        cost: Cost of one drafted token in plain steps at batch 1; None: learnt from the engine's steps.
+        metrics: A file for Prometheus' textfile collector, written every few seconds; None: none.
+    """
+
+    indexes: tuple[IndexSettings, ...]
+    learn: bool = False
+    cost: float | None = None
+    metrics: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """The settings that TASC_INDEX names: an index, with `INDEX.json` beside it where there is one, or a JSON file.
+
+        Raises:
+            InputError: The variable is not set, a file is missing, or the JSON is not as it must be; says where.
+        """
+        named = environment.get(VARIABLE, "")
+        if not named:
+            raise InputError(f"{VARIABLE} is not set; set it to an index (task.tasc) or to a JSON file with settings")
+        path = Path(named)
+        if not path.is_file():
+            raise InputError(f"{VARIABLE} is {named}, where there is no file")
+        if path.suffix == ".json":
+            return cls.read(path)
+        beside = Path(f"{path}.json")
+        return cls.read(beside, path) if beside.is_file() else cls(indexes=(IndexSettings(path=path),))
+
+    @classmethod
+    def read(cls, file: Path, index: Path | None = None) -> Settings:
+        """Read a JSON file: an object with the names of the attributes; paths are relative to it.
+
+        Args:
+            file: `{"indexes": [{"path": …, "prompt_contains": …}, …], "learn": …, …}`.
+            index: The index it stands beside; it may leave out `indexes` then.
+
+        Raises:
+            InputError: As `from_environment`.
+        """
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{file} is not JSON: {error}") from error
+        _check(file, found, cls)
+        listed = found.pop("indexes", None)
+        if listed is None and index is not None:
+            listed = [{"path": str(index.absolute())}]
+        if not isinstance(listed, list) or not listed:
+            raise InputError(f"{file}: `indexes` is {listed!r}; list at least one, as {{'path': 'task.tasc'}}")
+        indexes = []
+        for number, one in enumerate(listed):
+            where = f"{file}: indexes[{number}]"
+            _check(where, one, IndexSettings)
+            if not isinstance(one.get("path"), str):
+                raise InputError(f"{where}: `path` is {one.get('path')!r}; give the index's file")
+            path = file.parent / one["path"]
+            if not path.is_file():
+                raise InputError(f"{where}: {path} is no file")
+            indexes.append(IndexSettings(path=path, prompt_contains=one.get("prompt_contains")))
+        without = [one for one in indexes if not one.prompt_contains]
+        if len(without) > 1:
+            raise InputError(f"{file}: {len(without)} indexes have no `prompt_contains`; one can take what is left")
+        if "metrics" in found and found["metrics"] is not None:
+            found["metrics"] = file.parent / found["metrics"]
+        return cls(indexes=tuple(indexes), **found)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "indexes": (list,),
+    "learn": (bool,),
+    "cost": (int, float, type(None)),
+    "metrics": (str, type(None)),
+    "path": (str,),
+    "prompt_contains": (str, type(None)),
+}
+
+
+def _check(where: object, found: Any, kind: type) -> None:
+    """Refuse what is no object, unknown names and wrong types."""
+    if not isinstance(found, dict):
+        raise InputError(f"{where} is {found!r}; it must be an object")
+    known = [one.name for one in fields(kind)]
+    for name, value in found.items():
+        if name not in known:
+            raise InputError(f"{where}: unknown setting {name!r}; there are {', '.join(known)}")
+        if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
+            wanted = " or ".join(one.__name__ for one in _TYPES[name])
+            raise InputError(f"{where}: {name} is {value!r}; it must be {wanted}")
+        if name == "cost" and isinstance(value, int | float) and not 0 <= value < float("inf"):
+            raise InputError(f"{where}: cost is {value!r}; give plain steps per token, ≥ 0")
