@@ -1,5 +1,5 @@
 """An engine that batches as vLLM does: rows move when others leave, requests are paused and taken up again by running
-all their tokens anew, long prompts take several steps. It knows what each request will say, and verifies drafts by that.
+all their tokens anew, long prompts take several steps. It knows what each request will say, and verifies drafts so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Engine:
     Args:
         propose: (emitted by row, lengths (rows,), tokens (rows, longest)) → drafts by row.
         rows: Most requests at once.
-        pauses: How many of the last rows lose their place before each of the first steps; they come back when there is room.
+        pauses: How many of the last rows lose their place before each of the first steps; they come back when they can.
         chunks: Steps that a prompt takes besides the last, by request.
     """
 

@@ -19,7 +19,7 @@ from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Metrics, Settings, StepTimes, TaskDrafts, Tasks
 from tasc.serving import task_drafts as module
-from tasc.spec import TaskIndex, served_log
+from tasc.spec import NullDrafter, TaskIndex, served_log
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_several_indexes(tmp_path: Path, index: TaskIndex) -> None:
         ('{"indexes": ["task.tasc"]}', r"indexes\[0\] is 'task.tasc'; it must be an object"),
         ('{"indexes": [{"path": "other.tasc"}]}', r"other\.tasc is no file"),
         ('{"indexes": [{}]}', "give the index's file"),
-        ('{"indexes": [{"path": "task.tasc", "promt": "x"}]}', "unknown setting 'promt'; there are path, prompt_contains"),
+        ('{"indexes": [{"path": "task.tasc", "promt": "x"}]}', "'promt'; there are path, prompt_contains"),
         ('{"indexes": [{"path": "task.tasc"}, {"path": "task.tasc"}]}', "2 indexes have no `prompt_contains`"),
         ('{"indexes": [{"path": "task.tasc"}], "lern": true}', "unknown setting 'lern'"),
         ('{"indexes": [{"path": "task.tasc"}], "learn": 1}', "learn is 1; it must be bool"),
@@ -179,10 +179,11 @@ def test_finished_outputs_are_drafted_from_kept_and_carried_over(
     assert drafts.reloads == 1
     drafts.finished(None, ids(task, NEW))
     drafts.close()
-    assert drafts.drafter.num_served == 4
+    drafter = drafts.drafter
+    assert drafter.num_served == 4
     drafts.finished(None, ids(task, NEW))
-    assert drafts.drafter.num_served == 4
-    del drafts
+    assert drafter.num_served == 4
+    drafts.drafter, drafter = NullDrafter(), None
     again = TaskDrafts(index.path, task, learn=True)
     assert again.drafter.num_served == 4
 

@@ -137,7 +137,7 @@ def test_drafts_end_before_ids_that_the_model_does_not_have_and_before_its_conte
     tokens = np.zeros((1, 64), np.int32)
     tokens[0, :3] = 7, 7, 11
     assert batch.propose([[11]], np.array([3]), tokens) == [[13]]
-    batch, _ = make(TaskDrafts(drafter=Told({(7, 7): says[:2] + [17, 19, 20, 22]})), max_length=6)
+    batch, _ = make(TaskDrafts(drafter=Told({(7, 7): [*says[:2], 17, 19, 20, 22]})), max_length=6)
     assert batch.propose([[11]], np.array([3]), tokens) == [[13, 17]]
 
 

@@ -123,6 +123,11 @@ class SegmentingDrafter:
         if serve is not None:
             serve([(text, self.plan.expand(ids)) for text, ids in rows])
 
+    def over(self, index: TaskIndex) -> SegmentingDrafter:
+        """One over another index of the same tokenizer; see `NgramDrafter.over`."""
+        over: Any = getattr(self.drafter, "over")  # noqa: B009
+        return SegmentingDrafter(over(index), self.plan)
+
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""
         self.base_per_new += MEMORY * (old / new - self.base_per_new)
