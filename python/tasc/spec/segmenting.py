@@ -125,8 +125,8 @@ class SegmentingDrafter:
 
     def over(self, index: TaskIndex) -> SegmentingDrafter:
         """One over another index of the same tokenizer; see `NgramDrafter.over`."""
-        over: Any = getattr(self.drafter, "over")  # noqa: B009
-        return SegmentingDrafter(over(index), self.plan)
+        drafter: Any = self.drafter
+        return SegmentingDrafter(drafter.over(index), self.plan)
 
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""

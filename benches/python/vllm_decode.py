@@ -1,0 +1,240 @@
+"""Tokens per second inside vLLM: plain, its `ngram`, its `suffix` with a cache filled from the task, and tasc.
+
+    python benches/python/vllm_decode.py DATA.jsonl.gz --model FOLDER \\
+        --system "Extract the intent and the slots of the request as JSON." [--limit 50] [--concurrency 1 8] [-o OUT.json]
+
+To be run where vLLM is installed (`make vllm`: its CPU build). Every method is an engine in a process of its own; all are up
+at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy. `suffix` knows the
+train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs `arctic-inference`, and is
+left out where that is missing. FACTOR is its max_spec_factor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ratios import Ratio, report
+
+from tasc.cli.console import err, progress_bars
+from tasc.data import TokenStore, load_tokenizer, read_rows
+from tasc.spec import TaskIndex
+
+PLAIN = "plain"
+OURS = ("tasc", "tasc as suffix")
+LEAST = {1: 1.6, 8: 1.4}
+"""What tasc must gain over the best `suffix`, by concurrency."""
+
+
+def speculation(method: str, longest: int) -> dict[str, Any] | None:
+    """vLLM's `speculative_config` of a method."""
+    if method == PLAIN:
+        return None
+    if method == "tasc":
+        return {
+            "method": "custom_class", "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": longest,
+        }  # fmt: skip
+    if method == "tasc as suffix":
+        return {"method": "suffix", "num_speculative_tokens": longest}
+    if method == "ngram":
+        return {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
+    return {
+        "method": "suffix", "num_speculative_tokens": 16, "suffix_decoding_max_spec_factor": float(method.split()[1]),
+    }  # fmt: skip
+
+
+class Engine:
+    """A method's process."""
+
+    def __init__(self, method: str, options: dict[str, Any], index: Path, threads: int) -> None:
+        environment = {
+            **os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads), "KMP_BLOCKTIME": "0",
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }  # fmt: skip
+        environment.pop("TASC_INDEX", None)
+        if method in OURS:
+            environment["TASC_INDEX"] = str(index)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--child", json.dumps({**options, "method": method})],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.ask({})
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """One line there, one back."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("ANSWER "):
+                answer: dict[str, Any] = json.loads(line.removeprefix("ANSWER "))
+                return answer
+        raise SystemExit(f"an engine ended: {self._process.wait()}")
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def child(options: dict[str, Any]) -> None:
+    """An engine that answers lines: {"prompts": [[id, …], …], "together": n} → seconds and ids."""
+    from vllm import LLM, SamplingParams
+
+    config = speculation(options["method"], options["max_draft"])
+    llm = LLM(
+        options["model"], dtype=options["dtype"], max_model_len=options["context"], max_num_seqs=options["together"],
+        speculative_config=config, enforce_eager=True, disable_log_stats=True,
+    )  # fmt: skip
+    drafter = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
+    if options["method"].startswith("suffix"):
+        fill(drafter.suffix_cache, json.loads(Path(options["outputs"]).read_text()))
+    greedy = SamplingParams(temperature=0.0, max_tokens=options["max_tokens"])
+    for line in sys.stdin:
+        asked = json.loads(line)
+        answer: dict[str, Any] = {}
+        if "prompts" in asked:
+            prompts = [{"prompt_token_ids": ids} for ids in asked["prompts"]]
+            size = 1 if asked["together"] == 1 else len(prompts)
+            begin = time.perf_counter()
+            outputs = [
+                one
+                for at in range(0, len(prompts), size)
+                for one in llm.generate(prompts[at : at + size], greedy, use_tqdm=False)
+            ]
+            answer = {"seconds": time.perf_counter() - begin}
+            answer["ids"] = [list(one.outputs[0].token_ids) for one in outputs]
+        elif hasattr(drafter, "metrics"):
+            answer = drafter.metrics.as_dict()
+        print("ANSWER", json.dumps(answer), flush=True)
+
+
+def fill(cache: Any, outputs: list[list[int]]) -> None:
+    """Puts finished outputs into a suffix cache."""
+    for number, ids in enumerate(outputs):
+        name = f"train {number}"
+        cache.start_request(name, [])
+        cache.add_active_response(name, ids)
+        cache.stop_request(name)
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """By concurrency and method: seconds, tokens, outputs that differ from the plain ones."""
+    task = load_tokenizer(args.model)
+    rows = list(read_rows(args.data))
+    train = [row for row in rows if row["split"] == "train"]
+    store = TokenStore.build(train, task, folder / "train.store")
+    index = folder / "train.tasc"
+    TaskIndex.build(store, index, tokenizer=task)
+    outputs = folder / "outputs.json"
+    said = task.encode_outputs([row["output"] for row in train])
+    outputs.write_text(json.dumps([[*ids, task.eos_id] for ids in said]))
+    prompts = chat_prompts(
+        args.model, args.system, [row["input"] for row in rows if row["split"] == "test"][: args.limit]
+    )
+    options = {
+        "model": args.model, "dtype": args.dtype, "context": args.context, "max_tokens": args.max_tokens,
+        "max_draft": args.max_draft, "together": max(args.concurrency), "outputs": str(outputs),
+    }  # fmt: skip
+    engines = {method: Engine(method, options, index, args.threads) for method in args.methods}
+    found: dict[str, Any] = {}
+    try:
+        with progress_bars() as bar:
+            for together in args.concurrency:
+                told = bar(f"{together} at once")
+                size = 5 if together == 1 else 3 * together
+                found[str(together)] = {m: {"seconds": 0.0, "tokens": 0, "differ": 0} for m in args.methods}
+                for engine in engines.values():  # warm
+                    engine.ask({"prompts": prompts[: 2 * together], "together": together})
+                for turn, at in enumerate(range(0, len(prompts), size)):
+                    chunk, said = prompts[at : at + size], {}
+                    order = [*args.methods[turn % len(args.methods) :], *args.methods[: turn % len(args.methods)]]
+                    for method in order:
+                        answer = engines[method].ask({"prompts": chunk, "together": together})
+                        said[method] = answer["ids"]
+                        found[str(together)][method]["seconds"] += answer["seconds"]
+                        found[str(together)][method]["tokens"] += sum(map(len, answer["ids"]))
+                    for method in args.methods:
+                        pairs = zip(said[method], said[args.methods[0]], strict=True)
+                        found[str(together)][method]["differ"] += sum(a != b for a, b in pairs)
+                    told(min(at + size, len(prompts)), len(prompts))
+                if "tasc" in engines:
+                    found[str(together)]["tasc"]["metrics so far"] = engines["tasc"].ask({"metrics": True})
+    finally:
+        for engine in engines.values():
+            engine.close()
+    return found
+
+
+def chat_prompts(model: str, system: str | None, inputs: list[str]) -> list[list[int]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return [
+        tokenizer.apply_chat_template(
+            [*before, {"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        for text in inputs
+    ]
+
+
+def figures(found: dict[str, Any]) -> list[Ratio]:
+    ratios = []
+    for together, methods in found.items():
+        rates = {method: facts["tokens"] / facts["seconds"] for method, facts in methods.items()}
+        suffixes = {method: rate for method, rate in rates.items() if method.startswith("suffix")}
+        best = max(suffixes, key=suffixes.__getitem__, default=None)
+        for ours in OURS:
+            for peer in rates if ours in rates else ():
+                if peer not in OURS:
+                    least = LEAST.get(int(together)) if peer == best and ours == "tasc" else None
+                    what = f"tokens/s, {together} at once, {ours}"
+                    ratios.append(Ratio(what, rates[ours], peer, rates[peer], least=least))
+    return ratios
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--model", help="a folder, or a name on the hub")
+    parser.add_argument("--system")
+    parser.add_argument("--limit", type=int, default=50)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--methods", nargs="+", default=[PLAIN, "ngram", "suffix 4", "suffix 16", "tasc"])
+    parser.add_argument("--max-draft", type=int, default=64, help="num_speculative_tokens of tasc")
+    parser.add_argument("--max-tokens", type=int, default=192)
+    parser.add_argument("--context", type=int, default=1024)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child is not None:
+        child(json.loads(args.child))
+        return
+    if args.data is None or args.model is None:
+        parser.error("give DATA and --model")
+    with tempfile.TemporaryDirectory() as name:
+        found = measure(args, Path(name))
+    for together, methods in found.items():
+        for method, facts in methods.items():
+            if facts["differ"]:
+                err.print(f"{together} at once, {method}: {facts['differ']} outputs differ from {args.methods[0]}")
+    report("vLLM, greedy", figures(found), args.output, runs=found, threads=args.threads, dtype=args.dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""vLLM itself, on a CPU, with a small random model: the same text with tasc's drafts, offline and served.
+
+Run by `make test-vllm`. TASC_SOAK_SECONDS (30) is how long the server is asked.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+torch = pytest.importorskip("torch")
+
+from tokenizers import Tokenizer  # noqa: E402
+
+from tasc.data import TokenStore, load_tokenizer  # noqa: E402
+from tasc.spec import TaskIndex  # noqa: E402
+
+pytestmark = pytest.mark.vllm
+
+TASC = {"method": "custom_class", "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": 12}
+SUFFIX = {"method": "suffix", "num_speculative_tokens": 12}
+INPUTS = [f"flights from {a} to {b}" for a in ("boston", "denver", "dallas") for b in ("newark", "oakland")]
+ENVIRONMENT = {
+    **os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1", "KMP_BLOCKTIME": "0", "HF_HUB_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}  # fmt: skip
+SECONDS = float(os.environ.get("TASC_SOAK_SECONDS", "30"))
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=128, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256, eos_token_id=1, bos_token_id=0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "bos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: Tokenizer) -> list[list[int]]:
+    return [tokenizer.encode(f"Answer. {text}\n").ids for text in INPUTS]
+
+
+def ask(model: Path, prompts: list[list[int]], speculation: Any, index: Path | None, **options: Any) -> dict[str, Any]:
+    """What an engine of its own says."""
+    asked = {
+        "model": str(model), "prompts": prompts, "speculation": speculation, "chunk": 16,
+        "sampling": [{"temperature": 0.0}] * len(prompts), **options,
+    }  # fmt: skip
+    environment = {**ENVIRONMENT, **({} if index is None else {"TASC_INDEX": str(index)})}
+    found = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("vllm_engine.py"))], input=json.dumps(asked), env=environment,
+        capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    answers = [line for line in found.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert answers, found.stderr[-3000:]
+    answer: dict[str, Any] = json.loads(answers[-1].removeprefix("ANSWER "))
+    return answer
+
+
+@pytest.fixture(scope="module")
+def plain(model: Path, prompts: list[list[int]]) -> list[list[int]]:
+    return ask(model, prompts, None, None)["said"][0]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def index(model: Path, plain: list[list[int]], tmp_path: Path) -> Path:
+    """Of what the model says to half of the inputs."""
+    return build(model, plain, tmp_path / "task.tasc", range(0, len(INPUTS), 2))
+
+
+def build(model: Path, said: list[list[int]], path: Path, which: Any) -> Path:
+    task = load_tokenizer(model)
+    rows = [
+        {"input": INPUTS[k], "output": task.tokenizer.decode([t for t in said[k] if t != 1], skip_special_tokens=False)}
+        for k in which
+    ]
+    store = TokenStore.build(rows, task, path.with_suffix(".store"))
+    TaskIndex.build(store, path, tokenizer=task)
+    return path
+
+
+def test_the_same_text_in_fewer_steps(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path
+) -> None:
+    """Six requests in four rows, prompts in chunks, twice: rows move, and requests are known by their tokens."""
+    Path(f"{index}.json").write_text('{"learn": true}')
+    found = ask(model, prompts, TASC, index, times=2)
+    assert found["said"] == [plain, plain]
+    counted = found["metrics"]["indexes"]["task.tasc"]
+    assert counted["requests"] == 2 * len(prompts)
+    assert sum(counted["accepted"].values()) > counted["tokens"] / 3
+    assert counted["failures"] == 0
+
+
+def test_sampling_runs_and_ends(model: Path, prompts: list[list[int]], index: Path) -> None:
+    sampling = [{"temperature": 1.0, "seed": k} if k % 2 else {"temperature": 0.0} for k in range(len(prompts))]
+    found = ask(model, prompts, TASC, index, sampling=sampling)
+    assert all(0 < len(ids) <= 60 for ids in found["said"][0])
+
+
+def test_suffix_through_the_plug_in(model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path) -> None:
+    found = ask(model, prompts, SUFFIX, index)
+    assert found["said"] == [plain]
+    counted = found["metrics"]["indexes"]["task.tasc"]
+    assert sum(counted["accepted"].values()) > counted["tokens"] / 3
+
+
+def test_a_missing_index_is_said(model: Path, prompts: list[list[int]], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="where there is no file"):
+        ask(model, prompts, TASC, tmp_path / "none.tasc")
+
+
+@pytest.fixture
+def server(model: Path, index: Path, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """`vllm serve` on loopback: its address, its process."""
+    Path(f"{index}.json").write_text('{"learn": true, "metrics": "tasc.prom"}')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("vllm")), "serve", str(model), "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--max-model-len", "256", "--max-num-seqs", "24", "--enforce-eager",
+        "--served-model-name", "small", "--speculative-config", json.dumps(TASC),
+    ]  # fmt: skip
+    environment = {**ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "TASC_INDEX": str(index)}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + 400
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                said = (tmp_path / "server.log").read_text()[-3000:]
+                assert process.poll() is None and time.monotonic() < end, said
+                time.sleep(1)
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def test_served_to_24_at_once_while_the_index_is_replaced(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path, server: tuple[str, int]
+) -> None:
+    address, process = server
+    end = time.monotonic() + SECONDS
+
+    def ask_until_the_end(seed: int) -> int:
+        chosen, answered = random.Random(seed), 0
+        while time.monotonic() < end:
+            number = chosen.randrange(len(prompts))
+            body = {"model": "small", "prompt": prompts[number], "max_tokens": 60, "temperature": 0.0}
+            body["return_token_ids"] = True
+            request = urllib.request.Request(
+                f"{address}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=300) as response:
+                answer = json.load(response)
+            assert answer["choices"][0]["token_ids"] == plain[number]
+            answered += 1
+        return answered
+
+    with concurrent.futures.ThreadPoolExecutor(24) as threads:
+        running = [threads.submit(ask_until_the_end, seed) for seed in range(24)]
+        time.sleep(SECONDS / 3)
+        early = memory(process)
+        replaced = build(model, plain, tmp_path / "next.tasc", range(len(INPUTS)))
+        shutil.copy(replaced, tmp_path / "copy.tasc")
+        os.replace(tmp_path / "copy.tasc", index)
+        answered = sum(one.result() for one in running)
+    assert answered >= 24
+    assert memory(process) - early < 300 << 20  # served rows take 64 MB at most, and twice that while they go over
+    ask_again = concurrent.futures.ThreadPoolExecutor(1)
+    time.sleep(6)  # metrics are written every five seconds, by a step
+    end = time.monotonic() + 1
+    ask_again.submit(ask_until_the_end, 0).result()
+    written = (index.parent / "tasc.prom").read_text()
+    assert 'tasc_reloads_total{index="task.tasc"} 1' in written
+    assert 'tasc_failures_total{index="task.tasc"} 0' in written
+
+
+def memory(process: int) -> int:
+    """Resident bytes of a process and its children."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(memory(int(child)) for child in children)
