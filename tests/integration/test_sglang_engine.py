@@ -7,21 +7,38 @@ kernels do not load, an empty stand-in for their package lets the worker be impo
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import sys
 from array import array
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
+from tasc.data import TokenStore, load_tokenizer
+from tasc.errors import InputError
+from tasc.spec import TaskIndex
+
 pytestmark = pytest.mark.engine
 pytest.importorskip("sglang")
 torch = pytest.importorskip("torch")
 
 WIDTH = 8
+OUTPUTS = ['{"intent": "flight", "to": "boston"}', '{"intent": "fare", "from": "san francisco", "to": "boston"}']
+
+
+@pytest.fixture
+def index(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An index of the outputs, which the environment names."""
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"output": text}) + "\n" for text in OUTPUTS * 2))
+    task = load_tokenizer(tokenizer)
+    store = TokenStore.build([tmp_path / "rows.jsonl"], task, tmp_path / "rows.store")
+    monkeypatch.setenv("TASC_INDEX", str(tmp_path / "task.tasc"))
+    return TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task).path
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +49,48 @@ def engine() -> Any:
     except ImportError:
         sys.modules.update(dict.fromkeys(["sgl_kernel", "sgl_kernel.speculative"], MagicMock(__spec__=None)))
     return importlib.import_module("sglang.srt.speculative.ngram_worker")
+
+
+def settled(**options: Any) -> list[Any]:
+    """What the engine makes of its options: tokens verified, steps, branches, requests at once, no overlap."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+    from sglang.srt.arg_groups.speculative_hook import handle_speculative_decoding
+    from sglang.srt.server_args import ServerArgs
+
+    args = ServerArgs(model_path="model", speculative_algorithm="TASC", **options)
+    handle_speculative_decoding(args)
+    view = resolving_view(args)
+    return [
+        view.speculative_num_draft_tokens, view.speculative_num_steps, view.speculative_eagle_topk,
+        view.max_running_requests, view.disable_overlap_schedule,
+    ]  # fmt: skip
+
+
+def test_the_engine_knows_the_algorithm(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt.speculative.spec_info import SpeculativeAlgorithm
+
+    from tasc.adapters.sglang import TascAlgorithm, register
+
+    register()
+    algorithm = SpeculativeAlgorithm.from_string("tasc")
+    assert isinstance(algorithm, TascAlgorithm) and algorithm.name == copy.copy(algorithm).name == "TASC"
+    builtin = SpeculativeAlgorithm.NGRAM
+    for question in vars(SpeculativeAlgorithm):
+        if question.startswith(("is_", "supports_", "has_", "carries_", "need_")):
+            assert getattr(algorithm, question)() == getattr(builtin, question)(), question
+    assert settled(device="cuda") == [16, 15, 1, 48, False]
+    assert settled(device="cpu", speculative_num_draft_tokens=8, max_running_requests=4) == [8, 7, 1, 4, True]
+    for options, message in (
+        ({"device": "npu"}, "npu"),
+        ({"device": "cuda", "speculative_num_draft_tokens": 1}, "at least 2"),
+        ({"device": "cuda", "attn_dp_size": 2}, "attn-dp-size"),
+        ({"device": "cuda", "speculative_ngram_external_corpus_path": "x"}, "external-corpus"),
+    ):
+        with pytest.raises(InputError, match=message):
+            settled(**options)
+    monkeypatch.delenv("TASC_INDEX")
+    with pytest.raises(InputError, match="set TASC_INDEX"):
+        settled(device="cuda")
 
 
 class Request:
@@ -53,20 +112,11 @@ def rows(requests: list[Request], tokens: list[list[int]]) -> Any:
 
 @pytest.mark.parametrize("overlap", [True, False])
 def test_the_worker_serves_from_an_index(
-    engine: Any, overlap: bool, tokenizer: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    engine: Any, overlap: bool, tokenizer: Any, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import PreTrainedTokenizerFast
 
     from tasc.adapters.sglang import worker_class
-    from tasc.data import TokenStore, load_tokenizer
-    from tasc.spec import TaskIndex
-
-    task = load_tokenizer(tokenizer)
-    outputs = ['{"intent": "flight", "to": "boston"}', '{"intent": "fare", "from": "san francisco", "to": "boston"}']
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"output": text}) + "\n" for text in outputs * 2))
-    store = TokenStore.build([tmp_path / "rows.jsonl"], task, tmp_path / "rows.store")
-    TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
-    monkeypatch.setenv("TASC_INDEX", str(tmp_path / "task.tasc"))
 
     spec = SimpleNamespace(
         speculative_num_draft_tokens=WIDTH, speculative_ngram_max_trie_depth=18, speculative_eagle_topk=1,
@@ -121,7 +171,7 @@ def test_the_worker_serves_from_an_index(
         return predict, torch.tensor(accepted), index
 
     monkeypatch.setattr(engine, "eagle_sample", verify)
-    answers = [task.encode(text).tolist() + [1] for text in reversed(outputs)]
+    answers = [[*load_tokenizer(tokenizer).encode(text).tolist(), 1] for text in reversed(OUTPUTS)]
     requests = [Request("a", list(range(5, 40)), answers[0]), Request("b", [7, 8], answers[1])]
     steps, relay = 0, rows(requests, [r.emitted for r in requests])
     while running := [r for r in requests if len(r.emitted) < len(r.answer)]:
