@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu lint format bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines lint format bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ test-model: $(VENV)/.built ## tests on SmolLM2-135M, fetched on first use
 
 test-gpu: $(VENV)/.built ## tests that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+test-engines: $(VENV)/.built ## tests on engines that are installed; docs/adapters.md says how to install them
+	$(BIN)/pytest -m engine
 
 lint: $(VENV)/.built ## formatting, lints and types
 	cargo fmt --all --check

@@ -29,7 +29,7 @@ from tokenizers import Tokenizer  # noqa: E402
 from tasc.data import TokenStore, load_tokenizer  # noqa: E402
 from tasc.spec import TaskIndex  # noqa: E402
 
-pytestmark = pytest.mark.vllm
+pytestmark = pytest.mark.engine
 
 TASC = {"method": "custom_class", "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": 12}
 SUFFIX = {"method": "suffix", "num_speculative_tokens": 12}

@@ -1,0 +1,130 @@
+"""SGLang: the speculative algorithm `TASC`, which serves its n-gram worker from a task's index.
+
+    TASC_INDEX=task.tasc sglang serve --model-path … --speculative-algorithm TASC
+
+The engine finds `register` through the entry-point group `sglang.srt.plugins` and calls it in each of its processes.
+To the engine, `TASC` is its own `NGRAM` with another corpus, whose trees are chains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasc.adapters.sglang_corpus import TascCorpus
+from tasc.errors import InputError, MissingExtraError
+from tasc.serving import Settings, Tasks
+
+try:
+    from sglang.srt.speculative.spec_info import CustomSpecAlgo, SpeculativeAlgorithm
+except ImportError as error:
+    raise MissingExtraError("tasc.adapters.sglang", "sglang") from error
+
+WIDTH = 16
+"""Tokens verified per step, the last one included, where `--speculative-num-draft-tokens` does not say."""
+
+MOST_RUNNING = 48
+"""Requests at once where `--max-running-requests` does not say; the engine's own default for n-grams."""
+
+
+def register() -> None:
+    """Register `TASC`; the engine calls it once per process.
+
+    Raises:
+        ValueError: It is registered already.
+    """
+    SpeculativeAlgorithm.register(
+        "TASC", supports_overlap=True, validate_server_args=lambda _: _settings(), spec_class=TascAlgorithm
+    )(lambda _: worker_class())
+
+
+class TascAlgorithm(CustomSpecAlgo):  # type: ignore[misc]
+    """Answers the engine's questions as its `NGRAM` does."""
+
+    def is_ngram(self) -> bool:
+        """True: batches carry what n-gram workers read and write."""
+        return True
+
+    def has_draft_kv(self) -> bool:
+        """False: there is no draft model."""
+        return False
+
+    def handle_server_args(self, server_args: Any) -> None:
+        """Settle the options for a chain of drafted tokens.
+
+        Raises:
+            InputError: Options that do not go together with it.
+        """
+        if server_args.device not in ("cuda", "cpu", "xpu"):
+            raise InputError(f"TASC verifies on cuda, cpu or xpu, but the device is {server_args.device}")
+        if server_args.attn_dp_size > 1:
+            raise InputError(f"n-gram drafts need --attn-dp-size 1, but it is {server_args.attn_dp_size}")
+        if server_args.speculative_ngram_external_corpus_path is not None:
+            raise InputError("TASC drafts from its index alone: leave --speculative-ngram-external-corpus-path out")
+        width = WIDTH if server_args.speculative_num_draft_tokens is None else server_args.speculative_num_draft_tokens
+        if width < 2:
+            raise InputError(f"--speculative-num-draft-tokens is {width}; it must be at least 2")
+        if server_args.device == "cpu":
+            server_args.disable_overlap_schedule = True
+        if server_args.max_running_requests is None:
+            server_args.max_running_requests = MOST_RUNNING
+        server_args.enable_mixed_chunk = False
+        server_args.speculative_num_draft_tokens = width
+        server_args.speculative_num_steps = width - 1
+        server_args.speculative_eagle_topk = 1
+
+    def __getattr__(self, name: str) -> Any:
+        """What `CustomSpecAlgo` lacks is the builtin's."""
+        if name.startswith("__"):  # Python's own: copying would give the builtin
+            raise AttributeError(name)
+        return getattr(SpeculativeAlgorithm.NGRAM, name)
+
+
+def worker_class() -> Any:
+    """The engine's `NGRAMWorker` with a `TascCorpus`; importing it needs the engine's kernels."""
+    from sglang.srt.speculative import ngram_worker
+
+    class TascWorker(ngram_worker.NGRAMWorker):  # type: ignore[misc]
+        """Drafts from what `TASC_INDEX` names.
+
+        Args:
+            server_args: The engine's options.
+            gpu_id: As `NGRAMWorker` takes it.
+            nccl_port: As `NGRAMWorker` takes it.
+            target_worker: The worker that has model and tokenizer.
+
+        Raises:
+            InputError: There is no index, or the tokenizer is a slow one.
+            TokenizerMismatchError: The index was made with another tokenizer.
+        """
+
+        def __init__(self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> None:
+            tasks = Tasks(_settings(), target_worker.tokenizer)
+            vocab_size = target_worker.model_runner.model_config.vocab_size
+
+            def corpus(*, draft_token_num: int, **_: Any) -> TascCorpus:
+                return TascCorpus(tasks.choose, draft_token_num, vocab_size)
+
+            own, ngram_worker.NgramCorpus = ngram_worker.NgramCorpus, corpus  # the engine's own would be compiled
+            try:
+                super().__init__(server_args, gpu_id, nccl_port, target_worker)
+            finally:
+                ngram_worker.NgramCorpus = own
+
+        def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+            """One step, as `NGRAMWorker` takes it; the corpus is told the prompts, of which that passes the ends."""
+            self.ngram_corpus.take_histories(
+                {request.rid: (request.origin_input_ids_unpadded, request.output_ids) for request in batch.reqs}
+            )
+            return super().forward_batch_generation(batch, *args, **kwargs)
+
+    return TascWorker
+
+
+def _settings() -> Settings:
+    """What the environment names, once it has been opened."""
+    from tasc.spec import TaskIndex
+
+    settings = Settings.from_environment()
+    for one in settings.indexes:
+        TaskIndex.open(one.path)
+    return settings

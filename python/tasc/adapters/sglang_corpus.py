@@ -1,0 +1,176 @@
+"""What SGLang's n-gram worker asks for drafts, answered by a task's index. SGLang itself is not imported here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc.serving.task_drafts import TaskDrafts
+    from tasc.spec.drafter import Drafter, Request, TokenIds
+
+PAD = 0
+"""Fills a draft up to its width; it is verified like any drafted token."""
+
+_log = logging.getLogger(__name__)
+
+
+class TascCorpus:
+    """The corpus of an `NGRAMWorker`: drafts for the requests of each decoding step.
+
+    The worker names its requests and passes the last tokens of each with the length of all, so a request is followed
+    by its name and length. It begins at its prompt where `take_histories` has told it, else at the tokens passed.
+
+    A draft is a chain, given as the tree that the worker verifies: node 0 is the request's last token, node i follows
+    node i - 1. The worker verifies `width` nodes whatever is drafted, so drafts are as long as the index has something
+    to say, and what is left is `PAD`, as a part of the chain: beside the draft, as several siblings, sampling would
+    count that token several times.
+
+    It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
+
+    Args:
+        choose: The task of a request, by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
+        width: Nodes of a tree, ≥ 2: the last token and what is drafted (the engine's `draft_token_num`).
+        vocab_size: Ids of the model; a draft ends before one that is beyond. None: not known.
+
+    Raises:
+        InputError: A width below 2.
+    """
+
+    def __init__(self, choose: Callable[[TokenIds], TaskDrafts], width: int, vocab_size: int | None = None) -> None:
+        if width < 2:
+            raise InputError(f"width is {width}; a draft token beside the last one needs at least 2")
+        self._choose = choose
+        self._width = width
+        self._vocab_size = vocab_size
+        self._mask: NDArray[np.int64] = np.tri(width, dtype=np.int64).reshape(-1)
+        self._costs = np.ones(width)  # a step costs the same, however many of its nodes are drafted
+        self._histories: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {}
+        self._running: dict[str, _Running] = {}
+
+    def take_histories(self, histories: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> None:
+        """Take the whole (prompt ids, output ids so far) of the requests that the next `batch_get` names."""
+        self._histories = histories
+
+    def batch_get(
+        self, req_ids: Sequence[str], batch_tokens: Sequence[Sequence[int]], total_lens: Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draft for B requests.
+
+        Args:
+            req_ids: Their names.
+            batch_tokens: The last tokens of each, at least one.
+            total_lens: Number of all tokens of each, the prompt's included.
+
+        Returns:
+            (B·width,) tokens, and (B·width·width,) the trees: 1 at [b, i, j] where node j of row b is node i or
+            stands before it.
+        """
+        running = [self._followed(*asked) for asked in zip(req_ids, batch_tokens, total_lens, strict=True)]
+        nodes = np.full((len(running), self._width), PAD, np.int64)
+        nodes[:, 0] = [tokens[-1] for tokens in batch_tokens]
+        for row, draft in zip(nodes, self._drafted(running), strict=True):
+            row[1 : 1 + len(draft)] = draft
+        return nodes.reshape(-1), np.tile(self._mask, len(running))
+
+    def batch_put(self, batch_tokens: Sequence[Sequence[int]]) -> None:
+        """Nothing: what was emitted is told by the next `batch_get`."""
+
+    def synchronize(self) -> None:
+        """Nothing: no work is left behind."""
+
+    def erase_match_state(self, req_ids: Sequence[str]) -> None:
+        """Forget requests that have left."""
+        for name in req_ids:
+            self._running.pop(name, None)
+
+    def reset(self) -> None:
+        """Forget all requests; what the drafter has learnt from them stays."""
+        self._running.clear()
+
+    def _followed(self, name: str, tokens: Sequence[int], length: int) -> _Running:
+        """The request of this name, brought to these tokens, or begun."""
+        running = self._running.get(name)
+        if running is None or not running.goes_on(tokens, length):
+            running = self._running[name] = self._begun(name, tokens, length)
+        new = tokens[len(tokens) - (length - running.length) :]
+        running.length, running.tail = length, tokens
+        if running.request is not None and len(new):
+            running.safely(running.request.update, new)
+        return running
+
+    def _begun(self, name: str, tokens: Sequence[int], length: int) -> _Running:
+        """A request at its history; without one that fits, at the tokens before the last one, which is new then."""
+        prompt, output = self._histories.get(name, ((), ()))
+        known = len(prompt) + len(output)
+        if known == 0 or not 0 <= length - known <= len(tokens):
+            prompt, output, known = tokens[:-1], (), length - 1
+        running = _Running(known)
+        running.safely(running.begin, self._choose, np.asarray(prompt, np.int64))
+        if running.request is not None and len(output):
+            running.safely(running.request.update, np.asarray(output, np.int64))
+        return running
+
+    def _drafted(self, running: Sequence[_Running]) -> list[NDArray[np.int64]]:
+        """A draft for each request, empty where there is none."""
+        groups: dict[int, list[_Running]] = {}
+        for one in running:
+            if one.request is not None:
+                groups.setdefault(id(one.drafter), []).append(one)
+        made: dict[int, NDArray[np.int64]] = {}
+        for group in groups.values():
+            drafter: Any = group[0].drafter
+            try:
+                drafts = drafter.propose_batch([one.request for one in group], self._width - 1, self._costs)
+                made.update((id(one), self._usable(draft.tokens)) for one, draft in zip(group, drafts, strict=True))
+            except Exception:
+                _failed(len(group))
+                for one in group:
+                    one.request = None
+        return [made.get(id(one), np.empty(0, np.int64)) for one in running]
+
+    def _usable(self, tokens: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The draft up to an id that the model does not have."""
+        ids = np.asarray(tokens).astype(np.int64)[: self._width - 1]
+        beyond = [] if self._vocab_size is None else np.flatnonzero(ids >= self._vocab_size).tolist()
+        return ids[: beyond[0]] if beyond else ids
+
+
+@dataclass(slots=True)
+class _Running:
+    """A request, the number of its tokens, and the last of them; without a request once its drafter has failed."""
+
+    length: int
+    tail: Sequence[int] = ()
+    request: Request | None = None
+    drafter: Drafter | None = None
+    """The one it began with, whatever has replaced the index since."""
+
+    def begin(self, choose: Callable[[TokenIds], TaskDrafts], prompt: TokenIds) -> None:
+        """Begin to draft for it."""
+        self.drafter, self.request, _ = choose(prompt).begin(prompt)
+
+    def goes_on(self, tokens: Sequence[int], length: int) -> bool:
+        """Whether these last tokens of so many begin with what is known; a name may be used again."""
+        shared = len(tokens) - (length - self.length)
+        return 0 <= shared <= len(tokens) and list(tokens[:shared]) == list(self.tail[len(self.tail) - shared :])
+
+    def safely(self, call: Callable[..., Any], *args: Any) -> Any:
+        """What a call of the drafter returns; None, and no request from then on, once one has failed."""
+        try:
+            return call(*args)
+        except Exception:
+            _failed(1)
+            self.request = None
+            return None
+
+
+def _failed(requests: int) -> None:
+    _log.warning("a drafter failed; %d request(s) go on without drafts", requests, exc_info=True)

