@@ -608,17 +608,19 @@ class NgramDrafter:
     def over(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
         """Make a drafter over another index of the same tokenizer, while this one goes on.
 
-        It has the same options. Served rows and their log are those of both: what is served through one, both draft
-        from, so that requests which this drafter has begun can end, and be served, as they began. The calibration, the
-        rate and the weights learnt so far go over too, in place of those fitted with the index; from here on each
-        drafter learns by itself. Served rows weigh in retrieval as the newest index says.
+        It has the same options, a copy of the served rows, and their log. Requests that this drafter has begun go on
+        over its index and its rows until they end; whichever drafter is served a row, the log and the newest drafter
+        take it in. The calibration, the rate and the weights learnt so far go over, the weights in place of those
+        fitted with the index; from here on each drafter learns by itself.
 
-        Others draft meanwhile; who calls `serve` waits: O(terms of the served rows), and O(log) with `taken`.
+        O(served rows), whose memory is taken twice until this drafter and its requests are gone, and O(log) with
+        `taken`. Others draft meanwhile; who calls `serve` waits.
 
         Args:
             index: What to draft from.
             taken: How many of the log's oldest rows the index holds already, as `TaskIndex.compact` says: they leave
-                memory and log. Rows that a full log has dropped since `compact` read it are not among them any more.
+                the log, and the new drafter does not have them in memory. A log that has dropped rows for want of room
+                since `compact` read it would lose as many more: let it have room.
 
         Raises:
             InputError: This drafter has no index.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use tasc_core::Error;
 use tasc_core::corpus::ServedRow;
 use tasc_core::corpus::served::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
@@ -12,7 +13,6 @@ use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::served::SERVED_BYTES;
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
-use tasc_core::Error;
 use tasc_core::input::Speller;
 
 use crate::arrays::with_ids;

@@ -60,7 +60,7 @@ pub struct Drafter {
     mixtures: Mixtures,
     online: Mutex<Learnt>,
     spelled: Mutex<Spelled>,
-    kept: Arc<Kept>,
+    kept: Kept,
     scratch: Pool,
     options: DrafterOptions,
 }
@@ -97,10 +97,10 @@ impl Drafter {
     pub fn new(task: Option<Arc<dyn Task>>, options: DrafterOptions) -> Result<Self> {
         let served = Served::new(options.served_bytes, options.served_half_life);
         let kept = Kept::new(task.clone(), served);
-        Self::with(task, options, Arc::new(kept), Learnt::default())
+        Self::with(task, options, kept, Learnt::default())
     }
 
-    fn with(task: Option<Arc<dyn Task>>, options: DrafterOptions, kept: Arc<Kept>, learnt: Learnt) -> Result<Self> {
+    fn with(task: Option<Arc<dyn Task>>, options: DrafterOptions, kept: Kept, learnt: Learnt) -> Result<Self> {
         let own = || task.as_ref().and_then(|t| t.mixtures().cloned());
         let mixtures = match options.mixtures.clone().or_else(own) {
             Some(mixtures) => mixtures,
@@ -110,22 +110,23 @@ impl Drafter {
         Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: Pool::default(), options })
     }
 
-    /// A drafter over another index of the same tokenizer, with the same options. The served rows and their log are
-    /// then those of both drafters: what is served through one, the other drafts from. What was learnt so far goes on
-    /// in each by itself; the new drafter begins with the weights that the old one has learnt, not with those of its
-    /// index. Requests that were begun before go on over the old index, and new ones may still be.
+    /// A drafter over another index of the same tokenizer, with the same options, a copy of the served rows, and their
+    /// log. The log's oldest `taken` rows are in the new index already: they leave the log, and are not in the copy.
     ///
-    /// The log's oldest `taken` rows are in the new index already, and leave log and memory.
+    /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
+    /// is served a row, the log and the newest one take it in. What was learnt goes on in each by itself; the new one
+    /// begins with the weights that the old one has learnt, not with those of its index.
     ///
     /// # Complexity
-    /// O(terms of the served rows); others draft meanwhile, but whoever serves waits. O(log) with `taken`.
+    /// O(served rows), and their memory once more until the old drafter goes; O(log) with `taken`. Others draft
+    /// meanwhile; whoever serves waits.
     ///
     /// # Errors
     /// As [`Drafter::new`]; with `taken`, as [`crate::corpus::ServedLog::forget`]: nothing has changed then.
     pub fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
         let learnt = self.online().clone();
-        let next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
-        self.kept.move_to(task, taken)?;
+        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
+        next.kept = self.kept.over(task, taken)?;
         Ok(next)
     }
 

@@ -10,33 +10,33 @@ use crate::index::inputs::Inputs;
 use crate::index::view::Task;
 use crate::{Error, Result};
 
-/// Served rows, shared by drafters. Whoever changes them holds `ledger`, so that what is slow is done while others read.
+/// The served rows of a drafter. Its successor has a copy of them, and takes in what either is served from then on.
+#[derive(Clone)]
 pub(super) struct Kept {
-    ledger: Mutex<Ledger>,
-    rows: RwLock<Served>,
+    ledger: Arc<Mutex<Ledger>>,
+    rows: Arc<RwLock<Served>>,
 }
 
+/// What a drafter and its successors share. Whoever changes rows holds it, so that what is slow is done while others
+/// read.
 struct Ledger {
     log: Option<ServedLog>,
     /// That of the latest drafter: it says how rare terms are.
     task: Option<Arc<dyn Task>>,
-}
-
-impl Ledger {
-    fn inputs(&self) -> Option<Inputs<'_>> {
-        self.task.as_ref()?.view().rows.map(|rows| rows.inputs)
-    }
+    /// Those of the latest drafter.
+    rows: Arc<RwLock<Served>>,
 }
 
 impl Kept {
     pub(super) fn new(task: Option<Arc<dyn Task>>, rows: Served) -> Self {
-        Self { ledger: Mutex::new(Ledger { log: None, task }), rows: RwLock::new(rows) }
+        let rows = Arc::new(RwLock::new(rows));
+        Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
     }
 
     /// Takes in the rows of a log, and appends to it from now on: at most `limit` bytes.
     pub(super) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
         let mut ledger = self.ledger();
-        let log = ServedLog::open_each(path, fingerprint, |row| self.add(&row, &ledger))?;
+        let log = ServedLog::open_each(path, fingerprint, |row| ledger.add(&row))?;
         ledger.log = Some(log.bounded(limit));
         Ok(())
     }
@@ -47,46 +47,23 @@ impl Kept {
         if let Some(log) = &mut ledger.log {
             log.append(rows)?;
         }
-        rows.iter().for_each(|row| self.add(row, &ledger));
+        rows.iter().for_each(|row| ledger.add(row));
         Ok(())
     }
 
-    fn add(&self, row: &ServedRow, ledger: &Ledger) {
-        self.write().add(row, ledger.inputs().as_ref());
-        while let Some(fewer) = self.fewer() {
-            self.replace(fewer);
-        }
-    }
-
-    fn fewer(&self) -> Option<Served> {
-        self.rows().fewer()
-    }
-
-    /// `task` has taken in the oldest `taken` rows of the log, and says from now on how rare terms are.
-    pub(super) fn move_to(&self, task: Arc<dyn Task>, taken: u64) -> Result<()> {
+    /// Those of the next drafter, over `task`, which has taken in the log's oldest `taken` rows.
+    pub(super) fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
         let mut ledger = self.ledger();
-        if taken > 0 {
-            let left = ledger.forget(taken)?;
-            let latest = self.rows().latest(left);
-            self.replace(latest);
-        }
+        let left = if taken > 0 { ledger.forget(taken)? } else { usize::MAX };
         ledger.task = Some(task);
-        let norms = self.rows().norms(ledger.inputs().as_ref());
-        self.write().set_norms(&norms);
-        Ok(())
-    }
-
-    fn replace(&self, rows: Served) {
-        let old = std::mem::replace(&mut *self.write(), rows);
-        drop(old); // only now: nobody waits for it
+        let mut rows = read(&ledger.rows).latest(left);
+        rows.set_norms(ledger.inputs().as_ref());
+        ledger.rows = Arc::new(RwLock::new(rows));
+        Ok(Self { ledger: self.ledger.clone(), rows: ledger.rows.clone() })
     }
 
     pub(super) fn rows(&self) -> RwLockReadGuard<'_, Served> {
-        self.rows.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Served> {
-        self.rows.write().unwrap_or_else(PoisonError::into_inner)
+        read(&self.rows)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -94,7 +71,31 @@ impl Kept {
     }
 }
 
+fn read(rows: &RwLock<Served>) -> RwLockReadGuard<'_, Served> {
+    rows.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(rows: &RwLock<Served>) -> RwLockWriteGuard<'_, Served> {
+    rows.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Ledger {
+    fn inputs(&self) -> Option<Inputs<'_>> {
+        self.task.as_ref()?.view().rows.map(|rows| rows.inputs)
+    }
+
+    fn add(&self, row: &ServedRow) {
+        write(&self.rows).add(row, self.inputs().as_ref());
+        while let Some(fewer) = self.fewer() {
+            let old = std::mem::replace(&mut *write(&self.rows), fewer);
+            drop(old); // only now: nobody waits for it
+        }
+    }
+
+    fn fewer(&self) -> Option<Served> {
+        read(&self.rows).fewer()
+    }
+
     /// Drops the oldest rows of the log; returns how many are left.
     fn forget(&mut self, taken: u64) -> Result<usize> {
         let number = |n| usize::try_from(n).unwrap_or(usize::MAX);

@@ -171,18 +171,12 @@ impl Served {
         kept
     }
 
-    /// The rows' norms where terms are as rare as `inputs` says.
+    /// From now on terms are as rare as `inputs` says.
     ///
     /// # Complexity
     /// O(terms · log terms of the index).
-    #[must_use]
-    pub fn norms(&self, inputs: Option<&Inputs<'_>>) -> Vec<f32> {
-        self.rows.iter().map(|row| norm(&row.terms, inputs)).collect()
-    }
-
-    /// Gives every row its norm.
-    pub fn set_norms(&mut self, norms: &[f32]) {
-        self.rows.iter_mut().zip(norms).for_each(|(row, &norm)| row.norm = norm);
+    pub fn set_norms(&mut self, inputs: Option<&Inputs<'_>>) {
+        self.rows.iter_mut().for_each(|row| row.norm = norm(&row.terms, inputs));
     }
 
     /// The rows nearest to an input of these terms, best first, at most one per output; ties: the latest.
