@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 mod toys;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use tasc_core::TokenId;
 use tasc_core::corpus::ServedRow;
 use tasc_core::draft::blend::Blend;
 use tasc_core::draft::occurrences::Matches;
-use tasc_core::draft::served::Served;
+use tasc_core::draft::served::{START, Served};
 use tasc_core::draft::sources::retrieved::{NEIGHBOURS, Retrieved};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Source, Without};
 use tasc_core::index::inputs::{InputsBuilder, OwnedInputs, terms};
