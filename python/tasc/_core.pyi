@@ -251,8 +251,9 @@ class TaskIndex:
     ) -> tuple[TaskIndex, int]:
         """Build a new index of what this one holds and the rows of a log of served rows.
 
-        Over this index's own path the rows taken in leave the log afterwards. A crash between the two leaves both
-        whole: those rows count twice then, none is lost.
+        Over this index's own path the log is locked, and the rows taken in leave it afterwards. A crash between the
+        two leaves both whole: those rows count twice then, none is lost. Elsewhere the log is only read, beside the
+        drafter that writes to it, which can then go on with `NgramDrafter.over(new, taken=…)`.
 
         Args:
             path: Where the new index goes; it appears there when it is whole.
@@ -265,7 +266,7 @@ class TaskIndex:
             The new index, and how many served rows it took in.
 
         Raises:
-            BlockingIOError: A process writes to the log.
+            BlockingIOError: A drafter or process writes to the log, and `path` is this index's own.
             FormatError: Index or log is damaged.
             TokenizerMismatchError: The log was made with another tokenizer.
         """
@@ -526,6 +527,9 @@ class NgramDrafter:
         *,
         tokenizer: Speller | None = None,
         served: str | Path | None = None,
+        served_bytes: int = 67_108_864,
+        log_bytes: int = 268_435_456,
+        served_half_life: int | None = None,
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
@@ -536,14 +540,22 @@ class NgramDrafter:
             index: The task's rows.
             tokenizer: The tokenizer that made the index, for words of inputs that it does not know. None: they are
                 not copied.
-            served: A log of served rows: its rows are taken in, and `serve` writes to it. Made when it is not there;
-                locked as long as this drafter lives. None: served rows are kept in memory alone.
+            served: A log of served rows: its latest rows are taken in, as many as memory may hold, and `serve` writes
+                to it. Made when it is not there; locked as long as this drafter, one made from it by `over`, or a
+                request of theirs lives. None: served rows are kept in memory alone.
+            served_bytes: Most bytes of served rows in memory, ≥ 65,536. Past them the older half of the rows is
+                forgotten; while that happens there are up to half as many bytes more.
+            log_bytes: Most bytes of the log, ≥ 65,536. Past them its oldest rows are dropped until half of it is left:
+                a new file takes its place whole. `serve` takes as long as writing that.
+            served_half_life: After so many later rows a served row counts half as much in n-grams. None or 0: all count
+                the same.
             weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens recalibrate it.
 
         Raises:
-            InputError: Weights of the wrong length, an unknown source, or a log without an index.
+            InputError: Weights of the wrong length, an unknown source, bytes or a half-life out of range, or a log
+                without an index.
             BlockingIOError: The log is open for writing already, here or in another process.
             FormatError: The log is none, or damaged in its header.
             TokenizerMismatchError: The log was made with another tokenizer than the index.
@@ -573,20 +585,54 @@ class NgramDrafter:
         """
 
     def serve(self, rows: Sequence[tuple[str | None, Sequence[int] | NDArray[Any]]]) -> None:
-        """Add served rows: requests that begin afterwards count and retrieve them. In memory about 64 MB of them are
-        kept, the latest; where there is a log, they are on disk when this returns (one `fdatasync` per call).
+        """Add served rows: requests that begin afterwards count and retrieve them. The latest are kept in memory; where
+        there is a log, they are on disk when this returns (one `fdatasync` per call).
 
         Args:
             rows: (input or None, (T,) output ids with the end token) each.
 
         Raises:
-            InputError: A row of more than 16 MiB, or an id out of range; no row is added then.
+            InputError: A row of more than 16 MiB or `log_bytes`, or an id out of range; no row is added then.
+            FormatError: The log is full, and damaged where rows are to be dropped; no row is added then.
             OSError: The log cannot be written; no row is added then.
         """
 
     @property
     def num_served(self) -> int:
         """Served rows in memory."""
+
+    @property
+    def served_memory(self) -> int:
+        """Bytes that they take, room to grow included; at most `served_bytes`."""
+
+    def over(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
+        """Make a drafter over another index of the same tokenizer, while this one goes on.
+
+        It has the same options, a copy of the served rows, and their log. Requests that this drafter has begun go on
+        over its index and its rows until they end; whichever drafter is served a row, the log and the newest drafter
+        take it in. The calibration, the rate and the weights learnt so far go over, the weights in place of those
+        fitted with the index; from here on each drafter learns by itself.
+
+        O(served rows), whose memory is taken twice until this drafter and its requests are gone, and O(log) with
+        `taken`. Others draft meanwhile; who calls `serve` waits.
+
+        Args:
+            index: What to draft from.
+            taken: How many of the log's oldest rows the index holds already, as `TaskIndex.compact` says: they leave
+                the log, and the new drafter does not have them in memory. A log that has dropped rows for want of room
+                since `compact` read it would lose as many more: let it have room.
+
+        Raises:
+            InputError: This drafter has no index.
+            TokenizerMismatchError: Another tokenizer made `index`.
+            IndexError: The log has fewer than `taken` rows.
+            FormatError: With `taken`, the log was damaged since it was opened.
+            OSError: With `taken`, the log cannot be written. After any error this drafter is what it was.
+
+        Example:
+            >>> new, taken = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
+            >>> drafter = drafter.over(new, taken=taken)  # doctest: +SKIP
+        """
 
     def propose_batch(
         self, requests: Sequence[NgramRequest], max_tokens: int, costs: NDArray[np.float64] | None = None

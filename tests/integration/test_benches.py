@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "extended_drafts",
         "tuned_vocabulary",
         "transformers_generate",
+        "served_rows",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:

@@ -145,6 +145,9 @@ def test_compact_takes_served_rows_in(fitted: Path, tokenizer: Path) -> None:
     drafter.serve([("a new input", [1, 2, 3])])
     busy = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert "served" in said(busy, 2)
+    assert "elsewhere (-o)" in said(busy, 2)
+    beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
+    assert "1 served rows taken in" in " ".join(beside.stdout.split())
     del drafter
     done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert done.exit_code == 0, done.output

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,121 @@ def test_without_inputs_none_appear(task: TaskTokenizer, tmp_path: Path) -> None
     assert b"secret" not in index.path.read_bytes()
 
 
+def test_budgets_bound_memory_and_log(index: TaskIndex, task: TaskTokenizer) -> None:
+    log, budget = served_log(index), 1 << 17
+    options: dict[str, Any] = {"served": log, "served_bytes": budget, "log_bytes": budget}
+    drafter = NgramDrafter(index, **options)
+    for k in range(60):
+        drafter.serve([(f"input {k} {n}", [k, n] * 20) for n in range(30)])
+        assert drafter.served_memory <= budget
+        assert log.stat().st_size <= budget
+    assert 0 < drafter.num_served < 1800
+    kept = drafter.num_served
+    del drafter
+    again = NgramDrafter(index, **{**options, "served_bytes": 1 << 30})
+    assert kept < again.num_served < 1800, "the log holds more of them than memory did"
+    del again
+    assert 0 < NgramDrafter(index, **options).num_served <= kept * 2
+    assert NgramDrafter(index, served_bytes=budget).served_memory == 0
+
+
+@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life"])
+def test_a_budget_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
+    for value in [-1, *([0, 65_535] if name.endswith("bytes") else [2**40])]:
+        with pytest.raises(InputError, match=f"{name}={value} is out of range"):
+            NgramDrafter(index, **{name: value})
+
+
+def drafts(drafter: NgramDrafter, task: TaskTokenizer, row: dict[str, str]) -> list[tuple[list[int], list[float]]]:
+    """What is drafted along an output."""
+    request, output, seen = drafter.start(task.encode(row["input"]), row["input"]), ids(task, row), []
+    for token in output:
+        draft = request.draft(16)
+        seen.append((draft.tokens.tolist(), draft.probs.tolist()))
+        request.update([token])
+    return seen
+
+
+def test_the_index_is_replaced_while_requests_run(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    log = served_log(index)
+    old = NgramDrafter(index, tokenizer=task, served=log, learn=False)
+    served = [(r["input"], ids(task, r)) for r in (NEW, NEW, ROWS[3])]
+    old.serve(served)
+    with pytest.raises(BlockingIOError, match=r"compact beside it.*elsewhere"):
+        index.compact(index.path, served=log, tokenizer=task)
+    new, taken = index.compact(tmp_path / "new.tasc", served=log, tokenizer=task)
+    assert taken == 3
+    running = old.start(task.encode(NEW["input"]), NEW["input"])
+    expected = drafts(old, task, NEW)[0][0]
+    old.serve([("late", [5, 6])])
+    next_one = old.over(new, taken=taken)
+    assert next_one.index is new
+    assert old.index is index
+    assert running.draft(16).tokens.tolist() == expected, "it goes on over the old index"
+    assert (old.num_served, next_one.num_served) == (4, 1)
+    made = NgramDrafter(new, tokenizer=task, learn=False)
+    made.serve([("late", [5, 6])])
+    for row in (NEW, ROWS[3], ROWS[9]):
+        assert drafts(next_one, task, row) == drafts(made, task, row)
+    old.serve(served[:1])
+    assert next_one.num_served == 2, "rows of requests that end later"
+    del old, running
+    with pytest.raises(BlockingIOError):
+        NgramDrafter(new, served=log)
+    del next_one
+    assert NgramDrafter(new, served=log).num_served == 2
+
+
+def test_what_was_learnt_goes_over(index: TaskIndex, task: TaskTokenizer) -> None:
+    old = NgramDrafter(index, tokenizer=task)
+    for row in ROWS[:20]:
+        drafts(old, task, row)
+    other = old.over(TaskIndex.open(index.path))
+    assert other.learnt == old.learnt != NgramDrafter(index).learnt
+    assert drafts(other, task, ROWS[30]) == drafts(old, task, ROWS[30])
+
+
+def test_the_index_is_replaced_under_threads(index: TaskIndex, task: TaskTokenizer) -> None:
+    current = [NgramDrafter(index, tokenizer=task, served=served_log(index), served_bytes=1 << 16)]
+    again = TaskIndex.open(index.path)
+
+    def work(thread: int) -> None:
+        for k in range(30):
+            drafter = current[0]
+            drafts(drafter, task, ROWS[(7 * thread + k) % len(ROWS)])
+            drafter.serve([(f"{thread} {k}", [thread, k])])
+
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(work, thread) for thread in range(4)]
+        while not all(d.done() for d in done):
+            current[0] = current[0].over(again)
+        for d in done:
+            d.result()
+    assert current[0].num_served == 120
+
+
+def test_no_other_drafter_without_index_tokenizer_or_rows(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="without an index"):
+        NgramDrafter().over(index)
+    foreign = build(tmp_path / "foreign", other_tokenizer(task), ROWS)
+    drafter = NgramDrafter(index, served=served_log(index))
+    drafter.serve([("a", [1])])
+    with pytest.raises(TokenizerMismatchError, match="foreign"):
+        drafter.over(foreign)
+    with pytest.raises(IndexError, match="2 is out of range"):
+        drafter.over(index, taken=2)
+    assert drafter.num_served == 1
+
+
+def other_tokenizer(task: TaskTokenizer) -> TaskTokenizer:
+    """The same with a token more."""
+    state = json.loads(task.tokenizer.to_str())
+    state["model"]["vocab"].update({"zzz": max(state["model"]["vocab"].values()) + 1})
+    return load_tokenizer(Tokenizer.from_str(json.dumps(state)))
+
+
 def test_bad_input_gets_a_clear_error(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs an index"):
         NgramDrafter(served=tmp_path / "log")
@@ -149,9 +265,7 @@ def test_bad_input_gets_a_clear_error(index: TaskIndex, task: TaskTokenizer, tmp
 
 
 def test_another_tokenizer_is_refused(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
-    state = json.loads(task.tokenizer.to_str())
-    state["model"]["vocab"].update({"zzz": max(state["model"]["vocab"].values()) + 1})
-    other = load_tokenizer(Tokenizer.from_str(json.dumps(state)))
+    other = other_tokenizer(task)
     with pytest.raises(TokenizerMismatchError):
         NgramDrafter(index, tokenizer=other)
     with pytest.raises(TokenizerMismatchError):

@@ -160,7 +160,8 @@ def compact(
     """Merge the rows served since into an index, and fit its weights anew.
 
     The new index takes the old one's place whole, then the rows it took in leave the log; running processes go on with
-    the old one until they open it again. A log that a process is writing to is locked: stop that process first.
+    the old one until they open it again. A log that a process is writing to is locked: stop that process first, or
+    write elsewhere with -o.
     """
     from tasc.data import load_tokenizer
     from tasc.errors import InputError

@@ -70,7 +70,10 @@ pub enum Error {
         limit: usize,
     },
     /// A log that is being written to.
-    #[error("{path}: another writer has this log open; close that one first, or use another file")]
+    #[error(
+        "{path}: another writer has this log open; close that one first, or use another file. To compact beside it, \
+         write the new index elsewhere (-o)"
+    )]
     Locked {
         /// The log.
         path: std::path::PathBuf,

@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used)] // a test may
 mod toys;
 
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{Arc, OnceLock, RwLock, Weak, mpsc};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tasc_core::corpus::ServedRow;
+use tasc_core::corpus::{ServedRow, served};
 use tasc_core::draft::features::END;
 use tasc_core::draft::general;
 use tasc_core::draft::mixtures::variants;
 use tasc_core::draft::train::{TrainOptions, train};
-use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Source, Without};
+use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Request, Source, Without};
+use tasc_core::format::Fingerprint;
 use tasc_core::index::OwnedTask;
 use tasc_core::index::rows::{self, LeftOut};
 use tasc_core::input::Speller;
@@ -195,7 +196,7 @@ fn every_set_of_sources_drafts() {
 #[test]
 fn one_drafter_for_four_threads() {
     let (task, mixtures) = task();
-    let bounded = DrafterOptions { served_bytes: 8_000, ..options(Some(&mixtures), Without::NOTHING) };
+    let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&mixtures), Without::NOTHING) };
     let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
     let before = drafter.learnt();
@@ -230,6 +231,113 @@ fn one_drafter_for_four_threads() {
     // it still drafts well
     let mut request = drafter.start(&[], Some("please list airlines in boston")).unwrap();
     assert!(!drafter.draft(&mut request, 16, &costs).tokens.is_empty());
+}
+
+/// What a request says at every place until its output ends.
+fn all_drafts(drafter: &Drafter, input: &str, output: &[TokenId]) -> Vec<Draft> {
+    serve(drafter, input, output, &CostCurve::linear(0.02).unwrap())
+}
+
+/// The successor over another index drafts as a new drafter there that was served the same rows, and whatever was begun
+/// before goes on as if nothing had happened.
+#[test]
+fn a_drafter_over_another_index_is_one_made_there() {
+    let built = |seed| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 150, seed));
+        Arc::new(
+            rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap(),
+        )
+    };
+    let (first, second) = (built(1), built(2));
+    let mut random = Random(9);
+    let served: Vec<ServedRow> = (0..80)
+        .map(|_| toys::request(&mut random))
+        .map(|(input, output)| ServedRow { input, output: TOY.ids(&output) })
+        .collect();
+    let new = |task: &Arc<OwnedTask>| {
+        let drafter = Drafter::new(Some(task.clone()), DrafterOptions { fixed: true, ..DrafterOptions::default() });
+        drafter.inspect(|d| d.serve(&served).unwrap()).unwrap()
+    };
+    let (old, untouched, made) = (new(&first), new(&first), new(&second));
+    let costs = CostCurve::linear(0.02).unwrap();
+    let (mut begun, mut twin) = [&old, &untouched].map(|d| d.start(&[], Some("list airlines in oslo")).unwrap()).into();
+    let next = old.over(second.clone(), 0).unwrap();
+    assert_eq!(old.draft(&mut begun, 16, &costs), untouched.draft(&mut twin, 16, &costs));
+    assert!(!begun_is_empty(&old, &mut begun));
+    for _ in 0..40 {
+        let (input, output) = toys::request(&mut random);
+        let output = TOY.ids(&output);
+        assert_eq!(all_drafts(&next, &input, &output), all_drafts(&made, &input, &output));
+    }
+    old.serve(&served[..3]).unwrap();
+    assert_eq!((old.num_served(), next.num_served()), (80, 83), "the newest takes in what is served through either");
+    assert!(next.over(first, 1).is_err(), "there is no log whose rows could have been taken");
+}
+
+fn begun_is_empty(drafter: &Drafter, request: &mut Request) -> bool {
+    drafter.draft(request, 16, &CostCurve::linear(0.02).unwrap()).tokens.is_empty()
+}
+
+/// What was learnt goes over.
+#[test]
+fn a_drafter_over_another_index_goes_on_learning() {
+    let (task, _) = task();
+    let old = Drafter::new(Some(task.clone()), DrafterOptions::default()).unwrap();
+    let mut random = Random(3);
+    let mut requests: Vec<_> = (0..60).map(|_| toys::request(&mut random)).map(|(i, o)| (i, TOY.ids(&o))).collect();
+    let (last, last_output) = requests.pop().unwrap();
+    requests.iter().for_each(|(input, output)| drop(all_drafts(&old, input, output)));
+    let next = old.over(task.clone(), 0).unwrap();
+    assert_eq!(old.learnt(), next.learnt());
+    let again = |d: &Drafter| all_drafts(d, &last, &last_output);
+    let (untaught, theirs) = (again(&Drafter::new(Some(task), DrafterOptions::default()).unwrap()), again(&old));
+    assert_ne!(theirs, untaught);
+    assert_eq!(again(&next), theirs, "weights, calibration and rate");
+}
+
+/// Threads draft and serve while the index is replaced under them, again and again: nothing waits for ever, every draft
+/// is valid, every row is in the log once.
+#[test]
+fn the_index_is_replaced_under_four_threads() {
+    let (task, _) = task();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let options = DrafterOptions { served_bytes: 60_000, ..DrafterOptions::default() };
+    let first = Drafter::new(Some(task.clone()), options).unwrap();
+    first.keep_served(&path, &Fingerprint::default()).unwrap();
+    let current = RwLock::new(Arc::new(first));
+    let costs = CostCurve::linear(0.02).unwrap();
+    let mut taken = Vec::new();
+    std::thread::scope(|s| {
+        let threads: Vec<_> = (0..4u32)
+            .map(|t| {
+                let (current, costs) = (&current, &costs);
+                s.spawn(move || {
+                    let mut random = Random(u64::from(t));
+                    for k in 0..50 {
+                        let drafter = current.read().unwrap().clone();
+                        let (input, output) = toys::request(&mut random);
+                        serve(&drafter, &input, &TOY.ids(&output), costs).iter().for_each(|d| valid(d, 16));
+                        drafter.serve(&[ServedRow { input, output: vec![1000 * t + k] }]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        while !threads.iter().all(|t| t.is_finished()) {
+            let rows = served::read(&path, &Fingerprint::default()).unwrap();
+            let old = current.read().unwrap().clone();
+            let next = old.over(task.clone(), rows.len() as u64).unwrap();
+            *current.write().unwrap() = Arc::new(next);
+            taken.extend(rows);
+        }
+    });
+    let left = current.read().unwrap().num_served();
+    let log = served::read(&path, &Fingerprint::default()).unwrap();
+    assert!(left <= log.len(), "{left} rows in memory, {} in the log", log.len());
+    let mut ids: Vec<_> = taken.iter().chain(&log).map(|row| row.output[0]).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..4).flat_map(|t| (0..50).map(move |k| 1000 * t + k)).collect::<Vec<_>>());
 }
 
 /// A tokenizer that does not answer before a row was served, as one does that waits for an interpreter's lock.

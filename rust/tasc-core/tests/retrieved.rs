@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 mod toys;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use tasc_core::TokenId;
 use tasc_core::corpus::ServedRow;
 use tasc_core::draft::blend::Blend;
 use tasc_core::draft::occurrences::Matches;
-use tasc_core::draft::served::Served;
+use tasc_core::draft::served::{START, Served};
 use tasc_core::draft::sources::retrieved::{NEIGHBOURS, Retrieved};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Source, Without};
 use tasc_core::index::inputs::{InputsBuilder, OwnedInputs, terms};
@@ -201,9 +201,9 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
     let mut served = Served::default();
     for k in 0..1000 {
         let row = ServedRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
-        served.add(&row, Some(&inputs), usize::MAX);
+        served.add(&row, Some(&inputs));
     }
-    served.add(&ServedRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, Some(&inputs), usize::MAX);
+    served.add(&ServedRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, Some(&inputs));
     let (mut retrieved, mut matches, mut found) = (Retrieved::default(), Matches::default(), Vec::new());
     let terms = terms_of("turn on radio 3");
     served.nearest(&terms, &inputs, 16, &mut found);
@@ -222,11 +222,15 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
 fn forgotten_rows_leave_no_trace() {
     let inputs = InputsBuilder::new().build();
     let row = |k: u32| ServedRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
-    let (mut bounded, mut fresh) = (Served::default(), Served::default());
-    (0..500).for_each(|k| bounded.add(&row(k), Some(&inputs.view()), 10_000));
+    let (mut bounded, mut fresh) = (Served::new(20_000, 0), Served::default());
+    for k in 0..500 {
+        bounded.add(&row(k), Some(&inputs.view()));
+        bounded = bounded.fewer().unwrap_or(bounded);
+        assert!(bounded.memory_usage() <= 20_000, "{} bytes", bounded.memory_usage());
+    }
     assert!(bounded.epoch() > 2 && bounded.len() > 20 && bounded.len() < 120, "{} rows", bounded.len());
     let first = 500 - bounded.len() as u32;
-    (first..500).for_each(|k| fresh.add(&row(k), Some(&inputs.view()), usize::MAX));
+    (first..500).for_each(|k| fresh.add(&row(k), Some(&inputs.view())));
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for text in ["a", "a b499", "b470", "b3"] {
         bounded.nearest(&terms_of(text), &inputs.view(), 500, &mut a);
@@ -237,6 +241,34 @@ fn forgotten_rows_leave_no_trace() {
         assert_eq!(all(&bounded, &a), all(&fresh, &b));
     }
     assert!(a.is_empty(), "b3 was forgotten");
+}
+
+proptest! {
+    /// Growing weights, brought down now and then, are those that fade with age; forgetting changes none of them.
+    #[test]
+    fn served_rows_fade(half_life in 1..4u32, outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
+        let mut served = Served::new(usize::MAX, half_life);
+        outputs.iter().for_each(|&token| served.add(&ServedRow { input: String::new(), output: vec![9, token] }, None));
+        let (mut matches, mut blend) = (Matches::default(), Blend::default());
+        for of in [&served, &served.latest(kept)] {
+            let mut counts = BTreeMap::<TokenId, f64>::new();
+            let followed = outputs.iter().rev().take(of.len().min(16)); // the latest places
+            for (age, &token) in followed.enumerate() {
+                *counts.entry(token).or_default() += (-(age as f64) / f64::from(half_life)).exp2();
+            }
+            matches.clear();
+            of.advance(&mut matches, START);
+            of.advance(&mut matches, 9);
+            of.blend(&matches, &mut Vec::new(), &mut blend);
+            let (n, t) = (counts.values().sum::<f64>(), counts.len() as f64);
+            let best = counts.values().copied().fold(0.0, f64::max);
+            for (&token, &c) in counts.iter().filter(|(_, c)| **c > 0.02 * best) {
+                // both lengths of the match say the same
+                let (found, exact) = (f64::from(blend.probability(token)), c / n * (1.0 - (t / (n + t)).powi(2)));
+                prop_assert!((found - exact).abs() < 1e-4, "{token}: {found} is not {exact}");
+            }
+        }
+    }
 }
 
 /// From a store to the request: the neighbours' documents are outputs of rows that share words with the input.

@@ -157,6 +157,64 @@ proptest! {
     }
 }
 
+/// What a log of at most `limit` bytes holds after another append, row by row.
+fn naive_append(rows: &mut Vec<ServedRow>, more: &[ServedRow], limit: usize) {
+    let bytes = |rows: &[ServedRow]| naive(rows).0.len();
+    let mut more = more.to_vec();
+    while bytes(&more) > limit {
+        more.remove(0);
+    }
+    let needed = bytes(&more) - HEADER;
+    if bytes(rows) + needed > limit {
+        while !rows.is_empty() && (bytes(rows) > limit / 2 || bytes(rows) + needed > limit) {
+            rows.remove(0);
+        }
+    }
+    rows.extend(more);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_full_log_drops_its_oldest_rows(appends in prop::collection::vec(rows(), 0..12), limit in 200..900usize) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.served");
+        let mut log = open(&path).0.bounded(limit as u64);
+        let mut left = Vec::new();
+        for more in &appends {
+            log.append(more).unwrap();
+            naive_append(&mut left, more, limit);
+            let (bytes, _) = naive(&left);
+            prop_assert!(bytes.len() <= limit);
+            prop_assert_eq!((log.rows(), log.bytes()), (left.len() as u64, bytes.len() as u64));
+            prop_assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        prop_assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        prop_assert!(matches!(ServedLog::open(&path, &MADE_BY), Err(Error::Locked { .. })), "still locked");
+        drop(log);
+        goes_on(&path, &left);
+    }
+}
+
+#[test]
+fn a_row_that_does_not_fit_a_bounded_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let mut log = open(&path).0.bounded(200);
+    log.append(&some_rows()[..2]).unwrap();
+    let message = log.append(&[row("", &[1]), row(&"x".repeat(121), &[])]).unwrap_err().to_string();
+    assert!(message.contains("137 bytes") && message.contains("limit is 136"), "{message}");
+    assert_eq!(served::read(&path, &MADE_BY).unwrap(), &some_rows()[..2]);
+    let fits = row(&"x".repeat(120), &[]);
+    log.append(std::slice::from_ref(&fits)).unwrap();
+    assert_eq!((served::read(&path, &MADE_BY).unwrap(), log.bytes()), (vec![fits], 200));
+    drop(log);
+    let mut log = open(&path).0.bounded(100); // less than it has
+    log.append(&[row("", &[1])]).unwrap();
+    assert_eq!(served::read(&path, &MADE_BY).unwrap(), [row("", &[1])]);
+}
+
 #[test]
 fn a_log_cut_at_any_byte_goes_on() {
     let (bytes, ends) = naive(&some_rows());

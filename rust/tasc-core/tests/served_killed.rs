@@ -19,6 +19,10 @@ const LOG: &str = "TASC_TEST_SERVED_LOG";
 /// Set: such a process forgets rows now and then.
 const FORGETS: &str = "TASC_TEST_SERVED_FORGETS";
 
+/// Set: it drops its oldest rows past `LIMIT` bytes.
+const BOUNDED: &str = "TASC_TEST_SERVED_BOUNDED";
+const LIMIT: u64 = 50_000;
+
 /// Most rows of one append.
 const AT_ONCE: u32 = 3;
 
@@ -39,7 +43,8 @@ fn append(log: &mut ServedLog, from: u32, to: u32) {
 #[ignore = "started by other tests"]
 fn child() {
     let Some(path) = std::env::var_os(LOG) else { return };
-    let (mut log, rows) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let (log, rows) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let mut log = if std::env::var_os(BOUNDED).is_some() { log.bounded(LIMIT) } else { log };
     let mut next = rows.last().map_or(0, |row| row.output[0] + 1);
     for round in 1.. {
         let end = next + 1 + round % AT_ONCE;
@@ -54,12 +59,10 @@ fn child() {
 }
 
 /// Starts a child, kills it a while after its `acknowledged`-th message, and returns the last one: rows on disk.
-fn killed(path: &Path, acknowledged: usize, after: Duration, forgets: bool) -> Option<u32> {
+fn killed(path: &Path, acknowledged: usize, after: Duration, set: Option<&str>) -> Option<u32> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["child", "--exact", "--ignored", "--nocapture"]).env(LOG, path).stdout(Stdio::piped());
-    if forgets {
-        command.env(FORGETS, "1");
-    }
+    command.envs(set.map(|name| (name, "1")));
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut messages = lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse().ok());
@@ -72,9 +75,9 @@ fn killed(path: &Path, acknowledged: usize, after: Duration, forgets: bool) -> O
 }
 
 /// Kills twenty children on one log, from its creation on; after each, what was acknowledged is there.
-fn kill(forgets: bool) {
+fn kill(set: Option<&str>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut total = 0;
+    let (mut total, mut dropped) = (0, false);
     for log in 0..4 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.served");
@@ -83,7 +86,7 @@ fn kill(forgets: bool) {
             let number = log * 5 + round;
             let acknowledged = if round == 0 { 0 } else { number % 7 };
             let after = Duration::from_micros((number as u64 * 7919) % 6000);
-            let acked = killed(&path, acknowledged, after, forgets).unwrap_or(on_disk);
+            let acked = killed(&path, acknowledged, after, set).unwrap_or(on_disk);
             let seen = if path.exists() { served::read(&path, &MADE_BY).unwrap() } else { Vec::new() };
             let (log, rows) = ServedLog::open(&path, &MADE_BY).unwrap();
             assert!(seen == rows, "a reader sees what a writer finds");
@@ -91,23 +94,34 @@ fn kill(forgets: bool) {
             let end = first + rows.len() as u32;
             assert!(rows == (first..end).map(numbered).collect::<Vec<_>>(), "rows {first}.. are not what was written");
             assert!((acked..=acked + AT_ONCE).contains(&end), "{acked} rows acknowledged, {end} on disk");
-            assert!(if forgets { rows.len() as u32 >= end.min(2) } else { first == 0 }, "rows {first}..{end}");
+            match set {
+                None => assert_eq!(first, 0, "rows {first}..{end}"),
+                Some(FORGETS) => assert!(rows.len() as u32 >= end.min(2), "rows {first}..{end}"),
+                _ => assert!(log.bytes() <= LIMIT && (log.bytes() > LIMIT / 4 || first == 0), "rows {first}..{end}"),
+            }
+            dropped |= first > 0;
             assert_eq!(log.bytes(), std::fs::metadata(&path).unwrap().len());
             on_disk = end;
         }
         total += on_disk;
     }
+    assert_eq!(dropped, set.is_some(), "rows were dropped");
     assert!(total > 20, "{total} rows: the children were killed before they wrote");
 }
 
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
-    kill(false);
+    kill(None);
 }
 
 #[test]
 fn so_does_what_was_not_forgotten() {
-    kill(true);
+    kill(Some(FORGETS));
+}
+
+#[test]
+fn so_does_what_a_full_log_has_kept() {
+    kill(Some(BOUNDED));
 }
 
 /// Started where files cannot grow past some kilobytes.

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use tasc_core::Error;
 use tasc_core::corpus::ServedRow;
+use tasc_core::corpus::served::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
+use tasc_core::draft::served::SERVED_BYTES;
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
 use tasc_core::input::Speller;
 
@@ -87,12 +90,17 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 #[pymethods]
 impl NgramDrafter {
     #[new]
-    #[pyo3(signature = (index=None, *, tokenizer=None, served=None, weights=None, without=None, learn=true))]
+    #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
+        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true))]
+    #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
         py: Python<'_>,
         index: Option<Py<TaskIndex>>,
         tokenizer: Option<Py<PyAny>>,
         served: Option<PathBuf>,
+        served_bytes: i64,
+        log_bytes: i64,
+        served_half_life: Option<i64>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
@@ -108,7 +116,9 @@ impl NgramDrafter {
             fixed: !learn,
             without,
             speller: speller.clone().map(|s| s as Arc<dyn Speller>),
-            ..DrafterOptions::default()
+            served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
+            log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
+            served_half_life: at_least("served_half_life", served_half_life.unwrap_or(0), 0)?,
         };
         let task = index.as_ref().map(|i| i.get().task());
         if served.is_some() && index.is_none() {
@@ -166,6 +176,27 @@ impl NgramDrafter {
     #[getter]
     fn num_served(&self) -> usize {
         self.drafter.num_served()
+    }
+
+    /// Bytes that they take.
+    #[getter]
+    fn served_memory(&self) -> usize {
+        self.drafter.served_memory()
+    }
+
+    /// A drafter over another index of the same tokenizer, which shares served rows and log with this one.
+    #[pyo3(signature = (index, *, taken=0))]
+    fn over(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
+        let Some(old) = &self.index else {
+            return Err(InputError::new_err("a drafter without an index cannot change to another; make a new one"));
+        };
+        let (found, wanted) = (index.get().file().fingerprint(), old.get().file().fingerprint());
+        if found != wanted {
+            return Err(Error::Fingerprint { path: index.get().file().path().into(), found, wanted }).raise();
+        }
+        let task = index.get().task();
+        let drafter = py.detach(|| self.drafter.over(task, taken)).raise()?;
+        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller: self.speller.clone() })
     }
 
     #[pyo3(signature = (requests, max_tokens, costs=None))]
@@ -231,6 +262,15 @@ fn to_dict(py: Python<'_>, of: Explained) -> PyResult<Bound<'_, PyDict>> {
     dict.set_item("sources", sources)?;
     dict.set_item("candidates", of.candidates)?;
     Ok(dict)
+}
+
+/// Fewest bytes that served rows, or their log, can be given.
+const LEAST_BYTES: i64 = 1 << 16;
+
+/// An option that must not be smaller than `least`, nor too large for its type.
+fn at_least<T: TryFrom<i64>>(name: &str, value: i64, least: i64) -> PyResult<T> {
+    let refused = || InputError::new_err(format!("{name}={value} is out of range: give at least {least}"));
+    T::try_from(value).ok().filter(|_| value >= least).ok_or_else(refused)
 }
 
 fn source(name: &str) -> PyResult<Source> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tasc_core::corpus::ServedLog;
+use tasc_core::corpus::{ServedLog, served as log};
 use tasc_core::draft::train::TrainOptions;
 use tasc_core::format::File;
 use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
@@ -86,7 +86,7 @@ impl TaskIndex {
     }
 
     /// Builds a new index of what this one holds and the rows of a log of served rows; over its own file the log is
-    /// emptied of them afterwards. Returns the new index and the number of rows taken in.
+    /// locked, and emptied of them afterwards, elsewhere it is only read. Returns the new index and the number of rows taken in.
     #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
     fn compact(
         &self,
@@ -102,8 +102,12 @@ impl TaskIndex {
         let speller = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
-            let (mut log, rows) = match served {
-                Some(log) => ServedLog::open(&log, &index.file().fingerprint()).map(|(l, r)| (Some(l), r))?,
+            let fingerprint = index.file().fingerprint();
+            let (mut emptied, rows) = match &served {
+                Some(of) if path == index.file().path() => {
+                    ServedLog::open(of, &fingerprint).map(|(l, r)| (Some(l), r))?
+                }
+                Some(of) => (None, log::read(of, &fingerprint)?),
                 None => (None, Vec::new()),
             };
             let options = BuildOptions {
@@ -114,7 +118,7 @@ impl TaskIndex {
             let built = index.compact(&rows, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })?;
-            if let Some(log) = log.as_mut().filter(|_| path == index.file().path()) {
+            if let Some(log) = &mut emptied {
                 log.forget(rows.len() as u64)?;
             }
             Ok((built, rows.len() as u64))

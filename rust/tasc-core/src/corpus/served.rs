@@ -21,6 +21,9 @@ pub const VERSION: (u16, u16) = (1, 0);
 /// Most bytes of one row: 4, its input, and 4 for each id of its output.
 pub const MAX_ROW_BYTES: u32 = 16 << 20;
 
+/// Most bytes of a log unless told otherwise.
+pub const LOG_BYTES: u64 = 256 << 20;
+
 /// A row that was served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedRow {
@@ -38,6 +41,7 @@ pub struct ServedLog {
     fingerprint: Fingerprint,
     rows: u64,
     bytes: u64,
+    limit: u64,
     /// Something failed and could not be taken back: the file may not be what the fields above say.
     broken: bool,
     /// Who opened it: a forked child shares the lock and must not write beside its parent.
@@ -56,10 +60,19 @@ impl ServedLog {
     /// [`Error::Format`] when it is no log of a known major version or its header is damaged; [`Error::Io`]. The file
     /// is left as it was then.
     pub fn open(path: &Path, fingerprint: &Fingerprint) -> Result<(Self, Vec<ServedRow>)> {
+        let mut rows = Vec::new();
+        Ok((Self::open_each(path, fingerprint, |row| rows.push(row))?, rows))
+    }
+
+    /// The same; `each` is given the rows one after the other, the oldest first.
+    ///
+    /// # Errors
+    /// As [`ServedLog::open`]; some rows may have been given then.
+    pub fn open_each(path: &Path, fingerprint: &Fingerprint, each: impl FnMut(ServedRow)) -> Result<Self> {
         let failed = |source| Error::Io { path: path.into(), source };
         let mut file = lock(path, fingerprint)?;
         let length = file.metadata().map_err(failed)?.len();
-        let (rows, mut bytes) = scan(path, &file, length, fingerprint)?;
+        let (rows, mut bytes) = scan(path, &file, length, fingerprint, each)?;
         if bytes == 0 {
             let fresh = Fresh::create(path, fingerprint).map_err(failed)?;
             fresh.temporary.persist(path).map_err(failed)?;
@@ -69,36 +82,79 @@ impl ServedLog {
         }
         sync_folder(folder(path)).map_err(failed)?; // who created it may have been killed before doing so
         let (path, fingerprint, process) = (path.into(), *fingerprint, std::process::id());
-        Ok((Self { path, file, fingerprint, rows: rows.len() as u64, bytes, broken: false, process }, rows))
+        Ok(Self { path, file, fingerprint, rows, bytes, limit: LOG_BYTES, broken: false, process })
+    }
+
+    /// The same log with room for `limit` bytes ([`LOG_BYTES`] otherwise). One that has more loses its oldest rows when
+    /// the next row is appended.
+    #[must_use]
+    pub fn bounded(self, limit: u64) -> Self {
+        Self { limit, ..self }
     }
 
     /// Appends rows with one write and returns when they are on disk. After an error the file is put back to the
     /// length it had; where even that fails, the log takes no more rows and is to be opened again.
     ///
+    /// Where they do not fit, the oldest rows of the log are dropped first, as [`ServedLog::forget`] does, until it is
+    /// half full; of rows that do not fit all together, the later ones are written.
+    ///
     /// # Complexity
     /// O(rows), and one `fdatasync`, however many rows there are: hand over several at once where there are several.
+    /// Dropping is O(log), once for every half of it that is appended.
     ///
     /// # Errors
     /// [`Error::RowTooLarge`], [`Error::TokenId`] for the reserved id 2³² − 1; [`Error::Io`]; [`Error::Locked`] in a
-    /// forked child of the process that opened the log. No row of this call counts as written then.
+    /// forked child of the process that opened the log; [`Error::Format`] when a row to be kept or dropped was damaged
+    /// since it was written. No row of this call counts as written then; older ones may have been dropped.
     pub fn append(&mut self, rows: &[ServedRow]) -> Result<()> {
         self.check_owner()?;
         if self.broken {
             let why = "an earlier write failed and could not be taken back; open the log again";
             return Err(self.failed(io::Error::other(why)));
         }
-        let mut bytes = Vec::new();
-        rows.iter().try_for_each(|row| encode(row, &mut bytes))?;
-        if rows.is_empty() {
+        let (bytes, rows) = self.encoded(rows)?;
+        if rows == 0 {
             return Ok(());
         }
+        self.make_room(bytes.len() as u64)?;
         if let Err(source) = self.write(&bytes) {
             self.broken = self.file.set_len(self.bytes).and_then(|()| self.file.sync_all()).is_err();
             return Err(self.failed(source));
         }
-        self.rows += rows.len() as u64;
+        self.rows += rows;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// The records of rows, the latest that fit the log, and how many these are.
+    fn encoded(&self, rows: &[ServedRow]) -> Result<(Vec<u8>, u64)> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_sub(HEADER_BYTES);
+        let (mut bytes, mut starts) = (Vec::new(), Vec::new());
+        for row in rows {
+            starts.push(bytes.len());
+            encode(row, &mut bytes)?;
+            let bytes = starts.last().map_or(0, |start| bytes.len() - start);
+            if bytes > limit {
+                return Err(Error::RowTooLarge { bytes, limit });
+            }
+        }
+        let pushed_out = starts.partition_point(|start| bytes.len() - start > limit);
+        if let Some(&start) = starts.get(pushed_out) {
+            bytes.drain(..start);
+        }
+        Ok((bytes, (rows.len() - pushed_out) as u64))
+    }
+
+    /// Drops the oldest rows where `needed` more bytes do not fit.
+    fn make_room(&mut self, needed: u64) -> Result<()> {
+        if self.bytes + needed <= self.limit {
+            return Ok(());
+        }
+        let header = HEADER_BYTES as u64;
+        let kept = (self.limit / 2).min(self.limit - needed).max(header) - header;
+        let bytes = self.bytes;
+        let (rows, rest) = self.place(|_, at| bytes - at <= kept)?;
+        self.drop_before(rows, rest)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -122,37 +178,42 @@ impl ServedLog {
             let number = |n| usize::try_from(n).unwrap_or(usize::MAX);
             return Err(Error::OutOfRange { what: "served row", index: number(taken), limit: number(self.rows) });
         }
-        let rest = self.offset(taken)?;
+        let (_, rest) = self.place(|rows, _| rows == taken)?;
+        self.drop_before(taken, rest)
+    }
+
+    /// Writes the rows that begin at `rest` anew; `dropped` stand before them.
+    fn drop_before(&mut self, dropped: u64, rest: u64) -> Result<()> {
         let fresh = self.copy_from(rest).map_err(|e| self.failed(e))?;
         if let Err(source) = fresh.temporary.persist(&self.path) {
             self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
             return Err(self.failed(source));
         }
         self.file = fresh.file;
-        self.rows -= taken;
+        self.rows -= dropped;
         self.bytes -= rest - HEADER_BYTES as u64;
         self.broken = false;
         Ok(())
     }
 
-    /// Where a row begins, once all of them were found whole.
-    fn offset(&mut self, row: u64) -> Result<u64> {
+    /// The first place between rows (how many stand before it, where it is in the file) that is as wanted, else the
+    /// end; once all rows were found whole.
+    fn place(&mut self, wanted: impl Fn(u64, u64) -> bool) -> Result<(u64, u64)> {
         let start = HEADER_BYTES as u64;
         self.file.seek(SeekFrom::Start(start)).map_err(|e| self.failed(e))?;
         let mut records = Records::new(BufReader::new(&self.file), self.bytes);
-        let (mut seen, mut offset) = (0, start);
+        let (mut seen, mut at) = (0, start);
+        let mut found = wanted(seen, at).then_some((seen, at));
         while let Some(read) = records.next() {
             read.map_err(|e| self.failed(e))?;
-            seen += 1;
-            if seen == row {
-                offset = records.at;
-            }
+            (seen, at) = (seen + 1, records.at);
+            found = found.or_else(|| wanted(seen, at).then_some((seen, at)));
         }
         if seen != self.rows {
             let why = format!("row {seen} of {} was damaged since it was written; open the log again", self.rows);
             return Err(Error::Format { path: self.path.clone(), why });
         }
-        Ok(offset)
+        Ok(found.unwrap_or((seen, at)))
     }
 
     /// A fresh log with the bytes from `offset` on.
@@ -205,7 +266,9 @@ pub fn read(path: &Path, fingerprint: &Fingerprint) -> Result<Vec<ServedRow>> {
     let failed = |source| Error::Io { path: path.into(), source };
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    Ok(scan(path, file, length, fingerprint)?.0)
+    let mut rows = Vec::new();
+    scan(path, file, length, fingerprint, |row| rows.push(row))?;
+    Ok(rows)
 }
 
 /// The same over bytes in memory.
@@ -213,20 +276,31 @@ pub fn read(path: &Path, fingerprint: &Fingerprint) -> Result<Vec<ServedRow>> {
 /// # Errors
 /// As [`read`].
 pub fn from_bytes(bytes: &[u8], fingerprint: &Fingerprint) -> Result<Vec<ServedRow>> {
-    Ok(scan(Path::new("<memory>"), bytes, bytes.len() as u64, fingerprint)?.0)
+    let mut rows = Vec::new();
+    scan(Path::new("<memory>"), bytes, bytes.len() as u64, fingerprint, |row| rows.push(row))?;
+    Ok(rows)
 }
 
-/// The whole rows, and the length of the file up to their end: 0 without a whole header.
-fn scan(path: &Path, from: impl Read, length: u64, fingerprint: &Fingerprint) -> Result<(Vec<ServedRow>, u64)> {
+/// Number of whole rows, each given to `each`, and the length of the file up to their end: 0 without a whole header.
+fn scan(
+    path: &Path,
+    from: impl Read,
+    length: u64,
+    fingerprint: &Fingerprint,
+    mut each: impl FnMut(ServedRow),
+) -> Result<(u64, u64)> {
     let failed = |source| Error::Io { path: path.into(), source };
     let mut from = BufReader::new(from);
     let mut head = Vec::with_capacity(HEADER_BYTES);
     from.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
     if !check_header(path, &head, fingerprint)? {
-        return Ok((Vec::new(), 0));
+        return Ok((0, 0));
     }
-    let mut records = Records::new(from, length);
-    let rows = records.by_ref().collect::<io::Result<_>>().map_err(failed)?;
+    let (mut records, mut rows) = (Records::new(from, length), 0);
+    while let Some(read) = records.next() {
+        each(read.map_err(failed)?);
+        rows += 1;
+    }
     Ok((rows, records.at))
 }
 

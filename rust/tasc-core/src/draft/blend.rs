@@ -33,6 +33,9 @@ impl Blend {
             return;
         }
         let kept = (distinct / (total + distinct)).powi(orders.min(64).cast_signed());
+        if kept >= 1.0 {
+            return; // they weigh nothing any more
+        }
         let share = self.rest * (1.0 - kept) / total;
         self.rest *= kept;
         for (token, count) in successors {

@@ -1,19 +1,21 @@
 //! A drafter for one task: starts requests, drafts for them, and learns from what verification says.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use super::features::{Candidates, Columns, END};
 use super::general;
+use super::kept::Kept;
 use super::length::{CostCurve, LengthRule};
 use super::mixer::{Mixer, Sample};
 use super::mixtures::{Mixtures, Source, Without};
 use super::online::{AdaptedWeights, Online};
 use super::request::{Draft, FOLLOWED, Request};
 use super::scratch::{Pool, Scratch};
-use super::served::{START, Served};
+use super::served::{SERVED_BYTES, START, Served};
 use super::trace::Seen;
-use crate::corpus::{ServedLog, ServedRow};
+use crate::corpus::ServedRow;
+use crate::corpus::served::LOG_BYTES;
 use crate::format::Fingerprint;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
@@ -24,11 +26,8 @@ use crate::{Result, TokenId};
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
 
-/// Bytes of served rows that are kept in memory, about a hundred thousand short rows.
-pub const SERVED_BYTES: usize = 64 << 20;
-
 /// How a drafter drafts.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct DrafterOptions {
     /// Weights of the mixture; `None`: those of the index, else the general ones.
     pub mixtures: Option<Mixtures>,
@@ -38,8 +37,21 @@ pub struct DrafterOptions {
     pub without: Without,
     /// The tokenizer, for words that the index does not know.
     pub speller: Option<Arc<dyn Speller>>,
-    /// Most bytes of served rows in memory; 0: [`SERVED_BYTES`].
+    /// Most bytes of served rows in memory; past them the older half is forgotten. While that happens there are half
+    /// as many more.
     pub served_bytes: usize,
+    /// Most bytes of their log; past them it drops its oldest rows until half of them are left.
+    pub log_bytes: u64,
+    /// After so many later rows a served row counts half as much; 0: always the same.
+    pub served_half_life: u32,
+}
+
+impl Default for DrafterOptions {
+    fn default() -> Self {
+        let (mixtures, fixed, without, speller) = Default::default();
+        let (served_bytes, log_bytes, served_half_life) = (SERVED_BYTES, LOG_BYTES, 0);
+        Self { mixtures, fixed, without, speller, served_bytes, log_bytes, served_half_life }
+    }
 }
 
 /// Drafts for the requests of one task.
@@ -48,14 +60,13 @@ pub struct Drafter {
     mixtures: Mixtures,
     online: Mutex<Learnt>,
     spelled: Mutex<Spelled>,
-    served: RwLock<Served>,
-    log: Mutex<Option<ServedLog>>,
+    kept: Kept,
     scratch: Pool,
     options: DrafterOptions,
 }
 
 /// What the requests of a drafter have learnt together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Learnt {
     calibration: Online,
     weights: AdaptedWeights,
@@ -83,57 +94,57 @@ impl Drafter {
     ///
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
-    pub fn new(task: Option<Arc<dyn Task>>, mut options: DrafterOptions) -> Result<Self> {
+    pub fn new(task: Option<Arc<dyn Task>>, options: DrafterOptions) -> Result<Self> {
+        let served = Served::new(options.served_bytes, options.served_half_life);
+        let kept = Kept::new(task.clone(), served);
+        Self::with(task, options, kept, Learnt::default())
+    }
+
+    fn with(task: Option<Arc<dyn Task>>, options: DrafterOptions, kept: Kept, learnt: Learnt) -> Result<Self> {
         let own = || task.as_ref().and_then(|t| t.mixtures().cloned());
-        let mixtures = match options.mixtures.take().or_else(own) {
+        let mixtures = match options.mixtures.clone().or_else(own) {
             Some(mixtures) => mixtures,
             None => general::mixtures()?,
         };
-        if options.served_bytes == 0 {
-            options.served_bytes = SERVED_BYTES;
-        }
-        Ok(Self {
-            task,
-            mixtures,
-            online: Mutex::default(),
-            spelled: Mutex::default(),
-            served: RwLock::default(),
-            log: Mutex::default(),
-            scratch: Pool::default(),
-            options,
-        })
+        let online = Mutex::new(learnt);
+        Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: Pool::default(), options })
     }
 
-    /// Takes in the rows of a log, and writes to it whatever is served from now on.
+    /// A drafter over another index of the same tokenizer, with the same options, a copy of the served rows, and their
+    /// log. The log's oldest `taken` rows are in the new index already: they leave the log, and are not in the copy.
+    ///
+    /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
+    /// is served a row, the log and the newest one take it in. What was learnt goes on in each by itself; the new one
+    /// begins with the weights that the old one has learnt, not with those of its index.
+    ///
+    /// # Complexity
+    /// O(served rows), and their memory once more until the old drafter goes; O(log) with `taken`. Others draft
+    /// meanwhile; whoever serves waits.
     ///
     /// # Errors
-    /// As [`ServedLog::open`].
+    /// As [`Drafter::new`]; with `taken`, as [`crate::corpus::ServedLog::forget`]: nothing has changed then.
+    pub fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
+        let learnt = self.online().clone();
+        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
+        next.kept = self.kept.over(task, taken)?;
+        Ok(next)
+    }
+
+    /// Takes in the latest rows of a log, as many as memory may hold, and writes to it whatever is served from now on.
+    ///
+    /// # Errors
+    /// As [`crate::corpus::ServedLog::open`].
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
-        let (log, rows) = ServedLog::open(path, fingerprint)?;
-        self.add(&rows);
-        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
-        Ok(())
+        self.kept.open(path, fingerprint, self.options.log_bytes)
     }
 
     /// Adds rows that were served: they are counted and retrievable for every request that begins afterwards. Where
     /// there is a log they are on disk when this returns.
     ///
     /// # Errors
-    /// As [`ServedLog::append`]; no row is added then.
+    /// As [`crate::corpus::ServedLog::append`]; no row is added then.
     pub fn serve(&self, rows: &[ServedRow]) -> Result<()> {
-        if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            log.append(rows)?;
-        }
-        self.add(rows);
-        Ok(())
-    }
-
-    fn add(&self, rows: &[ServedRow]) {
-        let view = self.view();
-        let mut served = self.served.write().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            served.add(row, view.rows.map(|r| r.inputs).as_ref(), self.options.served_bytes);
-        }
+        self.kept.serve(rows)
     }
 
     /// Number of served rows in memory.
@@ -142,8 +153,14 @@ impl Drafter {
         self.served().len()
     }
 
+    /// Bytes that they take. O(1).
+    #[must_use]
+    pub fn served_memory(&self) -> usize {
+        self.served().memory_usage()
+    }
+
     fn served(&self) -> RwLockReadGuard<'_, Served> {
-        self.served.read().unwrap_or_else(PoisonError::into_inner)
+        self.kept.rows()
     }
 
     fn view(&self) -> TaskView<'_> {

@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod features;
 pub mod fit;
 pub mod general;
+mod kept;
 pub mod length;
 pub mod mixer;
 pub mod mixtures;

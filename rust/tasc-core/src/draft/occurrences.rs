@@ -16,12 +16,16 @@ const HOPELESS: f32 = 0.01;
 
 const NONE: u32 = u32::MAX;
 
+/// Buckets of a hash table that are looked at together.
+const GROUP_BYTES: usize = 16;
+
 /// Sequences of tokens with every earlier occurrence of each token, built as they grow.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Occurrences {
     ids: Vec<TokenId>,
-    /// What a place counts for; empty when all count 1.
+    /// What a place counts for, in `unit`s; empty when all count 1.
     weights: Vec<f32>,
+    unit: f32,
     /// Previous place of the same token, or `NONE`.
     previous: Vec<u32>,
     last: FxHashMap<TokenId, u32>,
@@ -80,6 +84,13 @@ impl Matches {
     }
 }
 
+impl Default for Occurrences {
+    fn default() -> Self {
+        let (ids, weights, previous, last) = Default::default();
+        Self { ids, weights, unit: 1.0, previous, last }
+    }
+}
+
 impl Occurrences {
     /// The tokens so far.
     #[must_use]
@@ -91,6 +102,7 @@ impl Occurrences {
     pub fn clear(&mut self) {
         self.ids.clear();
         self.weights.clear();
+        self.unit = 1.0;
         self.previous.clear();
         self.last.clear();
     }
@@ -111,6 +123,27 @@ impl Occurrences {
         }
     }
 
+    /// Bytes on the heap. O(1).
+    #[must_use]
+    pub fn memory_usage(&self) -> usize {
+        let each = self.ids.capacity() + self.weights.capacity() + self.previous.capacity();
+        each * size_of::<u32>() + table_bytes(&self.last)
+    }
+
+    /// From now on a weight of `unit` counts as one: what was inserted before fades as it grows.
+    pub fn set_unit(&mut self, unit: f32) {
+        self.unit = unit;
+    }
+
+    /// Multiplies all weights and their unit.
+    ///
+    /// # Complexity
+    /// O(tokens).
+    pub fn rescale(&mut self, factor: f32) {
+        self.weights.iter_mut().for_each(|w| *w *= factor);
+        self.unit *= factor;
+    }
+
     /// Appends a sequence whose places count for `weight` each.
     pub fn insert(&mut self, ids: impl Iterator<Item = TokenId>, weight: f32) {
         for token in ids {
@@ -125,8 +158,10 @@ impl Occurrences {
         self.ids.push(token);
     }
 
-    fn weight(&self, place: u32) -> f32 {
-        self.weights.get(place as usize).copied().unwrap_or(1.0)
+    /// What a place counts for.
+    #[must_use]
+    pub fn weight(&self, place: u32) -> f32 {
+        self.weights.get(place as usize).map_or(1.0, |w| w / self.unit)
     }
 
     /// Fills `blend` with what followed at the matched places. Returns the length of the longest match.
@@ -160,5 +195,14 @@ impl Occurrences {
         }
         blend.prune(HOPELESS);
         order
+    }
+}
+
+/// Bytes that a hash table has on the heap: a power of two of buckets, at most 7 in 8 of them used, a byte of each
+/// beside them, and one group of such bytes more.
+pub(super) fn table_bytes<K, V>(table: &FxHashMap<K, V>) -> usize {
+    match table.capacity() {
+        0 => 0,
+        n => (n + n / 7).next_power_of_two() * (size_of::<(K, V)>() + 1) + GROUP_BYTES,
     }
 }

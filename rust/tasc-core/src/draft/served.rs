@@ -5,14 +5,17 @@ use std::collections::VecDeque;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::blend::Blend;
-use super::occurrences::{Matches, Occurrences};
+use super::occurrences::{Matches, Occurrences, table_bytes};
 use crate::TokenId;
 use crate::corpus::ServedRow;
 use crate::index::inputs::{Inputs, terms};
-use crate::input::words::{self, Word};
+use crate::input::words;
 
 /// Begins every output, so that the first tokens have a context.
 pub const START: TokenId = TokenId::MAX;
+
+/// Bytes of served rows that are kept in memory unless told otherwise.
+pub const SERVED_BYTES: usize = 64 << 20;
 
 /// Places followed at a time.
 const FOLLOWED: usize = 16;
@@ -20,22 +23,28 @@ const FOLLOWED: usize = 16;
 /// Of each term, the latest rows that hold it are looked at, so many at most.
 const LOOKED_AT: usize = 1024;
 
-/// Bytes that a token and a term take in memory, about.
-const TOKEN_BYTES: usize = 12;
-const TERM_BYTES: usize = 24;
+/// What an allocation takes beside what it holds.
+const ALLOCATION: usize = 16;
+
+/// Weights are brought down when the newest is 2 to this power.
+const HALVINGS: u32 = 40;
 
 /// Served rows in memory.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Served {
     /// All outputs, each after a [`START`].
     outputs: Occurrences,
     rows: VecDeque<Row>,
     /// term → rows that hold it, oldest first.
     postings: FxHashMap<u64, Vec<u32>>,
-    bytes: usize,
+    /// Bytes of the rows' terms and of the lists in `postings`.
+    lists: usize,
+    limit: usize,
+    half_life: u32,
+    /// Rows since weights were brought down last: the newest one weighs 2^(age / half-life).
+    age: u32,
     /// Changes when rows are forgotten: places in `outputs` mean something else then.
     epoch: u64,
-    words: Vec<Word>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,7 +65,22 @@ pub struct ServedNeighbour {
     pub similarity: f32,
 }
 
+impl Default for Served {
+    /// No row, [`SERVED_BYTES`], no decay.
+    fn default() -> Self {
+        Self::new(SERVED_BYTES, 0)
+    }
+}
+
 impl Served {
+    /// No row yet. They may take `limit` bytes ([`Served::fewer`]); after `half_life` later rows one counts half as much
+    /// in n-grams, 0: always the same.
+    #[must_use]
+    pub fn new(limit: usize, half_life: u32) -> Self {
+        let (outputs, rows, postings) = Default::default();
+        Self { outputs, rows, postings, lists: 0, limit, half_life, age: 0, epoch: 0 }
+    }
+
     /// Number of rows in memory.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -75,42 +99,84 @@ impl Served {
         self.epoch
     }
 
-    /// Adds a row; when all take more than `limit` bytes, the older half of them is forgotten. `inputs` says how rare
-    /// terms are.
-    ///
-    /// # Complexity
-    /// O(row); amortised over the rows forgotten.
-    pub fn add(&mut self, row: &ServedRow, inputs: Option<&Inputs<'_>>, limit: usize) {
-        let mut found = Vec::new();
-        words::split(&row.input, &mut self.words);
-        terms(&self.words, &mut found);
-        let idf = |key: &u64| inputs.map_or(1.0, |i| i.idf(*key));
-        let norm = found.iter().map(|key| idf(key).powi(2)).sum::<f32>().sqrt();
-        self.insert(found.into(), norm, &row.output);
-        if self.bytes > limit {
-            self.forget();
-        }
+    /// Bytes on the heap, room to grow included. O(1).
+    #[must_use]
+    pub fn memory_usage(&self) -> usize {
+        let rows = self.rows.capacity() * size_of::<Row>();
+        self.outputs.memory_usage() + rows + table_bytes(&self.postings) + self.lists
     }
 
-    fn insert(&mut self, terms: Box<[u64]>, norm: f32, output: &[TokenId]) {
+    /// Adds a row; `inputs` says how rare terms are.
+    ///
+    /// # Complexity
+    /// O(row), amortised over the rows where tables grow and where, once in 40 half-lives, all weights are brought down.
+    pub fn add(&mut self, row: &ServedRow, inputs: Option<&Inputs<'_>>) {
+        let (mut words, mut found) = (Vec::new(), Vec::new());
+        words::split(&row.input, &mut words);
+        terms(&words, &mut found);
+        let norm = norm(&found, inputs);
+        self.grow_older();
+        self.insert(found.into(), norm, &row.output, self.newest());
+    }
+
+    fn grow_older(&mut self) {
+        self.age += u32::from(self.half_life > 0);
+        if self.half_life > 0 && self.age / self.half_life >= HALVINGS {
+            self.age -= HALVINGS * self.half_life;
+            self.outputs.rescale((-f64::from(HALVINGS)).exp2() as f32);
+        }
+        self.outputs.set_unit(self.newest());
+    }
+
+    /// What the newest row weighs.
+    fn newest(&self) -> f32 {
+        (f64::from(self.age) / f64::from(self.half_life.max(1))).exp2() as f32
+    }
+
+    fn insert(&mut self, terms: Box<[u64]>, norm: f32, output: &[TokenId], weight: f32) {
         let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         for &term in &terms {
-            self.postings.entry(term).or_default().push(number);
+            let list = self.postings.entry(term).or_default();
+            let before = list_bytes::<u32>(list.capacity());
+            list.push(number);
+            self.lists += list_bytes::<u32>(list.capacity()) - before;
         }
-        self.bytes += TERM_BYTES * terms.len() + TOKEN_BYTES * (output.len() + 1);
+        self.lists += list_bytes::<u64>(terms.len());
         let start = self.outputs.ids().len();
-        self.outputs.insert(std::iter::once(START).chain(output.iter().copied()), 1.0);
+        self.outputs.insert(std::iter::once(START).chain(output.iter().copied()), weight);
         self.rows.push_back(Row { terms, start, tokens: output.len(), norm });
     }
 
-    fn forget(&mut self) {
-        let kept = self.rows.len() / 2;
-        let old = std::mem::take(self);
-        (self.epoch, self.words) = (old.epoch + 1, old.words);
-        for row in old.rows.into_iter().rev().take(kept).rev() {
-            let output = &old.outputs.ids()[row.start + 1..][..row.tokens];
-            self.insert(row.terms, row.norm, output);
+    /// The newer half of the rows, where all of them take more than they may; `None` where they fit.
+    ///
+    /// # Complexity
+    /// O(rows kept), so O(row) for each one added: as many are forgotten.
+    #[must_use]
+    pub fn fewer(&self) -> Option<Self> {
+        (self.memory_usage() > self.limit && !self.rows.is_empty()).then(|| self.latest(self.rows.len() / 2))
+    }
+
+    /// The latest `count` rows, as if no other had ever been added; a new epoch.
+    ///
+    /// # Complexity
+    /// O(rows kept).
+    #[must_use]
+    pub fn latest(&self, count: usize) -> Self {
+        let mut kept = Self { age: self.age, epoch: self.epoch + 1, ..Self::new(self.limit, self.half_life) };
+        for row in self.rows.range(self.rows.len().saturating_sub(count)..) {
+            let output = &self.outputs.ids()[row.start + 1..][..row.tokens];
+            kept.insert(row.terms.clone(), row.norm, output, self.outputs.weight(row.start as u32) * self.newest());
         }
+        kept.outputs.set_unit(self.newest());
+        kept
+    }
+
+    /// From now on terms are as rare as `inputs` says.
+    ///
+    /// # Complexity
+    /// O(terms · log terms of the index).
+    pub fn set_norms(&mut self, inputs: Option<&Inputs<'_>>) {
+        self.rows.iter_mut().for_each(|row| row.norm = norm(&row.terms, inputs));
     }
 
     /// The rows nearest to an input of these terms, best first, at most one per output; ties: the latest.
@@ -161,4 +227,15 @@ impl Served {
         blend.forget(START);
         order
     }
+}
+
+/// Length of the vector of idfs; 1 each where no input says how rare terms are.
+fn norm(terms: &[u64], inputs: Option<&Inputs<'_>>) -> f32 {
+    let idf = |key: &u64| inputs.map_or(1.0, |i| i.idf(*key));
+    terms.iter().map(|key| idf(key).powi(2)).sum::<f32>().sqrt()
+}
+
+/// Bytes that a list of its own takes on the heap.
+fn list_bytes<T>(capacity: usize) -> usize {
+    if capacity == 0 { 0 } else { capacity * size_of::<T>() + ALLOCATION }
 }
