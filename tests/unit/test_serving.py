@@ -188,6 +188,22 @@ def test_finished_outputs_are_drafted_from_kept_and_carried_over(
     assert again.drafter.num_served == 4
 
 
+def test_what_is_learnt_stays_inside_its_budget(tmp_path: Path, task: TaskTokenizer, index: TaskIndex) -> None:
+    Path(f"{index.path}.json").write_text('{"learn": true, "served_bytes": 65536, "log_bytes": 65536}')
+    tasks = Tasks(Settings.from_environment({"TASC_INDEX": str(index.path)}), task)
+    drafts = tasks.choose(task.encode("any"))
+    for _ in range(20):
+        for row in ROWS:
+            drafts.finished(row["input"], ids(task, row))
+    tasks.close()
+    assert 0 < drafts.drafter.num_served < 20 * len(ROWS)
+    assert drafts.drafter.served_memory <= 65536
+    assert served_log(index).stat().st_size <= 65536
+    Path(f"{index.path}.json").write_text('{"served_bytes": 10}')
+    with pytest.raises(InputError, match="65"):
+        Tasks(Settings.from_environment({"TASC_INDEX": str(index.path)}), task)
+
+
 def test_a_log_that_another_writes_to_is_left_alone(task: TaskTokenizer, index: TaskIndex, caplog: Any) -> None:
     first = TaskDrafts(index.path, task, learn=True)
     second = TaskDrafts(index.path, task, learn=True)

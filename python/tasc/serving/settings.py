@@ -36,12 +36,16 @@ class Settings:
     Attributes:
         indexes: At least one.
         learn: Whether finished outputs are added to their index's drafter, and kept in the log beside the index.
+        served_bytes: Most bytes of finished outputs in memory, of each index; see `NgramDrafter`.
+        log_bytes: Most bytes of each index's log.
         cost: Cost of one drafted token in plain steps at batch 1; None: learnt from the engine's steps.
         metrics: A file for Prometheus' textfile collector, written every few seconds; None: none.
     """
 
     indexes: tuple[IndexSettings, ...]
     learn: bool = False
+    served_bytes: int = 64 << 20
+    log_bytes: int = 256 << 20
     cost: float | None = None
     metrics: Path | None = None
 
@@ -105,6 +109,8 @@ class Settings:
 _TYPES: dict[str, tuple[type, ...]] = {
     "indexes": (list,),
     "learn": (bool,),
+    "served_bytes": (int,),
+    "log_bytes": (int,),
     "cost": (int, float, type(None)),
     "metrics": (str, type(None)),
     "path": (str,),

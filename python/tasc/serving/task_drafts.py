@@ -54,6 +54,7 @@ class TaskDrafts:
         drafter: A `Drafter` instead of an index.
         learn: Whether `finished` outputs are added to the drafter, and kept in the log beside the index. Where another
             process writes to that log they are kept in memory alone.
+        **options: Of the `NgramDrafter` over the index, such as `served_bytes` and `log_bytes`.
 
     Raises:
         InputError: Both an index and a drafter, or a slow tokenizer.
@@ -68,6 +69,7 @@ class TaskDrafts:
         *,
         drafter: Drafter | None = None,
         learn: bool = False,
+        **options: Any,
     ) -> None:
         from tasc.data import load_tokenizer
         from tasc.spec import TaskIndex
@@ -79,7 +81,7 @@ class TaskDrafts:
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
         self._markers = None if self._tokenizer is None else chat_markers(tokenizer)
         opened = index if self._path is None else TaskIndex.open(self._path)
-        self.drafter = self._over(opened, learn) if drafter is None else drafter  # type: ignore[arg-type]
+        self.drafter = self._over(opened, learn, options) if drafter is None else drafter  # type: ignore[arg-type]
         self.brake = Brake()
         """Pauses its drafts where they do not pay."""
         self.reloads = 0
@@ -135,15 +137,15 @@ class TaskDrafts:
             self._learner.close()
             self._learner = None
 
-    def _over(self, index: TaskIndex | None, learn: bool) -> Drafter:
+    def _over(self, index: TaskIndex | None, learn: bool, options: dict[str, Any]) -> Drafter:
         from tasc.spec.segmenting import ngram_drafter
 
         log = served_log(index) if learn and index is not None else None
         try:
-            return ngram_drafter(index, self._tokenizer, served=log)
+            return ngram_drafter(index, self._tokenizer, served=log, **options)
         except BlockingIOError:
             _log.warning("%s is written by another process; what is learnt here is kept in memory alone", log)
-            return ngram_drafter(index, self._tokenizer)
+            return ngram_drafter(index, self._tokenizer, **options)
 
     def _new_locator(self) -> InputLocator | None:
         """What finds inputs; None where the index does not look at them."""

@@ -29,7 +29,10 @@ class Tasks:
         self._marked: list[tuple[str, TaskDrafts]] = []
         self._rest: TaskDrafts | None = None
         for one in settings.indexes:
-            drafts = TaskDrafts(one.path, tokenizer, learn=settings.learn)
+            drafts = TaskDrafts(
+                one.path, tokenizer, learn=settings.learn, served_bytes=settings.served_bytes,
+                log_bytes=settings.log_bytes,
+            )  # fmt: skip
             if one.prompt_contains:
                 self._marked.append((one.prompt_contains, drafts))
             else:

@@ -28,7 +28,7 @@ MEMORY = 0.02
 
 
 def ngram_drafter(
-    index: TaskIndex | None, tokenizer: TaskTokenizer | None, *, served: Path | None = None
+    index: TaskIndex | None, tokenizer: TaskTokenizer | None, *, served: Path | None = None, **options: Any
 ) -> NgramDrafter | SegmentingDrafter:
     """A new drafter over an index of a model's tokens, or of its tokenizer's before it had new ones (`tasc.ft`).
 
@@ -36,23 +36,24 @@ def ngram_drafter(
         index: None: each request's own context alone.
         tokenizer: The model's; None: it is not known, and inputs are not looked at beyond what the index knows.
         served: As in `NgramDrafter`.
+        **options: Of `NgramDrafter`.
 
     Raises:
         TokenizerMismatchError: The index was made with another tokenizer.
         Exception: As `NgramDrafter`.
     """
     if tokenizer is None:
-        return NgramDrafter(index, served=served)
+        return NgramDrafter(index, served=served, **options)
     plan = tokenizer.plan
     if plan is not None and (index is None or index.fingerprint == plan.fingerprint):
         speller = None if index is None else BaseSpeller(tokenizer, plan.fingerprint)
-        return SegmentingDrafter(NgramDrafter(index, tokenizer=speller, served=served), plan)
+        return SegmentingDrafter(NgramDrafter(index, tokenizer=speller, served=served, **options), plan)
     if index is not None and index.fingerprint != tokenizer.fingerprint:
         raise TokenizerMismatchError(
             f"the index was made with tokenizer {index.fingerprint[:16]}…, the model's is "
             f"{tokenizer.fingerprint[:16]}…; build the index again with the model's tokenizer"
         )
-    return NgramDrafter(index, tokenizer=None if index is None else tokenizer, served=served)
+    return NgramDrafter(index, tokenizer=None if index is None else tokenizer, served=served, **options)
 
 
 class SegmentingDrafter:
