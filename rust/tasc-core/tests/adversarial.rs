@@ -318,7 +318,11 @@ fn the_index_is_replaced_under_four_threads() {
                     for k in 0..50 {
                         let drafter = current.read().unwrap().clone();
                         let (input, output) = toys::request(&mut random);
-                        serve(&drafter, &input, &TOY.ids(&output), costs).iter().for_each(|d| valid(d, 16));
+                        let mut request = drafter.start(&[], Some(&input)).unwrap();
+                        for token in TOY.ids(&output) {
+                            valid(drafter.draft(&mut request, 16, costs), 16);
+                            drafter.update(&mut request, &[token]);
+                        }
                         drafter.serve(&[ServedRow { input, output: vec![1000 * t + k] }]).unwrap();
                     }
                 })

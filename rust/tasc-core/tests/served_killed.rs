@@ -21,7 +21,7 @@ const FORGETS: &str = "TASC_TEST_SERVED_FORGETS";
 
 /// Set: it drops its oldest rows past `LIMIT` bytes.
 const BOUNDED: &str = "TASC_TEST_SERVED_BOUNDED";
-const LIMIT: u64 = 50_000;
+const LIMIT: u64 = 100_000;
 
 /// Most rows of one append.
 const AT_ONCE: u32 = 3;
