@@ -135,7 +135,9 @@ class TascCorpus:
     def _usable(self, tokens: NDArray[np.uint32]) -> NDArray[np.int64]:
         """The draft up to an id that the model does not have."""
         ids = np.asarray(tokens).astype(np.int64)[: self._width - 1]
-        beyond = np.flatnonzero(ids >= self._vocab_size) if self._vocab_size is not None else ()
+        if self._vocab_size is None:
+            return ids
+        beyond = np.flatnonzero(ids >= self._vocab_size)
         return ids[: beyond[0]] if len(beyond) else ids
 
 
