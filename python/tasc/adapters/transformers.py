@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, Pace, TascCandidateGenerator
+from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, ModelCosts, TascCandidateGenerator
 from tasc.errors import InputError, MissingExtraError
 from tasc.serving.task_drafts import TaskDrafts
 from tasc.spec.costs import given_costs
@@ -73,7 +73,7 @@ class TascGenerate:
             given_costs(costs, max_draft)
         self.drafts = TaskDrafts(index, tokenizer, drafter=drafter)
         self._max_draft, self._costs = max_draft, costs
-        self._paces: weakref.WeakKeyDictionary[Any, Pace] = weakref.WeakKeyDictionary()  # by model
+        self._model_costs: weakref.WeakKeyDictionary[Any, ModelCosts] = weakref.WeakKeyDictionary()  # by model
         self._warned: set[str] = set()
 
     def __call__(
@@ -133,12 +133,12 @@ class TascGenerate:
         tasc_input: str | None,
         **rest: Any,
     ) -> Any:
-        if model not in self._paces:
-            self._paces[model] = Pace(self._costs, model=model, max_draft=self._max_draft)
+        if model not in self._model_costs:
+            self._model_costs[model] = ModelCosts(self._costs, model=model, max_draft=self._max_draft)
         eos = generation_config._eos_token_tensor
         candidates = TascCandidateGenerator(
             self.drafts,
-            pace=self._paces[model],
+            model_costs=self._model_costs[model],
             max_draft=self._max_draft,
             max_length=generation_config.max_length,
             vocab_size=model.config.get_text_config().vocab_size,

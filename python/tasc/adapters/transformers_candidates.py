@@ -43,7 +43,7 @@ class Starter(Protocol):
         """A request whose output follows (L,) `prompt_ids`."""
 
 
-class Pace:
+class ModelCosts:
     """How far drafting pays on one model: the cost of verifying, and a brake for drafts that do not pay.
 
     Args:
@@ -78,7 +78,7 @@ class TascCandidateGenerator(CandidateGenerator):
 
     Args:
         drafts: A `TaskDrafts`, or any `Drafter`.
-        pace: Costs and brake, shared by the requests of a model; None: 1 + 0.02·k.
+        model_costs: Costs and brake, shared by the requests of a model; None: 1 + 0.02·k.
         max_draft: Longest draft.
         max_length: Most ids of prompt and output together; None: not known.
         vocab_size: Ids from here on are not drafted.
@@ -92,7 +92,7 @@ class TascCandidateGenerator(CandidateGenerator):
         self,
         drafts: Starter,
         *,
-        pace: Pace | None = None,
+        model_costs: ModelCosts | None = None,
         max_draft: int = MOST_DRAFTED,
         max_length: int | None = None,
         vocab_size: int | None = None,
@@ -101,7 +101,7 @@ class TascCandidateGenerator(CandidateGenerator):
         input: str | None = None,
     ) -> None:
         self._drafts, self._input = drafts, input
-        self._pace = Pace(max_draft=max_draft) if pace is None else pace
+        self._model_costs = ModelCosts(max_draft=max_draft) if model_costs is None else model_costs
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = frozenset(eos)
         self._ends = [criterion for criterion in stopping_criteria if not isinstance(criterion, PLAIN_ENDS)]
@@ -119,7 +119,9 @@ class TascCandidateGenerator(CandidateGenerator):
 
     def update_candidate_strategy(self, input_ids: Any, scores: Any, num_matches: int) -> None:
         """Take what verification has made of the last draft: (1, L) ids so far, `num_matches` of it accepted."""
-        self._pace.observe(self._drafted, int(num_matches), time.perf_counter() - self._begin if self._steps else None)
+        self._model_costs.observe(
+            self._drafted, int(num_matches), time.perf_counter() - self._begin if self._steps else None
+        )
         self._steps += 1
         self._safely(self._take, input_ids)
 
@@ -127,11 +129,11 @@ class TascCandidateGenerator(CandidateGenerator):
         """What the drafter proposes here."""
         self._safely(self._take, input_ids)
         room = self._max_draft if self._max_length is None else self._max_length - input_ids.shape[1] - 1
-        if self._failed or room < 1 or self._pace.brake.holds():
+        if self._failed or room < 1 or self._model_costs.brake.holds():
             return []
         longest = min(self._max_draft, room)
         request: Any = self._request
-        draft = self._safely(request.draft, longest, self._pace.costs)
+        draft = self._safely(request.draft, longest, self._model_costs.costs)
         return [] if draft is None else np.asarray(draft.tokens).astype(np.int64)[:longest].tolist()
 
     def _take(self, input_ids: Any) -> None:
