@@ -31,6 +31,8 @@ PLAIN = "plain"
 OURS = ("tasc", "tasc as suffix")
 LEAST = {1: 1.6, 8: 1.4}
 """What tasc must gain over the best `suffix`, by concurrency."""
+MOST_DRAFTING = {1: 0.01, 32: 0.05}
+"""Share of the time that drafting may take, by concurrency."""
 
 
 def speculation(method: str, longest: int) -> dict[str, Any] | None:
@@ -158,6 +160,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 found[str(together)] = {m: {"seconds": 0.0, "tokens": 0, "differ": 0} for m in args.methods}
                 for engine in engines.values():  # warm
                     engine.ask({"prompts": prompts[: 2 * together], "together": together})
+                before = metrics(engines)
                 for turn, at in enumerate(range(0, len(prompts), size)):
                     chunk, said = prompts[at : at + size], {}
                     order = [*args.methods[turn % len(args.methods) :], *args.methods[: turn % len(args.methods)]]
@@ -170,12 +173,20 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                         pairs = zip(said[method], said[args.methods[0]], strict=True)
                         found[str(together)][method]["differ"] += sum(a != b for a, b in pairs)
                     told(min(at + size, len(prompts)), len(prompts))
-                if "tasc" in engines:
-                    found[str(together)]["tasc"]["metrics so far"] = engines["tasc"].ask({"metrics": True})
+                for method, after in metrics(engines).items():
+                    found[str(together)][method]["draft_seconds"] = (
+                        after["draft_seconds"] - before[method]["draft_seconds"]
+                    )
+                    found[str(together)][method]["metrics so far"] = after
     finally:
         for engine in engines.values():
             engine.close()
     return found
+
+
+def metrics(engines: dict[str, Engine]) -> dict[str, dict[str, Any]]:
+    """What the engines with `TascProposer` have counted."""
+    return {method: engines[method].ask({"metrics": True}) for method in ("tasc",) if method in engines}
 
 
 def chat_prompts(model: str, system: str | None, inputs: list[str]) -> list[list[int]]:
@@ -203,6 +214,10 @@ def figures(found: dict[str, Any]) -> list[Ratio]:
                     least = LEAST.get(int(together)) if peer == best and ours == "tasc" else None
                     what = f"tokens/s, {together} at once, {ours}"
                     ratios.append(Ratio(what, rates[ours], peer, rates[peer], least=least))
+        if "tasc" in methods:
+            share = methods["tasc"]["draft_seconds"] / methods["tasc"]["seconds"]
+            limit = MOST_DRAFTING.get(int(together))
+            ratios.append(Ratio(f"drafting, share of the time, {together} at once", share, lower=True, limit=limit))
     return ratios
 
 
