@@ -305,7 +305,7 @@ fn scan(
         return Ok((0, 0));
     }
     let (mut records, mut rows) = (Records::new(from, length), 0);
-    while let Some(read) = records.next() {
+    for read in records.by_ref() {
         each(read.map_err(failed)?);
         rows += 1;
     }
