@@ -191,16 +191,16 @@ impl ServedLog {
 
     /// Puts a fresh log in place of this one: the rows from a place on, and `more` records, which the caller counts.
     fn replace(&mut self, (dropped, rest): (u64, u64), more: &[u8]) -> Result<()> {
-        let Fresh { temporary, file } = self.copy_from(rest, more).map_err(|e| self.failed(e))?;
-        let renamed = temporary.persist(&self.path);
-        if renamed.is_err() && is_still(&self.path, &self.file).unwrap_or(false) {
-            return renamed.map_err(|e| self.failed(e)); // nothing has changed
+        let fresh = self.copy_from(rest, more).map_err(|e| self.failed(e))?;
+        if let Err(source) = fresh.temporary.persist(&self.path) {
+            self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
+            return Err(self.failed(source)); // all else is as it was, so that forgetting can be tried again
         }
-        self.file = file; // it holds the lock of whatever has the name now
+        self.file = fresh.file;
         self.rows -= dropped;
         self.bytes = self.bytes - rest + HEADER_BYTES as u64 + more.len() as u64;
-        self.broken = renamed.is_err(); // renamed, but perhaps not durably
-        renamed.map_err(|e| self.failed(e))
+        self.broken = false;
+        Ok(())
     }
 
     /// The first place between rows (how many stand before it, where it is in the file) that is as wanted, else the
