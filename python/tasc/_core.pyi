@@ -544,8 +544,8 @@ class NgramDrafter:
                 to it. Made when it is not there; locked as long as this drafter, one made from it by `over`, or a
                 request of theirs lives. None: served rows are kept in memory alone.
             served_bytes: Most bytes of served rows in memory, ≥ 65,536. Past them the older half of the rows is
-                forgotten; for the moment in which tables have grown and the newer half is copied there are more, up to
-                three times as many.
+                forgotten. For the moment in which tables have grown and the newer half is copied there are more, up to
+                three times as many; a single row that does not fit takes what it takes.
             log_bytes: Most bytes of the log, ≥ 65,536. Past them its oldest rows are dropped until half of it is left:
                 a new file takes its place whole. `serve` takes as long as writing that.
             served_half_life: After so many later rows a served row counts half as much in n-grams. None or 0: all count

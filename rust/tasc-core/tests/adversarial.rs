@@ -272,6 +272,14 @@ fn a_drafter_over_another_index_is_one_made_there() {
     }
     old.serve(&served[..3]).unwrap();
     assert_eq!((old.num_served(), next.num_served()), (80, 83), "the newest takes in what is served through either");
+    made.serve(&served[..3]).unwrap();
+    let (input, output) = toys::request(&mut random);
+    let output = TOY.ids(&output);
+    assert_eq!(
+        all_drafts(&next, &input, &output),
+        all_drafts(&made, &input, &output),
+        "terms are as rare as in its index"
+    );
     assert!(next.over(first, 1).is_err(), "there is no log whose rows could have been taken");
 }
 

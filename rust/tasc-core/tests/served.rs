@@ -378,6 +378,25 @@ fn a_reader_beside_a_writer_sees_rows_without_gaps() {
     });
 }
 
+/// What a reader can see is what a crash can leave.
+#[test]
+fn rows_leave_a_full_log_only_when_others_are_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let mut log = open(&path).0.bounded(600);
+    std::thread::scope(|s| {
+        let writer = s.spawn(move || (0..2000).for_each(|k| log.append(&[row("some input", &[k])]).unwrap()));
+        let (mut first, mut last) = (0, 0);
+        while !writer.is_finished() {
+            let rows = served::read(&path, &MADE_BY).unwrap();
+            let (Some(oldest), Some(latest)) = (rows.first(), rows.last()) else { continue };
+            let now = (oldest.output[0], latest.output[0]);
+            assert!(now.0 == first || now.1 > last, "{first} ..= {last} became {} ..= {}", now.0, now.1);
+            (first, last) = now;
+        }
+    });
+}
+
 #[test]
 fn refusals_name_value_and_limit_and_write_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ fn append(log: &mut ServedLog, from: u32, to: u32) {
     log.append(&(from..to).map(numbered).collect::<Vec<_>>()).unwrap();
 }
 
-/// What the tests below start and kill: appends rows 0, 1, 2, … and says how many it has on disk.
+/// What the tests below start and kill: appends rows 0, 1, 2, … and says which of them are on disk.
 #[test]
 #[ignore = "started by other tests"]
 fn child() {
@@ -50,22 +50,27 @@ fn child() {
         let end = next + 1 + round % AT_ONCE;
         append(&mut log, next, end);
         next = end;
-        let mut out = std::io::stdout();
-        writeln!(out, "\nacknowledged {next}").and_then(|()| out.flush()).unwrap(); // ends with its parent, too
+        let (mut out, first) = (std::io::stdout(), u64::from(next) - log.rows());
+        writeln!(out, "\nacknowledged {first} {next}").and_then(|()| out.flush()).unwrap(); // ends with its parent, too
         if round % 5 == 0 && std::env::var_os(FORGETS).is_some() {
             log.forget(log.rows().saturating_sub(2)).unwrap();
         }
     }
 }
 
-/// Starts a child, kills it a while after its `acknowledged`-th message, and returns the last one: rows on disk.
-fn killed(path: &Path, acknowledged: usize, after: Duration, set: Option<&str>) -> Option<u32> {
+/// Starts a child, kills it a while after its `acknowledged`-th message, and returns the last one: the first row on disk, and
+/// the one after the last.
+fn killed(path: &Path, acknowledged: usize, after: Duration, set: Option<&str>) -> Option<(u32, u32)> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["child", "--exact", "--ignored", "--nocapture"]).env(LOG, path).stdout(Stdio::piped());
     command.envs(set.map(|name| (name, "1")));
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut messages = lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse().ok());
+    let mut messages = lines.filter_map(|line| {
+        let line = line.ok()?;
+        let (first, next) = line.strip_prefix("acknowledged ")?.split_once(' ')?;
+        Some((first.parse().ok()?, next.parse().ok()?))
+    });
     let early = messages.by_ref().take(acknowledged).last();
     std::thread::sleep(after);
     child.kill().unwrap();
@@ -81,12 +86,12 @@ fn kill(set: Option<&str>) {
     for log in 0..4 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.served");
-        let mut on_disk = 0;
+        let mut on_disk = (0, 0);
         for round in 0..5 {
             let number = log * 5 + round;
             let acknowledged = if round == 0 { 0 } else { number % 7 };
             let after = Duration::from_micros((number as u64 * 7919) % 6000);
-            let acked = killed(&path, acknowledged, after, set).unwrap_or(on_disk);
+            let (first_acked, acked) = killed(&path, acknowledged, after, set).unwrap_or(on_disk);
             let seen = if path.exists() { served::read(&path, &MADE_BY).unwrap() } else { Vec::new() };
             let (log, rows) = ServedLog::open(&path, &MADE_BY).unwrap();
             assert!(seen == rows, "a reader sees what a writer finds");
@@ -97,13 +102,16 @@ fn kill(set: Option<&str>) {
             match set {
                 None => assert_eq!(first, 0, "rows {first}..{end}"),
                 Some(FORGETS) => assert!(rows.len() as u32 >= end.min(2), "rows {first}..{end}"),
-                _ => assert!(log.bytes() <= LIMIT && (log.bytes() > LIMIT / 4 || first == 0), "rows {first}..{end}"),
+                _ => {
+                    assert!(log.bytes() <= LIMIT && (log.bytes() > LIMIT / 4 || first == 0), "rows {first}..{end}");
+                    assert!(first == first_acked || end > acked, "{first_acked}..{acked} became {first}..{end}");
+                }
             }
             dropped |= first > 0;
             assert_eq!(log.bytes(), std::fs::metadata(&path).unwrap().len());
-            on_disk = end;
+            on_disk = (first, end);
         }
-        total += on_disk;
+        total += on_disk.1;
     }
     assert_eq!(dropped, set.is_some(), "rows were dropped");
     assert!(total > 20, "{total} rows: the children were killed before they wrote");
@@ -139,6 +147,11 @@ fn child_on_a_full_disk() {
     assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes, "nothing of a failed append is left");
     log.append(&[small(3)]).unwrap();
     assert_eq!(served::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)]);
+    let mut log = log.bounded(9000);
+    let error = log.append(&[ServedRow { input: "x".repeat(8700), output: vec![] }]).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert_eq!(served::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)], "nothing was pushed out");
+    log.append(&[ServedRow { input: "x".repeat(7000), output: vec![] }]).unwrap();
 }
 
 #[cfg(unix)]
@@ -152,5 +165,5 @@ fn a_failed_append_is_taken_back() {
     command.args(["child_on_a_full_disk", "--exact", "--ignored", "--nocapture"]).env(LOG, &path);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(served::read(&path, &MADE_BY).unwrap().len(), 2);
+    assert_eq!(served::read(&path, &MADE_BY).unwrap().len(), 3);
 }

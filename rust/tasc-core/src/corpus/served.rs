@@ -95,17 +95,18 @@ impl ServedLog {
     /// Appends rows with one write and returns when they are on disk. After an error the file is put back to the
     /// length it had; where even that fails, the log takes no more rows and is to be opened again.
     ///
-    /// Where they do not fit, the oldest rows of the log are dropped first, as [`ServedLog::forget`] does, until it is
-    /// half full; of rows that do not fit all together, the later ones are written.
+    /// Where they do not fit, the log is written anew, as [`ServedLog::forget`] does: its latest rows, half of what it
+    /// may hold, and these. Of rows that do not fit all together, the later ones are written.
     ///
     /// # Complexity
     /// O(rows), and one `fdatasync`, however many rows there are: hand over several at once where there are several.
-    /// Dropping is O(log), once for every half of it that is appended.
+    /// Writing anew is O(log), once for every half of it that is appended.
     ///
     /// # Errors
     /// [`Error::RowTooLarge`], [`Error::TokenId`] for the reserved id 2³² − 1; [`Error::Io`]; [`Error::Locked`] in a
-    /// forked child of the process that opened the log; [`Error::Format`] when a row to be kept or dropped was damaged
-    /// since it was written. No row of this call counts as written then; older ones may have been dropped.
+    /// forked child of the process that opened the log; [`Error::Format`] when the log is full and a row of it was
+    /// damaged since it was written. The rows before this call are there then, and none of this call, unless the log is
+    /// to be opened again: then this call may have done its work, but not durably.
     pub fn append(&mut self, rows: &[ServedRow]) -> Result<()> {
         self.check_owner()?;
         if self.broken {
@@ -116,13 +117,13 @@ impl ServedLog {
         if rows == 0 {
             return Ok(());
         }
-        self.make_room(bytes.len() as u64)?;
-        if let Err(source) = self.write(&bytes) {
-            self.broken = self.file.set_len(self.bytes).and_then(|()| self.file.sync_all()).is_err();
-            return Err(self.failed(source));
+        if self.bytes + bytes.len() as u64 > self.limit {
+            let kept = self.kept_beside(bytes.len() as u64)?;
+            self.replace(kept, &bytes)?;
+        } else {
+            self.extend(&bytes)?;
         }
         self.rows += rows;
-        self.bytes += bytes.len() as u64;
         Ok(())
     }
 
@@ -145,16 +146,22 @@ impl ServedLog {
         Ok((bytes, (rows.len() - pushed_out) as u64))
     }
 
-    /// Drops the oldest rows where `needed` more bytes do not fit.
-    fn make_room(&mut self, needed: u64) -> Result<()> {
-        if self.bytes + needed <= self.limit {
-            return Ok(());
-        }
+    /// The place from which rows are kept where `needed` more bytes do not fit.
+    fn kept_beside(&mut self, needed: u64) -> Result<(u64, u64)> {
         let header = HEADER_BYTES as u64;
         let kept = (self.limit / 2).min(self.limit - needed).max(header) - header;
         let bytes = self.bytes;
-        let (rows, rest) = self.place(|_, at| bytes - at <= kept)?;
-        self.drop_before(rows, rest)
+        self.place(|_, at| bytes - at <= kept)
+    }
+
+    /// Writes records behind the others.
+    fn extend(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Err(source) = self.write(bytes) {
+            self.broken = self.file.set_len(self.bytes).and_then(|()| self.file.sync_all()).is_err();
+            return Err(self.failed(source));
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -178,20 +185,20 @@ impl ServedLog {
             let number = |n| usize::try_from(n).unwrap_or(usize::MAX);
             return Err(Error::OutOfRange { what: "served row", index: number(taken), limit: number(self.rows) });
         }
-        let (_, rest) = self.place(|rows, _| rows == taken)?;
-        self.drop_before(taken, rest)
+        let kept = self.place(|rows, _| rows == taken)?;
+        self.replace(kept, &[])
     }
 
-    /// Writes the rows that begin at `rest` anew; `dropped` stand before them.
-    fn drop_before(&mut self, dropped: u64, rest: u64) -> Result<()> {
-        let fresh = self.copy_from(rest).map_err(|e| self.failed(e))?;
+    /// Puts a fresh log in place of this one: the rows from a place on, and `more` records, which the caller counts.
+    fn replace(&mut self, (dropped, rest): (u64, u64), more: &[u8]) -> Result<()> {
+        let fresh = self.copy_from(rest, more).map_err(|e| self.failed(e))?;
         if let Err(source) = fresh.temporary.persist(&self.path) {
             self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
-            return Err(self.failed(source));
+            return Err(self.failed(source)); // all else is as it was, so that forgetting can be tried again
         }
         self.file = fresh.file;
         self.rows -= dropped;
-        self.bytes -= rest - HEADER_BYTES as u64;
+        self.bytes = self.bytes - rest + HEADER_BYTES as u64 + more.len() as u64;
         self.broken = false;
         Ok(())
     }
@@ -216,14 +223,15 @@ impl ServedLog {
         Ok(found.unwrap_or((seen, at)))
     }
 
-    /// A fresh log with the bytes from `offset` on.
-    fn copy_from(&mut self, offset: u64) -> io::Result<Fresh> {
+    /// A fresh log with the bytes from `offset` on, and `more`.
+    fn copy_from(&mut self, offset: u64, more: &[u8]) -> io::Result<Fresh> {
         let mut fresh = Fresh::create(&self.path, &self.fingerprint)?;
         self.file.seek(SeekFrom::Start(offset))?;
         let left = self.bytes - offset;
         if io::copy(&mut (&self.file).take(left), &mut fresh.file)? != left {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        fresh.file.write_all(more)?;
         Ok(fresh)
     }
 
@@ -297,7 +305,7 @@ fn scan(
         return Ok((0, 0));
     }
     let (mut records, mut rows) = (Records::new(from, length), 0);
-    while let Some(read) = records.next() {
+    for read in records.by_ref() {
         each(read.map_err(failed)?);
         rows += 1;
     }
@@ -321,7 +329,7 @@ fn lock(path: &Path, fingerprint: &Fingerprint) -> Result<File> {
         }
         match is_still(path, &file) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Ok(false) => {} // `forget` gave the name to another file in between
+            Ok(false) => {} // `replace` gave the name to another file in between
             still => return still.map(|_| file).map_err(failed),
         }
     }

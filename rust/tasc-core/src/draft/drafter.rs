@@ -37,8 +37,9 @@ pub struct DrafterOptions {
     pub without: Without,
     /// The tokenizer, for words that the index does not know.
     pub speller: Option<Arc<dyn Speller>>,
-    /// Most bytes of served rows in memory; past them the older half is forgotten. While that happens there are half
-    /// as many more.
+    /// Most bytes of served rows in memory; past them the older half is forgotten. For the moment in which tables have
+    /// grown and the newer half is copied there are more, up to three times as many; a single row that does not fit
+    /// takes what it takes.
     pub served_bytes: usize,
     /// Most bytes of their log; past them it drops its oldest rows until half of them are left.
     pub log_bytes: u64,

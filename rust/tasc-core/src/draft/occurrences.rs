@@ -144,6 +144,13 @@ impl Occurrences {
         self.unit *= factor;
     }
 
+    /// Makes room for so many tokens that are inserted, and no more.
+    pub fn reserve(&mut self, tokens: usize) {
+        self.ids.reserve_exact(tokens);
+        self.previous.reserve_exact(tokens);
+        self.weights.reserve_exact(tokens);
+    }
+
     /// Appends a sequence whose places count for `weight` each.
     pub fn insert(&mut self, ids: impl Iterator<Item = TokenId>, weight: f32) {
         for token in ids {

@@ -163,7 +163,10 @@ impl Served {
     #[must_use]
     pub fn latest(&self, count: usize) -> Self {
         let mut kept = Self { age: self.age, epoch: self.epoch + 1, ..Self::new(self.limit, self.half_life) };
-        for row in self.rows.range(self.rows.len().saturating_sub(count)..) {
+        let first = self.rows.len().saturating_sub(count);
+        let tokens = self.rows.get(first).map_or(0, |row| self.outputs.ids().len() - row.start);
+        kept.outputs.reserve(tokens); // no more: all rows are there meanwhile
+        for row in self.rows.range(first..) {
             let output = &self.outputs.ids()[row.start + 1..][..row.tokens];
             kept.insert(row.terms.clone(), row.norm, output, self.outputs.weight(row.start as u32) * self.newest());
         }
