@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from engines import Asked, Engine
 from test_served import ROWS, build, ids
+from test_serving_batch import Told
 from tokenizers import Tokenizer
 
 from tasc.adapters.vllm import TascProposer
@@ -129,6 +130,20 @@ def test_a_suffix_cache_follows_requests_by_name(index: Path, task: TaskTokenize
     with pytest.raises(ValueError, match="active already"):
         cache.start_request("a", [5])
     assert cache.speculate("a", np.array([5]), max_spec_tokens=0).token_ids == []
+
+
+@pytest.mark.parametrize("where", ["start", "draft", "update"])
+def test_a_suffix_cache_whose_drafter_fails_leaves_the_engine_alone(
+    index: Path, task: TaskTokenizer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    cache = SuffixDecodingCache(settings=Settings.from_environment(), tokenizer=task, eos=[1])
+    cache._tasks.choose([5]).drafter = Told({(5,): [11, 12, 13]}, fails=where)
+    cache.start_request("a", [5])
+    cache.add_active_response("a", [11])
+    assert cache.speculate("a", [11]).token_ids == []
+    cache.add_active_response("a", [12])
+    cache.stop_request("a")
+    assert cache.metrics.as_dict()["indexes"]["told"]["failures"] == 1
 
 
 def test_the_plug_in_stands_in_for_arctic_inference_only_when_it_is_asked_to(index: Path) -> None:

@@ -7,9 +7,10 @@ For engines whose configuration is to stay as it is. `tasc.adapters.vllm.TascPro
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Hashable, KeysView, Sequence
+from collections.abc import Callable, Hashable, KeysView, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -22,6 +23,8 @@ from tasc.serving.settings import VARIABLE
 
 STANDS_FOR = "arctic_inference.suffix_decoding"
 """The module that vLLM takes its cache from."""
+
+_log = logging.getLogger(__name__)
 
 _LONGEST = 64  # tokens of a draft, unless told otherwise
 
@@ -104,15 +107,16 @@ class SuffixDecodingCache:
             raise ValueError(f"request {req_id!r} is active already; stop it first")
         prompt = np.array(prompt_token_ids, np.int32)
         running = self._running[req_id] = Running(self._tasks.choose(prompt), prompt)
-        running.begin()
         self.metrics.began(running.drafts)
+        self._safely(running, running.begin)
 
     def add_active_response(self, req_id: Hashable, token_ids: Any) -> None:
         """Take the (T,) ids that a step has emitted."""
         new = np.asarray(token_ids, np.int32)
         if len(new):
             running = self._of(req_id)
-            self.metrics.step(running.drafts, len(new), running.sources, running.emitted(new.tolist()))
+            accepted = self._safely(running, running.emitted, new.tolist()) or 0
+            self.metrics.step(running.drafts, len(new), running.sources, accepted)
             running.drop_draft()
 
     def speculate(
@@ -131,8 +135,10 @@ class SuffixDecodingCache:
         """
         running = self._of(req_id)
         longest = _LONGEST if max_spec_tokens is None else max(0, max_spec_tokens)
-        assert running.request is not None
-        draft = running.request.draft(longest, self._times.costs(len(self._running), longest))
+        costs = self._times.costs(len(self._running), longest)
+        draft = None if running.request is None else self._safely(running, running.request.draft, longest, costs)
+        if draft is None:
+            return Speculation([], [], [], 0.0, 0)
         running.hold_draft(draft, longest)
         ids, probs = running.drafted.tolist(), [float(p) for p in draft.probs[: len(running.drafted)]]
         return Speculation(ids, list(range(-1, len(ids) - 1)), probs, sum(probs), len(ids))
@@ -154,6 +160,16 @@ class SuffixDecodingCache:
             ValueError: Always, as for any name that is not cached.
         """
         raise ValueError(f"request {req_id!r} is not cached")
+
+    def _safely(self, running: Running, call: Callable[..., Any], *args: Any) -> Any:
+        """What a call of the drafter returns; None, and no drafts for this request from then on, where it fails."""
+        try:
+            return call(*args)
+        except Exception:
+            _log.warning("a drafter failed; a request goes on without drafts", exc_info=True)
+            running.request = None
+            self.metrics.failed(running.drafts)
+            return None
 
     def _of(self, req_id: Hashable) -> Running:
         if req_id not in self._running:
