@@ -108,7 +108,7 @@ def test_the_same_text_in_fewer_steps(
     model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path
 ) -> None:
     """Six requests in four rows, prompts in chunks, twice: rows move, and requests are known by their tokens."""
-    Path(f"{index}.json").write_text('{"learn": true}')
+    Path(f"{index}.json").write_text('{"learn": true, "cost": 0.02}')
     found = ask(model, prompts, TASC, index, times=2)
     assert found["said"] == [plain, plain]
     counted = found["metrics"]["indexes"]["task.tasc"]

@@ -58,7 +58,7 @@ def asked(task: TaskTokenizer) -> list[Asked]:
 
 
 def test_a_proposer_drafts_learns_and_writes_its_metrics(index: Path, config: Any, task: TaskTokenizer) -> None:
-    Path(f"{index}.json").write_text('{"learn": true, "metrics": "tasc.prom"}')
+    Path(f"{index}.json").write_text('{"learn": true, "cost": 0.02, "metrics": "tasc.prom"}')
     proposer = TascProposer(config)
     proposer.load_model(None)
     requests = asked(task)

@@ -275,6 +275,16 @@ def test_metrics_as_numbers_and_as_text(tmp_path: Path, task: TaskTokenizer, ind
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
+def test_indexes_of_one_file_name_are_counted_apart(tmp_path: Path, task: TaskTokenizer) -> None:
+    metrics, paths = Metrics(), []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        paths.append(str(build(tmp_path / folder / "task", task, ROWS).path))
+        metrics.began(TaskDrafts(paths[-1], task))
+    assert list(metrics.as_dict()["indexes"]) == paths
+    assert metrics.prometheus().count("tasc_requests_total{") == 2
+
+
 def test_a_metrics_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
@@ -307,15 +317,22 @@ def test_a_bend_is_learnt_where_there_are_many_steps() -> None:
     assert times.costs(1, 128)[128] == pytest.approx(4.0, rel=0.15)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.02, 1.0])
-def test_costs_rise_from_one_whatever_is_seen(slope: float) -> None:
-    rng = np.random.default_rng(1)
-    times = StepTimes(slope)
+@pytest.mark.parametrize("seed", range(3))
+def test_costs_rise_from_one_whatever_is_seen(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = StepTimes()
     for k in range(200):
         times.observe(int(rng.integers(1, 1 + k)) if k else 1, float(rng.lognormal(0, 3)))
         for rows in (1, 32):
             found = times.costs(rows, 20)
             assert found.shape == (21,) and found[0] == 1.0 and (np.diff(found) >= 0).all() and np.isfinite(found).all()
+
+
+def test_a_given_cost_stays() -> None:
+    times = StepTimes(0.5)
+    for k in range(64):
+        times.observe(1 + k, 1.0)
+    assert times.costs(1, 2).tolist() == [1.0, 1.5, 2.0]
 
 
 def test_one_odd_first_step_does_not_stay() -> None:

@@ -49,8 +49,7 @@ class TascProposer:
             max_length=model.max_model_len,
             vocab_size=model.get_vocab_size(),
             eos=engine_eos_ids(model, tokenizer),
-            times=StepTimes() if settings.cost is None else StepTimes(settings.cost),
-            learns_times=settings.cost is None,
+            times=StepTimes(settings.cost),
             metrics=self.metrics,
         )
         self._file, self._written = settings.metrics, 0.0

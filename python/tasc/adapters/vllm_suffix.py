@@ -78,7 +78,7 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._times = StepTimes() if settings.cost is None else StepTimes(settings.cost)
+        self._times = StepTimes(settings.cost)
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, Running] = {}

@@ -115,7 +115,7 @@ class Batch:
         max_length: Most tokens of prompt and output together.
         vocab_size: Ids from here on are not drafted.
         eos: Ids that end an output.
-        times: What steps cost; they are learnt from where `learns_times`, else taken as given.
+        times: What steps cost.
         metrics: Where everything is counted.
     """
 
@@ -128,13 +128,12 @@ class Batch:
         vocab_size: int,
         eos: frozenset[int],
         times: StepTimes,
-        learns_times: bool = True,
         metrics: Metrics,
     ) -> None:
         self._choose = choose
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = eos
-        self._times, self._learns_times, self._metrics = times, learns_times, metrics
+        self._times, self._metrics = times, metrics
         self._rows: list[Running | None] = []
         self._absent: OrderedDict[int, Running] = OrderedDict()  # by id(), those absent longest first
         self._returned: float | None = None
@@ -217,8 +216,7 @@ class Batch:
         if running:
             seconds = begin - self._returned
             self._metrics.stepped(seconds)
-            if self._learns_times:
-                self._times.observe(sum(1 + len(row.drafted) for row in running), seconds)
+            self._times.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
     def _goes_on(self, row: Running, new: Sequence[int], costs: NDArray[np.float64]) -> bool:
         """Bring a request up to what it has emitted; returns whether to draft for it now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -104,12 +105,13 @@ class Metrics:
             self._timed += 1
 
     def as_dict(self) -> dict[str, Any]:
-        """`indexes`: by name, counts, `drafted` and `accepted` by source, acceptance `rate` and τ as `tau` (None before
-        there is anything), `served_rows`; `draft_seconds`; `step_seconds` of the `timed_steps`, which held no prompt.
+        """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
+        acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`; `draft_seconds`; `step_seconds`
+        of the `timed_steps`, which held no prompt.
         """
         with self._lock:
             return {
-                "indexes": {counts.drafts.name: _facts(counts) for counts in self._indexes.values()},
+                "indexes": {name: _facts(counts) for name, counts in self._named()},
                 "draft_seconds": self._draft_seconds,
                 "step_seconds": self._step_seconds,
                 "timed_steps": self._timed,
@@ -156,6 +158,15 @@ class Metrics:
         except BaseException:
             os.unlink(name)
             raise
+
+    def _named(self) -> list[tuple[str, _Counts]]:
+        every = list(self._indexes.values())
+        shared = Counter(counts.drafts.name for counts in every)
+        return [
+            (str(index.path) if shared[name] > 1 and index is not None else name, counts)
+            for counts in every
+            for name, index in [(counts.drafts.name, counts.drafts.index)]
+        ]
 
     def _of(self, drafts: TaskDrafts) -> _Counts:
         counts = self._indexes.get(id(drafts))

@@ -28,24 +28,27 @@ class StepTimes:
     are many; where nothing was seen it has the slope it began with. Only ratios of the seconds matter.
 
     Args:
-        slope: Cost of one more token to begin with, in steps of one token.
+        cost: Cost of one more token, in steps of one token; None: learnt, from `SLOPE` on.
 
     Example:
-        >>> times = StepTimes(slope=0.5)
+        >>> times = StepTimes(0.5)
         >>> times.costs(num_rows=1, max_draft=2).tolist()
         [1.0, 1.5, 2.0]
         >>> times.costs(num_rows=3, max_draft=2).tolist()
         [1.0, 1.75, 2.5]
     """
 
-    def __init__(self, slope: float = SLOPE) -> None:
-        self._slope = slope
+    def __init__(self, cost: float | None = None) -> None:
+        self._learns = cost is None
+        self._slope = slope = SLOPE if cost is None else cost
         self._seen: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self._since = 0
         self._seconds: _Floats = 1.0 + slope * (_POINTS - 1.0)
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take a step of `tokens` ≥ 1 tokens in all its rows."""
+        """Take a step of `tokens` ≥ 1 tokens in all its rows; nothing where the cost was given."""
+        if not self._learns:
+            return
         self._seen.append((tokens, seconds))
         self._since += 1
         if self._since >= min(_OFTEN, len(self._seen)):
