@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import subprocess
@@ -239,10 +240,11 @@ def test_what_cannot_be_drafted_for_is_refused_by_name(options: dict[str, Any], 
 
 def test_a_filled_cache_is_refused_by_name() -> None:
     model, ids = tiny_model("llama"), torch.tensor([PROMPTS[0]])
-    cache = transformers.DynamicCache(config=model.config)
-    model(ids[:, :-1], past_key_values=cache)
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    filled = {name: transformers.DynamicCache(config=model.config)}
+    model(ids[:, :-1], **filled)
     with pytest.raises(InputError, match="another or a filled one"):
-        model.generate(ids, past_key_values=cache, max_new_tokens=4, custom_generate=ours(PromptLookup()))
+        model.generate(ids, **filled, max_new_tokens=4, custom_generate=ours(PromptLookup()))
 
 
 def test_patch_decodes_plainly_what_cannot_be_drafted_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,7 +69,7 @@ def test_each_drafts_what_it_knows() -> None:
 
 
 def test_a_model_that_is_never_right_costs_next_to_nothing() -> None:
-    model = tiny_model("llama", positions=1024)
+    model = tiny_model("llama", positions=1024).double()  # 400 tokens hold ties that fp32 breaks either way
     prompt = PROMPTS[0]
     output = Generator(model, drafter=NullDrafter()).generate(prompts=[prompt], max_tokens=400, eos=())[0].ids
     drafter = combined(tiny_model("gpt2", seed=1, positions=1024), Half({tuple(prompt): output}))

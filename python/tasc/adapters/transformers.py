@@ -245,7 +245,7 @@ def _refusal(
         return f"{own.__name__} is an encoder-decoder or has a recurrent state; drafts need attention over a cache"
     if model_kwargs.get("inputs_embeds") is not None or input_ids.shape[1] == 0:
         return "a prompt of embeddings has no ids to draft from; give input_ids"
-    cache = model_kwargs.get("past_key_values")
+    cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))  # the latter before transformers 5.24
     if not model_kwargs.get("use_cache") or type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         held = "no cache" if cache is None else f"another or a filled one ({type(cache).__name__})"
         return f"drafts need an empty DynamicCache, which is transformers' default; this call brings {held}"

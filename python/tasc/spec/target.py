@@ -34,7 +34,9 @@ class Target:
         self.device: torch.device = self.model.device
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         self.max_length: int | None = getattr(self.config, "max_position_embeddings", None)
-        self._keeps_logits = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        known = inspect.signature(self.model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in known
+        self._cache_argument = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
         self._additive_mask = self.config._attn_implementation == "eager"
         self._windows = _attention_windows(self.config)
 
@@ -83,12 +85,13 @@ class Target:
         start = end - query if in_line else None
         cache.window = StepWindow(first_row, positions, start, end, self.device)
         positions = positions.clamp(min=0).to(self.device)
-        options: dict[str, Any] = {"logits_to_keep": keep} if self._keeps_logits else {}
+        options: dict[str, Any] = {self._cache_argument: cache}
+        if self._keeps_logits:
+            options["logits_to_keep"] = keep
         output = self.model(
             input_ids=ids.to(self.device),
             attention_mask=self._mask(positions, start, end),
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             **options,
         )
