@@ -17,7 +17,7 @@ from tiny_models import PromptLookup, Scripted, random_prompts, tiny_model
 from tasc.errors import InputError
 from tasc.spec import Generator, NgramDrafter, NullDrafter
 from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.verify import quantile, verify
+from tasc.spec.verify import quantile, quantiles, verify
 
 TOY = 4
 LENGTH = 3
@@ -107,13 +107,24 @@ def test_the_law_is_the_targets(monkeypatch: Any, sampling: Sampling, drafted: t
     ids=str,
 )
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_equal_seeds_give_equal_output_drafted_or_not(options: dict[str, Any], batch_size: int) -> None:
+@pytest.mark.parametrize("makes_all", [False, True])
+def test_equal_seeds_give_equal_output_drafted_or_not(
+    monkeypatch: Any, options: dict[str, Any], batch_size: int, makes_all: bool
+) -> None:
+    """… and whether choices are made one by one, as on a CPU, or all at once, as on a GPU."""
+    original = Chooser.__init__
+
+    def init(self: Chooser, *args: Any) -> None:
+        original(self, *args)
+        self._makes_all = makes_all
+
     model = tiny_model("qwen2")
     prompts = random_prompts(5, seed=3)
     plain = Generator(model, drafter=NullDrafter()).generate(prompts=prompts, max_tokens=16, seed=11, **options)
     expected = [item.ids for item in plain]
+    monkeypatch.setattr(Chooser, "__init__", init)
     known = {tuple(prompt): item.ids for prompt, item in zip(prompts, plain, strict=True)}
-    for drafter in (Scripted(known), Scripted(known, miss=0.4), PromptLookup(), NgramDrafter(None)):
+    for drafter in (NullDrafter(), Scripted(known), Scripted(known, miss=0.4), PromptLookup(), NgramDrafter(None)):
         generator = Generator(model, drafter=drafter, batch_size=batch_size, costs=0.02)
         made = generator.generate(prompts=prompts, max_tokens=16, seed=11, **options)
         assert [item.ids for item in made] == expected
@@ -141,6 +152,16 @@ def test_quantile_against_numpy(scores: list[float], uniform: float) -> None:
 def test_quantile_never_takes_a_token_of_weight_0() -> None:
     weights = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0]).double()
     assert [quantile(weights, u) for u in (0.0, 0.49, 0.51, 1 - 2**-53)] == [1, 1, 3, 3]
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 10**6))
+def test_quantiles_are_those_of_each(rows: int, vocab: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weights = torch.tensor(rng.random((rows, vocab)) * (rng.random((rows, vocab)) < 0.5))
+    weights[:, rng.integers(vocab)] += 0.1
+    uniforms = torch.tensor(np.where(rng.random(rows) < 0.3, 1 - 2**-53, rng.random(rows)))
+    each = [quantile(row, float(u)) for row, u in zip(weights, uniforms, strict=True)]
+    assert quantiles(weights, uniforms).tolist() == each
 
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.lists(st.integers(0, 3), min_size=7, max_size=7))

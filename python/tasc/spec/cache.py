@@ -4,21 +4,40 @@ Every layer holds one buffer of shape (R, H, C, D) for keys and one for values: 
 D head size. Slot == position: what row r knows of its token at position p lies in slot p, and the attention mask lets
 the query at position p see slots ≤ p. So a rejected draft needs no roll-back: its slots lie beyond the row's length,
 are never visible to what comes next, and are overwritten by it. Rows of different length stand side by side without
-padding, and a prefix is copied from row to row by copying slots.
+padding, and a prefix is copied from row to row by copying slots. One spare slot, which nothing ever sees, takes what
+steps of fixed shape must write somewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
+class Window(Protocol):
+    """Where one forward pass writes, and what it sees.
+
+    Attributes:
+        past: Slots before the pass, of the longest row.
+        end: Slots that it sees.
+    """
+
+    past: int
+    end: int
+
+    def write(self, buffer: Tensor, states: Tensor) -> None:
+        """Write (n, H, Q, D) states to a (R, H, C, D) buffer."""
+
+    def seen(self, buffer: Tensor) -> Tensor:
+        """The (n, H, end, D) of a buffer that the pass sees."""
+
+
 class StepWindow:
-    """Where one forward pass writes, and how far it can see.
+    """That of a step whose rows and positions are known here.
 
     Args:
         first_row: First of the `n` neighbouring rows.
@@ -31,19 +50,57 @@ class StepWindow:
     def __init__(
         self, first_row: int, positions: Tensor, uniform_start: int | None, end: int, device: torch.device
     ) -> None:
-        self.rows = slice(first_row, first_row + positions.shape[0])
-        self.start = uniform_start
         self.end = end
         self.past = end - positions.shape[1]
+        self._rows = slice(first_row, first_row + positions.shape[0])
+        self._start = uniform_start
         if uniform_start is None:
             batch, query = (positions >= 0).nonzero(as_tuple=True)
-            self.batch, self.query = batch.to(device), query.to(device)
-            self.slot_rows = (batch + first_row).to(device)
-            self.slots = positions[batch, query].to(device)
+            self._batch, self._query = batch.to(device), query.to(device)
+            self._slot_rows = (batch + first_row).to(device)
+            self._slots = positions[batch, query].to(device)
+
+    def write(self, buffer: Tensor, states: Tensor) -> None:
+        """Write (n, H, Q, D) states, but for the padding."""
+        if self._start is not None:
+            buffer[self._rows, :, self._start : self.end] = states
+        else:
+            buffer[self._slot_rows, :, self._slots] = states[self._batch, :, self._query]
+
+    def seen(self, buffer: Tensor) -> Tensor:
+        """The rows' slots up to the end."""
+        return buffer[self._rows, :, : self.end]
+
+
+class StaticWindow:
+    """That of a step of fixed shape, whose rows and positions are numbers on the device (`graphs.py`).
+
+    Args:
+        rows: (n,) rows.
+        positions: (n, Q) position of each query token; -1 marks padding, which goes to the cache's spare slot.
+        end: Slots that the step sees.
+        spare: Number of the spare slot.
+        from_front: Whether `rows` are 0, 1, …, so that their slots need not be gathered.
+    """
+
+    def __init__(self, rows: Tensor, positions: Tensor, end: int, spare: int, *, from_front: bool) -> None:
+        self.end = end
+        self.past = end - positions.shape[1]
+        self._rows = rows[:, None]
+        self._slots = torch.where(positions < 0, spare, positions)
+        self._seen: slice | Tensor = slice(0, len(rows)) if from_front else rows
+
+    def write(self, buffer: Tensor, states: Tensor) -> None:
+        """Write (n, H, Q, D) states."""
+        buffer[self._rows, :, self._slots] = states.transpose(1, 2)
+
+    def seen(self, buffer: Tensor) -> Tensor:
+        """The rows' slots up to the end."""
+        return buffer[self._seen, :, : self.end]
 
 
 class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Keys and values of one attention layer, (R, H, C, D) each."""
+    """Keys and values of one attention layer, (R, H, C + 1, D) each; the last slot is spare."""
 
     is_sliding = False
     keys: Tensor  # None before the first step
@@ -62,16 +119,16 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def _allocate(self, states: Tensor) -> Tensor:
         _, heads, _, size = states.shape
         # zeros, not empty: a masked slot has weight 0, and 0 · NaN would be NaN
-        return states.new_zeros((self._cache.num_rows, heads, self._cache.num_slots, size))
+        return states.new_zeros((self._cache.num_rows, heads, self._cache.num_slots + 1, size))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write (n, H, Q, D) states and return the rows' slots up to the window's end, (n, H, end, D)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         window = self._cache.window
-        _write(self.keys, key_states, window)
-        _write(self.values, value_states, window)
-        return self.keys[window.rows, :, : window.end], self.values[window.rows, :, : window.end]
+        window.write(self.keys, key_states)
+        window.write(self.values, value_states)
+        return window.seen(self.keys), window.seen(self.values)
 
     def resize(self) -> None:
         """Move to buffers of the cache's present size."""
@@ -96,19 +153,16 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return -1
 
 
-def _write(buffer: Tensor, states: Tensor, window: StepWindow) -> None:
-    if window.start is not None:
-        buffer[window.rows, :, window.start : window.end] = states
-    else:
-        buffer[window.slot_rows, :, window.slots] = states[window.batch, :, window.query]
-
-
 class RowCache(Cache):
     """The cache that a `transformers` model writes to and reads from; see the module's text.
 
     Args:
         num_rows: R, most requests at once.
         num_slots: C to begin with; grows by doubling.
+
+    Attributes:
+        moves: How often the buffers have moved to another place in memory.
+        window: Of the present step.
     """
 
     def __init__(self, num_rows: int, num_slots: int = 256) -> None:
@@ -116,22 +170,26 @@ class RowCache(Cache):
         super().__init__(layers=self._rows)  # type: ignore[arg-type]  # the same list, under their name for it
         self.num_rows = num_rows
         self.num_slots = num_slots
-        self.window: StepWindow
+        self.moves = 0
+        self.window: Window
 
     def reserve(self, num_slots: int) -> None:
         """Make room for positions below `num_slots`; contents stay."""
         if num_slots > self.num_slots:
             while self.num_slots < num_slots:
                 self.num_slots *= 2
-            for layer in self._rows:
-                layer.resize()
+            self._resize()
 
     def reserve_rows(self, num_rows: int) -> None:
         """Make room for `num_rows` rows; contents stay."""
         if num_rows > self.num_rows:
             self.num_rows = num_rows
-            for layer in self._rows:
-                layer.resize()
+            self._resize()
+
+    def _resize(self) -> None:
+        self.moves += 1
+        for layer in self._rows:
+            layer.resize()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -166,7 +224,11 @@ def longest_common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     >>> longest_common_prefix([1, 2, 3], [1, 2, 4, 5])
     2
     """
-    for position, (left, right) in enumerate(zip(a, b, strict=False)):
-        if left != right:
-            return position
-    return min(len(a), len(b))
+    known, most = 0, min(len(a), len(b))
+    while known < most:  # slices are compared much faster than ids one by one
+        middle = (known + most + 1) // 2
+        if a[known:middle] == b[known:middle]:
+            known = middle
+        else:
+            most = middle - 1
+    return known

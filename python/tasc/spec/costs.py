@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Sequence
 
@@ -53,10 +54,20 @@ class CostCurve:
         max_draft: Longest draft, ≥ 1.
         num_rows: Most rows.
         budget: Seconds to spend on measuring, about; every point is measured at least twice.
+        computed: Tokens that a step over (rows, tokens per row) computes; None: their product.
     """
 
-    def __init__(self, run: Callable[[int], None], max_draft: int, num_rows: int = 1, budget: float = 0.5) -> None:
+    def __init__(
+        self,
+        run: Callable[[int], None],
+        max_draft: int,
+        num_rows: int = 1,
+        budget: float = 0.5,
+        computed: Callable[[int, int], int] | None = None,
+    ) -> None:
         self._max_draft = max_draft
+        self._computed = computed or operator.mul
+        self._tokens: dict[int, NDArray[np.int64]] = {}  # by number of rows
         most = num_rows * (max_draft + 1)
         measured = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
         rounds: list[list[float]] = []
@@ -79,7 +90,10 @@ class CostCurve:
         Returns:
             (max_draft + 1,) float64, non-decreasing, [0] = 1.
         """
-        tokens = num_rows * np.arange(1, self._max_draft + 2)
+        tokens = self._tokens.get(num_rows)
+        if tokens is None:
+            per_row = range(1, self._max_draft + 2)
+            tokens = self._tokens[num_rows] = np.array([self._computed(num_rows, n) for n in per_row])
         seconds = np.interp(tokens, self._points, self._seconds)
         curve: NDArray[np.float64] = rising(seconds)
         curve /= curve[0]

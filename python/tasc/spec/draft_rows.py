@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from tasc.spec.cache import RowCache, longest_common_prefix
+from tasc.spec.steps import Steps
 from tasc.spec.target import Target
 
 
@@ -48,11 +49,12 @@ class DraftRows:
 
     Args:
         target: The draft model.
+        cuda_graphs: As for `Steps`.
     """
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
+    def __init__(self, target: Target, cuda_graphs: bool | None = None) -> None:
         self._cache = RowCache(1)
+        self._steps = Steps(target, self._cache, 1, cuda_graphs)
         self._rows = [Row(0)]
 
     @property
@@ -97,7 +99,7 @@ class DraftRows:
             start = max(0, min(row.length, len(row.tokens) - 1) if row.index in wanted else row.length - 1)
             starts.append(start)
             fresh.append(row.tokens[start:] if row.index in wanted else row.tokens[start : row.length] or [0])
-        logits = self._target.step(self._cache, first, fresh, starts, 1)
+        logits = self._steps.logits(first, fresh, starts, 1)
         for place in places:
             row = self._rows[place]
             row.length = len(row.tokens)
@@ -109,7 +111,7 @@ class DraftRows:
         if row is None:
             row = Row(len(self._rows))
             self._rows.append(row)
-            self._cache.reserve_rows(len(self._rows))
+            self._cache.reserve_rows(1 << (row.index).bit_length())  # in doubling steps, as all that is in it moves
         shared = [longest_common_prefix(other.tokens[: other.length], owner.tokens) for other in self._rows]
         source = max(range(len(shared)), key=lambda place: (shared[place], place == row.index))
         length = min(shared[source], len(owner.tokens) - 1)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from tasc.data.prompts import Prompt, known_inputs, prompt_ids
 from tasc.errors import InputError
-from tasc.spec.cache import RowCache
 from tasc.spec.combined import CombinedDrafter
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import Drafter, NullDrafter, served_log
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _MOST_DRAFTED = 64
 _MOST_LOCATORS = 256
-_PROBE_CONTEXT = 64  # tokens that stand before a timed step
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
@@ -96,6 +94,8 @@ class Generator:
         pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
+        cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
+            longest request of a call; None: if the model can be captured.
         input_template: What stands before and after the input in prompts that are strings or ids; None: the marks
             of the tokenizer's chat template, and what all prompts so far begin and end with (see
             `tasc.spec.locate.InputLocator`). It decides how well drafts fit, never what comes out.
@@ -124,6 +124,7 @@ class Generator:
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
         pack_weights: bool | None = None,
+        cuda_graphs: bool | None = None,
         input_template: InputTemplate | None = None,
         served: bool | str | PathLike[str] = False,
     ) -> None:
@@ -144,7 +145,7 @@ class Generator:
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         self._given = None if costs is None else given_costs(costs, self._max_draft)
         self._curve: CostCurve | None = None
-        self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe)
+        self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe, cuda_graphs)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -394,7 +395,8 @@ class Generator:
         if self._given is not None:
             return self._given
         if self._curve is None:
-            self._curve = CostCurve(_Probe(self._target), self._max_draft, self._num_rows)
+            steps = self._loop.steps
+            self._curve = CostCurve(steps.probe(), self._max_draft, self._num_rows, computed=steps.computed)
         return self._curve.costs(num_rows)
 
     def _observe(self, tokens: int, seconds: float) -> None:
@@ -402,20 +404,18 @@ class Generator:
             self._curve.observe(tokens, seconds)
 
 
-class _Probe:
-    """Runs steps of n tokens in a scratch row behind a short context, to be timed."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._cache = RowCache(1)
-
-    def __call__(self, tokens: int) -> None:
-        limit = self._target.max_length
-        start = _PROBE_CONTEXT if limit is None else max(0, min(_PROBE_CONTEXT, limit - tokens))
-        self._target.step(self._cache, 0, [[0] * min(tokens, limit or tokens)], [start], tokens).argmax(-1).tolist()
-
-
-_OWN = ("index", "drafter", "draft", "max_draft", "batch_size", "costs", "pack_weights", "input_template", "served")
+_OWN = (
+    "index",
+    "drafter",
+    "draft",
+    "max_draft",
+    "batch_size",
+    "costs",
+    "pack_weights",
+    "cuda_graphs",
+    "input_template",
+    "served",
+)
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -426,7 +426,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
         **options: Of `Generator` (index, drafter, draft, max_draft, batch_size, costs,
-            pack_weights, input_template, served) and of `Generator.generate`.
+            pack_weights, cuda_graphs, input_template, served) and of `Generator.generate`.
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
     if isinstance(own.get("index"), (list, tuple)):

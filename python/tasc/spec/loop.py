@@ -19,6 +19,7 @@ from tasc.spec.cache import RowCache, longest_common_prefix
 from tasc.spec.drafter import Draft, Drafter, Terms
 from tasc.spec.sampling import Chooser
 from tasc.spec.stats import Stats
+from tasc.spec.steps import Steps
 from tasc.spec.stop import TextStream
 from tasc.spec.target import Target
 from tasc.spec.verify import verify
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 Costs = NDArray[np.float64]
 
 _MOST_BRAKES = 256
+_RECOMPUTED = 16  # tokens of a common prefix that are rather computed twice than waited for
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -88,7 +90,11 @@ class Loop:
         num_rows: Most jobs at once.
         max_draft: Longest draft.
         costs: Cost curve for a number of rows.
-        observe: Called with (tokens in all rows, seconds) after every step that follows a prompt.
+        observe: Called with (tokens computed, seconds) after every step that follows a prompt.
+        cuda_graphs: As for `Steps`.
+
+    Attributes:
+        steps: What runs the model.
     """
 
     def __init__(
@@ -98,9 +104,11 @@ class Loop:
         max_draft: int,
         costs: Callable[[int], Costs],
         observe: Callable[[int, float], None],
+        cuda_graphs: bool | None = None,
     ) -> None:
         self._target = target
         self._cache = RowCache(num_rows)
+        self.steps = Steps(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
         self._active: list[Job] = []
         self._max_draft = max_draft
@@ -116,39 +124,64 @@ class Loop:
     def run(self, jobs: Iterable[Job]) -> None:
         """Run jobs to their ends, in the order given as rows become free."""
         waiting = deque(jobs)
+        self.steps.reserve(max((job.num_prompt + job.max_tokens for job in waiting), default=0))
         try:
             while waiting or self._active:
                 while waiting and len(self._active) < self._cache.num_rows:
-                    self._admit(waiting.popleft())
+                    self._admit(waiting)
                 if self._active:
                     self._step(0, self._active)
                     self._release()
         finally:
             self._active = []
 
-    def _admit(self, job: Job) -> None:
-        """Prefill a job into the next row, together with its first draft."""
+    def _admit(self, waiting: deque[Job]) -> None:
+        """Prefill the first waiting jobs into the next rows, together with their first drafts."""
         begin = time.perf_counter()
+        first_row = len(self._active)
+        jobs: list[Job] = []
+        while waiting and len(self._active) < self._cache.num_rows:
+            source, shared = self._longest_prefix(waiting[0].tokens)
+            if jobs and not self._goes_with(jobs, waiting[0], shared):
+                break
+            job = waiting.popleft()
+            jobs.append(job)
+            self._place(job, source, shared)
+        placing = (time.perf_counter() - begin) / len(jobs)
+        for job in jobs:
+            job.stats.rest_seconds += placing
+            if job.drafter is not None:
+                try:
+                    job.request = job.drafter.start(job.tokens, job.input)
+                    self._tell_terms(job)
+                except Exception:
+                    _give_up_drafting([job])
+        self._step(first_row, jobs)
+        self._release()
+
+    def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
+        """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
+        longest = max(len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs))
+        in_common = max(longest_common_prefix(other.tokens, job.tokens) for other in jobs)
+        return in_common <= shared + _RECOMPUTED and self.steps.takes_together(len(jobs) + 1, longest + self._max_draft)
+
+    def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
+        """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""
         row = len(self._active)
-        prompt = job.tokens
         shared = [longest_common_prefix(held, prompt) for held in self._held]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
-        job.cached = min(shared[source], len(prompt) - 1)
-        self._cache.reserve(len(prompt))
-        self._cache.copy_row(source, row, job.cached)
-        self._held[row] = prompt[: job.cached]
-        job.stats.prompt_tokens = len(prompt)
-        job.stats.reused_tokens = job.cached
+        return source, min(shared[source], len(prompt) - 1)
+
+    def _place(self, job: Job, source: int, shared: int) -> None:
+        """Give a job the next row, with what another row shares with it."""
+        row = len(self._active)
+        job.cached = shared
+        self._cache.reserve(len(job.tokens))
+        self._cache.copy_row(source, row, shared)
+        self._held[row] = job.tokens[:shared]
+        job.stats.prompt_tokens = len(job.tokens)
+        job.stats.reused_tokens = shared
         self._active.append(job)
-        job.stats.rest_seconds += time.perf_counter() - begin
-        if job.drafter is not None:
-            try:
-                job.request = job.drafter.start(job.tokens, job.input)
-                self._tell_terms(job)
-            except Exception:
-                _give_up_drafting([job])
-        self._step(row, [job])
-        self._release()
 
     def _tell_terms(self, job: Job) -> None:
         """Tell a request that asks for it how its job ends and is sampled."""
@@ -165,29 +198,14 @@ class Loop:
         clock = [time.perf_counter()]
         drafts = self._drafts(jobs, costs)
         clock.append(time.perf_counter())
-        fresh = [job.tokens[job.cached :] for job in jobs]
         is_prefill = not jobs[0].stats.steps
-        logits = self._target.step(
-            self._cache,
-            first_row,
-            [new + draft.tokens for new, draft in zip(fresh, drafts, strict=True)],
-            [job.cached for job in jobs],
-            1 + max(len(draft.tokens) for draft in drafts),
-        )
-        greedy = logits.argmax(-1).tolist() if any(job.chooser is None for job in jobs) else None
-        if greedy is None and logits.is_cuda:
-            torch.cuda.synchronize(logits.device)
+        tokens = [job.tokens[job.cached :] + draft.tokens for job, draft in zip(jobs, drafts, strict=True)]
+        width = 1 + max(len(draft.tokens) for draft in drafts)
+        choices = self._choices(first_row, jobs, drafts, tokens, width)
         clock.append(time.perf_counter())
         before = [job.stats.accepted for job in jobs]
-        for number, (job, draft) in enumerate(zip(jobs, drafts, strict=True)):
-            count = len(draft.tokens) + 1
-            if job.chooser is None:
-                assert greedy is not None
-                emitted = verify(draft.tokens, greedy[number][-count:].__getitem__)
-            else:
-                choose = job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens, draft.dists)
-                emitted = verify(draft.tokens, choose)
-            self._emit(job, draft, emitted)
+        for number, (job, draft, choose) in enumerate(zip(jobs, drafts, choices, strict=True)):
+            self._emit(job, draft, verify(draft.tokens, choose))
             self._held[first_row + number] = job.tokens[: job.cached]
         if costs is not None:
             self._settle(jobs, drafts, before, costs)
@@ -201,8 +219,31 @@ class Loop:
                 job.stats.prefill_seconds += model
             else:
                 job.stats.verify_seconds += model
-        if not is_prefill:
-            self._observe(len(jobs) * (max(len(draft.tokens) for draft in drafts) + 1), model * len(jobs))
+        if not is_prefill and self.steps.is_steady:
+            self._observe(self.steps.computed(len(jobs), width), model * len(jobs))
+
+    def _choices(
+        self,
+        first_row: int,
+        jobs: Sequence[Job],
+        drafts: Sequence[_Checked],
+        tokens: Sequence[list[int]],
+        width: int,
+    ) -> list[Callable[[int], int]]:
+        """Run the model; per job its own token after each beginning of its draft, to be asked as `verify` does."""
+        starts = [job.cached for job in jobs]
+        counts = [len(draft.tokens) + 1 for draft in drafts]
+        if jobs[0].chooser is None:  # the jobs of a call are sampled alike
+            likeliest = self.steps.likeliest(first_row, tokens, starts, width)
+            return [ids[-count:].__getitem__ for ids, count in zip(likeliest, counts, strict=True)]
+        logits = self.steps.logits(first_row, tokens, starts, width)
+        if logits.is_cuda:
+            torch.cuda.synchronize(logits.device)
+        return [
+            job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens, draft.dists)
+            for number, (job, draft, count) in enumerate(zip(jobs, drafts, counts, strict=True))
+            if job.chooser is not None
+        ]
 
     def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:
         """A usable draft per job; empty where there is no drafter or no room."""

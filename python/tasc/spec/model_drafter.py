@@ -38,6 +38,7 @@ class ModelDrafter:
             height are taken if it is the same.
         step_cost: Cost of one pass of the model in plain steps of the target, for `length=None`; None: measured.
         pack_weights: As for `Generator`.
+        cuda_graphs: As for `Generator`.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -56,6 +57,7 @@ class ModelDrafter:
         tokenizer: Any = None,
         step_cost: float | None = None,
         pack_weights: bool | None = None,
+        cuda_graphs: bool | None = None,
     ) -> None:
         if length is not None and length < 1:
             raise InputError(f"length is {length}; it must be at least 1, or None for drafts as long as they pay")
@@ -65,7 +67,7 @@ class ModelDrafter:
         self.length = length
         self.pace = Pace(step_cost)
         self.target = Target(model)
-        self.rows = DraftRows(self.target)
+        self.rows = DraftRows(self.target, cuda_graphs)
         self._packed = PackedWeights(self.target.model, pack_weights)
         self._tokenizer = tokenizer
         self._round: Round | None = None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tasc.errors import InputError
-from tasc.spec.verify import accept_or_replace, quantile
+from tasc.spec.verify import accept_or_replace, quantile, quantiles
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,9 +98,10 @@ class Chooser:
         self, sampling: Sampling, prompt: Sequence[int], max_tokens: int, seed: int, request: int, device: torch.device
     ) -> None:
         self.sampling = sampling
+        self._makes_all = device.type == "cuda"
         self._processors = sampling.processors(device)
         self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
-        self._uniform: Callable[[], float] = np.random.Generator(self._bits).random
+        self._uniform = Uniforms(self._bits)
         self._history = torch.zeros((1, len(prompt) + max_tokens + 1), dtype=torch.long, device=device)
         self._history[0, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
 
@@ -109,7 +112,9 @@ class Chooser:
     def choices(
         self, logits: Tensor, length: int, draft: Sequence[int], dists: Sequence[Tensor | None] = ()
     ) -> Callable[[int], int]:
-        """Choices for one verification, made one by one as `verify` asks for them.
+        """Choices for one verification, to be asked for one by one as `verify` does.
+
+        On a CPU each is made when it is asked for, on a GPU all at once: there it would take a wait to make one.
 
         Args:
             logits: (K + 1, V) target logits after the history and after each drafted token.
@@ -118,6 +123,14 @@ class Chooser:
             dists: Those of `TokenDraft`.
         """
         self._history[0, length : length + len(draft)] = torch.tensor(draft, dtype=torch.long)
+        if self._makes_all and all(q is None for q in dists):
+            made = self.at_once(logits, length)
+
+            def take(position: int) -> int:
+                self._uniform()
+                return made[position]
+
+            return take
 
         def choose(position: int) -> int:
             scores = logits[position : position + 1].float()
@@ -133,9 +146,49 @@ class Chooser:
 
         return choose
 
+    def at_once(self, logits: Tensor, length: int) -> list[int]:
+        """The choices after the history and after each drafted token, had they all been asked for.
+
+        Args:
+            logits: (K + 1, V) target logits; the draft stands in the history already.
+            length: Tokens of prompt and output so far.
+        """
+        count = len(logits)
+        places = torch.arange(length + count - 1, device=logits.device)
+        known = places < length + torch.arange(count, device=logits.device)[:, None]
+        histories = self._history[0, torch.where(known, places, 0)]  # (K + 1, L): the first token again counts no more
+        scores = logits.float()
+        for process in self._processors:
+            scores = process(histories, scores)
+        if self.sampling.temperature == 0:
+            tokens = scores.argmax(-1)
+        else:
+            uniforms = torch.tensor(self._uniform.ahead(count), dtype=torch.float64, device=logits.device)
+            tokens = quantiles(torch.softmax(scores.double(), dim=-1), uniforms)
+        ids: list[int] = tokens.tolist()
+        return ids
+
     def append(self, length: int, ids: Sequence[int]) -> None:
         """Write emitted tokens to the history, `length` tokens of which stand already."""
         self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
+
+
+class Uniforms:
+    """A stream of uniform numbers in [0, 1), which can be looked at ahead."""
+
+    def __init__(self, bits: np.random.BitGenerator) -> None:
+        self._draw: Callable[[], float] = np.random.Generator(bits).random
+        self._seen: deque[float] = deque()
+
+    def __call__(self) -> float:
+        """The next number."""
+        return self._seen.popleft() if self._seen else self._draw()
+
+    def ahead(self, count: int) -> list[float]:
+        """The next `count` numbers, which stay the next."""
+        while len(self._seen) < count:
+            self._seen.append(self._draw())
+        return list(islice(self._seen, count))
 
 
 class Proposer:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from tasc.errors import InputError
 from tasc.spec.cache import RowCache, StepWindow
+
+Mask: TypeAlias = "Tensor | dict[str, Tensor] | None"
+"""What a query may see, as the model takes it; None: what the model lets it see by itself."""
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -37,7 +40,7 @@ class Target:
         known = inspect.signature(self.model.forward).parameters
         self._keeps_logits = "logits_to_keep" in known
         self._cache_argument = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
-        self._additive_mask = self.config._attn_implementation == "eager"
+        self._only_adds = self.config._attn_implementation == "eager"
         self._windows = _attention_windows(self.config)
 
     def eos_ids(self, tokenizer: Any = None) -> frozenset[int]:
@@ -85,39 +88,54 @@ class Target:
         start = end - query if in_line else None
         cache.window = StepWindow(first_row, positions, start, end, self.device)
         positions = positions.clamp(min=0).to(self.device)
+        # a single token per row, rows of equal length: every slot is visible; from position 0 on: the causal mask that
+        # the model applies by itself; models add their own window in both cases
+        needs_mask = start is None or (query > 1 and start > 0)
+        mask = self.mask(positions, end) if needs_mask else None
+        return self.forward(cache, ids.to(self.device), positions, mask, keep)
+
+    def forward(self, cache: RowCache, ids: Tensor, positions: Tensor, mask: Mask, keep: int) -> Tensor:
+        """Run the model once; the cache's window says where.
+
+        Args:
+            cache: Takes the keys and values.
+            ids: (n, Q) token ids.
+            positions: (n, Q) positions.
+            mask: Of `mask`.
+            keep: Number of last positions whose logits are wanted, ≥ 1.
+
+        Returns:
+            (n, min(keep, Q), V) logits.
+        """
         options: dict[str, Any] = {self._cache_argument: cache}
         if self._keeps_logits:
             options["logits_to_keep"] = keep
-        output = self.model(
-            input_ids=ids.to(self.device),
-            attention_mask=self._mask(positions, start, end),
-            position_ids=positions,
-            use_cache=True,
-            **options,
-        )
+        output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **options)
         logits: Tensor = output.logits
         return logits[:, -keep:]
 
-    def _mask(self, positions: Tensor, start: int | None, end: int) -> Tensor | dict[str, Tensor] | None:
-        """Who sees what: (n, 1, Q, end), per kind of layer where the model has several; None where all see all.
+    def mask(self, positions: Tensor, end: int, *, additive: bool = False) -> Mask:
+        """Which slots queries see.
 
-        A single token per row, rows of equal length: every slot is visible. From position 0 on: the causal mask that
-        the model applies by itself. Models add their own window in both cases.
+        Args:
+            positions: (n, Q) positions of the queries.
+            end: Number of slots.
+            additive: To be added to scores, which spares every layer the conversion; else as "sdpa" takes it, True for
+                what is seen. "eager" attention only adds.
+
+        Returns:
+            (n, 1, Q, end), by kind of layer where the model has several.
         """
-        if start is not None and (positions.shape[1] == 1 or start == 0):
-            return None
         distance = positions[:, None, :, None] - torch.arange(end, device=self.device)  # (n, 1, Q, end)
-        masks = {
-            kind: self._as_model_wants(distance >= 0 if window is None else (distance >= 0) & (distance < window))
-            for kind, window in self._windows.items()
-        }
+        masks = {}
+        for kind, window in self._windows.items():
+            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            masks[kind] = self._as_scores(seen) if additive or self._only_adds else seen
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
-    def _as_model_wants(self, visible: Tensor) -> Tensor:
-        if not self._additive_mask:
-            return visible
+    def _as_scores(self, seen: Tensor) -> Tensor:
         dtype = self.model.dtype
-        return torch.zeros(visible.shape, dtype=dtype, device=self.device).masked_fill(~visible, torch.finfo(dtype).min)
+        return torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
 @contextmanager

@@ -79,3 +79,20 @@ def quantile(weights: Tensor, uniform: float, otherwise: int = 0) -> int:
         return token
     positive = weights.nonzero()  # rounding carried uniform·total up to the total
     return int(positive[-1]) if len(positive) else otherwise
+
+
+def quantiles(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """`quantile` for several distributions, without waiting for any.
+
+    Args:
+        weights: (n, V) float64, ≥ 0, some of each row > 0.
+        uniforms: (n,) float64 in [0, 1).
+
+    Returns:
+        (n,) token ids.
+    """
+    cumulative = weights.cumsum(-1)
+    totals = cumulative[:, -1:].contiguous()
+    tokens = torch.searchsorted(cumulative, totals * uniforms[:, None], right=True)
+    last = torch.searchsorted(cumulative, totals)  # rounding may carry uniform·total up to the total
+    return torch.minimum(tokens, last)[:, 0]

@@ -1,0 +1,142 @@
+"""What CUDA graphs bring on a GPU: the time of a step with and without, and of plain decoding beside transformers' generate.
+
+    python benches/python/cuda_graphs.py [--model smollm2 | --shape qwen2.5-1.5b] [--dtype bfloat16] [-o OUT.json]
+
+`--shape` builds a model of that size with random weights, which takes as long as the real one. transformers decodes with
+its usual cache and with its static one, whose steps it compiles. All are warmed up first. Needs a CUDA device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from ratios import Ratio, report
+
+from tasc.spec import Generator, NullDrafter
+from tasc.spec.cache import RowCache
+from tasc.spec.steps import Steps
+from tasc.spec.target import Target
+
+POINTS = ((1, 1), (1, 5), (1, 17), (1, 65), (1, 257), (8, 1), (8, 9), (32, 1), (32, 9))  # rows, tokens per row
+CONTEXT = 100
+SHAPES = {
+    "smollm2-135m": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+                         num_key_value_heads=3, vocab_size=49152),
+    "qwen2.5-0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+                         num_key_value_heads=2, vocab_size=151936),
+    "qwen2.5-1.5b": dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+                         num_key_value_heads=2, vocab_size=151936),
+    "qwen2.5-7b": dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
+                       num_key_value_heads=4, vocab_size=152064),
+}  # fmt: skip
+
+
+def random_model(shape: str, dtype: torch.dtype) -> Any:
+    """A Llama of that shape on the device."""
+    config = transformers.LlamaConfig(
+        **SHAPES[shape], max_position_embeddings=8192, tie_word_embeddings=True, initializer_range=0.04
+    )
+    with torch.device("cuda"):
+        torch.set_default_dtype(dtype)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+        torch.set_default_dtype(torch.float32)
+    return model.eval()
+
+
+def median_ms(run: Callable[[], Any], rounds: int = 15, warm: int = 3) -> float:
+    """Median milliseconds of `run`, which waits for its own end."""
+    for _ in range(warm):
+        run()
+    spent = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        run()
+        spent.append(time.perf_counter() - begin)
+    return 1e3 * statistics.median(spent)
+
+
+@torch.inference_mode()
+def step_times(model: Any) -> list[Ratio]:
+    """Milliseconds of steps over rows of `CONTEXT` tokens."""
+    rows = max(rows for rows, _ in POINTS)
+    made = []
+    for graphs in (False, True):
+        steps = Steps(Target(model), RowCache(rows, 512), 65, graphs)
+        for number, query in POINTS:
+            tokens = [[5] * query] * number
+            made.append(median_ms(lambda: steps.likeliest(0, tokens, [CONTEXT] * number, min(query, 65))))  # noqa: B023
+        if graphs:
+            taken = torch.cuda.memory_reserved() / 2**20
+            print(f"memory reserved: {taken:.0f} MiB")
+    direct, captured = made[: len(POINTS)], made[len(POINTS) :]
+    return [
+        Ratio(f"step of {number} x {query} tokens, ms", ours, "directly", theirs, lower=True)
+        for (number, query), ours, theirs in zip(POINTS, captured, direct, strict=True)
+    ]
+
+
+def decoding(model: Any, tokens: int) -> list[Ratio]:
+    """Tokens per second of plain greedy decoding at batch 1."""
+    prompt = torch.randint(10, 1000, (1, 60), device=model.device, generator=torch.Generator("cuda").manual_seed(0))
+    ids = prompt[0].tolist()
+    options = dict(
+        attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+        pad_token_id=0,
+    )  # fmt: skip
+
+    def ours(graphs: bool) -> Callable[[], Any]:
+        generator = Generator(model, drafter=NullDrafter(), cuda_graphs=graphs)
+        return lambda: generator.generate(prompts=[ids], max_tokens=tokens, eos=())[0].ids
+
+    def theirs(**more: Any) -> Callable[[], Any]:
+        def run() -> list[int]:
+            with torch.inference_mode():
+                return list(model.generate(prompt, **options, **more)[0, 60:].tolist())
+
+        return run
+
+    runs = {
+        "plain loop with CUDA graphs": ours(True),
+        "plain loop directly": ours(False),
+        "transformers": theirs(),
+        "transformers, static cache, compiled": theirs(cache_implementation="static"),
+    }
+    said = {name: run() for name, run in runs.items()}
+    speed = {name: 1e3 * tokens / median_ms(run, rounds=5, warm=2) for name, run in runs.items()}
+    first, *others = speed
+    for name in others:
+        same = sum(a == b for a, b in zip(said[first], said[name], strict=True))
+        print(f"{name}: {same} of {tokens} tokens as with CUDA graphs")
+    return [Ratio(f"{first}: tokens/s", speed[first], name, speed[name]) for name in others]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a folder, a hub name or smollm2")
+    parser.add_argument("--shape", choices=SHAPES, default="smollm2-135m")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("there is no CUDA device here")
+    if options.model is None:
+        model = random_model(options.shape, getattr(torch, options.dtype))
+    else:
+        from tasc.spec.checkpoint import load_checkpoint
+
+        model, _ = load_checkpoint(options.model, dtype=options.dtype)
+    name = options.model or f"{options.shape}, random weights"
+    title = f"{name}, {options.dtype}, {torch.cuda.get_device_name()}"
+    report(title, step_times(model) + decoding(model, options.tokens), options.output)
+
+
+if __name__ == "__main__":
+    main()

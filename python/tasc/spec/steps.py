@@ -1,0 +1,112 @@
+"""Steps of a model over one cache: as CUDA graphs where there can be, else directly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from tasc.errors import InputError
+from tasc.spec.cache import RowCache
+from tasc.spec.graphs import StepGraphs, capture_on
+from tasc.spec.target import Target
+
+_log = logging.getLogger(__name__)
+
+_PROBE_CONTEXT = 64  # tokens that stand before a timed step
+_MOST_RESERVED = 4096  # slots
+_MOST_TOGETHER = 2048  # tokens of prompts in one step
+
+T = TypeVar("T")
+
+
+class Steps:
+    """What the loop and draft models run a model with.
+
+    Args:
+        target: The model.
+        cache: Its cache.
+        most_kept: Most last positions whose logits are wanted.
+        graphs: Whether steps are captured as CUDA graphs. None: where the model is on a CUDA device; one that cannot
+            be captured, because it waits for numbers from the device, is then run directly, which is logged.
+
+    Raises:
+        InputError: Graphs are asked for and the model is not on a CUDA device.
+    """
+
+    def __init__(self, target: Target, cache: RowCache, most_kept: int, graphs: bool | None = None) -> None:
+        self._target, self._cache, self._required = target, cache, bool(graphs)
+        capture = capture_on(target.device)
+        if graphs and capture is None:
+            raise InputError(
+                f"cuda_graphs=True, but the model is on {target.device}; move it to a CUDA device, or leave it out"
+            )
+        wanted = capture if graphs is not False else None
+        self._graphs = None if wanted is None else StepGraphs(target, cache, most_kept, wanted)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the last step's time tells something: no graph was prepared in it."""
+        return self._graphs is None or self._graphs.is_steady
+
+    def reserve(self, num_slots: int) -> None:
+        """Make room for positions below `num_slots` before they are needed, where graphs would have to follow later."""
+        if self._graphs is not None:
+            self._cache.reserve(min(num_slots, _MOST_RESERVED))
+
+    def logits(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int) -> Tensor:
+        """(n, min(keep, Q), V) logits of `Target.step`; the next step may write over them."""
+        made = self._try(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=False))
+        return self._target.step(self._cache, first_row, tokens, starts, keep) if made is None else made
+
+    def likeliest(
+        self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
+    ) -> list[list[int]]:
+        """The argmax of `logits`: n rows of min(keep, Q) token ids."""
+        made = self._try(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
+        if made is None:
+            made = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
+        ids: list[list[int]] = made.tolist()
+        return ids
+
+    def computed(self, rows: int, query: int) -> int:
+        """Number of tokens that a step over `rows` rows of `query` tokens computes."""
+        return rows * query if self._graphs is None else self._graphs.computed(rows, query)
+
+    def takes_together(self, rows: int, query: int) -> bool:
+        """Whether prompts of so many rows, of up to `query` tokens each, are better computed in one step."""
+        return self._graphs is not None and self._graphs.computed(rows, query) <= _MOST_TOGETHER
+
+    def probe(self) -> Callable[[int], None]:
+        """Runs steps of n tokens in one row, to be timed; the rows in use stay as they are."""
+        limit, scratch = self._target.max_length, RowCache(1)
+
+        def run(tokens: int) -> None:
+            tokens = min(tokens, limit or tokens)
+            if self._graphs is not None:
+                self._try(lambda graphs: graphs.blank(tokens))
+            if self._graphs is None:
+                start = _PROBE_CONTEXT if limit is None else max(0, min(_PROBE_CONTEXT, limit - tokens))
+                self._target.step(scratch, 0, [[0] * tokens], [start], tokens).argmax(-1).tolist()
+
+        return run
+
+    def _try(self, call: Callable[[StepGraphs], T | None]) -> T | None:
+        """What a call makes of the graphs; None where there are none, or none for this, or none any more."""
+        if self._graphs is None:
+            return None
+        try:
+            return call(self._graphs)
+        except Exception as error:
+            name = type(self._target.model).__name__
+            if self._required:
+                raise InputError(
+                    f"cuda_graphs=True, but {name} cannot be captured: {error}; leave it out to run the model directly"
+                ) from error
+            _log.warning(
+                "%s cannot be captured as CUDA graphs and is run directly, which is slower", name, exc_info=True
+            )
+            self._graphs = None
+            return None
