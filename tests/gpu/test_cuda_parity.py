@@ -44,15 +44,19 @@ def on_gpu(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-@pytest.mark.parametrize("graphs", [False, True])
-def test_cuda_equals_cpu(name: str, batch_size: int, graphs: bool) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_cuda_equals_cpu(name: str, batch_size: int) -> None:
     outputs = expected(name)
     known = {tuple(prompt): ids for prompt, ids in zip(PROMPTS, outputs, strict=True)}
     model = on_gpu(name)
-    for drafter in (NullDrafter(), Scripted(known, miss=0.3), Scripted(known, miss=0.05, length=40), PromptLookup()):
+    for drafter, graphs in (
+        (NullDrafter(), True),
+        (Scripted(known, miss=0.3), True),
+        (Scripted(known, miss=0.05, length=40), True),
+        (Scripted(known, miss=0.3), False),
+    ):
         generator = Generator(model, drafter=drafter, batch_size=batch_size, cuda_graphs=graphs)
-        for prompts, texts in ((PROMPTS, outputs), (PROMPTS[::-1], outputs[::-1]), (PROMPTS, outputs)):
+        for prompts, texts in ((PROMPTS, outputs), (PROMPTS[::-1], outputs[::-1])):
             made = generator.generate(prompts=prompts, max_tokens=MAX_TOKENS)
             assert [item.ids for item in made] == texts
 
@@ -129,7 +133,7 @@ def test_a_model_that_waits_for_numbers_is_run_directly(caplog: pytest.LogCaptur
         for _ in range(3):
             made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
             assert [item.ids for item in made] == outputs
-    assert caplog.text.count("without CUDA graphs") == 1
+    assert caplog.text.count("cannot be captured") == 1
     with pytest.raises(InputError, match="cannot be captured"):
         strict = Generator(model, drafter=NullDrafter(), cuda_graphs=True)
         for _ in range(3):

@@ -10,6 +10,7 @@ steps of fixed shape must write somewhere.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -108,7 +109,7 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def __init__(self, cache: RowCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._cache = cache
+        self._cache = weakref.proxy(cache)  # so that memory is given back as soon as nobody has the cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers in the shape, type and place of these (n, H, Q, D) states."""
@@ -130,19 +131,10 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         window.write(self.values, value_states)
         return window.seen(self.keys), window.seen(self.values)
 
-    def resize(self) -> None:
-        """Move to buffers of the cache's present size."""
-        if self.is_initialized:
-            self.keys, self.values = self._grown(self.keys), self._grown(self.values)
-
-    def _grown(self, old: Tensor) -> Tensor:
-        new = self._allocate(old)
-        new[: old.shape[0], :, : old.shape[2]] = old
-        return new
-
     def get_seq_length(self) -> int:
         """Slots before the present step, of the longest row."""
-        return self._cache.window.past
+        window: Window = self._cache.window
+        return window.past
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Slots visible in the present step, and the position of the first of them."""
@@ -172,24 +164,43 @@ class RowCache(Cache):
         self.num_slots = num_slots
         self.moves = 0
         self.window: Window
+        self._blocks: list[Tensor] = []
+        self._in_blocks = 0
 
     def reserve(self, num_slots: int) -> None:
         """Make room for positions below `num_slots`; contents stay."""
         if num_slots > self.num_slots:
             while self.num_slots < num_slots:
                 self.num_slots *= 2
-            self._resize()
+            self._move()
 
     def reserve_rows(self, num_rows: int) -> None:
         """Make room for `num_rows` rows; contents stay."""
         if num_rows > self.num_rows:
             self.num_rows = num_rows
-            self._resize()
+            self._move()
 
-    def _resize(self) -> None:
+    def _move(self) -> None:
+        """Move all buffers to blocks of the present size, (N, R, H, C + 1, D), one for each kind of buffer."""
+        kinds: dict[Any, list[tuple[RowLayer, str]]] = {}
+        for layer in self._ready():
+            for name in ("keys", "values"):
+                old: Tensor = getattr(layer, name)
+                kinds.setdefault((old.shape, old.dtype, old.device), []).append((layer, name))
+        self._blocks = []
+        for ((rows, heads, slots, size), dtype, device), places in kinds.items():
+            shape = (len(places), self.num_rows, heads, self.num_slots + 1, size)
+            block = torch.zeros(shape, dtype=dtype, device=device)
+            for new, (layer, name) in zip(block, places, strict=True):
+                new[:rows, :, :slots] = getattr(layer, name)
+                setattr(layer, name, new)
+            self._blocks.append(block)
+        self._in_blocks = len(self._ready())
         self.moves += 1
-        for layer in self._rows:
-            layer.resize()
+
+    def _ready(self) -> list[RowLayer]:
+        """The layers that have buffers."""
+        return [layer for layer in self._rows if layer.is_initialized]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -200,22 +211,18 @@ class RowCache(Cache):
         return self._rows[layer_idx].update(key_states, value_states)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` slots of one row to another."""
+        """Copy the first `length` slots of one row to another: one operation for all layers."""
         if source != target and length > 0:
-            for layer in self._rows:
-                if layer.is_initialized:
-                    layer.keys[target, :, :length] = layer.keys[source, :, :length]
-                    layer.values[target, :, :length] = layer.values[source, :, :length]
+            if self._in_blocks != len(self._ready()):
+                self._move()
+            for block in self._blocks:
+                block[:, target, :, :length] = block[:, source, :, :length]
 
     @property
     def num_bytes(self) -> int:
         """Memory held by the buffers."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for layer in self._rows
-            if layer.is_initialized
-            for tensor in (layer.keys, layer.values)
-        )
+        buffers = [buffer for layer in self._ready() for buffer in (layer.keys, layer.values)]
+        return sum(buffer.numel() * buffer.element_size() for buffer in buffers)
 
 
 def longest_common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

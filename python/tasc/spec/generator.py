@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tasc.data.prompts import Prompt, known_inputs, prompt_ids
 from tasc.errors import InputError
 from tasc.spec.combined import CombinedDrafter
-from tasc.spec.costs import CostCurve, given_costs
+from tasc.spec.costs import given_costs
 from tasc.spec.drafter import Drafter, NullDrafter, served_log
 from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
@@ -133,7 +133,7 @@ class Generator:
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
         self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
-        self._num_rows = _at_least("batch_size", batch_size, 1)
+        _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
         self._packed = PackedWeights(self._target.model, pack_weights)
         self._tokenizer = tokenizer
@@ -143,9 +143,8 @@ class Generator:
         self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
         self._draft = draft
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
-        self._given = None if costs is None else given_costs(costs, self._max_draft)
-        self._curve: CostCurve | None = None
-        self._loop = Loop(self._target, batch_size, self._max_draft, self._costs, self._observe, cuda_graphs)
+        given = None if costs is None else given_costs(costs, self._max_draft)
+        self._loop = Loop(self._target, batch_size, self._max_draft, given, cuda_graphs)
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -389,19 +388,6 @@ class Generator:
                 Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
             )
         return InputLocator(self._task_tokenizer, Template(tuple(before), tuple(after)))
-
-    def _costs(self, num_rows: int) -> NDArray[np.float64]:
-        """Cost curve at a batch size: given, or measured when first asked for."""
-        if self._given is not None:
-            return self._given
-        if self._curve is None:
-            steps = self._loop.steps
-            self._curve = CostCurve(steps.probe(), self._max_draft, self._num_rows, computed=steps.computed)
-        return self._curve.costs(num_rows)
-
-    def _observe(self, tokens: int, seconds: float) -> None:
-        if self._curve is not None:
-            self._curve.observe(tokens, seconds)
 
 
 _OWN = (

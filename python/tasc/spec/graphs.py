@@ -9,7 +9,9 @@ shape is written to the cache's spare slot and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,7 +177,7 @@ def cuda_graphs() -> Capture:
 
     def capture(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with _uncollected(), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             made = run()
 
         def replay() -> Tensor:
@@ -185,6 +187,18 @@ def cuda_graphs() -> Capture:
         return replay
 
     return capture
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: within a capture, freeing an older graph or its memory ends the process."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _next(steps: Sequence[int], least: int) -> int | None:

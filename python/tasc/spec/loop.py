@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
+from tasc.spec.costs import CostCurve
 from tasc.spec.drafter import Draft, Drafter, Terms
 from tasc.spec.sampling import Chooser
 from tasc.spec.stats import Stats
@@ -89,12 +90,8 @@ class Loop:
         target: The model.
         num_rows: Most jobs at once.
         max_draft: Longest draft.
-        costs: Cost curve for a number of rows.
-        observe: Called with (tokens computed, seconds) after every step that follows a prompt.
+        costs: (max_draft + 1,) cost of verifying k drafted tokens; None: measured before the first draft, and followed.
         cuda_graphs: As for `Steps`.
-
-    Attributes:
-        steps: What runs the model.
     """
 
     def __init__(
@@ -102,18 +99,17 @@ class Loop:
         target: Target,
         num_rows: int,
         max_draft: int,
-        costs: Callable[[int], Costs],
-        observe: Callable[[int, float], None],
+        costs: Costs | None = None,
         cuda_graphs: bool | None = None,
     ) -> None:
         self._target = target
         self._cache = RowCache(num_rows)
-        self.steps = Steps(target, self._cache, max_draft + 1, cuda_graphs)
+        self._steps = Steps(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
         self._active: list[Job] = []
         self._max_draft = max_draft
-        self._costs = costs
-        self._observe = observe
+        self._given = costs
+        self._curve: CostCurve | None = None
         self._brakes: dict[int, tuple[Drafter, Brake]] = {}  # by id; the drafter is held so that its id stays its own
 
     def forget(self) -> None:
@@ -124,7 +120,7 @@ class Loop:
     def run(self, jobs: Iterable[Job]) -> None:
         """Run jobs to their ends, in the order given as rows become free."""
         waiting = deque(jobs)
-        self.steps.reserve(max((job.num_prompt + job.max_tokens for job in waiting), default=0))
+        self._steps.reserve(max((job.num_prompt + job.max_tokens for job in waiting), default=0))
         try:
             while waiting or self._active:
                 while waiting and len(self._active) < self._cache.num_rows:
@@ -163,7 +159,9 @@ class Loop:
         """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
         longest = max(len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs))
         in_common = max(longest_common_prefix(other.tokens, job.tokens) for other in jobs)
-        return in_common <= shared + _RECOMPUTED and self.steps.takes_together(len(jobs) + 1, longest + self._max_draft)
+        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(
+            len(jobs) + 1, longest + self._max_draft
+        )
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
         """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""
@@ -219,8 +217,18 @@ class Loop:
                 job.stats.prefill_seconds += model
             else:
                 job.stats.verify_seconds += model
-        if not is_prefill and self.steps.is_steady:
-            self._observe(self.steps.computed(len(jobs), width), model * len(jobs))
+        if self._curve is not None and not is_prefill and self._steps.is_steady:
+            self._curve.observe(self._steps.computed(len(jobs), width), model * len(jobs))
+
+    def _costs(self, num_rows: int) -> Costs:
+        """Cost curve at a batch size: given, or measured when first asked for."""
+        if self._given is not None:
+            return self._given
+        if self._curve is None:
+            self._curve = CostCurve(
+                self._steps.probe(), self._max_draft, self._cache.num_rows, computed=self._steps.computed
+            )
+        return self._curve.costs(num_rows)
 
     def _choices(
         self,
@@ -234,9 +242,9 @@ class Loop:
         starts = [job.cached for job in jobs]
         counts = [len(draft.tokens) + 1 for draft in drafts]
         if jobs[0].chooser is None:  # the jobs of a call are sampled alike
-            likeliest = self.steps.likeliest(first_row, tokens, starts, width)
+            likeliest = self._steps.likeliest(first_row, tokens, starts, width)
             return [ids[-count:].__getitem__ for ids, count in zip(likeliest, counts, strict=True)]
-        logits = self.steps.logits(first_row, tokens, starts, width)
+        logits = self._steps.logits(first_row, tokens, starts, width)
         if logits.is_cuda:
             torch.cuda.synchronize(logits.device)
         return [
