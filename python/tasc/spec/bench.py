@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """The method that the others' speed-ups are against: our loop without drafts."""
 
+_STATIC = "transformers-static"
+_CAPTURED = 8  # requests in which a GPU's graphs are captured
+
 DRAFTED = ("model", "combined")
 """The methods that need a draft model."""
 
@@ -40,7 +43,8 @@ class BenchOptions:
         max_draft: Most tokens per draft.
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
         factors: SuffixDecoding's `max_spec_factor`s; one method each.
-        methods: Names to run; None for all that are installed. `plain` always runs.
+        methods: Names to run; None for all that are installed. `plain` always runs, `transformers-static` (its static
+            cache, whose steps it compiles on a GPU, which takes minutes) only by name.
         draft_length: Tokens per draft of a draft model alone; None: as many as pay.
     """
 
@@ -155,8 +159,9 @@ def bench(
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
-    for method in methods:
-        method.answer(rows[-1]["input"][::-1])  # warm-up: a prompt that is none of those measured
+    for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
+        for method in methods:
+            method.answer(row["input"][::-1])  # warm-up: a prompt that is none of those measured
     tallies = {m.name: Tally() for m in methods}
     for i, row in enumerate(rows):
         for j in range(len(methods)):
@@ -210,7 +215,8 @@ def _methods(
 ) -> Iterator[Method]:
     from tasc.spec import CombinedDrafter, ModelDrafter, NgramDrafter
 
-    known = [PLAIN, "transformers", "transformers-prompt-lookup", *(f"suffix-{f:g}" for f in options.factors), "tasc"]
+    known = [PLAIN, "transformers", _STATIC, "transformers-prompt-lookup"]
+    known += [*(f"suffix-{f:g}" for f in options.factors), "tasc"]
     if draft is not None:
         known += DRAFTED
     chosen = options.methods
@@ -225,12 +231,16 @@ def _methods(
     def wanted(name: str) -> bool:
         return name in known and (chosen is None or name in chosen)
 
+    def transformers(name: str, **extra: Any) -> TransformersMethod:
+        return TransformersMethod(name, model, tokenizer, options, extra)
+
     yield LoopMethod(model, tokenizer, NullDrafter(), options)
     if wanted("transformers"):
-        yield TransformersMethod("transformers", model, tokenizer, options)
+        yield transformers("transformers")
+    if chosen is not None and wanted(_STATIC):
+        yield transformers(_STATIC, cache_implementation="static")
     if wanted("transformers-prompt-lookup"):
-        lookup = {"prompt_lookup_num_tokens": options.lookup_tokens}
-        yield TransformersMethod("transformers-prompt-lookup", model, tokenizer, options, lookup)
+        yield transformers("transformers-prompt-lookup", prompt_lookup_num_tokens=options.lookup_tokens)
     for factor in options.factors:
         if wanted(f"suffix-{factor:g}") and (chosen is not None or suffix_decoding_installed()):
             depth = suffix_depth(options.max_draft)
@@ -274,15 +284,13 @@ class LoopMethod:
 class TransformersMethod:
     """`generate` of transformers, greedy, over the same prompt ids."""
 
-    def __init__(
-        self, name: str, model: Any, tokenizer: Any, options: BenchOptions, extra: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, options: BenchOptions, extra: dict[str, Any]) -> None:
         """Decodes with further arguments `extra` of `generate`."""
         self.name = name
         self._model = model
         self._tokenizer = tokenizer
         self._options = options
-        self._extra = extra or {}
+        self._extra = extra
         self._eos = eos_ids(model, tokenizer)
 
     def answer(self, text: str) -> Answer:

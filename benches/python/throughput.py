@@ -1,0 +1,185 @@
+"""Tokens per second of many requests at several batch sizes: plain decoding, SuffixDecoding and tasc in one loop, greedy.
+
+    python benches/python/throughput.py DATA.jsonl.gz --model smollm2 --adapter FOLDER --system TEXT \\
+        [--batch 1,8,32] [--limit 64] [--factor 4] [--transformers] [--dtype bfloat16] [-o OUT.json]
+    python benches/python/throughput.py --smoke
+
+DATA has rows {input, output, split}: `train` is indexed, `test` asked, all in one call. At every batch size each method
+answers all prompts once unmeasured, so that shapes are compiled and drafters warmed up, then the methods take turns.
+`--transformers` adds transformers' own `generate` over left-padded batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ratios import Ratio, report
+
+from tasc.cli.console import progress_bars
+from tasc.data import load_tokenizer
+from tasc.data.endings import eos_ids
+from tasc.data.prompts import prompt_ids
+from tasc.machine import machine
+from tasc.spec import Generator, NgramDrafter, NullDrafter
+from tasc.spec.bench import without_eos
+from tasc.spec.checkpoint import load_checkpoint, use_threads
+from tasc.spec.compare import Task, open_task
+from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+
+Answer = Callable[[], list[list[int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is run."""
+
+    batches: Sequence[int] = (1, 8, 32)
+    system: str | None = None
+    max_tokens: int = 256
+    max_draft: int = 16
+    factor: float = 4.0
+    transformers: bool = False
+    rounds: int = 3
+
+
+def methods(model: Any, tokenizer: Any, task: Task, prompts: list[list[int]], batch: int, options: Options) -> Any:
+    """What answers all prompts, by name."""
+    drafters: dict[str, Any] = {
+        "plain": NullDrafter(),
+        "tasc": NgramDrafter(task.index, tokenizer=task.tokenizer),
+    }
+    if suffix_decoding_installed():
+        depth = suffix_depth(options.max_draft)
+        drafters["suffix"] = SuffixDecodingDrafter(task.outputs(), factor=options.factor, depth=depth)
+    made: dict[str, Answer] = {}
+    for name, drafter in drafters.items():
+        generator = Generator(model, tokenizer, drafter=drafter, batch_size=batch, max_draft=options.max_draft)
+        inputs = [row["input"] for row in task.held_out]
+
+        def answer(generator: Generator = generator, inputs: list[str] = inputs) -> list[list[int]]:
+            answers = generator.generate(inputs, system=options.system, max_tokens=options.max_tokens)
+            return [item.ids for item in answers]
+
+        made[name] = answer
+    if options.transformers:
+        made["transformers"] = lambda: padded(model, tokenizer, prompts, batch, options)
+    return made
+
+
+def padded(model: Any, tokenizer: Any, prompts: list[list[int]], batch: int, options: Options) -> list[list[int]]:
+    """`generate` of transformers over left-padded batches."""
+    eos = eos_ids(model, tokenizer)
+    made = []
+    for begin in range(0, len(prompts), batch):
+        group = prompts[begin : begin + batch]
+        width = max(map(len, group))
+        ids = torch.tensor([[min(eos)] * (width - len(p)) + p for p in group], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in group], device=model.device)
+        with torch.inference_mode():
+            out = model.generate(
+                ids, attention_mask=mask, max_new_tokens=options.max_tokens, do_sample=False,
+                eos_token_id=sorted(eos), pad_token_id=min(eos),
+            )  # fmt: skip
+        made += out[:, width:].tolist()
+    return made
+
+
+def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: Options) -> dict[str, Any]:
+    """Tokens per second by batch size and method, and how many outputs are plain decoding's."""
+    found: dict[str, Any] = {}
+    with progress_bars() as bar, open_task(data, load_tokenizer(tokenizer), limit=limit, progress=bar) as task:
+        prompts = prompt_ids(tokenizer, [row["input"] for row in task.held_out], None, options.system)
+        eos = eos_ids(model, tokenizer)
+        told = bar("decoding")
+        for number, batch in enumerate(options.batches):
+            runs = methods(model, tokenizer, task, prompts, batch, options)
+            said = {name: [without_eos(ids, eos) for ids in run()] for name, run in runs.items()}
+            tokens = {name: sum(map(len, outputs)) for name, outputs in said.items()}
+            seconds: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(options.rounds):
+                for name, run in runs.items():
+                    begin = time.perf_counter()
+                    run()
+                    seconds[name].append(time.perf_counter() - begin)
+            found[str(batch)] = {
+                name: {
+                    "tokens_per_second": tokens[name] / statistics.median(seconds[name]),
+                    "identical": sum(a == b for a, b in zip(said[name], said["plain"], strict=True)),
+                }
+                for name in runs
+            }
+            told(number + 1, len(options.batches))
+    return found
+
+
+def figures(found: dict[str, Any]) -> list[Ratio]:
+    """tasc against each at each batch size."""
+    return [
+        Ratio(f"{batch} at once: tokens/s", facts["tasc"]["tokens_per_second"], name, facts[name]["tokens_per_second"])
+        for batch, facts in found.items()
+        for name in facts
+        if name != "tasc"
+    ]
+
+
+def smoke() -> dict[str, Any]:
+    """A tiny random model on a generated task; outputs must be identical."""
+    from smoke_task import tiny_model, write_rows, write_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_rows(Path(folder))
+        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
+        found = measure(model, tokenizer, data, 4, Options(batches=(1, 3), max_tokens=24, rounds=1))
+    assert all(facts["identical"] == 4 for by_name in found.values() for facts in by_name.values())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--adapter", type=Path)
+    parser.add_argument("--system")
+    parser.add_argument("--limit", type=int, default=64)
+    parser.add_argument("--batch", default="1,8,32")
+    parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--max-draft", type=int, default=16)
+    parser.add_argument("--factor", type=float, default=4.0, help="max_spec_factor of SuffixDecoding")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--transformers", action="store_true")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
+    options = parser.parse_args()
+    if options.data is None and not options.smoke:
+        parser.error("give DATA, or --smoke")
+    if options.threads is not None or options.smoke:
+        use_threads(options.threads or 1)
+    if options.smoke:
+        found = smoke()
+    else:
+        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype=options.dtype)
+        settings = Options(
+            batches=[int(batch) for batch in options.batch.split(",")],
+            system=options.system,
+            max_tokens=options.max_tokens,
+            max_draft=options.max_draft,
+            factor=options.factor,
+            transformers=options.transformers,
+            rounds=options.rounds,
+        )
+        found = measure(model, tokenizer, options.data, options.limit, settings)
+    report("Many requests, greedy", figures(found), options.output, results=found, machine=machine())
+
+
+if __name__ == "__main__":
+    main()
