@@ -1,4 +1,4 @@
-"""What CUDA graphs bring on a GPU: the time of a step with and without, and of plain decoding beside transformers' generate.
+"""What CUDA graphs and compiled parts bring on a GPU: the time of a step, and plain decoding beside transformers.
 
     python benches/python/cuda_graphs.py [--model smollm2 | --shape qwen2.5-1.5b] [--dtype bfloat16] [-o OUT.json]
 
@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ratios import Ratio, report
 
 from tasc.spec import Generator, NullDrafter
 from tasc.spec.cache import RowCache
+from tasc.spec.fusing import FusedParts
 from tasc.spec.steps import Steps
 from tasc.spec.target import Target
 
@@ -64,21 +66,20 @@ def median_ms(run: Callable[[], Any], rounds: int = 15, warm: int = 3) -> float:
 
 @torch.inference_mode()
 def step_times(model: Any) -> list[Ratio]:
-    """Milliseconds of steps over rows of `CONTEXT` tokens."""
+    """Milliseconds of steps over rows of `CONTEXT` tokens: with graphs and compiled parts, against less."""
     rows = max(rows for rows, _ in POINTS)
-    made = []
-    for graphs in (False, True):
+    ways: dict[str, list[float]] = {}
+    for name, graphs, compile in (("directly", False, False), ("graphs", True, False), ("compiled", True, True)):
         steps = Steps(Target(model), RowCache(rows, 512), 65, graphs)
-        for number, query in POINTS:
-            tokens = [[5] * query] * number
-            made.append(median_ms(lambda: steps.likeliest(0, tokens, [CONTEXT] * number, min(query, 65))))  # noqa: B023
-        if graphs:
-            taken = torch.cuda.memory_reserved() / 2**20
-            print(f"memory reserved: {taken:.0f} MiB")
-    direct, captured = made[: len(POINTS)], made[len(POINTS) :]
+        ways[name] = []
+        with FusedParts(model, compile).applied():
+            for number, query in POINTS:
+                given = ([[5] * query] * number, [CONTEXT] * number, min(query, 65))
+                ways[name].append(median_ms(partial(steps.likeliest, 0, *given)))
     return [
-        Ratio(f"step of {number} x {query} tokens, ms", ours, "directly", theirs, lower=True)
-        for (number, query), ours, theirs in zip(POINTS, captured, direct, strict=True)
+        Ratio(f"step of {number} x {query} tokens, ms", ours, peer, theirs, lower=True)
+        for peer in ("directly", "graphs")
+        for (number, query), ours, theirs in zip(POINTS, ways["compiled"], ways[peer], strict=True)
     ]
 
 
@@ -91,8 +92,8 @@ def decoding(model: Any, tokens: int, compiled: bool) -> list[Ratio]:
         pad_token_id=0,
     )  # fmt: skip
 
-    def ours(graphs: bool) -> Callable[[], Any]:
-        generator = Generator(model, drafter=NullDrafter(), cuda_graphs=graphs)
+    def ours(graphs: bool, compile: bool = False) -> Callable[[], Any]:
+        generator = Generator(model, drafter=NullDrafter(), cuda_graphs=graphs, compile=compile)
         return lambda: generator.generate(prompts=[ids], max_tokens=tokens, eos=())[0].ids
 
     def theirs(**more: Any) -> Callable[[], Any]:
@@ -103,7 +104,8 @@ def decoding(model: Any, tokens: int, compiled: bool) -> list[Ratio]:
         return run
 
     runs = {
-        "plain loop with CUDA graphs": ours(True),
+        "plain loop, CUDA graphs, compiled parts": ours(True, True),
+        "plain loop, CUDA graphs": ours(True),
         "plain loop directly": ours(False),
         "transformers": theirs(),
     }
@@ -114,7 +116,7 @@ def decoding(model: Any, tokens: int, compiled: bool) -> list[Ratio]:
     first, *others = speed
     for name in others:
         same = sum(a == b for a, b in zip(said[first], said[name], strict=True))
-        print(f"{name}: {same} of {tokens} tokens as with CUDA graphs")
+        print(f"{name}: {same} of {tokens} tokens the same")
     return [Ratio(f"{first}: tokens/s", speed[first], name, speed[name]) for name in others]
 
 

@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--max-draft", type=int, default=16)
     parser.add_argument("--methods", help="comma-separated; by default all that are installed")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--compile", action="store_true", help="the model's small parts, on a GPU")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--html", type=Path)
     parser.add_argument("-o", "--output", type=Path)
@@ -89,6 +90,7 @@ def main() -> None:
             system=options.system,
             max_tokens=options.max_tokens,
             max_draft=options.max_draft,
+            compile=options.compile,
             methods=tuple(options.methods.split(",")) if options.methods else None,
         )
         results = measure(model, tokenizer, options.data, options.limit, settings)

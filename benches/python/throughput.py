@@ -47,6 +47,7 @@ class Options:
     max_draft: int = 16
     factor: float = 4.0
     transformers: bool = False
+    compile: bool = False
     rounds: int = 3
 
 
@@ -61,7 +62,9 @@ def methods(model: Any, tokenizer: Any, task: Task, prompts: list[list[int]], ba
         drafters["suffix"] = SuffixDecodingDrafter(task.outputs(), factor=options.factor, depth=depth)
     made: dict[str, Answer] = {}
     for name, drafter in drafters.items():
-        generator = Generator(model, tokenizer, drafter=drafter, batch_size=batch, max_draft=options.max_draft)
+        generator = Generator(
+            model, tokenizer, drafter=drafter, batch_size=batch, max_draft=options.max_draft, compile=options.compile
+        )
         inputs = [row["input"] for row in task.held_out]
 
         def answer(generator: Generator = generator, inputs: list[str] = inputs) -> list[list[int]]:
@@ -156,6 +159,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--transformers", action="store_true")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--compile", action="store_true", help="the model's small parts, on a GPU")
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
@@ -175,6 +179,7 @@ def main() -> None:
             max_draft=options.max_draft,
             factor=options.factor,
             transformers=options.transformers,
+            compile=options.compile,
             rounds=options.rounds,
         )
         found = measure(model, tokenizer, options.data, options.limit, settings)

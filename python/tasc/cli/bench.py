@@ -30,8 +30,9 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc; "
-            "with --draft also model, combined. By default all that are installed; plain decoding always runs."
+            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc; with "
+            "--draft also model, combined. By default all that are installed; plain decoding always runs, "
+            "transformers-static (on a GPU it compiles for minutes) only by name."
         ),
     ] = None,
     eos: Annotated[
@@ -40,6 +41,9 @@ def bench(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")
     ] = None,
@@ -63,6 +67,7 @@ def bench(
         max_draft=max_draft,
         methods=tuple(methods.split(",")) if methods else None,
         draft_length=draft_length,
+        compile=compile,
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")

@@ -61,6 +61,9 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End an output at this text. May be repeated.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
+    ] = False,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
 
@@ -79,7 +82,7 @@ def generate(
         small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
         drafter = ModelDrafter(small, tokenizer=its_tokenizer)
         drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
-    generator = Generator(loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size)
+    generator = Generator(loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile)
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,

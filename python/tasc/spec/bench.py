@@ -46,6 +46,7 @@ class BenchOptions:
         methods: Names to run; None for all that are installed. `plain` always runs, `transformers-static` (its static
             cache, whose steps it compiles on a GPU, which takes minutes) only by name.
         draft_length: Tokens per draft of a draft model alone; None: as many as pay.
+        compile: As for `Generator`, for all that run in our loop.
     """
 
     system: str | None = None
@@ -55,6 +56,7 @@ class BenchOptions:
     factors: tuple[float, ...] = (1.0, 4.0, 16.0)
     methods: tuple[str, ...] | None = None
     draft_length: int | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,9 @@ class LoopMethod:
         self.name = drafter.name
         self._options = options
         self._eos = eos_ids(model, tokenizer)
-        self._generator = Generator(model, tokenizer, drafter=drafter, max_draft=options.max_draft)
+        self._generator = Generator(
+            model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
+        )
 
     def answer(self, text: str) -> Answer:
         """Greedy output for the user's text."""

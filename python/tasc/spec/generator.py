@@ -20,6 +20,7 @@ from tasc.errors import InputError
 from tasc.spec.combined import CombinedDrafter
 from tasc.spec.costs import given_costs
 from tasc.spec.drafter import Drafter, NullDrafter, served_log
+from tasc.spec.fusing import FusedParts
 from tasc.spec.locate import InputLocator, Template, chat_markers
 from tasc.spec.loop import Job, Loop
 from tasc.spec.packing import PackedWeights
@@ -96,6 +97,8 @@ class Generator:
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
         cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
             longest request of a call; None: if the model can be captured.
+        compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
+            model then take a third less time, the first ones some seconds more.
         input_template: What stands before and after the input in prompts that are strings or ids; None: the marks
             of the tokenizer's chat template, and what all prompts so far begin and end with (see
             `tasc.spec.locate.InputLocator`). It decides how well drafts fit, never what comes out.
@@ -125,6 +128,7 @@ class Generator:
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
         pack_weights: bool | None = None,
         cuda_graphs: bool | None = None,
+        compile: bool = False,
         input_template: InputTemplate | None = None,
         served: bool | str | PathLike[str] = False,
     ) -> None:
@@ -136,6 +140,7 @@ class Generator:
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
         self._packed = PackedWeights(self._target.model, pack_weights)
+        self._fused = FusedParts(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
@@ -244,7 +249,7 @@ class Generator:
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, evaluating(self._target.model), self._packed.applied():
+        with self._lock, evaluating(self._target.model), self._packed.applied(), self._fused.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -412,7 +417,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
         **options: Of `Generator` (index, drafter, draft, max_draft, batch_size, costs,
-            pack_weights, cuda_graphs, input_template, served) and of `Generator.generate`.
+            pack_weights, cuda_graphs, compile, input_template, served) and of `Generator.generate`.
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
     if isinstance(own.get("index"), (list, tuple)):

@@ -15,6 +15,7 @@ from tasc.spec.cache import longest_common_prefix
 from tasc.spec.costs import given_costs
 from tasc.spec.draft_rows import DraftRows, Row
 from tasc.spec.drafter import SOURCES, Draft, Terms, TokenDraft, TokenIds
+from tasc.spec.fusing import FusedParts
 from tasc.spec.pace import Pace, Round, clock
 from tasc.spec.packing import PackedWeights
 from tasc.spec.target import Target, evaluating
@@ -39,6 +40,7 @@ class ModelDrafter:
         step_cost: Cost of one pass of the model in plain steps of the target, for `length=None`; None: measured.
         pack_weights: As for `Generator`.
         cuda_graphs: As for `Generator`.
+        compile: As for `Generator`.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -58,6 +60,7 @@ class ModelDrafter:
         step_cost: float | None = None,
         pack_weights: bool | None = None,
         cuda_graphs: bool | None = None,
+        compile: bool = False,
     ) -> None:
         if length is not None and length < 1:
             raise InputError(f"length is {length}; it must be at least 1, or None for drafts as long as they pay")
@@ -69,6 +72,7 @@ class ModelDrafter:
         self.target = Target(model)
         self.rows = DraftRows(self.target, cuda_graphs)
         self._packed = PackedWeights(self.target.model, pack_weights)
+        self._fused = FusedParts(self.target.model, compile)
         self._tokenizer = tokenizer
         self._round: Round | None = None
         self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
@@ -178,7 +182,7 @@ class ModelDrafter:
 
     def _run(self, going: Sequence[ModelRequest], curve: NDArray[np.float64]) -> float:
         """Draft token by token; returns what the passes cost in passes of one token."""
-        with evaluating(self.target.model), self._packed.applied():
+        with evaluating(self.target.model), self._packed.applied(), self._fused.applied():
             self.rows.place(going)
             passes = 0.0
             while going:
