@@ -159,9 +159,7 @@ class Loop:
         """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
         longest = max(len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs))
         in_common = max(longest_common_prefix(other.tokens, job.tokens) for other in jobs)
-        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(
-            len(jobs) + 1, longest + self._max_draft
-        )
+        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(len(jobs) + 1, longest, self._max_draft)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
         """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""

@@ -17,7 +17,11 @@ _log = logging.getLogger(__name__)
 
 _PROBE_CONTEXT = 64  # tokens that stand before a timed step
 _MOST_RESERVED = 4096  # slots
-_MOST_TOGETHER = 2048  # tokens of prompts in one step
+_MOST_TOGETHER = 2048  # tokens of prompts and their drafts in one step of a GPU
+_SHORT, _MOST_SHORT = (
+    64,
+    512,
+)  # tokens of a prompt, and of all, in one step of a CPU, which is bound by arithmetic beyond
 
 T = TypeVar("T")
 
@@ -75,9 +79,11 @@ class Steps:
         """Number of tokens that a step over `rows` rows of `query` tokens computes."""
         return rows * query if self._graphs is None else self._graphs.computed(rows, query)
 
-    def takes_together(self, rows: int, query: int) -> bool:
-        """Whether prompts of so many rows, of up to `query` tokens each, are better computed in one step."""
-        return self._graphs is not None and self._graphs.computed(rows, query) <= _MOST_TOGETHER
+    def takes_together(self, rows: int, prompt: int, draft: int) -> bool:
+        """Whether so many prompts of up to `prompt` tokens, and drafts of up to `draft`, are better run in one step."""
+        if self._target.device.type == "cpu":
+            return prompt <= _SHORT and rows * prompt <= _MOST_SHORT
+        return self.computed(rows, prompt + draft) <= _MOST_TOGETHER
 
     def probe(self) -> Callable[[int], None]:
         """Runs steps of n tokens in one row, to be timed; the rows in use stay as they are."""
