@@ -107,6 +107,9 @@ class DraftRows:
 
     def _settle(self, owner: Owner) -> None:
         """A free row, begun with the longest prefix that some row holds of the owner's tokens."""
+        if self._steps.begin(len(owner.tokens)):
+            for other in self._rows:
+                other.length = 0
         row = next((row for row in self._rows if row.is_free), None)
         if row is None:
             row = Row(len(self._rows))

@@ -101,8 +101,7 @@ class StepGraphs:
     def _step(self, rows: int, query: int, end: int, from_front: bool, greedy: bool) -> StaticStep:
         """The step of this shape, its slots rounded up; the one used last stands last."""
         if self._moves != self._cache.moves:
-            self._steps.clear()
-            self._moves, self._capture = self._cache.moves, self._new_capture()
+            self.forget()
         slots = min(_power_of_two(max(end, _LEAST_SLOTS)), self._cache.num_slots)
         shape = Shape(rows=rows, query=query, slots=slots, from_front=from_front, greedy=greedy)
         step = self._steps.pop(shape, None)
@@ -112,6 +111,11 @@ class StepGraphs:
             step = StaticStep(self._target, self._cache, shape, min(self._most_kept, query), self._capture)
         self._steps[shape] = step
         return step
+
+    def forget(self) -> None:
+        """Let go of all graphs, whose memory is no longer the model's or the cache's."""
+        self._steps.clear()
+        self._moves, self._capture = self._cache.moves, self._new_capture()
 
     def _padded_rows(self, rows: int) -> int:
         return min(_power_of_two(rows), self._cache.num_rows)

@@ -120,7 +120,8 @@ class Loop:
     def run(self, jobs: Iterable[Job]) -> None:
         """Run jobs to their ends, in the order given as rows become free."""
         waiting = deque(jobs)
-        self._steps.reserve(max((job.num_prompt + job.max_tokens for job in waiting), default=0))
+        if self._steps.begin(max((job.num_prompt + job.max_tokens for job in waiting), default=0)):
+            self._held = [[] for _ in self._held]
         try:
             while waiting or self._active:
                 while waiting and len(self._active) < self._cache.num_rows:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tasc.errors import InputError
+from tasc.spec.weights import place
 
 _AUTO_LIMIT = 2**30  # bytes of weights up to which a copy is made unasked
 _ROWS = 16  # the layout is chosen for about this many tokens
@@ -62,8 +63,7 @@ class PackedWeights:
                 del layer.forward
 
     def _of(self, layer: nn.Linear) -> Tensor:
-        version = 0 if layer.weight.is_inference() else layer.weight._version
-        state = (layer.weight.data_ptr(), version)
+        state = place(layer.weight)
         known = self._packed.get(layer)
         if known is None or known[0] != state:
             with torch.inference_mode():

@@ -12,16 +12,15 @@ from tasc.errors import InputError
 from tasc.spec.cache import RowCache
 from tasc.spec.graphs import StepGraphs, capture_on
 from tasc.spec.target import Target
+from tasc.spec.weights import Weights
 
 _log = logging.getLogger(__name__)
 
 _PROBE_CONTEXT = 64  # tokens that stand before a timed step
 _MOST_RESERVED = 4096  # slots
 _MOST_TOGETHER = 2048  # tokens of prompts and their drafts in one step of a GPU
-_SHORT, _MOST_SHORT = (
-    64,
-    512,
-)  # tokens of a prompt, and of all, in one step of a CPU, which is bound by arithmetic beyond
+_SHORT = 64  # tokens of a prompt beyond which a CPU is bound by arithmetic, and runs it alone
+_MOST_SHORT = 512  # tokens of short prompts in one step of a CPU
 
 T = TypeVar("T")
 
@@ -42,6 +41,7 @@ class Steps:
 
     def __init__(self, target: Target, cache: RowCache, most_kept: int, graphs: bool | None = None) -> None:
         self._target, self._cache, self._required = target, cache, bool(graphs)
+        self._weights = Weights(target.model)
         capture = capture_on(target.device)
         if graphs and capture is None:
             raise InputError(
@@ -55,10 +55,18 @@ class Steps:
         """Whether the last step's time tells something: no graph was prepared in it."""
         return self._graphs is None or self._graphs.is_steady
 
-    def reserve(self, num_slots: int) -> None:
-        """Make room for positions below `num_slots` before they are needed, where graphs would have to follow later."""
+    def begin(self, num_slots: int) -> bool:
+        """Before requests that need positions below `num_slots`; whether the model's weights are others than before, so
+        that what the cache holds is of no use any more.
+
+        Where there are graphs, room is made at once, since they are captured anew when buffers move.
+        """
+        changed = self._weights.have_changed()
         if self._graphs is not None:
             self._cache.reserve(min(num_slots, _MOST_RESERVED))
+            if changed:
+                self._graphs.forget()
+        return changed
 
     def logits(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int) -> Tensor:
         """(n, min(keep, Q), V) logits of `Target.step`; the next step may write over them."""
