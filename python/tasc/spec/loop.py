@@ -18,7 +18,7 @@ from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
 from tasc.spec.costs import CostCurve
 from tasc.spec.drafter import Draft, Drafter, Terms
-from tasc.spec.sampling import Chooser
+from tasc.spec.sampling import Chooser, choose_together
 from tasc.spec.stats import Stats
 from tasc.spec.steps import Steps
 from tasc.spec.stop import TextStream
@@ -239,17 +239,18 @@ class Loop:
     ) -> list[Callable[[int], int]]:
         """Run the model; per job its own token after each beginning of its draft, to be asked as `verify` does."""
         starts = [job.cached for job in jobs]
-        counts = [len(draft.tokens) + 1 for draft in drafts]
-        if jobs[0].chooser is None:  # the jobs of a call are sampled alike
+        choosers = [job.chooser for job in jobs if job.chooser is not None]  # of all or none: a call samples alike
+        if not choosers:
             likeliest = self._steps.likeliest(first_row, tokens, starts, width)
-            return [ids[-count:].__getitem__ for ids, count in zip(likeliest, counts, strict=True)]
+            return [ids[-len(draft.tokens) - 1 :].__getitem__ for ids, draft in zip(likeliest, drafts, strict=True)]
         logits = self._steps.logits(first_row, tokens, starts, width)
-        if logits.is_cuda:
-            torch.cuda.synchronize(logits.device)
+        lengths = [len(job.tokens) for job in jobs]
+        if choosers[0].waits and not any(q is not None for draft in drafts for q in draft.dists):
+            made = choose_together(choosers, logits, lengths, [draft.tokens for draft in drafts])
+            return [chooser.taking(ids) for chooser, ids in zip(choosers, made, strict=True)]
         return [
-            job.chooser.choices(logits[number, -count:], len(job.tokens), draft.tokens, draft.dists)
-            for number, (job, draft, count) in enumerate(zip(jobs, drafts, counts, strict=True))
-            if job.chooser is not None
+            chooser.choices(row[-len(draft.tokens) - 1 :], length, draft.tokens, draft.dists)
+            for chooser, row, length, draft in zip(choosers, logits, lengths, drafts, strict=True)
         ]
 
     def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:

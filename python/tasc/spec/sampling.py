@@ -17,6 +17,8 @@ from tasc.spec.verify import accept_or_replace, quantile, quantiles
 if TYPE_CHECKING:
     from torch import Tensor
 
+_MOST_SCORES = 2**25  # shaped at a time: 256 MiB as float64
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
@@ -92,18 +94,23 @@ class Chooser:
         seed: Of the call.
         request: Index of the request in its call.
         device: Where logits live.
+
+    Attributes:
+        sampling: Options.
+        waits: Whether one choice more is one wait more for the device, so that all are better made at once.
     """
 
     def __init__(
         self, sampling: Sampling, prompt: Sequence[int], max_tokens: int, seed: int, request: int, device: torch.device
     ) -> None:
         self.sampling = sampling
-        self._makes_all = device.type == "cuda"
+        self.waits = device.type == "cuda"
         self._processors = sampling.processors(device)
         self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
         self._uniform = Uniforms(self._bits)
-        self._history = torch.zeros((1, len(prompt) + max_tokens + 1), dtype=torch.long, device=device)
-        self._history[0, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
+        size = len(prompt) + max_tokens + 1 if sampling.repetition_penalty != 1.0 else 0  # nothing else looks at it
+        self._history = torch.zeros((1, size), dtype=torch.long, device=device)
+        self.append(0, prompt)
 
     def proposer(self) -> Proposer:
         """What draws a draft model's proposals for this request, from a stream of numbers of its own."""
@@ -112,9 +119,7 @@ class Chooser:
     def choices(
         self, logits: Tensor, length: int, draft: Sequence[int], dists: Sequence[Tensor | None] = ()
     ) -> Callable[[int], int]:
-        """Choices for one verification, to be asked for one by one as `verify` does.
-
-        On a CPU each is made when it is asked for, on a GPU all at once: there it would take a wait to make one.
+        """Choices for one verification, made one by one as `verify` asks for them.
 
         Args:
             logits: (K + 1, V) target logits after the history and after each drafted token.
@@ -122,15 +127,7 @@ class Chooser:
             draft: (K,) drafted ids.
             dists: Those of `TokenDraft`.
         """
-        self._history[0, length : length + len(draft)] = torch.tensor(draft, dtype=torch.long)
-        if self._makes_all and all(q is None for q in dists):
-            made = self.at_once(logits, length)
-
-            def take(position: int) -> int:
-                self._uniform()
-                return made[position]
-
-            return take
+        self.append(length, draft)
 
         def choose(position: int) -> int:
             scores = logits[position : position + 1].float()
@@ -146,31 +143,72 @@ class Chooser:
 
         return choose
 
-    def at_once(self, logits: Tensor, length: int) -> list[int]:
-        """The choices after the history and after each drafted token, had they all been asked for.
+    def ahead(self, count: int) -> list[float]:
+        """The uniform numbers of the next `count` choices."""
+        return self._uniform.ahead(count)
 
-        Args:
-            logits: (K + 1, V) target logits; the draft stands in the history already.
-            length: Tokens of prompt and output so far.
-        """
-        count = len(logits)
-        places = torch.arange(length + count - 1, device=logits.device)
-        known = places < length + torch.arange(count, device=logits.device)[:, None]
-        histories = self._history[0, torch.where(known, places, 0)]  # (K + 1, L): the first token again counts no more
+    def chosen(self, logits: Tensor, histories: Tensor, uniforms: Tensor) -> Tensor:
+        """(R,) token ids by (R, V) logits, the (R, L) ids before each and (R,) uniform numbers."""
         scores = logits.float()
         for process in self._processors:
             scores = process(histories, scores)
         if self.sampling.temperature == 0:
-            tokens = scores.argmax(-1)
-        else:
-            uniforms = torch.tensor(self._uniform.ahead(count), dtype=torch.float64, device=logits.device)
-            tokens = quantiles(torch.softmax(scores.double(), dim=-1), uniforms)
-        ids: list[int] = tokens.tolist()
-        return ids
+            return scores.argmax(-1)
+        return quantiles(torch.softmax(scores.double(), dim=-1), uniforms)
+
+    def taking(self, made: Sequence[int]) -> Callable[[int], int]:
+        """Choices that `choose_together` has made, to be asked for as those of `choices`."""
+
+        def take(position: int) -> int:
+            self._uniform()
+            return made[position]
+
+        return take
 
     def append(self, length: int, ids: Sequence[int]) -> None:
-        """Write emitted tokens to the history, `length` tokens of which stand already."""
-        self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
+        """Write tokens to the history, `length` tokens of which stand already."""
+        if self._history.shape[1]:
+            self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
+
+    def histories(self, length: int, draft: Sequence[int], width: int) -> Tensor:
+        """What stands before each choice: (K + 1, width) ids, filled up with the first one, which counts no more for
+        that; (K + 1, 0) where nothing looks at them.
+        """
+        self.append(length, draft)
+        count = len(draft) + 1
+        places = torch.arange(width if self._history.shape[1] else 0, device=self._history.device)
+        stand = length + torch.arange(count, device=places.device)
+        return self._history[0, torch.where(places < stand[:, None], places, 0)]
+
+
+def choose_together(
+    choosers: Sequence[Chooser], logits: Tensor, lengths: Sequence[int], drafts: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """All choices of several requests that are sampled alike, whether or not `verify` will ask for them; one wait for the
+    device.
+
+    Args:
+        choosers: (n,) of the requests.
+        logits: (n, W, V), the last K_b + 1 of request b after its history and after each drafted token.
+        lengths: (n,) tokens of prompt and output so far.
+        drafts: (n,) of K_b drafted ids.
+
+    Returns:
+        (n,) of K_b + 1 token ids.
+    """
+    counts = [len(draft) + 1 for draft in drafts]
+    rows = torch.cat([each[-count:] for each, count in zip(logits, counts, strict=True)])  # (R, V)
+    width = max(length + count - 1 for length, count in zip(lengths, counts, strict=True))
+    given = zip(choosers, lengths, drafts, strict=True)
+    histories = torch.cat([chooser.histories(length, draft, width) for chooser, length, draft in given])
+    ahead = [number for chooser, count in zip(choosers, counts, strict=True) for number in chooser.ahead(count)]
+    uniforms = torch.tensor(ahead, dtype=torch.float64, device=rows.device)
+    some = max(1, _MOST_SCORES // rows.shape[1])
+    parts = [slice(begin, begin + some) for begin in range(0, len(rows), some)]
+    tokens = [choosers[0].chosen(rows[part], histories[part], uniforms[part]) for part in parts]
+    made: list[int] = torch.cat(tokens).tolist()
+    ends = np.cumsum(counts)
+    return [made[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
 class Uniforms:
