@@ -184,8 +184,7 @@ class Chooser:
 def choose_together(
     choosers: Sequence[Chooser], logits: Tensor, lengths: Sequence[int], drafts: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """All choices of several requests that are sampled alike, whether or not `verify` will ask for them; one wait for the
-    device.
+    """All choices of requests that are sampled alike, whether `verify` will ask for them or not, with one wait.
 
     Args:
         choosers: (n,) of the requests.
