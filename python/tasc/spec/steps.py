@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from tasc.errors import InputError
@@ -17,7 +18,7 @@ from tasc.spec.weights import Weights
 _log = logging.getLogger(__name__)
 
 _PROBE_CONTEXT = 64  # tokens that stand before a timed step
-_MOST_RESERVED = 4096  # slots
+_MOST_RESERVED = 1024  # slots
 _MOST_TOGETHER = 2048  # tokens of prompts and their drafts in one step of a GPU
 _SHORT = 64  # tokens of a prompt beyond which a CPU is bound by arithmetic, and runs it alone
 _MOST_SHORT = 512  # tokens of short prompts in one step of a CPU
@@ -113,6 +114,8 @@ class Steps:
             return None
         try:
             return call(self._graphs)
+        except torch.OutOfMemoryError:
+            raise  # it would be no better without graphs
         except Exception as error:
             name = type(self._target.model).__name__
             if self._required:
