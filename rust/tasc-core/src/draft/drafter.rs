@@ -253,11 +253,12 @@ impl Drafter {
                 if token == END || !rule.extend(calibrated) {
                     break;
                 }
+                // at once, so that what comes next is on its way from memory during the rest
+                scratch.step(request, &view, &served, token);
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
                 request.draft.probabilities.push(calibrated as f32);
                 request.draft.sources.push(scratch.evidence.speaker(token).code());
-                scratch.step(request, &view, &served, token);
             }
         });
         request.draft.truncate(rule.best());
