@@ -103,9 +103,10 @@ impl Scratch {
         let known = self.symbols.iter().find(|s| s.0 == token).map(|s| s.1);
         place.cursor.advance_front(&view.ngrams, known.or_else(|| view.ngrams.symbol(token)));
         leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
+        place.cursor.prefetch(&view.ngrams);
         place.context.advance(&request.context, token, FOLLOWED);
         place.follow(&request.source, &request.retrieved, served, request.without, token);
-        place.cursor.prefetch(&view.ngrams);
+        place.cursor.prefetch_summaries(&view.ngrams);
     }
 
     /// The most probable candidate: (token, probability). Ties: the one named first.

@@ -98,9 +98,13 @@ impl Cursor {
         }
     }
 
-    /// What the front runs' successors will be read from is on its way from memory since [`Cursor::advance_front`]; this
-    /// fetches what lies behind that.
+    /// Begins to fetch what the front runs' successors will be read from.
     pub fn prefetch(&self, ngrams: &Ngrams<'_>) {
+        self.runs[..self.front].iter().for_each(|run| ngrams.prefetch(run.interval));
+    }
+
+    /// Goes on with it, some time later.
+    pub fn prefetch_summaries(&self, ngrams: &Ngrams<'_>) {
         self.runs[..self.front].iter().for_each(|run| ngrams.prefetch_summary(run.interval));
     }
 
@@ -130,8 +134,14 @@ impl Cursor {
         let behind = self.runs.len() - self.front;
         self.extend(ngrams, symbol, behind);
         self.front = self.runs.len() - behind;
+        let follows = |before| ngrams.child(ngrams.ending_in(before), symbol, ngrams.ending_in(symbol)).is_some();
+        if self.front == 0 && self.pending.last().is_some_and(|&before| !follows(before)) {
+            // no context of two tokens goes on, so that there is nothing to catch up on
+            self.pending.clear();
+            self.runs.drain(..behind - 1);
+            return self.advance(ngrams, symbol);
+        }
         self.pending.push(symbol);
-        self.runs[..self.front].iter().for_each(|run| ngrams.prefetch(run.interval));
     }
 
     /// Brings all runs up to date.
