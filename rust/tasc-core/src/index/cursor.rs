@@ -99,11 +99,17 @@ impl Cursor {
     }
 
     /// Begins to fetch what the front runs' successors will be read from.
+    ///
+    /// # Complexity
+    /// O(front runs), and nothing waits.
     pub fn prefetch(&self, ngrams: &Ngrams<'_>) {
         self.runs[..self.front].iter().for_each(|run| ngrams.prefetch(run.interval));
     }
 
     /// Goes on with it, some time later.
+    ///
+    /// # Complexity
+    /// O(front runs); waits for what [`Cursor::prefetch`] has asked for.
     pub fn prefetch_summaries(&self, ngrams: &Ngrams<'_>) {
         self.runs[..self.front].iter().for_each(|run| ngrams.prefetch_summary(run.interval));
     }
