@@ -11,7 +11,7 @@ use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::online::Online;
 use tasc_core::draft::sources::task;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Mixer, Mixtures, Weights};
-use tasc_core::index::{Cursor, NgramsBuilder, Successors};
+use tasc_core::index::{Cursor, NgramsBuilder};
 use tasc_core::naive::{NaiveIndex, witten_bell};
 
 proptest! {
@@ -38,7 +38,7 @@ proptest! {
             (0..=history.len()).map(|m| slow.successors(&history[history.len() - m..])).take_while(|c| !c.is_empty()).collect();
         let truth = witten_bell(&orders);
         let mut blend = Blend::default();
-        let order = task::blend(&ngrams, &mut cursor, &mut Successors::default(), &mut blend);
+        let order = task::blend(&ngrams, &mut cursor, &mut blend);
         prop_assert_eq!(order as usize, orders.len() - 1);
         let total: f32 = blend.candidates.iter().map(|c| c.1).sum::<f32>() + blend.rest;
         prop_assert!((total - 1.0).abs() < 1e-4, "sums to {}", total);

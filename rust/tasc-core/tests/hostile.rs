@@ -39,8 +39,8 @@ fn use_it(bytes: &[u8]) -> Result<(), Error> {
         for run in cursor.runs() {
             ngrams.successors(run.interval, &mut found);
             for e in &found.entries {
-                let inner = ngrams.child(run.interval, e.symbol, Some(e.child));
-                let _ = (ngrams.token(e.symbol), ngrams.child(run.interval, e.symbol, inner), ngrams.weight(e.child));
+                let within = [e.child, ngrams.ending_in(e.symbol)].map(|o| ngrams.child(run.interval, e.symbol, o));
+                let _ = (ngrams.token(e.symbol), within, ngrams.weight(e.child));
             }
         }
         cursor.advance(&ngrams, ngrams.symbol(token));

@@ -38,11 +38,14 @@ impl Blend {
         }
         let share = self.rest * (1.0 - kept) / total;
         self.rest *= kept;
+        let mut places = Places::of(&self.candidates);
         for (token, count) in successors {
             let p = share * count;
-            match self.candidates.iter_mut().find(|c| c.0 == token) {
-                Some(c) => c.1 += p,
-                None => self.candidates.push((token, p)),
+            if let Some(at) = places.find(&self.candidates, token) {
+                self.candidates[at].1 += p;
+            } else {
+                self.candidates.push((token, p));
+                places.put(token, self.candidates.len());
             }
         }
     }
@@ -81,5 +84,31 @@ impl Blend {
     #[must_use]
     pub fn probability(&self, token: u32) -> f32 {
         self.candidates.iter().find(|c| c.0 == token).map_or(0.0, |c| c.1)
+    }
+}
+
+/// Places that are remembered.
+const PLACES: usize = 128;
+
+/// Where candidates stand, by the low bits of their tokens, counted from 1; 0: there is none with these bits.
+struct Places([u8; PLACES]);
+
+impl Places {
+    fn of(candidates: &[(u32, f32)]) -> Self {
+        let mut places = Self([0; PLACES]);
+        for (c, nth) in candidates.iter().zip(1..) {
+            places.put(c.0, nth);
+        }
+        places
+    }
+
+    fn put(&mut self, token: u32, nth: usize) {
+        self.0[token as usize % PLACES] = u8::try_from(nth).unwrap_or(u8::MAX);
+    }
+
+    fn find(&self, candidates: &[(u32, f32)], token: u32) -> Option<usize> {
+        let at = usize::from(self.0[token as usize % PLACES]).checked_sub(1)?;
+        let here = candidates.get(at).is_some_and(|c| c.0 == token);
+        if here { Some(at) } else { candidates.iter().position(|c| c.0 == token) }
     }
 }

@@ -26,6 +26,9 @@ use crate::{Result, TokenId};
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
 const REMEMBERED: usize = 1 << 18;
 
+/// Drafted tokens that a request makes room for at once.
+const USUAL: usize = 16;
+
 /// How a drafter drafts.
 #[derive(Clone)]
 pub struct DrafterOptions {
@@ -239,6 +242,8 @@ impl Drafter {
         request.still_served(&served);
         request.draft.clear();
         request.trace.clear();
+        request.draft.reserve(max_tokens.min(USUAL));
+        request.trace.reserve(max_tokens.min(USUAL));
         let (online, mixer) = (self.learnt(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
         let columns = Columns::of(request.without);
@@ -253,11 +258,12 @@ impl Drafter {
                 if token == END || !rule.extend(calibrated) {
                     break;
                 }
+                // at once, so that what comes next is on its way from memory during the rest
+                scratch.step(request, &view, &served, token);
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
                 request.draft.probabilities.push(calibrated as f32);
                 request.draft.sources.push(scratch.evidence.speaker(token).code());
-                scratch.step(request, &view, &served, token);
             }
         });
         request.draft.truncate(rule.best());

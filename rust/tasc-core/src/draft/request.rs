@@ -134,6 +134,12 @@ impl Draft {
         self.truncate(0);
     }
 
+    pub(super) fn reserve(&mut self, tokens: usize) {
+        self.tokens.reserve(tokens);
+        self.probabilities.reserve(tokens);
+        self.sources.reserve(tokens);
+    }
+
     pub(super) fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
         self.probabilities.truncate(len);

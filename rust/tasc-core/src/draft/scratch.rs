@@ -11,7 +11,6 @@ use super::request::{FOLLOWED, Place, Request, leave};
 use super::served::Served;
 use super::sources::{coverage, task};
 use crate::TokenId;
-use crate::index::Successors;
 use crate::index::ngrams::Symbol;
 use crate::index::view::TaskView;
 
@@ -23,7 +22,6 @@ pub(super) struct Scratch {
     pub(super) candidates: Candidates,
     /// What the mixture makes of the candidates.
     pub(super) probabilities: Vec<f32>,
-    successors: Successors,
     /// Of the task's candidates.
     symbols: Vec<(TokenId, Symbol)>,
     matches: Vec<(u32, TokenId, f32)>,
@@ -50,11 +48,11 @@ impl Pool {
 impl Scratch {
     /// Asks every source; candidates get rows of these columns.
     pub(super) fn gather(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, columns: Columns) {
-        let Self { place, successors, symbols, matches, evidence, candidates, .. } = self;
+        let Self { place, symbols, matches, evidence, candidates, .. } = self;
         let on = |source| !request.without.has(source);
         evidence.clear();
         if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, successors, &mut evidence.task);
+            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, &mut evidence.task);
             symbols.clear();
             for c in &mut evidence.task.candidates {
                 let symbol = c.0;
@@ -105,8 +103,10 @@ impl Scratch {
         let known = self.symbols.iter().find(|s| s.0 == token).map(|s| s.1);
         place.cursor.advance_front(&view.ngrams, known.or_else(|| view.ngrams.symbol(token)));
         leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
+        place.cursor.prefetch(&view.ngrams);
         place.context.advance(&request.context, token, FOLLOWED);
         place.follow(&request.source, &request.retrieved, served, request.without, token);
+        place.cursor.prefetch_summaries(&view.ngrams);
     }
 
     /// The most probable candidate: (token, probability). Ties: the one named first.

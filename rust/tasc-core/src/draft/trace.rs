@@ -1,6 +1,6 @@
 //! What the mixer saw at the tokens of a draft, kept until verification says which were right.
 
-use super::features::{Candidates, GROUPS};
+use super::features::{Candidates, GROUPS, PLAIN};
 use crate::TokenId;
 
 /// What was seen at every token of a draft.
@@ -35,6 +35,14 @@ impl Trace {
         self.rows.clear();
         self.probabilities.clear();
         self.ends.clear();
+    }
+
+    /// Makes room for so many tokens with few candidates each: one step in place of many small ones.
+    pub fn reserve(&mut self, tokens: usize) {
+        self.tokens.reserve(4 * tokens);
+        self.rows.reserve(5 * PLAIN.len() * tokens);
+        self.probabilities.reserve(5 * tokens);
+        self.ends.reserve(tokens);
     }
 
     /// One token further.

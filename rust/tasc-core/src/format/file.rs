@@ -60,6 +60,9 @@ impl File {
         }
         // SAFETY: contents are never trusted (every read is checked), and files are replaced by renaming only.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        // what is read here and there is found faster in large pages; where there are none it does without
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Self::parse(Bytes::Mapped(Arc::new(map)), path.into(), kind, major)
     }
 

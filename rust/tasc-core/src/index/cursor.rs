@@ -1,6 +1,6 @@
 //! A running output as the chain of nested intervals of its back-off contexts.
 
-use super::ngrams::{BOUNDARY, Interval, Ngrams, Symbol};
+use super::ngrams::{BOUNDARY, Interval, Ngrams, Successors, Symbol};
 
 /// Consecutive back-off orders that share one interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,16 @@ pub struct Cursor {
     front: usize,
     /// The symbols that the other runs have yet to take.
     pending: Vec<Symbol>,
+    /// What follows the first runs: so many were visited since the output last went on.
+    seen: Vec<Successors>,
+    visited: usize,
 }
 
 impl Cursor {
     /// Somewhere in an output of which nothing is known.
     #[must_use]
     pub fn anywhere(ngrams: &Ngrams<'_>) -> Self {
-        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }], front: 1, pending: Vec::new() }
+        Self { runs: vec![Run { interval: ngrams.all(), order: 0 }], front: 1, ..Self::default() }
     }
 
     /// At the start of an output.
@@ -46,6 +49,7 @@ impl Cursor {
         self.runs.clone_from(&other.runs);
         self.front = other.front;
         self.pending.clone_from(&other.pending);
+        self.visited = 0;
     }
 
     /// Runs, longest context first. `runs()[k]` holds the orders `runs()[k + 1].order + 1 ..= runs()[k].order`; the
@@ -63,27 +67,51 @@ impl Cursor {
         self.runs.first().map_or(0, |r| r.order)
     }
 
-    /// Visits runs from the longest context down until `visit` returns false; it gets the interval and the number of
-    /// orders that share it. Those visited become the front.
-    pub fn visit(&mut self, ngrams: &Ngrams<'_>, mut visit: impl FnMut(Interval, u32) -> bool) {
+    /// Visits runs from the longest context down until `visit` returns false; it gets the interval, what follows it and
+    /// the number of orders that share it. Those visited become the front.
+    pub fn visit(&mut self, ngrams: &Ngrams<'_>, mut visit: impl FnMut(Interval, &Successors, u32) -> bool) {
         let mut k = 0;
+        self.visited = 0;
         loop {
             if k >= self.front {
                 self.catch_up(ngrams);
+                prefetch(ngrams, self.runs.get(k..).unwrap_or(&[]));
             }
             let Some(run) = self.runs.get(k) else { break };
             let behind = if k + 1 < self.front { 0 } else { self.pending.len() };
             let behind = u32::try_from(behind).unwrap_or(u32::MAX);
             // a shorter context of one that occurs occurs too, so what is behind will have grown by all of `pending`
             let below = self.runs.get(k + 1).map_or(0, |r| r.order.saturating_add(behind));
+            if self.seen.len() == k {
+                self.seen.push(Successors::default());
+            }
+            let seen = &mut self.seen[k];
+            ngrams.successors(run.interval, seen);
             k += 1;
-            if !visit(run.interval, run.order.saturating_sub(below).max(1)) {
+            self.visited = k;
+            if !visit(run.interval, seen, run.order.saturating_sub(below).max(1)) {
                 break;
             }
         }
         if self.pending.is_empty() {
             self.front = k.min(self.runs.len());
         }
+    }
+
+    /// Begins to fetch what the front runs' successors will be read from.
+    ///
+    /// # Complexity
+    /// O(front runs), and nothing waits.
+    pub fn prefetch(&self, ngrams: &Ngrams<'_>) {
+        self.runs[..self.front].iter().for_each(|run| ngrams.prefetch(run.interval));
+    }
+
+    /// Goes on with it, some time later.
+    ///
+    /// # Complexity
+    /// O(front runs); waits for what [`Cursor::prefetch`] has asked for.
+    pub fn prefetch_summaries(&self, ngrams: &Ngrams<'_>) {
+        self.runs[..self.front].iter().for_each(|run| ngrams.prefetch_summary(run.interval));
     }
 
     /// Appends a symbol; `None` is a token that the corpus never holds. All runs are current afterwards.
@@ -112,12 +140,20 @@ impl Cursor {
         let behind = self.runs.len() - self.front;
         self.extend(ngrams, symbol, behind);
         self.front = self.runs.len() - behind;
+        let follows = |before| ngrams.child(ngrams.ending_in(before), symbol, ngrams.ending_in(symbol)).is_some();
+        if self.front == 0 && self.pending.last().is_some_and(|&before| !follows(before)) {
+            // no context of two tokens goes on, so that there is nothing to catch up on
+            self.pending.clear();
+            self.runs.drain(..behind - 1);
+            return self.advance(ngrams, symbol);
+        }
         self.pending.push(symbol);
     }
 
     /// Brings all runs up to date.
     fn catch_up(&mut self, ngrams: &Ngrams<'_>) {
         if !self.pending.is_empty() {
+            let visited = std::mem::take(&mut self.visited);
             let front = self.front;
             self.runs.rotate_left(front); // what is current waits behind the others
             for k in 0..self.pending.len() {
@@ -127,6 +163,7 @@ impl Cursor {
             }
             self.runs.rotate_right(front);
             self.pending.clear();
+            self.visited = visited;
         }
         self.front = self.runs.len();
     }
@@ -134,21 +171,30 @@ impl Cursor {
     /// Extends all runs but the last `untouched` by a symbol; drops those that die, merges those that become equal.
     fn extend(&mut self, ngrams: &Ngrams<'_>, symbol: Symbol, untouched: usize) {
         let touched = self.runs.len() - untouched;
-        let mut kept = 0usize;
-        for k in 0..touched {
-            let run = self.runs[k];
-            let child = if run.order == 0 {
-                Some(ngrams.ending_in(symbol)).filter(|i| i.size() > 0)
-            } else {
-                let longer = kept.checked_sub(1).map(|k| self.runs[k].interval);
-                ngrams.child(run.interval, symbol, longer)
+        let seen = &self.seen[..std::mem::take(&mut self.visited)];
+        prefetch(ngrams, self.runs[..touched].get(seen.len()..).unwrap_or(&[]));
+        let (mut kept, mut outer) = (touched, ngrams.ending_in(symbol));
+        // what a longer context becomes lies within what a shorter one does
+        for k in (0..touched).rev() {
+            let Run { interval, order } = self.runs[k];
+            let child = match seen.get(k).and_then(|s| s.child(symbol)) {
+                _ if order == 0 => Some(outer),
+                Some(known) => known,
+                None => ngrams.child(interval, symbol, outer),
             };
-            let Some(interval) = child else { continue };
-            if kept == 0 || self.runs[kept - 1].interval != interval {
-                self.runs[kept] = Run { interval, order: run.order + 1 };
-                kept += 1;
+            let Some(child) = child.and_then(|i| ngrams.checked(i)) else { break };
+            if kept == touched || self.runs[kept].interval != child {
+                kept -= 1;
             }
+            self.runs[kept] = Run { interval: child, order: order + 1 };
+            outer = child;
         }
-        self.runs.drain(kept..touched);
+        self.runs.drain(..kept);
     }
+}
+
+/// Fetches what runs that are to be looked up will be read from, for all of them at once.
+fn prefetch(ngrams: &Ngrams<'_>, runs: &[Run]) {
+    runs.iter().for_each(|run| ngrams.prefetch(run.interval));
+    runs.iter().for_each(|run| ngrams.prefetch_summary(run.interval));
 }

@@ -1,5 +1,7 @@
 //! The arrays of the n-gram section and the queries on one interval of contexts.
 
+use prefetch_index::prefetch_index;
+
 use crate::TokenId;
 
 /// A symbol: 0 is the document boundary (start and end of an output), `s > 0` is the token `tokens[s - 1]`.
@@ -22,6 +24,12 @@ pub(super) const ENTRY_WORDS: usize = 5;
 
 /// Positions between two stored cumulative weights.
 pub(super) const WEIGHT_STRIDE: usize = 64;
+
+/// So many values, which share a line or two of the cache, are looked through, not searched.
+const LINEAR: usize = 16;
+
+/// Words in a line of the cache.
+const LINE: usize = 16;
 
 /// A weight byte of this value means: look the weight up among the heavy positions.
 pub(super) const HEAVY: u8 = u8::MAX;
@@ -63,6 +71,15 @@ pub struct Successors {
     pub distinct: u32,
     /// Successors: in order of position for rare contexts, best first for frequent ones.
     pub entries: Vec<Successor>,
+}
+
+impl Successors {
+    /// The context extended by a symbol, as [`Ngrams::child`] finds it; `None` when these do not tell.
+    pub(super) fn child(&self, symbol: Symbol) -> Option<Option<Interval>> {
+        let found = self.entries.iter().find(|e| e.symbol == symbol).map(|e| e.child);
+        let complete = self.distinct > 0 && self.entries.len() >= self.distinct as usize;
+        (found.is_some() || complete).then_some(found)
+    }
 }
 
 /// Borrowed arrays of the n-gram section. Contents may come from a hostile file: every access is checked,
@@ -123,7 +140,7 @@ impl<'a> Ngrams<'a> {
     pub fn ending_in(&self, symbol: Symbol) -> Interval {
         let at = symbol as usize;
         match (self.starts.get(at), self.starts.get(at + 1)) {
-            (Some(&lo), Some(&hi)) => self.checked(lo, hi).unwrap_or(Interval { lo: 0, hi: 0 }),
+            (Some(&lo), Some(&hi)) => self.checked(Interval { lo, hi }).unwrap_or(Interval { lo: 0, hi: 0 }),
             _ => Interval { lo: 0, hi: 0 },
         }
     }
@@ -141,8 +158,13 @@ impl<'a> Ngrams<'a> {
         self.tokens.get((symbol as usize).checked_sub(1)?).copied()
     }
 
-    fn checked(&self, lo: u32, hi: u32) -> Option<Interval> {
-        (lo < hi && hi <= self.len()).then_some(Interval { lo, hi })
+    /// The interval, if there is such a one.
+    pub(super) fn checked(&self, i: Interval) -> Option<Interval> {
+        (i.lo < i.hi && i.hi <= self.len()).then_some(i)
+    }
+
+    fn sized(&self, lo: u32, size: u32) -> Option<Interval> {
+        self.checked(Interval { lo, hi: lo.checked_add(size)? })
     }
 
     /// Weighted number of positions in an interval.
@@ -179,39 +201,34 @@ impl<'a> Ngrams<'a> {
         self.weights.get(at).map_or(1, |&byte| self.expand(byte, at))
     }
 
-    /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it. `inner`, where
-    /// known, is the same of a longer context, whose positions lie among those of `i`.
+    /// The positions of `i` that `symbol` follows, seen from one token later: the context extended by it. It is sought
+    /// within `outer`: [`Ngrams::ending_in`] of the symbol, or the same of a shorter context.
     ///
     /// # Complexity
-    /// O([`SMALL`]) for rare contexts; a hash look-up for a frequent context's best successors; else O(log n), with
-    /// `inner` O(log size of what is found).
+    /// O([`SMALL`]) for rare contexts; a hash look-up for a frequent context's best successors; else O(log size of
+    /// `outer`).
     #[must_use]
-    pub fn child(&self, i: Interval, symbol: Symbol, inner: Option<Interval>) -> Option<Interval> {
+    pub fn child(&self, i: Interval, symbol: Symbol, outer: Interval) -> Option<Interval> {
         if i.size() <= SMALL {
             let next = self.next.get(i.lo as usize..i.hi as usize)?;
             let first = next.iter().position(|&s| s == symbol)?;
             let count = next.get(first..)?.iter().filter(|&&s| s == symbol).count();
             let lo = *self.step.get(i.lo as usize + first)?;
-            return self.checked(lo, lo.checked_add(u32::try_from(count).ok()?)?);
+            return self.sized(lo, u32::try_from(count).ok()?);
         }
         if let Some(record) = self.record(i) {
             if let Some(e) = record.entries.chunks_exact(ENTRY_WORDS).find(|e| e[0] == symbol) {
-                return self.checked(e[1], e[1].checked_add(e[2])?);
+                return self.sized(e[1], e[2]);
             }
             if record.is_complete() {
                 return None;
             }
         }
-        let range = self.ending_in(symbol);
-        let back = self.back.get(range.lo as usize..range.hi as usize)?;
-        let near = |at: u32| at.saturating_sub(range.lo) as usize;
-        let from = match inner {
-            Some(inner) => first_from(back, near(inner.lo), i.lo),
-            None => back.partition_point(|&p| p < i.lo),
-        };
-        let to = first_from(back, inner.map_or(from, |inner| near(inner.hi)), i.hi);
-        let at = |k: usize| range.lo.checked_add(u32::try_from(k).ok()?);
-        self.checked(at(from)?, at(to)?)
+        let back = self.back.get(outer.lo as usize..outer.hi as usize)?;
+        let from = below(back, i.lo);
+        let count = few_below(back.get(from..)?, i.hi);
+        let lo = outer.lo.checked_add(u32::try_from(from).ok()?)?;
+        self.sized(lo, u32::try_from(count).ok()?)
     }
 
     /// Fills `out` with the successors of a context: exact weighted counts.
@@ -248,6 +265,30 @@ impl<'a> Ngrams<'a> {
         }
     }
 
+    /// Begins to fetch what [`Ngrams::successors`] and [`Ngrams::child`] will read of a context; of a frequent one where
+    /// its summary lies. Nothing waits for it.
+    pub(super) fn prefetch(&self, i: Interval) {
+        if i.size() <= SMALL {
+            for at in [i.lo as usize, (i.hi as usize).saturating_sub(1)] {
+                prefetch_index(self.next, at);
+                prefetch_index(self.step, at);
+            }
+            prefetch_index(self.weights, i.lo as usize);
+        } else if let Some(mask) = self.slots.len().checked_sub(1) {
+            prefetch_index(self.slots, hash(i) & mask);
+        }
+    }
+
+    /// Begins to fetch a frequent context's summary, once [`Ngrams::prefetch`] has had its time.
+    pub(super) fn prefetch_summary(&self, i: Interval) {
+        let slot = self.slots.len().checked_sub(1).and_then(|mask| self.slots.get(hash(i) & mask));
+        if let Some(&slot) = slot.filter(|_| i.size() > SMALL) {
+            for line in 0..4 {
+                prefetch_index(self.records, slot as usize + line * LINE);
+            }
+        }
+    }
+
     fn record(&self, i: Interval) -> Option<Record<'a>> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = hash(i) & mask;
@@ -269,17 +310,27 @@ impl<'a> Ngrams<'a> {
     }
 }
 
-/// Number of ascending `values` below `least`, which is sought from `near` on, farther and farther away: what is close
-/// by is found in few steps, and in memory that was just read.
-fn first_from(values: &[u32], near: usize, least: u32) -> usize {
-    let (mut lo, mut hi, mut step) = (near.min(values.len()), near.min(values.len()), 1);
-    while lo > 0 && values[lo - 1] >= least {
-        (lo, hi, step) = (lo.saturating_sub(step), lo - 1, 2 * step);
+/// Number of ascending `values` below `least`. While one is compared, both that may come next are fetched.
+fn below(values: &[u32], least: u32) -> usize {
+    let (mut passed, mut left) = (0, values.len());
+    while left > LINEAR {
+        let half = left / 2;
+        prefetch_index(values, passed + half / 2);
+        prefetch_index(values, passed + half + half / 2);
+        passed += if values[passed + half - 1] < least { half } else { 0 };
+        left -= half;
     }
-    while hi < values.len() && values[hi] < least {
-        (lo, hi, step) = (hi + 1, values.len().min(hi + step), 2 * step);
+    passed + values[passed..][..left].iter().filter(|&&v| v < least).count()
+}
+
+/// The same where few are below: in doubling steps from the first on.
+fn few_below(values: &[u32], least: u32) -> usize {
+    let mut end = 1;
+    while values.get(end - 1).is_some_and(|&v| v < least) {
+        end *= 2;
     }
-    lo + values[lo..hi].partition_point(|&v| v < least)
+    let passed = end / 2;
+    passed + below(&values[passed..values.len().min(end)], least)
 }
 
 /// A stored summary.

@@ -1,7 +1,7 @@
 //! Evidence from the task's past outputs.
 
 use crate::draft::blend::Blend;
-use crate::index::{Cursor, Ngrams, Successors};
+use crate::index::{Cursor, Ngrams};
 
 /// Share of probability below which shorter contexts are no longer asked.
 const FLOOR: f32 = 5e-3;
@@ -14,12 +14,11 @@ const HOPELESS: f32 = 0.01;
 ///
 /// # Complexity
 /// O(runs asked · entries): stops as soon as the longer contexts leave less than [`FLOOR`] to the shorter ones.
-pub fn blend(ngrams: &Ngrams<'_>, cursor: &mut Cursor, scratch: &mut Successors, blend: &mut Blend) -> u32 {
+pub fn blend(ngrams: &Ngrams<'_>, cursor: &mut Cursor, blend: &mut Blend) -> u32 {
     blend.clear();
-    cursor.visit(ngrams, |interval, orders| {
-        ngrams.successors(interval, scratch);
-        let entries = scratch.entries.iter().map(|e| (e.symbol, e.weight as f32));
-        blend.back_off(entries, scratch.total as f32, scratch.distinct as f32, orders);
+    cursor.visit(ngrams, |_, seen, orders| {
+        let entries = seen.entries.iter().map(|e| (e.symbol, e.weight as f32));
+        blend.back_off(entries, seen.total as f32, seen.distinct as f32, orders);
         blend.is_open(FLOOR)
     });
     blend.prune(HOPELESS);
