@@ -533,6 +533,7 @@ class NgramDrafter:
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
+        num_threads: int | None = None,
     ) -> Self:
         """A drafter over an index, or over each request's own context alone.
 
@@ -553,10 +554,11 @@ class NgramDrafter:
             weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens recalibrate it.
+            num_threads: Most threads of `propose_batch`, ≥ 1; None: one per core, at most 16.
 
         Raises:
-            InputError: Weights of the wrong length, an unknown source, bytes or a half-life out of range, or a log
-                without an index.
+            InputError: Weights of the wrong length, an unknown source, bytes, a half-life or threads out of range, or
+                a log without an index.
             BlockingIOError: The log is open for writing already, here or in another process.
             FormatError: The log is none, or damaged in its header.
             TokenizerMismatchError: The log was made with another tokenizer than the index.

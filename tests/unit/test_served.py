@@ -65,6 +65,25 @@ def test_a_served_row_is_drafted_from_at_once(index: TaskIndex, task: TaskTokeni
     assert right(drafter, task, NEW) > before + 5
 
 
+@pytest.mark.parametrize("num_threads", [1, 3, 64])
+def test_a_batch_drafts_as_each_request_alone(index: TaskIndex, task: TaskTokenizer, num_threads: int) -> None:
+    """… whatever the number of threads, step by step, while all of them teach the drafter."""
+    alone, together = NgramDrafter(index, tokenizer=task), NgramDrafter(index, tokenizer=task, num_threads=num_threads)
+    rows = ROWS[::3]
+    outputs = [ids(task, row) for row in rows]
+    each, batch = ([d.start(task.encode(r["input"]), r["input"]) for r in rows] for d in (alone, together))
+    for at in range(0, 20, 4):
+        expected = [request.draft(16) for request in each]
+        made = together.propose_batch(batch, 16)
+        assert any(len(draft) for draft in expected)
+        for one, other in zip(expected, made, strict=True):
+            assert one.tokens.tolist() == other.tokens.tolist()
+            assert one.probs.tolist() == other.probs.tolist()
+        for requests in (each, batch):
+            for request, output in zip(requests, outputs, strict=True):
+                request.update(output[at : at + 4])
+
+
 def test_rows_outlive_the_process(index: TaskIndex, task: TaskTokenizer) -> None:
     log = served_log(index)
     drafter = NgramDrafter(index, tokenizer=task, served=log)
@@ -151,9 +170,10 @@ def test_budgets_bound_memory_and_log(index: TaskIndex, task: TaskTokenizer) -> 
     assert NgramDrafter(index, served_bytes=budget).served_memory == 0
 
 
-@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life"])
-def test_a_budget_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
-    for value in [-1, *([0, 65_535] if name.endswith("bytes") else [2**40])]:
+@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life", "num_threads"])
+def test_a_number_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
+    beyond = {"served_half_life": [2**40], "num_threads": [0]}.get(name, [0, 65_535])
+    for value in [-1, *beyond]:
         with pytest.raises(InputError, match=f"{name}={value} is out of range"):
             NgramDrafter(index, **{name: value})
 

@@ -12,7 +12,7 @@ pub mod index;
 pub mod input;
 pub mod merge;
 pub mod naive;
-mod pool;
+pub mod pool;
 pub mod token;
 
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -10,6 +10,42 @@ use crate::{Error, Result};
 
 /// How long to wait for work to be done before asking whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Most threads that are started unless told otherwise.
+const MOST: usize = 16;
+
+/// Threads that [`map`] may take where nobody says how many: one per core that this process may use, at most 16.
+#[must_use]
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST)
+}
+
+/// What `work` makes of every item, in their order, on up to `threads` threads, this one among them. A panic of `work`
+/// goes on here.
+///
+/// # Complexity
+/// The work divided by the threads, and some ten microseconds for each of them.
+pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        taken.map_while(|at| items.get(at).map(|item| (at, work(item)))).collect::<Vec<_>>()
+    };
+    let mut made = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
+        let mut made = some();
+        for other in others {
+            made.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        made
+    });
+    made.sort_unstable_by_key(|m| m.0);
+    made.into_iter().map(|m| m.1).collect()
+}
 
 /// Does all tasks, at most `threads` at a time, and returns the results in their order. The work calls its second
 /// argument now and then: its error ends the task. So does an error of `check`, which is called here, or of another task.
@@ -69,6 +105,20 @@ mod tests {
             let squares = all((0..100u64).collect(), threads, |n, _| Ok(n * n), || Ok(())).unwrap();
             assert!(squares.into_iter().eq((0..100).map(|n| n * n)));
         }
+    }
+
+    #[test]
+    fn items_are_mapped_in_order_on_any_number_of_threads() {
+        let items: Vec<u64> = (0..100).collect();
+        for threads in [0, 1, 2, 7, 200] {
+            let here = std::thread::current().id();
+            let made = map(&items, threads, |n| (n * n, std::thread::current().id() == here));
+            assert!(made.iter().map(|m| m.0).eq(items.iter().map(|n| n * n)));
+            assert!(threads > 1 || made.iter().all(|m| m.1));
+            assert!(map(&items[..0], threads, |n| *n).is_empty());
+        }
+        let caught = std::panic::catch_unwind(|| map(&items, 3, |n| assert!(*n != 50)));
+        assert!(caught.is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tasc_core::draft::occurrences::{Matches, Occurrences};
 use tasc_core::draft::served::SERVED_BYTES;
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
 use tasc_core::input::Speller;
+use tasc_core::pool;
 
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
@@ -61,7 +62,11 @@ pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
     index: Option<Py<TaskIndex>>,
     speller: Option<Arc<PySpeller>>,
+    threads: usize,
 }
+
+/// Requests of a batch for which another thread is started: they take several times as long as that does.
+const EACH: usize = 4;
 
 /// One running request of an `NgramDrafter`.
 #[pyclass(frozen, module = "tasc._core")]
@@ -91,7 +96,8 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 impl NgramDrafter {
     #[new]
     #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
-        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true))]
+        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true,
+        num_threads=None))]
     #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
         py: Python<'_>,
@@ -104,6 +110,7 @@ impl NgramDrafter {
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
+        num_threads: Option<i64>,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
         let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
@@ -120,6 +127,7 @@ impl NgramDrafter {
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
             served_half_life: at_least("served_half_life", served_half_life.unwrap_or(0), 0)?,
         };
+        let threads = num_threads.map_or(Ok(pool::cores()), |n| at_least("num_threads", n, 1))?;
         let task = index.as_ref().map(|i| i.get().task());
         if served.is_some() && index.is_none() {
             return Err(InputError::new_err("served= needs an index: the log belongs to its tokenizer; give index="));
@@ -132,7 +140,7 @@ impl NgramDrafter {
             Ok(drafter)
         });
         let drafter = drafter.raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index, speller })
+        Ok(Self { drafter: Arc::new(drafter), index, speller, threads })
     }
 
     #[getter]
@@ -196,7 +204,8 @@ impl NgramDrafter {
         }
         let task = index.get().task();
         let drafter = py.detach(|| self.drafter.over(task, taken)).raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller: self.speller.clone() })
+        let (speller, threads) = (self.speller.clone(), self.threads);
+        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller, threads })
     }
 
     #[pyo3(signature = (requests, max_tokens, costs=None))]
@@ -208,7 +217,8 @@ impl NgramDrafter {
         costs: Option<PyReadonlyArray1<'_, f64>>,
     ) -> PyResult<Vec<Draft>> {
         let costs = curve(costs)?;
-        Ok(py.detach(|| requests.iter().map(|r| r.get().propose(max_tokens, &costs)).collect()))
+        let threads = self.threads.min(requests.len() / EACH);
+        Ok(py.detach(|| pool::map(&requests, threads, |r| r.get().propose(max_tokens, &costs))))
     }
 }
 

@@ -1,12 +1,15 @@
 //! Latency of one whole draft of at most 16 tokens, p50 and p99, and the build rate: `draft_latency [TOKENS]`.
 //!
-//! Indexes a synthetic corpus, then replays held-out documents of the same task. Beside a peer:
+//! Indexes a synthetic corpus into a file, which is mapped as users map it, then replays held-out documents of the same task. Beside a peer:
 //! benches/python/draft_latency.py, on the same workload. The digest tells whether two versions draft alike, to the bit.
 use std::time::Instant;
 
 use tasc_benches::Workload;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
-use tasc_core::index::NgramsBuilder;
+use tasc_core::format::Fingerprint;
+use tasc_core::index::file::Meta;
+use tasc_core::index::view::OwnedTask;
+use tasc_core::index::{NgramsBuilder, TaskIndex};
 
 fn main() {
     let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);
@@ -28,7 +31,14 @@ fn main() {
         4.0 * built.records.len() as f64 / tokens as f64,
         4.0 * built.slots.len() as f64 / tokens as f64
     );
-    let drafter = Drafter::new(Some(std::sync::Arc::new(built)), DrafterOptions::default()).expect("weights fit");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("task.tasc");
+    let task = OwnedTask { ngrams: built, rows: None };
+    TaskIndex::write(&path, &Fingerprint::default(), Meta::default(), &task, None).expect("room on the disk");
+    drop(task);
+    let index = TaskIndex::open(&path).expect("an index");
+    index.verify().expect("as written"); // and read once, so that it is in memory
+    let drafter = Drafter::new(Some(std::sync::Arc::new(index)), DrafterOptions::default()).expect("weights fit");
     let costs = CostCurve::linear(0.02).expect("a cost");
     let mut draft_ns: Vec<u64> = Vec::new();
     let mut update_ns: Vec<u64> = Vec::new();
