@@ -11,7 +11,7 @@ from tiny_models import ARCHITECTURES, PromptLookup, peer_greedy, random_prompts
 
 import tasc.spec.fusing
 from tasc.errors import InputError
-from tasc.spec import Generator, ModelDrafter
+from tasc.spec import Generator, ModelDrafter, generate
 from tasc.spec.fusing import FusedParts
 
 PROMPTS = random_prompts(4)
@@ -65,6 +65,8 @@ def test_compiling_is_for_cuda() -> None:
     for made in (Generator, ModelDrafter):
         with pytest.raises(InputError, match="compile=True is for CUDA devices, but the model is on cpu"):
             made(tiny_model("llama"), compile=True)
+    with pytest.raises(InputError, match="compile=True is for CUDA devices"):
+        generate(tiny_model("llama"), None, prompts=PROMPTS, compile=True)
 
 
 @pytest.mark.usefixtures("anywhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import threading
 import time
@@ -395,18 +396,7 @@ class Generator:
         return InputLocator(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
 
-_OWN = (
-    "index",
-    "drafter",
-    "draft",
-    "max_draft",
-    "batch_size",
-    "costs",
-    "pack_weights",
-    "cuda_graphs",
-    "input_template",
-    "served",
-)
+_OWN = list(inspect.signature(Generator).parameters)[2:]  # what follows model and tokenizer
 
 
 def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
@@ -416,8 +406,7 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         model: See `Generator`.
         tokenizer: See `Generator`.
         inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, drafter, draft, max_draft, batch_size, costs,
-            pack_weights, cuda_graphs, compile, input_template, served) and of `Generator.generate`.
+        **options: Of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
     """
     own = {name: options.pop(name) for name in _OWN if name in options}
     if isinstance(own.get("index"), (list, tuple)):
