@@ -9,18 +9,16 @@ DATA has rows {input, output, split}: `train` is indexed, `test` asked. Methods 
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
 
 from tasc.cli.bench import print_methods
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
 from tasc.spec.bench import PLAIN, BenchOptions, bench
-from tasc.spec.checkpoint import load_checkpoint, use_threads
 from tasc.spec.compare import open_task
 
 
@@ -61,39 +59,25 @@ def latency(methods: dict[str, Any], quantile: str, theirs: str) -> Ratio:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--system")
-    parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--max-tokens", type=int, default=256)
+    parser = model_arguments(__doc__, limit=100)
     parser.add_argument("--max-draft", type=int, default=16)
     parser.add_argument("--methods", help="comma-separated; by default all that are installed")
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--compile", action="store_true", help="the model's small parts, on a GPU")
-    parser.add_argument("--threads", type=int)
     parser.add_argument("--html", type=Path)
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task, no peers")
-    options = parser.parse_args()
-    if options.data is None and not options.smoke:
-        parser.error("give DATA, or --smoke")
-    if options.threads is not None:
-        use_threads(options.threads)
+    options = parsed(parser)
+    methods = "transformers,transformers-prompt-lookup,tasc" if options.smoke else options.methods
+    settings = BenchOptions(
+        system=options.system,
+        max_tokens=options.max_tokens,
+        max_draft=options.max_draft,
+        compile=options.compile,
+        methods=tuple(methods.split(",")) if methods else None,
+    )
+    with subject(options) as (model, tokenizer, data):
+        results = measure(model, tokenizer, data, options.limit, settings)
     if options.smoke:
-        use_threads(1)
-        results = smoke()
-    else:
-        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype=options.dtype)
-        settings = BenchOptions(
-            system=options.system,
-            max_tokens=options.max_tokens,
-            max_draft=options.max_draft,
-            compile=options.compile,
-            methods=tuple(options.methods.split(",")) if options.methods else None,
-        )
-        results = measure(model, tokenizer, options.data, options.limit, settings)
+        for name, facts in results["methods"].items():
+            assert facts["identical"] == facts["requests"], f"{name} differs from plain decoding"
     print_methods(results)
     if options.html is not None:
         from tasc.report import render
@@ -101,20 +85,6 @@ def main() -> None:
         render(results, options.html)
     ratios = figures(results, goals=not options.smoke)
     report("End to end, greedy, batch 1", ratios, options.output, results=results)
-
-
-def smoke() -> dict[str, Any]:
-    """Three methods on a tiny random model; outputs must be identical."""
-    from smoke_task import tiny_model, write_rows, write_tokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = write_rows(Path(folder))
-        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
-        settings = BenchOptions(max_tokens=24, methods=("transformers", "transformers-prompt-lookup", "tasc"))
-        results = measure(model, tokenizer, data, 3, settings)
-    for name, facts in results["methods"].items():
-        assert facts["identical"] == facts["requests"], f"{name} differs from plain decoding"
-    return results
 
 
 if __name__ == "__main__":

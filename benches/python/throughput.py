@@ -11,9 +11,7 @@ answers all prompts once unmeasured, so that shapes are compiled and drafters wa
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
 
 from tasc.cli.console import progress_bars
@@ -30,7 +29,6 @@ from tasc.data.prompts import prompt_ids
 from tasc.machine import machine
 from tasc.spec import Generator, NgramDrafter, NullDrafter
 from tasc.spec.bench import without_eos
-from tasc.spec.checkpoint import load_checkpoint, use_threads
 from tasc.spec.compare import Task, open_task
 from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
 
@@ -133,56 +131,29 @@ def figures(found: dict[str, Any]) -> list[Ratio]:
     ]
 
 
-def smoke() -> dict[str, Any]:
-    """A tiny random model on a generated task; outputs must be identical."""
-    from smoke_task import tiny_model, write_rows, write_tokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = write_rows(Path(folder))
-        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
-        found = measure(model, tokenizer, data, 4, Options(batches=(1, 3), max_tokens=24, rounds=1))
-    assert all(facts["identical"] == 4 for by_name in found.values() for facts in by_name.values())
-    return found
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--system")
-    parser.add_argument("--limit", type=int, default=64)
+    parser = model_arguments(__doc__, limit=64)
     parser.add_argument("--batch", default="1,8,32")
-    parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--max-draft", type=int, default=16)
     parser.add_argument("--factor", type=float, default=4.0, help="max_spec_factor of SuffixDecoding")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--transformers", action="store_true")
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--compile", action="store_true", help="the model's small parts, on a GPU")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
-    options = parser.parse_args()
-    if options.data is None and not options.smoke:
-        parser.error("give DATA, or --smoke")
-    if options.threads is not None or options.smoke:
-        use_threads(options.threads or 1)
+    options = parsed(parser)
+    settings = Options(
+        batches=[int(batch) for batch in options.batch.split(",")],
+        system=options.system,
+        max_tokens=options.max_tokens,
+        max_draft=options.max_draft,
+        factor=options.factor,
+        transformers=options.transformers,
+        compile=options.compile,
+        rounds=options.rounds,
+    )
+    with subject(options) as (model, tokenizer, data):
+        found = measure(model, tokenizer, data, options.limit, settings)
     if options.smoke:
-        found = smoke()
-    else:
-        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype=options.dtype)
-        settings = Options(
-            batches=[int(batch) for batch in options.batch.split(",")],
-            system=options.system,
-            max_tokens=options.max_tokens,
-            max_draft=options.max_draft,
-            factor=options.factor,
-            transformers=options.transformers,
-            compile=options.compile,
-            rounds=options.rounds,
-        )
-        found = measure(model, tokenizer, options.data, options.limit, settings)
+        assert all(facts["identical"] == options.limit for by_name in found.values() for facts in by_name.values())
     report("Many requests, greedy", figures(found), options.output, results=found, machine=machine())
 
 

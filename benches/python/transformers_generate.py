@@ -10,20 +10,18 @@ the same.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
 
 from tasc.adapters.transformers import TascGenerate
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
 from tasc.data.prompts import prompt_ids
-from tasc.spec.checkpoint import load_checkpoint, use_threads
 from tasc.spec.compare import open_task
 
 METHODS = ("generate", "prompt lookup", "tasc")
@@ -71,40 +69,12 @@ def figures(seconds: dict[str, list[float]], goals: bool) -> list[Ratio]:
     ]
 
 
-def smoke() -> dict[str, list[float]]:
-    """A tiny random model on a generated task."""
-    from smoke_task import tiny_model, write_rows, write_tokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = write_rows(Path(folder))
-        model, tokenizer = tiny_model(write_tokenizer(Path(folder), data))
-        return measure(model, tokenizer, data, 3, None, 24, 16)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--system")
-    parser.add_argument("--limit", type=int, default=50)
-    parser.add_argument("--max-tokens", type=int, default=256)
+    parser = model_arguments(__doc__, limit=50)
     parser.add_argument("--max-draft", type=int, default=64)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
-    options = parser.parse_args()
-    if options.data is None and not options.smoke:
-        parser.error("give DATA, or --smoke")
-    if options.threads is not None or options.smoke:
-        use_threads(options.threads or 1)
-    if options.smoke:
-        seconds = smoke()
-    else:
-        model, tokenizer = load_checkpoint(options.model, adapter=options.adapter, dtype="float32")
-        seconds = measure(
-            model, tokenizer, options.data, options.limit, options.system, options.max_tokens, options.max_draft
-        )
+    options = parsed(parser)
+    with subject(options) as (model, tokenizer, data):
+        seconds = measure(model, tokenizer, data, options.limit, options.system, options.max_tokens, options.max_draft)
     report("generate of transformers, greedy", figures(seconds, not options.smoke), options.output, seconds=seconds)
 
 
