@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
 from tasc.errors import InputError
-from tasc.spec import Generator, NullDrafter, Stats
+from tasc.spec import Generator, NullDrafter, Stats, TokenDraft
 from tasc.spec.brake import Brake
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import INDEX_SOURCES, SOURCES
@@ -28,9 +29,14 @@ def test_accounting(batch_size: int, miss: float) -> None:
         prompts=PROMPTS, max_tokens=MAX_TOKENS
     )
     total = made.stats
-    for item, request in zip(made, drafter.requests, strict=True):
-        assert [token for ids in request.updates for token in ids] == item.ids
-        assert len(request.updates) == item.stats.steps
+    requests = {tuple(request.output): request for request in drafter.requests}
+    for item in made:
+        request = requests.get(tuple(item.ids), Scripted.Request(drafter, item.ids))  # one paused throughout has none
+        told = [token for ids in request.updates for token in ids]
+        assert told == item.ids[: len(told)]
+        unasked = item.stats.paused + 1  # a last step may have no room for a draft
+        assert len(told) >= len(item.ids) - unasked
+        assert item.stats.steps - unasked <= len(request.updates) <= item.stats.steps
         assert item.stats.tokens == len(item.ids)
         assert item.stats.accepted == item.stats.tokens - item.stats.steps
     assert total.requests == len(PROMPTS)
@@ -146,6 +152,53 @@ def test_a_drafter_that_never_hits_is_paused() -> None:
     assert 0.1 * stats.drafted < 0.1 * stats.steps  # cost of all drafts, in plain steps
     hits = Generator(model, drafter=Scripted(outputs), costs=0.1).generate(prompts=[prompt], max_tokens=200, eos=())
     assert hits.stats.paused == 0
+
+
+def test_requests_of_a_paused_drafter_begin_when_it_is_tried_again() -> None:
+    model = tiny_model("llama")
+    outputs = {tuple(prompt): peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS}
+    drafter = Scripted(outputs, miss=1.0)
+    made = Generator(model, drafter=drafter, costs=0.5).generate(prompts=PROMPTS * 4, max_tokens=MAX_TOKENS)
+    assert [item.ids for item in made] == list(outputs.values()) * 4
+    assert 0 < len(drafter.requests) < len(made)
+    assert max(len(ids) for request in drafter.requests for ids in request.updates) > 4  # all of a pause at once
+
+
+def test_what_a_draft_costs_is_paid_by_all_rows_of_its_step() -> None:
+    model = tiny_model("llama")
+    known = Generator(model, drafter=NullDrafter()).generate(prompts=PROMPTS[:1], max_tokens=60, eos=())[0].ids
+    outputs: dict[tuple[int, ...], list[int]] = {tuple(prompt): [] for prompt in PROMPTS[:4]}
+    outputs[tuple(PROMPTS[0])] = known
+
+    class Lonely(Scripted):
+        """Knows the first prompt's output, and drafts for no other."""
+
+        def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
+            return [request.draft(max_tokens) if request.output else TokenDraft() for request in requests]
+
+    def paused(prompts: list[list[int]]) -> int:
+        generator = Generator(model, drafter=Lonely(outputs, length=2), costs=0.3, batch_size=len(prompts))
+        return generator.generate(prompts=prompts, max_tokens=60, eos=()).stats.paused
+
+    assert paused(PROMPTS[:1]) == 0  # two tokens for 0.6 steps
+    assert paused(PROMPTS[:4]) > 0  # half a token per row
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e9])
+def test_the_time_of_drafting_counts(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Scripted):
+        """Drafts nothing."""
+
+        def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
+            return [TokenDraft()] * len(requests)
+
+    monkeypatch.setattr(CostCurve, "plain_seconds", lambda curve, num_rows: seconds)
+    outputs = {tuple(PROMPTS[0]): [1]}
+    for costs, expected in ((None, seconds < 1), (0.1, False)):  # where costs are given, no time is known
+        generator = Generator(tiny_model("llama"), drafter=Silent(outputs), costs=costs)
+        stats = generator.generate(prompts=PROMPTS[:1], max_tokens=100, eos=()).stats
+        assert (stats.paused > 80) == expected, stats.paused
+        assert expected or stats.paused == 0
 
 
 def test_brake() -> None:

@@ -10,10 +10,11 @@ _SHORTEST, _LONGEST = 4, 64  # steps
 class Brake:
     """Pauses a drafter whose drafts do not pay.
 
-    A drafted step pays if it gains more tokens per row than it costs plain steps beyond one: a > C(k) - 1. Gains and
-    losses go to an account with a little credit; when it is overdrawn, drafting pauses for 4 steps, and twice as long
-    each time a try after the pause loses again, up to 64. So a drafter that never hits costs a few steps at the start
-    and one try in 64 later, whatever its own length rule does.
+    A step in which it was asked pays if it gains more tokens per row than it costs plain steps beyond one: a > C(k) - 1
+    + the time of drafting, where step times are measured. Gains and losses go to an account with a little credit; when
+    it is overdrawn, drafting pauses for 4 steps, and twice as long each time a try after the pause loses again, up to
+    64. So a drafter that never hits costs a few steps at the start and one try in 64 later, whatever its own length
+    rule does; so does one that hardly ever drafts, where its time counts, as on a GPU.
     """
 
     def __init__(self) -> None:
@@ -29,10 +30,10 @@ class Brake:
         return False
 
     def observe(self, accepted: float, extra: float) -> None:
-        """Take a drafted step.
+        """Take a step in which the drafter was asked.
 
         Args:
-            accepted: Drafted tokens accepted, mean over rows.
+            accepted: Drafted tokens accepted, mean over all rows of the step.
             extra: Its cost beyond a plain step, in plain steps.
         """
         self._balance = min(self._balance + accepted - extra, _MOST_CREDIT)

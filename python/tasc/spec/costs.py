@@ -99,6 +99,10 @@ class CostCurve:
         curve /= curve[0]
         return curve
 
+    def plain_seconds(self, num_rows: int = 1) -> float:
+        """Seconds of a step without drafts, at a batch size."""
+        return float(np.interp(self._computed(num_rows, 1), self._points, self._seconds))
+
     def observe(self, tokens: int, seconds: float) -> None:
         """Take a real step of `tokens` tokens in all its rows."""
         expected = float(np.interp(tokens, self._points, self._seconds))

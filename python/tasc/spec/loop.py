@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 Costs = NDArray[np.float64]
 
 _MOST_BRAKES = 256
+_MOST_TIME = 1.0  # plain steps that the time of one draft counts at most: a first one may take long
 _RECOMPUTED = 16  # tokens of a common prefix that are rather computed twice than waited for
 
 
@@ -49,6 +50,8 @@ class Job:
         watcher: Present where text is needed on the way.
         emit: Called with new ids and new text.
         cached: Tokens whose keys and values are in its row.
+        request: What its drafter drafts for; None until a draft is asked for, and after the end.
+        known: Tokens that the request knows.
         stats: Its counts.
         finish_reason: "eos", "stop" (a stop string) or "length" once it has ended.
     """
@@ -65,6 +68,7 @@ class Job:
     emit: Callable[[int, list[int], str], None] | None = None
     cached: int = 0
     request: Any = None
+    known: int = 0
     stats: Stats = field(default_factory=lambda: Stats(requests=1))
     finish_reason: str | None = None
 
@@ -77,6 +81,20 @@ class Job:
     def most_drafted(self) -> int:
         """Longest draft of use: the target's own token after it fills the last place."""
         return self.num_prompt + self.max_tokens - len(self.tokens) - 1
+
+    @property
+    def takes_drafts(self) -> bool:
+        """Whether a draft can be made for it, and is of use."""
+        return self.drafter is not None and not self.stats.failures and self.most_drafted > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A drafter that was asked in a step, for which jobs, and the seconds that it took."""
+
+    drafter: Drafter
+    jobs: list[Job]
+    seconds: float
 
 
 class Loop:
@@ -147,12 +165,6 @@ class Loop:
         placing = (time.perf_counter() - begin) / len(jobs)
         for job in jobs:
             job.stats.rest_seconds += placing
-            if job.drafter is not None:
-                try:
-                    job.request = job.drafter.start(job.tokens, job.input)
-                    self._tell_terms(job)
-                except Exception:
-                    _give_up_drafting([job])
         self._step(first_row, jobs)
         self._release()
 
@@ -180,6 +192,20 @@ class Loop:
         job.stats.reused_tokens = shared
         self._active.append(job)
 
+    def _inform(self, job: Job) -> None:
+        """Begin a job's request with the prompt, and tell it what has come since it last heard."""
+        assert job.drafter is not None
+        try:
+            if job.request is None:
+                job.request = job.drafter.start(job.tokens[: job.num_prompt], job.input)
+                job.known = job.num_prompt
+                self._tell_terms(job)
+            if job.known < len(job.tokens):
+                job.request.update(job.tokens[job.known :])
+                job.known = len(job.tokens)
+        except Exception:
+            _give_up_drafting([job])
+
     def _tell_terms(self, job: Job) -> None:
         """Tell a request that asks for it how its job ends and is sampled."""
         take: Any = getattr(job.request, "take_terms", None)
@@ -191,26 +217,30 @@ class Loop:
     def _step(self, first_row: int, jobs: Sequence[Job]) -> None:
         """Draft, run the model, verify and emit for neighbouring rows."""
         begin = time.perf_counter()
-        costs = self._costs(len(jobs)) if any(job.request is not None for job in jobs) else None
+        costs = self._costs(len(jobs)) if any(job.takes_drafts for job in jobs) else None
         clock = [time.perf_counter()]
-        drafts = self._drafts(jobs, costs)
+        drafts, asked = self._drafts(jobs, costs)
         clock.append(time.perf_counter())
         is_prefill = not jobs[0].stats.steps
         tokens = [job.tokens[job.cached :] + draft.tokens for job, draft in zip(jobs, drafts, strict=True)]
         width = 1 + max(len(draft.tokens) for draft in drafts)
         choices = self._choices(first_row, jobs, drafts, tokens, width)
         clock.append(time.perf_counter())
-        before = [job.stats.accepted for job in jobs]
+        accepted = {job.index: -job.stats.accepted for job in jobs}
         for number, (job, draft, choose) in enumerate(zip(jobs, drafts, choices, strict=True)):
             self._emit(job, draft, verify(draft.tokens, choose))
             self._held[first_row + number] = job.tokens[: job.cached]
-        if costs is not None:
-            self._settle(jobs, drafts, before, costs)
+            accepted[job.index] += job.stats.accepted
         clock.append(time.perf_counter())
-        drafting, model, rest = (float(span) / len(jobs) for span in np.diff(clock))
+        if costs is not None:
+            longest = {job.index: len(draft.tokens) for job, draft in zip(jobs, drafts, strict=True)}
+            for one in asked:
+                self._settle(one, accepted, longest, costs)
+        clock.append(time.perf_counter())
+        drafting, model, rest, settling = (float(span) / len(jobs) for span in np.diff(clock))
         rest += (clock[0] - begin) / len(jobs)
         for job in jobs:
-            job.stats.draft_seconds += drafting
+            job.stats.draft_seconds += drafting + settling
             job.stats.rest_seconds += rest
             if is_prefill:
                 job.stats.prefill_seconds += model
@@ -253,18 +283,25 @@ class Loop:
             for chooser, row, length, draft in zip(choosers, logits, lengths, drafts, strict=True)
         ]
 
-    def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> list[_Checked]:
-        """A usable draft per job; empty where there is no drafter or no room."""
+    def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> tuple[list[_Checked], list[_Asked]]:
+        """A usable draft per job, empty where there is no drafter or no room; and which drafters were asked."""
         drafts = {job.index: _Checked([], []) for job in jobs}
+        asked: list[_Asked] = []
         for drafter, group in _by_drafter(jobs):
             if not getattr(drafter, "always_drafts", False) and self._brake(drafter).holds():
                 for job in group:
                     job.stats.paused += 1
                 continue
-            longest = min(self._max_draft, max(job.most_drafted for job in group))
+            begin = time.perf_counter()
+            for job in group:
+                self._inform(job)
+            group = [job for job in group if job.request is not None]
+            longest = min(self._max_draft, max((job.most_drafted for job in group), default=0))
             for job, draft in zip(group, _proposed(drafter, group, longest, costs), strict=False):
                 drafts[job.index] = self._checked(job, draft, longest)
-        return list(drafts.values())
+            group = [job for job in group if job.request is not None]
+            asked.append(_Asked(drafter, group, time.perf_counter() - begin))
+        return list(drafts.values()), asked
 
     def _brake(self, drafter: Drafter) -> Brake:
         if id(drafter) not in self._brakes:
@@ -273,16 +310,23 @@ class Loop:
             self._brakes[id(drafter)] = (drafter, Brake())
         return self._brakes[id(drafter)][1]
 
-    def _settle(self, jobs: Sequence[Job], drafts: Sequence[_Checked], before: Sequence[int], costs: Costs) -> None:
-        """Tell the drafters' brakes what this step's drafts brought and cost."""
-        accounts: dict[int, tuple[Drafter, list[int], int]] = {}
-        for job, draft, accepted in zip(jobs, drafts, before, strict=True):
-            if draft.tokens and job.drafter is not None:
-                _, gains, longest = accounts.get(id(job.drafter), (None, [], 0))
-                gains.append(job.stats.accepted - accepted)
-                accounts[id(job.drafter)] = (job.drafter, gains, max(longest, len(draft.tokens)))
-        for drafter, gains, longest in accounts.values():
-            self._brake(drafter).observe(sum(gains) / len(gains), float(costs[longest]) - 1.0)
+    def _settle(self, asked: _Asked, accepted: dict[int, int], drafted: dict[int, int], costs: Costs) -> None:
+        """Tell a drafter's requests what became of their drafts, and its brake what they brought and cost.
+
+        Args:
+            asked: The drafter, the jobs it was asked for and the seconds that it took.
+            accepted: Tokens by index of each job of the step.
+            drafted: The same.
+            costs: Of the step.
+        """
+        begin = time.perf_counter()
+        for job in asked.jobs:
+            self._inform(job)
+        extra = float(costs[max((drafted[job.index] for job in asked.jobs), default=0)]) - 1.0
+        if self._curve is not None:
+            seconds = asked.seconds + time.perf_counter() - begin
+            extra += min(seconds / self._curve.plain_seconds(len(accepted)), _MOST_TIME)
+        self._brake(asked.drafter).observe(sum(accepted[job.index] for job in asked.jobs) / len(accepted), extra)
 
     def _checked(self, job: Job, draft: Draft, longest: int) -> _Checked:
         """The part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
@@ -322,13 +366,6 @@ class Loop:
         job.stats.count_step(draft.sources, accepted, ended_in_draft)
         if job.finish_reason is None and job.most_drafted < 0:
             job.finish_reason = "length"
-        if job.request is not None:
-            try:
-                job.request.update(emitted)
-            except Exception:
-                _give_up_drafting([job])
-        if job.finish_reason is not None:
-            job.request = None  # what it held, such as its row in a draft model's cache, is free
         self._tell(job, emitted)
 
     def _tell(self, job: Job, emitted: list[int]) -> None:
@@ -342,6 +379,7 @@ class Loop:
         """Give the rows of ended jobs to the last active ones."""
         for row in range(len(self._active) - 1, -1, -1):
             if self._active[row].finish_reason is not None:
+                self._active[row].request = None  # what it held, such as its row in a draft model's cache, is free
                 last = self._active.pop()
                 if row < len(self._active):
                     self._active[row] = last
@@ -362,15 +400,15 @@ def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:
     """Jobs that can use a draft, by the drafter that makes it."""
     groups: dict[int, tuple[Drafter, list[Job]]] = {}
     for job in jobs:
-        if job.drafter is not None and job.request is not None and job.most_drafted > 0:
+        if job.drafter is not None and job.takes_drafts:
             groups.setdefault(id(job.drafter), (job.drafter, []))[1].append(job)
     return list(groups.values())
 
 
 def _proposed(drafter: Drafter, group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
-    """What a drafter proposes for its jobs; nothing if it fails."""
+    """What a drafter proposes for its jobs; nothing if there are none, or it fails."""
     try:
-        return drafter.propose_batch([job.request for job in group], longest, costs)
+        return drafter.propose_batch([job.request for job in group], longest, costs) if group else []
     except Exception:
         _give_up_drafting(group)
         return []
