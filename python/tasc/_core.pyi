@@ -569,6 +569,10 @@ class NgramDrafter:
         """ "tasc"."""
 
     @property
+    def is_cheap(self) -> bool:
+        """True: see `tasc.spec.drafter.Drafter`."""
+
+    @property
     def index(self) -> TaskIndex | None:
         """The index it drafts from."""
 

@@ -164,24 +164,35 @@ def test_requests_of_a_paused_drafter_begin_when_it_is_tried_again() -> None:
     assert max(len(ids) for request in drafter.requests for ids in request.updates) > 4  # all of a pause at once
 
 
-def test_what_a_draft_costs_is_paid_by_all_rows_of_its_step() -> None:
+class Lonely(Scripted):
+    """Knows the first prompt's output, and drafts for no other."""
+
+    def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
+        return [request.draft(max_tokens) if request.output else TokenDraft() for request in requests]
+
+
+@pytest.mark.parametrize(
+    ("length", "costs", "miss", "in_all"),
+    [
+        (2, 0.3, 0.0, "drafted"),  # two tokens of one row for 0.6 steps of four: all drafts are cut to nothing
+        (1, 0.2, 0.5, "paused"),  # one for 0.2 seems to pay, but every other is wrong
+    ],
+)
+def test_a_draft_is_paid_by_all_rows_of_its_step(length: int, costs: float, miss: float, in_all: str) -> None:
     model = tiny_model("llama")
     known = Generator(model, drafter=NullDrafter()).generate(prompts=PROMPTS[:1], max_tokens=60, eos=())[0].ids
     outputs: dict[tuple[int, ...], list[int]] = {tuple(prompt): [] for prompt in PROMPTS[:4]}
     outputs[tuple(PROMPTS[0])] = known
 
-    class Lonely(Scripted):
-        """Knows the first prompt's output, and drafts for no other."""
+    def stats(prompts: list[list[int]]) -> Stats:
+        drafter = Lonely(outputs, miss=miss, length=length)
+        generator = Generator(model, drafter=drafter, costs=costs, batch_size=len(prompts))
+        return generator.generate(prompts=prompts, max_tokens=60, eos=()).stats
 
-        def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
-            return [request.draft(max_tokens) if request.output else TokenDraft() for request in requests]
-
-    def paused(prompts: list[list[int]]) -> int:
-        generator = Generator(model, drafter=Lonely(outputs, length=2), costs=0.3, batch_size=len(prompts))
-        return generator.generate(prompts=prompts, max_tokens=60, eos=()).stats.paused
-
-    assert paused(PROMPTS[:1]) == 0  # two tokens for 0.6 steps
-    assert paused(PROMPTS[:4]) > 0  # half a token per row
+    alone, together = stats(PROMPTS[:1]), stats(PROMPTS[:4])
+    assert alone.drafted > 0
+    assert alone.paused == 0
+    assert (together.drafted == 0, together.paused > 0) == (in_all == "drafted", in_all == "paused")
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 1e9])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from tasc.errors import InputError
 
 _GRID = (1, 2, 3, 5, 9, 17, 33, 65, 129)
 _MEMORY = 0.05  # weight of one real step in the running average
+_REMEMBERED = 256  # shapes of steps
 _CLIP = 1.5  # a real step counts as at most this much slower or faster than expected
 
 
@@ -65,9 +68,8 @@ class CostCurve:
         budget: float = 0.5,
         computed: Callable[[int, int], int] | None = None,
     ) -> None:
-        self._max_draft = max_draft
         self._computed = computed or operator.mul
-        self._tokens: dict[int, NDArray[np.int64]] = {}  # by number of rows
+        self._tokens = _tokens(self._computed, max_draft)
         most = num_rows * (max_draft + 1)
         measured = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
         rounds: list[list[float]] = []
@@ -84,28 +86,39 @@ class CostCurve:
         self._points: NDArray[np.float64] = points
         self._seconds: NDArray[np.float64] = seconds
 
-    def costs(self, num_rows: int = 1) -> NDArray[np.float64]:
-        """Cost of k drafted tokens per row over that of a plain step, at a batch size.
+    def costs(self, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> NDArray[np.float64]:
+        """Cost of k drafted tokens per row, in steps that emit one token in each row.
+
+        Args:
+            num_rows: Rows of the step.
+            prompt: Tokens of each row besides the drafted ones: those of the longest prompt.
+            in_use: Rows of a plain step, where that is another number: prompts come a few at a time, and a token that
+                their drafts bring is worth a row's share of a step over all rows.
 
         Returns:
             (max_draft + 1,) float64, non-decreasing, [0] = 1.
         """
-        tokens = self._tokens.get(num_rows)
-        if tokens is None:
-            per_row = range(1, self._max_draft + 2)
-            tokens = self._tokens[num_rows] = np.array([self._computed(num_rows, n) for n in per_row])
-        seconds = np.interp(tokens, self._points, self._seconds)
-        curve: NDArray[np.float64] = rising(seconds)
-        curve /= curve[0]
+        seconds = rising(self._expected(self._tokens(num_rows, prompt)))
+        curve: NDArray[np.float64] = seconds - seconds[0]
+        curve /= self.plain_seconds(in_use or num_rows) * num_rows / (in_use or num_rows)
+        curve += 1.0
         return curve
 
     def plain_seconds(self, num_rows: int = 1) -> float:
         """Seconds of a step without drafts, at a batch size."""
-        return float(np.interp(self._computed(num_rows, 1), self._points, self._seconds))
+        return float(self._expected(self._computed(num_rows, 1)))
+
+    def _expected(self, tokens: int | NDArray[np.int64]) -> Any:
+        """Seconds of steps that compute so many tokens; float64 of the same shape."""
+        within = np.interp(tokens, self._points, self._seconds)
+        if len(self._points) == 1:
+            return within
+        slope = (self._seconds[-1] - self._seconds[-2]) / (self._points[-1] - self._points[-2])
+        return within + max(0.0, slope) * np.maximum(0, tokens - self._points[-1])
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Take a real step of `tokens` tokens in all its rows."""
-        expected = float(np.interp(tokens, self._points, self._seconds))
+        expected = float(self._expected(tokens))
         ratio = min(max(seconds / expected, 1 / _CLIP), _CLIP)
         right = min(int(np.searchsorted(self._points, tokens)), len(self._points) - 1)
         left = max(right - 1, 0)
@@ -121,6 +134,16 @@ def rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
     above = np.maximum.accumulate(values)
     below = np.minimum.accumulate(values[::-1])[::-1]
     return (above + below) / 2
+
+
+def _tokens(computed: Callable[[int, int], int], max_draft: int) -> Callable[[int, int], NDArray[np.int64]]:
+    """By rows and tokens of each besides drafted ones: (max_draft + 1,) tokens computed with k drafted ones."""
+
+    @lru_cache(_REMEMBERED)
+    def tokens(num_rows: int, prompt: int) -> NDArray[np.int64]:
+        return np.array([computed(num_rows, prompt + k) for k in range(max_draft + 1)])
+
+    return tokens
 
 
 def _seconds(run: Callable[[int], None], tokens: int) -> float:

@@ -40,7 +40,9 @@ class Draft(Protocol):
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """(K,) float32, probability of each token given that those before it are right."""
+        """(K,) float32, probability of each token given that those before it are right, 1 where nothing is known: the
+        loop cuts drafts by them.
+        """
 
     @property
     def sources(self) -> NDArray[np.uint8]:
@@ -83,7 +85,8 @@ class Request(Protocol):
 class Drafter(Protocol):
     """Makes requests and drafts for them.
 
-    Optional beside what stands here: `always_drafts` (true: the loop's brake never pauses it),
+    Optional beside what stands here: `always_drafts` (true: the loop neither pauses it nor cuts its drafts), `is_cheap`
+    (true: tokens drafted in vain cost it no time worth mention, so that it is asked for more of them),
     `check_vocabulary(vocab_size, tokenizer)` (called with the target's before it drafts for it), `index` and `serve`
     (of drafters over an index).
     """

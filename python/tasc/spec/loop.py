@@ -7,15 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
+from tasc.spec.common_length import Costs, common_length, generous
 from tasc.spec.costs import CostCurve
 from tasc.spec.drafter import Draft, Drafter, Terms
 from tasc.spec.sampling import Chooser, choose_together
@@ -27,7 +27,7 @@ from tasc.spec.verify import verify
 
 _log = logging.getLogger(__name__)
 
-Costs = NDArray[np.float64]
+T = TypeVar("T")
 
 _MOST_BRAKES = 256
 _MOST_TIME = 1.0  # plain steps that the time of one draft counts at most: a first one may take long
@@ -145,7 +145,7 @@ class Loop:
                 while waiting and len(self._active) < self._cache.num_rows:
                     self._admit(waiting)
                 if self._active:
-                    self._step(0, self._active)
+                    self._step(0, self._active, len(self._active))
                     self._release()
         finally:
             self._active = []
@@ -165,14 +165,14 @@ class Loop:
         placing = (time.perf_counter() - begin) / len(jobs)
         for job in jobs:
             job.stats.rest_seconds += placing
-        self._step(first_row, jobs)
+        self._step(first_row, jobs, min(self._cache.num_rows, len(self._active) + len(waiting)))
         self._release()
 
     def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
         """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
-        longest = max(len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs))
+        lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
         in_common = max(longest_common_prefix(other.tokens, job.tokens) for other in jobs)
-        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(len(jobs) + 1, longest, self._max_draft)
+        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(lengths, self._max_draft)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
         """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""
@@ -214,10 +214,10 @@ class Loop:
             vocab_size = self._target.vocab_size
             take(Terms(max_tokens=job.max_tokens, eos=job.eos, vocab_size=vocab_size, proposer=proposer))
 
-    def _step(self, first_row: int, jobs: Sequence[Job]) -> None:
-        """Draft, run the model, verify and emit for neighbouring rows."""
+    def _step(self, first_row: int, jobs: Sequence[Job], num_rows: int) -> None:
+        """Draft, run the model, verify and emit for neighbouring rows, of `num_rows` that will be in use."""
         begin = time.perf_counter()
-        costs = self._costs(len(jobs)) if any(job.takes_drafts for job in jobs) else None
+        costs = self._costs(jobs, num_rows) if any(job.takes_drafts for job in jobs) else None
         clock = [time.perf_counter()]
         drafts, asked = self._drafts(jobs, costs)
         clock.append(time.perf_counter())
@@ -249,15 +249,15 @@ class Loop:
         if self._curve is not None and not is_prefill and self._steps.is_steady:
             self._curve.observe(self._steps.computed(len(jobs), width), model * len(jobs))
 
-    def _costs(self, num_rows: int) -> Costs:
-        """Cost curve at a batch size: given, or measured when first asked for."""
+    def _costs(self, jobs: Sequence[Job], num_rows: int) -> Costs:
+        """Cost curve of a step: given, or measured when first asked for."""
         if self._given is not None:
             return self._given
         if self._curve is None:
             self._curve = CostCurve(
                 self._steps.probe(), self._max_draft, self._cache.num_rows, computed=self._steps.computed
             )
-        return self._curve.costs(num_rows)
+        return self._curve.costs(len(jobs), max(len(job.tokens) - job.cached for job in jobs), num_rows)
 
     def _choices(
         self,
@@ -285,7 +285,7 @@ class Loop:
 
     def _drafts(self, jobs: Sequence[Job], costs: Costs | None) -> tuple[list[_Checked], list[_Asked]]:
         """A usable draft per job, empty where there is no drafter or no room; and which drafters were asked."""
-        drafts = {job.index: _Checked([], []) for job in jobs}
+        drafts = {job.index: _Checked([], [], []) for job in jobs}
         asked: list[_Asked] = []
         for drafter, group in _by_drafter(jobs):
             if not getattr(drafter, "always_drafts", False) and self._brake(drafter).holds():
@@ -301,7 +301,13 @@ class Loop:
                 drafts[job.index] = self._checked(job, draft, longest)
             group = [job for job in group if job.request is not None]
             asked.append(_Asked(drafter, group, time.perf_counter() - begin))
-        return list(drafts.values()), asked
+        made = list(drafts.values())
+        fixed = any(getattr(one.drafter, "always_drafts", False) for one in asked)
+        drawn = any(q is not None for draft in made for q in draft.dists)  # no token may be kept out once it is drawn
+        if costs is not None and not fixed and not drawn:
+            longest = common_length([draft.probs for draft in made], costs)
+            made = [draft.cut(longest) for draft in made]
+        return made, asked
 
     def _brake(self, drafter: Drafter) -> Brake:
         if id(drafter) not in self._brakes:
@@ -340,9 +346,8 @@ class Loop:
             if token in job.eos:
                 del ids[position + 1 :]
                 break
-        sources = np.asarray(draft.sources)[: len(ids)].tolist()
         dists = tuple(getattr(draft, "dists", ()))[: len(ids)]
-        return _Checked(ids, sources if len(sources) == len(ids) else [255] * len(ids), dists)
+        return _Checked(ids, _of(ids, draft.sources, 255), _of(ids, draft.probs, 1.0), dists)
 
     def _emit(self, job: Job, draft: _Checked, emitted: list[int]) -> None:
         """Append verified tokens to a job, and end it where they say so."""
@@ -389,11 +394,24 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """A draft ready for verification: token ids, their source codes, and what they were drawn from, (K,) each."""
+    """A draft ready for verification, (K,) each: token ids, source codes, probabilities, what they were drawn from."""
 
     tokens: list[int]
     sources: list[int]
+    probs: list[float]
     dists: Sequence[Tensor | None] = ()
+
+    def cut(self, longest: int) -> _Checked:
+        """Its first tokens."""
+        if len(self.tokens) <= longest:
+            return self
+        return _Checked(self.tokens[:longest], self.sources[:longest], self.probs[:longest], self.dists[:longest])
+
+
+def _of(ids: Sequence[int], given: Any, otherwise: T) -> list[T]:
+    """What a draft says of each of its tokens, as a list; of none that it does not speak of."""
+    said: list[T] = np.asarray(given)[: len(ids)].tolist()
+    return said if len(said) == len(ids) else [otherwise] * len(ids)
 
 
 def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:
@@ -408,6 +426,8 @@ def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:
 def _proposed(drafter: Drafter, group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
     """What a drafter proposes for its jobs; nothing if there are none, or it fails."""
     try:
+        if costs is not None and getattr(drafter, "is_cheap", False):
+            costs = generous(costs)
         return drafter.propose_batch([job.request for job in group], longest, costs) if group else []
     except Exception:
         _give_up_drafting(group)

@@ -77,6 +77,11 @@ class SegmentingDrafter:
         return self.drafter.name
 
     @property
+    def is_cheap(self) -> bool:
+        """Whether the drafter inside is."""
+        return bool(getattr(self.drafter, "is_cheap", False))
+
+    @property
     def index(self) -> TaskIndex | None:
         """The index that the drafter inside draws on."""
         found: TaskIndex | None = getattr(self.drafter, "index", None)

@@ -22,6 +22,7 @@ _MOST_RESERVED = 1024  # slots
 _MOST_TOGETHER = 2048  # tokens of prompts and their drafts in one step of a GPU
 _SHORT = 64  # tokens of a prompt beyond which a CPU is bound by arithmetic, and runs it alone
 _MOST_SHORT = 512  # tokens of short prompts in one step of a CPU
+_PASS = 20  # tokens that take a CPU as long as one more pass
 
 T = TypeVar("T")
 
@@ -88,11 +89,13 @@ class Steps:
         """Number of tokens that a step over `rows` rows of `query` tokens computes."""
         return rows * query if self._graphs is None else self._graphs.computed(rows, query)
 
-    def takes_together(self, rows: int, prompt: int, draft: int) -> bool:
-        """Whether so many prompts of up to `prompt` tokens, and drafts of up to `draft`, are better run in one step."""
+    def takes_together(self, prompts: Sequence[int], draft: int) -> bool:
+        """Whether prompts of so many tokens, with drafts of up to `draft`, are better run in one step."""
+        rows, longest = len(prompts), max(prompts)
         if self._target.device.type == "cpu":
-            return prompt <= _SHORT and rows * prompt <= _MOST_SHORT
-        return self.computed(rows, prompt + draft) <= _MOST_TOGETHER
+            padding = rows * longest - sum(prompts)
+            return longest <= _SHORT and rows * longest <= _MOST_SHORT and padding <= _PASS * (rows - 1)
+        return self.computed(rows, longest + draft) <= _MOST_TOGETHER
 
     def probe(self) -> Callable[[int], None]:
         """Runs steps of n tokens in one row, to be timed; the rows in use stay as they are."""

@@ -149,6 +149,12 @@ impl NgramDrafter {
     }
 
     #[getter]
+    #[allow(clippy::unused_self)] // of all of them
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
+    #[getter]
     fn index(&self, py: Python<'_>) -> Option<Py<TaskIndex>> {
         self.index.as_ref().map(|i| i.clone_ref(py))
     }
