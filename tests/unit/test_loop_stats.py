@@ -110,6 +110,25 @@ def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> No
     assert curve.costs(1)[16] < 1.05 * before
 
 
+def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+
+    def seconds(tokens: Any) -> Any:
+        return 1.0 + 0.1 * tokens
+
+    def run(tokens: int) -> None:
+        clock[0] += seconds(tokens)
+
+    curve = CostCurve(run, max_draft=16, num_rows=8)
+    drafted = np.arange(17)
+    for rows, prompt, in_use in ((1, 1, 1), (8, 1, 8), (1, 30, 1), (1, 500, 8), (3, 20, 8)):
+        extra = seconds(rows * (prompt + drafted)) - seconds(rows * prompt)  # of a step
+        share = seconds(in_use) / in_use * rows  # of a plain step, for as many tokens as one per row
+        np.testing.assert_allclose(curve.costs(rows, prompt, in_use), 1.0 + extra / share)
+    np.testing.assert_allclose(curve.costs(8), curve.costs(8, 1, 8))
+
+
 def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])

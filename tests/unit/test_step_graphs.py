@@ -149,10 +149,16 @@ def test_prompts_are_prefilled_together(captures: list[Any], monkeypatch: pytest
         # what all begin with is computed once: the first prompt goes first, alone
         assert [item.stats.reused_tokens >= len(head) for item in made] == [False] + [True] * 8
         assert passes == [1, 8]
-    passes.clear()
-    long = [[i + 1] * 70 for i in range(3)]  # of more tokens than a CPU gains from more of
-    Generator(model, drafter=NullDrafter(), batch_size=3).generate(prompts=long, max_tokens=1)
-    assert passes == [1, 1, 1]
+    for lengths, expected in (
+        ([70, 70, 70], [1, 1, 1]),  # more tokens than a CPU gains from more of
+        ([60, 60, 60], [3]),
+        ([60, 45, 60], [3]),
+        ([60, 2, 2], [1, 2]),  # padding would take longer than a pass of its own
+    ):
+        passes.clear()
+        apart = [[number + 1] * length for number, length in enumerate(lengths)]
+        Generator(model, drafter=NullDrafter(), batch_size=3).generate(prompts=apart, max_tokens=1)
+        assert passes == expected, lengths
 
 
 def test_a_model_that_cannot_be_captured_is_run_directly(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tasc.errors import MissingExtraError
 from tasc.spec.brake import Brake
+from tasc.spec.common_length import common_length, told_costs
 from tasc.spec.costs import CostCurve, given_costs
 from tasc.spec.drafter import Request, TokenIds
 
@@ -133,8 +134,13 @@ class TascCandidateGenerator(CandidateGenerator):
             return []
         longest = min(self._max_draft, room)
         request: Any = self._request
-        draft = self._safely(request.draft, longest, self._model_costs.costs)
-        return [] if draft is None else np.asarray(draft.tokens).astype(np.int64)[:longest].tolist()
+        costs = self._model_costs.costs
+        draft = self._safely(request.draft, longest, told_costs(self._drafts, costs))
+        if draft is None:
+            return []
+        ids: list[int] = np.asarray(draft.tokens).astype(np.int64)[:longest].tolist()
+        known = len(draft.probs) == len(draft.tokens) and not getattr(self._drafts, "always_drafts", False)
+        return ids[: common_length([draft.probs[:longest]], costs)] if known else ids
 
     def _take(self, input_ids: Any) -> None:
         """Tell the request the ids it does not know yet."""

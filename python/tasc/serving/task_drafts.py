@@ -92,6 +92,11 @@ class TaskDrafts:
         self._lock = threading.Lock()
 
     @property
+    def is_cheap(self) -> bool:
+        """Whether its drafter is."""
+        return bool(getattr(self.drafter, "is_cheap", False))
+
+    @property
     def name(self) -> str:
         """What reports call it: the index's file name, or the drafter's name."""
         index = self.index

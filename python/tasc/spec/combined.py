@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.errors import InputError
+from tasc.spec.common_length import told_costs
 from tasc.spec.drafter import Draft, Drafter, Request, Terms, TokenIds
 from tasc.spec.model_drafter import ModelDrafter, ModelRequest
 
@@ -67,7 +68,8 @@ class CombinedDrafter:
         self, requests: Sequence[CombinedRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
     ) -> list[Draft]:
         """Draft for several requests at once."""
-        heads = self.ngram.propose_batch([request.ngram for request in requests], max_tokens, costs)
+        told = None if costs is None else told_costs(self.ngram, costs)
+        heads = self.ngram.propose_batch([request.ngram for request in requests], max_tokens, told)
         return self.model.extend([request.model for request in requests], heads, max_tokens, costs)
 
 

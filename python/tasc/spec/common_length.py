@@ -2,7 +2,8 @@
 
 Rows that are verified together are padded to the longest draft among them, so a step costs C(k) for all of them even if
 a single row has k drafted tokens. What each row thinks best for itself is then no measure: the rows' drafts are cut to
-the length at which the step as a whole is expected to bring most tokens for its time.
+the length at which the step as a whole is expected to bring most tokens for its time. That serves a single row too:
+where tokens are hard to foresee, one that is right saves a whole step, not the share of it that it is worth on average.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 
 Costs = NDArray[np.float64]
 
-_ASKED = 0.25
+_TOLD = 0.25  # of what drafted tokens cost
 
 
-def generous(costs: Costs) -> Costs:
-    """Costs for a drafter that takes no time worth mention: it drafts more than pays for a row alone, since up to the
-    common length a row's tokens cost nothing.
+def told_costs(drafter: object, costs: Costs) -> Costs:
+    """The costs that a drafter is told.
+
+    One that takes no time worth mention (`is_cheap`) is told less, so that it drafts more than it thinks pays: up to
+    the common length a row's tokens cost nothing, and what is too long is cut.
 
     Args:
+        drafter: Any `Drafter`.
         costs: (K + 1,) cost of k drafted tokens per row.
     """
-    return 1.0 + _ASKED * (costs - 1.0)
+    return 1.0 + _TOLD * (costs - 1.0) if getattr(drafter, "is_cheap", False) else costs
 
 
 def common_length(probs: Sequence[Sequence[float]], costs: Costs) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tasc.spec.brake import Brake
 from tasc.spec.cache import RowCache, longest_common_prefix
-from tasc.spec.common_length import Costs, common_length, generous
+from tasc.spec.common_length import Costs, common_length, told_costs
 from tasc.spec.costs import CostCurve
 from tasc.spec.drafter import Draft, Drafter, Terms
 from tasc.spec.sampling import Chooser, choose_together
@@ -426,9 +426,8 @@ def _by_drafter(jobs: Sequence[Job]) -> list[tuple[Drafter, list[Job]]]:
 def _proposed(drafter: Drafter, group: Sequence[Job], longest: int, costs: Costs | None) -> Sequence[Draft]:
     """What a drafter proposes for its jobs; nothing if there are none, or it fails."""
     try:
-        if costs is not None and getattr(drafter, "is_cheap", False):
-            costs = generous(costs)
-        return drafter.propose_batch([job.request for job in group], longest, costs) if group else []
+        told = None if costs is None else told_costs(drafter, costs)
+        return drafter.propose_batch([job.request for job in group], longest, told) if group else []
     except Exception:
         _give_up_drafting(group)
         return []
