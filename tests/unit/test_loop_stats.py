@@ -214,6 +214,18 @@ def test_a_draft_is_paid_by_all_rows_of_its_step(length: int, costs: float, miss
     assert (together.drafted == 0, together.paused > 0) == (in_all == "drafted", in_all == "paused")
 
 
+def test_a_prompts_draft_counts_by_its_share_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+    monkeypatch.setattr(Brake, "observe", lambda brake, accepted, extra: seen.append((accepted, extra)))
+    model = tiny_model("llama")
+    prompts = [PROMPTS[0] * 9 + prompt for prompt in PROMPTS[:4]]  # the first goes alone, for what they have in common
+    outputs = {tuple(prompt): peer_greedy(model, prompt, 6) for prompt in prompts}
+    Generator(model, drafter=Scripted(outputs, length=2), costs=0.5, batch_size=4).generate(
+        prompts=prompts, max_tokens=6
+    )
+    assert seen == [(0.5, 0.25), (1.5, 0.75), (2.0, 1.0)]  # 1, 3 and 4 rows of two right tokens
+
+
 @pytest.mark.parametrize("seconds", [1e-9, 1e9])
 def test_the_time_of_drafting_counts(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(Scripted):

@@ -33,7 +33,7 @@ class Brake:
         """Take a step in which the drafter was asked.
 
         Args:
-            accepted: Drafted tokens accepted, mean over all rows of the step.
+            accepted: Drafted tokens accepted, over the rows of a plain step.
             extra: Its cost beyond a plain step, in plain steps.
         """
         self._balance = min(self._balance + accepted - extra, _MOST_CREDIT)

@@ -235,7 +235,7 @@ class Loop:
         if costs is not None:
             longest = {job.index: len(draft.tokens) for job, draft in zip(jobs, drafts, strict=True)}
             for one in asked:
-                self._settle(one, accepted, longest, costs)
+                self._settle(one, accepted, longest, costs, num_rows)
         clock.append(time.perf_counter())
         drafting, model, rest, settling = (float(span) / len(jobs) for span in np.diff(clock))
         rest += (clock[0] - begin) / len(jobs)
@@ -316,7 +316,9 @@ class Loop:
             self._brakes[id(drafter)] = (drafter, Brake())
         return self._brakes[id(drafter)][1]
 
-    def _settle(self, asked: _Asked, accepted: dict[int, int], drafted: dict[int, int], costs: Costs) -> None:
+    def _settle(
+        self, asked: _Asked, accepted: dict[int, int], drafted: dict[int, int], costs: Costs, num_rows: int
+    ) -> None:
         """Tell a drafter's requests what became of their drafts, and its brake what they brought and cost.
 
         Args:
@@ -324,15 +326,17 @@ class Loop:
             accepted: Tokens by index of each job of the step.
             drafted: The same.
             costs: Of the step.
+            num_rows: Rows of a plain step.
         """
         begin = time.perf_counter()
         for job in asked.jobs:
             self._inform(job)
-        extra = float(costs[max((drafted[job.index] for job in asked.jobs), default=0)]) - 1.0
+        longest = max((drafted[job.index] for job in asked.jobs), default=0)
+        extra = float(costs[longest] - 1.0) * len(accepted) / num_rows
         if self._curve is not None:
             seconds = asked.seconds + time.perf_counter() - begin
-            extra += min(seconds / self._curve.plain_seconds(len(accepted)), _MOST_TIME)
-        self._brake(asked.drafter).observe(sum(accepted[job.index] for job in asked.jobs) / len(accepted), extra)
+            extra += min(seconds / self._curve.plain_seconds(num_rows), _MOST_TIME)
+        self._brake(asked.drafter).observe(sum(accepted[job.index] for job in asked.jobs) / num_rows, extra)
 
     def _checked(self, job: Job, draft: Draft, longest: int) -> _Checked:
         """The part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
