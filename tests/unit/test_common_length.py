@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_the_loop_cuts_what_does_not_pay(batch_size: int) -> None:
     assert drafted(0.5) == 1  # 1.5 / 1.3, but 1.75 / 1.6
     assert drafted(0.2) == 0
     assert drafted(0.2, always_drafts=True) == 7
+
+
+def test_drafts_that_say_nothing_of_their_chances_are_left_whole() -> None:
+    class Silent(Scripted):
+        def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
+            drafts = [request.draft(max_tokens) for request in requests]
+            return [SimpleNamespace(tokens=draft.tokens, sources=draft.sources) for draft in drafts]
+
+    model = tiny_model("llama")
+    outputs = {tuple(prompt): peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS}
+    made = Generator(model, drafter=Silent(outputs), costs=0.3).generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
+    assert [item.ids for item in made] == list(outputs.values())
+    assert max(made.stats.drafted_at) + 1 == 7
 
 
 def test_a_drafter_that_takes_no_time_is_asked_for_more() -> None:

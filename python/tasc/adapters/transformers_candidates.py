@@ -139,8 +139,9 @@ class TascCandidateGenerator(CandidateGenerator):
         if draft is None:
             return []
         ids: list[int] = np.asarray(draft.tokens).astype(np.int64)[:longest].tolist()
-        known = len(draft.probs) == len(draft.tokens) and not getattr(self._drafts, "always_drafts", False)
-        return ids[: common_length([draft.probs[:longest]], costs)] if known else ids
+        probs = getattr(draft, "probs", ())[:longest]
+        known = len(probs) == len(ids) and not getattr(self._drafts, "always_drafts", False)
+        return ids[: common_length([probs], costs)] if known else ids
 
     def _take(self, input_ids: Any) -> None:
         """Tell the request the ids it does not know yet."""

@@ -351,7 +351,7 @@ class Loop:
                 del ids[position + 1 :]
                 break
         dists = tuple(getattr(draft, "dists", ()))[: len(ids)]
-        return _Checked(ids, _of(ids, draft.sources, 255), _of(ids, draft.probs, 1.0), dists)
+        return _Checked(ids, _of(ids, draft.sources, 255), _of(ids, getattr(draft, "probs", ()), 1.0), dists)
 
     def _emit(self, job: Job, draft: _Checked, emitted: list[int]) -> None:
         """Append verified tokens to a job, and end it where they say so."""
