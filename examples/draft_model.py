@@ -14,12 +14,12 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasc import Generator, HybridDrafter, ModelDrafter, NgramDrafter, NullDrafter, TaskIndex
 from tasc.cli.console import progress_bars
 from tasc.cli.distill import print_distilled
 from tasc.data import TokenStore, load_tokenizer
 from tasc.models import checkpoint
-from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NgramDrafter, NullDrafter, TaskIndex
-from tasc.spec.distill import DistillOptions, distill
+from tasc.training.distill import DistillOptions, distill
 
 sys.path.insert(0, str(Path(__file__).parent / "demo"))
 import assistant
@@ -64,7 +64,7 @@ def main() -> None:
         "plain": NullDrafter(),
         "n-grams": NgramDrafter(index, tokenizer=task),
         "draft model": ModelDrafter(draft),
-        "both": CombinedDrafter(NgramDrafter(index, tokenizer=task), ModelDrafter(draft)),
+        "both": HybridDrafter(NgramDrafter(index, tokenizer=task), ModelDrafter(draft)),
     }
     for name, drafter in drafters.items():
         made = Generator(model, tokenizer, drafter=drafter).generate(

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from tasc import NgramDrafter, TaskIndex
 from tasc.data import TokenStore, load_tokenizer
-from tasc.spec import NgramDrafter, TaskIndex
 
 ROOMS = ("kitchen", "garden", "attic", "hall", "cellar", "garage")
 EOS = "<eos>"

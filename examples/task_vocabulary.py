@@ -14,11 +14,10 @@ from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasc import Generator, NullDrafter, TaskIndex, TuneOptions, extend_checkpoint, learn_vocabulary, tune
 from tasc.cli.console import progress_bars
 from tasc.data import TokenStore, load_tokenizer
-from tasc.ft import TuneOptions, extend_checkpoint, learn_vocabulary, tune
 from tasc.models import smollm2
-from tasc.spec import Generator, NullDrafter, TaskIndex
 
 sys.path.insert(0, str(Path(__file__).parent / "demo"))
 import assistant

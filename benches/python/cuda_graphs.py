@@ -20,11 +20,11 @@ import torch
 import transformers
 from ratios import Ratio, report
 
-from tasc.spec import Generator, NullDrafter
-from tasc.spec.cache import RowCache
-from tasc.spec.fusing import FusedParts
-from tasc.spec.steps import Steps
-from tasc.spec.target import Target
+from tasc import Generator, NullDrafter
+from tasc.decoding.engine.cache import RowCache
+from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.steps import Steps
+from tasc.decoding.engine.target import Target
 
 POINTS = ((1, 1), (1, 5), (1, 17), (1, 65), (1, 257), (8, 1), (8, 9), (32, 1), (32, 9))  # rows, tokens per row
 CONTEXT = 100
@@ -72,7 +72,7 @@ def step_times(model: Any) -> list[Ratio]:
     for name, graphs, compile in (("directly", False, False), ("graphs", True, False), ("compiled", True, True)):
         steps = Steps(Target(model), RowCache(rows, 512), 65, graphs)
         ways[name] = []
-        with FusedParts(model, compile).applied():
+        with CompiledParts(model, compile).applied():
             for number, query in POINTS:
                 given = ([[5] * query] * number, [CONTEXT] * number, min(query, 65))
                 ways[name].append(median_ms(partial(steps.likeliest, 0, *given)))
@@ -134,7 +134,7 @@ def main() -> None:
     if options.model is None:
         model = random_model(options.shape, getattr(torch, options.dtype))
     else:
-        from tasc.spec.checkpoint import load_checkpoint
+        from tasc.models import load_checkpoint
 
         model, _ = load_checkpoint(options.model, dtype=options.dtype)
     name = options.model or f"{options.shape}, random weights"

@@ -24,17 +24,16 @@ from typing import Any
 import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasc import TaskIndex
 from tasc.cli.console import err, out, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 from tasc.data.endings import eos_ids
-from tasc.machine import machine
-from tasc.measures import Floats
-from tasc.models import EMBEDDED, checkpoint
-from tasc.spec import TaskIndex
-from tasc.spec.checkpoint import use_threads
-from tasc.spec.distill import DistillOptions, KeptStates, acceptance, cut_draft, distill, target_outputs
-from tasc.spec.stats import Acceptance
-from tasc.train import Example
+from tasc.decoding.stats import Acceptance
+from tasc.evaluation.bootstrap import Floats
+from tasc.evaluation.machine import machine
+from tasc.models import EMBEDDED, checkpoint, use_threads
+from tasc.training import Example
+from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, cut_draft, distill, target_outputs
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 REFERENCE = "DistillSpec"
@@ -181,7 +180,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     outputs = task.said()
     target = task.loaded(task.target)
     ends = eos_ids(target, AutoTokenizer.from_pretrained(task.target))
-    teacher = KeptStates.compute(target, outputs, task.work / "said-states")
+    teacher = CachedHiddenStates.compute(target, outputs, task.work / "said-states")
     untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
     found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}
     spent: dict[str, list[float]] = {arm: [] for arm in task.arms}

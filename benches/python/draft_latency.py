@@ -22,9 +22,9 @@ import numpy as np
 from ratios import Ratio, percentiles, report
 from workload import Ids, read_ids, small, write_store
 
-from tasc.spec import NgramDrafter, TaskIndex
-from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed
-from tasc.spec.replay import common_prefix
+from tasc import NgramDrafter, TaskIndex
+from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed
+from tasc.evaluation.replay import common_prefix
 
 BATCH, MAX_TOKENS = 64, 16
 

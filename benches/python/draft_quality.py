@@ -23,8 +23,8 @@ from ratios import Ratio, report
 
 from tasc.cli.console import progress_bars
 from tasc.data import TaskTokenizer, load_tokenizer, read_rows
-from tasc.spec.compare import best_suffix, families_here, make_drafters, open_task
-from tasc.spec.replay import ReplayResult, encode_rows, replay
+from tasc.evaluation.replay import ReplayResult, encode_rows, replay
+from tasc.evaluation.replay_comparison import best_suffix, families_here, make_drafters, open_task
 
 SETS = ("slu_atis", "t2s_atis", "loghub", "nl2bash", "gsm8k")
 REPEATING = SETS[:3]

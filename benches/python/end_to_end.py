@@ -18,12 +18,12 @@ from ratios import Ratio, report
 from tasc.cli.bench import print_methods
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
-from tasc.spec.bench import PLAIN, BenchOptions, bench
-from tasc.spec.compare import open_task
+from tasc.evaluation.bench import PLAIN, BenchOptions, bench
+from tasc.evaluation.replay_comparison import open_task
 
 
 def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: BenchOptions) -> dict[str, Any]:
-    """`tasc.spec.bench.bench` with progress bars."""
+    """`tasc.evaluation.bench.bench` with progress bars."""
     with progress_bars() as bar, open_task(data, load_tokenizer(tokenizer), limit=limit, progress=bar) as task:
         return bench(model, tokenizer, task, options, progress=bar("decoding"))
 
@@ -80,7 +80,7 @@ def main() -> None:
             assert facts["identical"] == facts["requests"], f"{name} differs from plain decoding"
     print_methods(results)
     if options.html is not None:
-        from tasc.report import render
+        from tasc.evaluation.report import render
 
         render(results, options.html)
     ratios = figures(results, goals=not options.smoke)

@@ -14,13 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tasc import NgramDrafter, NullDrafter, extend_tokenizer, learn_vocabulary
 from tasc.cli.console import print_table, progress_bars
 from tasc.data import TaskTokenizer, load_tokenizer
-from tasc.ft import extend_tokenizer, learn_vocabulary
-from tasc.spec import NgramDrafter, NullDrafter
-from tasc.spec.compare import open_task
-from tasc.spec.replay import ReplayResult, encode_rows, replay
-from tasc.spec.segmenting import SegmentingDrafter
+from tasc.drafting.retokenizing import RetokenizingDrafter
+from tasc.evaluation.replay import ReplayResult, encode_rows, replay
+from tasc.evaluation.replay_comparison import open_task
 
 
 def measure(data: Path, base: TaskTokenizer, extended: TaskTokenizer, k: int, cost: float) -> dict[str, ReplayResult]:
@@ -34,7 +33,7 @@ def measure(data: Path, base: TaskTokenizer, extended: TaskTokenizer, k: int, co
             found["plain model, index"] = replay(drafter, plain, max_tokens=k, cost=cost)
             found["new tokens alone"] = replay(NullDrafter(), new, max_tokens=k, cost=cost)
             drafter = NgramDrafter(task.index, tokenizer=base)
-            both = replay(SegmentingDrafter(drafter, extended.plan), new, max_tokens=k, cost=cost)
+            both = replay(RetokenizingDrafter(drafter, extended.plan), new, max_tokens=k, cost=cost)
             found["both, index of base tokens"] = both
         with open_task(data, extended, progress=bar) as task:
             drafter = NgramDrafter(task.index, tokenizer=extended)

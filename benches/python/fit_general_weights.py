@@ -21,9 +21,9 @@ import torch
 from generated_tasks import KINDS, Row, rows
 from numpy.typing import NDArray
 
+from tasc import NgramDrafter, TaskIndex
 from tasc._core import MIXTURE_SHAPE
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
-from tasc.spec import NgramDrafter, TaskIndex
 
 SIZES = (15, 60, 250, 1000, 5000)
 """Rows indexed; one task of each kind for each size."""

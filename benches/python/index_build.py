@@ -18,8 +18,8 @@ from pathlib import Path
 from ratios import Ratio, report
 from workload import read_ids, small, write_store
 
-from tasc.spec import TaskIndex
-from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed
+from tasc import TaskIndex
+from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed
 
 
 def resident() -> int:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ratios import Ratio, percentiles, report
 
+from tasc import NgramDrafter, TaskIndex
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer, read_rows
-from tasc.spec import NgramDrafter, TaskIndex
 
 WORD = re.compile(r"[^\W\d_]+")
 PER_TOKEN = re.compile(r"per drafted token: p50 ([\d.]+) µs, p90 [\d.]+, p99 ([\d.]+)")

@@ -11,7 +11,7 @@ from typing import Any
 
 from smoke_task import tiny_model, write_rows, write_tokenizer
 
-from tasc.spec.checkpoint import load_checkpoint, use_threads
+from tasc.models import load_checkpoint, use_threads
 
 
 def model_arguments(doc: str | None, *, limit: int, max_tokens: int = 256) -> argparse.ArgumentParser:

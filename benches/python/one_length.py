@@ -20,11 +20,11 @@ from unittest.mock import patch
 from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
 
+from tasc import Generator, NgramDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
-from tasc.spec import Generator, NgramDrafter
-from tasc.spec.common_length import Costs, common_length, told_costs
-from tasc.spec.compare import open_task
+from tasc.drafting.batch_length import Costs, common_length, told_costs
+from tasc.evaluation.replay_comparison import open_task
 
 PER_ROW = 4  # prompts of a call
 
@@ -52,7 +52,7 @@ OURS = next(iter(WAYS))
 def way(name: str) -> Iterator[None]:
     """The loop does it this way."""
     length, told = WAYS[name]
-    with patch("tasc.spec.loop.common_length", length), patch("tasc.spec.loop.told_costs", told):
+    with patch("tasc.decoding.loop.common_length", length), patch("tasc.decoding.loop.told_costs", told):
         yield
 
 

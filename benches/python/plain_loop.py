@@ -11,7 +11,7 @@ from on_model import model_arguments, parsed, subject
 from ratios import report
 
 from tasc.cli.bench import print_methods
-from tasc.spec.bench import PLAIN, BenchOptions
+from tasc.evaluation.bench import PLAIN, BenchOptions
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from ratios import Ratio, report
 from smoke_task import write_rows, write_tokenizer
 from tokenizers.decoders import DecodeStream
 
+from tasc import extend_tokenizer, learn_vocabulary
 from tasc.data import Row, TaskTokenizer, load_tokenizer, read_rows
-from tasc.ft import extend_tokenizer, learn_vocabulary
 
 
 @dataclass

@@ -23,10 +23,11 @@ from draft_quality import SETS
 from generated_tasks import rows as generated
 from ratios import Ratio, report
 
+from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer, read_rows
-from tasc.spec import NgramDrafter, TaskIndex, served_log
-from tasc.spec.compare import ending
-from tasc.spec.replay import ReplayResult, ReplayRow, encode_rows, replay
+from tasc.drafting.protocol import served_log
+from tasc.evaluation.replay import ReplayResult, ReplayRow, encode_rows, replay
+from tasc.evaluation.replay_comparison import ending
 
 HALF_LIVES = (0, 100, 1000, 10_000)
 KINDS = ("slots", "sql", "log")

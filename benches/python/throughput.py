@@ -22,15 +22,15 @@ import torch
 from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
 
+from tasc import Generator, NgramDrafter, NullDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
 from tasc.data.endings import eos_ids
-from tasc.data.prompts import prompt_ids
-from tasc.machine import machine
-from tasc.spec import Generator, NgramDrafter, NullDrafter
-from tasc.spec.bench import without_eos
-from tasc.spec.compare import Task, open_task
-from tasc.spec.peers import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.decoding.prompts import prompt_ids
+from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.evaluation.bench import without_eos
+from tasc.evaluation.machine import machine
+from tasc.evaluation.replay_comparison import Task, open_task
 
 Answer = Callable[[], list[list[int]]]
 

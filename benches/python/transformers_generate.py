@@ -21,8 +21,8 @@ from ratios import Ratio, report
 from tasc.adapters.transformers import TascGenerate
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
-from tasc.data.prompts import prompt_ids
-from tasc.spec.compare import open_task
+from tasc.decoding.prompts import prompt_ids
+from tasc.evaluation.replay_comparison import open_task
 
 METHODS = ("generate", "prompt lookup", "tasc")
 

@@ -23,16 +23,14 @@ from typing import Any
 
 from ratios import Ratio, report
 
+from tasc import Generator, MergePlan, NullDrafter, TaskIndex, TuneOptions, extend_checkpoint, learn_vocabulary, tune
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.cli.evaluate import print_evaluation
 from tasc.data import TokenStore, load_tokenizer, read_rows
-from tasc.ft import MergePlan, TuneOptions, extend_checkpoint, learn_vocabulary, tune
-from tasc.ft.decode import Decoder
-from tasc.ft.evaluate import EvalOptions, Prediction
-from tasc.ft.side_by_side import AGAINST, MODEL, results
-from tasc.models import smollm2
-from tasc.spec import Generator, NullDrafter, TaskIndex
-from tasc.spec.checkpoint import load_checkpoint, use_threads
+from tasc.evaluation.decoder import Decoder
+from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
+from tasc.evaluation.task_eval import EvalOptions, Prediction
+from tasc.models import load_checkpoint, smollm2, use_threads
 
 LEAST = {"slu_atis": {1: 6.0, 8: 4.0}, "t2s_atis": {1: 4.0}}
 """What decoding must gain, by set and batch size."""

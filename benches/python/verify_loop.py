@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasc import Generator, NullDrafter, TokenDraft
+from tasc.decoding.engine.cache import RowCache
+from tasc.decoding.engine.prepacked_linear import PrepackedLinears
+from tasc.decoding.engine.target import Target
+from tasc.drafting.protocol import OneByOne
 from tasc.models import smollm2
-from tasc.spec import Generator, NullDrafter, TokenDraft
-from tasc.spec.cache import RowCache
-from tasc.spec.drafter import OneByOne
-from tasc.spec.packing import PackedWeights
-from tasc.spec.target import Target
 
 QUESTION = "Write a long story about a dragon and a princess who live in a castle near the sea."
 POINTS = (1, 2, 3, 5, 9, 17, 33, 65)
@@ -56,7 +56,7 @@ def step_costs(model: Any, rounds: int) -> None:
     target, cache = Target(model), RowCache(1)
     least: dict[tuple[str, int], float] = {}
     for _ in range(rounds + 1):
-        for name, weights in (("usual", contextlib.nullcontext), ("packed", PackedWeights(model, True).applied)):
+        for name, weights in (("usual", contextlib.nullcontext), ("packed", PrepackedLinears(model, True).applied)):
             with weights():
                 target.step(cache, 0, [[5] * 2], [64], 2)
                 for n in POINTS:

@@ -23,9 +23,9 @@ from typing import Any
 
 from ratios import Ratio, report
 
+from tasc import TaskIndex
 from tasc.cli.console import err, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
-from tasc.spec import TaskIndex
 
 PLAIN = "plain"
 OURS = ("tasc", "tasc as suffix")

@@ -18,16 +18,15 @@ from typing import Any
 
 import assistant
 
+from tasc import TaskIndex
 from tasc.cli.bench import print_methods
 from tasc.cli.console import out as console
 from tasc.cli.console import progress_bars
 from tasc.data import TokenStore, load_tokenizer
-from tasc.models import merge_adapter, smollm2
-from tasc.report import render
-from tasc.spec import TaskIndex
-from tasc.spec.bench import BenchOptions, bench
-from tasc.spec.checkpoint import load_checkpoint
-from tasc.spec.compare import Task
+from tasc.evaluation.bench import BenchOptions, bench
+from tasc.evaluation.replay_comparison import Task
+from tasc.evaluation.report import render
+from tasc.models import load_checkpoint, merge_adapter, smollm2
 
 ROWS = 7000
 SEED = 0  # the adapter was trained on the train rows of this seed; the test rows are new to it

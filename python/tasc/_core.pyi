@@ -468,13 +468,13 @@ class Draft:
 
     @property
     def sources(self) -> NDArray[np.uint8]:
-        """(K,) uint8, which source spoke most for each token: an index into `tasc.spec.SOURCES`."""
+        """(K,) uint8, which source spoke most for each token: an index into `tasc.drafting.protocol.SOURCES`."""
 
     def __len__(self) -> int:
         """Number of tokens."""
 
 class NgramRequest:
-    """One running request of an `NgramDrafter`; see `tasc.spec.Request`."""
+    """One running request of an `NgramDrafter`; see `tasc.drafting.Request`."""
 
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
         """Propose what comes next; empty when drafting does not pay.
@@ -570,7 +570,7 @@ class NgramDrafter:
 
     @property
     def is_cheap(self) -> bool:
-        """True: see `tasc.spec.drafter.Drafter`."""
+        """True: see `tasc.drafting.protocol.Drafter`."""
 
     @property
     def index(self) -> TaskIndex | None:

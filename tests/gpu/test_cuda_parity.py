@@ -21,8 +21,8 @@ from tiny_models import (
     tiny_model,
 )
 
+from tasc import Generator, ModelDrafter, NullDrafter
 from tasc.errors import InputError
-from tasc.spec import Generator, ModelDrafter, NullDrafter
 
 pytestmark = [
     pytest.mark.gpu,

@@ -140,7 +140,7 @@ def test_a_broken_line_is_named(tmp_path: Path, model: Path) -> None:
 
 
 def test_an_extended_checkpoint_beside_the_model_it_was_made_from(tmp_path: Path) -> None:
-    from tasc.ft import extend_checkpoint, learn_vocabulary
+    from tasc import extend_checkpoint, learn_vocabulary
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasc import TaskIndex
 from tasc.adapters.llama_cpp import TascDraft
 from tasc.data import TokenStore, load_tokenizer
 from tasc.models import smollm2
-from tasc.spec import TaskIndex
 
 pytestmark = pytest.mark.engine
 llama_cpp = pytest.importorskip("llama_cpp")

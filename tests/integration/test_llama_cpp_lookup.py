@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tasc import TaskIndex
 from tasc.adapters.llama_lookup import export_lookup
 from tasc.data import TokenStore, load_tokenizer
 from tasc.models import smollm2
-from tasc.spec import TaskIndex
 
 pytestmark = pytest.mark.engine
 PROGRAMS = Path(os.environ.get("LLAMA_CPP_BIN", "nowhere"))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tasc import Generator, NullDrafter
 from tasc.models import smollm2
-from tasc.spec import Generator, NullDrafter
 
 pytestmark = pytest.mark.model
 

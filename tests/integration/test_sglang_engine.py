@@ -19,9 +19,9 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from tasc import TaskIndex
 from tasc.data import TokenStore, load_tokenizer
 from tasc.errors import InputError
-from tasc.spec import TaskIndex
 
 pytestmark = pytest.mark.engine
 pytest.importorskip("sglang")

@@ -26,8 +26,8 @@ torch = pytest.importorskip("torch")
 
 from tokenizers import Tokenizer  # noqa: E402
 
+from tasc import TaskIndex  # noqa: E402
 from tasc.data import TokenStore, load_tokenizer  # noqa: E402
-from tasc.spec import TaskIndex  # noqa: E402
 
 pytestmark = pytest.mark.engine
 

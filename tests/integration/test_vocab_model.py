@@ -20,7 +20,7 @@ def test_smollm2_with_new_tokens(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tasc.ft import extend_checkpoint, learn_vocabulary
+    from tasc import extend_checkpoint, learn_vocabulary
 
     source = models.smollm2()
     plan = learn_vocabulary(ROWS, source, tmp_path / "task.plan", size=20)

@@ -14,12 +14,12 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from tiny_models import EOS, byte_tokenizer, random_prompts, tiny_model  # noqa: E402
 
+from tasc import Generator, ModelDrafter  # noqa: E402
+from tasc.decoding.stats import Acceptance, Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
-from tasc.measures import bootstrap_interval  # noqa: E402
-from tasc.spec import Generator, ModelDrafter  # noqa: E402
-from tasc.spec.distill import KeptStates, LiveTeacher, acceptance, cut_draft, difference, target_outputs  # noqa: E402
-from tasc.spec.stats import Acceptance, Stats  # noqa: E402
-from tasc.train import Example  # noqa: E402
+from tasc.evaluation.bootstrap import bootstrap_interval  # noqa: E402
+from tasc.training import Example  # noqa: E402
+from tasc.training.distill import CachedHiddenStates, OnlineTeacher, acceptance, cut_draft, difference, target_outputs  # noqa: E402
 
 
 def counted(model: Any, draft: Any, prompts: list[list[int]], length: int, max_tokens: int, eos: Any) -> list[Any]:
@@ -83,14 +83,14 @@ def test_rates_are_of_what_was_tested() -> None:
 def test_alpha_exp_is_one_less_the_distance(tmp_path: Path) -> None:
     model, draft = tiny_model("qwen2"), tiny_model("qwen2", seed=1)
     outputs = [Example([5, 9, 7], [3, 8, EOS], 6), Example([2], [4, 4, 4, 4, 6], 6)]
-    found = acceptance(draft, outputs, frozenset({EOS}), teacher=LiveTeacher(model), max_tokens=5)
+    found = acceptance(draft, outputs, frozenset({EOS}), teacher=OnlineTeacher(model), max_tokens=5)
     expected = 0.0
     for example in outputs:
         ids = torch.tensor([example.prompt + example.completion])
         p, q = (m(ids).logits[0, len(example.prompt) - 1 : -1].double().softmax(-1) for m in (model, draft))
         expected += float(torch.minimum(p, q).sum())
     assert found.alpha_exp is not None and found.alpha_exp.value == pytest.approx(expected / 8, abs=1e-6)
-    kept = KeptStates.compute(model, outputs, tmp_path / "states")
+    kept = CachedHiddenStates.compute(model, outputs, tmp_path / "states")
     again = acceptance(draft, outputs, frozenset({EOS}), teacher=kept, max_tokens=5)
     assert again.alpha_exp is not None and again.alpha_exp.value == pytest.approx(expected / 8, abs=1e-6)
     same = acceptance(model, outputs, frozenset({EOS}), teacher=kept, max_tokens=5)

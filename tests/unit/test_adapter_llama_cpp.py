@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tasc.adapters.llama_cpp import TascDraft
+from tasc.drafting.protocol import OneByOne, TokenDraft
 from tasc.errors import InputError
-from tasc.spec.drafter import OneByOne, TokenDraft
 
 PROMPT = [3, 1, 4, 1, 5]
 OUTPUT = list(range(40, 64))

@@ -14,11 +14,11 @@ import pytest
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
+from tasc import TaskIndex
 from tasc.adapters import llama_lookup
 from tasc.adapters.llama_lookup import export_lookup
 from tasc.cli.app import app
 from tasc.data import TokenStore, load_tokenizer
-from tasc.spec import TaskIndex
 
 Cache = dict[tuple[int, int], dict[int, int]]
 

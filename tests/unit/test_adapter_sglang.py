@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.adapters.sglang_corpus import PAD, TascCorpus
+from tasc.drafting.protocol import OneByOne, TokenDraft
 from tasc.errors import InputError
 from tasc.serving import TaskDrafts
-from tasc.spec.drafter import OneByOne, TokenDraft
 
 DEPTH = 18  # --speculative-ngram-max-trie-depth
 

@@ -26,11 +26,11 @@ from tiny_models import (
     tiny_model,
 )
 
+from tasc import TaskIndex
 from tasc.adapters.transformers import TascCandidateGenerator, TascGenerate, patch
 from tasc.data import TokenStore, load_tokenizer
+from tasc.drafting.protocol import OneByOne, TokenDraft
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.spec import TaskIndex
-from tasc.spec.drafter import OneByOne, TokenDraft
 
 PROMPTS = random_prompts(3, seed=3)
 

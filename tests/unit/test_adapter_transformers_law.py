@@ -11,7 +11,7 @@ import torch
 from tiny_models import tiny_model
 
 from tasc.adapters.transformers import TascGenerate
-from tasc.spec.drafter import OneByOne, TokenDraft
+from tasc.drafting.protocol import OneByOne, TokenDraft
 
 PROMPT = [2, 1, 3]
 

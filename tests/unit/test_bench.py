@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tasc.data.endings import eos_ids  # noqa: E402
+from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
-from tasc.spec.bench import Answer, Tally, draft_facts, without_eos  # noqa: E402
-from tasc.spec.stats import Stats  # noqa: E402
+from tasc.evaluation.bench import Answer, Tally, draft_facts, without_eos  # noqa: E402
 
 
 def test_summary_of_three_requests() -> None:

@@ -135,7 +135,8 @@ def test_an_index_that_is_not_fitted_says_why(
 
 
 def test_compact_takes_served_rows_in(fitted: Path, tokenizer: Path) -> None:
-    from tasc.spec import NgramDrafter, TaskIndex, served_log
+    from tasc import NgramDrafter, TaskIndex
+    from tasc.drafting.protocol import served_log
 
     index = TaskIndex.open(fitted)
     before = index.info()["documents"]
@@ -294,7 +295,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, data: Path, token
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasc.spec.compare.make_drafters", interrupted)
+    monkeypatch.setattr("tasc.evaluation.replay_comparison.make_drafters", interrupted)
     assert said(tasc("replay", data, "--tokenizer", tokenizer), 130).endswith("interrupted")
 
 

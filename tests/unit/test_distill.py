@@ -18,19 +18,19 @@ from vocabularies import make_tokenizer  # noqa: E402
 
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError, TokenizerMismatchError  # noqa: E402
-from tasc.spec.distill import (  # noqa: E402
+from tasc.training import Collator, Example, make_examples, trainer_arguments  # noqa: E402
+from tasc.training.distill import (  # noqa: E402
+    CachedHiddenStates,
     DistillOptions,
-    KeptStates,
-    LiveTeacher,
+    OnlineTeacher,
     cut_draft,
     distill,
     forward_kl,
     select_tokens,
 )
-from tasc.spec.distill.makers import chosen_layers  # noqa: E402
-from tasc.spec.distill.stage import Distiller, Numbered, losses_of  # noqa: E402
-from tasc.spec.distill.teacher import completion_logits  # noqa: E402
-from tasc.train import Collator, Example, make_examples, trainer_arguments  # noqa: E402
+from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
+from tasc.training.distill.teacher import completion_logits  # noqa: E402
+from tasc.training.distill.trainer import Distiller, Numbered, losses_of  # noqa: E402
 
 ROWS_OF = "model.embed_tokens.weight"
 QUICK = DistillOptions(select="adaspec", steps=6, batch_size=4, precision="fp32", save_every=2, learning_rate=1e-2)
@@ -61,15 +61,15 @@ def test_kept_states_say_what_the_target_says(name: str, tmp_path: Path) -> None
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(MODELS[name](300)).eval()
     rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(20)]
-    kept = KeptStates.compute(model, rows, tmp_path / "states")
+    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states")
     collator = Collator.for_model(model, 0)
     for chosen in ([0], [3, 19, 4], list(range(20))):
         batch = collator([rows[k] for k in chosen])
         expected = torch.cat([one_by_one(model, rows[k]) for k in chosen])
         assert torch.allclose(completion_logits(model, batch), expected, atol=1e-5)
-        assert torch.allclose(LiveTeacher(model).logits(chosen, batch), expected, atol=1e-5)
+        assert torch.allclose(OnlineTeacher(model).logits(chosen, batch), expected, atol=1e-5)
         assert torch.allclose(kept.logits(chosen, batch), expected, atol=1e-5)
-    again = KeptStates.compute(model, rows, tmp_path / "states")
+    again = CachedHiddenStates.compute(model, rows, tmp_path / "states")
     assert torch.equal(again.logits([2], {}), kept.logits([2], {}))
 
 
@@ -77,7 +77,7 @@ def test_kept_states_say_what_the_target_says(name: str, tmp_path: Path) -> None
 def test_states_are_kept_in_the_targets_own_type(tmp_path: Path) -> None:
     model = tiny().to(torch.bfloat16)
     rows = [Example([3, 4], [5, 6, 1], 5)]
-    kept = KeptStates.compute(model, rows, tmp_path / "states")
+    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states")
     assert kept.states.dtype == "uint16"
     assert torch.equal(kept.logits([0], {}), completion_logits(model, Collator.for_model(model, 0)(rows)))
 
@@ -86,8 +86,8 @@ def test_states_are_kept_in_the_targets_own_type(tmp_path: Path) -> None:
 def test_states_in_bfloat16_are_near_and_taken_again(tmp_path: Path) -> None:
     model = tiny(seed=2)
     rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(20)]
-    KeptStates.compute(model, rows, tmp_path / "states", precision="bf16")
-    kept = KeptStates.compute(model, rows, tmp_path / "states", precision="bf16")
+    CachedHiddenStates.compute(model, rows, tmp_path / "states", precision="bf16")
+    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states", precision="bf16")
     expected = one_by_one(model, rows[17])
     assert (kept.logits([17], {}) - expected).abs().mean() < 0.05 * expected.std()
     assert not torch.equal(kept.logits([17], {}), expected)
@@ -95,18 +95,18 @@ def test_states_in_bfloat16_are_near_and_taken_again(tmp_path: Path) -> None:
 
 def test_states_of_others_are_not_taken(tmp_path: Path) -> None:
     rows = [Example([3, 4], [5, 6, 1], 5)]
-    KeptStates.compute(tiny(), rows, tmp_path / "states")
+    CachedHiddenStates.compute(tiny(), rows, tmp_path / "states")
     with pytest.raises(InputError, match="states of other rows or of another target"):
-        KeptStates.compute(tiny(seed=1), rows, tmp_path / "states")
+        CachedHiddenStates.compute(tiny(seed=1), rows, tmp_path / "states")
     with pytest.raises(InputError, match="states of other rows or of another target"):
-        KeptStates.compute(tiny(), [Example([3, 4], [5, 7, 1], 5)], tmp_path / "states")
+        CachedHiddenStates.compute(tiny(), [Example([3, 4], [5, 7, 1], 5)], tmp_path / "states")
 
 
 def test_a_target_that_caps_its_logits_is_run_live(tmp_path: Path) -> None:
     capped = transformers.AutoModelForCausalLM.from_config(MODELS["gemma2-capped"](300)).eval()
     capped.config.final_logit_softcapping = 0.01
     with pytest.raises(InputError, match="keep_states=False"):
-        KeptStates.compute(capped, [Example([3, 4], [5, 6, 1], 5)], tmp_path / "states")
+        CachedHiddenStates.compute(capped, [Example([3, 4], [5, 6, 1], 5)], tmp_path / "states")
     assert not (tmp_path / "states").exists()
 
 
@@ -148,7 +148,7 @@ def distiller(target: Path, tmp_path: Path, options: DistillOptions, reference: 
         tmp_path / "steps", steps=1, batch_size=4, accumulate=1, precision="fp32", save_every=9, seed=0
     )
     given = {"model": draft, "args": args, "data_collator": Numbered(Collator.for_model(draft, 0), rows)}
-    trainer = Distiller(teacher=LiveTeacher(model), options=options, reference=reference, **given)
+    trainer = Distiller(teacher=OnlineTeacher(model), options=options, reference=reference, **given)
     per_token = [forward_kl(one_by_one(model, e), one_by_one(draft, e)).detach() for e in rows]
     return trainer, given["data_collator"], per_token
 
@@ -171,12 +171,12 @@ def test_weighing_is_per_row_in_the_rows_order(target: Path) -> None:
     rows = examples(target)
     model = transformers.AutoModelForCausalLM.from_pretrained(target)
     draft = tiny(2, seed=5)
-    found = losses_of(draft, rows, LiveTeacher(model), "forward_kl")
+    found = losses_of(draft, rows, OnlineTeacher(model), "forward_kl")
     assert sorted(found) == list(range(len(rows)))
     for row, losses in found.items():
         expected = forward_kl(one_by_one(model, rows[row]), one_by_one(draft, rows[row]))
         assert torch.allclose(losses, expected, atol=1e-5)
-    assert sorted(losses_of(draft, rows, LiveTeacher(model), "tvd", rows=[7, 2])) == [2, 7]
+    assert sorted(losses_of(draft, rows, OnlineTeacher(model), "tvd", rows=[7, 2])) == [2, 7]
 
 
 def test_a_draft_is_cut_distilled_measured_and_kept(target: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from test_sampling_law import Uniforms
 from tiny_models import Scripted, random_prompts, tiny_model
 
-from tasc.spec import CombinedDrafter, Generator, ModelDrafter, NullDrafter
-from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.verify import accept_or_replace, verify
+from tasc import Generator, HybridDrafter, ModelDrafter, NullDrafter
+from tasc.decoding.sampling import Sampler, Sampling
+from tasc.decoding.verify import accept_or_replace, verify
 
 V = 4
 PROMPT = [2, 1]
@@ -87,7 +87,7 @@ def test_a_step_s_law_is_the_targets(sampling: Sampling, fixed: tuple[int, ...])
     """Every draw of the draft, and every cell of the uniforms, through the loop's own proposer, chooser and rule."""
     target, small = Table(1, sampling), Table(2, sampling)
     law: dict[tuple[int, ...], float] = dict.fromkeys(itertools.product(range(V), repeat=DRAFTED + 1), 0.0)
-    empty = Chooser(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
+    empty = Sampler(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
     for draft in itertools.product(range(V), repeat=DRAFTED):
         chance, laws, dists = 1.0, [], []
         for at, token in enumerate(draft):
@@ -111,7 +111,7 @@ def test_a_step_s_law_is_the_targets(sampling: Sampling, fixed: tuple[int, ...])
         for emitted, spans in verifications(target, draft, laws):
             wide = min(high - low for low, high in spans) > 1e-9  # narrower ones are lost in rounding
             for share in (1e-6, 0.5, 1 - 1e-6) if wide else ():
-                chooser = Chooser(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
+                chooser = Sampler(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
                 chooser._uniform = Uniforms([low + share * (high - low) for low, high in spans])  # type: ignore[assignment]
                 assert verify(draft, chooser.choices(logits, len(PROMPT), draft, dists)) == list(emitted)
             volume = chance * math.prod(high - low for low, high in spans)
@@ -193,13 +193,13 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
     """All that chance can do to three tokens, draws of the draft model included."""
     model, small = tiny_model("llama", vocab=V, spread=0.2), tiny_model("gpt2", vocab=V, seed=3, spread=0.3)
     branches, law, drafted = Branches(), {}, 0
-    monkeypatch.setattr("tasc.spec.sampling.quantile", lambda weights, uniform: branches.take(weights))
-    monkeypatch.setattr("tasc.spec.sampling.accept_or_replace", lambda x, p, q, uniform: branches.replace(x, p, q))
+    monkeypatch.setattr("tasc.decoding.sampling.quantile", lambda weights, uniform: branches.take(weights))
+    monkeypatch.setattr("tasc.decoding.sampling.accept_or_replace", lambda x, p, q, uniform: branches.replace(x, p, q))
     while True:
         drafter: Any = ModelDrafter(small, length=2, pack_weights=False)
         if kind == "combined":
             head = Scripted({tuple(PROMPT): [3, 3, 3]}, length=1)
-            drafter = CombinedDrafter(head, ModelDrafter(small, step_cost=0.0, pack_weights=False))
+            drafter = HybridDrafter(head, ModelDrafter(small, step_cost=0.0, pack_weights=False))
         generator = Generator(model, drafter=drafter, costs=0.0, pack_weights=False)
         made = generator.generate(prompts=[PROMPT], max_tokens=3, eos=(), **options)
         law[tuple(made[0].ids)] = law.get(tuple(made[0].ids), 0.0) + branches.chance
@@ -253,7 +253,7 @@ def test_proposals_take_none_of_the_target_s_numbers() -> None:
     silent = ModelDrafter(tiny_model("gpt2", seed=1, positions=1), length=2)
     made = Generator(model, drafter=silent, costs=0.0).generate(**options)
     assert [item.ids for item in made] == [item.ids for item in plain]
-    alone, disturbed = (Chooser(Sampling(temperature=1.0), [1], 4, 5, 0, torch.device("cpu")) for _ in range(2))
+    alone, disturbed = (Sampler(Sampling(temperature=1.0), [1], 4, 5, 0, torch.device("cpu")) for _ in range(2))
     proposer = disturbed.proposer()
     theirs = [proposer._uniform() for _ in range(50)]
     ours = [disturbed._uniform() for _ in range(50)]

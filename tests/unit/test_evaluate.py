@@ -17,11 +17,11 @@ from extended import NEW, Scripted, tokenizers  # noqa: E402
 from tiny_models import ARCHITECTURES, EOS, VOCAB, peer_greedy, tiny_model  # noqa: E402
 
 from tasc.errors import InputError  # noqa: E402
-from tasc.ft.adoption import spelling, spelling_measures  # noqa: E402
-from tasc.ft.decode import Decoder  # noqa: E402
-from tasc.ft.evaluate import EvalOptions, Prediction, answers, assess, compare, evaluate  # noqa: E402
-from tasc.ft.latency import speedup  # noqa: E402
-from tasc.ft.side_by_side import AGAINST, MODEL, results  # noqa: E402
+from tasc.evaluation.decoder import Decoder  # noqa: E402
+from tasc.evaluation.latency import speedup  # noqa: E402
+from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results  # noqa: E402
+from tasc.evaluation.task_eval import EvalOptions, Prediction, answers, assess, compare, evaluate  # noqa: E402
+from tasc.evaluation.tokenization_stats import spelling, spelling_measures  # noqa: E402
 
 PLAIN, BASE, THEIRS, EXTENDED = tokenizers()
 ROWS = [
@@ -216,7 +216,7 @@ class Timed(Scripted):
 
 def test_latency_counts_every_row_once_and_the_peer_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("tasc.ft.latency.time", clock)
+    monkeypatch.setattr("tasc.evaluation.latency.time", clock)
     said = [[*canonical(r["output"]), EOS] for r in ROWS]
     spelled = [[*BASE.encode(r["output"]).tolist(), EOS] for r in ROWS]
     fast = Timed(scripted(THEIRS, *said).outputs, clock, 0.5)

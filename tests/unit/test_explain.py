@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from conftest import train_tokenizer
 
+from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError
-from tasc.spec import NgramDrafter, TaskIndex
-from tasc.spec.compare import Task
-from tasc.spec.explain import TokenFacts, explain, spans, token_text, visible
-from tasc.spec.replay import ReplayResult, encode_rows, replay
-from tasc.spec.worth import Ablated, ablated, ablations, fit_in_words
+from tasc.evaluation.ablation import Ablated, ablated, ablations, fit_in_words
+from tasc.evaluation.explain import TokenFacts, explain, spans, token_text, visible
+from tasc.evaluation.replay import ReplayResult, encode_rows, replay
+from tasc.evaluation.replay_comparison import Task
 
 CITIES = ("boston", "denver", "san francisco", "oslo", "zürich")
 ROWS = [

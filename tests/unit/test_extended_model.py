@@ -13,10 +13,10 @@ transformers = pytest.importorskip("transformers")
 from tokenizers.decoders import DecodeStream  # noqa: E402
 from vocabularies import ROWS, learn, make_tokenizer, saved  # noqa: E402
 
+from tasc import MergePlan, extend_checkpoint, extend_model  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import InputError, TokenizerMismatchError  # noqa: E402
-from tasc.ft import MergePlan, extend_checkpoint, extend_model  # noqa: E402
-from tasc.ft.surgery import is_tied, whole_folder  # noqa: E402
+from tasc.vocab.surgery import is_tied, whole_folder  # noqa: E402
 
 SIZE = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,

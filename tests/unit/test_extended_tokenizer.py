@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.decoders import DecodeStream
 from vocabularies import FRAGMENTS, KINDS, ROWS, SPECIAL, learn, make_tokenizer, plain_plan, saved
 
+from tasc import MergePlan, extend_tokenizer, learn_vocabulary
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.tokenizer import PLAN_FILE
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.ft import MergePlan, extend_tokenizer, learn_vocabulary
-from tasc.ft.admission import FOLLOWERS, Admission
+from tasc.vocab.token_validity import FOLLOWERS, TokenValidity
 
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
 
@@ -150,18 +150,18 @@ def test_learning_leaves_out_what_cannot_be_a_token(tmp_path: Path) -> None:
     """In `ROWS`, plain learning finds whole words; `ignore_merges` would then find them in prompts."""
     base = load_tokenizer(make_tokenizer("ignore-merges"))
     plain = plain_plan(base, tmp_path / "plain.plan", size=30, max_length=4)
-    faults = Admission(base).faults(plain)
+    faults = TokenValidity(base).faults(plain)
     assert any("without merging" in why for why in faults.values())
     with pytest.raises(InputError, match=r"n-grams of .* cannot be tokens of tokenizer, for example .*: .*learn"):
         extend_tokenizer(base, plain)
     plan = learn(base, tmp_path / "task.plan", size=30, max_length=4)
-    assert not Admission(base).faults(plan)
+    assert not TokenValidity(base).faults(plan)
     assert len(plan) == len(plain) == 30, "others took their place"
 
 
 def test_what_cannot_be_a_token() -> None:
     base = load_tokenizer(make_tokenizer("marked"))
-    admission = Admission(base)
+    admission = TokenValidity(base)
     vocab = base.tokenizer.get_vocab()
     assert set(admission.barriers) == {vocab[t] for t in [*SPECIAL, "[tool]", *(f"<0x{b:02X}>" for b in range(256))]}
     ids = [vocab[letter] for letter in "<0x0A>"]
@@ -173,7 +173,7 @@ def test_what_cannot_be_a_token() -> None:
 
 def test_half_characters() -> None:
     base = load_tokenizer(make_tokenizer("byte-level"))
-    admission = Admission(base)
+    admission = TokenValidity(base)
     head, *tail = base.encode("東").tolist()
     word = base.encode("x").tolist()
     assert "inside a character" in str(admission.fault([*word, head]))
@@ -201,7 +201,7 @@ def test_two_n_grams_of_one_string(tmp_path: Path) -> None:
     plain = MergePlan.learn(store, tmp_path / "plain.plan", **options)
     expansions = {tuple(plain.expansion(k).tolist()) for k in range(len(plain))}
     assert {(4, 3), (1, 5)} <= expansions
-    (fault,) = Admission(task).faults(plain).items()
+    (fault,) = TokenValidity(task).faults(plain).items()
     assert plain.expansion(fault[0]).tolist() == [1, 5] and "same string" in fault[1]
     plan = learn_vocabulary(store, task, tmp_path / "task.plan", **options)
     left = {tuple(plan.expansion(k).tolist()) for k in range(len(plan))}
@@ -225,10 +225,10 @@ def test_two_n_grams_of_one_string(tmp_path: Path) -> None:
 def test_tokenizers_that_cannot_be_extended(change: object, why: str) -> None:
     state = json.loads(Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[])).to_str())
     state["decoder"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    Admission(load_tokenizer(Tokenizer.from_str(json.dumps(state))))
+    TokenValidity(load_tokenizer(Tokenizer.from_str(json.dumps(state))))
     change(state)  # type: ignore[operator]
     with pytest.raises(InputError, match=why):
-        Admission(load_tokenizer(Tokenizer.from_str(json.dumps(state))))
+        TokenValidity(load_tokenizer(Tokenizer.from_str(json.dumps(state))))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 import transformers
 from tiny_models import VOCAB, PromptLookup, Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
+from tasc import Generator, NullDrafter, generate
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.spec import Generator, NullDrafter, generate
 
 TOKENIZER = byte_tokenizer()
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<bot>{% endif %}"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tiny_models import byte_tokenizer, random_prompts, tiny_model
 
+from tasc import Generator, NullDrafter, TaskIndex
 from tasc.data import TokenStore
-from tasc.spec import Generator, NullDrafter, TaskIndex
 
 TOKENIZER = byte_tokenizer()
 PROMPTS = random_prompts(4, seed=5)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tiny_models import byte_tokenizer, tiny_model
 
+from tasc import Generator, NgramDrafter, NullDrafter, TaskIndex, generate
 from tasc.data import TokenStore, load_tokenizer
-from tasc.spec import Generator, NgramDrafter, NullDrafter, TaskIndex, generate
-from tasc.spec.drafter import OneByOne, TokenDraft
+from tasc.drafting.protocol import OneByOne, TokenDraft
 
 CITIES = ("boston", "denver", "dallas", "austin", "newark")
 ROWS = [

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tiny_models import byte_tokenizer, peer_greedy, tiny_model
 
+from tasc import Generator, NgramDrafter, TaskIndex
 from tasc._core import StoreWriter
 from tasc.data import TokenStore, load_tokenizer
-from tasc.spec import Generator, NgramDrafter, TaskIndex
 
 MAX_TOKENS = 24
 TOKENIZER = byte_tokenizer()

@@ -17,7 +17,7 @@ from tiny_models import (
     tiny_model,
 )
 
-from tasc.spec import Generator, NgramDrafter, NullDrafter
+from tasc import Generator, NgramDrafter, NullDrafter
 
 MAX_TOKENS = 20
 PROMPTS = random_prompts(6)

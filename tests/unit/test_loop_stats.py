@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
+from tasc import Generator, NullDrafter, Stats, TokenDraft
+from tasc.drafting.costs import CostCurve, given_costs
+from tasc.drafting.protocol import INDEX_SOURCES, SOURCES
+from tasc.drafting.throttle import Brake
 from tasc.errors import InputError
-from tasc.spec import Generator, NullDrafter, Stats, TokenDraft
-from tasc.spec.brake import Brake
-from tasc.spec.costs import CostCurve, given_costs
-from tasc.spec.drafter import INDEX_SOURCES, SOURCES
 
 PROMPTS = random_prompts(6, seed=2)
 MAX_TOKENS = 18
@@ -93,7 +93,7 @@ def test_given_costs() -> None:
 
 def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
 
     def run(tokens: int) -> None:
         clock[0] += 1.0 + 0.1 * (tokens - 1)
@@ -112,7 +112,7 @@ def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
 
     def seconds(tokens: Any) -> Any:
         return 1.0 + 0.1 * tokens
@@ -131,7 +131,7 @@ def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeyp
 
 def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tasc.spec.costs.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
 
     def run(tokens: int) -> None:
         clock[0] += {1: 1.0, 2: 1.4, 3: 1.2}[tokens]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.errors import InputError
-from tasc.ft.metrics import bleu, exact_match, rouge_l, slot_f1, slots
-from tasc.measures import Interval, Measure, bootstrap_interval, ratio
+from tasc.evaluation.bootstrap import Interval, Measure, bootstrap_interval, ratio
+from tasc.evaluation.task_metrics import bleu, exact_match, rouge_l, slot_f1, slots
 
 SAID = ["the cat sat on the mat", "SELECT a FROM b WHERE c = 1 ;", "", "quite another thing to say"]
 WANTED = ["the cat is on the mat", "SELECT a FROM b WHERE c = 2 AND d = 1 ;", "something", "and what it should be"]

@@ -13,8 +13,9 @@ from tiny_models import ARCHITECTURES, EOS, VOCAB, PromptLookup, byte_tokenizer,
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from tasc import Generator, ModelDrafter, TokenDraft
+from tasc.drafting.protocol import RequestParams
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.spec import Generator, ModelDrafter, Terms, TokenDraft
 
 MAX_TOKENS = 14
 PROMPTS = random_prompts(5)
@@ -314,7 +315,7 @@ def test_a_draft_behind_another() -> None:
     request.update(output[: len(draft.tokens) + 1])
     assert request.tokens == [5, 6, 7, *output[: len(draft.tokens) + 1]]
     ended = TokenDraft(np.array([4, EOS], np.uint32), np.ones(2, np.float32), np.zeros(2, np.uint8))
-    request.take_terms(Terms(eos=frozenset([EOS])))
+    request.configure(RequestParams(eos=frozenset([EOS])))
     assert drafter.extend([request], [ended], 6, np.ones(7))[0] is ended
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tasc.drafting.protocol import OneByOne, TokenDraft
 from tasc.errors import InputError
-from tasc.spec.drafter import OneByOne, TokenDraft
-from tasc.spec.replay import ReplayRow, common_prefix, encode_rows, replay
+from tasc.evaluation.replay import ReplayRow, common_prefix, encode_rows, replay
 
 
 def ids(values: Sequence[int]) -> NDArray[np.uint32]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasc.errors import InputError
-from tasc.report import render, render_replay
+from tasc.evaluation.report import render, render_replay
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -98,7 +98,7 @@ def test_missing_fields_are_left_out(kept: set[str], tmp_path: Path) -> None:
 
 
 def test_acceptance_is_accepted_over_drafted() -> None:
-    from tasc.report.plots import _by_position
+    from tasc.evaluation.report.plots import _by_position
 
     assert _by_position(full()["methods"]["tasc"]) == [0.9, 0.6]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_report import Structure
 
-from tasc.report import render_evaluation
-from tasc.report.evaluation import shown, verdict
+from tasc.evaluation.report import render_evaluation
+from tasc.evaluation.report.evaluation import shown, verdict
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")

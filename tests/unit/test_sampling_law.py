@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import PromptLookup, Scripted, random_prompts, tiny_model
 
+from tasc import Generator, NgramDrafter, NullDrafter
+from tasc.decoding.sampling import Sampler, Sampling
+from tasc.decoding.verify import quantile, quantiles, verify
 from tasc.errors import InputError
-from tasc.spec import Generator, NgramDrafter, NullDrafter
-from tasc.spec.sampling import Chooser, Sampling
-from tasc.spec.verify import quantile, quantiles, verify
 
 TOY = 4
 LENGTH = 3
@@ -70,13 +70,13 @@ def test_the_law_is_the_targets(monkeypatch: Any, sampling: Sampling, drafted: t
     assert math.isclose(sum(volume.values()), 1.0, abs_tol=1e-9)
 
     cell: list[float] = []
-    original = Chooser.__init__
+    original = Sampler.__init__
 
-    def init(self: Chooser, *args: Any) -> None:
+    def init(self: Sampler, *args: Any) -> None:
         original(self, *args)
         self._uniform = Uniforms(cell)  # type: ignore[assignment]
 
-    monkeypatch.setattr(Chooser, "__init__", init)
+    monkeypatch.setattr(Sampler, "__init__", init)
     options = {
         name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     }
@@ -112,9 +112,9 @@ def test_equal_seeds_give_equal_output_drafted_or_not(
     monkeypatch: Any, options: dict[str, Any], batch_size: int, makes_all: bool
 ) -> None:
     """… and whether choices are made one by one, as on a CPU, or all at once, as on a GPU."""
-    original = Chooser.__init__
+    original = Sampler.__init__
 
-    def init(self: Chooser, *args: Any) -> None:
+    def init(self: Sampler, *args: Any) -> None:
         original(self, *args)
         self.waits = makes_all
 
@@ -122,8 +122,8 @@ def test_equal_seeds_give_equal_output_drafted_or_not(
     prompts = random_prompts(5, seed=3)
     plain = Generator(model, drafter=NullDrafter()).generate(prompts=prompts, max_tokens=16, seed=11, **options)
     expected = [item.ids for item in plain]
-    monkeypatch.setattr(Chooser, "__init__", init)
-    monkeypatch.setattr("tasc.spec.sampling._MOST_SCORES", 3 * 257)  # three rows at a time
+    monkeypatch.setattr(Sampler, "__init__", init)
+    monkeypatch.setattr("tasc.decoding.sampling._MOST_SCORES", 3 * 257)  # three rows at a time
     known = {tuple(prompt): item.ids for prompt, item in zip(prompts, plain, strict=True)}
     for drafter in (NullDrafter(), Scripted(known), Scripted(known, miss=0.4), PromptLookup(), NgramDrafter(None)):
         generator = Generator(model, drafter=drafter, batch_size=batch_size, costs=0.02)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
+from tasc.drafting.protocol import served_log
 from tasc.errors import FormatError, InputError, TokenizerMismatchError
-from tasc.spec import NgramDrafter, TaskIndex, served_log
 
 CITIES = ("boston", "san francisco", "denver", "dallas", "austin", "newark", "oakland", "miami")
 ROWS = [
@@ -101,7 +102,7 @@ def test_killed_while_serving_loses_nothing_that_was_acknowledged(index: TaskInd
     log = served_log(index)
     script = (
         "import sys\n"
-        "from tasc.spec import NgramDrafter, TaskIndex\n"
+        "from tasc import NgramDrafter, TaskIndex\n"
         "drafter = NgramDrafter(TaskIndex.open(sys.argv[1]), served=sys.argv[2])\n"
         "while True:\n"
         "    drafter.serve([('some input', [5, 6, 7])])\n"
@@ -302,7 +303,7 @@ def test_a_forked_child_can_build_and_fit(index: TaskIndex, task: TaskTokenizer,
     script = (
         "import os, sys\n"
         "from tasc.data import TokenStore, load_tokenizer\n"
-        "from tasc.spec import TaskIndex\n"
+        "from tasc import TaskIndex\n"
         "task = load_tokenizer(sys.argv[1])\n"
         "rows = [{'input': f'a {n}', 'output': f'say {n}'} for n in range(60)]\n"
         "store = TokenStore.build(rows, task, sys.argv[2])\n"

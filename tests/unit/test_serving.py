@@ -15,11 +15,12 @@ import pytest
 from test_served import NEW, ROWS, build, ids
 from tokenizers import Tokenizer
 
+from tasc import NullDrafter, TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.drafting.protocol import served_log
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Metrics, Settings, StepTimes, TaskDrafts, Tasks
 from tasc.serving import task_drafts as module
-from tasc.spec import NullDrafter, TaskIndex, served_log
 
 
 @pytest.fixture(scope="module")

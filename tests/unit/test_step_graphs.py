@@ -17,16 +17,16 @@ from test_loop_parity import MAX_TOKENS, PROMPTS
 from tiny_models import ARCHITECTURES, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
-import tasc.spec.graphs
-import tasc.spec.steps
+import tasc.decoding.engine.cuda_graphs
+import tasc.decoding.engine.steps
+from tasc import Generator, ModelDrafter, NullDrafter
+from tasc.decoding.engine.steps import Steps
 from tasc.errors import InputError
-from tasc.spec import Generator, ModelDrafter, NullDrafter
-from tasc.spec.steps import Steps
 
 CAPTURES: list[torch.fx.GraphModule] = []
 
 
-def recording() -> tasc.spec.graphs.Capture:
+def recording() -> tasc.decoding.engine.cuda_graphs.Capture:
     """Records the operations of a step on a CPU."""
 
     def capture(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
@@ -50,7 +50,7 @@ def recording() -> tasc.spec.graphs.Capture:
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     """What was captured; every model is captured meanwhile, wherever it is."""
     CAPTURES.clear()
-    monkeypatch.setattr(tasc.spec.steps, "capture_on", lambda device: recording)
+    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_on", lambda device: recording)
     return CAPTURES
 
 
@@ -164,14 +164,14 @@ def test_prompts_are_prefilled_together(captures: list[Any], monkeypatch: pytest
 def test_a_model_that_cannot_be_captured_is_run_directly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def waiting() -> tasc.spec.graphs.Capture:
+    def waiting() -> tasc.decoding.engine.cuda_graphs.Capture:
         def capture(run: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
             run()
             raise RuntimeError("operation not permitted when stream is capturing")
 
         return capture
 
-    monkeypatch.setattr(tasc.spec.steps, "capture_on", lambda device: waiting)
+    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_on", lambda device: waiting)
     model = tiny_model("llama")
     expected = [peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS]
     generator = Generator(model, drafter=PromptLookup(), batch_size=3)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import EOS, PromptLookup, Scripted, byte_tokenizer, random_prompts, tiny_model
 
-from tasc.spec import Generator, NullDrafter
-from tasc.spec.stop import TextStream, decode
+from tasc import Generator, NullDrafter
+from tasc.decoding.detokenize import IncrementalDetokenizer, decode
 
 TOKENIZER = byte_tokenizer()
 PROMPTS = random_prompts(5, seed=1)
@@ -121,7 +121,7 @@ def test_streamed_pieces_join_to_the_text(model: Any, plain: list[list[int]], ba
 @given(st.text(max_size=30), st.data())
 def test_stream_never_splits_a_character(text: str, data: Any) -> None:
     ids = TOKENIZER(text)["input_ids"]
-    stream = TextStream(TOKENIZER)
+    stream = IncrementalDetokenizer(TOKENIZER)
     pieces = []
     while ids:
         count = data.draw(st.integers(1, len(ids)))
@@ -137,7 +137,7 @@ def test_stream_never_splits_a_character(text: str, data: Any) -> None:
 def test_stop_string_against_find(text: str, stop: list[str], data: Any) -> None:
     ids = TOKENIZER(text)["input_ids"]
     ends = [text.find(one) + len(one) for one in stop if one in text]
-    stream = TextStream(TOKENIZER, stop)
+    stream = IncrementalDetokenizer(TOKENIZER, stop)
     taken, pieces = 0, []
     while taken < len(ids) and not stream.stopped:
         count = data.draw(st.integers(1, len(ids) - taken))

@@ -18,11 +18,11 @@ from test_extended_model import BASE, TOKENIZER, make_model  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 from vocabularies import ROWS, learn, saved  # noqa: E402
 
+from tasc import TuneOptions, extend_checkpoint, tune  # noqa: E402
 from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
-from tasc.ft import TuneOptions, extend_checkpoint, tune  # noqa: E402
-from tasc.train import IGNORED, LEAST_RATE, Collator, Example, make_examples, share_of_rate, shuffled_batches  # noqa: E402  # noqa: E402
+from tasc.training import IGNORED, LEAST_RATE, Collator, Example, make_examples, share_of_rate, shuffled_batches  # noqa: E402  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
 QUICK = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=2)

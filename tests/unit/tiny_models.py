@@ -10,7 +10,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tasc.spec.drafter import OneByOne, TokenDraft
+from tasc.drafting.protocol import OneByOne, TokenDraft
 
 EOS = 0
 VOCAB = 257  # <eos> and the 256 bytes

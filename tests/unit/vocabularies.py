@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from tasc import MergePlan, learn_vocabulary
 from tasc.data import TokenStore
-from tasc.ft import MergePlan, learn_vocabulary
 
 ROWS = [
     {"output": text}

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.costs import given_costs
 from tasc.errors import InputError
 from tasc.serving.task_drafts import TaskDrafts
-from tasc.spec.costs import given_costs
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
-    from tasc.spec.drafter import Drafter, Request
+    from tasc.drafting.protocol import Drafter, Request
 
 try:
     from llama_cpp.llama_speculative import LlamaDraftModel

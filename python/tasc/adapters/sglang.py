@@ -122,7 +122,7 @@ def worker_class() -> Any:
 
 def _settings() -> Settings:
     """What the environment names, once it has been opened."""
-    from tasc.spec import TaskIndex
+    from tasc._core import TaskIndex
 
     settings = Settings.from_environment()
     for one in settings.indexes:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
+    from tasc.drafting.protocol import Drafter, Request, TokenIds
     from tasc.serving.task_drafts import TaskDrafts
-    from tasc.spec.drafter import Drafter, Request, TokenIds
 
 PAD = 0
 """Fills a draft up to its width; it is verified like any drafted token."""

@@ -17,9 +17,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, ModelCosts, TascCandidateGenerator
+from tasc.drafting.costs import given_costs
 from tasc.errors import InputError, MissingExtraError
 from tasc.serving.task_drafts import TaskDrafts
-from tasc.spec.costs import given_costs
 
 try:
     from transformers import DynamicCache, GenerationMixin
@@ -28,7 +28,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
-    from tasc.spec.drafter import Drafter
+    from tasc.drafting.protocol import Drafter
 
 __all__ = ["TascCandidateGenerator", "TascGenerate", "patch"]
 
@@ -237,7 +237,7 @@ def _refusal(
     if input_ids.shape[0] > 1:
         return (
             f"{input_ids.shape[0]} sequences at once, but transformers' assisted decoding takes one; call generate per "
-            "sequence, or use tasc.spec.Generator(batch_size=…), which drafts for batches"
+            "sequence, or use tasc.Generator(batch_size=…), which drafts for batches"
         )
     if (config.num_beams or 1) > 1:
         return f"num_beams is {config.num_beams}, but drafts serve one sequence; set num_beams=1"

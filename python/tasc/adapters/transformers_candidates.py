@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.batch_length import common_length, told_costs
+from tasc.drafting.costs import CostCurve, given_costs
+from tasc.drafting.protocol import Request, TokenIds
+from tasc.drafting.throttle import Brake
 from tasc.errors import MissingExtraError
-from tasc.spec.brake import Brake
-from tasc.spec.common_length import common_length, told_costs
-from tasc.spec.costs import CostCurve, given_costs
-from tasc.spec.drafter import Request, TokenIds
 
 try:
     import torch
@@ -48,7 +48,7 @@ class ModelCosts:
     """How far drafting pays on one model: the cost of verifying, and a brake for drafts that do not pay.
 
     Args:
-        costs: Cost of verifying: a slope c for 1 + c·k, or an array [k] (see `tasc.spec.costs.given_costs`).
+        costs: Cost of verifying: a slope c for 1 + c·k, or an array [k] (see `tasc.drafting.costs.given_costs`).
         model: Measured instead, before the first draft, and followed then.
         max_draft: Longest draft, ≥ 1.
     """

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.serving import Batch, Metrics, Settings, StepTimes, Tasks
+from tasc.serving import Metrics, RequestTracker, Settings, StepTimes, Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class TascProposer:
         self._tasks = Tasks(settings, tokenizer)
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._batch = Batch(
+        self._batch = RequestTracker(
             self._tasks.choose,
             max_draft=vllm_config.speculative_config.num_speculative_tokens,
             max_length=model.max_model_len,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.serving import Metrics, Running, Settings, StepTimes, Tasks
+from tasc.serving import Metrics, Settings, StepTimes, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
 STANDS_FOR = "arctic_inference.suffix_decoding"
@@ -81,7 +81,7 @@ class SuffixDecodingCache:
         self._times = StepTimes(settings.cost)
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
-        self._running: dict[Hashable, Running] = {}
+        self._running: dict[Hashable, TrackedRequest] = {}
 
     @property
     def active_requests(self) -> KeysView[Hashable]:
@@ -106,7 +106,7 @@ class SuffixDecodingCache:
         if req_id in self._running:
             raise ValueError(f"request {req_id!r} is active already; stop it first")
         prompt = np.array(prompt_token_ids, np.int32)
-        running = self._running[req_id] = Running(self._tasks.choose(prompt), prompt)
+        running = self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt)
         self.metrics.began(running.drafts)
         self._safely(running, running.begin)
 
@@ -161,7 +161,7 @@ class SuffixDecodingCache:
         """
         raise ValueError(f"request {req_id!r} is not cached")
 
-    def _safely(self, running: Running, call: Callable[..., Any], *args: Any) -> Any:
+    def _safely(self, running: TrackedRequest, call: Callable[..., Any], *args: Any) -> Any:
         """What a call of the drafter returns; None, and no drafts for this request from then on, where it fails."""
         try:
             return call(*args)
@@ -171,7 +171,7 @@ class SuffixDecodingCache:
             self.metrics.failed(running.drafts)
             return None
 
-    def _of(self, req_id: Hashable) -> Running:
+    def _of(self, req_id: Hashable) -> TrackedRequest:
         if req_id not in self._running:
             raise ValueError(f"request {req_id!r} is not active; call start_request first")
         return self._running[req_id]

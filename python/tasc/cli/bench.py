@@ -56,10 +56,10 @@ def bench(
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
     """
     from tasc.data import load_tokenizer
-    from tasc.spec.bench import BenchOptions
-    from tasc.spec.bench import bench as run
-    from tasc.spec.checkpoint import load_checkpoint, load_draft, use_threads
-    from tasc.spec.compare import open_task
+    from tasc.evaluation.bench import BenchOptions
+    from tasc.evaluation.bench import bench as run
+    from tasc.evaluation.replay_comparison import open_task
+    from tasc.models import load_checkpoint, load_draft, use_threads
 
     options = BenchOptions(
         system=system,
@@ -106,7 +106,7 @@ def _write(results: dict[str, Any], output: Path | None, html: Path | None) -> N
         output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         err.print(f"results: {output}", highlight=False, soft_wrap=True)
     if html is not None:
-        from tasc.report import render
+        from tasc.evaluation.report import render
 
         render(results, html)
         err.print(f"report: {html}", highlight=False, soft_wrap=True)

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tasc.spec.compare import Move
-    from tasc.spec.compare import Progress as Progressing
+    from tasc.evaluation.replay_comparison import Move
+    from tasc.evaluation.replay_comparison import Progress as Progressing
 
 out = Console(width=None if sys.stdout.isatty() else 120)
 """For results."""

@@ -94,10 +94,9 @@ def distill(
     if source is None or (draft is not None and layers is not None):
         raise InputError("give --draft (a smaller model) or --layers (to cut one from the target), one of the two")
     from tasc.data import read_rows
-    from tasc.models import checkpoint
-    from tasc.spec.checkpoint import use_threads
-    from tasc.spec.distill import DistillOptions
-    from tasc.spec.distill import distill as run
+    from tasc.models import checkpoint, use_threads
+    from tasc.training.distill import DistillOptions
+    from tasc.training.distill import distill as run
 
     if threads is not None:
         use_threads(threads)

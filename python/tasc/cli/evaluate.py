@@ -14,8 +14,8 @@ from tasc.cli.generate import written_whole
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.ft.decode import Decoder
-    from tasc.ft.evaluate import Evaluation
+    from tasc.evaluation.decoder import Decoder
+    from tasc.evaluation.task_eval import Evaluation
 
 
 def evaluate(
@@ -52,10 +52,10 @@ def evaluate(
     Greedy, by transformers' own `generate`. All rows are answered for quality, a few are timed; with `--against`
     the two models take turns. Figures and their differences come with a bootstrap interval of 95 %.
     """
-    from tasc.ft import metrics
-    from tasc.ft.evaluate import EvalOptions, inputs_of
-    from tasc.ft.side_by_side import AGAINST, MODEL, results
-    from tasc.spec.checkpoint import use_threads
+    from tasc.evaluation import task_metrics as metrics
+    from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
+    from tasc.evaluation.task_eval import EvalOptions, inputs_of
+    from tasc.models import use_threads
 
     options = EvalOptions(
         max_tokens=max_tokens,
@@ -104,8 +104,8 @@ def _rows(data: Path, split: str | None, limit: int | None) -> list[dict[str, An
 
 def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "Decoder":
     from tasc.data import load_tokenizer
-    from tasc.ft.decode import Decoder
-    from tasc.spec.checkpoint import load_checkpoint
+    from tasc.evaluation.decoder import Decoder
+    from tasc.models import load_checkpoint
 
     model, tokenizer = load_checkpoint(name, dtype=dtype, device=device)
     return Decoder(model, tokenizer, load_tokenizer(tokenizer), system)
@@ -129,7 +129,7 @@ def _write(
                     sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
         err.print(f"outputs: {save_outputs}", highlight=False, soft_wrap=True)
     if html is not None:
-        from tasc.report import render_evaluation
+        from tasc.evaluation.report import render_evaluation
 
         render_evaluation(found, html)
         err.print(f"report: {html}", highlight=False, soft_wrap=True)
@@ -143,7 +143,7 @@ def print_evaluation(found: Mapping[str, Any]) -> None:
 
 
 def _print_figures(found: Mapping[str, Any]) -> None:
-    from tasc.report.evaluation import figure_rows
+    from tasc.evaluation.report.evaluation import figure_rows
 
     counts = [facts["counts"] for facts in found["models"].values()]
     table = [[label, *values, difference or ""] for label, values, difference in figure_rows(found)]
@@ -156,7 +156,7 @@ def _print_figures(found: Mapping[str, Any]) -> None:
 
 
 def _print_latency(found: Mapping[str, Any]) -> None:
-    from tasc.report.evaluation import shown
+    from tasc.evaluation.report.evaluation import shown
 
     columns = ("batch", "model", "ms/row", "decode ms/row", "base tokens/s", "characters/s")
     speedups = {"speed-up": "speedup", "decode speed-up": "decode_speedup"} if "comparison" in found else {}

@@ -26,8 +26,8 @@ def llama_lookup(
     file holds ids alone, and nothing checks them. It knows neither inputs nor longer contexts, so its drafts are much
     shorter than tasc's own.
     """
+    from tasc._core import TaskIndex
     from tasc.adapters.llama_lookup import export_lookup
-    from tasc.spec import TaskIndex
 
     records = export_lookup(TaskIndex.open(index), output)
     out.print(f"{output}: {records:,} pairs of tokens, {output.stat().st_size / 1e6:,.1f} MB", highlight=False)

@@ -13,7 +13,7 @@ from tasc.cli.console import err, progress_bars
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.spec.stats import Stats
+    from tasc.decoding.stats import Stats
 
 WRITTEN_TOGETHER = 8
 """Least rows handed to the generator at a time: it fills a free place of the batch from those that wait."""
@@ -69,10 +69,11 @@ def generate(
 
     Rows appear in a temporary file beside FILE while they are made; FILE itself appears whole, at the end.
     """
-    from tasc.spec import ModelDrafter, TaskIndex
-    from tasc.spec.checkpoint import load_checkpoint, load_draft
-    from tasc.spec.generator import Generator
-    from tasc.spec.stats import Stats
+    from tasc._core import TaskIndex
+    from tasc.decoding.draft_model.drafter import ModelDrafter
+    from tasc.decoding.generator import Generator
+    from tasc.decoding.stats import Stats
+    from tasc.models import load_checkpoint, load_draft
 
     rows, field = read_prompts(prompts)
     task_index = None if index is None else TaskIndex.open(index)

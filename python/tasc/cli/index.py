@@ -56,9 +56,9 @@ def build(
     Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
     belongs to one tokenizer and says so: a model with another tokenizer is refused.
     """
+    from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
-    from tasc.spec import TaskIndex
-    from tasc.spec.compare import ending
+    from tasc.evaluation.replay_comparison import ending
 
     if threads is not None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by tokenizers when its first batch comes
@@ -111,8 +111,8 @@ def info(
     Opens in constant time, reads no contents. What sources are worth was measured when the index was built, on rows
     held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
     """
-    from tasc.spec import TaskIndex
-    from tasc.spec.worth import fit_in_words
+    from tasc._core import TaskIndex
+    from tasc.evaluation.ablation import fit_in_words
 
     facts = TaskIndex.open(file).info()
     if as_json:
@@ -163,9 +163,10 @@ def compact(
     the old one until they open it again. A log that a process is writing to is locked: stop that process first, or
     write elsewhere with -o.
     """
+    from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
+    from tasc.drafting.protocol import served_log
     from tasc.errors import InputError
-    from tasc.spec import TaskIndex, served_log
 
     index = TaskIndex.open(file)
     log = served or served_log(index)
@@ -192,7 +193,7 @@ def compact(
 @app.command()
 def verify(file: IndexFile) -> None:
     """Read the whole file and check every checksum; exit code 2 if anything is wrong."""
-    from tasc.spec import TaskIndex
+    from tasc._core import TaskIndex
 
     TaskIndex.open(file).verify()
     err.print(f"{file}: all checksums hold", highlight=False)

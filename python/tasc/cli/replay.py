@@ -10,9 +10,9 @@ from tasc.cli.console import end_token, err, out, print_json, print_table, progr
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.spec.compare import Progress, Task
-    from tasc.spec.explain import Explanation
-    from tasc.spec.replay import ReplayResult, ReplayRow
+    from tasc.evaluation.explain import Explanation
+    from tasc.evaluation.replay import ReplayResult, ReplayRow
+    from tasc.evaluation.replay_comparison import Progress, Task
 
 
 def replay(
@@ -61,8 +61,8 @@ def replay(
     that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
     """
     from tasc.data import load_tokenizer
-    from tasc.spec.compare import check_families, families_here, open_task
-    from tasc.spec.replay import encode_rows
+    from tasc.evaluation.replay import encode_rows
+    from tasc.evaluation.replay_comparison import check_families, families_here, open_task
 
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if ablate and "tasc" not in names:
@@ -84,7 +84,7 @@ def replay(
     if ablate:
         found["ablations"] = _ablations(results)
     if html is not None:
-        from tasc.report import render_replay
+        from tasc.evaluation.report import render_replay
 
         render_replay(found, html)
         err.print(f"report: {html}", highlight=False, soft_wrap=True)
@@ -98,9 +98,9 @@ def _replayed(
     task: "Task", rows: "list[ReplayRow]", names: list[str], k: int, cost: float, ablate: bool, bar: "Progress"
 ) -> list["ReplayResult"]:
     """Every drafter's replay, one at a time, then SuffixDecoding's at its best."""
-    from tasc.spec.compare import best_suffix, make_drafters
-    from tasc.spec.replay import replay as replay_rows
-    from tasc.spec.worth import ablated
+    from tasc.evaluation.ablation import ablated
+    from tasc.evaluation.replay import replay as replay_rows
+    from tasc.evaluation.replay_comparison import best_suffix, make_drafters
 
     drafters = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
@@ -110,14 +110,14 @@ def _replayed(
 
 def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
     """What is lost without each source."""
-    from tasc.spec.worth import ablations
+    from tasc.evaluation.ablation import ablations
 
     return ablations(results)
 
 
 def _explained(task: "Task", rows: "list[ReplayRow]", number: int, k: int, cost: float) -> "Explanation":
-    from tasc.spec import NgramDrafter
-    from tasc.spec.explain import explain
+    from tasc._core import NgramDrafter
+    from tasc.evaluation.explain import explain
 
     drafter = NgramDrafter(task.index, tokenizer=task.tokenizer)
     return explain(drafter, rows, number, task.tokenizer, max_tokens=k, cost=cost)
@@ -132,7 +132,7 @@ def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: f
             ([r.name, r.tau, r.drafted_per_step, r.accepted, *(r.speedup_at(c) for c in costs)] for r in results),
         )
     if "ablations" in found:
-        from tasc.spec.worth import NAMES
+        from tasc.evaluation.ablation import NAMES
 
         print_table(
             "What each source is worth: the same replay without it",
@@ -153,7 +153,7 @@ def _print_explained(row: "Explanation") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tasc.spec.explain import spans, visible
+    from tasc.evaluation.explain import spans, visible
 
     if row["input"] is not None:
         out.print(Text.assemble(("input   ", "dim"), row["input"]), soft_wrap=True)

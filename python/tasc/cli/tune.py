@@ -58,8 +58,8 @@ def tune(
     `torchrun --nproc_per_node N -m tasc.cli tune …`.
     """
     from tasc.data import read_rows
-    from tasc.ft import TuneOptions
-    from tasc.ft import tune as run
+    from tasc.training.finetune.options import TuneOptions
+    from tasc.training.finetune.tune import tune as run
 
     if threads is not None:
         import torch

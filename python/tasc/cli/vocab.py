@@ -8,7 +8,7 @@ import typer
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
-    from tasc.ft import MergePlan
+    from tasc._core import MergePlan
 
 app = typer.Typer(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
 
@@ -49,7 +49,7 @@ def learn(
     What a plan holds is what the tokenizer can hold: prompts will be encoded as before, and outputs decode to the exact
     text. `tasc vocab show` lists the tokens, `tasc vocab apply` puts them into a model.
     """
-    from tasc.ft import learn_vocabulary
+    from tasc.vocab.vocabulary import learn_vocabulary
 
     with progress_bars() as bar:
         plan = learn_vocabulary(
@@ -86,7 +86,8 @@ def apply(
 
     transformers and servers load it as it is. Until it is fine-tuned it hardly says its new tokens.
     """
-    from tasc.ft import MergePlan, extend_checkpoint
+    from tasc._core import MergePlan
+    from tasc.vocab.surgery import extend_checkpoint
 
     tokens = MergePlan.open(plan)
     extend_checkpoint(model, tokens, output, dtype=dtype, pad_to_multiple=pad_to_multiple)
@@ -101,9 +102,9 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List a plan's new tokens with their uses, and what each size of vocabulary would save."""
+    from tasc._core import MergePlan
     from tasc.data import load_tokenizer
-    from tasc.ft import MergePlan
-    from tasc.ft.vocabulary import check_plan
+    from tasc.vocab.vocabulary import check_plan
 
     tokens, task = MergePlan.open(plan), load_tokenizer(tokenizer)
     if task.plan is None or task.plan.fingerprint != tokens.fingerprint:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc import _core
-from tasc.data.progress import Progress, reporting
 from tasc.errors import InputError
+from tasc.progress import Progress, reporting
 
 Batch: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]
 """N-grams of one length: ids (B, n), counts (B,), documents (B,)."""

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from tasc.data.progress import Progress
 from tasc.errors import CorpusError, MissingExtraError
+from tasc.progress import Progress
 
 Row: TypeAlias = dict[str, Any]
 """A row of a task: `output`, and `input`, `split` and more where known."""

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
-from tasc.data.progress import Progress, reporting
 from tasc.data.rows import Paths, Row, checked_rows, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.progress import Progress, reporting
 
 logger = logging.getLogger(__name__)
 

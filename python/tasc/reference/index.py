@@ -10,7 +10,7 @@ BOUNDARY = -1
 
 
 class NaiveIndex:
-    """The twin of `tasc.spec.TaskIndex.successors`.
+    """The twin of `tasc.TaskIndex.successors`.
 
     Args:
         documents: (token ids, weight) of each output.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.protocol import SOURCES
 from tasc.serving.task_drafts import TaskDrafts
-from tasc.spec.drafter import SOURCES
 
 
 def _zeros() -> NDArray[np.int64]:
@@ -71,7 +71,7 @@ class Metrics:
         Args:
             drafts: Its task.
             tokens: Tokens emitted.
-            sources: (K,) what each drafted token came from: codes of `tasc.spec.SOURCES`.
+            sources: (K,) what each drafted token came from: codes of `tasc.drafting.protocol.SOURCES`.
             accepted: How many of them were right.
         """
         codes = np.minimum(sources, len(SOURCES) - 1)

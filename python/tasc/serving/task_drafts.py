@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tasc.drafting.prompt_input import PromptInputFinder, chat_markers
+from tasc.drafting.protocol import Drafter, Request, TokenIds, served_log
+from tasc.drafting.throttle import Brake
 from tasc.errors import InputError, TascError
-from tasc.spec.brake import Brake
-from tasc.spec.drafter import Drafter, Request, TokenIds, served_log
-from tasc.spec.locate import InputLocator, chat_markers
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
@@ -31,7 +31,7 @@ _MOST_WAITING = 4096  # finished outputs; later ones are not learnt from until t
 _FAREWELL = 5.0  # seconds that a process waits at its end for what is to be learnt
 
 
-class Begun(NamedTuple):
+class StartedRequest(NamedTuple):
     """A request that has begun, the drafter it began with, and the input."""
 
     drafter: Drafter
@@ -71,8 +71,8 @@ class TaskDrafts:
         learn: bool = False,
         **options: Any,
     ) -> None:
+        from tasc._core import TaskIndex
         from tasc.data import load_tokenizer
-        from tasc.spec import TaskIndex
 
         if index is not None and drafter is not None:
             raise InputError("give index or drafter=, not both")
@@ -114,17 +114,17 @@ class TaskDrafts:
         Args:
             prompt_ids: (L,) ids of the whole prompt.
             input: The part of it that is the row's input, as text; None: found in the prompt where that is possible
-                (see `tasc.spec.locate.InputLocator`).
+                (see `tasc.drafting.prompt_input.PromptInputFinder`).
         """
         return self.begin(prompt_ids, input).request
 
-    def begin(self, prompt_ids: TokenIds, input: str | None = None) -> Begun:
+    def begin(self, prompt_ids: TokenIds, input: str | None = None) -> StartedRequest:
         """The same, with the drafter that drafts for it whatever replaces the index, and the input, for `finished`."""
         self._look()
         if input is None and self._locator is not None:
             [input] = self._locator.find([[int(token) for token in prompt_ids]])
         drafter = self.drafter
-        return Begun(drafter, drafter.start(prompt_ids, input), input)
+        return StartedRequest(drafter, drafter.start(prompt_ids, input), input)
 
     def finished(self, input: str | None, ids: TokenIds) -> None:
         """Learn from an output that ended as the model wanted, shortly, on a thread of its own; if it learns at all.
@@ -143,7 +143,7 @@ class TaskDrafts:
             self._learner = None
 
     def _over(self, index: TaskIndex | None, learn: bool, options: dict[str, Any]) -> Drafter:
-        from tasc.spec.segmenting import ngram_drafter
+        from tasc.drafting.retokenizing import ngram_drafter
 
         log = served_log(index) if learn and index is not None else None
         try:
@@ -152,12 +152,12 @@ class TaskDrafts:
             _log.warning("%s is written by another process; what is learnt here is kept in memory alone", log)
             return ngram_drafter(index, self._tokenizer, **options)
 
-    def _new_locator(self) -> InputLocator | None:
+    def _new_locator(self) -> PromptInputFinder | None:
         """What finds inputs; None where the index does not look at them."""
         index, task = self.index, self._tokenizer
         if task is None or index is None or index.info()["inputs"] == 0:
             return None
-        return InputLocator(task, markers=self._markers)
+        return PromptInputFinder(task, markers=self._markers)
 
     def _look(self) -> None:
         """Take up an index that has replaced the one in use."""
@@ -175,7 +175,7 @@ class TaskDrafts:
                 _log.warning("%s cannot be used, the index before it stays: %s", self._path, error)
 
     def _replace(self) -> None:
-        from tasc.spec import TaskIndex
+        from tasc._core import TaskIndex
 
         assert self._path is not None
         before = self.index

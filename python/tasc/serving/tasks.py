@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tasc.data import load_tokenizer
+from tasc.drafting.protocol import TokenIds
 from tasc.errors import InputError
 from tasc.serving.settings import Settings
 from tasc.serving.task_drafts import TaskDrafts
-from tasc.spec.drafter import TokenIds
 
 
 class Tasks:

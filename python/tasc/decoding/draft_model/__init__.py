@@ -1,0 +1,1 @@
+"""Drafts of a small model, alone or behind n-gram drafts."""

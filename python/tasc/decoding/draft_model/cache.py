@@ -1,0 +1,130 @@
+"""Rows of a draft model's cache: who owns them, what they hold, and steps over the rows of a batch."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from tasc.decoding.engine.cache import RowCache, longest_common_prefix
+from tasc.decoding.engine.steps import Steps
+from tasc.decoding.engine.target import Target
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A row of the cache.
+
+    Attributes:
+        index: Its place.
+        tokens: Token ids, the owner's own list.
+        length: How many of them the cache holds.
+        owner: Who uses it; the row is free once nobody else refers to the owner.
+    """
+
+    index: int
+    tokens: list[int] = field(default_factory=list)
+    length: int = 0
+    owner: weakref.ref[Any] | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a request may have it."""
+        return self.owner is None or self.owner() is None
+
+
+class Owner(Protocol):
+    """What has a row."""
+
+    tokens: list[int]
+    """Prompt, output and drafted ids; only ever changed past the row's `length`."""
+    row: Row | None
+
+
+class DraftRows:
+    """The cache of a draft model, a row per running request; slot is position (`cache.py`).
+
+    Args:
+        target: The draft model.
+        cuda_graphs: As for `Steps`.
+    """
+
+    def __init__(self, target: Target, cuda_graphs: bool | None = None) -> None:
+        self._cache = RowCache(1)
+        self._steps = Steps(target, self._cache, 1, cuda_graphs)
+        self._rows = [Row(0)]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows there are, in use or free."""
+        return len(self._rows)
+
+    def place(self, owners: Sequence[Owner]) -> None:
+        """Give each owner a row, the rows of a batch next to each other as far as others leave room."""
+        for owner in owners:
+            if owner.row is None:
+                self._record_outcome(owner)
+        rows = [owner.row for owner in owners if owner.row is not None]
+        while True:
+            rows.sort(key=lambda row: row.index)
+            between = self._rows[rows[0].index : rows[-1].index]
+            gap = next((row for row in between if row.is_free), None)
+            if gap is None:
+                return
+            self._move(rows[-1], gap)
+
+    def free(self, owners: Sequence[Owner]) -> None:
+        """Take the rows of owners that may outlive their use, such as in a traceback."""
+        for owner in owners:
+            if owner.row is not None:
+                owner.row.owner, owner.row = None, None
+
+    def step(self, owners: Sequence[Owner]) -> Tensor:
+        """Run what the cache does not hold of the owners' tokens, at least one each.
+
+        Rows of others between theirs run their last token once more, which changes nothing.
+
+        Returns:
+            (n, V) logits after the last token of each.
+        """
+        places = [owner.row.index for owner in owners if owner.row is not None]
+        first, end = min(places), max(places) + 1
+        wanted = set(places)
+        fresh: list[list[int]] = []
+        starts: list[int] = []
+        for row in self._rows[first:end]:
+            start = max(0, min(row.length, len(row.tokens) - 1) if row.index in wanted else row.length - 1)
+            starts.append(start)
+            fresh.append(row.tokens[start:] if row.index in wanted else row.tokens[start : row.length] or [0])
+        logits = self._steps.logits(first, fresh, starts, 1)
+        for place in places:
+            row = self._rows[place]
+            row.length = len(row.tokens)
+        return logits[[place - first for place in places], -1]
+
+    def _record_outcome(self, owner: Owner) -> None:
+        """A free row, begun with the longest prefix that some row holds of the owner's tokens."""
+        if self._steps.begin(len(owner.tokens)):
+            for other in self._rows:
+                other.length = 0
+        row = next((row for row in self._rows if row.is_free), None)
+        if row is None:
+            row = Row(len(self._rows))
+            self._rows.append(row)
+            self._cache.reserve_rows(1 << (row.index).bit_length())  # in doubling steps, as all that is in it moves
+        shared = [longest_common_prefix(other.tokens[: other.length], owner.tokens) for other in self._rows]
+        source = max(range(len(shared)), key=lambda place: (shared[place], place == row.index))
+        length = min(shared[source], len(owner.tokens) - 1)
+        self._cache.copy_row(source, row.index, length)
+        row.tokens, row.length, row.owner = owner.tokens, length, weakref.ref(owner)
+        owner.row = row
+
+    def _move(self, row: Row, free: Row) -> None:
+        """Exchange a row with a free one; the place it leaves still holds what it held."""
+        self._cache.copy_row(row.index, free.index, row.length)
+        free.tokens, free.length = row.tokens[: row.length], row.length
+        row.index, free.index = free.index, row.index
+        self._rows[row.index], self._rows[free.index] = row, free

@@ -1,0 +1,434 @@
+"""`Generator`: a model that answers prompts faster, with the same text."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.decoding.detokenize import IncrementalDetokenizer, decode
+from tasc.decoding.draft_model.hybrid import HybridDrafter
+from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.prepacked_linear import PrepackedLinears
+from tasc.decoding.engine.target import Target, evaluating
+from tasc.decoding.loop import Job, Loop
+from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
+from tasc.decoding.sampling import Sampler, Sampling
+from tasc.decoding.stats import Stats
+from tasc.drafting.costs import given_costs
+from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_markers
+from tasc.drafting.protocol import Drafter, NullDrafter, served_log
+from tasc.drafting.retokenizing import ngram_drafter
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+    from tasc.data import TaskTokenizer
+    from tasc.decoding.draft_model.drafter import ModelDrafter
+
+_MOST_DRAFTED = 64
+_MOST_LOCATORS = 256
+
+Stream = Callable[[int, list[int], str], None]
+"""Called with (index of the request, new ids, new text)."""
+
+InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]]"
+"""What stands before and after the input in a prompt, as text or ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What one prompt brought.
+
+    Attributes:
+        ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
+        text: Their text without special tokens, cut before the stop string; "" without a tokenizer.
+        finish_reason: "eos", "stop" (a stop string) or "length" (max_tokens or the model's context).
+        stats: Counts of this request.
+        first_difference: Where the ids first differ from plain decoding's; None if nowhere or not checked.
+    """
+
+    ids: list[int]
+    text: str
+    finish_reason: str
+    stats: Stats
+    first_difference: int | None = None
+
+
+class Generations(list[Generation]):
+    """A list of `Generation`, one per prompt in order, with their sum in `stats` and the call's `wall_seconds`."""
+
+    def __init__(self, items: Sequence[Generation], wall_seconds: float) -> None:
+        super().__init__(items)
+        self.wall_seconds = wall_seconds
+        self.stats = Stats()
+        for item in items:
+            self.stats.add(item.stats)
+
+
+class Generator:
+    """Generates with a model; drafts come from an index, or from any `Drafter`.
+
+    Keeps its cache, its drafters and what they learn from call to call. One call runs at a time.
+
+    Args:
+        model: A `transformers` causal language model with attention layers only, in its place and type.
+        tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
+        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
+            request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
+            tokens (`tasc.vocab`) it may be an index made with the tokenizer as it was before them.
+        drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
+        draft: A draft model that goes on where n-grams are not confident (`HybridDrafter`).
+        max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
+        batch_size: Most requests at once.
+        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
+            the first draft (about a second for a small model), then followed.
+        pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
+            verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
+            CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
+        cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
+            longest request of a call; None: if the model can be captured.
+        compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
+            model then take a third less time, the first ones some seconds more.
+        input_template: What stands before and after the input in prompts that are strings or ids; None: the marks
+            of the tokenizer's chat template, and what all prompts so far begin and end with (see
+            `tasc.drafting.prompt_input.PromptInputFinder`). It decides how well drafts fit, never what comes out.
+        served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
+            from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
+            generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
+
+    Raises:
+        InputError: The model cannot be driven this way, or an option is out of its range.
+        TokenizerMismatchError: The index or the draft model was made with another tokenizer.
+
+    Example:
+        >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
+        >>> generator.generate(["book a table for two"], max_tokens=64)[0].text  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        index: Any = None,
+        drafter: Drafter | None = None,
+        draft: ModelDrafter | None = None,
+        max_draft: int | None = None,
+        batch_size: int = 1,
+        costs: float | Sequence[float] | NDArray[np.float64] | None = None,
+        pack_weights: bool | None = None,
+        cuda_graphs: bool | None = None,
+        compile: bool = False,
+        input_template: InputTemplate | None = None,
+        served: bool | str | PathLike[str] = False,
+    ) -> None:
+        if index is not None and drafter is not None:
+            raise InputError("give index= or drafter=, not both")
+        if draft is not None and drafter is not None:
+            raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
+        self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
+        _at_least("batch_size", batch_size, 1)
+        self._target = Target(model)
+        self._packed = PrepackedLinears(self._target.model, pack_weights)
+        self._fused = CompiledParts(self._target.model, compile)
+        self._tokenizer = tokenizer
+        self._input_template = input_template
+        self._served = served
+        self._locators: dict[int, tuple[Drafter, PromptInputFinder | None]] = {}  # by the drafter's id
+        self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
+        self._draft = draft
+        self._default = self._drafter(index) if drafter is None else self._checked(drafter)
+        given = None if costs is None else given_costs(costs, self._max_draft)
+        self._loop = Loop(self._target, batch_size, self._max_draft, given, cuda_graphs)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of the drafters, and so of the logs of served rows: another process may write to them then. A
+        generator can be used as a context manager, which closes it; a closed one decodes plainly.
+        """
+        self._default = NullDrafter()
+        self._drafters.clear()
+        self._locators.clear()
+        self._loop.forget()
+
+    def __enter__(self) -> Generator:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def generate(
+        self,
+        inputs: Sequence[str] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        eos: int | Sequence[int] | None = None,
+        stop: str | Sequence[str] = (),
+        stream: Stream | None = None,
+        index: Any = None,
+        drafter: Drafter | None = None,
+        check_plain: bool = False,
+    ) -> Generations:
+        """Answer prompts.
+
+        Args:
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
+                message for the input; in strings and ids it is found (see `input_template` of `Generator`).
+            system: System message for `inputs`.
+            max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
+            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0.
+            top_p: Mass kept.
+            top_k: Tokens kept.
+            min_p: Relative probability kept.
+            repetition_penalty: None: the model's generation config.
+            seed: Equal seeds give equal output for the same prompts, drafted or not; with a draft model that is equal
+                in distribution only. None: a fresh one.
+            eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
+            stop: Strings that end an output, not part of its text.
+            stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
+                none ends within a character. Not called for the ids that plain checking decodes.
+            index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
+                generator's) per prompt.
+            drafter: Instead of the generator's, for this call.
+            check_plain: Decode plainly too, and count the requests whose ids differ in `stats.divergences`.
+
+        Returns:
+            One `Generation` per prompt, in order; `.stats` is their sum.
+
+        Raises:
+            InputError: An option or prompt is out of its range; says which.
+            TokenizerMismatchError: An index or a draft model was made with another tokenizer.
+        """
+        sampling = Sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+            repetition_penalty=self._penalty(repetition_penalty),
+        )  # fmt: skip
+        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        if "" in stop:
+            raise InputError("stop holds an empty string, which would end every output; remove it")
+        if self._tokenizer is None and (stop or stream):
+            raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
+        _at_least("max_tokens", max_tokens, 1)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        drafters = self._drafters_for(len(rows), index, drafter)
+        texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
+        seed = secrets.randbits(63) if seed is None else seed
+        ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+
+        def job(number: int, drafter: Drafter | None, emit: Stream | None) -> Job:
+            prompt = rows[number]
+            room = self._room(number, prompt, max_tokens)
+            chooser = None
+            if not sampling.is_argmax:
+                chooser = Sampler(sampling, prompt, room, seed, number, self._target.device)
+            return Job(
+                index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
+                drafter=drafter, input=texts[number], chooser=chooser, emit=emit,
+                watcher=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+            )  # fmt: skip
+
+        jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
+        with self._lock, evaluating(self._target.model), self._packed.applied(), self._fused.applied():
+            begin = time.perf_counter()
+            self._loop.run(jobs)
+            wall = time.perf_counter() - begin
+            done = [self._generation(job) for job in jobs]
+            if self._served is not False:
+                self._keep_served(jobs)
+            if check_plain:
+                plain = [job(number, None, None) for number in range(len(rows))]
+                self._loop.run(plain)
+                done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
+        return Generations(done, wall)
+
+    def _generation(self, job: Job) -> Generation:
+        assert job.finish_reason is not None
+        if self._tokenizer is None:
+            text = ""
+        elif job.watcher is not None:
+            job.watcher.finish()
+            text = job.watcher.text
+        else:
+            text = decode(self._tokenizer, job.output)
+        return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)
+
+    def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
+        """Output tokens that fit; also checks the prompt's ids."""
+        worst = max(prompt)
+        if worst >= self._target.vocab_size or min(prompt) < 0:
+            bad = worst if worst >= self._target.vocab_size else min(prompt)
+            raise InputError(
+                f"prompt {number} holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                "is it the tokenizer of this model?"
+            )
+        limit = self._target.max_length
+        if limit is None:
+            return max_tokens
+        if len(prompt) >= limit:
+            raise InputError(
+                f"prompt {number} has {len(prompt)} tokens, but the model's context holds {limit}; shorten it"
+            )
+        return min(max_tokens, limit - len(prompt))
+
+    def _penalty(self, given: float | None) -> float:
+        if given is not None:
+            return given
+        config = getattr(self._target.model, "generation_config", None)
+        return float(getattr(config, "repetition_penalty", None) or 1.0)
+
+    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[Drafter | None]:
+        """One drafter per prompt; None decodes plainly."""
+        if drafter is not None:
+            if index is not None:
+                raise InputError("give index= or drafter=, not both")
+            chosen = [self._checked(drafter)] * count
+        elif isinstance(index, (list, tuple)):
+            if len(index) != count:
+                raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
+            chosen = [self._default if one is None else self._drafter(one) for one in index]
+        else:
+            chosen = [self._default if index is None else self._drafter(index)] * count
+        return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _checked(self, drafter: Drafter) -> Drafter:
+        """A given drafter, once it has accepted the target's vocabulary."""
+        check: Any = getattr(drafter, "check_vocabulary", None)
+        if check is not None:
+            check(self._target.vocab_size, self._tokenizer)
+        return drafter
+
+    def _drafter(self, index: Any) -> Drafter:
+        """The drafter of an index, made once; it learns as long as the generator lives."""
+        from tasc._core import TaskIndex
+
+        key = str(index) if isinstance(index, (str, PathLike)) else id(index)
+        if key not in self._drafters:
+            opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
+            self._drafters[key] = (index, self._over(opened))
+        return self._drafters[key][1]
+
+    def _over(self, index: TaskIndex | None) -> Drafter:
+        """A new drafter over an index, together with the draft model if there is one."""
+        known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
+        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
+        return ngram if self._draft is None else self._checked(HybridDrafter(ngram, self._draft))
+
+    def _log_of(self, index: TaskIndex | None) -> Path | None:
+        """Where the rows served from an index are kept; None: nowhere."""
+        if index is None or self._served is False:
+            return None
+        return served_log(index) if self._served is True or self._drafters else Path(self._served)
+
+    def _keep_served(self, jobs: Sequence[Job]) -> None:
+        """Adds what ended as the target wanted to the drafters that drafted for it."""
+        rows: dict[int, list[Job]] = {}
+        for job in jobs:
+            if job.finish_reason == "eos" and hasattr(job.drafter, "serve"):
+                rows.setdefault(id(job.drafter), []).append(job)
+        for done in rows.values():
+            drafter: Any = done[0].drafter
+            drafter.serve([(job.input, job.output) for job in done])
+
+    @cached_property
+    def _task_tokenizer(self) -> TaskTokenizer:
+        from tasc.data import load_tokenizer
+
+        return load_tokenizer(self._tokenizer)
+
+    def _inputs(
+        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
+    ) -> list[str | None]:
+        """The input's text of each prompt, found where it is not known and its drafter can use it."""
+        groups: dict[int, list[int]] = {}
+        for number, drafter in enumerate(drafters):
+            if known[number] is None and drafter is not None:
+                groups.setdefault(id(drafter), []).append(number)
+        for group in groups.values():
+            drafter = drafters[group[0]]
+            locator = None if drafter is None else self._locator(drafter)
+            if locator is not None:
+                for number, text in zip(group, locator.find([rows[n] for n in group]), strict=True):
+                    known[number] = text
+        return known
+
+    def _locator(self, drafter: Drafter) -> PromptInputFinder | None:
+        """What finds inputs for a drafter; None for one that does not look at them."""
+        if id(drafter) not in self._locators:
+            if len(self._locators) == _MOST_LOCATORS:
+                del self._locators[next(iter(self._locators))]  # the oldest: drafters made per call do not pile up
+            index = getattr(drafter, "index", None)
+            reads = self._tokenizer is not None and index is not None and index.info()["inputs"] > 0
+            self._locators[id(drafter)] = (drafter, self._new_locator() if reads else None)
+        return self._locators[id(drafter)][1]
+
+    def _new_locator(self) -> PromptInputFinder:
+        if self._input_template is None:
+            return PromptInputFinder(self._task_tokenizer, markers=chat_markers(self._tokenizer))
+        before, after = self._input_template
+        if isinstance(before, str) or isinstance(after, str):
+            render = self._tokenizer
+            return PromptInputFinder(
+                self._task_tokenizer,
+                Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
+            )
+        return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
+
+
+_OWN = list(inspect.signature(Generator).parameters)[2:]  # what follows model and tokenizer
+
+
+def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+    """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
+
+    Args:
+        model: See `Generator`.
+        tokenizer: See `Generator`.
+        inputs: See `Generator.generate`.
+        **options: Of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
+    """
+    own = {name: options.pop(name) for name in _OWN if name in options}
+    if isinstance(own.get("index"), (list, tuple)):
+        options["index"] = own.pop("index")
+    return Generator(model, tokenizer, **own).generate(inputs, **options)
+
+
+def _compared(item: Generation, plain: list[int]) -> Generation:
+    """The generation with its divergence from plain decoding counted."""
+    item.stats.divergences = int(item.ids != plain)
+    if item.ids == plain:
+        return item
+    pairs = enumerate(zip(item.ids, plain, strict=False))
+    first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
+    return replace(item, first_difference=first)
+
+
+def _at_least(name: str, value: int, least: int) -> int:
+    if value < least:
+        raise InputError(f"{name} is {value}; it must be at least {least}")
+    return value
+
+
+def _id_set(ids: int | Sequence[int]) -> frozenset[int]:
+    return frozenset([ids] if isinstance(ids, int) else ids)

@@ -1,0 +1,1 @@
+"""Drafts without torch: what a drafter is, when and how far drafting pays, where the input stands in a prompt."""

@@ -1,0 +1,1 @@
+"""Figures: replay of drafters without a model, benchmarks with one, task quality, reports."""

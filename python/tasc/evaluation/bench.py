@@ -1,0 +1,335 @@
+"""End to end on a real model: plain decoding, other ways of drafting, and tasc, in one run and prompt by prompt.
+
+Every method answers every prompt, in an order that rotates from prompt to prompt, so that a machine that slows down
+slows all of them. Greedy decoding is lossless whatever the draft: each answer is compared with plain decoding's.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.data.endings import eos_ids
+from tasc.decoding.prompts import prompt_ids
+from tasc.decoding.stats import Stats
+from tasc.drafting.protocol import Drafter, NullDrafter
+from tasc.errors import InputError
+from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.evaluation.machine import machine
+
+if TYPE_CHECKING:
+    from tasc.evaluation.replay_comparison import Task
+
+PLAIN = "plain"
+"""The method that the others' speed-ups are against: our loop without drafts."""
+
+_STATIC = "transformers-static"
+_CAPTURED = 8  # requests in which a GPU's graphs are captured
+
+DRAFTED = ("model", "combined")
+"""The methods that need a draft model."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What a benchmark runs.
+
+    Attributes:
+        system: System prompt of every request.
+        max_tokens: Most tokens per output.
+        max_draft: Most tokens per draft.
+        lookup_tokens: `prompt_lookup_num_tokens` of transformers.
+        factors: SuffixDecoding's `max_spec_factor`s; one method each.
+        methods: Names to run; None for all that are installed. `plain` always runs, `transformers-static` (its static
+            cache, whose steps it compiles on a GPU, which takes minutes) only by name.
+        draft_length: Tokens per draft of a draft model alone; None: as many as pay.
+        compile: As for `Generator`, for all that run in our loop.
+    """
+
+    system: str | None = None
+    max_tokens: int = 256
+    max_draft: int = 16
+    lookup_tokens: int = 10
+    factors: tuple[float, ...] = (1.0, 4.0, 16.0)
+    methods: tuple[str, ...] | None = None
+    draft_length: int | None = None
+    compile: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a method made of one prompt: token ids without the EOS, text, seconds, and how where the loop says."""
+
+    ids: list[int]
+    text: str
+    seconds: float
+    stats: Stats | None = None
+
+
+class Method(Protocol):
+    """A way to decode."""
+
+    name: str
+
+    def answer(self, text: str) -> Answer:
+        """Greedy output for the user's text `text`."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """All answers of one method, and how many of them are plain decoding's."""
+
+    answers: list[Answer] = field(default_factory=list)
+    identical: int = 0
+
+    def seconds(self) -> NDArray[np.float64]:
+        """(N,) seconds per request."""
+        return np.array([a.seconds for a in self.answers])
+
+    def summary(self) -> dict[str, Any]:
+        """Speed, latency and, where the loop says, drafts; times in seconds."""
+        seconds = self.seconds()
+        tokens = sum(len(a.ids) for a in self.answers)
+        facts = {
+            "requests": len(self.answers),
+            "tokens": tokens,
+            "seconds": float(seconds.sum()),
+            "tokens_per_second": tokens / max(float(seconds.sum()), 1e-9),
+            "latency_p50": float(np.percentile(seconds, 50)),
+            "latency_p90": float(np.percentile(seconds, 90)),
+            "latency_p99": float(np.percentile(seconds, 99)),
+            "identical": self.identical,
+        }
+        return facts | draft_facts([a.stats for a in self.answers if a.stats is not None])
+
+
+def draft_facts(requests: Sequence[Stats]) -> dict[str, Any]:
+    """How the requests were decoded, summed; empty where the method does not say."""
+    if not requests:
+        return {}
+    total = Stats()
+    for stats in requests:
+        total.add(stats)
+    positions = range(max(total.drafted_at, default=-1) + 1)
+    return {
+        "steps": total.steps,
+        "tau": total.tau,
+        "alpha": total.alpha,
+        "drafted_per_step": total.drafted / max(1, total.steps),
+        "accepted": total.accepted / max(1, total.drafted),
+        "drafted_by_position": [total.drafted_at[i] for i in positions],
+        "accepted_by_position": [total.accepted_at[i] for i in positions],
+        "drafted_by_source": dict(total.drafted_by),
+        "accepted_by_source": dict(total.accepted_by),
+        "time": {part: getattr(total, f"{part}_seconds") for part in ("prefill", "draft", "verify", "rest")},
+    }
+
+
+def bench(
+    model: Any,
+    tokenizer: Any,
+    task: "Task",
+    options: BenchOptions | None = None,
+    *,
+    draft: Any = None,
+    draft_tokenizer: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Decodes the held-out inputs of `task` with every method and compares.
+
+    Args:
+        model: A `PreTrainedModel` in evaluation mode.
+        tokenizer: Its Hugging Face tokenizer.
+        task: Indexed rows, and the held-out rows whose inputs are the prompts.
+        options: What to run.
+        draft: A draft model: `model` drafts with it alone, `combined` with it and the n-grams of `tasc`.
+        draft_tokenizer: Its tokenizer, where known.
+        progress: Called with (answers made, answers in all).
+
+    Returns:
+        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → the facts of `Tally.summary`, `speedup` over
+        plain and `exact`, the outputs equal to their row's), and `requests` (input, output, seconds per method).
+
+    Raises:
+        InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
+    """
+    options = options or BenchOptions()
+    rows = [r for r in task.held_out if r.get("input")]
+    if not rows:
+        raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
+    methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
+    for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
+        for method in methods:
+            method.answer(row["input"][::-1])  # warm-up: a prompt that is none of those measured
+    tallies = {m.name: Tally() for m in methods}
+    for i, row in enumerate(rows):
+        for j in range(len(methods)):
+            method = methods[(i + j) % len(methods)]
+            tallies[method.name].answers.append(method.answer(row["input"]))
+            if progress is not None:
+                progress(i * len(methods) + j + 1, len(rows) * len(methods))
+    return _result(tallies, rows, model, options, draft)
+
+
+def _result(
+    tallies: dict[str, Tally], rows: Sequence[dict[str, Any]], model: Any, options: BenchOptions, draft: Any
+) -> dict[str, Any]:
+    plain = tallies[PLAIN].answers
+    for tally in tallies.values():
+        tally.identical = sum(a.ids == b.ids for a, b in zip(tally.answers, plain, strict=True))
+    summaries = {name: tally.summary() for name, tally in tallies.items()}
+    for name, tally in tallies.items():
+        speed = summaries[name]["tokens_per_second"]
+        summaries[name]["speedup"] = speed / summaries[PLAIN]["tokens_per_second"]
+        summaries[name]["exact"] = sum(
+            a.text.strip() == r["output"].strip() for a, r in zip(tally.answers, rows, strict=True)
+        )
+    requests = [
+        {
+            "input": row["input"],
+            "output": plain[i].text,
+            "seconds": {name: tally.answers[i].seconds for name, tally in tallies.items()},
+        }
+        for i, row in enumerate(rows)
+    ]
+    return {
+        "settings": {
+            "model": _name(model),
+            "draft": None if draft is None else _name(draft),
+            "batch_size": 1,
+            **asdict(options),
+        },
+        "machine": machine(),
+        "methods": summaries,
+        "requests": requests,
+    }
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model.config, "name_or_path", ""))
+
+
+def _methods(
+    model: Any, tokenizer: Any, task: "Task", options: BenchOptions, draft: Any, draft_tokenizer: Any
+) -> Iterator[Method]:
+    from tasc._core import NgramDrafter
+    from tasc.decoding.draft_model.drafter import ModelDrafter
+    from tasc.decoding.draft_model.hybrid import HybridDrafter
+
+    known = [PLAIN, "transformers", _STATIC, "transformers-prompt-lookup"]
+    known += [*(f"suffix-{f:g}" for f in options.factors), "tasc"]
+    if draft is not None:
+        known += DRAFTED
+    chosen = options.methods
+    for name in chosen or ():
+        if name in DRAFTED and draft is None:
+            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
+        if name not in known:
+            raise InputError(f"unknown method {name!r}: choose from {', '.join(known)}")
+    if options.draft_length is not None and options.draft_length > options.max_draft:
+        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
+
+    def wanted(name: str) -> bool:
+        return name in known and (chosen is None or name in chosen)
+
+    def transformers(name: str, **extra: Any) -> TransformersMethod:
+        return TransformersMethod(name, model, tokenizer, options, extra)
+
+    yield LoopMethod(model, tokenizer, NullDrafter(), options)
+    if wanted("transformers"):
+        yield transformers("transformers")
+    if chosen is not None and wanted(_STATIC):
+        yield transformers(_STATIC, cache_implementation="static")
+    if wanted("transformers-prompt-lookup"):
+        yield transformers("transformers-prompt-lookup", prompt_lookup_num_tokens=options.lookup_tokens)
+    for factor in options.factors:
+        if wanted(f"suffix-{factor:g}") and (chosen is not None or suffix_decoding_installed()):
+            depth = suffix_depth(options.max_draft)
+            yield LoopMethod(
+                model, tokenizer, SuffixDecodingDrafter(task.outputs(), factor=factor, depth=depth), options
+            )
+    if wanted("tasc"):
+        yield LoopMethod(model, tokenizer, NgramDrafter(task.index, tokenizer=task.tokenizer), options)
+    if wanted("model"):
+        alone = ModelDrafter(draft, length=options.draft_length, tokenizer=draft_tokenizer)
+        yield LoopMethod(model, tokenizer, alone, options)
+    if wanted("combined"):
+        ngram = NgramDrafter(task.index, tokenizer=task.tokenizer)
+        yield LoopMethod(
+            model, tokenizer, HybridDrafter(ngram, ModelDrafter(draft, tokenizer=draft_tokenizer)), options
+        )
+
+
+class LoopMethod:
+    """Our verify loop with some drafter; the method has the drafter's name."""
+
+    def __init__(self, model: Any, tokenizer: Any, drafter: Drafter, options: BenchOptions) -> None:
+        """Decodes with the drafts of `drafter`."""
+        from tasc.decoding.generator import Generator
+
+        self.name = drafter.name
+        self._options = options
+        self._eos = eos_ids(model, tokenizer)
+        self._generator = Generator(
+            model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
+        )
+
+    def answer(self, text: str) -> Answer:
+        """Greedy output for the user's text."""
+        begin = time.perf_counter()
+        made = self._generator.generate(
+            inputs=[text], system=self._options.system, max_tokens=self._options.max_tokens
+        )[0]
+        seconds = time.perf_counter() - begin
+        return Answer(without_eos(made.ids, self._eos), made.text, seconds, made.stats)
+
+
+class TransformersMethod:
+    """`generate` of transformers, greedy, over the same prompt ids."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, options: BenchOptions, extra: dict[str, Any]) -> None:
+        """Decodes with further arguments `extra` of `generate`."""
+        self.name = name
+        self._model = model
+        self._tokenizer = tokenizer
+        self._options = options
+        self._extra = extra
+        self._eos = eos_ids(model, tokenizer)
+
+    def answer(self, text: str) -> Answer:
+        """Greedy output for the user's text."""
+        import torch
+
+        begin = time.perf_counter()
+        prompt = torch.tensor(
+            prompt_ids(self._tokenizer, [text], None, self._options.system), device=self._model.device
+        )
+        with torch.inference_mode():
+            made = self._model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                max_new_tokens=self._options.max_tokens,
+                eos_token_id=sorted(self._eos),
+                pad_token_id=min(self._eos),
+                **self._extra,
+            )
+        ids = without_eos(made[0, prompt.shape[1] :].tolist(), self._eos)
+        output = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return Answer(ids, output, time.perf_counter() - begin)
+
+
+def without_eos(ids: Sequence[int] | NDArray[Any], eos: frozenset[int]) -> list[int]:
+    """The ids up to the first EOS."""
+    kept: list[int] = []
+    for token in ids:
+        if int(token) in eos:
+            break
+        kept.append(int(token))
+    return kept

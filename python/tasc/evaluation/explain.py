@@ -1,0 +1,178 @@
+"""One row decoded step by step: every drafted token, which sources spoke for it, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from tasc.errors import InputError
+from tasc.evaluation.replay import ReplayRow, common_prefix
+
+if TYPE_CHECKING:
+    from tasc._core import NgramDrafter
+    from tasc.data import TaskTokenizer
+
+ACCEPTED, REJECTED, AFTER, OWN = "accepted", "rejected", "after", "own"
+"""What became of a token: right; wrong; drafted behind a wrong one; not drafted but the model's own."""
+
+SURE = 0.98
+"""Accepted tokens at least this probable are shown together."""
+
+_PARTIAL = "\N{REPLACEMENT CHARACTER}"
+_RIVALS = 3
+_NEAR = 16  # tokens before one that its text is told from
+
+
+class TokenFacts(TypedDict):
+    """A token of a step.
+
+    Attributes:
+        token: Its id.
+        text: Its text; a special token's name.
+        verdict: `ACCEPTED`, `REJECTED`, `AFTER` or `OWN`.
+        prob: Probability that the draft gave it; None for the model's own.
+        sources: Probability by source, of those that named it.
+        candidates: (text, probability) of the likeliest candidates at its place.
+    """
+
+    token: int
+    text: str
+    verdict: str
+    prob: float | None
+    sources: dict[str, float]
+    candidates: list[tuple[str, float]]
+
+
+class Explanation(TypedDict):
+    """A row's decoding.
+
+    Attributes:
+        row: Its number among the held-out rows, from 1.
+        input: Its input; None without one.
+        output: Its output's text.
+        tokens: Tokens of the output, its end included.
+        steps: Per target step the drafted tokens, then the model's own.
+    """
+
+    row: int
+    input: str | None
+    output: str
+    tokens: int
+    steps: list[list[TokenFacts]]
+
+
+def explain(
+    drafter: NgramDrafter,
+    rows: Sequence[ReplayRow],
+    number: int,
+    tokenizer: TaskTokenizer,
+    *,
+    max_tokens: int = 16,
+    cost: float = 0.02,
+) -> Explanation:
+    """Decodes one row as a model would that says just what the row says.
+
+    Args:
+        drafter: Makes the drafts.
+        rows: Held-out rows.
+        number: Which of them, from 1.
+        tokenizer: The tokenizer that made them.
+        max_tokens: Most tokens per draft.
+        cost: Cost of verifying one drafted token, in plain steps.
+
+    Raises:
+        InputError: If there is no such row.
+    """
+    if not 1 <= number <= len(rows):
+        raise InputError(f"there is no row {number}: {len(rows)} rows are held out, counted from 1")
+    row = rows[number - 1]
+    costs = 1.0 + cost * np.arange(max_tokens + 1, dtype=np.float64)
+    request = drafter.start(row.prompt, row.input)
+    output: list[int] = row.output.tolist()
+    steps: list[list[TokenFacts]] = []
+    at = 0
+    while at < len(output):
+        drafted = request.explain(max_tokens, costs)
+        tokens = np.array([token["token"] for token in drafted], np.uint32)
+        right = common_prefix(tokens, row.output[at:])
+        step = []
+        for k, token in enumerate(drafted):
+            verdict = ACCEPTED if k < right else REJECTED if k == right else AFTER
+            before = output[:at] + tokens[:k].tolist()
+            rivals = [(token_text(tokenizer, before, t), float(p)) for t, p in token["candidates"][:_RIVALS]]
+            step.append(_facts(tokenizer, before, token, verdict, rivals))
+        if at + right < len(output):
+            own: dict[str, Any] = {"token": output[at + right], "prob": None, "sources": {}}
+            step.append(_facts(tokenizer, output[: at + right], own, OWN, []))
+        steps.append(step)
+        request.update(output[at : at + right + 1])
+        at += right + 1
+    text = tokenizer.decode(output)
+    return {"row": number, "input": row.input, "output": text, "tokens": len(output), "steps": steps}
+
+
+def _facts(
+    tokenizer: TaskTokenizer, before: list[int], token: dict[str, Any], verdict: str, rivals: list[tuple[str, float]]
+) -> TokenFacts:
+    return {
+        "token": token["token"],
+        "text": token_text(tokenizer, before, token["token"]),
+        "verdict": verdict,
+        "prob": token["prob"],
+        "sources": {name: p for name, p in token["sources"].items() if p > 0},
+        "candidates": rivals,
+    }
+
+
+def token_text(tokenizer: TaskTokenizer, before: Sequence[int], token: int) -> str:
+    """What a token adds to a text; the name of one that adds nothing, as of special tokens.
+
+    A character of several tokens is that of the last; the others add "".
+    """
+    near = list(before[-_NEAR:])
+    text, longer = tokenizer.decode(near).rstrip(_PARTIAL), tokenizer.decode([*near, token])
+    added = longer[len(text) :] if longer.startswith(text) else longer
+    if _PARTIAL in added and tokenizer.tokenizer.id_to_token(token) is not None:
+        return ""
+    if len(longer) == len(text):
+        return str(tokenizer.tokenizer.id_to_token(token) or f"<{token}>")
+    return added
+
+
+def spans(step: Sequence[TokenFacts]) -> list[TokenFacts]:
+    """A step with neighbours joined that need no line each: accepted tokens that were sure, tokens after a wrong one.
+
+    Of a joined span, `prob` is the least, `sources` the mean of each source, `candidates` empty.
+    """
+    joined: list[list[TokenFacts]] = []
+    for token in step:
+        if joined and _kind(joined[-1][-1]) == _kind(token) is not None:
+            joined[-1].append(token)
+        else:
+            joined.append([token])
+    return [span[0] if len(span) == 1 else _span(span) for span in joined]
+
+
+def _kind(token: TokenFacts) -> str | None:
+    """What a token may be joined with; None: nothing."""
+    sure = token["verdict"] == ACCEPTED and (token["prob"] or 0.0) >= SURE
+    return token["verdict"] if sure or token["verdict"] == AFTER else None
+
+
+def _span(tokens: Sequence[TokenFacts]) -> TokenFacts:
+    named = {name: None for token in tokens for name in token["sources"]}
+    return {
+        "token": tokens[0]["token"],
+        "text": "".join(token["text"] for token in tokens),
+        "verdict": tokens[0]["verdict"],
+        "prob": min(token["prob"] or 0.0 for token in tokens),
+        "sources": {name: sum(t["sources"].get(name, 0.0) for t in tokens) / len(tokens) for name in named},
+        "candidates": [],
+    }
+
+
+def visible(text: str) -> str:
+    """A token's text with line ends and tabs that can be seen; dots for a part of a character."""
+    return text.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "…"

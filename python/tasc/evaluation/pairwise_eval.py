@@ -1,0 +1,65 @@
+"""A whole evaluation, quality and speed, of one model or of two beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tasc.evaluation.decoder import Decoder
+from tasc.evaluation.latency import measure
+from tasc.evaluation.machine import machine
+from tasc.evaluation.task_eval import EvalOptions, Evaluation, Prediction, assess, compare, evaluate_decoder
+
+MODEL, AGAINST = "model", "against"
+"""The names of the two sides in results."""
+
+
+def results(
+    sides: Mapping[str, Decoder],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    options: EvalOptions | None = None,
+    predictions: Mapping[str, Sequence[Prediction]] | None = None,
+    progress: Callable[[str], Callable[[float, float], None]] | None = None,
+) -> tuple[dict[str, Any], dict[str, Evaluation]]:
+    """A whole evaluation of one model or two, as `tasc eval` prints it.
+
+    Args:
+        sides: The model under `MODEL`, and where there is one, that to compare with under `AGAINST`.
+        rows: `{input, output}` each.
+        options: How.
+        predictions: By side, what a lossless loop has said to the rows already; None: transformers' `generate` says it.
+        progress: Given what is done, what to tell how far it has come.
+
+    Returns:
+        A JSON-ready dictionary: `settings`, `machine`, `models` (by side, `Evaluation.to_dict`), `comparison` (of
+        `compare`, where there are two), `latency` (of `tasc.evaluation.latency.measure`, one per batch size) and `outputs` (of
+        each row: input, reference and by side the text); and the evaluations by side.
+
+    Raises:
+        InputError: As `evaluate`.
+        MissingExtraError: Without ``tasc[eval]``.
+    """
+    options = options or EvalOptions()
+    bar = progress or (lambda what: lambda done, total: None)
+    evaluations = {
+        name: assess(predictions[name], decoder.task_tokenizer, options=options)
+        if predictions is not None
+        else evaluate_decoder(decoder, rows, options=options, progress=bar(f"answering ({name})"))
+        for name, decoder in sides.items()
+    }
+    found: dict[str, Any] = {
+        "settings": asdict(options),
+        "machine": machine(),
+        "models": {name: evaluation.to_dict() for name, evaluation in evaluations.items()},
+    }
+    if len(sides) == 2:
+        found["comparison"] = compare(evaluations[MODEL], evaluations[AGAINST])
+    found["latency"] = measure(sides, rows, options=options, progress=bar("timing"))
+    texts = {name: [p.text for p in evaluation.predictions] for name, evaluation in evaluations.items()}
+    found["outputs"] = [
+        {"input": r["input"], "reference": r["output"], "texts": {name: texts[name][k] for name in sides}}
+        for k, r in enumerate(rows)
+    ]
+    return found, evaluations

@@ -1,0 +1,197 @@
+"""Replay of known outputs through a drafter, without a model: how good are its drafts on this task?
+
+A model that says exactly what the row says accepts the draft up to its first wrong token and adds one token of its
+own. So a row alone decides how many steps a drafter needs, and a few hundred rows replay in a second.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc.data import TaskTokenizer
+    from tasc.drafting.protocol import Drafter, Request
+
+STANDARD_COSTS = (0.0, 0.02, 0.05)
+"""Costs of one drafted token, in plain steps, at which every replay says its speed-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayRow:
+    """A held-out row: `prompt` (L,) uint32, `output` (T,) uint32, which ends with the EOS, and the input's text."""
+
+    prompt: NDArray[np.uint32]
+    output: NDArray[np.uint32]
+    input: str | None = None
+
+
+@dataclass(slots=True)
+class ReplayResult:
+    """What a replay counted.
+
+    Attributes:
+        name: The drafter's name.
+        cost: Cost of verifying one drafted token, in plain steps.
+        rows: Rows replayed.
+        tokens: Tokens emitted, the EOS of each row included.
+        steps: Target steps taken; each emits the accepted tokens and one more.
+        drafted: Tokens drafted.
+        hits: Drafted tokens accepted.
+        tested_at: Drafts whose token at this position was looked at, that is, whose tokens before it were right.
+        hits_at: Drafts whose token at this position was accepted.
+    """
+
+    name: str
+    cost: float
+    rows: int = 0
+    tokens: int = 0
+    steps: int = 0
+    drafted: int = 0
+    hits: int = 0
+    tested_at: list[int] = field(default_factory=list)
+    hits_at: list[int] = field(default_factory=list)
+
+    @property
+    def tau(self) -> float:
+        """Tokens per target step; 1 without any accepted draft."""
+        return self.tokens / max(1, self.steps)
+
+    @property
+    def drafted_per_step(self) -> float:
+        """Mean length of a draft, empty ones included."""
+        return self.drafted / max(1, self.steps)
+
+    @property
+    def accepted(self) -> float:
+        """Share of the drafted tokens that were accepted."""
+        return self.hits / max(1, self.drafted)
+
+    @property
+    def speedup(self) -> float:
+        """`speedup_at` the cost that the replay was run with."""
+        return self.speedup_at(self.cost)
+
+    def speedup_at(self, cost: float) -> float:
+        """s(c) = tokens / Σ(1 + c·drafted): the speed-up if verifying k drafted tokens costs 1 + c·k plain steps."""
+        return self.tokens / max(1.0, self.steps + cost * self.drafted)
+
+    def count(self, drafted: int, hits: int, emitted: int) -> None:
+        """Adds one step that drafted `drafted` tokens, accepted `hits` of them and emitted `emitted`."""
+        self.steps += 1
+        self.tokens += emitted
+        self.drafted += drafted
+        self.hits += hits
+        for position in range(hits):
+            self.hits_at[position] += 1
+        for position in range(min(hits + 1, drafted)):
+            self.tested_at[position] += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every count and ratio, ready for JSON."""
+        ratios = {
+            "tau": self.tau,
+            "drafted_per_step": self.drafted_per_step,
+            "accepted": self.accepted,
+            "speedup": self.speedup,
+            "speedup_at": {str(c): self.speedup_at(c) for c in STANDARD_COSTS},
+        }
+        return {**ratios, **asdict(self)}
+
+
+def encode_rows(
+    rows: Iterable[dict[str, Any]],
+    tokenizer: "TaskTokenizer",
+    *,
+    eos: int,
+    input_field: str = "input",
+    output_field: str = "output",
+) -> list[ReplayRow]:
+    """Tokenises held-out rows: the context is the input followed by a newline, the output ends with `eos`.
+
+    Args:
+        rows: Rows with `output_field` and, where known, `input_field`; a row without an input has an empty context.
+        tokenizer: The target model's tokenizer.
+        eos: The id that ends an output.
+        input_field: Name of the input in a row.
+        output_field: Name of the output in a row.
+
+    Raises:
+        InputError: If there is no row at all.
+    """
+    kept = list(rows)
+    if not kept:
+        raise InputError("no rows to replay: give at least one held-out row")
+    contexts = tokenizer.encode_batch([f"{r[input_field]}\n" if r.get(input_field) else "" for r in kept])
+    outputs = tokenizer.encode_outputs([r[output_field] for r in kept])
+    return [
+        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get(input_field))
+        for c, o, r in zip(contexts, outputs, kept, strict=True)
+    ]
+
+
+def replay(
+    drafter: "Drafter",
+    rows: Sequence[ReplayRow],
+    *,
+    max_tokens: int = 16,
+    cost: float = 0.02,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReplayResult:
+    """Replays `rows` through `drafter` and counts steps and accepted tokens.
+
+    Args:
+        drafter: Makes the drafts, and learns from the rows as it would from live requests.
+        rows: Held-out rows.
+        max_tokens: Most tokens per draft.
+        cost: Cost of verifying one drafted token, in plain steps; told to the drafter as `costs[k] = 1 + cost * k`.
+        progress: Called with (rows done, rows in all).
+
+    Raises:
+        InputError: If `max_tokens` or `cost` is negative, or a draft is longer than `max_tokens`.
+
+    Example:
+        >>> import numpy as np
+        >>> from tasc.evaluation.baselines import PromptLookupDrafter
+        >>> row = ReplayRow(np.array([1, 2, 3, 4], np.uint32), np.array([1, 2, 3, 9], np.uint32))
+        >>> replay(PromptLookupDrafter(), [row]).steps
+        2
+    """
+    if max_tokens < 0 or cost < 0:
+        raise InputError(f"max_tokens ({max_tokens}) and cost ({cost}) must not be negative")
+    costs = 1.0 + cost * np.arange(max_tokens + 1, dtype=np.float64)
+    result = ReplayResult(drafter.name, cost, tested_at=[0] * max_tokens, hits_at=[0] * max_tokens)
+    for done, row in enumerate(rows, start=1):
+        _replay_row(drafter.start(row.prompt, row.input), row.output, max_tokens, costs, result)
+        result.rows = done
+        if progress is not None:
+            progress(done, len(rows))
+    return result
+
+
+def _replay_row(
+    request: "Request", output: NDArray[np.uint32], max_tokens: int, costs: NDArray[np.float64], result: ReplayResult
+) -> None:
+    position = 0
+    while position < len(output):
+        draft = request.draft(max_tokens, costs).tokens
+        if len(draft) > max_tokens:
+            raise InputError(
+                f"drafter {result.name!r} drafted {len(draft)} tokens where at most {max_tokens} were asked"
+            )
+        hits = common_prefix(draft, output[position:])
+        emitted = output[position : position + hits + 1]
+        request.update(emitted)
+        result.count(len(draft), hits, len(emitted))
+        position += len(emitted)
+
+
+def common_prefix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> int:
+    """Length of the longest common prefix of two id arrays."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n

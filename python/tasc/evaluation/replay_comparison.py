@@ -1,0 +1,166 @@
+"""Drafters side by side on one task: its rows indexed once, its held-out rows replayed through each."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.drafting.protocol import Drafter
+from tasc.errors import InputError
+from tasc.evaluation.baselines import (
+    PromptLookupDrafter,
+    SuffixDecodingDrafter,
+    suffix_decoding_installed,
+    suffix_depth,
+)
+from tasc.evaluation.replay import ReplayResult
+
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+    from tasc.data import TaskTokenizer, TokenStore
+
+FAMILIES = ("tasc", "suffix", "prompt-lookup")
+"""What `drafters` takes; `suffix` stands for one drafter per factor."""
+
+FACTORS = (1.0, 4.0, 16.0)
+"""The `max_spec_factor`s at which SuffixDecoding is measured; its default is 1."""
+
+BEST = "suffix-best"
+"""Name of SuffixDecoding at whichever factor did best."""
+
+
+class Move(Protocol):
+    """Tells how far a job has come: so much done of so much, or a share of 1."""
+
+    def __call__(self, done: float, total: float = 1.0, /) -> None:
+        """The job is at `done` of `total`."""
+
+
+Progress: TypeAlias = Callable[[str], Move]
+"""Given what is done, what to tell how far it has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task's indexed rows and the rows held out of them."""
+
+    store: "TokenStore"
+    index: "TaskIndex"
+    tokenizer: "TaskTokenizer"
+    held_out: list[dict[str, Any]]
+    eos: int
+
+    def outputs(self) -> Iterator[NDArray[np.uint32]]:
+        """(T,) uint32 of each indexed output with its EOS, repeats included."""
+        for document, weight in self.store:
+            yield from itertools.repeat(document, weight)
+
+
+def ending(tokenizer: "TaskTokenizer") -> int:
+    """The id that ends an output.
+
+    Raises:
+        InputError: If the tokenizer names none.
+    """
+    if tokenizer.eos_id is None:
+        raise InputError(f"the tokenizer {tokenizer.name!r} names no token that ends an output: give one with --eos")
+    return tokenizer.eos_id
+
+
+@contextmanager
+def open_task(
+    data: Path,
+    tokenizer: "TaskTokenizer",
+    *,
+    corpus: Sequence[Path] = (),
+    limit: int | None = None,
+    inputs: bool = True,
+    progress: Progress,
+) -> Iterator[Task]:
+    """Indexes a task in a temporary folder, which goes when the context ends.
+
+    Rows with a split: `train` is indexed and `test` held out. Rows without: all are held out and `corpus` is indexed.
+
+    Args:
+        data: Rows `{input, output, split?}`.
+        tokenizer: The target model's tokenizer, with the EOS that ends an output.
+        corpus: Files to index instead of the `train` rows of `data`.
+        limit: Most rows to hold out, the first ones; None for all.
+        inputs: Whether the index sees the rows' inputs.
+        progress: Given the name of a job, what to tell how far it has come.
+
+    Raises:
+        InputError: If there is nothing to index or nothing to hold out.
+    """
+    from tasc._core import TaskIndex
+    from tasc.data import TokenStore, read_rows
+
+    rows = list(read_rows([data]))
+    has_split = any("split" in row for row in rows)
+    if not has_split and not corpus:
+        raise InputError(f"{data} has no split column, so nothing says what to index: name those rows with --corpus")
+    held_out = [r for r in rows if r.get("split") == "test"] if has_split else rows
+    if not held_out:
+        raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
+    end = ending(tokenizer)
+    with tempfile.TemporaryDirectory(prefix="tasc-") as folder:
+        path = Path(folder) / "rows.store"
+        sources, split = (list(corpus), None) if corpus else ([data], "train")
+        store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
+        file = Path(folder) / "task.tasc"
+        index = TaskIndex.build(store, file, tokenizer=tokenizer, inputs=inputs, progress=progress("indexing"))
+        yield Task(store, index, tokenizer, held_out[:limit], end)
+
+
+def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator[Drafter]:
+    """The drafters named, one at a time: their caches need not be in memory together.
+
+    Args:
+        names: Some of `FAMILIES`.
+        task: What they may draw on.
+        max_tokens: Most tokens that will be asked of one draft.
+
+    Raises:
+        InputError: If a name is not one of `FAMILIES`.
+        PeerMissingError: If `suffix` is named and not installed.
+    """
+    from tasc._core import NgramDrafter
+
+    for name in check_families(names):
+        if name == "tasc":
+            yield NgramDrafter(task.index, tokenizer=task.tokenizer)
+        elif name == "prompt-lookup":
+            yield PromptLookupDrafter()
+        else:
+            for factor in FACTORS:
+                yield SuffixDecodingDrafter(task.outputs(), factor=factor, depth=suffix_depth(max_tokens))
+
+
+def check_families(names: Iterable[str]) -> list[str]:
+    """The names, once each.
+
+    Raises:
+        InputError: If a name is not one of `FAMILIES`.
+    """
+    kept = list(dict.fromkeys(names))
+    for name in kept:
+        if name not in FAMILIES:
+            raise InputError(f"unknown drafter {name!r}: choose from {', '.join(FAMILIES)}")
+    return kept
+
+
+def families_here() -> list[str]:
+    """Those of `FAMILIES` that this environment can make."""
+    return [name for name in FAMILIES if name != "suffix" or suffix_decoding_installed()]
+
+
+def best_suffix(results: Iterable[ReplayResult]) -> ReplayResult | None:
+    """SuffixDecoding at the factor with the highest speed-up, renamed `suffix-best`; None where it did not run."""
+    theirs = [r for r in results if r.name.startswith("suffix-")]
+    return replace(max(theirs, key=lambda r: r.speedup), name=BEST) if theirs else None

@@ -1,0 +1,106 @@
+"""The page of `tasc eval --html`: what a fine-tuned model says and how fast, beside the tuning without new tokens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasc.evaluation.report import plots
+from tasc.evaluation.report.files import templates, written
+
+FIGURES = {
+    "exact_match": ("exact match", True),
+    "slot_f1": ("slot F1", True),
+    "rouge_l": ("ROUGE-L", True),
+    "bleu": ("BLEU", True),
+    "base_tokens_per_step": ("base tokens per step", False),
+    "steps_per_output": ("steps per output", False),
+    "adoption": ("adoption of new tokens", True),
+    "non_canonical_outputs": ("outputs not canonical", True),
+    "non_canonical_tokens": ("tokens not canonical", True),
+}
+"""How a figure is called, and whether it is a share, to be shown in per cent."""
+
+SAMPLES = 8
+"""Rows shown with their outputs."""
+
+_DASH = "\N{EN DASH}"
+
+
+def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Writes what `tasc eval --json` writes as one HTML page that needs no other file.
+
+    Args:
+        results: The dictionary of `tasc.evaluation.pairwise_eval.results`; `comparison`, `latency`, `outputs`, `settings` and
+            `machine` may be missing.
+        path: The page; one that is there is replaced whole, or not at all.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MissingExtraError: Without ``tasc[report]``.
+    """
+    environment = templates()
+    drawn = [
+        ("Quality", plots.quality(results, FIGURES), "With their intervals over the rows."),
+        ("Time per row", plots.row_seconds(results), "The models took turns on the same prompts."),
+    ]
+    page = environment.get_template("evaluation.html.j2").render(
+        title=results.get("title", "tasc eval: a fine-tuned model measured"),
+        verdict=verdict(results),
+        sides=list(results["models"]),
+        counts={name: facts["counts"] for name, facts in results["models"].items()},
+        figures=list(figure_rows(results)),
+        compared=bool(results.get("comparison")),
+        latency=results.get("latency", []),
+        times=lambda facts, form: shown(facts, form=form) if facts else _DASH,
+        plots=[(heading, svg, note) for heading, svg, note in drawn if svg],
+        samples=results.get("outputs", [])[:SAMPLES],
+        count=len(results.get("outputs", [])),
+        facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
+    )
+    return written(page, path)
+
+
+def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:
+    """Of each figure: its label, its value and interval on each side, and the difference where there are two."""
+    sides = [facts["measures"] for facts in results["models"].values()]
+    comparison = results.get("comparison")
+    for name in dict.fromkeys(name for side in sides for name in side):
+        label, share = FIGURES.get(name, (name.replace("_", " "), False))
+        values = [shown(side.get(name, {}), share=share) for side in sides]
+        facts = (comparison or {}).get(name, {})
+        difference = facts | {"value": facts.get("difference")}
+        yield label, values, None if comparison is None else shown(difference, share=share, form="{:+.2f}", unit="")
+
+
+def shown(facts: Mapping[str, float | None], *, share: bool = False, form: str = "{:.2f}", unit: str = " %") -> str:
+    """A value and, where it is known, its interval in brackets; a share in per cent."""
+    scale = 100.0 if share else 1.0
+    value, low, high = (facts.get(name) for name in ("value", "low", "high"))
+    if value is None:
+        return _DASH
+    said = form.format(scale * value) + (unit if share else "")
+    if low is None or high is None:
+        return said
+    return f"{said} [{form.format(scale * low)}, {form.format(scale * high)}]"
+
+
+def verdict(results: Mapping[str, Any]) -> str | None:
+    """What came out, in a sentence; None where there is nothing to compare with."""
+    if not (comparison := results.get("comparison")):
+        return None
+    said = []
+    for facts in results.get("latency", []):
+        if (times := facts.get("decode_speedup", {}).get("value")) is not None:
+            said.append(f"{times:.1f} times as fast at batch {facts['batch_size']}")
+    name = "slot_f1" if "slot_f1" in comparison else "exact_match"
+    facts = comparison.get(name, {})
+    if (difference := facts.get("difference")) is not None:
+        said.append(
+            f"{FIGURES[name][0]} {100 * difference:+.1f} points [{100 * facts['low']:+.1f}, {100 * facts['high']:+.1f}]"
+        )
+    return "Decodes " + ", ".join(said) + "." if len(said) > 1 else None

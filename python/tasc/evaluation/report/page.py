@@ -1,0 +1,105 @@
+"""The page itself: results in, one HTML file out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasc.evaluation.report import plots
+from tasc.evaluation.report.files import templates, written
+from tasc.evaluation.report.schema import Results, checked
+
+SAMPLES = 8
+"""Requests shown with their outputs."""
+
+_PLOTS = (
+    ("Speed", plots.speed, "All methods answered the same prompts in the same run, taking turns."),
+    ("Latency", plots.latency, "The whole request, from text to text. Further left is faster."),
+    ("Acceptance", plots.acceptance, "Of the tokens drafted at a position, those that the model would have said."),
+    ("Where the time goes", plots.time_split, "Prefill reads the prompt, verify runs the model, draft is our guess."),
+)
+
+
+def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Writes a report as one HTML page that needs no other file.
+
+    Args:
+        results: What `tasc bench` writes; see `tasc.evaluation.report.schema.Results`.
+        path: The page; one that is there is replaced whole, or not at all.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: If the results hold no method with a speed.
+        MissingExtraError: Without ``tasc[report]``.
+
+    Example:
+        >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
+        >>> render({"methods": facts}, "report.html")  # doctest: +SKIP
+    """
+    return written(_html(checked(results)), path)
+
+
+def _html(results: Results) -> str:
+    environment = templates()
+    environment.filters["figure"] = _figure
+    drawn = [(heading, draw(results), note) for heading, draw, note in _PLOTS]
+    page: str = environment.get_template("page.html.j2").render(
+        title=results.get("title", "tasc: decoding compared"),
+        verdict=_verdict(results),
+        cards=_cards(results),
+        methods=results["methods"],
+        count=len(results.get("requests", [])) or None,
+        plots=[(heading, svg, note) for heading, svg, note in drawn if svg],
+        sources=_sources(results),
+        samples=results.get("requests", [])[:SAMPLES],
+        facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
+    )
+    return page
+
+
+def _verdict(results: Results) -> str | None:
+    """What came out, in a sentence."""
+    ours: Mapping[str, Any] = results["methods"].get("tasc", {})
+    speedup, identical, requests = ours.get("speedup"), ours.get("identical"), ours.get("requests")
+    if speedup is None:
+        return None
+    said = f"tasc generated {speedup:.1f} times as fast as plain decoding"
+    if identical is None or requests is None:
+        return f"{said}."
+    same = "every text is identical" if identical == requests else f"{identical} of {requests} texts are identical"
+    return f"{said}; {same}."
+
+
+def _cards(results: Results) -> list[tuple[str, str]]:
+    """The four figures to see first, those that are known."""
+    ours: Mapping[str, Any] = results["methods"].get("tasc", {})
+    known: list[tuple[str, str | None]] = [
+        ("speed-up", _with("{:.2f}\N{MULTIPLICATION SIGN}", ours.get("speedup"))),
+        ("tokens per step (τ)", _with("{:.2f}", ours.get("tau"))),
+        ("median request", _with("{:.0f} ms", ours.get("latency_p50"), 1e3)),
+        ("drafted tokens accepted", _with("{:.0f} %", ours.get("accepted"), 100)),
+    ]
+    return [(name, value) for name, value in known if value is not None]
+
+
+def _with(form: str, value: float | None, scale: float = 1.0) -> str | None:
+    return None if value is None else form.format(value * scale)
+
+
+def _sources(results: Results) -> dict[str, dict[str, float]]:
+    """Share of the accepted tokens by source, for each method that tells."""
+    shares = {}
+    for name, facts in results["methods"].items():
+        accepted = facts.get("accepted_by_source", {})
+        if total := sum(accepted.values()):
+            shares[name] = {source: count / total for source, count in accepted.items() if count}
+    return shares
+
+
+def _figure(value: float | None, form: str, scale: float = 1.0) -> str:
+    """A number in its form, or a dash where there is none."""
+    return _with(form, value, scale) or "\N{EN DASH}"

@@ -1,0 +1,40 @@
+"""The page of `tasc replay --html`: drafters side by side, what each source is worth, a row explained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasc.evaluation.ablation import NAMES
+from tasc.evaluation.explain import visible
+from tasc.evaluation.report.files import templates, written
+
+
+def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Writes what `tasc replay --json` prints as one HTML page that needs no other file.
+
+    Args:
+        results: `rows`, `k`, `cost`, `drafters` (name → facts of `tasc.evaluation.replay.ReplayResult.as_dict`), and where
+            they were asked for `ablations` (of `tasc.evaluation.ablation`) and `explained` (of `tasc.evaluation.explain`).
+        path: The page; one that is there is replaced whole, or not at all.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MissingExtraError: Without ``tasc[report]``.
+    """
+    environment = templates()
+    environment.filters["visible"] = visible
+    page = environment.get_template("replay.html.j2").render(
+        rows=results.get("rows"),
+        k=results["k"],
+        cost=results["cost"],
+        drafters=results.get("drafters", {}),
+        ablations=results.get("ablations", {}),
+        explained=results.get("explained"),
+        names=NAMES,
+    )
+    return written(page, path)

@@ -1,0 +1,238 @@
+"""What a fine-tuned model says on held-out rows, and beside it the same tuning without the new tokens.
+
+Quality and speed are measured apart: all rows are answered once in large batches, `tasc.evaluation.latency` times a few.
+Answers are kept as ids and text, so `assess` gives the figures again without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasc.data import TaskTokenizer
+from tasc.errors import InputError
+from tasc.evaluation import task_metrics as metrics
+from tasc.evaluation.bootstrap import RESAMPLES, Interval, Measure, bootstrap_interval
+from tasc.evaluation.decoder import Decoder
+from tasc.evaluation.tokenization_stats import spelling, spelling_measures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """How models are evaluated.
+
+    Attributes:
+        max_tokens: Most decoding steps per output.
+        batch_size: Rows answered together for quality.
+        batch_sizes: Rows answered together for latency, one measurement each.
+        latency_rows: Rows timed, the first ones; 0 for no timing.
+        rounds: Times each row is timed; the median counts.
+        resamples: Resamples of an interval.
+        confidence: Confidence of an interval.
+        seed: Of the resamples.
+    """
+
+    max_tokens: int = 512
+    batch_size: int = 16
+    batch_sizes: tuple[int, ...] = (1, 8)
+    latency_rows: int = 20
+    rounds: int = 3
+    resamples: int = RESAMPLES
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"max_tokens": 1, "batch_size": 1, "latency_rows": 0, "rounds": 1, "resamples": 1}
+        for name, value in [(n, getattr(self, n)) for n in least] + [("batch_sizes", b) for b in self.batch_sizes]:
+            if value < least.get(name, 1):
+                raise InputError(f"{name} is {value}; it must be at least {least.get(name, 1)}")
+        if not 0 < self.confidence < 1:
+            raise InputError(f"confidence is {self.confidence}; it must be between 0 and 1")
+
+    def interval(self, measure: Measure, against: Measure | None = None) -> Interval | None:
+        """The bootstrap interval of a figure, or of its difference from another model's."""
+        return bootstrap_interval(
+            measure, against=against, resamples=self.resamples, confidence=self.confidence, seed=self.seed
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model said for a row: the row's input and output, the text, its ids without the end token, and whether
+    that followed within `max_tokens`.
+    """
+
+    input: str
+    reference: str
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of one model.
+
+    Attributes:
+        predictions: One per row.
+        measures: By name: exact_match, slot_f1 (where outputs are JSON), rouge_l, bleu, and those of
+            `tasc.evaluation.tokenization_stats.spelling_measures`.
+        counts: rows; unfinished outputs; round_trip, outputs whose ids and whose expanded ids have the same text;
+            new_tokens in the vocabulary; unparsable outputs, those that are no JSON (where the references are).
+        options: How intervals are drawn.
+    """
+
+    predictions: tuple[Prediction, ...]
+    measures: dict[str, Measure]
+    counts: dict[str, int]
+    options: EvalOptions
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: `counts`, and of each of the `measures` value, low and high."""
+        found = {
+            name: {"value": measure.value, **interval_ends(self.options.interval(measure))}
+            for name, measure in self.measures.items()
+        }
+        return {"counts": self.counts, "measures": found}
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    options: EvalOptions | None = None,
+    system: str | None = None,
+    task_tokenizer: TaskTokenizer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Answers the rows' inputs greedily and measures the answers.
+
+    Args:
+        model: transformers model in evaluation mode, extended or not.
+        tokenizer: Its Hugging Face tokenizer.
+        rows: `{input, output}` each; `tasc.data.read_rows` reads them.
+        options: How.
+        system: System prompt of every request.
+        task_tokenizer: The tokenizer as `tasc.data.load_tokenizer` gives it; None to have it loaded from `tokenizer`.
+        progress: Called with (rows answered, rows in all).
+
+    Raises:
+        InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
+        MissingExtraError: Without ``tasc[eval]``.
+
+    Example:
+        >>> found = evaluate(model, tokenizer, rows)  # doctest: +SKIP
+        >>> found.measures["exact_match"].value  # doctest: +SKIP
+        0.72
+    """
+    from tasc.data import load_tokenizer
+
+    decoder = Decoder(model, tokenizer, task_tokenizer or load_tokenizer(tokenizer), system)
+    return evaluate_decoder(decoder, rows, options=options, progress=progress)
+
+
+def evaluate_decoder(
+    decoder: Decoder,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    options: EvalOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """The same for a model that is wrapped already."""
+    metrics.check_installed()  # before the time that decoding takes
+    options = options or EvalOptions()
+    return assess(answers(decoder, rows, options, progress), decoder.task_tokenizer, options=options)
+
+
+def answers(
+    decoder: Decoder,
+    rows: Sequence[Mapping[str, Any]],
+    options: EvalOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """What the model says for each row, in their order.
+
+    Raises:
+        InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
+    """
+    prompts = decoder.prompts(inputs_of(rows), options.max_tokens)
+    order = sorted(range(len(rows)), key=lambda k: len(rows[k]["output"]))  # those that end together, decoded together
+    said: dict[int, list[int]] = {}
+    for start in range(0, len(order), options.batch_size):
+        batch = order[start : start + options.batch_size]
+        outputs = decoder.decode([prompts[k] for k in batch], options.max_tokens)
+        said.update(zip(batch, outputs, strict=True))
+        if progress is not None:
+            progress(len(said), len(rows))
+    return [Prediction(row["input"], row["output"], *decoder.read(said[k])) for k, row in enumerate(rows)]
+
+
+def assess(
+    predictions: Sequence[Prediction], tokenizer: TaskTokenizer, *, options: EvalOptions | None = None
+) -> Evaluation:
+    """The figures of predictions that are there already.
+
+    Args:
+        predictions: At least one.
+        tokenizer: That of the model which made them.
+        options: How intervals are drawn.
+
+    Raises:
+        InputError: If there is no prediction.
+        MissingExtraError: Without ``tasc[eval]``.
+    """
+    texts, references = [p.text for p in predictions], [p.reference for p in predictions]
+    measures = {"exact_match": metrics.exact_match(texts, references)}
+    counts = {"rows": len(texts), "unfinished": sum(not p.finished for p in predictions)}
+    if any(metrics.slots(reference) is not None for reference in references):
+        measures["slot_f1"] = metrics.slot_f1(texts, references)
+        counts["unparsable"] = sum(metrics.slots(text) is None for text in texts)
+    measures |= {"rouge_l": metrics.rouge_l(texts, references), "bleu": metrics.bleu(texts, references)}
+    spelled = [spelling(p.ids, p.text, finished=p.finished, tokenizer=tokenizer) for p in predictions]
+    counts["round_trip"] = sum(s.round_trip for s in spelled)
+    counts["new_tokens"] = len(tokenizer.plan or ())
+    return Evaluation(tuple(predictions), measures | spelling_measures(spelled), counts, options or EvalOptions())
+
+
+def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
+    """How far `a` is from `b` in each figure that both have: JSON-ready, by name `difference` (`a` less `b`), and `low`
+    and `high` of its interval, from the same drawn rows (paired).
+
+    Raises:
+        InputError: If they answered different rows.
+    """
+    rows = [[(p.input, p.reference) for p in e.predictions] for e in (a, b)]
+    if rows[0] != rows[1]:
+        raise InputError(
+            f"two evaluations of different rows ({len(rows[0])} and {len(rows[1])}) cannot be compared row by row"
+        )
+    found = {}
+    for name in [n for n in a.measures if n in b.measures]:
+        mine, theirs = a.measures[name], b.measures[name]
+        known = mine.value is not None and theirs.value is not None
+        difference = mine.value - theirs.value if known else None  # type: ignore[operator]
+        found[name] = {"difference": difference, **interval_ends(a.options.interval(mine, theirs) if known else None)}
+    return found
+
+
+def inputs_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The inputs of rows that can be evaluated.
+
+    Raises:
+        InputError: If there is no row, or one without an input or output that is text.
+    """
+    if not rows:
+        raise InputError("there is no row to evaluate: name a file or split that has some")
+    for number, row in enumerate(rows, start=1):
+        for field in ("input", "output"):
+            if not isinstance(row.get(field), str):
+                had = ", ".join(map(repr, row)) or "nothing"
+                raise InputError(f"row {number} has no {field} that is text, it holds {had}; evaluation needs both")
+    return [row["input"] for row in rows]
+
+
+def interval_ends(interval: Interval | None) -> dict[str, float | None]:
+    """`low` and `high`, None where there is no interval."""
+    return asdict(interval) if interval is not None else {"low": None, "high": None}

@@ -1,0 +1,142 @@
+"""One run of fine-tuning: a work folder that it can resume from, transformers' `Trainer`, the finished checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasc.data.tokenizer import PLAN_FILE
+from tasc.training import (
+    Collator,
+    Example,
+    TrainProgress,
+    WorkFolder,
+    dtype_of,
+    fit,
+    processes,
+    shuffled_batches,
+    trainer_arguments,
+)
+from tasc.training.examples import digest
+from tasc.training.finetune.options import TuneOptions
+from tasc.training.optim import optimizer_and_schedule, with_adapters
+from tasc.training.work_dir import attention_for, file_beside
+
+METRICS = "tuning.json"
+"""What a tuned checkpoint says of its own tuning."""
+
+COPIED = ("generation_config.json", PLAN_FILE)
+"""Files that a tuned checkpoint takes over from the model as they are, where they are there."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run needs, and what it does."""
+
+    model: str
+    out: Path
+    options: TuneOptions
+    examples: Sequence[Example]
+    validation: Sequence[Example]
+    new_ids: list[int]
+    tokenizer: Any
+    progress: TrainProgress | None
+
+    @property
+    def work(self) -> WorkFolder:
+        """Where the run lies until it is finished."""
+        return WorkFolder(self.out.with_name(self.out.name + ".tuning"))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on."""
+        return {"model": self.model, "rows": digest(self.examples), **asdict(self.options)}
+
+    def train(self) -> dict[str, Any]:
+        """Trains to the end and leaves what was learnt in the work folder; returns steps, seconds and loss curves."""
+        import torch
+        import transformers
+
+        options = self.options
+        effective = options.batch_size * options.accumulate * processes().num_processes
+        steps = options.max_steps or max(1, math.ceil(options.epochs * len(self.examples) / effective))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        transformers.set_seed(options.seed)
+        model = self._learner(dtype_of(options.precision, device))
+        order = shuffled_batches([len(e) for e in self.examples], effective, steps, options.seed)
+        trainer = transformers.Trainer(
+            model=model,
+            args=trainer_arguments(
+                self.work.path,
+                steps=steps,
+                batch_size=options.batch_size,
+                accumulate=options.accumulate,
+                precision=options.precision,
+                save_every=options.save_every,
+                seed=options.seed,
+                validate=bool(self.validation),
+            ),
+            train_dataset=[self.examples[row] for row in order],
+            eval_dataset=list(self.validation) or None,
+            data_collator=Collator.for_model(model, self._pad_id()),
+            optimizers=optimizer_and_schedule(model, options, steps),
+        )
+        history = fit(trainer, self.progress)
+        trainer.save_model(str(self.work.path / "learnt"))
+        return {
+            "steps": steps,
+            "rows_per_step": effective,
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            **history,
+        }
+
+    def publish(self, metrics: dict[str, Any]) -> None:
+        """Merges what was learnt into the model and gives the finished checkpoint its name; the work folder goes."""
+        state = processes()
+        if state.is_main_process:
+            finished = self.work.path / "finished"
+            shutil.rmtree(finished, ignore_errors=True)
+            self._merged().save_pretrained(finished)
+            self.tokenizer.save_pretrained(finished)
+            for name in COPIED:
+                found = file_beside(self.model, name)
+                if found is not None:
+                    shutil.copyfile(found, finished / name)
+            (finished / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+            self.work.publish(finished, self.out)
+        state.wait_for_everyone()
+
+    def _learner(self, dtype: Any) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        full = self.options.method == "full"
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            self.model,
+            dtype=torch.float32 if full else dtype,
+            attn_implementation=attention_for(self.examples),
+        )
+        model.config.use_cache = False
+        return model if full else with_adapters(model, self.options, self.new_ids)
+
+    def _merged(self) -> Any:
+        """The tuned model as the one it came from is stored: merged in float32, then in that one's dtype."""
+        import torch
+        from peft import PeftModel
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        stored = AutoConfig.from_pretrained(self.model).dtype or torch.float32
+        if self.options.method == "full":
+            model: Any = AutoModelForCausalLM.from_pretrained(self.work.path / "learnt", dtype=torch.float32)
+            return model.to(stored)
+        base = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
+        return PeftModel.from_pretrained(base, str(self.work.path / "learnt")).merge_and_unload().to(stored)
+
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.examples[0].completion[-1] if pad is None else pad)

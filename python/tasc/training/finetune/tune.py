@@ -1,0 +1,107 @@
+"""Completion-only fine-tuning of a causal model on a task's rows: LoRA and new rows, or everything.
+
+Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task). Training itself is transformers'
+`Trainer` and peft; here are the order of the rows, what may learn, the schedule, and a checkpoint for any server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasc.data import Row, load_tokenizer
+from tasc.errors import InputError, MissingExtraError
+from tasc.models import hush
+from tasc.training import TrainProgress, make_examples, short_enough
+from tasc.training.finetune.options import TuneOptions
+from tasc.training.finetune.run import Run
+
+__all__ = ["TuneOptions", "Tuned", "tune"]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning gave."""
+
+    path: Path
+    """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
+    metrics: dict[str, Any]
+    """As in the checkpoint's `tuning.json`: options, steps, seconds, tokens, `curve` [{step, loss, rate, …}]."""
+
+
+def tune(
+    model: str | Path,
+    rows: Iterable[Row],
+    out: str | Path,
+    *,
+    options: TuneOptions = TuneOptions(),  # noqa: B008  frozen
+    validation: Iterable[Row] = (),
+    system: str | None = None,
+    eos: str | int | None = "auto",
+    resume: bool = True,
+    progress: TrainProgress | None = None,
+) -> Tuned:
+    """Fine-tunes a checkpoint on `{input, output}` rows, loss on the outputs alone, and writes a plain checkpoint.
+
+    An extended checkpoint (`tasc.extend_checkpoint`) learns its new tokens, any other is tuned as it is: the same
+    recipe for both. Until it is finished the work lies in `OUT.tuning`, from where a killed run goes on. Under
+    ``torchrun`` or ``accelerate launch`` all devices work; the first one writes.
+
+    Args:
+        model: Folder or hub name of the model to start from.
+        rows: `{input, output}`; inputs become chats by the model's template.
+        out: Folder to write; it must not be there yet.
+        options: See `TuneOptions`.
+        validation: Rows whose loss is measured at each checkpoint; they take no part otherwise.
+        system: System message before each input.
+        eos: The token that ends an output (see `load_tokenizer`).
+        resume: Go on from `OUT.tuning`, if it holds a run with the same options and rows; otherwise begin anew.
+        progress: Called with (steps done, steps in all, loss lately).
+
+    Returns:
+        The checkpoint and its metrics.
+
+    Raises:
+        CorpusError: No rows, rows without input, or none short enough.
+        InputError: An option that cannot be used; `out` is there already; `OUT.tuning` is of another run.
+        MissingExtraError: `tasc[ft]` is not installed.
+    """
+    try:
+        import accelerate  # noqa: F401
+        import peft  # noqa: F401
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError("fine-tuning", "ft") from error
+    hush()
+    out = Path(out)
+    if out.exists():
+        raise InputError(f"{out} is there already; name another folder or remove it")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    task = load_tokenizer(model, eos=eos)
+    examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
+    held_out = list(validation)
+    checked = make_examples(held_out, tokenizer, task, system=system) if held_out else []
+    new_ids = (
+        [] if task.plan is None else list(range(task.plan.base_vocab_size, task.plan.base_vocab_size + len(task.plan)))
+    )
+    run = Run(str(model), out, options, examples, checked, new_ids, tokenizer, progress)
+    run.work.claim(run.identity, resume)
+    history = run.train()
+    metrics = {
+        "options": asdict(options),
+        "model": str(model),
+        "new_tokens": len(new_ids),
+        "rows": len(examples),
+        "rows_left_out": left_out,
+        "tokens_per_row": {
+            "prompt": round(float(np.mean([len(e.prompt) for e in examples])), 2),
+            "completion": round(float(np.mean([len(e.completion) for e in examples])), 2),
+        },
+        **history,
+    }
+    run.publish(metrics)
+    return Tuned(out, metrics)

@@ -1,0 +1,197 @@
+"""A run of training: a work folder that it can go on from, and transformers' `Trainer` inside it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tasc.errors import InputError
+from tasc.training.examples import Example
+from tasc.training.schedule import dtype_of
+
+TrainProgress: TypeAlias = Callable[[int, int, float | None], None]
+"""Called with (steps done, steps in all, loss lately)."""
+
+LOGGED = 200
+"""About so many points of a loss curve."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+EAGER_TOKENS = 640
+"""Longest rows that are trained with plain attention on a CPU."""
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where a run lies until it is finished: `NAME.suffix` beside what it will be."""
+
+    path: Path
+
+    def claim(self, identity: Mapping[str, Any], resume: bool) -> None:
+        """Makes the folder, or checks that the one there is of this very run.
+
+        Args:
+            identity: What must be equal for a run to go on; plain JSON values.
+            resume: Go on from what is there; otherwise remove it.
+
+        Raises:
+            InputError: It is of another run, naming what differs; or several GPUs are to be driven by one process.
+        """
+        import torch
+
+        state = processes()
+        if torch.cuda.device_count() > 1 and state.num_processes == 1:
+            raise InputError(
+                f"{torch.cuda.device_count()} GPUs and one process; launch one for each (torchrun --nproc_per_node "
+                f"{torch.cuda.device_count()} …), or name one GPU in CUDA_VISIBLE_DEVICES"
+            )
+        now = {"processes": state.num_processes, **identity}
+        note = self.path / "run.json"
+        with state.main_process_first():
+            if not resume and state.is_main_process:
+                shutil.rmtree(self.path, ignore_errors=True)
+            if not note.exists():
+                self.path.mkdir(parents=True, exist_ok=True)
+                note.write_text(json.dumps(now, indent=2) + "\n")
+        before = json.loads(note.read_text())
+        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if differing:
+            raise InputError(
+                f"{self.path} is of another run ({', '.join(differing)} differ); "
+                "remove it, or begin anew with resume=False"
+            )
+
+    def publish(self, finished: Path, out: Path) -> None:
+        """Gives what is finished its name; the work folder goes."""
+        finished.rename(out)
+        shutil.rmtree(self.path)
+
+
+def processes() -> Any:
+    """The processes that a launcher has started for this run, as accelerate knows them; on CPUs too."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def trainer_arguments(
+    folder: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    accumulate: int,
+    precision: str,
+    save_every: int,
+    seed: int,
+    validate: bool = False,
+) -> Any:
+    """transformers' `TrainingArguments` for rows that come in their order, with checkpoints in `folder`."""
+    import torch
+    import transformers
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = dtype_of(precision, device)
+    return transformers.TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate,
+        train_sampling_strategy="sequential",  # the order is `shuffled_batches`
+        max_grad_norm=1.0,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=device == "cpu",
+        logging_steps=max(1, steps // LOGGED),
+        save_steps=save_every,
+        save_total_limit=1,
+        eval_strategy="steps" if validate else "no",
+        eval_steps=save_every,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=device == "cuda",
+        disable_tqdm=True,
+        report_to=[],
+        seed=seed,
+    )
+
+
+def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
+    """Runs a `Trainer` to its end, from its last checkpoint where there is one.
+
+    Returns:
+        `seconds`, `resumed_at` (step), `curve` [{step, loss, grad_norm, learning_rate}], `validation` [{step, loss}].
+    """
+    import transformers
+    from transformers.trainer_utils import get_last_checkpoint
+
+    give_memory_back()
+    trainer.remove_callback(transformers.PrinterCallback)
+    if progress is not None:
+        trainer.add_callback(_told(progress))
+    begin = time.perf_counter()
+    last: str | None = get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last)
+    log = trainer.state.log_history
+    return {
+        "seconds": round(time.perf_counter() - begin, 1),
+        "resumed_at": 0 if last is None else int(last.rpartition("-")[2]),
+        "curve": [{k: e[k] for k in ("step", "loss", "grad_norm", "learning_rate")} for e in log if "loss" in e],
+        "validation": [{"step": e["step"], "loss": e["eval_loss"]} for e in log if "eval_loss" in e],
+    }
+
+
+def attention_for(examples: Sequence[Example]) -> str | None:
+    """On a CPU short rows train faster with plain attention; its memory grows with the square of their length."""
+    import torch
+
+    short = max(map(len, examples)) <= EAGER_TOKENS
+    return "eager" if short and not torch.cuda.is_available() else None
+
+
+def give_memory_back() -> None:
+    """Has glibc map tensors one by one, so that freed ones go back to the machine.
+
+    Its threshold rises to 32 MB by itself otherwise, and batches of ever other lengths leave holes: tuning a model of
+    135 M weights on 16 rows at a time grew from 5 to 16 GB within half an hour. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, size in ((_M_MMAP_THRESHOLD, 2 << 20), (_M_TRIM_THRESHOLD, 16 << 20)):
+            mallopt(option, size)
+
+
+def file_beside(model: str, name: str) -> Path | None:
+    """A file of a model's folder, or of the hub's cache; None where it has none."""
+    if Path(model).is_dir():
+        file = Path(model) / name
+        return file if file.exists() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, name)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _told(progress: TrainProgress) -> Any:
+    """A callback of the `Trainer` that passes on how far it is."""
+    from transformers import TrainerCallback
+
+    class Told(TrainerCallback):
+        """Reports after every step."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Steps done, steps in all, the loss logged last."""
+            losses = [entry["loss"] for entry in state.log_history[-2:] if "loss" in entry]
+            if state.is_world_process_zero:
+                progress(state.global_step, state.max_steps, losses[-1] if losses else None)
+
+    return Told()

@@ -1,0 +1,161 @@
+"""A batch's requests are followed by their tokens alone, drafted for together, and learnt from when they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import Asked, Engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.serving import Metrics, RequestTracker, StepTimes, TaskDrafts
+
+EOS = 2
+
+
+class Told(OneByOne):
+    """Knows what follows each prompt; drafts it, every third token wrong. Keeps what it is told."""
+
+    name = "told"
+
+    def __init__(self, says: dict[tuple[int, ...], list[int]], fails: str = "") -> None:
+        self.says, self.fails = says, fails
+        self.begun: list[Told.Request] = []
+
+    def start(self, prompt_ids: Any, input: str | None = None) -> Told.Request:
+        if self.fails == "start":
+            raise RuntimeError("no")
+        self.begun.append(Told.Request(self, np.asarray(prompt_ids).tolist()))
+        return self.begun[-1]
+
+    class Request:
+        def __init__(self, drafter: Told, prompt: list[int]) -> None:
+            self.drafter, self.prompt, self.output = drafter, prompt, list[int]()
+
+        def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
+            if self.drafter.fails == "draft":
+                raise RuntimeError("no")
+            ahead = self.drafter.says[tuple(self.prompt)][len(self.output) :][: min(5, max_tokens)]
+            return TokenDraft.of([token if token % 3 else token + 1 for token in ahead], "task")
+
+        def update(self, ids: Any) -> None:
+            if self.drafter.fails == "update":
+                raise RuntimeError("no")
+            self.output += np.asarray(ids).tolist()
+
+
+class Learning(TaskDrafts):
+    """Keeps what it is to learn from."""
+
+    def __init__(self, drafter: Told) -> None:
+        super().__init__(drafter=drafter)
+        self.rows: list[list[int]] = []
+
+    def finished(self, input: str | None, ids: Any) -> None:
+        self.rows.append(np.asarray(ids).tolist())
+
+
+def make(drafts: TaskDrafts, **options: Any) -> tuple[RequestTracker, Metrics]:
+    metrics = Metrics()
+    given = {"max_draft": 8, "max_length": 4096, "vocab_size": 1000, "eos": frozenset([EOS]), "times": StepTimes(1e-6)}
+    return RequestTracker(lambda _: drafts, metrics=metrics, **{**given, **options}), metrics
+
+
+def requests(sizes: list[tuple[int, int, int]], alike: bool) -> list[Asked]:
+    """(tokens of the prompt, tokens of the output, step it comes at) of each."""
+    made = []
+    for number, (prompt, output, at) in enumerate(sizes):
+        begin = [5] if alike else [100 + number]
+        says = [10 + (7 * k + len(begin) * number * (not alike)) % 80 for k in range(output - 1)]
+        made.append(Asked(begin * prompt, [*says, EOS], at))
+    return made
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 30), st.integers(0, 12)), min_size=1, max_size=9),
+    st.booleans(),
+    st.integers(1, 4),
+    st.lists(st.integers(0, 2), max_size=15),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+)
+def test_every_request_is_followed_through_moves_and_pauses(
+    sizes: list[tuple[int, int, int]], alike: bool, rows: int, pauses: list[int], chunks: list[int]
+) -> None:
+    asked = requests(sizes, alike)
+    if alike:  # the same prompt says the same, cut off at other lengths
+        longest = max((one.says for one in asked), key=len)
+        for one in asked:
+            one.says = longest[: len(one.says)]
+    says = {tuple(one.prompt): one.says for one in asked}
+    if alike:
+        says = {tuple(one.prompt): longest for one in asked}
+    drafter = Told(says)
+    drafts = Learning(drafter)
+    batch, metrics = make(drafts)
+    Engine(batch.propose, rows, pauses, chunks).run(asked)
+    assert all(one.output == one.says for one in asked)
+    counted = metrics.as_dict()["indexes"]["told"]
+    assert counted["requests"] == len(asked)
+    assert counted["tokens"] == sum(len(one.says) for one in asked)
+    assert counted["steps"] == sum(one.steps for one in asked)
+    ended = [one.says for one in asked if one.says[-1] == EOS]
+    assert sorted(drafts.rows) == sorted(ended)
+    told = sorted((tuple(one.prompt), tuple(one.output)) for one in drafter.begun)
+    assert told == sorted((tuple(one.prompt), tuple(one.says)) for one in asked)
+
+
+def test_drafts_are_used_and_counted() -> None:
+    asked = requests([(3, 40, 0)], alike=False)
+    drafts = Learning(Told({tuple(asked[0].prompt): asked[0].says}))
+    batch, metrics = make(drafts)
+    steps = Engine(batch.propose).run(asked)
+    found = metrics.as_dict()["indexes"]["told"]
+    assert steps < 30
+    assert found["tau"] == 40 / steps
+    assert found["accepted"]["task"] == 40 - steps
+    assert found["drafted"]["task"] > found["accepted"]["task"]
+
+
+@pytest.mark.parametrize("where", ["start", "draft", "update"])
+def test_a_drafter_that_fails_is_left_out_and_the_text_is_right(where: str) -> None:
+    asked = requests([(3, 20, 0), (2, 9, 1)], alike=False)
+    drafts = Learning(Told({tuple(one.prompt): one.says for one in asked}, fails=where))
+    batch, metrics = make(drafts)
+    Engine(batch.propose).run(asked)
+    assert all(one.output == one.says for one in asked)
+    assert metrics.as_dict()["indexes"]["told"]["failures"] == 2
+
+
+def test_drafts_end_before_ids_that_the_model_does_not_have_and_before_its_context_is_full() -> None:
+    says = [11, 13, 5000, 14, 16]
+    drafts = TaskDrafts(drafter=Told({(7, 7): says}))
+    batch, _ = make(drafts)
+    tokens = np.zeros((1, 64), np.int32)
+    tokens[0, :3] = 7, 7, 11
+    assert batch.propose([[11]], np.array([3]), tokens) == [[13]]
+    batch, _ = make(TaskDrafts(drafter=Told({(7, 7): [*says[:2], 17, 19, 20, 22]})), max_length=6)
+    assert batch.propose([[11]], np.array([3]), tokens) == [[13, 17]]
+
+
+def test_an_output_that_goes_on_behind_its_end_token_is_learnt_once_and_still_followed() -> None:
+    says = [11, EOS, 12, 14, EOS, 16]
+    drafts = Learning(Told({(7,): says}))
+    batch, metrics = make(drafts)
+    asked = [Asked([7], says)]
+    Engine(batch.propose).run(asked)
+    assert drafts.rows == [[11, EOS]]
+    assert metrics.as_dict()["indexes"]["told"]["requests"] == 1
+
+
+def test_requests_that_vanish_are_forgotten() -> None:
+    drafts = TaskDrafts(drafter=Told({(k,): [11, 13, 14] for k in range(100, 900)}))
+    batch, _ = make(drafts)
+    tokens = np.zeros((1, 8), np.int32)
+    for k in range(100, 900):
+        tokens[0, :2] = k, 11
+        batch.propose([[11]], np.array([2]), tokens)
+    assert len(batch._absent) <= 256
