@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import Asked, Engine
+from test_request_tracker import Told
 from test_served import ROWS, build, ids
-from test_serving_batch import Told
 from tokenizers import Tokenizer
 
 from tasc.adapters.vllm import TascProposer
