@@ -22,7 +22,8 @@ class HybridDrafter:
 
     The n-gram draft costs next to nothing, so it is always made. How much of it is kept, and whether the model drafts
     after that, is what promises most tokens for the time (`DraftLengthController.split`): its own probabilities
-    against how often the model's tokens were right lately and what they cost. Where the model does not pay it is left alone, and tried again
+    against how often the model's tokens were right lately and what they cost. Where the model does not pay it is
+    left alone, and tried again
     now and then.
 
     Args:
