@@ -34,7 +34,7 @@ def test_output_is_plain_decoding_s(architecture: str) -> None:
             generator = Generator(model, drafter=combined(draft, ngram), batch_size=batch_size, costs=0.02)
             made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
             assert [item.ids for item in made] == expected
-            assert made.stats.failures == 0
+            assert made.stats.drafter_errors == 0
             assert made.stats.drafted_by["model"] > 0
 
 
@@ -144,7 +144,7 @@ def test_sampling_with_both() -> None:
     made = Generator(model, drafter=combined(tiny_model("llama")), batch_size=2, costs=0.01).generate(
         prompts=PROMPTS, max_tokens=20, temperature=0.8, repetition_penalty=1.2, seed=1
     )
-    assert made.stats.failures == 0
+    assert made.stats.drafter_errors == 0
     assert made.stats.accepted_by["model"] > 0
 
 

@@ -34,7 +34,7 @@ def test_accounting(batch_size: int, miss: float) -> None:
         request = requests.get(tuple(item.ids), Scripted.Request(drafter, item.ids))  # one paused throughout has none
         told = [token for ids in request.updates for token in ids]
         assert told == item.ids[: len(told)]
-        unasked = item.stats.paused + 1  # a last step may have no room for a draft
+        unasked = item.stats.throttled_steps + 1  # a last step may have no room for a draft
         assert len(told) >= len(item.ids) - unasked
         assert item.stats.steps - unasked <= len(request.updates) <= item.stats.steps
         assert item.stats.tokens == len(item.ids)
@@ -167,10 +167,10 @@ def test_a_drafter_that_never_hits_is_paused() -> None:
     outputs = {tuple(prompt): plain[0].ids}
     generator = Generator(model, drafter=Scripted(outputs, miss=1.0), costs=0.1)
     stats = generator.generate(prompts=[prompt], max_tokens=200, eos=())[0].stats
-    assert stats.paused > 0.8 * stats.steps
+    assert stats.throttled_steps > 0.8 * stats.steps
     assert 0.1 * stats.drafted < 0.1 * stats.steps  # cost of all drafts, in plain steps
     hits = Generator(model, drafter=Scripted(outputs), costs=0.1).generate(prompts=[prompt], max_tokens=200, eos=())
-    assert hits.stats.paused == 0
+    assert hits.stats.throttled_steps == 0
 
 
 def test_requests_of_a_paused_drafter_begin_when_it_is_tried_again() -> None:
@@ -210,8 +210,8 @@ def test_a_draft_is_paid_by_all_rows_of_its_step(length: int, costs: float, miss
 
     alone, together = stats(PROMPTS[:1]), stats(PROMPTS[:4])
     assert alone.drafted > 0
-    assert alone.paused == 0
-    assert (together.drafted == 0, together.paused > 0) == (in_all == "drafted", in_all == "paused")
+    assert alone.throttled_steps == 0
+    assert (together.drafted == 0, together.throttled_steps > 0) == (in_all == "drafted", in_all == "paused")
 
 
 def test_a_prompts_draft_counts_by_its_share_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +239,8 @@ def test_the_time_of_drafting_counts(seconds: float, monkeypatch: pytest.MonkeyP
     for costs, expected in ((None, seconds < 1), (0.1, False)):  # where costs are given, no time is known
         generator = Generator(tiny_model("llama"), drafter=Silent(outputs), costs=costs)
         stats = generator.generate(prompts=PROMPTS[:1], max_tokens=100, eos=()).stats
-        assert (stats.paused > 80) == expected, stats.paused
-        assert expected or stats.paused == 0
+        assert (stats.throttled_steps > 80) == expected, stats.throttled_steps
+        assert expected or stats.throttled_steps == 0
 
 
 def test_brake() -> None:

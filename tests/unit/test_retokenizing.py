@@ -62,7 +62,7 @@ def test_text_is_plain_decoding_s(made: Folder, index: str, batch_size: int) -> 
     generator = Generator(made.model, made.tokenizer, index=made.indexes[index], batch_size=batch_size, costs=0.02)
     answers = generator.generate(prompts=prompts, max_tokens=20, eos=made.task.eos_id)
     assert [answer.ids for answer in answers] == expected
-    assert answers.stats.failures == 0
+    assert answers.stats.drafter_errors == 0
 
 
 @pytest.mark.parametrize("index", ["old", "new"])
@@ -75,7 +75,7 @@ def test_what_the_index_knows_takes_few_steps(made: Folder, index: str) -> None:
     answer = generator.generate(prompts=[prompt], max_tokens=64, eos=made.task.eos_id)[0]
     assert answer.text == SAID
     assert answer.finish_reason == "eos"
-    assert answer.stats.failures == 0
+    assert answer.stats.drafter_errors == 0
     assert answer.stats.accepted > 0
 
 

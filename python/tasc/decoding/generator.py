@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode
 from tasc.decoding.draft_model.hybrid import HybridDrafter
-from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target, evaluating
 from tasc.decoding.loop import Job, Loop
@@ -26,7 +26,7 @@ from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import given_costs
-from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_markers
+from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
@@ -141,7 +141,7 @@ class Generator:
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
         self._packed = PrepackedLinears(self._target.model, pack_weights)
-        self._fused = CompiledParts(self._target.model, compile)
+        self._fused = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
@@ -385,7 +385,7 @@ class Generator:
 
     def _new_locator(self) -> PromptInputFinder:
         if self._input_template is None:
-            return PromptInputFinder(self._task_tokenizer, markers=chat_markers(self._tokenizer))
+            return PromptInputFinder(self._task_tokenizer, delimiters=chat_delimiters(self._tokenizer))
         before, after = self._input_template
         if isinstance(before, str) or isinstance(after, str):
             render = self._tokenizer

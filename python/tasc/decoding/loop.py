@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasc.data.ids import common_prefix_length
 from tasc.decoding.detokenize import IncrementalDetokenizer
-from tasc.decoding.engine.cache import RowCache, longest_common_prefix
-from tasc.decoding.engine.steps import Steps
+from tasc.decoding.engine.cache import RowCache
+from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 from tasc.decoding.sampling import Sampler, sample_batch
 from tasc.decoding.stats import Stats
@@ -85,7 +86,7 @@ class Job:
     @property
     def can_draft(self) -> bool:
         """Whether a draft can be made for it, and is of use."""
-        return self.drafter is not None and not self.stats.failures and self.max_draft_tokens > 0
+        return self.drafter is not None and not self.stats.drafter_errors and self.max_draft_tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Loop:
     ) -> None:
         self._target = target
         self._cache = RowCache(num_rows)
-        self._steps = Steps(target, self._cache, max_draft + 1, cuda_graphs)
+        self._steps = StepRunner(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
         self._active: list[Job] = []
         self._max_draft = max_draft
@@ -138,7 +139,7 @@ class Loop:
     def run(self, jobs: Iterable[Job]) -> None:
         """Run jobs to their ends, in the order given as rows become free."""
         waiting = deque(jobs)
-        if self._steps.begin(max((job.num_prompt + job.max_tokens for job in waiting), default=0)):
+        if self._steps.prepare(max((job.num_prompt + job.max_tokens for job in waiting), default=0)):
             self._held = [[] for _ in self._held]
         try:
             while waiting or self._active:
@@ -171,13 +172,13 @@ class Loop:
     def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
         """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
         lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
-        in_common = max(longest_common_prefix(other.tokens, job.tokens) for other in jobs)
-        return in_common <= shared + _RECOMPUTED and self._steps.takes_together(lengths, self._max_draft)
+        in_common = max(common_prefix_length(other.tokens, job.tokens) for other in jobs)
+        return in_common <= shared + _RECOMPUTED and self._steps.should_prefill_together(lengths, self._max_draft)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
         """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""
         row = len(self._active)
-        shared = [longest_common_prefix(held, prompt) for held in self._held]
+        shared = [common_prefix_length(held, prompt) for held in self._held]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
         return source, min(shared[source], len(prompt) - 1)
 
@@ -210,7 +211,7 @@ class Loop:
         """Tell a request that asks for it how its job ends and is sampled."""
         take: Any = getattr(job.request, "configure", None)
         if take is not None:
-            proposer = None if job.chooser is None else job.chooser.proposer()
+            proposer = None if job.chooser is None else job.chooser.draft_sampler()
             vocab_size = self._target.vocab_size
             take(RequestParams(max_tokens=job.max_tokens, eos=job.eos, vocab_size=vocab_size, proposer=proposer))
 
@@ -246,8 +247,8 @@ class Loop:
                 job.stats.prefill_seconds += model
             else:
                 job.stats.verify_seconds += model
-        if self._curve is not None and not is_prefill and self._steps.is_steady:
-            self._curve.observe(self._steps.computed(len(jobs), width), model * len(jobs))
+        if self._curve is not None and not is_prefill and self._steps.was_warm:
+            self._curve.observe(self._steps.num_computed_tokens(len(jobs), width), model * len(jobs))
 
     def _costs(self, jobs: Sequence[Job], num_rows: int) -> Costs:
         """Cost curve of a step: given, or measured when first asked for."""
@@ -255,7 +256,10 @@ class Loop:
             return self._given
         if self._curve is None:
             self._curve = CostCurve(
-                self._steps.probe(), self._max_draft, self._cache.num_rows, computed=self._steps.computed
+                self._steps.timing_step(),
+                self._max_draft,
+                self._cache.num_rows,
+                computed=self._steps.num_computed_tokens,
             )
         return self._curve.costs(len(jobs), max(len(job.tokens) - job.cached for job in jobs), num_rows)
 
@@ -271,15 +275,15 @@ class Loop:
         starts = [job.cached for job in jobs]
         choosers = [job.chooser for job in jobs if job.chooser is not None]  # of all or none: a call samples alike
         if not choosers:
-            likeliest = self._steps.likeliest(first_row, tokens, starts, width)
-            return [ids[-len(draft.tokens) - 1 :].__getitem__ for ids, draft in zip(likeliest, drafts, strict=True)]
+            argmax = self._steps.argmax(first_row, tokens, starts, width)
+            return [ids[-len(draft.tokens) - 1 :].__getitem__ for ids, draft in zip(argmax, drafts, strict=True)]
         logits = self._steps.logits(first_row, tokens, starts, width)
         lengths = [len(job.tokens) for job in jobs]
-        if choosers[0].waits and not any(q is not None for draft in drafts for q in draft.dists):
+        if choosers[0].prefers_batch and not any(q is not None for draft in drafts for q in draft.dists):
             made = sample_batch(choosers, logits, lengths, [draft.tokens for draft in drafts])
-            return [chooser.taking(ids) for chooser, ids in zip(choosers, made, strict=True)]
+            return [chooser.choose_from(ids) for chooser, ids in zip(choosers, made, strict=True)]
         return [
-            chooser.choices(row[-len(draft.tokens) - 1 :], length, draft.tokens, draft.dists)
+            chooser.choose_lazily(row[-len(draft.tokens) - 1 :], length, draft.tokens, draft.dists)
             for chooser, row, length, draft in zip(choosers, logits, lengths, drafts, strict=True)
         ]
 
@@ -290,7 +294,7 @@ class Loop:
         for drafter, group in _by_drafter(jobs):
             if not getattr(drafter, "always_drafts", False) and self._brake(drafter).holds():
                 for job in group:
-                    job.stats.paused += 1
+                    job.stats.throttled_steps += 1
                 continue
             begin = time.perf_counter()
             for job in group:
@@ -343,7 +347,7 @@ class Loop:
         tokens = np.asarray(draft.tokens).astype(np.int64, copy=False)[:longest]
         junk = (tokens < 0) | (tokens >= self._target.vocab_size)
         if junk.any():
-            job.stats.refused += int(len(tokens) - junk.argmax())
+            job.stats.out_of_vocab_tokens += int(len(tokens) - junk.argmax())
             tokens = tokens[: junk.argmax()]
         ids: list[int] = tokens[: job.max_draft_tokens].tolist()
         for position, token in enumerate(ids):
@@ -442,4 +446,4 @@ def _disable_drafting(jobs: Sequence[Job]) -> None:
     _log.warning("a drafter failed; %d request(s) go on without drafts", len(jobs), exc_info=True)
     for job in jobs:
         job.request = None
-        job.stats.failures += 1
+        job.stats.drafter_errors += 1

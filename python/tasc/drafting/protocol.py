@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasc._core import TaskIndex
-    from tasc.decoding.sampling import Proposer
+    from tasc.decoding.sampling import DraftSampler
 
 INDEX_SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy")
 """Sources of an `NgramDrafter`; their codes are those of the core."""
@@ -63,7 +63,7 @@ class RequestParams:
     max_tokens: int | None = None
     eos: frozenset[int] = frozenset()
     vocab_size: int | None = None
-    proposer: Proposer | None = None
+    proposer: DraftSampler | None = None
 
 
 class Request(Protocol):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from tasc.data.ids import common_prefix_length
 from tasc.errors import InputError
-from tasc.evaluation.replay import ReplayRow, common_prefix
+from tasc.evaluation.replay import ReplayRow
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
@@ -96,7 +97,7 @@ def explain(
     while at < len(output):
         drafted = request.explain(max_tokens, costs)
         tokens = np.array([token["token"] for token in drafted], np.uint32)
-        right = common_prefix(tokens, row.output[at:])
+        right = common_prefix_length(tokens, row.output[at:])
         step = []
         for k, token in enumerate(drafted):
             verdict = ACCEPTED if k < right else REJECTED if k == right else AFTER

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tasc.drafting.prompt_input import PromptInputFinder, chat_markers
+from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import Drafter, Request, TokenIds, served_log
 from tasc.drafting.throttle import Brake
 from tasc.errors import InputError, TascError
@@ -79,7 +79,7 @@ class TaskDrafts:
         self._path = Path(index) if isinstance(index, str | PathLike) else None
         self._stamp = None if self._path is None else _stamp(self._path)
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
-        self._markers = None if self._tokenizer is None else chat_markers(tokenizer)
+        self._markers = None if self._tokenizer is None else chat_delimiters(tokenizer)
         opened = index if self._path is None else TaskIndex.open(self._path)
         self.drafter = self._over(opened, learn, options) if drafter is None else drafter  # type: ignore[arg-type]
         self.brake = Brake()
@@ -157,7 +157,7 @@ class TaskDrafts:
         index, task = self.index, self._tokenizer
         if task is None or index is None or index.info()["inputs"] == 0:
             return None
-        return PromptInputFinder(task, markers=self._markers)
+        return PromptInputFinder(task, delimiters=self._markers)
 
     def _look(self) -> None:
         """Take up an index that has replaced the one in use."""

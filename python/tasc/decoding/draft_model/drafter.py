@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasc.data.ids import common_prefix_length
 from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
-from tasc.decoding.engine.cache import longest_common_prefix
-from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target, evaluating
 from tasc.drafting.costs import given_costs
@@ -72,7 +72,7 @@ class ModelDrafter:
         self.target = Target(model)
         self.rows = DraftRows(self.target, cuda_graphs)
         self._packed = PrepackedLinears(self.target.model, pack_weights)
-        self._fused = CompiledParts(self.target.model, compile)
+        self._fused = CompiledModules(self.target.model, compile)
         self._tokenizer = tokenizer
         self._round: Round | None = None
         self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
@@ -207,7 +207,7 @@ class ModelDrafter:
             return list(zip(peaks.tolist(), tokens.tolist(), strict=True))
         choices: list[tuple[float, int | Tensor]] = []
         for request, proposer, row in zip(requests, proposers, logits, strict=True):
-            probs = row.float().softmax(-1) if proposer is None else proposer.shaped(row, request.tokens)
+            probs = row.float().softmax(-1) if proposer is None else proposer.probabilities(row, request.tokens)
             choices.append((float(probs.max()), probs if request.drawn else int(probs.argmax())))
         return choices
 
@@ -253,7 +253,7 @@ class ModelRequest:
     def update(self, ids: TokenIds) -> None:
         """Take the tokens that verification has emitted; keys and values of those it accepted stay."""
         emitted = [int(token) for token in ids]
-        accepted = longest_common_prefix(self.tokens[self._known :], emitted)
+        accepted = common_prefix_length(self.tokens[self._known :], emitted)
         for place, peak in enumerate(self._peaks, self._kept):
             if place <= accepted and place < len(emitted):
                 self._drafter.pace.verified(peak, self.drawn, place < accepted)
@@ -289,7 +289,7 @@ class ModelRequest:
     @property
     def drawn(self) -> bool:
         """Whether proposals are drawn from the model's distribution."""
-        return self.terms.proposer is not None and self.terms.proposer.draws
+        return self.terms.proposer is not None and self.terms.proposer.is_random
 
     def begin(self, head: Draft, max_tokens: int) -> bool:
         """Begin a draft; whether the model can add to it."""
@@ -318,7 +318,7 @@ class ModelRequest:
             self._dists.append(None)
         else:
             assert self.terms.proposer is not None
-            self.tokens.append(self.terms.proposer.propose(choice))
+            self.tokens.append(self.terms.proposer.sample(choice))
             self._dists.append(choice)
         self._peaks.append(peak)
         self.probs.append(chance)
