@@ -106,7 +106,7 @@ def changes(stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, cost: fl
     following = NgramDrafter(index, tokenizer=tokenizer)
     serve(following, first, cost)
     goes_on = speedup(serve(following, second, cost), cost)
-    for name, drafter in (("new drafter", fresh), ("over", old.over(new, taken=taken))):
+    for name, drafter in (("new drafter", fresh), ("over", old.with_index(new, taken=taken))):
         yield Ratio(f"{stream.name}: {name}", speedup(serve(drafter, second, cost), cost), "old index", goes_on)
 
 

@@ -633,6 +633,27 @@ class ContextIndex:
         """Return tokens (K,) uint32, blended probabilities (K,) float32, and the length of the longest match."""
 
 @final
+class Calibration:
+    """Online calibration of probabilities: p' = σ(a·logit p + b); every verified token moves a and b.
+
+    Example:
+        >>> calibration = Calibration()
+        >>> for _ in range(100):
+        ...     calibration.learn(0.9, right=False)
+        >>> calibration(0.9) < 0.2
+        True
+    """
+
+    def __new__(cls) -> Self:
+        """Start with a = 1 and b = 0."""
+
+    def __call__(self, p: float) -> float:
+        """Return the calibrated probability."""
+
+    def learn(self, p: float, right: bool) -> None:
+        """Take a verified token of probability `p`."""
+
+@final
 class Draft:
     """A chain of drafted tokens with their probabilities and sources.
 
@@ -656,6 +677,10 @@ class Draft:
     def sources(self) -> NDArray[np.uint8]:
         """(K,) uint8 main source of each token, an index into `tasc.drafting.protocol.SOURCES`."""
 
+    @property
+    def dists(self) -> tuple[()]:
+        """Empty: every token is a point mass."""
+
     def __len__(self) -> int:
         """Number of drafted tokens."""
 
@@ -669,6 +694,9 @@ class NgramRequest:
         >>> tokenizer.decode(request.draft(2).tokens)
         'tea'
     """
+
+    def configure(self, params: Any) -> None:
+        """Ignore the request's parameters: an n-gram draft needs none of them."""
 
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
         """Draft the next tokens; the draft is empty if drafting costs more than it saves.
@@ -771,23 +799,26 @@ class NgramDrafter:
             TokenizerMismatchError: The log or the tokenizer does not belong to the index.
         """
 
-    @property
-    def name(self) -> str:
-        """Name in reports: "tasc"."""
+    name: str
+    """Name in reports: "tasc"."""
 
-    @property
-    def is_cheap(self) -> bool:
-        """True: drafting takes almost no time; see `tasc.drafting.protocol.Drafter`."""
+    fixed_length: bool
+    """False: drafts are as long as they pay."""
 
-    @property
-    def index(self) -> TaskIndex | None:
-        """Index that it drafts from."""
+    negligible_cost: bool
+    """True: drafting takes almost no time; see `tasc.drafting.protocol.Drafter`."""
+
+    index: TaskIndex | None
+    """Index that it drafts from."""
 
     @property
     def learnt(self) -> tuple[float, float, float]:
         """(calibration scale, calibration shift, tokens per unit of cost)."""
 
-    def start(self, prompt_ids: _Ids, input: str | None = None) -> NgramRequest:
+    def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
+        """Accept any vocabulary: ids that the target lacks are cut from drafts."""
+
+    def start(self, prompt_ids: _Ids, input_text: str | None = None) -> NgramRequest:
         """Start a request whose output follows the prompt.
 
         Complexity: O(L + characters of the input), and one retrieval of similar rows.
@@ -822,7 +853,7 @@ class NgramDrafter:
     def served_memory(self) -> int:
         """Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`."""
 
-    def over(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
+    def with_index(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
         """Create a drafter over another index of the same tokenizer; this drafter stays usable.
 
         The new drafter has the same options, a copy of the online rows, and the same log. Requests of this drafter

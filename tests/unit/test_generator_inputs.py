@@ -11,7 +11,8 @@ from tiny_models import byte_tokenizer, tiny_model
 
 from tasc import Generator, NgramDrafter, NullDrafter, TaskIndex, generate
 from tasc.data import TokenStore, load_tokenizer
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 
 CITIES = ("boston", "denver", "dallas", "austin", "newark")
 ROWS = [
@@ -43,7 +44,7 @@ def build(folder: Path, tokens: Any, **options: Any) -> TaskIndex:
     return TaskIndex.build(store, folder / "task.tasc", tokenizer=task, **options)
 
 
-class Listening(OneByOne):
+class Listening(Drafter, protocol.Request):
     """Keeps what it was told; drafts nothing. Has the index of the drafter that it stands for."""
 
     name = "listening"
@@ -52,7 +53,7 @@ class Listening(OneByOne):
         self.index = index
         self.inputs: list[str | None] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Listening:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Listening:
         self.inputs.append(input)
         return self
 

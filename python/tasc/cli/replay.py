@@ -10,6 +10,9 @@ from tasc.cli.console import end_token, err, out, print_json, print_table, progr
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tasc.drafting.protocol import Drafter
     from tasc.evaluation.explain import Explanation
     from tasc.evaluation.replay import ReplayResult, ReplayRow
     from tasc.evaluation.replay_comparison import Progress, Task
@@ -102,7 +105,7 @@ def _replayed(
     from tasc.evaluation.replay import replay as replay_rows
     from tasc.evaluation.replay_comparison import best_suffix, make_drafters
 
-    drafters = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
+    drafters: Iterable[Drafter] = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
     best = best_suffix(results)
     return results + ([best] if best else [])

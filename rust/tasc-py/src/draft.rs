@@ -11,6 +11,7 @@ use tasc_core::corpus::served::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::features::{FEATURES, GROUPS};
 use tasc_core::draft::occurrences::{Matches, Occurrences};
+use tasc_core::draft::online::Online;
 use tasc_core::draft::served::SERVED_BYTES;
 use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
 use tasc_core::input::Speller;
@@ -32,6 +33,12 @@ pub(crate) struct Draft(draft::Draft);
 
 #[pymethods]
 impl Draft {
+    /// Empty: every token is a point mass.
+    #[getter]
+    fn dists<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
+        PyTuple::empty(py)
+    }
+
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
         PyArray1::from_slice(py, &self.0.tokens)
@@ -150,8 +157,19 @@ impl NgramDrafter {
 
     #[getter]
     #[allow(clippy::unused_self)] // of all of them
-    fn is_cheap(&self) -> bool {
+    fn negligible_cost(&self) -> bool {
         true
+    }
+
+    #[getter]
+    fn fixed_length(&self) -> bool {
+        false
+    }
+
+    /// Accept any vocabulary: ids that the target lacks are cut from drafts.
+    #[pyo3(signature = (vocab_size, tokenizer=None))]
+    fn check_vocabulary(&self, vocab_size: i64, tokenizer: Option<&Bound<'_, PyAny>>) {
+        let _ = (vocab_size, tokenizer);
     }
 
     #[getter]
@@ -166,10 +184,10 @@ impl NgramDrafter {
         (online.scale(), online.shift(), online.rate())
     }
 
-    #[pyo3(signature = (prompt_ids, input=None))]
-    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
+    #[pyo3(signature = (prompt_ids, input_text=None))]
+    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input_text: Option<&str>) -> PyResult<NgramRequest> {
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
-        let started = py.detach(|| self.drafter.start(&ids, input));
+        let started = py.detach(|| self.drafter.start(&ids, input_text));
         let state = match self.speller.as_ref().and_then(|s| s.raised()) {
             Some(error) => return Err(error),
             None => started.raise()?,
@@ -200,7 +218,7 @@ impl NgramDrafter {
 
     /// A drafter over another index of the same tokenizer, which shares served rows and log with this one.
     #[pyo3(signature = (index, *, taken=0))]
-    fn over(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
+    fn with_index(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
         let Some(old) = &self.index else {
             return Err(InputError::new_err("a drafter without an index cannot change to another; make a new one"));
         };
@@ -230,6 +248,11 @@ impl NgramDrafter {
 
 #[pymethods]
 impl NgramRequest {
+    /// Ignore the request's parameters: an n-gram draft needs none of them.
+    fn configure(&self, params: &Bound<'_, PyAny>) {
+        let _ = params;
+    }
+
     #[pyo3(signature = (max_tokens, costs=None))]
     fn draft(&self, py: Python<'_>, max_tokens: usize, costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Draft> {
         let costs = curve(costs)?;
@@ -342,5 +365,27 @@ impl ContextIndex {
         blend.candidates.truncate(limit);
         let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
         (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
+    }
+}
+
+/// The online calibration of probabilities: p' = σ(a·logit p + b), with a and b moved by every verified token.
+#[pyclass(frozen, module = "tasc._core")]
+pub(crate) struct Calibration(Mutex<Online>);
+
+#[pymethods]
+impl Calibration {
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// The calibrated probability.
+    fn __call__(&self, p: f64) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).calibrate(p)
+    }
+
+    /// Take a verified token of probability `p`.
+    fn learn(&self, p: f64, right: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).verified(p, right);
     }
 }
