@@ -41,9 +41,9 @@ def common_length(probs: Sequence[Sequence[float]], costs: Costs) -> int:
     Returns:
         The least k that maximises (n + Σ_b Σ_{j≤min(k, K_b)} Π_{i≤j} p_bi) / (n·C(k)).
 
-    >>> common_length([[0.9, 0.9], []], np.array([1.0, 1.2, 1.4]))
+    >>> common_length([[0.9, 0.9], []], np.array([1.0, 1.2, 1.6]))
     1
-    >>> common_length([[0.9, 0.9], [0.9, 0.9]], np.array([1.0, 1.2, 1.4]))
+    >>> common_length([[0.9, 0.9], [0.9, 0.9]], np.array([1.0, 1.2, 1.6]))
     2
     """
     longest = max(map(len, probs))
