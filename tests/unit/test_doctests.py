@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator
@@ -59,3 +60,16 @@ def test_examples_of_the_stub_run(name: str, tmp_path: Path, monkeypatch: pytest
 def test_public_classes_of_the_core_have_examples() -> None:
     wanted = {"Store", "NgramTable", "TaskIndex", "MergePlan", "PlanStream", "Draft", "NgramRequest", "NgramDrafter"}
     assert wanted <= {name for name, text in DOCS.items() if ">>>" in text}
+
+
+def test_the_binding_s_docstrings_begin_as_the_stub_s() -> None:
+    """`help(tasc.TaskIndex)` shows the binding's docstrings, which are the first paragraphs of the stub's."""
+    differ = {}
+    for name, text in DOCS.items():
+        *_, last = name.split(".")
+        found = functools.reduce(getattr, name.split("."), _core) if name.split(".")[0] in vars(_core) else None
+        if found is not None and not last.startswith("__"):
+            ours, theirs = (" ".join((doc or "").split("\n\n")[0].split()) for doc in (text, found.__doc__))
+            if ours != theirs:
+                differ[name] = (ours, theirs)
+    assert differ == {}

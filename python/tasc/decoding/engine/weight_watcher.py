@@ -43,9 +43,7 @@ class WeightWatcher:
     def _state(self) -> list[Any]:
         """Return a value that compares equal as long as nothing has changed."""
         children = [id(child) for each in self._children for child in each.values()]
-        tensors = [
-            tensor_version(tensor) for each in self._parameters for tensor in each.values() if tensor is not None
-        ]
+        tensors = [tensor_version(one) for each in self._parameters for one in each.values() if one is not None]
         adapters = [str([own.get(name) for name in _PEFT_STATE]) for own in self._adapters]
         return [children, tensors, adapters]
 
