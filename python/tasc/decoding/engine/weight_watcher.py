@@ -17,6 +17,13 @@ class WeightWatcher:
 
     Args:
         model: Any module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> watcher = WeightWatcher(layer)
+        >>> _ = nn.init.zeros_(layer.weight)
+        >>> watcher.changed(), watcher.changed()
+        (True, False)
     """
 
     def __init__(self, model: nn.Module) -> None:
