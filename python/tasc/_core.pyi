@@ -454,11 +454,11 @@ class MergePlan:
     Example:
         >>> plan = MergePlan.learn(store, "task.plan", size=4, min_count=2, min_documents=2, held_out=0)
         >>> [tokenizer.decode(plan.expansion(k)) for k in range(len(plan))]
-        ['tem', '": ', '", "', 'te']
+        ['ite', ' "co', 'm":', 'te']
         >>> ids = tokenizer.encode('{"item": "tea"')
         >>> new = plan.segment(ids)
-        >>> len(ids), len(new), (plan.expand(new) == ids).all()
-        (12, 7, True)
+        >>> len(ids), len(new), plan.expand(new).tolist() == ids.tolist()
+        (11, 7, True)
     """
 
     @staticmethod
@@ -660,7 +660,7 @@ class Draft:
     Example:
         >>> draft = NgramDrafter(index).start(tokenizer.encode("4 tea\\n"), "4 tea").draft(4)
         >>> tokenizer.decode(draft.tokens), len(draft)
-        ('{"it', 4)
+        ('{"ite', 4)
         >>> bool((draft.probs <= 1).all())
         True
     """
@@ -692,7 +692,7 @@ class NgramRequest:
         >>> request = NgramDrafter(index).start(tokenizer.encode("4 tea\\n"), "4 tea")
         >>> request.update(tokenizer.encode('{"item": "'))
         >>> tokenizer.decode(request.draft(2).tokens)
-        'tea'
+        'te'
     """
 
     def configure(self, params: Any) -> None:

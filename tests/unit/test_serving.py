@@ -15,10 +15,10 @@ import pytest
 from test_served import NEW, ROWS, build, ids
 from tokenizers import Tokenizer
 
-from tasc import NullDrafter, SafeDrafter, TaskIndex
+from tasc import NullDrafter, TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.drafting.costs import LearntCosts
-from tasc.drafting.protocol import served_log
+from tasc.drafting.protocol import SafeDrafter, served_log
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
 from tasc.serving import reload as module

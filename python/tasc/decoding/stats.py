@@ -77,11 +77,6 @@ class Stats:
         return self.accepted / self.tested if self.tested else None
 
     @property
-    def alpha_draft(self) -> float | None:
-        """Σa/Σγ; None if no token was drafted. It falls with the draft length: compare it at equal lengths only."""
-        return self.accepted / self.drafted if self.drafted else None
-
-    @property
     def rates(self) -> list[float]:
         """(longest draft,) acceptance rate by position: accepted tokens / tested tokens."""
         return [self.accepted_at[j] / self.tested_at[j] for j in range(max(self.tested_at, default=-1) + 1)]

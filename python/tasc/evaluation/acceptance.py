@@ -28,7 +28,7 @@ class Acceptance:
         rates: (longest draft,) acceptance rate by position, over all prompts.
 
     Example:
-        >>> requests = [Stats.teacher_forced([True, True, False], length=2, ended=True) for _ in range(3)]
+        >>> requests = [Stats.teacher_forced([True, False, True], length=2, ended=True) for _ in range(3)]
         >>> Acceptance.of(requests).alpha.value
         0.6666666666666666
     """

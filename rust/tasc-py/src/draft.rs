@@ -27,33 +27,40 @@ pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTupl
     Ok((FEATURES, PyTuple::new(py, GROUPS)?))
 }
 
-/// Tokens proposed for verification.
+/// A chain of drafted tokens with their probabilities and sources.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct Draft(draft::Draft);
 
 #[pymethods]
 impl Draft {
+<<<<<<< HEAD
     /// Empty: every token is a point mass.
     #[getter]
     fn dists<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
         PyTuple::empty(py)
     }
 
+=======
+    /// (K,) uint32 drafted token ids.
+>>>>>>> engine
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
         PyArray1::from_slice(py, &self.0.tokens)
     }
 
+    /// (K,) float32 probability that each token is accepted, given that all tokens before it are.
     #[getter]
     fn probs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
         PyArray1::from_slice(py, &self.0.probabilities)
     }
 
+    /// (K,) uint8 main source of each token, an index into `tasc.drafting.protocol.SOURCES`.
     #[getter]
     fn sources<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u8>> {
         PyArray1::from_slice(py, &self.0.sources)
     }
 
+    /// Number of drafted tokens.
     fn __len__(&self) -> usize {
         self.0.tokens.len()
     }
@@ -63,7 +70,7 @@ impl Draft {
     }
 }
 
-/// Drafts from a task's index and the running context.
+/// Drafts from a task's index, the request's input and its running context, combined in a log-linear mixture.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
@@ -75,7 +82,7 @@ pub(crate) struct NgramDrafter {
 /// Requests of a batch for which another thread is started: they take several times as long as that does.
 const EACH: usize = 4;
 
-/// One running request of an `NgramDrafter`.
+/// One running request of an `NgramDrafter`; see `tasc.drafting.protocol.Request`.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct NgramRequest {
     drafter: Arc<draft::Drafter>,
@@ -150,17 +157,20 @@ impl NgramDrafter {
         Ok(Self { drafter: Arc::new(drafter), index, speller, threads })
     }
 
+    /// Name in reports: "tasc".
     #[getter]
     fn name(&self) -> &'static str {
         "tasc"
     }
 
+    /// True: drafting takes almost no time; see `tasc.drafting.protocol.Drafter`.
     #[getter]
     #[allow(clippy::unused_self)] // of all of them
     fn negligible_cost(&self) -> bool {
         true
     }
 
+    /// Index that it drafts from.
     #[getter]
     fn fixed_length(&self) -> bool {
         false
@@ -177,15 +187,21 @@ impl NgramDrafter {
         self.index.as_ref().map(|i| i.clone_ref(py))
     }
 
-    /// (calibration scale, calibration shift, tokens per unit of cost)
+    /// (calibration scale, calibration shift, tokens per unit of cost).
     #[getter]
     fn learnt(&self) -> (f64, f64, f64) {
         let online = self.drafter.learnt();
         (online.scale(), online.shift(), online.rate())
     }
 
+<<<<<<< HEAD
     #[pyo3(signature = (prompt_ids, input_text=None))]
     fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input_text: Option<&str>) -> PyResult<NgramRequest> {
+=======
+    /// Start a request whose output follows the prompt.
+    #[pyo3(signature = (prompt_ids, input=None))]
+    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
+>>>>>>> engine
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
         let started = py.detach(|| self.drafter.start(&ids, input_text));
         let state = match self.speller.as_ref().and_then(|s| s.raised()) {
@@ -195,7 +211,7 @@ impl NgramDrafter {
         Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 
-    /// Adds served rows: (input or None, output ids with the end token) each.
+    /// Add online rows: requests that start afterwards count and retrieve them.
     fn serve(&self, py: Python<'_>, rows: Vec<(Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
         let read = |(input, ids): (Option<String>, Bound<'_, PyAny>)| {
             Ok(ServedRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
@@ -204,19 +220,19 @@ impl NgramDrafter {
         py.detach(|| self.drafter.serve(&rows)).raise()
     }
 
-    /// Number of served rows in memory.
+    /// Number of online rows in memory.
     #[getter]
     fn num_served(&self) -> usize {
         self.drafter.num_served()
     }
 
-    /// Bytes that they take.
+    /// Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`.
     #[getter]
     fn served_memory(&self) -> usize {
         self.drafter.served_memory()
     }
 
-    /// A drafter over another index of the same tokenizer, which shares served rows and log with this one.
+    /// Create a drafter over another index of the same tokenizer; this drafter stays usable.
     #[pyo3(signature = (index, *, taken=0))]
     fn with_index(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
         let Some(old) = &self.index else {
@@ -232,6 +248,7 @@ impl NgramDrafter {
         Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller, threads })
     }
 
+    /// Draft for several requests in one call, on several threads; see `NgramRequest.draft`.
     #[pyo3(signature = (requests, max_tokens, costs=None))]
     fn propose_batch(
         &self,
@@ -248,23 +265,27 @@ impl NgramDrafter {
 
 #[pymethods]
 impl NgramRequest {
+<<<<<<< HEAD
     /// Ignore the request's parameters: an n-gram draft needs none of them.
     fn configure(&self, params: &Bound<'_, PyAny>) {
         let _ = params;
     }
 
+=======
+    /// Draft the next tokens; the draft is empty if drafting costs more than it saves.
+>>>>>>> engine
     #[pyo3(signature = (max_tokens, costs=None))]
     fn draft(&self, py: Python<'_>, max_tokens: usize, costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Draft> {
         let costs = curve(costs)?;
         Ok(py.detach(|| self.propose(max_tokens, &costs)))
     }
 
+    /// Append the (T,) tokens that verification has emitted since the last draft, and learn from them.
     fn update(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
     }
 
-    /// What `draft` would propose: per token a dictionary of `token`, `prob`, `sources` (name → probability) and
-    /// `candidates` [(token, probability)].
+    /// Make the draft that `draft` would make, with the evidence for each token.
     #[pyo3(signature = (max_tokens, costs=None))]
     fn explain<'py>(
         &self,
@@ -277,7 +298,7 @@ impl NgramRequest {
         explained.into_iter().map(|token| to_dict(py, token)).collect()
     }
 
-    /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, states (G,) uint8)
+    /// Return the mixer's input at this position, for fitting weights.
     #[allow(clippy::type_complexity)]
     fn candidates<'py>(
         &self,
@@ -318,7 +339,7 @@ fn source(name: &str) -> PyResult<Source> {
     found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
 }
 
-/// The running context alone, for looking into it.
+/// Index of one running request: all earlier occurrences of its last tokens, updated in O(new tokens).
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct ContextIndex(Mutex<(Occurrences, Matches)>);
 
@@ -340,6 +361,7 @@ impl ContextIndex {
         Ok(this)
     }
 
+    /// Append (T,) ids.
     fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         with_ids(ids, |ids| {
             let (seen, matches) = &mut *self.lock();
@@ -347,11 +369,12 @@ impl ContextIndex {
         })
     }
 
+    /// Number of tokens.
     fn __len__(&self) -> usize {
         self.lock().0.ids().len()
     }
 
-    /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
+    /// Return tokens (K,) uint32, blended probabilities (K,) float32, and the length of the longest match.
     #[pyo3(signature = (limit=8))]
     fn successors<'py>(
         &self,

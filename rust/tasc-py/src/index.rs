@@ -32,7 +32,7 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
     Ok(Some(fit))
 }
 
-/// An open index of a task.
+/// Index of a task's past rows, mapped from one file.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
 
@@ -48,12 +48,13 @@ impl TaskIndex {
 
 #[pymethods]
 impl TaskIndex {
+    /// Open an index in constant time, without reading its contents (see `verify`).
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
-    /// Builds an index of a store. `progress(fraction)` is called between phases and may raise.
+    /// Build an index of a store's rows and open it.
     #[staticmethod]
     #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, progress=None))]
     fn build(
@@ -85,8 +86,7 @@ impl TaskIndex {
         }
     }
 
-    /// Builds a new index of what this one holds and the rows of a log of served rows; over its own file the log is
-    /// locked, and emptied of them afterwards, elsewhere it is only read. Returns the new index and the number of rows taken in.
+    /// Build a new index of the rows of this index and the rows of a log of online rows.
     #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
     fn compact(
         &self,
@@ -129,26 +129,30 @@ impl TaskIndex {
         }
     }
 
-    /// Writes the store that this index could have been built from.
+    /// Write a store from which this index could be built: its outputs with weights, and its rows' inputs.
     fn to_store(&self, py: Python<'_>, path: PathBuf) -> PyResult<Store> {
         interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(()))))
             .map(|store| Store(Arc::new(store)))
     }
 
+    /// Read the whole file and compare its checksums.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
     }
 
+    /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.
     #[getter]
     fn fingerprint(&self) -> String {
         self.0.file().fingerprint().to_string()
     }
 
+    /// Path that the index was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
         self.0.file().path().into()
     }
 
+    /// Return facts about the index.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (meta, file) = (self.0.meta(), self.0.file());
         let info = PyDict::new(py);
@@ -170,7 +174,7 @@ impl TaskIndex {
         Ok(info)
     }
 
-    /// (tokens (K,) int64, −1 = the output ends; counts (K,) uint64; length of the context used; its weighted count)
+    /// Return the tokens that follow the longest suffix of a context that occurs in the task's outputs.
     #[pyo3(signature = (context, limit=8, *, from_start=true))]
     #[allow(clippy::type_complexity)]
     fn successors<'py>(

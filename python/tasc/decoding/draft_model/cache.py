@@ -46,7 +46,7 @@ class Owner(Protocol):
 
 
 class DraftRows:
-    """The cache of a draft model, a row per running request; slot is position (`cache.py`).
+    """The cache of a draft model, one cache row per running request (see `engine/cache.py`).
 
     Args:
         target: The draft model.

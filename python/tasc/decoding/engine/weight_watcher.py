@@ -17,6 +17,13 @@ class WeightWatcher:
 
     Args:
         model: Any module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> watcher = WeightWatcher(layer)
+        >>> _ = nn.init.zeros_(layer.weight)
+        >>> watcher.changed(), watcher.changed()
+        (True, False)
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,9 +50,7 @@ class WeightWatcher:
     def _state(self) -> list[Any]:
         """Return a value that compares equal as long as nothing has changed."""
         children = [id(child) for each in self._children for child in each.values()]
-        tensors = [
-            tensor_version(tensor) for each in self._parameters for tensor in each.values() if tensor is not None
-        ]
+        tensors = [tensor_version(one) for each in self._parameters for one in each.values() if one is not None]
         adapters = [str([own.get(name) for name in _PEFT_STATE]) for own in self._adapters]
         return [children, tensors, adapters]
 
