@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::{BuildOptions, TaskIndex};
-use tasc_core::input::Speller;
+use tasc_core::task::{BuildOptions, TaskIndex};
+use tasc_core::text::Speller;
 use tasc_core::{Result, TokenId};
 
 const EOS: TokenId = 256;

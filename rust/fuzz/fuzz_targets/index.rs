@@ -7,9 +7,9 @@ use libfuzzer_sys::fuzz_target;
 use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::{File, Fingerprint};
-use tasc_core::index::TaskIndex;
-use tasc_core::index::file::{BuildOptions, KIND, VERSION};
-use tasc_core::input::Speller;
+use tasc_core::task::TaskIndex;
+use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::text::Speller;
 use tasc_core::{Result, TokenId};
 
 /// Every byte is a token.

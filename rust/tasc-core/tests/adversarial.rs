@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tasc_core::corpus::{ServedRow, served};
-use tasc_core::draft::features::END;
-use tasc_core::draft::general;
-use tasc_core::draft::mixtures::variants;
-use tasc_core::draft::train::{TrainOptions, train};
-use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Request, Source, Without};
+use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
 use tasc_core::index::OwnedTask;
-use tasc_core::index::rows::{self, LeftOut};
-use tasc_core::input::Speller;
-use tasc_core::input::spelling::Learnt;
+use tasc_core::mixture::features::END;
+use tasc_core::mixture::general;
+use tasc_core::mixture::weights::variants;
+use tasc_core::mixture::{Mixtures, Source, Without};
+use tasc_core::task::build::{self, LeftOut};
+use tasc_core::task::train::{TrainOptions, train};
+use tasc_core::text::Speller;
+use tasc_core::text::pieces::Learnt;
 use tasc_core::{Result, TokenId};
 use toys::{Random, Row, Toy};
 
@@ -29,7 +31,7 @@ fn task() -> (Arc<OwnedTask>, Mixtures) {
     rows.extend(odd_texts().into_iter().filter(|t| t.len() < 20_000).map(|t| odd_row(&t)));
     let store = toys::store(&folder.path().join("s"), &rows);
     let mut learnt = Learnt::default();
-    let task = rows::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
+    let task = build::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
     let fit = FitOptions { iterations: 30, ..FitOptions::default() };
     let options = TrainOptions { fit, ..TrainOptions::default() };
     let (mixtures, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
@@ -246,7 +248,7 @@ fn a_drafter_over_another_index_is_one_made_there() {
         let folder = tempfile::tempdir().unwrap();
         let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 150, seed));
         Arc::new(
-            rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap(),
+            build::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap(),
         )
     };
     let (first, second) = (built(1), built(2));
@@ -395,7 +397,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let rows: Vec<Row> = rows.into_iter().map(|(i, o, w)| (i, toy.ids(&o), w)).collect();
         let store = toys::store(&folder.path().join("s"), &rows);
-        let task = rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&toy), |_| Ok(())).unwrap();
+        let task = build::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&toy), |_| Ok(())).unwrap();
         let options = DrafterOptions { speller: Some(Arc::new(toy)), ..DrafterOptions::default() };
         let drafter = Drafter::new(Some(Arc::new(task)), options).unwrap();
         let costs = CostCurve::linear(cost).unwrap();

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use tasc_core::corpus::{Store, StoreWriter, store::Meta};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::{BuildOptions, Task, TaskIndex};
-use tasc_core::input::spelling::Learnt;
-use tasc_core::input::{Case, Cases, Copying, Spellings, Surface};
+use tasc_core::index::Task;
+use tasc_core::task::{BuildOptions, TaskIndex};
+use tasc_core::text::pieces::Learnt;
+use tasc_core::text::{Case, Cases, Copying, Spellings, Surface};
 use toys::Toy;
 
 fn read(text: &str, cases: Cases) -> Surface {

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use proptest::prelude::*;
 use tasc_core::TokenId;
 use tasc_core::index::copies::{Copies, CopiesBuilder, OwnedCopies, next, short};
-use tasc_core::input::spelling::Learnt;
-use tasc_core::input::words::split;
-use tasc_core::input::{Copying, Spellings, Surface};
+use tasc_core::text::pieces::Learnt;
+use tasc_core::text::words::split;
+use tasc_core::text::{Copying, Spellings, Surface};
 use toys::{Toy, id};
 
 fn surface(text: &str, toy: Toy) -> Surface {

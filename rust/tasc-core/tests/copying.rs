@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use tasc_core::input::spelling::{Learnt, MAX_PIECE};
-use tasc_core::input::surface::MAX_COPIED;
-use tasc_core::input::words::{Word, WordKind, split};
-use tasc_core::input::{Copying, Speller, Spellings, Surface};
+use tasc_core::text::pieces::{Learnt, MAX_PIECE};
+use tasc_core::text::source_text::MAX_COPIED;
+use tasc_core::text::words::{Word, WordKind, split};
+use tasc_core::text::{Copying, Speller, Spellings, Surface};
 use tasc_core::{Result, TokenId};
 use toys::Toy;
 

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::draft::blend::Blend;
 use tasc_core::draft::length::LengthRule;
-use tasc_core::draft::occurrences::{Matches, Occurrences};
-use tasc_core::draft::online::Online;
 use tasc_core::draft::sources::task;
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Mixer, Mixtures, Weights};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::index::{Cursor, NgramsBuilder};
+use tasc_core::mixture::blend::Blend;
+use tasc_core::mixture::{Mixer, Mixtures, Weights};
 use tasc_core::naive::{NaiveIndex, witten_bell};
+use tasc_core::online::adapt::Online;
+use tasc_core::online::sequence_index::{Matches, Occurrences};
 
 proptest! {
     /// Blending run by run from the longest context equals the recursion from the shortest, order by order.

@@ -2,9 +2,10 @@
 //! them.
 #![allow(clippy::unwrap_used)] // a test may
 use proptest::prelude::*;
-use tasc_core::draft::fit::{Fit, fit, loss};
-use tasc_core::draft::samples::Samples;
-use tasc_core::draft::{FitOptions, Mixer, Weights};
+use tasc_core::fit::FitOptions;
+use tasc_core::fit::lbfgs::{Fit, fit, loss};
+use tasc_core::fit::samples::Samples;
+use tasc_core::mixture::{Mixer, Weights};
 
 /// Penalties that hardly matter.
 const FREE: FitOptions = FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0 };

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use damage::damaged;
 use tasc_core::Error;
-use tasc_core::draft::train::TrainOptions;
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, FitOptions};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::{File, Fingerprint, HEADER_BYTES, Kind, Writer};
-use tasc_core::index::file::{BuildOptions, KIND, VERSION};
-use tasc_core::index::{Cursor, Meta, NgramsBuilder, OwnedTask, Successors, TaskIndex};
+use tasc_core::index::{Cursor, NgramsBuilder, OwnedTask, Successors};
+use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::task::train::TrainOptions;
+use tasc_core::task::{Meta, TaskIndex};
 use toys::Toy;
 
 /// Files per kind of damage; together more than 10⁵ files.

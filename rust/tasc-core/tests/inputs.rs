@@ -7,8 +7,8 @@ use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
 use tasc_core::index::inputs::{idf, terms};
 use tasc_core::index::nearest::POSTINGS_BUDGET;
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
-use tasc_core::input::words::{MAX_WORDS, Word, WordKind, split};
 use tasc_core::naive::NaiveInputs;
+use tasc_core::text::words::{MAX_WORDS, Word, WordKind, split};
 
 fn words(text: &str) -> Vec<Word> {
     let mut out = Vec::new();

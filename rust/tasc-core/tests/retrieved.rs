@@ -8,16 +8,17 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tasc_core::TokenId;
 use tasc_core::corpus::ServedRow;
-use tasc_core::draft::blend::Blend;
-use tasc_core::draft::occurrences::Matches;
-use tasc_core::draft::served::{START, Served};
 use tasc_core::draft::sources::retrieved::{NEIGHBOURS, Retrieved};
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Source, Without};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::index::inputs::{InputsBuilder, OwnedInputs, terms};
-use tasc_core::index::rows;
 use tasc_core::index::{NgramsBuilder, OwnedNgrams};
-use tasc_core::input::spelling::Learnt;
-use tasc_core::input::words::split;
+use tasc_core::mixture::blend::Blend;
+use tasc_core::mixture::{Source, Without};
+use tasc_core::online::sequence_index::Matches;
+use tasc_core::online::served::{START, Served};
+use tasc_core::task::build;
+use tasc_core::text::pieces::Learnt;
+use tasc_core::text::words::split;
 use toys::{Random, Toy};
 
 fn terms_of(text: &str) -> Vec<u64> {
@@ -236,7 +237,7 @@ fn forgotten_rows_leave_no_trace() {
     for text in ["a", "a b499", "b470", "b3"] {
         bounded.nearest(&terms_of(text), &inputs.view(), 500, &mut a);
         fresh.nearest(&terms_of(text), &inputs.view(), 500, &mut b);
-        let all = |s: &Served, found: &[tasc_core::draft::served::ServedNeighbour]| {
+        let all = |s: &Served, found: &[tasc_core::online::served::ServedNeighbour]| {
             found.iter().map(|n| (n.row, n.similarity, s.output(n.row).to_vec())).collect::<Vec<_>>()
         };
         assert_eq!(all(&bounded, &a), all(&fresh, &b));
@@ -278,11 +279,11 @@ fn neighbours_of_a_request_are_rows_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let rows = toys::rows(Toy::Glued, 300, 1);
     let store = toys::store(&folder.path().join("s"), &rows);
-    let built = |left_out: &rows::LeftOut| {
-        rows::build(&store, left_out, true, &mut Learnt::default(), Some(&Toy::Glued), |_| Ok(())).unwrap()
+    let built = |left_out: &build::LeftOut| {
+        build::build(&store, left_out, true, &mut Learnt::default(), Some(&Toy::Glued), |_| Ok(())).unwrap()
     };
-    let ngrams = built(&rows::LeftOut::default()).ngrams;
-    let drafter = Drafter::new(Some(Arc::new(built(&rows::LeftOut::default()))), DrafterOptions::default()).unwrap();
+    let ngrams = built(&build::LeftOut::default()).ngrams;
+    let drafter = Drafter::new(Some(Arc::new(built(&build::LeftOut::default()))), DrafterOptions::default()).unwrap();
     let mut random = Random(5);
     for _ in 0..100 {
         let (input, _) = toys::request(&mut random);
@@ -311,7 +312,8 @@ fn the_start_is_never_drafted() {
     let folder = tempfile::tempdir().unwrap();
     let rows: Vec<toys::Row> = (0..60).map(|k| (format!("a b {}", k % 3), vec![1; 1 + k % 3], 1)).collect();
     let store = toys::store(&folder.path().join("s"), &rows);
-    let task = rows::build(&store, &rows::LeftOut::default(), true, &mut Learnt::default(), None, |_| Ok(())).unwrap();
+    let task =
+        build::build(&store, &build::LeftOut::default(), true, &mut Learnt::default(), None, |_| Ok(())).unwrap();
     let without: Without = [Source::Task].into_iter().collect();
     let costs = CostCurve::linear(0.0).unwrap();
     for options in [DrafterOptions::default(), DrafterOptions { without, ..DrafterOptions::default() }] {

@@ -7,16 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tasc_core::corpus::Store;
-use tasc_core::draft::features::END;
-use tasc_core::draft::general;
-use tasc_core::draft::mixtures::variants;
-use tasc_core::draft::train::{Figures, TrainOptions, train};
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, FitOptions, Mixtures, Source, Without};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::File;
-use tasc_core::index::file::{BuildOptions, KIND, VERSION};
-use tasc_core::index::rows::{self, LeftOut};
-use tasc_core::index::{OwnedTask, Task, TaskIndex};
-use tasc_core::input::spelling::Learnt;
+use tasc_core::index::{OwnedTask, Task};
+use tasc_core::mixture::features::END;
+use tasc_core::mixture::general;
+use tasc_core::mixture::weights::variants;
+use tasc_core::mixture::{Mixtures, Source, Without};
+use tasc_core::task::TaskIndex;
+use tasc_core::task::build::{self, LeftOut};
+use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::task::train::{Figures, TrainOptions, train};
+use tasc_core::text::pieces::Learnt;
 use tasc_core::{Error, TokenId};
 use toys::{Random, Row, Toy};
 
@@ -28,7 +31,7 @@ fn quick() -> TrainOptions {
 }
 
 fn build(store: &Store, left_out: &LeftOut) -> OwnedTask {
-    rows::build(store, left_out, true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap()
+    build::build(store, left_out, true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap()
 }
 
 fn drafter(task: OwnedTask, options: DrafterOptions) -> Drafter {
@@ -118,7 +121,7 @@ fn nothing_left_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &[own_row()]);
     let left_out = LeftOut::from_iter([(0, 1)]);
-    let built = rows::build(&store, &left_out, true, &mut Learnt::default(), None, |_| Ok(()));
+    let built = build::build(&store, &left_out, true, &mut Learnt::default(), None, |_| Ok(()));
     assert!(matches!(built, Err(Error::EmptyCorpus)));
 }
 
@@ -155,7 +158,7 @@ fn figures_hold_on_rows_never_seen() {
         let mut request = drafter.start(&[], Some(&input)).unwrap();
         for token in TOY.ids(&output).into_iter().chain([END]) {
             let seen = drafter.candidates(&mut request);
-            assert_eq!(seen.rows.len(), (seen.tokens.len() + 1) * tasc_core::draft::features::FEATURES);
+            assert_eq!(seen.rows.len(), (seen.tokens.len() + 1) * tasc_core::mixture::features::FEATURES);
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
             general.mixer(Without::NOTHING).mix(&seen.rows, &seen.states, &mut p);
             general_nats -= f64::from(p[truth].max(1e-9)).ln();

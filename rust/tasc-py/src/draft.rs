@@ -9,12 +9,13 @@ use tasc_core::Error;
 use tasc_core::corpus::ServedRow;
 use tasc_core::corpus::served::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
-use tasc_core::draft::features::{FEATURES, GROUPS};
-use tasc_core::draft::occurrences::{Matches, Occurrences};
-use tasc_core::draft::served::SERVED_BYTES;
-use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
-use tasc_core::input::Speller;
+use tasc_core::draft::{self, CostCurve, DrafterOptions};
+use tasc_core::mixture::features::{FEATURES, GROUPS};
+use tasc_core::mixture::{Mixtures, Source, Weights, Without};
+use tasc_core::online::sequence_index::{Matches, Occurrences};
+use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::pool;
+use tasc_core::text::Speller;
 
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
@@ -336,7 +337,7 @@ impl ContextIndex {
         limit: usize,
     ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
         let (context, matches) = &*self.lock();
-        let mut blend = draft::blend::Blend::default();
+        let mut blend = tasc_core::mixture::blend::Blend::default();
         let order = context.blend(matches, &mut Vec::new(), &mut blend);
         blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         blend.candidates.truncate(limit);

@@ -1,4 +1,4 @@
-//! Binding of `tasc_core::index`.
+//! Binding of `tasc_core::task`.
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -6,10 +6,11 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::corpus::{ServedLog, served as log};
-use tasc_core::draft::train::TrainOptions;
 use tasc_core::format::File;
-use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
-use tasc_core::input::Speller;
+use tasc_core::index::{Cursor, Successors, Task};
+use tasc_core::task::train::TrainOptions;
+use tasc_core::task::{self, BuildOptions, Meta};
+use tasc_core::text::Speller;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
@@ -34,7 +35,7 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
 
 /// An open index of a task.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
+pub(crate) struct TaskIndex(Arc<task::TaskIndex>);
 
 impl TaskIndex {
     pub(crate) fn file(&self) -> &File {
@@ -50,7 +51,7 @@ impl TaskIndex {
 impl TaskIndex {
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+        py.detach(|| task::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
     /// Builds an index of a store. `progress(fraction)` is called between phases and may raise.
@@ -75,7 +76,7 @@ impl TaskIndex {
                 train: fit.then_some(&train),
                 speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
             };
-            index::TaskIndex::build(&store.0, &path, &options, |done| {
+            task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });

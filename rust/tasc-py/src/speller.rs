@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use tasc_core::format::Fingerprint;
-use tasc_core::input::Speller;
+use tasc_core::text::Speller;
 use tasc_core::{Error, Result, TokenId};
 
 use crate::error::Raise;

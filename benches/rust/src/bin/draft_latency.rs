@@ -7,9 +7,10 @@ use std::time::Instant;
 use tasc_benches::Workload;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::file::Meta;
+use tasc_core::index::NgramsBuilder;
 use tasc_core::index::view::OwnedTask;
-use tasc_core::index::{NgramsBuilder, TaskIndex};
+use tasc_core::task::TaskIndex;
+use tasc_core::task::file::Meta;
 
 fn main() {
     let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);

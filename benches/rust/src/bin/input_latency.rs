@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tasc_core::corpus::Store;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
-use tasc_core::index::TaskIndex;
+use tasc_core::task::TaskIndex;
 
 fn main() {
     let path = |n: usize| std::env::args().nth(n).expect("usage: input_latency INDEX HELD_OUT.store");

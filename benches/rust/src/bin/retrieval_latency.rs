@@ -8,7 +8,7 @@ use tasc_benches::Random;
 use tasc_core::index::inputs::terms;
 use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
-use tasc_core::input::words::split;
+use tasc_core::text::words::split;
 
 const QUERIES: usize = 3000;
 const NEIGHBOURS: usize = 16;

@@ -3,16 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
-use super::features::{Candidates, Columns, END};
-use super::general;
-use super::kept::Kept;
 use super::length::{CostCurve, LengthRule};
-use super::mixer::{Mixer, Sample};
-use super::mixtures::{Mixtures, Source, Without};
-use super::online::{AdaptedWeights, Online};
 use super::request::{Draft, FOLLOWED, Request};
 use super::scratch::{Pool, Scratch};
-use super::served::{SERVED_BYTES, START, Served};
 use super::trace::Seen;
 use crate::corpus::ServedRow;
 use crate::corpus::served::LOG_BYTES;
@@ -20,7 +13,14 @@ use crate::format::Fingerprint;
 use crate::index::inputs;
 use crate::index::view::{RowsView, Task, TaskView};
 use crate::index::{Cursor, Ngrams};
-use crate::input::spelling::{Learnt as Spelled, Speller};
+use crate::mixture::features::{Candidates, Columns, END};
+use crate::mixture::general;
+use crate::mixture::mixer::{Mixer, Sample};
+use crate::mixture::weights::{Mixtures, Source, Without};
+use crate::online::adapt::{AdaptedWeights, Online};
+use crate::online::served::{SERVED_BYTES, START, Served};
+use crate::online::state::Kept;
+use crate::text::pieces::{Learnt as Spelled, Speller};
 use crate::{Result, TokenId};
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.

@@ -1,8 +1,5 @@
 //! One running request: its context, its input, where its output stands in every source, and its draft.
 
-use super::mixtures::{Source, Without};
-use super::occurrences::{Matches, Occurrences};
-use super::served::Served;
 use super::sources::copy;
 use super::sources::retrieved::Retrieved;
 use super::trace::Trace;
@@ -10,7 +7,10 @@ use crate::TokenId;
 use crate::index::Cursor;
 use crate::index::copies::TAIL;
 use crate::index::view::TaskView;
-use crate::input::Copying;
+use crate::mixture::weights::{Source, Without};
+use crate::online::sequence_index::{Matches, Occurrences};
+use crate::online::served::Served;
+use crate::text::Copying;
 
 /// Places of the running context followed at a time.
 pub const FOLLOWED: usize = 16;

@@ -3,16 +3,16 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::evidence::Evidence;
-use super::features::{Candidates, Columns, END};
-use super::mixer::Mixer;
-use super::mixtures::Source;
 use super::request::{FOLLOWED, Place, Request, leave};
-use super::served::Served;
 use super::sources::{coverage, task};
 use crate::TokenId;
 use crate::index::ngrams::Symbol;
 use crate::index::view::TaskView;
+use crate::mixture::evidence::Evidence;
+use crate::mixture::features::{Candidates, Columns, END};
+use crate::mixture::mixer::Mixer;
+use crate::mixture::weights::Source;
+use crate::online::served::Served;
 
 /// A chain in the making: where it stands, and what its next token may be.
 #[derive(Debug, Default)]

@@ -1,7 +1,7 @@
 //! What the mixer saw at the tokens of a draft, kept until verification says which were right.
 
-use super::features::{Candidates, GROUPS, PLAIN};
 use crate::TokenId;
+use crate::mixture::features::{Candidates, GROUPS, PLAIN};
 
 /// What was seen at every token of a draft.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::conditional::{Conditional, ConditionalBuilder, Followers, OwnedConditional};
 use crate::TokenId;
-use crate::input::{Copying, Surface};
+use crate::text::{Copying, Surface};
 
 /// The longest tail of an output that a condition looks at.
 pub const TAIL: usize = 9;

@@ -1,6 +1,6 @@
 //! The inputs of a task's rows as an inverted index: which rows hold a word or a pair of adjacent words.
 
-use crate::input::words::{Word, split};
+use crate::text::words::{Word, split};
 use crate::{Error, Result};
 
 /// Most rows of one index.

@@ -10,25 +10,18 @@
 //! - [`cursor`]: a running output as the chain of its nested intervals
 //! - [`inputs`], [`nearest`]: the rows' inputs as an inverted index, and the rows nearest to an input
 //! - [`conditional`], [`copies`]: what was copied from the inputs, where, and what came when nothing was left to copy
-//! - [`rows`]: a store's rows → all of it
 //! - [`view`]: all of it, borrowed from wherever it is kept
-//! - [`file`]: the arrays as sections of one mapped file
 
 pub mod build;
-pub mod compact;
 pub mod conditional;
 pub mod copies;
 pub mod cursor;
-pub mod file;
 pub mod inputs;
 pub mod nearest;
 pub mod ngrams;
-pub mod row_sections;
-pub mod rows;
 pub mod view;
 
 pub use build::{NgramsBuilder, OwnedNgrams};
 pub use cursor::{Cursor, Run};
-pub use file::{BuildOptions, Meta, TaskIndex};
 pub use ngrams::{Interval, Ngrams, Successor, Successors};
 pub use view::{OwnedTask, Task, TaskView};

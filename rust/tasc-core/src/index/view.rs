@@ -4,8 +4,8 @@ use super::build::OwnedNgrams;
 use super::copies::{Copies, OwnedCopies};
 use super::inputs::{Inputs, OwnedInputs};
 use super::ngrams::Ngrams;
-use crate::draft::mixtures::Mixtures;
-use crate::input::{Cases, OwnedSpellings, Spellings};
+use crate::mixture::weights::Mixtures;
+use crate::text::{Cases, OwnedSpellings, Spellings};
 
 /// A task's data.
 #[derive(Clone, Copy, Debug)]

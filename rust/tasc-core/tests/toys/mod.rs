@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tasc_core::corpus::{Store, StoreWriter, store::Meta};
 use tasc_core::format::Fingerprint;
-use tasc_core::input::Speller;
+use tasc_core::text::Speller;
 use tasc_core::{Result, TokenId};
 use xxhash_rust::xxh3::xxh3_64;
 

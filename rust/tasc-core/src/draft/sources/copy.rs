@@ -2,8 +2,8 @@
 
 use crate::TokenId;
 use crate::index::copies::{self, Copies};
-use crate::input::surface::{Place, Start};
-use crate::input::{Copying, Surface};
+use crate::text::source_text::{Place, Start};
+use crate::text::{Copying, Surface};
 
 /// Words that are offered as the beginning of a copy, the likeliest ones.
 const STARTS: usize = 8;

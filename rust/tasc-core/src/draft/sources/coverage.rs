@@ -1,9 +1,9 @@
 //! Evidence from what still waits to be copied: the same tail is followed by another token when nothing is left.
 
 use crate::TokenId;
-use crate::draft::blend::Blend;
 use crate::index::conditional::Followers;
 use crate::index::copies::Copies;
+use crate::mixture::blend::Blend;
 
 /// Candidates less likely than this fraction of the best are dropped.
 const HOPELESS: f32 = 0.01;

@@ -1,12 +1,12 @@
 //! Evidence from the outputs of those rows whose inputs are nearest to this request's.
 
 use crate::TokenId;
-use crate::draft::blend::Blend;
-use crate::draft::occurrences::{Matches, Occurrences};
-use crate::draft::served::{START, Served, ServedNeighbour};
 use crate::index::inputs::Inputs;
 use crate::index::nearest::{NearestScratch, Neighbour};
 use crate::index::ngrams::{BOUNDARY, Ngrams};
+use crate::mixture::blend::Blend;
+use crate::online::sequence_index::{Matches, Occurrences};
+use crate::online::served::{START, Served, ServedNeighbour};
 
 /// Rows retrieved for a request.
 pub const NEIGHBOURS: usize = 16;

@@ -1,7 +1,7 @@
 //! Evidence from the task's past outputs.
 
-use crate::draft::blend::Blend;
 use crate::index::{Cursor, Ngrams};
+use crate::mixture::blend::Blend;
 
 /// Share of probability below which shorter contexts are no longer asked.
 const FLOOR: f32 = 5e-3;

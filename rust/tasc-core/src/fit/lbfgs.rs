@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use argmin::core::{CostFunction, Error as Stop, Executor, Gradient, State};
 use argmin::solver::{linesearch::MoreThuenteLineSearch, quasinewton::LBFGS};
 
-use super::mixer::Weights;
 use super::objective::{Objective, Value};
 use super::samples::Samples;
+use crate::mixture::mixer::Weights;
 use crate::{Error, Result};
 
 /// Pairs of steps that L-BFGS remembers.

@@ -1,6 +1,6 @@
 //! What weights are fitted to: the rows the mixer saw at many tokens, and which of them was the truth.
 
-use super::mixer::MAX_FEATURES;
+use crate::mixture::mixer::MAX_FEATURES;
 use crate::{Error, Result};
 
 /// Rows are padded with zeros to a multiple of this, the lanes of one vector register.

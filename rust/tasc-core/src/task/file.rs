@@ -4,16 +4,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::ngrams::Ngrams;
+use super::build::{self, LeftOut};
 use super::row_sections::{RowSections, Text};
-use super::rows::{self, LeftOut};
-use super::view::{OwnedTask, Task, TaskView};
+use super::train::{self, Figures, TrainOptions};
 use crate::corpus::Store;
-use crate::draft::mixer::Weights;
-use crate::draft::mixtures::{Mixtures, variants};
-use crate::draft::train::{self, Figures, TrainOptions};
 use crate::format::{File, Fingerprint, Kind, Section, Writer};
-use crate::input::spelling::{Learnt, Speller};
+use crate::index::ngrams::Ngrams;
+use crate::index::view::{OwnedTask, Task, TaskView};
+use crate::mixture::mixer::Weights;
+use crate::mixture::weights::{Mixtures, variants};
+use crate::text::pieces::{Learnt, Speller};
 use crate::{Error, Result};
 
 /// Kind of an index file.
@@ -122,7 +122,7 @@ impl TaskIndex {
     /// error stops the build and nothing is written.
     ///
     /// # Complexity
-    /// That of [`rows::build`], and of [`train::train`] where weights are fitted.
+    /// That of [`build::build`], and of [`train::train`] where weights are fitted.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`], [`Error::IndexTooLarge`]; what `check` returns.
@@ -139,7 +139,7 @@ impl TaskIndex {
             None => None,
         };
         let before = if trained.is_some() { 0.6 } else { 0.0 };
-        let task = rows::build(store, &LeftOut::default(), inputs, &mut learnt, options.speller, |done| {
+        let task = build::build(store, &LeftOut::default(), inputs, &mut learnt, options.speller, |done| {
             check(before + (1.0 - before) * done)
         })?;
         let mut meta = Meta::of(store)?;

@@ -5,10 +5,10 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::file::{BuildOptions, TaskIndex};
-use super::ngrams::{BOUNDARY, Ngrams};
 use crate::corpus::store::Meta;
 use crate::corpus::{ServedRow, Store, StoreWriter};
 use crate::format::temporary::folder;
+use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::{Error, Result, TokenId};
 
 impl TaskIndex {

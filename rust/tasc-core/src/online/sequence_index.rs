@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::TokenId;
-use crate::draft::blend::Blend;
+use crate::mixture::blend::Blend;
 
 /// When many tokens arrive at once, matches are traced over this many of the last ones only.
 const TRACED: usize = 48;

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::blend::Blend;
-use super::occurrences::{Matches, Occurrences, table_bytes};
+use super::sequence_index::{Matches, Occurrences, table_bytes};
 use crate::TokenId;
 use crate::corpus::ServedRow;
 use crate::index::inputs::{Inputs, terms};
-use crate::input::words;
+use crate::mixture::blend::Blend;
+use crate::text::words;
 
 /// Begins every output, so that the first tokens have a context.
 pub const START: TokenId = TokenId::MAX;

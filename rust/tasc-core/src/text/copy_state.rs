@@ -1,6 +1,6 @@
 //! Which words of the input an output has copied, and which copies are under way.
 
-use super::surface::{Place, Start, Surface};
+use super::source_text::{Place, Start, Surface};
 use crate::TokenId;
 
 /// Copies followed at a time; a token that begins more words than this follows the first of them.

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::fit::FitOptions;
-use super::mixer::{Weights, rows_at, softmax};
+use super::lbfgs::FitOptions;
 use super::samples::{LANES, Samples};
+use crate::mixture::mixer::{Weights, rows_at, softmax};
 use crate::{Error, Result};
 
 /// Samples whose sums are added up by one thread; fixed, so that the sums do not depend on the number of threads.

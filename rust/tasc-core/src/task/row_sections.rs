@@ -1,11 +1,11 @@
 //! The sections that a task's inputs add to an index file.
 
-use super::conditional::Conditional;
-use super::copies::Copies;
-use super::inputs::Inputs;
-use super::view::{OwnedTexts, RowsView};
 use crate::format::{File, Section, Writer};
-use crate::input::{Cases, Spellings};
+use crate::index::conditional::Conditional;
+use crate::index::copies::Copies;
+use crate::index::inputs::Inputs;
+use crate::index::view::{OwnedTexts, RowsView};
+use crate::text::{Cases, Spellings};
 use crate::{Error, Result};
 
 /// A row's input as it was given.

@@ -2,9 +2,9 @@
 
 use super::blend::Blend;
 use super::evidence::Evidence;
-use super::mixtures::Without;
-use super::sources::copy::{Continuation, Offer, Said};
+use super::weights::Without;
 use crate::TokenId;
+use crate::draft::sources::copy::{Continuation, Offer, Said};
 
 /// Columns of a feature row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::drafter::{Drafter, DrafterOptions};
-use super::features::{END, FEATURES, GROUPS};
-use super::fit::{FitOptions, fit};
-use super::general;
-use super::length::CostCurve;
-use super::mixer::Weights;
-use super::mixtures::{Mixtures, Without, variants};
-use super::request::Request;
-use super::samples::Samples;
+use super::build::{self, LeftOut};
 use crate::corpus::Store;
-use crate::index::rows::{self, LeftOut};
+use crate::draft::drafter::{Drafter, DrafterOptions};
+use crate::draft::length::CostCurve;
+use crate::draft::request::Request;
+use crate::fit::lbfgs::{FitOptions, fit};
+use crate::fit::samples::Samples;
 use crate::index::view::Task;
-use crate::input::Surface;
-use crate::input::spelling::{Learnt, Speller, Spellings};
+use crate::mixture::features::{END, FEATURES, GROUPS};
+use crate::mixture::general;
+use crate::mixture::mixer::Weights;
+use crate::mixture::weights::{Mixtures, Without, variants};
+use crate::text::Surface;
+use crate::text::pieces::{Learnt, Speller, Spellings};
 use crate::{Error, Result, TokenId};
 
 /// Drafted at most, and cost of verifying a drafted token, where the figures are taken.
@@ -101,8 +101,9 @@ pub fn train(
         *left_out.entry(row).or_default() += 1;
     }
     // a request spells whatever it is asked; so the rows left out are spelled, though no sample may hold them
-    rows::spell(store, &picked, &mut Surface::default(), learnt, speller)?;
-    let task: Arc<dyn Task> = Arc::new(rows::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
+    build::spell(store, &picked, &mut Surface::default(), learnt, speller)?;
+    let task: Arc<dyn Task> =
+        Arc::new(build::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
     let held_out: Vec<Row<'_>> = picked.iter().map(|&row| read(store, row, learnt)).collect::<Result<_>>()?;
     let ends = store.meta().eos_id.is_none();
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures

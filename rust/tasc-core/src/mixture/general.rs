@@ -9,7 +9,7 @@
 
 use super::features::{FEATURES, GROUPS};
 use super::mixer::Weights;
-use super::mixtures::{Mixtures, Without, variants};
+use super::weights::{Mixtures, Without, variants};
 use crate::Result;
 
 /// The common row and one per state.

@@ -2,15 +2,15 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::build::NgramsBuilder;
-use super::copies::CopiesBuilder;
-use super::inputs::InputsBuilder;
-use super::view::{OwnedRows, OwnedTask, OwnedTexts};
 use crate::Result;
 use crate::corpus::Store;
-use crate::input::spelling::{Learnt, Speller, Spellings};
-use crate::input::surface::Start;
-use crate::input::{Case, Cases, Surface};
+use crate::index::build::NgramsBuilder;
+use crate::index::copies::CopiesBuilder;
+use crate::index::inputs::InputsBuilder;
+use crate::index::view::{OwnedRows, OwnedTask, OwnedTexts};
+use crate::text::pieces::{Learnt, Speller, Spellings};
+use crate::text::source_text::Start;
+use crate::text::{Case, Cases, Surface};
 
 /// Copying is learnt from rows of at most this many output tokens in all, spread over the store.
 const COPY_TOKENS: usize = 4_000_000;

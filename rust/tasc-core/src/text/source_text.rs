@@ -3,7 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::case::{Case, Cases, Written};
-use super::spelling::{self, Learnt, MAX_PIECE, Speller, Spellings};
+use super::pieces::{self, Learnt, MAX_PIECE, Speller, Spellings};
 use super::words::{self, Word, WordKind};
 use crate::{Result, TokenId};
 
@@ -114,7 +114,7 @@ impl Surface {
             }
         }
         for piece in pieces {
-            let key = spelling::key(&piece.text);
+            let key = pieces::key(&piece.text);
             let start = self.ids.len();
             self.ids.extend_from_slice(known.get(key).or_else(|| learnt.get(key)).unwrap_or(&[]));
             let spelled = Spelled { start: small(start), end: small(self.ids.len()) };
@@ -358,7 +358,7 @@ enum Of {
 
 /// Whether nobody knows yet how a piece is spelled.
 fn is_absent(piece: &str, known: &Spellings<'_>, learnt: &Learnt) -> bool {
-    let key = spelling::key(piece);
+    let key = pieces::key(piece);
     known.get(key).is_none() && learnt.get(key).is_none()
 }
 

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::mixer::{Mixer, Sample};
-use super::mixtures::Without;
+use crate::mixture::mixer::{Mixer, Sample};
+use crate::mixture::weights::Without;
 
 /// Step size of the calibration in the long run.
 const LEARNING_RATE: f64 = 0.02;

@@ -1,9 +1,9 @@
 //! What the sources say at one place of an output.
 
 use super::blend::Blend;
-use super::mixtures::Source;
-use super::sources::copy::Said;
+use super::weights::Source;
 use crate::TokenId;
+use crate::draft::sources::copy::Said;
 
 /// Share of probability below which n-grams leave no doubt.
 const DOUBT: f32 = 0.02;

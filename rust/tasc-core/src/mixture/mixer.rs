@@ -94,7 +94,7 @@ impl Weights {
 }
 
 /// Numbers of the table's rows that add up at `states`: the common one, then one of each group.
-pub(super) fn rows_at(groups: &[usize], states: &[u8]) -> impl Iterator<Item = usize> {
+pub(crate) fn rows_at(groups: &[usize], states: &[u8]) -> impl Iterator<Item = usize> {
     let offsets = groups.iter().zip(states).scan(1, |first, (&n, &state)| {
         let row = *first + usize::from(state).min(n - 1);
         *first += n;
@@ -211,7 +211,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Turns scores into probabilities; the logarithm of what they were divided by.
-pub(super) fn softmax(scores: &mut [f32]) -> f64 {
+pub(crate) fn softmax(scores: &mut [f32]) -> f64 {
     let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut sum = 0.0;
     for p in scores.iter_mut() {
