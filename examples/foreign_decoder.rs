@@ -9,7 +9,7 @@ use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
 use tasc_core::task::{BuildOptions, TaskIndex};
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
 
 const EOS: TokenId = 256;
@@ -18,8 +18,8 @@ const PLACES: [&str; 6] = ["kitchen", "garden", "attic", "hall", "cellar", "gara
 /// The tokenizer, for words of the input that the outputs copy.
 struct Bytes;
 
-impl Speller for Bytes {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Bytes {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         Ok(pieces.iter().map(|piece| ids(piece)).collect())
     }
 }

@@ -9,14 +9,14 @@ use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::{File, Fingerprint};
 use tasc_core::task::TaskIndex;
 use tasc_core::task::file::{BuildOptions, KIND, VERSION};
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
 
 /// Every byte is a token.
 struct Bytes;
 
-impl Speller for Bytes {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Bytes {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         Ok(pieces.iter().map(|p| p.bytes().map(TokenId::from).collect()).collect())
     }
 }

@@ -14,7 +14,6 @@ pub mod format;
 pub mod index;
 pub mod merge;
 pub mod mixture;
-pub mod naive;
 pub mod online;
 pub mod pool;
 pub mod task;

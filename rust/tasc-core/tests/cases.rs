@@ -6,22 +6,22 @@ use proptest::prelude::*;
 use tasc_core::corpus::{Store, StoreWriter, store::Meta};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::Task;
+use tasc_core::mixture::TaskData;
 use tasc_core::task::{BuildOptions, TaskIndex};
-use tasc_core::text::pieces::Learnt;
-use tasc_core::text::{Case, Cases, Copying, Spellings, Surface};
+use tasc_core::text::pieces::TokenizationCache;
+use tasc_core::text::{Case, Cases, CopyState, Pieces, SourceText};
 use toys::Toy;
 
-fn read(text: &str, cases: Cases) -> Surface {
-    let mut surface = Surface::default();
+fn read(text: &str, cases: Cases) -> SourceText {
+    let mut surface = SourceText::default();
     surface.set_cases(cases);
-    surface.read(text, &Spellings::default(), &mut Learnt::default(), Some(&Toy::Glued)).unwrap();
+    surface.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&Toy::Glued)).unwrap();
     surface
 }
 
 /// Which words of the input an output has copied.
-fn copied(surface: &Surface, output: &str) -> Vec<u32> {
-    let mut copying = Copying::default();
+fn copied(surface: &SourceText, output: &str) -> Vec<u32> {
+    let mut copying = CopyState::default();
     copying.reset(surface.len(), 0.0);
     Toy::Glued.ids(output).iter().for_each(|&t| copying.push(surface, &[], t));
     (0..).take(surface.len()).filter(|&w| copying.is_copied(w)).collect()
@@ -57,7 +57,7 @@ proptest! {
         let end = surface.words().last().map_or(0, |w| w.end as usize);
         let output = case.apply(&text[start..end]).unwrap_or_else(|| text[start..end].into());
         prop_assert_eq!(copied(&surface, &output).len(), words);
-        let mut copying = Copying::default();
+        let mut copying = CopyState::default();
         copying.reset(words, 0.0);
         for token in Toy::Glued.ids(&output) {
             copying.push(&surface, &[], token);
@@ -93,9 +93,9 @@ fn rows_decide() {
         TaskIndex::build(store, &folder.path().join("task.tasc"), &options, |_| Ok(())).unwrap()
     };
     let plain = build(&store(folder.path(), str::to_string));
-    assert_eq!(plain.view().rows.unwrap().cases, Cases::NONE);
+    assert_eq!(plain.view().rows.unwrap().cases(), Cases::NONE);
     let upper = build(&store(folder.path(), str::to_uppercase));
-    assert_eq!(upper.view().rows.unwrap().cases, [Case::Upper].into_iter().collect());
+    assert_eq!(upper.view().rows.unwrap().cases(), [Case::Upper].into_iter().collect());
     let options = DrafterOptions { speller: Some(std::sync::Arc::new(Toy::Glued)), ..DrafterOptions::default() };
     let drafter = Drafter::new(Some(std::sync::Arc::new(upper)), options).unwrap();
     let mut request = drafter.start(&[], Some("go to quimper now")).unwrap();

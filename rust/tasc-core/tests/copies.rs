@@ -6,21 +6,21 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::index::copies::{Copies, CopiesBuilder, OwnedCopies, next, short};
-use tasc_core::text::pieces::Learnt;
+use tasc_core::index::copies::{CopyArrays, CopyModel, CopyModelBuilder, next, short};
+use tasc_core::text::pieces::TokenizationCache;
 use tasc_core::text::words::split;
-use tasc_core::text::{Copying, Spellings, Surface};
+use tasc_core::text::{CopyState, Pieces, SourceText};
 use toys::{Toy, id};
 
-fn surface(text: &str, toy: Toy) -> Surface {
-    let mut surface = Surface::default();
-    surface.read(text, &Spellings::default(), &mut Learnt::default(), Some(&toy)).unwrap();
+fn surface(text: &str, toy: Toy) -> SourceText {
+    let mut surface = SourceText::default();
+    surface.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
     surface
 }
 
-fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> OwnedCopies {
-    let mut builder = CopiesBuilder::default();
-    let surfaces: Vec<Surface> = rows.iter().map(|r| surface(&r.0, toy)).collect();
+fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> CopyArrays {
+    let mut builder = CopyModelBuilder::default();
+    let surfaces: Vec<SourceText> = rows.iter().map(|r| surface(&r.0, toy)).collect();
     for (row, surface) in rows.iter().zip(&surfaces) {
         builder.count(surface, &row.1, row.2);
     }
@@ -32,7 +32,7 @@ fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> OwnedCopies {
 }
 
 /// Rows of words: an input, an output, a weight.
-fn task(rows: &[(&str, &str, u32)]) -> OwnedCopies {
+fn task(rows: &[(&str, &str, u32)]) -> CopyArrays {
     let rows: Vec<_> = rows.iter().map(|r| (r.0.to_owned(), Toy::Words.ids(r.1), r.2)).collect();
     learn(&rows, Toy::Words)
 }
@@ -48,7 +48,7 @@ fn near(found: f32, wanted: f64) {
 }
 
 /// A city stands in the output as it stands in the input, and "X" comes before it.
-fn flights() -> OwnedCopies {
+fn flights() -> CopyArrays {
     task(&[("to a", "X a Y", 1), ("to b", "X b Z", 1)])
 }
 
@@ -65,7 +65,7 @@ fn rates_by_hand() {
     near(copies.token_rate(id("X")), 0.0);
     near(copies.token_rate(id("a")), 0.5); // one of one, and one more that was not
     near(copies.token_rate(id("never")), 0.0);
-    near(Copies::default().rate(1), 0.5);
+    near(CopyModel::default().rate(1), 0.5);
     let heavy = task(&[("to a", "X a", 3), ("to b", "X", 5)]);
     near(heavy.view().rate(word("a")), (3.0 + 0.5) / 4.0); // nothing was seen once: 1 of 2
     near(heavy.view().rate(word("b")), 0.5 / 6.0);
@@ -147,14 +147,14 @@ fn the_end_depends_on_what_waits() {
 fn the_next_word_is_the_first_that_waits() {
     let surface = surface("to a via b", Toy::Words);
     let rates = [0.1, 0.9, 0.2, 0.8];
-    let mut copying = Copying::default();
+    let mut copying = CopyState::default();
     copying.reset(4, 1.7);
     assert_eq!(next(&surface, &copying, &rates), (word("a"), word("to")));
     copying.push(&surface, &rates, id("a"));
     assert_eq!(next(&surface, &copying, &rates), (word("b"), word("via")));
     copying.push(&surface, &rates, id("b"));
     assert_eq!(next(&surface, &copying, &rates), (0, 1));
-    let mut back = Copying::default();
+    let mut back = CopyState::default();
     back.reset(4, 1.7);
     back.push(&surface, &rates, id("b"));
     assert_eq!(next(&surface, &back, &rates), (0, 1), "what was passed over does not wait");

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use tasc_core::text::pieces::{Learnt, MAX_PIECE};
+use tasc_core::text::pieces::{MAX_PIECE, TokenizationCache};
 use tasc_core::text::source_text::MAX_COPIED;
 use tasc_core::text::words::{Word, WordKind, split};
-use tasc_core::text::{Copying, Speller, Spellings, Surface};
+use tasc_core::text::{CopyState, PieceTokenizer, Pieces, SourceText};
 use tasc_core::{Result, TokenId};
 use toys::Toy;
 
@@ -126,7 +126,7 @@ fn naive(chains: &[Chain], output: &[TokenId]) -> Copied {
     found
 }
 
-fn seen(surface: &Surface, copying: &Copying) -> Copied {
+fn seen(surface: &SourceText, copying: &CopyState) -> Copied {
     let active = copying
         .active()
         .iter()
@@ -139,9 +139,9 @@ fn seen(surface: &Surface, copying: &Copying) -> Copied {
     }
 }
 
-fn read(text: &str, toy: Toy) -> Surface {
-    let mut surface = Surface::default();
-    surface.read(text, &Spellings::default(), &mut Learnt::default(), Some(&toy)).unwrap();
+fn read(text: &str, toy: Toy) -> SourceText {
+    let mut surface = SourceText::default();
+    surface.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
     surface
 }
 
@@ -193,7 +193,7 @@ proptest! {
             prop_assert_eq!(surface.first_word(*start), &chain.tokens[..chain.first_word]);
         }
         let usual: Vec<f32> = (0..surface.len()).map(|w| [0.0, 0.5, 0.75][w % 3]).collect();
-        let mut copying = Copying::default();
+        let mut copying = CopyState::default();
         copying.reset(surface.len(), usual.iter().sum());
         let output = cook(&text, toy, &recipe);
         let mut all_followed = true;
@@ -222,7 +222,7 @@ proptest! {
     fn a_copied_word_is_in_the_output(text in text(), toy in toy(), recipe in recipe()) {
         let surface = read(&text, toy);
         let output = cook(&text, toy, &recipe);
-        let mut copying = Copying::default();
+        let mut copying = CopyState::default();
         copying.reset(surface.len(), 0.0);
         output.iter().for_each(|&t| copying.push(&surface, &[], t));
         let words = words(&text);
@@ -245,15 +245,15 @@ proptest! {
         let surface = read(&text, toy);
         let usual = vec![0.5; surface.len()];
         let output = cook(&text, toy, &recipe);
-        let replayed = |from: &Copying, tokens: &[TokenId]| {
-            let mut copying = Copying::default();
+        let replayed = |from: &CopyState, tokens: &[TokenId]| {
+            let mut copying = CopyState::default();
             copying.reset(3, 9.0);
             copying.push(&surface, &[], 97); // left-overs that must not show
             copying.copy_from(from);
             tokens.iter().for_each(|&t| copying.push(&surface, &usual, t));
             copying
         };
-        let mut fresh = Copying::default();
+        let mut fresh = CopyState::default();
         fresh.reset(surface.len(), surface.len() as f32 / 2.0);
         let split = at.index(output.len() + 1);
         let fork = replayed(&fresh, &output[..split]);
@@ -267,15 +267,15 @@ proptest! {
     /// Memory that is re-used, and spellings that are stored, learnt or asked for, make no difference.
     #[test]
     fn reading_depends_on_the_text_alone(texts in prop::collection::vec(text(), 1..5), toy in toy()) {
-        let (mut used, mut learnt) = (Surface::default(), Learnt::default());
+        let (mut used, mut learnt) = (SourceText::default(), TokenizationCache::default());
         for text in &texts {
-            used.read(text, &Spellings::default(), &mut learnt, Some(&toy)).unwrap();
+            used.read(text, &Pieces::default(), &mut learnt, Some(&toy)).unwrap();
             let mut missing = Default::default();
-            Surface::default().missing(text, &Spellings::default(), &learnt, &mut missing);
+            SourceText::default().missing(text, &Pieces::default(), &learnt, &mut missing);
             prop_assert!(missing.is_empty(), "{missing:?}");
             let fresh = read(text, toy);
-            let mut stored = Surface::default();
-            stored.read(text, &learnt.freeze().view(), &mut Learnt::default(), Some(&Silent)).unwrap();
+            let mut stored = SourceText::default();
+            stored.read(text, &learnt.freeze().view(), &mut TokenizationCache::default(), Some(&Silent)).unwrap();
             for surface in [&used, &stored] {
                 prop_assert_eq!(surface.starts(), fresh.starts());
                 prop_assert!(surface.running().eq(fresh.running()));
@@ -287,20 +287,20 @@ proptest! {
         }
     }
 
-    /// Spellings from a hostile file give any tokens, never a panic.
+    /// Pieces from a hostile file give any tokens, never a panic.
     #[test]
     fn hostile_spellings_never_panic(
         text in text(),
         starts in prop::collection::vec(prop_oneof![9 => 0..30u32, 1 => any::<u32>()], 0..30),
         ids in prop::collection::vec(0..5u32, 0..30),
     ) {
-        let mut learnt = Learnt::default();
-        Surface::default().read(&text, &Spellings::default(), &mut learnt, Some(&Toy::Pairs)).unwrap();
+        let mut learnt = TokenizationCache::default();
+        SourceText::default().read(&text, &Pieces::default(), &mut learnt, Some(&Toy::Pairs)).unwrap();
         let frozen = learnt.freeze();
-        let known = Spellings { keys: &frozen.keys, starts: &starts, ids: &ids };
-        let mut surface = Surface::default();
-        surface.read(&text, &known, &mut Learnt::default(), None).unwrap();
-        let mut copying = Copying::default();
+        let known = Pieces { keys: &frozen.keys, starts: &starts, ids: &ids };
+        let mut surface = SourceText::default();
+        surface.read(&text, &known, &mut TokenizationCache::default(), None).unwrap();
+        let mut copying = CopyState::default();
         copying.reset(surface.len(), 1.0);
         for &token in ids.iter().chain(&ids) {
             copying.push(&surface, &[0.5], token);
@@ -312,8 +312,8 @@ proptest! {
 /// Knows nothing and says so.
 struct Silent;
 
-impl Speller for Silent {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Silent {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         assert!(pieces.iter().all(|p| p.len() > MAX_PIECE), "{pieces:?} are known");
         Ok(vec![vec![]; pieces.len()])
     }
@@ -322,7 +322,7 @@ impl Speller for Silent {
 #[test]
 fn copies_by_example() {
     let surface = read("fly to new york, now", Toy::Glued);
-    let mut copying = Copying::default();
+    let mut copying = CopyState::default();
     copying.reset(surface.len(), 6.0);
     let mut say = |text: &str| {
         Toy::Glued.ids(text).iter().for_each(|&t| copying.push(&surface, &[1.0; 6], t));
@@ -351,7 +351,7 @@ fn a_character_alone_is_a_start_but_the_run_is_one_piece() {
     let firsts: Vec<_> = (0..4).map(|w| surface.starts().iter().find(|s| s.word == w && !s.spaced).unwrap()).collect();
     let spelled: Vec<_> = firsts.iter().flat_map(|s| surface.first_word(**s).to_vec()).collect();
     assert_eq!(spelled, ids(&["去", "北京市", "京市", "市"]));
-    let mut copying = Copying::default();
+    let mut copying = CopyState::default();
     copying.reset(surface.len(), 0.0);
     copying.push(&surface, &[], toys::id("京市"));
     assert_eq!(seen(&surface, &copying).copied, [2, 3], "the character before is not copied");
@@ -361,20 +361,20 @@ fn a_character_alone_is_a_start_but_the_run_is_one_piece() {
 #[test]
 fn the_speller_is_asked_once() {
     struct Counting(AtomicUsize);
-    impl Speller for Counting {
-        fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+    impl PieceTokenizer for Counting {
+        fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
             self.0.fetch_add(1, Ordering::Relaxed);
             assert!(pieces.is_sorted(), "the same order in every run");
             assert!(pieces.windows(2).all(|p| p[0] != p[1]));
             assert!(pieces.len() <= 2 * MAX_COPIED && pieces.iter().all(|p| p.len() <= MAX_PIECE));
-            Toy::Pairs.spell(pieces)
+            Toy::Pairs.tokenize_pieces(pieces)
         }
     }
     let text: String = (0..5000u32).map(|k| format!("w{k} ")).collect();
-    let (counting, mut learnt) = (Counting(AtomicUsize::new(0)), Learnt::default());
-    let mut surface = Surface::default();
+    let (counting, mut learnt) = (Counting(AtomicUsize::new(0)), TokenizationCache::default());
+    let mut surface = SourceText::default();
     for _ in 0..2 {
-        surface.read(&text, &Spellings::default(), &mut learnt, Some(&counting)).unwrap();
+        surface.read(&text, &Pieces::default(), &mut learnt, Some(&counting)).unwrap();
     }
     assert_eq!(counting.0.into_inner(), 1, "what was asked for once is remembered");
     assert_eq!(surface.len(), MAX_COPIED);
@@ -392,7 +392,7 @@ fn words_that_are_too_long() {
     assert_eq!(surface.len(), 4);
     let starts: Vec<_> = surface.starts().iter().map(|s| (s.word, s.spaced)).collect();
     assert_eq!(starts, [(0, false), (2, false), (3, false), (2, true)], "c is too far from b");
-    let mut copying = Copying::default();
+    let mut copying = CopyState::default();
     copying.reset(surface.len(), 0.0);
     for token in ["a", " b"] {
         copying.push(&surface, &[], toys::id(token));

@@ -11,11 +11,10 @@ use tasc_core::corpus::served::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::{self, CostCurve, DrafterOptions};
 use tasc_core::mixture::features::{FEATURES, GROUPS};
-use tasc_core::mixture::{Mixtures, Source, Weights, Without};
-use tasc_core::online::sequence_index::{Matches, Occurrences};
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, Weights};
 use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::pool;
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
@@ -97,7 +96,7 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 impl NgramDrafter {
     #[new]
     #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
-        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true,
+        log_bytes=LOG_BYTES as i64, weights=None, without=None, learn=true,
         num_threads=None))]
     #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
@@ -107,15 +106,14 @@ impl NgramDrafter {
         served: Option<PathBuf>,
         served_bytes: i64,
         log_bytes: i64,
-        served_half_life: Option<i64>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
         num_threads: Option<i64>,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
-        let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
-        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
+        let mixtures = table.raise()?.map(|w| MixtureWeights::single(&w)).transpose().raise()?;
+        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<SourceMask>>()?;
         let file = index.as_ref().map(|i| i.get().file());
         let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
         let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
@@ -123,10 +121,9 @@ impl NgramDrafter {
             mixtures,
             fixed: !learn,
             without,
-            speller: speller.clone().map(|s| s as Arc<dyn Speller>),
+            speller: speller.clone().map(|s| s as Arc<dyn PieceTokenizer>),
             served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
-            served_half_life: at_least("served_half_life", served_half_life.unwrap_or(0), 0)?,
         };
         let threads = num_threads.map_or(Ok(pool::cores()), |n| at_least("num_threads", n, 1))?;
         let task = index.as_ref().map(|i| i.get().task());
@@ -294,54 +291,4 @@ fn source(name: &str) -> PyResult<Source> {
     let known = Source::ALL.map(Source::name).join(", ");
     let found = Source::ALL.into_iter().find(|s| s.name() == name);
     found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
-}
-
-/// The running context alone, for looking into it.
-#[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct ContextIndex(Mutex<(Occurrences, Matches)>);
-
-impl ContextIndex {
-    fn lock(&self) -> MutexGuard<'_, (Occurrences, Matches)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[pymethods]
-impl ContextIndex {
-    #[new]
-    #[pyo3(signature = (ids=None))]
-    fn new(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let this = Self(Mutex::default());
-        if let Some(ids) = ids {
-            this.extend(ids)?;
-        }
-        Ok(this)
-    }
-
-    fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_ids(ids, |ids| {
-            let (seen, matches) = &mut *self.lock();
-            seen.extend(ids, matches, draft::request::FOLLOWED);
-        })
-    }
-
-    fn __len__(&self) -> usize {
-        self.lock().0.ids().len()
-    }
-
-    /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
-    #[pyo3(signature = (limit=8))]
-    fn successors<'py>(
-        &self,
-        py: Python<'py>,
-        limit: usize,
-    ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
-        let (context, matches) = &*self.lock();
-        let mut blend = tasc_core::mixture::blend::Blend::default();
-        let order = context.blend(matches, &mut Vec::new(), &mut blend);
-        blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        blend.candidates.truncate(limit);
-        let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
-        (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
-    }
 }

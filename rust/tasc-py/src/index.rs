@@ -7,10 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::corpus::{ServedLog, served as log};
 use tasc_core::format::File;
-use tasc_core::index::{Cursor, Successors, Task};
+use tasc_core::index::{Cursor, Successors};
+use tasc_core::mixture::TaskData;
 use tasc_core::task::train::TrainOptions;
-use tasc_core::task::{self, BuildOptions, Meta};
-use tasc_core::text::Speller;
+use tasc_core::task::{self, BuildOptions, IndexMeta};
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
@@ -19,7 +20,7 @@ use crate::speller::PySpeller;
 use crate::store::Store;
 
 /// What the fit of an index found, `None` when it was not fitted.
-fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>> {
+fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(figures) = &meta.fit else { return Ok(None) };
     let fit = PyDict::new(py);
     fit.set_item("rows", figures.rows)?;
@@ -42,7 +43,7 @@ impl TaskIndex {
         self.0.file()
     }
 
-    pub(crate) fn task(&self) -> Arc<dyn Task> {
+    pub(crate) fn task(&self) -> Arc<dyn TaskData> {
         self.0.clone()
     }
 }
@@ -74,7 +75,7 @@ impl TaskIndex {
             let options = BuildOptions {
                 no_inputs: !inputs,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                speller: speller.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
@@ -114,7 +115,7 @@ impl TaskIndex {
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                speller: speller.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             let built = index.compact(&rows, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))

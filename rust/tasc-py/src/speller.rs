@@ -1,10 +1,10 @@
-//! A Python tokenizer as the core's `Speller`.
+//! A Python tokenizer as the core's `PieceTokenizer`.
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use tasc_core::format::Fingerprint;
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Error, Result, TokenId};
 
 use crate::error::Raise;
@@ -38,8 +38,8 @@ impl PySpeller {
     }
 }
 
-impl Speller for PySpeller {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for PySpeller {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let spelled = Python::attach(|py| {
             self.tokenizer.call_method1(py, "spell", (pieces,)).and_then(|ids| ids.extract::<Vec<Vec<TokenId>>>(py))
         });

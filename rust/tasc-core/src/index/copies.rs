@@ -2,9 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::conditional::{Conditional, ConditionalBuilder, Followers, OwnedConditional};
+use super::conditional::{ConditionalArrays, ConditionalBuilder, Followers};
 use crate::TokenId;
-use crate::text::{Copying, Surface};
+use crate::format::sections;
+use crate::text::{CopyState, SourceText};
 
 /// The longest tail of an output that a condition looks at.
 pub const TAIL: usize = 9;
@@ -16,13 +17,13 @@ const POINTER_TAILS: [usize; 2] = [9, 4];
 const COVERAGE_TAILS: [usize; 3] = [8, 4, 2];
 
 /// A word that is copied more often than this is waited for.
-const USUAL: f32 = 0.4;
+const COPY_RATE_THRESHOLD: f32 = 0.4;
 
 /// Tails, in tokens, that are joined with the word that waits next, then with the word to its left.
 const AHEAD_TAILS: [usize; 2] = [8, 4];
 
 /// Tokens from this id on are not counted one by one: no vocabulary is as large, and the counts are kept by id.
-const COUNTED: TokenId = 1 << 22;
+const MAX_COUNTED_ID: TokenId = 1 << 22;
 
 /// With more rows than this, conditions that held once are not kept.
 const MANY_ROWS: usize = 1000;
@@ -41,37 +42,29 @@ const AHEAD: u64 = 0x510E_527F_ADE6_82D1;
 const TAILS: u64 = 0xA54F_F53A_5F1D_36F1;
 const LEFT: u64 = 0x3C6E_F372_FE94_F82B;
 
-/// Borrowed arrays. Contents may come from a hostile file: every access is checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Copies<'a> {
-    /// Key of each word of the inputs, ascending; 0 stands for words that were never seen.
-    pub words: &'a [u64],
-    /// How often each word is copied, 0 to 1.
-    pub rates: &'a [f32],
-    /// How often each token, by id, was copied where it occurred: 0 to 255; nothing past the largest one seen.
-    pub tokens: &'a [u8],
-    /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
-    pub pointer: Conditional<'a>,
-    /// Tokens by tail of the output and number of waiting words; by tail and the word that waits next.
-    pub coverage: Conditional<'a>,
-}
-
-/// The arrays of [`Copies`], owned.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs)] // each field is described at `Copies`
-pub struct OwnedCopies {
-    pub words: Vec<u64>,
-    pub rates: Vec<f32>,
-    pub tokens: Vec<u8>,
-    pub pointer: OwnedConditional,
-    pub coverage: OwnedConditional,
+sections! {
+    /// The arrays of the copy model. Contents may come from a hostile file: every access is checked.
+    pub struct CopyArrays as CopyModel {
+        /// Key of each word of the inputs, ascending; 0 stands for words that were never seen.
+        words: [u64],
+        /// How often each word is copied, 0 to 1.
+        rates: [f32],
+        /// How often each token, by id, was copied where it occurred: 0 to 255; nothing past the largest one seen.
+        tokens: [u8],
+    }
+    nested {
+        /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
+        pointer: ConditionalArrays = "pointer_",
+        /// Tokens by tail of the output and number of waiting words; by tail and the word that waits next.
+        coverage: ConditionalArrays = "coverage_",
+    }
 }
 
 /// What stood left of the words that were copied after a tail: the longest tail first, the empty one last.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointers<'a>([Followers<'a>; 3]);
 
-impl<'a> Copies<'a> {
+impl<'a> CopyModel<'a> {
     /// How often a word is copied.
     #[must_use]
     pub fn rate(&self, word: u64) -> f32 {
@@ -81,11 +74,11 @@ impl<'a> Copies<'a> {
 
     /// Fills `usual` with how much each word of an input counts as waiting: its rate, or nothing when it is seldom
     /// copied.
-    pub fn usual(&self, surface: &Surface, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
+    pub fn usual(&self, surface: &SourceText, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
         rates.clear();
         rates.extend((0..small(surface.len())).map(|w| self.rate(surface.key(w))));
         usual.clear();
-        usual.extend(rates.iter().map(|&r| if r > USUAL { r } else { 0.0 }));
+        usual.extend(rates.iter().map(|&r| if r > COPY_RATE_THRESHOLD { r } else { 0.0 }));
         usual.iter().sum()
     }
 
@@ -134,20 +127,6 @@ impl<'a> Copies<'a> {
     }
 }
 
-impl OwnedCopies {
-    /// The borrowed form.
-    #[must_use]
-    pub fn view(&self) -> Copies<'_> {
-        Copies {
-            words: &self.words,
-            rates: &self.rates,
-            tokens: &self.tokens,
-            pointer: self.pointer.view(),
-            coverage: self.coverage.view(),
-        }
-    }
-}
-
 impl Pointers<'_> {
     /// Whether a copy was ever seen to begin after such a tail.
     #[must_use]
@@ -181,8 +160,8 @@ impl Pointers<'_> {
 
 /// The word that waits next to be copied and the word to its left; (0, 1) when none waits.
 #[must_use]
-pub fn next(surface: &Surface, copying: &Copying, rates: &[f32]) -> (u64, u64) {
-    let waits = |w: &u32| !copying.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > USUAL);
+pub fn next(surface: &SourceText, copying: &CopyState, rates: &[f32]) -> (u64, u64) {
+    let waits = |w: &u32| !copying.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > COPY_RATE_THRESHOLD);
     (copying.after()..small(surface.len())).find(waits).map_or((0, 1), |w| (surface.key(w), surface.left(w)))
 }
 
@@ -212,12 +191,12 @@ pub fn short(word: u64) -> u32 {
     word as u32
 }
 
-/// Learns from rows, shown twice: first all to [`CopiesBuilder::count`], then all to [`CopiesBuilder::learn`].
+/// Learns from rows, shown twice: first all to [`CopyModelBuilder::count`], then all to [`CopyModelBuilder::learn`].
 #[derive(Default)]
-pub struct CopiesBuilder {
+pub struct CopyModelBuilder {
     /// word → (rows that hold it, rows whose output copied it)
     seen: FxHashMap<u64, (u32, u32)>,
-    counted: OwnedCopies,
+    counted: CopyArrays,
     pointer: ConditionalBuilder,
     coverage: ConditionalBuilder,
     /// The only token that followed a tail; `AMBIGUOUS` when there were several.
@@ -226,14 +205,14 @@ pub struct CopiesBuilder {
     rows: usize,
     /// token → (occurrences, copied ones)
     tokens: Vec<(u32, u32)>,
-    copying: Copying,
+    copying: CopyState,
     rates: Vec<f32>,
     usual: Vec<f32>,
 }
 
-impl CopiesBuilder {
+impl CopyModelBuilder {
     /// Counts which words of a row are copied.
-    pub fn count(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+    pub fn count(&mut self, surface: &SourceText, output: &[TokenId], weight: u32) {
         self.copying.reset(surface.len(), 0.0);
         for (at, &token) in output.iter().enumerate() {
             for n in COVERAGE_TAILS {
@@ -258,7 +237,7 @@ impl CopiesBuilder {
     }
 
     fn count_token(&mut self, token: TokenId, copied: bool, weight: u32) {
-        if token >= COUNTED {
+        if token >= MAX_COUNTED_ID {
             return;
         }
         let at = token as usize;
@@ -285,7 +264,7 @@ impl CopiesBuilder {
     }
 
     /// Learns from where a row's words are copied and what comes when none is left.
-    pub fn learn(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+    pub fn learn(&mut self, surface: &SourceText, output: &[TokenId], weight: u32) {
         self.rows += 1;
         let waiting = self.counted.view().usual(surface, &mut self.rates, &mut self.usual);
         self.copying.reset(surface.len(), waiting);
@@ -330,10 +309,10 @@ impl CopiesBuilder {
 
     /// What was learnt. Where there are many rows, conditions that held once are left out: they would fill the file.
     #[must_use]
-    pub fn build(self) -> OwnedCopies {
+    pub fn build(self) -> CopyArrays {
         let least = if self.rows > MANY_ROWS { 2 } else { 1 };
         let often = |followers: &[(u32, u32)]| followers.iter().map(|f| u64::from(f.1)).sum::<u64>() >= least;
-        OwnedCopies {
+        CopyArrays {
             pointer: self.pointer.build(|found| often(found) && found.iter().any(|f| f.0 != NO_COPY)),
             coverage: self.coverage.build(often),
             ..self.counted

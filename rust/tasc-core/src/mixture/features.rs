@@ -1,10 +1,9 @@
 //! What the mixer sees: candidates of all sources, a row of features each, and the states that pick the weights.
 
 use super::blend::Blend;
-use super::evidence::Evidence;
-use super::weights::Without;
+use super::evidence::{Continuation, CopyEvidence, CopyStart, Evidence};
+use super::source::SourceMask;
 use crate::TokenId;
-use crate::draft::sources::copy::{Continuation, Offer, Said};
 
 /// Columns of a feature row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +68,8 @@ pub const FEATURES: usize = Column::Foreign as usize + 1;
 
 /// What is left of a row without an input, where all other columns are 0. In this order a score has the bits that it
 /// has with all columns.
-pub const PLAIN: [Column; 5] = [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
+pub const NO_INPUT_COLUMNS: [Column; 5] =
+    [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
 
 /// Which columns the rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,15 +77,15 @@ pub enum Columns {
     /// Every [`Column`] in order.
     #[default]
     All,
-    /// Those of [`PLAIN`].
-    Plain,
+    /// Those of [`NO_INPUT_COLUMNS`].
+    NoInput,
 }
 
 impl Columns {
     /// The fewest that say everything when these sources are switched off.
     #[must_use]
-    pub fn of(without: Without) -> Self {
-        if without.knows_input() { Self::All } else { Self::Plain }
+    pub fn of(without: SourceMask) -> Self {
+        if without.knows_input() { Self::All } else { Self::NoInput }
     }
 }
 
@@ -97,11 +97,11 @@ pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
 pub const END: TokenId = TokenId::MAX;
 
 /// Least probability that a log is taken of.
-const TINY: f32 = 1e-5;
-const LN_TINY: f32 = -11.512_925;
+const MIN_PROBABILITY: f32 = 1e-5;
+const LN_MIN_PROBABILITY: f32 = -11.512_925;
 
 /// Candidates taken of a source at most.
-const TAKEN: usize = 8;
+const MAX_CANDIDATES_PER_SOURCE: usize = 8;
 
 /// Candidates with their features. The last row is "something else" and has no token.
 #[derive(Clone, Debug, Default)]
@@ -121,10 +121,10 @@ impl Candidates {
         self.rows.clear();
         match columns {
             Columns::All => self.describe(seen, foreign),
-            Columns::Plain => self.describe_plain(seen),
+            Columns::NoInput => self.describe_plain(seen),
         }
         let [task, context, retrieved] = seen.orders.map(bucket);
-        let [left_task, left_retrieved] = seen.breaks.map(break_state);
+        let [left_task, left_retrieved] = seen.mismatch_rate.map(mismatch_state);
         let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
         let agreed = u8::from(seen.agreed);
         self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
@@ -132,7 +132,7 @@ impl Candidates {
 
     fn name(&mut self, seen: &Evidence) {
         self.tokens.clear();
-        let taken = if seen.agreed { 1 } else { TAKEN };
+        let taken = if seen.agreed { 1 } else { MAX_CANDIDATES_PER_SOURCE };
         let [first, others @ ..] = seen.blends();
         self.tokens.extend(first.candidates.iter().take(taken).map(|c| c.0)); // names no token twice
         for blend in others {
@@ -219,7 +219,7 @@ fn continues(row: &mut [f32; FEATURES], c: &Continuation, goes_on: f32) {
     }
 }
 
-fn offers(row: &mut [f32; FEATURES], offer: &Offer, said: &Said) {
+fn offers(row: &mut [f32; FEATURES], offer: &CopyStart, said: &CopyEvidence) {
     row[Column::Begins as usize] = if said.known { said.begins.max(1e-3).ln() } else { 0.0 };
     row[Column::Starts as usize] = 1.0;
     row[Column::Pointer as usize] = offer.pointer + 4.0;
@@ -228,7 +228,7 @@ fn offers(row: &mut [f32; FEATURES], offer: &Offer, said: &Said) {
     row[Column::Spaced as usize] = flag(offer.spaced);
 }
 
-fn copy_state(said: &Said) -> u8 {
+fn copy_state(said: &CopyEvidence) -> u8 {
     match said.continuations.first() {
         None => u8::from(said.known),
         Some(c) if c.between => 2,
@@ -236,8 +236,8 @@ fn copy_state(said: &Said) -> u8 {
     }
 }
 
-fn break_state(breaks: f32) -> u8 {
-    match breaks {
+fn mismatch_state(mismatch_rate: f32) -> u8 {
+    match mismatch_rate {
         b if b < 0.05 => 0,
         b if b < 0.4 => 1,
         b if b < 0.9 => 2,
@@ -271,12 +271,12 @@ fn bucket(order: u32) -> u8 {
     }
 }
 
-/// Natural logarithm of p + TINY to three digits, which is what evidence is good for; the same bits on every machine.
+/// Natural logarithm of p + MIN_PROBABILITY to three digits, which is what evidence is good for; the same bits on every machine.
 fn ln(p: f32) -> f32 {
     if p <= 0.0 {
-        return LN_TINY;
+        return LN_MIN_PROBABILITY;
     }
-    let bits = (p + TINY).to_bits();
+    let bits = (p + MIN_PROBABILITY).to_bits();
     let exponent = (bits >> 23).cast_signed() - 127;
     let m = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000); // 1 ..= 2
     // ln m = 2·artanh s with s = (m − 1) / (m + 1), up to s⁷

@@ -9,7 +9,8 @@
 
 use super::features::{FEATURES, GROUPS};
 use super::mixer::Weights;
-use super::weights::{Mixtures, Without, variants};
+use super::source::{SourceMask, variants};
+use super::weights::MixtureWeights;
 use crate::Result;
 
 /// The common row and one per state.
@@ -28,10 +29,10 @@ const fn states() -> usize {
 ///
 /// # Errors
 /// Never for these tables; the check is the same as for weights from outside.
-pub fn mixtures() -> Result<Mixtures> {
-    let table = |without| if without == Without::inputs() { &PLAIN } else { &FULL };
+pub fn mixtures() -> Result<MixtureWeights> {
+    let table = |without| if without == SourceMask::inputs() { &PLAIN } else { &FULL };
     let weights = |without| Weights::new(FEATURES, GROUPS.to_vec(), table(without).as_flattened().to_vec());
-    Mixtures::new(variants().into_iter().map(weights).collect::<Result<_>>()?)
+    MixtureWeights::new(variants().into_iter().map(weights).collect::<Result<_>>()?)
 }
 
 // Tables begin: written by the script.
@@ -90,7 +91,7 @@ const FULL: [[f32; FEATURES]; ROWS] = [
     [0.187, 0.044, 0.032, 0.000, 0.000, 0.023, -0.094, 0.062, 0.000, 0.000, -0.285, 0.000, 0.000, 0.000, 0.000, 0.000, 0.103, 0.040, -0.123, -0.082, -0.056, -0.085, 0.032, 0.000, 0.000, 0.000], // agreed or not: 1
 ];
 
-/// Without an input.
+/// SourceMask an input.
 #[rustfmt::skip]
 const PLAIN: [[f32; FEATURES]; ROWS] = [
     [0.089, 0.000, 0.096, 0.000, 0.000, 0.490, 0.000, 1.444, 0.000, 0.000, 0.322, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000, 0.000], // common

@@ -3,10 +3,10 @@
 //! score(candidate) = (w + Σ offset of each group's state) · features(candidate), softmax over the candidates and one
 //! more, "something else".
 
-use super::features::{FEATURES, PLAIN};
+use super::features::{FEATURES, NO_INPUT_COLUMNS};
 use crate::{Error, Result};
 
-const NARROW: usize = PLAIN.len();
+const NO_INPUT_FEATURES: usize = NO_INPUT_COLUMNS.len();
 
 /// Most features a candidate may have.
 pub const MAX_FEATURES: usize = 32;
@@ -175,7 +175,7 @@ impl Mixer {
         // where the length of a row is known when compiled, its loops are unrolled
         match self.weights.features {
             FEATURES => self.score::<FEATURES>(rows, states, probabilities),
-            NARROW => self.score::<NARROW>(rows, states, probabilities),
+            NO_INPUT_FEATURES => self.score::<NO_INPUT_FEATURES>(rows, states, probabilities),
             f => {
                 let w = &self.weights.vector(states)[..f];
                 probabilities.extend(rows.chunks_exact(f).map(|row| dot(row, w)));

@@ -7,7 +7,7 @@ use super::served::Served;
 use crate::corpus::{ServedLog, ServedRow};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
-use crate::index::view::Task;
+use crate::mixture::TaskData;
 use crate::{Error, Result};
 
 /// The served rows of a drafter. Its successor has a copy of them, and takes in what either is served from then on.
@@ -22,13 +22,13 @@ pub(crate) struct Kept {
 struct Ledger {
     log: Option<ServedLog>,
     /// That of the latest drafter: it says how rare terms are.
-    task: Option<Arc<dyn Task>>,
+    task: Option<Arc<dyn TaskData>>,
     /// Those of the latest drafter.
     rows: Arc<RwLock<Served>>,
 }
 
 impl Kept {
-    pub(crate) fn new(task: Option<Arc<dyn Task>>, rows: Served) -> Self {
+    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: Served) -> Self {
         let rows = Arc::new(RwLock::new(rows));
         Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
     }
@@ -52,7 +52,7 @@ impl Kept {
     }
 
     /// Those of the next drafter, over `task`, which has taken in the log's oldest `taken` rows.
-    pub(crate) fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
+    pub(crate) fn over(&self, task: Arc<dyn TaskData>, taken: u64) -> Result<Self> {
         let mut ledger = self.ledger();
         let left = if taken > 0 { ledger.forget(taken)? } else { usize::MAX };
         ledger.task = Some(task);
