@@ -12,21 +12,21 @@ use tasc_core::text::words::split;
 use tasc_core::text::{CopyState, Pieces, SourceText};
 use toys::{Toy, id};
 
-fn surface(text: &str, toy: Toy) -> SourceText {
-    let mut surface = SourceText::default();
-    surface.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
-    surface
+fn source_text(text: &str, toy: Toy) -> SourceText {
+    let mut source_text = SourceText::default();
+    source_text.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
+    source_text
 }
 
 fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> CopyArrays {
     let mut builder = CopyModelBuilder::default();
-    let surfaces: Vec<SourceText> = rows.iter().map(|r| surface(&r.0, toy)).collect();
-    for (row, surface) in rows.iter().zip(&surfaces) {
-        builder.count(surface, &row.1, row.2);
+    let surfaces: Vec<SourceText> = rows.iter().map(|r| source_text(&r.0, toy)).collect();
+    for (row, source_text) in rows.iter().zip(&surfaces) {
+        builder.count(source_text, &row.1, row.2);
     }
     builder.counted();
-    for (row, surface) in rows.iter().zip(&surfaces) {
-        builder.learn(surface, &row.1, row.2);
+    for (row, source_text) in rows.iter().zip(&surfaces) {
+        builder.learn(source_text, &row.1, row.2);
     }
     builder.build()
 }
@@ -145,19 +145,19 @@ fn the_end_depends_on_what_waits() {
 
 #[test]
 fn the_next_word_is_the_first_that_waits() {
-    let surface = surface("to a via b", Toy::Words);
+    let source_text = source_text("to a via b", Toy::Words);
     let rates = [0.1, 0.9, 0.2, 0.8];
-    let mut copying = CopyState::default();
-    copying.reset(4, 1.7);
-    assert_eq!(next(&surface, &copying, &rates), (word("a"), word("to")));
-    copying.push(&surface, &rates, id("a"));
-    assert_eq!(next(&surface, &copying, &rates), (word("b"), word("via")));
-    copying.push(&surface, &rates, id("b"));
-    assert_eq!(next(&surface, &copying, &rates), (0, 1));
+    let mut copy_state = CopyState::default();
+    copy_state.reset(4, 1.7);
+    assert_eq!(next(&source_text, &copy_state, &rates), (word("a"), word("to")));
+    copy_state.push(&source_text, &rates, id("a"));
+    assert_eq!(next(&source_text, &copy_state, &rates), (word("b"), word("via")));
+    copy_state.push(&source_text, &rates, id("b"));
+    assert_eq!(next(&source_text, &copy_state, &rates), (0, 1));
     let mut back = CopyState::default();
     back.reset(4, 1.7);
-    back.push(&surface, &rates, id("b"));
-    assert_eq!(next(&surface, &back, &rates), (0, 1), "what was passed over does not wait");
+    back.push(&source_text, &rates, id("b"));
+    assert_eq!(next(&source_text, &back, &rates), (0, 1), "what was passed over does not wait");
 }
 
 /// An id that no vocabulary holds takes no memory.
@@ -302,17 +302,17 @@ proptest! {
         let copies = learnt.view();
         prop_assert!(learnt.rates.iter().all(|r| (0.0..=1.0).contains(r)));
         for (input, output, _) in &rows {
-            let surface = surface(input, toy);
+            let source_text = source_text(input, toy);
             let (mut rates, mut usual) = (Vec::new(), Vec::new());
-            let waiting = copies.usual(&surface, &mut rates, &mut usual);
+            let waiting = copies.usual(&source_text, &mut rates, &mut usual);
             prop_assert!((waiting - usual.iter().sum::<f32>()).abs() < 1e-4);
             for at in 0..=output.len() {
                 let pointers = copies.pointers(&output[..at]);
                 prop_assert!((0.0..=1.0).contains(&pointers.begins()));
-                for w in 0..surface.len() as u32 {
-                    let p = pointers.left(surface.left(w));
+                for w in 0..source_text.len() as u32 {
+                    let p = pointers.left(source_text.left(w));
                     prop_assert!((0.0..=1.0).contains(&p), "{p}");
-                    for (went, could) in copies.continued(surface.left(w), surface.key(w)) {
+                    for (went, could) in copies.continued(source_text.left(w), source_text.key(w)) {
                         prop_assert!(went <= could);
                     }
                 }

@@ -227,12 +227,12 @@ fn same_inputs_same_draft() {
 fn calibration_follows_what_happens() {
     let mut online = OnlineCalibration::default();
     for k in 0..4000 {
-        online.verified(0.95, k % 2 == 0);
+        online.record_token(0.95, k % 2 == 0);
     }
     assert!((online.calibrate(0.95) - 0.5).abs() < 0.1, "{}", online.calibrate(0.95));
     assert!(online.calibrate(0.2) < online.calibrate(0.95));
     for _ in 0..500 {
-        online.stepped(6, 2.0);
+        online.record_step(6, 2.0);
     }
     assert!((online.rate() - 3.0).abs() < 0.01);
 }

@@ -81,7 +81,7 @@ fn damaged_indexes_never_panic() {
 fn inputs_bytes(folder: &Path, train: Option<&TrainOptions>) -> Vec<u8> {
     let store = toys::store(&folder.join("s"), &toys::rows(Toy::Glued, 50, 5));
     let path = folder.join("i.tasc");
-    let options = BuildOptions { no_inputs: false, train, speller: Some(&Toy::Glued) };
+    let options = BuildOptions { no_inputs: false, train, tokenizer: Some(&Toy::Glued) };
     TaskIndex::build(&store, &path, &options, |_| Ok(())).unwrap();
     std::fs::read(path).unwrap()
 }
@@ -89,7 +89,7 @@ fn inputs_bytes(folder: &Path, train: Option<&TrainOptions>) -> Vec<u8> {
 /// Opens whatever this is, and drafts for an input that it knows and one that it does not.
 fn use_inputs(bytes: &[u8]) -> Result<(), Error> {
     let index = TaskIndex::from_file(File::from_bytes(bytes, KIND, VERSION.0)?)?;
-    let options = DrafterOptions { speller: Some(Arc::new(Toy::Glued)), ..DrafterOptions::default() };
+    let options = DrafterOptions { tokenizer: Some(Arc::new(Toy::Glued)), ..DrafterOptions::default() };
     let drafter = Drafter::new(Some(Arc::new(index)), options)?;
     let costs = CostCurve::linear(0.0)?;
     for input in ["please find flights from boston to new york", "go to 北京 from kalomi on friday, 北京 on friday"]

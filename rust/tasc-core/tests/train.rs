@@ -37,12 +37,12 @@ fn build(store: &Store, left_out: &LeftOut) -> TaskArrays {
 
 fn drafter(task: TaskArrays, options: DrafterOptions) -> Drafter {
     // what the index does not know is spelled as well as what it knows
-    Drafter::new(Some(Arc::new(task)), DrafterOptions { speller: Some(Arc::new(TOY)), ..options }).unwrap()
+    Drafter::new(Some(Arc::new(task)), DrafterOptions { tokenizer: Some(Arc::new(TOY)), ..options }).unwrap()
 }
 
 /// The mixture's probability of every token of an output; 0 where it is no candidate.
 fn probabilities(drafter: &Drafter, input: &str, output: &[TokenId]) -> Vec<f32> {
-    let mixtures = general::mixtures().unwrap();
+    let weights = general::weights().unwrap();
     let mut request = drafter.start(&[], Some(input)).unwrap();
     let mut p = Vec::new();
     let each = output.iter().map(|&token| {
@@ -134,7 +134,7 @@ fn trained(store: &Store, options: &TrainOptions) -> (MixtureWeights, FitReport)
 fn figures_hold_on_rows_never_seen() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 900, 7));
-    let (mixtures, figures) = trained(&store, &TrainOptions::default());
+    let (weights, figures) = trained(&store, &TrainOptions::default());
     assert!(figures.nats[1] <= figures.nats[0], "{:?}", figures.nats);
     assert!(figures.nats[1] < 0.5, "{:?}", figures.nats);
     assert!(figures.rows as usize <= store.num_inputs() / 5 && figures.rows > 100);
@@ -148,12 +148,12 @@ fn figures_hold_on_rows_never_seen() {
     assert!((error - figures.calibration_error).abs() < 1e-9, "{error}");
 
     // the same, looked at from outside: all candidates of fresh rows of the task, not the likeliest alone
-    let options = DrafterOptions { mixtures: Some(mixtures.clone()), ..fixed() };
+    let options = DrafterOptions { weights: Some(mixtures.clone()), ..fixed() };
     let drafter = drafter(build(&store, &LeftOut::default()), options);
     let (mut random, mut p) = (Random(99), Vec::new());
     let mut bins = [(0.0, 0.0, 0u32); 10];
     let (mut nats, mut general_nats, mut tokens) = (0.0, 0.0, 0u32);
-    let general = general::mixtures().unwrap();
+    let general = general::weights().unwrap();
     for _ in 0..150 {
         let (input, output) = toys::request(&mut random);
         let mut request = drafter.start(&[], Some(&input)).unwrap();
@@ -194,10 +194,10 @@ fn figures_hold_on_rows_never_seen() {
 fn the_draft_is_the_mixers() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 200, 8));
-    let (mixtures, _) = trained(&store, &quick());
+    let (weights, _) = trained(&store, &quick());
     let costs = CostCurve::linear(0.0).unwrap();
     for without in variants() {
-        let options = DrafterOptions { mixtures: Some(mixtures.clone()), without, ..fixed() };
+        let options = DrafterOptions { weights: Some(mixtures.clone()), without, ..fixed() };
         let drafter = drafter(build(&store, &LeftOut::default()), options);
         let (mut random, mut p) = (Random(1), Vec::new());
         for _ in 0..10 {
@@ -264,7 +264,7 @@ fn same_bytes_for_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 250, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    let options = BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) };
+    let options = BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) };
     let bytes = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| write(&store, &path, &options))
@@ -280,16 +280,16 @@ fn a_file_drafts_as_its_task_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 250, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) });
+    write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) });
     let index = TaskIndex::open(&path).unwrap();
     assert_eq!(index.meta().inputs as usize, store.num_inputs());
     assert!(index.weights().is_some() && index.meta().fit.is_some());
     let weights = index.weights().unwrap().clone();
     let (fitted, _) = trained(&store, &quick());
     assert!(fitted.weights().eq(weights.weights()));
-    let speller = || DrafterOptions { speller: Some(Arc::new(TOY)), ..DrafterOptions::default() };
-    let from_file = Drafter::new(Some(Arc::new(index)), speller()).unwrap();
-    let options = DrafterOptions { mixtures: Some(weights), ..speller() };
+    let tokenizer = || DrafterOptions { tokenizer: Some(Arc::new(TOY)), ..DrafterOptions::default() };
+    let from_file = Drafter::new(Some(Arc::new(index)), tokenizer()).unwrap();
+    let options = DrafterOptions { weights: Some(weights), ..tokenizer() };
     let in_memory = drafter(build(&store, &LeftOut::default()), options);
     let (mut random, costs) = (Random(4), CostCurve::linear(0.02).unwrap());
     for _ in 0..30 {
@@ -320,7 +320,7 @@ fn private_text_stays_out() {
     let store = toys::store(&folder.path().join("s"), &rows);
     assert!(holds(&std::fs::read(folder.path().join("s")).unwrap(), "secretname7 wants"));
     let (path, train) = (folder.path().join("i"), quick());
-    let options = BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) };
+    let options = BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) };
     let with = write(&store, &path, &options);
     let without = write(&store, &path, &BuildOptions { no_inputs: true, ..options });
     let index = TaskIndex::open(&path).unwrap();
@@ -375,7 +375,7 @@ fn weights_of_another_shape_are_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 100, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    let good = write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) });
+    let good = write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) });
     let open = |bytes: &[u8]| TaskIndex::from_file(File::from_bytes(bytes, KIND, VERSION.0).unwrap()).unwrap();
     assert!(open(&good).weights().is_some());
     let changed = |from: &str, to: &str| {
@@ -394,11 +394,11 @@ fn weights_of_another_shape_are_not_used() {
     let other_features = changed(&features(layout.features), &features(layout.features - 1));
     let other_groups = changed(&groups(&layout.groups), &groups(&reversed));
     let input = "find flights from boston to oslo";
-    let draft = |index: TaskIndex, mixtures: Option<MixtureWeights>| {
-        let drafter = Drafter::new(Some(Arc::new(index)), DrafterOptions { mixtures, ..fixed() }).unwrap();
+    let draft = |index: TaskIndex, weights: Option<MixtureWeights>| {
+        let drafter = Drafter::new(Some(Arc::new(index)), DrafterOptions { weights, ..fixed() }).unwrap();
         drafter.draft(&mut drafter.start(&[], Some(input)).unwrap(), 16, &CostCurve::linear(0.02).unwrap()).clone()
     };
-    let general = draft(open(&good), Some(general::mixtures().unwrap()));
+    let general = draft(open(&good), Some(general::weights().unwrap()));
     for bytes in [other_features, other_groups] {
         assert!(open(&bytes).weights().is_none());
         assert_eq!(draft(open(&bytes), None), general);

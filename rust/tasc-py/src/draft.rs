@@ -19,7 +19,7 @@ use tasc_core::text::PieceTokenizer;
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
 use crate::index::TaskIndex;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 
 /// Features of a candidate, and number of states of each group that picks weights.
 pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTuple>)> {
@@ -61,7 +61,7 @@ impl Draft {
 pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
     index: Option<Py<TaskIndex>>,
-    speller: Option<Arc<PySpeller>>,
+    tokenizer: Option<Arc<PyPieceTokenizer>>,
     threads: usize,
 }
 
@@ -112,16 +112,16 @@ impl NgramDrafter {
         num_threads: Option<i64>,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
-        let mixtures = table.raise()?.map(|w| MixtureWeights::single(&w)).transpose().raise()?;
+        let weights = table.raise()?.map(|w| MixtureWeights::single(&w)).transpose().raise()?;
         let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<SourceMask>>()?;
         let file = index.as_ref().map(|i| i.get().file());
-        let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
-        let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
+        let matching = |t| file.map(|f| PyPieceTokenizer::matching(py, t, &f.fingerprint(), f.path())).transpose();
+        let tokenizer = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
         let options = DrafterOptions {
-            mixtures,
+            weights,
             fixed: !learn,
             without,
-            speller: speller.clone().map(|s| s as Arc<dyn PieceTokenizer>),
+            tokenizer: tokenizer.clone().map(|s| s as Arc<dyn PieceTokenizer>),
             served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
         };
@@ -138,7 +138,7 @@ impl NgramDrafter {
             Ok(drafter)
         });
         let drafter = drafter.raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index, speller, threads })
+        Ok(Self { drafter: Arc::new(drafter), index, tokenizer, threads })
     }
 
     #[getter]
@@ -168,7 +168,7 @@ impl NgramDrafter {
     fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
         let started = py.detach(|| self.drafter.start(&ids, input));
-        let state = match self.speller.as_ref().and_then(|s| s.raised()) {
+        let state = match self.tokenizer.as_ref().and_then(|s| s.raised()) {
             Some(error) => return Err(error),
             None => started.raise()?,
         };
@@ -208,8 +208,8 @@ impl NgramDrafter {
         }
         let task = index.get().task();
         let drafter = py.detach(|| self.drafter.over(task, taken)).raise()?;
-        let (speller, threads) = (self.speller.clone(), self.threads);
-        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller, threads })
+        let (tokenizer, threads) = (self.tokenizer.clone(), self.threads);
+        Ok(Self { drafter: Arc::new(drafter), index: Some(index), tokenizer, threads })
     }
 
     #[pyo3(signature = (requests, max_tokens, costs=None))]

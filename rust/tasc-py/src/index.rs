@@ -16,7 +16,7 @@ use tasc_core::text::PieceTokenizer;
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
 use crate::error::Raise;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
 /// What the fit of an index found, `None` when it was not fitted.
@@ -68,20 +68,20 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
-        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|i| Self(Arc::new(i))),
         }
@@ -100,8 +100,8 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
-        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let fingerprint = index.file().fingerprint();
@@ -115,7 +115,7 @@ impl TaskIndex {
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             let built = index.compact(&rows, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
@@ -125,7 +125,7 @@ impl TaskIndex {
             }
             Ok((built, rows.len() as u64))
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
         }

@@ -8,7 +8,7 @@ mod draft;
 mod error;
 mod index;
 mod merge;
-mod speller;
+mod piece_tokenizer;
 mod store;
 
 /// The compiled half of tasc.

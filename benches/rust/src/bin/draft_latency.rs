@@ -46,7 +46,7 @@ fn main() {
     let (mut steps, mut emitted, mut drafted) = (0usize, 0usize, 0usize);
     let mut digest = 0u64;
     for document in &held_out {
-        let mut request = drafter.start(&document[document.len() / 2..], None).expect("no speller");
+        let mut request = drafter.start(&document[document.len() / 2..], None).expect("no tokenizer");
         let mut at = 0;
         while at < document.len() {
             let t = Instant::now();

@@ -35,13 +35,13 @@ const RESERVED_TOKENS: usize = 16;
 #[derive(Clone)]
 pub struct DrafterOptions {
     /// Weights of the mixture; `None`: those of the index, else the general ones.
-    pub mixtures: Option<MixtureWeights>,
+    pub weights: Option<MixtureWeights>,
     /// Whether calibration and rate stay what they are, whatever is verified.
     pub fixed: bool,
     /// Sources switched off.
     pub without: SourceMask,
     /// The tokenizer, for words that the index does not know.
-    pub speller: Option<Arc<dyn PieceTokenizer>>,
+    pub tokenizer: Option<Arc<dyn PieceTokenizer>>,
     /// Most bytes of served rows in memory; past them the older half is forgotten. For the moment in which tables have
     /// grown and the newer half is copied there are more, up to three times as many; a single row that does not fit
     /// takes what it takes.
@@ -52,8 +52,8 @@ pub struct DrafterOptions {
 
 impl Default for DrafterOptions {
     fn default() -> Self {
-        let (mixtures, fixed, without, speller) = Default::default();
-        Self { mixtures, fixed, without, speller, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES }
+        let (weights, fixed, without, tokenizer) = Default::default();
+        Self { weights, fixed, without, tokenizer, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES }
     }
 }
 
@@ -88,9 +88,9 @@ impl Drafter {
 
     fn with(task: Option<Arc<dyn TaskData>>, options: DrafterOptions, kept: Kept, learnt: Learned) -> Result<Self> {
         let own = || task.as_ref().and_then(|t| t.weights().cloned());
-        let mixtures = match options.mixtures.clone().or_else(own) {
+        let mixtures = match options.weights.clone().or_else(own) {
             Some(mixtures) => mixtures,
-            None => general::mixtures()?,
+            None => general::weights()?,
         };
         let online = Mutex::new(learnt);
         Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: ScratchPool::default(), options })
@@ -174,7 +174,7 @@ impl Drafter {
     /// O(prompt + input), and one retrieval.
     ///
     /// # Errors
-    /// The speller's.
+    /// Errors of the tokenizer.
     pub fn start(&self, prompt: &[TokenId], input: Option<&str>) -> Result<Request> {
         let view = self.view();
         let mut request = Request { without: self.options.without, ..Request::default() };
@@ -184,7 +184,7 @@ impl Drafter {
             (Some(input), Some(rows)) => Some((self.read(&mut request, input, rows)?, rows)),
             _ => None,
         };
-        // only now: while the speller works, whoever adds served rows waits for nobody
+        // only now: while the tokenizer works, whoever adds served rows waits for nobody
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
@@ -203,15 +203,15 @@ impl Drafter {
     /// Reads the input; returns its terms.
     fn read(&self, request: &mut Request, input: &str, rows: &Rows<'_>) -> Result<Vec<u64>> {
         let Request { source, place, .. } = request;
-        let speller = self.options.speller.as_deref();
+        let tokenizer = self.options.tokenizer.as_deref();
         let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
         spelled.bound(MAX_CACHED_PIECES);
-        source.surface.set_cases(rows.cases());
-        source.surface.read(input, &rows.pieces, &mut spelled, speller)?;
+        source.source_text.set_cases(rows.cases());
+        source.source_text.read(input, &rows.pieces, &mut spelled, tokenizer)?;
         drop(spelled);
-        source.begin(&rows.copies, &mut place.copying);
+        source.begin(&rows.copies, &mut place.copy_state);
         let mut terms = Vec::new();
-        inputs::terms(source.surface.words(), &mut terms);
+        inputs::terms(source.source_text.words(), &mut terms);
         Ok(terms)
     }
 
@@ -221,7 +221,7 @@ impl Drafter {
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         request.draft.clear();
         request.trace.clear();
         request.draft.reserve(max_tokens.min(RESERVED_TOKENS));
@@ -245,7 +245,7 @@ impl Drafter {
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
                 request.draft.probabilities.push(calibrated as f32);
-                request.draft.sources.push(scratch.evidence.speaker(token).code());
+                request.draft.sources.push(scratch.evidence.main_source(token).code());
             }
         });
         request.draft.truncate(rule.best());
@@ -265,8 +265,8 @@ impl Drafter {
         request.trace.clear();
         request.cost = 0.0;
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
-        request.go_on(&view, &served, emitted);
+        request.sync_online_rows(&served);
+        request.advance(&view, &served, emitted);
     }
 
     /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
@@ -278,12 +278,12 @@ impl Drafter {
         let fitted = self.mixtures.for_columns(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
-            online.calibration.verified(f64::from(seen.best), k < right);
+            online.calibration.record_token(f64::from(seen.best), k < right);
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
             let Observation { rows, probabilities, states, .. } = seen;
             online.weights.learn(request.without, fitted, &Sample { rows, probabilities, states, truth });
         }
-        online.calibration.stepped(emitted.len(), request.cost);
+        online.calibration.record_step(emitted.len(), request.cost);
     }
 
     /// What the mixer sees at the request's present place, in all columns: for fitting weights.
@@ -300,7 +300,7 @@ impl Drafter {
     /// What `f` makes of the candidates at the request's present place.
     fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         self.scratch.lend(|scratch| {
             scratch.place.copy_from(&request.place);
             scratch.gather(request, &view, &served, columns);
@@ -332,7 +332,7 @@ impl Drafter {
             let explained =
                 draft.tokens.iter().zip(&draft.probabilities).enumerate().map(|(k, (&token, &probability))| {
                     scratch.gather(request, &view, &served, Columns::of(request.without));
-                    let sources = scratch.evidence.said(token).map(|s| s.1);
+                    let sources = scratch.evidence.probabilities(token).map(|s| s.1);
                     let seen = request.trace.get(k);
                     let both = seen.tokens.iter().zip(seen.probabilities);
                     let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();

@@ -53,7 +53,7 @@ pub(super) struct DraftPosition {
     pub(super) context: Matches,
     pub(super) retrieved: Matches,
     pub(super) served: Matches,
-    pub(super) copying: CopyState,
+    pub(super) copy_state: CopyState,
     /// The last tokens of the output.
     pub(super) tail: Vec<TokenId>,
     /// How often the output has left the task's outputs, and the retrieved ones, lately.
@@ -68,7 +68,7 @@ impl Request {
     }
 
     /// Forgets its place among served rows that are gone.
-    pub(super) fn still_served(&mut self, served: &Served) {
+    pub(super) fn sync_online_rows(&mut self, served: &Served) {
         if self.epoch != served.epoch() {
             self.place.served.clear();
             self.epoch = served.epoch();
@@ -76,7 +76,7 @@ impl Request {
     }
 
     /// The output goes on by what verification has emitted.
-    pub(super) fn go_on(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
+    pub(super) fn advance(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
         for &token in emitted {
             let Self { source, retrieved, place, without, .. } = self;
             let before = place.cursor.order(&view.ngrams);
@@ -94,7 +94,7 @@ impl DraftPosition {
         self.context.copy_from(&other.context);
         self.retrieved.copy_from(&other.retrieved);
         self.served.copy_from(&other.served);
-        self.copying.copy_from(&other.copying);
+        self.copy_state.copy_from(&other.copy_state);
         self.tail.clone_from(&other.tail);
         self.mismatch_rate = other.mismatch_rate;
     }
@@ -115,7 +115,7 @@ impl DraftPosition {
             record_mismatch(&mut self.mismatch_rate[1], self.retrieved.order() <= before);
         }
         if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
-            source.advance(&mut self.copying, token);
+            source.advance(&mut self.copy_state, token);
             if self.tail.len() == TAIL {
                 self.tail.remove(0);
             }

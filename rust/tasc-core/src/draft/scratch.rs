@@ -72,17 +72,17 @@ impl DraftScratch {
                 evidence.orders[2] = request.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
                 evidence.similarity = request.retrieved.similarity();
             }
-            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
+            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copy_state.waiting());
             if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, request.source.next(&place.copying), &mut evidence.ahead);
+                coverage::blend(&rows.copies, &place.tail, place.copy_state.waiting(), &mut evidence.coverage);
+                coverage::ahead(&rows.copies, &place.tail, request.source.next(&place.copy_state), &mut evidence.ahead);
             }
             if on(Source::Copy) {
                 let (task, retrieved) = (&evidence.task, &evidence.retrieved);
                 let expects = |token| task.probability(token) + retrieved.probability(token);
-                request.source.say(
+                request.source.gather(
                     &rows.copies,
-                    &place.copying,
+                    &place.copy_state,
                     &place.tail,
                     expects,
                     !evidence.agreed,

@@ -74,9 +74,9 @@ impl<'a> CopyModel<'a> {
 
     /// Fills `usual` with how much each word of an input counts as waiting: its rate, or nothing when it is seldom
     /// copied.
-    pub fn usual(&self, surface: &SourceText, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
+    pub fn usual(&self, source_text: &SourceText, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
         rates.clear();
-        rates.extend((0..small(surface.len())).map(|w| self.rate(surface.key(w))));
+        rates.extend((0..small(source_text.len())).map(|w| self.rate(source_text.key(w))));
         usual.clear();
         usual.extend(rates.iter().map(|&r| if r > COPY_RATE_THRESHOLD { r } else { 0.0 }));
         usual.iter().sum()
@@ -160,9 +160,11 @@ impl Pointers<'_> {
 
 /// The word that waits next to be copied and the word to its left; (0, 1) when none waits.
 #[must_use]
-pub fn next(surface: &SourceText, copying: &CopyState, rates: &[f32]) -> (u64, u64) {
-    let waits = |w: &u32| !copying.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > COPY_RATE_THRESHOLD);
-    (copying.after()..small(surface.len())).find(waits).map_or((0, 1), |w| (surface.key(w), surface.left(w)))
+pub fn next(source_text: &SourceText, copy_state: &CopyState, rates: &[f32]) -> (u64, u64) {
+    let waits = |w: &u32| !copy_state.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > COPY_RATE_THRESHOLD);
+    (copy_state.after()..small(source_text.len()))
+        .find(waits)
+        .map_or((0, 1), |w| (source_text.key(w), source_text.left(w)))
 }
 
 /// How many words wait, coarsely.
@@ -205,28 +207,29 @@ pub struct CopyModelBuilder {
     rows: usize,
     /// token → (occurrences, copied ones)
     tokens: Vec<(u32, u32)>,
-    copying: CopyState,
+    copy_state: CopyState,
     rates: Vec<f32>,
     usual: Vec<f32>,
 }
 
 impl CopyModelBuilder {
     /// Counts which words of a row are copied.
-    pub fn count(&mut self, surface: &SourceText, output: &[TokenId], weight: u32) {
-        self.copying.reset(surface.len(), 0.0);
+    pub fn count(&mut self, source_text: &SourceText, output: &[TokenId], weight: u32) {
+        self.copy_state.reset(source_text.len(), 0.0);
         for (at, &token) in output.iter().enumerate() {
             for n in COVERAGE_TAILS {
                 let only = self.only.entry(condition(TAILS, &output[..at], n, 0)).or_insert(token);
                 *only = if *only == token { token } else { AMBIGUOUS };
             }
-            let goes_on = self.copying.active().iter().any(|c| surface.token(c.place) == Some(token));
-            let begins =
-                || surface.starting_with(token).iter().any(|&s| output[at..].starts_with(surface.first_word(s)));
+            let goes_on = self.copy_state.active().iter().any(|c| source_text.token(c.place) == Some(token));
+            let begins = || {
+                source_text.starting_with(token).iter().any(|&s| output[at..].starts_with(source_text.first_word(s)))
+            };
             self.count_token(token, goes_on || begins(), weight);
-            self.copying.push(surface, &[], token);
+            self.copy_state.push(source_text, &[], token);
         }
         let mut words: Vec<(u64, bool)> =
-            (0..small(surface.len())).map(|w| (surface.key(w), self.copying.is_copied(w))).collect();
+            (0..small(source_text.len())).map(|w| (source_text.key(w), self.copy_state.is_copied(w))).collect();
         words.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1))); // copied ones first
         words.dedup_by_key(|w| w.0);
         for (word, copied) in words {
@@ -264,15 +267,15 @@ impl CopyModelBuilder {
     }
 
     /// Learns from where a row's words are copied and what comes when none is left.
-    pub fn learn(&mut self, surface: &SourceText, output: &[TokenId], weight: u32) {
+    pub fn learn(&mut self, source_text: &SourceText, output: &[TokenId], weight: u32) {
         self.rows += 1;
-        let waiting = self.counted.view().usual(surface, &mut self.rates, &mut self.usual);
-        self.copying.reset(surface.len(), waiting);
+        let waiting = self.counted.view().usual(source_text, &mut self.rates, &mut self.usual);
+        self.copy_state.reset(source_text.len(), waiting);
         for (at, &token) in output.iter().enumerate() {
             let tail = &output[at.saturating_sub(TAIL)..at];
-            let bucket = bucket(self.copying.waiting());
+            let bucket = bucket(self.copy_state.waiting());
             let ambiguous = |n| self.only.get(&condition(TAILS, tail, n, 0)) == Some(&AMBIGUOUS);
-            let (word, left) = next(surface, &self.copying, &self.rates);
+            let (word, left) = next(source_text, &self.copy_state, &self.rates);
             for n in COVERAGE_TAILS.into_iter().filter(|&n| ambiguous(n)) {
                 self.coverage.add(condition(COVERAGE, tail, n, bucket), token, weight);
                 if AHEAD_TAILS.contains(&n) {
@@ -280,22 +283,26 @@ impl CopyModelBuilder {
                     self.coverage.add(condition(LEFT ^ left, tail, n, 0), token, weight);
                 }
             }
-            let longest = self.copying.active().iter().max_by_key(|c| c.matched);
-            if let Some(copy) = longest.filter(|c| surface.is_between(c.place)) {
-                let word = surface.word(copy.place);
-                let went_on = u32::from(surface.token(copy.place) == Some(token));
-                for key in [pair(surface.left(word), surface.key(word)), surface.key(word)] {
+            let longest = self.copy_state.active().iter().max_by_key(|c| c.matched);
+            if let Some(copy) = longest.filter(|c| source_text.is_between(c.place)) {
+                let word = source_text.word(copy.place);
+                let went_on = u32::from(source_text.token(copy.place) == Some(token));
+                for key in [pair(source_text.left(word), source_text.key(word)), source_text.key(word)] {
                     self.pointer.add(CONTINUE ^ key, went_on, weight);
                 }
             }
-            if !self.copying.active().iter().any(|c| surface.token(c.place) == Some(token)) {
+            if !self.copy_state.active().iter().any(|c| source_text.token(c.place) == Some(token)) {
                 let mut begun = false;
-                for start in surface.starting_with(token) {
-                    let ids = surface.first_word(*start);
+                for start in source_text.starting_with(token) {
+                    let ids = source_text.first_word(*start);
                     if output[at..].starts_with(ids) {
                         begun = true;
                         for n in POINTER_TAILS.into_iter().chain([0]) {
-                            self.pointer.add(condition(POINTER, tail, n, 0), short(surface.left(start.word)), weight);
+                            self.pointer.add(
+                                condition(POINTER, tail, n, 0),
+                                short(source_text.left(start.word)),
+                                weight,
+                            );
                         }
                     }
                 }
@@ -303,7 +310,7 @@ impl CopyModelBuilder {
                     self.pointer.add(condition(POINTER, tail, n, 0), NO_COPY, weight);
                 }
             }
-            self.copying.push(surface, &self.usual, token);
+            self.copy_state.push(source_text, &self.usual, token);
         }
     }
 

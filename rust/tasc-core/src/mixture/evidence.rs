@@ -84,7 +84,7 @@ impl Evidence {
 
     /// What each source makes of a token: its probability, 0 where it does not name it.
     #[must_use]
-    pub fn said(&self, token: TokenId) -> [(Source, f32); Source::ALL.len()] {
+    pub fn probabilities(&self, token: TokenId) -> [(Source, f32); Source::ALL.len()] {
         [
             (Source::Task, self.task.probability(token)),
             (Source::Context, self.context.probability(token)),
@@ -96,8 +96,8 @@ impl Evidence {
 
     /// The source that found a token likeliest.
     #[must_use]
-    pub fn speaker(&self, token: TokenId) -> Source {
-        self.said(token).into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
+    pub fn main_source(&self, token: TokenId) -> Source {
+        self.probabilities(token).into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
     }
 }
 
@@ -134,9 +134,9 @@ pub struct CopyEvidence {
     /// CopyModel under way, one per token, the longest first.
     pub continuations: Vec<Continuation>,
     /// Words that a copy may begin with.
-    pub offers: Vec<CopyStart>,
+    pub starts: Vec<CopyStart>,
     /// Probability that the longest copy, when it stands between words, takes the next word too.
-    pub goes_on: f32,
+    pub continue_probability: f32,
     /// Whether copies were seen to begin after such a tail.
     pub known: bool,
     /// Probability that a copy begins after such a tail.
@@ -147,16 +147,16 @@ impl CopyEvidence {
     /// Nothing is said.
     pub fn clear(&mut self) {
         self.continuations.clear();
-        self.offers.clear();
-        (self.goes_on, self.known, self.begins) = (0.5, false, 0.0);
+        self.starts.clear();
+        (self.continue_probability, self.known, self.begins) = (0.5, false, 0.0);
     }
 
     /// About how likely copying finds a token: to name the source that spoke for it, not to mix it.
     #[must_use]
     pub fn probability(&self, token: TokenId) -> f32 {
-        let begins = || self.offers.iter().find(|o| o.token == token).map_or(0.0, |o| (o.pointer + o.rate).exp());
+        let begins = || self.starts.iter().find(|o| o.token == token).map_or(0.0, |o| (o.pointer + o.rate).exp());
         match self.continuations.iter().find(|c| c.token == token) {
-            Some(c) if c.between => self.goes_on,
+            Some(c) if c.between => self.continue_probability,
             Some(c) => 1.0 - 0.5 / (c.matched as f32 + 1.0),
             None => begins(),
         }

@@ -63,6 +63,22 @@ impl Weights {
         Self { features: columns.len(), groups: self.groups.clone(), table: picked.collect() }
     }
 
+    /// The same weights for more features and more groups, which all get weight 0; `None` when these groups do not begin
+    /// with the weights' own, or there are fewer features.
+    ///
+    /// # Complexity
+    /// O(weights), a copy.
+    #[must_use]
+    pub fn padded(&self, features: usize, groups: &[usize]) -> Option<Self> {
+        if features < self.features || !groups.starts_with(&self.groups) {
+            return None;
+        }
+        let mut padded = self.columns(&(0..features).collect::<Vec<_>>());
+        padded.groups = groups.to_vec();
+        padded.table.resize((1 + groups.iter().sum::<usize>()) * features, 0.0);
+        Some(padded)
+    }
+
     /// Number of states of each group.
     #[must_use]
     pub fn groups(&self) -> &[usize] {

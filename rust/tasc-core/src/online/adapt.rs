@@ -100,7 +100,7 @@ impl OnlineCalibration {
     }
 
     /// A drafted token of mixture probability `p` was verified: was it right?
-    pub fn verified(&mut self, p: f64, right: bool) {
+    pub fn record_token(&mut self, p: f64, right: bool) {
         let x = logit(p);
         let error = f64::from(u8::from(right)) - sigmoid(self.scale * x + self.shift);
         let step = LR_CALIBRATION + LR_INITIAL_BOOST / (1.0 + self.verified / LR_HALVING_TOKENS);
@@ -110,7 +110,7 @@ impl OnlineCalibration {
     }
 
     /// A step of this cost emitted this many tokens.
-    pub fn stepped(&mut self, tokens: usize, cost: f64) {
+    pub fn record_step(&mut self, tokens: usize, cost: f64) {
         self.tokens = self.tokens * RATE_DECAY + f64::from(u32::try_from(tokens).unwrap_or(u32::MAX));
         self.cost = self.cost * RATE_DECAY + cost;
     }

@@ -35,13 +35,13 @@ pub type LeftOut = FxHashMap<usize, u64>;
 /// per output token that copying is learnt from, of which there are at most 4 million.
 ///
 /// # Errors
-/// [`crate::Error::EmptyCorpus`] when nothing is left; a damaged store's; what `check` and the speller return.
+/// [`crate::Error::EmptyCorpus`] when nothing is left; a damaged store's; what `check` and the tokenizer return.
 pub fn build(
     store: &Store,
     left_out: &LeftOut,
     inputs: bool,
-    learnt: &mut TokenizationCache,
-    speller: Option<&dyn PieceTokenizer>,
+    cache: &mut TokenizationCache,
+    tokenizer: Option<&dyn PieceTokenizer>,
     mut check: impl FnMut(f64) -> Result<()>,
 ) -> Result<TaskArrays> {
     let mut less: FxHashMap<u32, u64> = FxHashMap::default();
@@ -64,7 +64,7 @@ pub fn build(
     if share < 1.0 {
         let start_of = |document: u32| starts.get(*place.get(document as usize)?).copied();
         let rows = StoreRows { store, left_out };
-        task.rows = Some(rows.build(start_of, learnt, speller, |done| check(share + (1.0 - share) * done))?);
+        task.rows = Some(rows.build(start_of, cache, tokenizer, |done| check(share + (1.0 - share) * done))?);
     }
     Ok(task)
 }
@@ -72,22 +72,22 @@ pub fn build(
 /// Spells the words of some rows, in one call.
 ///
 /// # Errors
-/// A damaged store's, the speller's.
-pub fn spell(
+/// A damaged store's, the tokenizer's.
+pub fn tokenize(
     store: &Store,
     rows: &[usize],
-    surface: &mut SourceText,
-    learnt: &mut TokenizationCache,
-    speller: Option<&dyn PieceTokenizer>,
+    source_text: &mut SourceText,
+    cache: &mut TokenizationCache,
+    tokenizer: Option<&dyn PieceTokenizer>,
 ) -> Result<()> {
-    let Some(speller) = speller else { return Ok(()) };
+    let Some(tokenizer) = tokenizer else { return Ok(()) };
     let mut missing = FxHashSet::default();
     for &row in rows {
-        surface.missing(store.input(row)?.text, &Pieces::default(), learnt, &mut missing);
+        source_text.missing(store.input(row)?.text, &Pieces::default(), cache, &mut missing);
     }
     let mut missing: Vec<&str> = missing.iter().map(AsRef::as_ref).collect();
     missing.sort_unstable();
-    if missing.is_empty() { Ok(()) } else { learnt.learn(&missing, speller) }
+    if missing.is_empty() { Ok(()) } else { cache.learn(&missing, tokenizer) }
 }
 
 struct StoreRows<'a> {
@@ -104,8 +104,8 @@ impl StoreRows<'_> {
     fn build(
         &self,
         start_of: impl Fn(u32) -> Option<u32>,
-        learnt: &mut TokenizationCache,
-        speller: Option<&dyn PieceTokenizer>,
+        cache: &mut TokenizationCache,
+        tokenizer: Option<&dyn PieceTokenizer>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<RowArrays> {
         let rows = self.store.num_inputs();
@@ -124,14 +124,18 @@ impl StoreRows<'_> {
         check(0.3)?;
         let stride = self.store.num_tokens().div_ceil(MAX_COPY_TOKENS).max(1);
         let sample: Vec<usize> = (0..rows).step_by(stride).collect();
-        let cases = self.cases(&sample, learnt, speller)?;
+        let cases = self.cases(&sample, cache, tokenizer)?;
         let mut copies = CopyModelBuilder::default();
-        self.each(&sample, cases, learnt, speller, |surface, output, weight| copies.count(surface, output, weight))?;
+        self.each(&sample, cases, cache, tokenizer, |source_text, output, weight| {
+            copies.count(source_text, output, weight)
+        })?;
         copies.counted();
         check(0.6)?;
-        self.each(&sample, cases, learnt, speller, |surface, output, weight| copies.learn(surface, output, weight))?;
+        self.each(&sample, cases, cache, tokenizer, |source_text, output, weight| {
+            copies.learn(source_text, output, weight)
+        })?;
         check(0.9)?;
-        Ok(RowArrays { copy_cases: vec![cases.bits()], inputs, pieces: learnt.freeze(), copies: copies.build(), texts })
+        Ok(RowArrays { copy_cases: vec![cases.bits()], inputs, pieces: cache.freeze(), copies: copies.build(), texts })
     }
 
     /// The ways in which outputs write words of their inputs, besides as they stand there: those that a share of the
@@ -139,22 +143,28 @@ impl StoreRows<'_> {
     fn cases(
         &self,
         sample: &[usize],
-        learnt: &mut TokenizationCache,
-        speller: Option<&dyn PieceTokenizer>,
+        cache: &mut TokenizationCache,
+        tokenizer: Option<&dyn PieceTokenizer>,
     ) -> Result<Cases> {
         let judged: Vec<usize> = sample.iter().copied().step_by(sample.len().div_ceil(MAX_CASE_ROWS).max(1)).collect();
         let (mut copies, mut recased) = (0usize, [0usize; Case::ALL.len()]);
         // what is spelled here is forgotten: most of it will not be needed
-        self.each(&judged, Case::ALL.into_iter().collect(), &mut learnt.clone(), speller, |surface, output, _| {
-            for (at, &token) in output.iter().enumerate() {
-                let whole = |s: &&Start| output[at..].starts_with(surface.first_word(**s));
-                let found: Vec<&Start> = surface.starting_with(token).iter().filter(whole).collect();
-                copies += usize::from(!found.is_empty());
-                if found.iter().all(|s| s.case.is_some()) {
-                    found.iter().filter_map(|s| s.case).for_each(|case| recased[case as usize] += 1);
+        self.each(
+            &judged,
+            Case::ALL.into_iter().collect(),
+            &mut cache.clone(),
+            tokenizer,
+            |source_text, output, _| {
+                for (at, &token) in output.iter().enumerate() {
+                    let whole = |s: &&Start| output[at..].starts_with(source_text.first_word(**s));
+                    let found: Vec<&Start> = source_text.starting_with(token).iter().filter(whole).collect();
+                    copies += usize::from(!found.is_empty());
+                    if found.iter().all(|s| s.case.is_some()) {
+                        found.iter().filter_map(|s| s.case).for_each(|case| recased[case as usize] += 1);
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         let pays = |case: &Case| recased[*case as usize] >= MIN_RECASED.max(copies / RECASED_SHARE);
         Ok(Case::ALL.into_iter().filter(pays).collect())
     }
@@ -164,20 +174,20 @@ impl StoreRows<'_> {
         &self,
         sample: &[usize],
         cases: Cases,
-        learnt: &mut TokenizationCache,
-        speller: Option<&dyn PieceTokenizer>,
+        cache: &mut TokenizationCache,
+        tokenizer: Option<&dyn PieceTokenizer>,
         mut show: impl FnMut(&SourceText, &[u32], u32),
     ) -> Result<()> {
-        let mut surface = SourceText::default();
-        surface.set_cases(cases);
+        let mut source_text = SourceText::default();
+        source_text.set_cases(cases);
         for batch in sample.chunks(BATCH) {
-            spell(self.store, batch, &mut surface, learnt, speller)?;
+            tokenize(self.store, batch, &mut source_text, cache, tokenizer)?;
             for &row in batch {
                 let input = self.store.input(row)?;
                 let weight = u32::try_from(self.weight(row)?).unwrap_or(u32::MAX);
                 if weight > 0 {
-                    surface.read(input.text, &Pieces::default(), learnt, None)?;
-                    show(&surface, self.store.document(input.document as usize)?, weight);
+                    source_text.read(input.text, &Pieces::default(), cache, None)?;
+                    show(&source_text, self.store.document(input.document as usize)?, weight);
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::index::view::{TaskArrays, TaskView};
 use crate::mixture::TaskData;
 use crate::mixture::features::{FEATURES, GROUPS};
 use crate::mixture::mixer::Weights;
-use crate::mixture::source::variants;
+use crate::mixture::source::VARIANTS;
 use crate::mixture::weights::MixtureWeights;
 use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ pub struct BuildOptions<'a> {
     /// How the weights are fitted; `None`: they are not, the general ones serve.
     pub train: Option<&'a TrainOptions>,
     /// The tokenizer, for copying; without it the inputs serve for retrieval alone.
-    pub speller: Option<&'a dyn PieceTokenizer>,
+    pub tokenizer: Option<&'a dyn PieceTokenizer>,
 }
 
 /// A row's input as it was given.
@@ -134,14 +134,14 @@ impl TaskIndex {
         options: &BuildOptions<'_>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
-        let mut learnt = TokenizationCache::default();
+        let mut cache = TokenizationCache::default();
         let inputs = !options.no_inputs && store.num_inputs() > 0;
         let trained = match options.train.filter(|_| inputs) {
-            Some(train) => train::train(store, train, &mut learnt, options.speller, |done| check(0.6 * done))?,
+            Some(train) => train::train(store, train, &mut cache, options.tokenizer, |done| check(0.6 * done))?,
             None => None,
         };
         let before = if trained.is_some() { 0.6 } else { 0.0 };
-        let mut task = build::build(store, &LeftOut::default(), inputs, &mut learnt, options.speller, |done| {
+        let mut task = build::build(store, &LeftOut::default(), inputs, &mut cache, options.tokenizer, |done| {
             check(before + (1.0 - before) * done)
         })?;
         let mut meta = IndexMeta::of(store)?;
@@ -190,15 +190,18 @@ impl TaskIndex {
         Ok(Self { weights: index.stored_weights(), ..index })
     }
 
-    /// The fitted weights; `None` too when they are for other sources than this version knows: the general ones serve
-    /// then.
+    /// The fitted weights. Those of an older version, which knew fewer sources, are padded with zeros; a set of sources
+    /// that it did not know gets the weights of all. `None` when they are for other sources than this version knows: the
+    /// general weights serve then.
     fn stored_weights(&self) -> Option<MixtureWeights> {
         let WeightLayout { features, groups } = self.meta.mixture.as_ref()?;
-        let tables = &self.arrays.mixture;
-        let each = tables.len() / variants().len();
-        let weights = |t: &[f32]| Weights::new(*features, groups.clone(), t.to_vec());
-        let tables: Result<Vec<_>> = tables.chunks_exact(each.max(1)).map(weights).collect();
-        tables.and_then(MixtureWeights::new).ok()
+        let each = groups.iter().try_fold(1usize, |sum, &n| sum.checked_add(n))?.checked_mul(*features)?;
+        let tables = self.arrays.mixture.chunks(each.max(1));
+        let padded = |t: &[f32]| Weights::new(*features, groups.clone(), t.to_vec()).ok()?.padded(FEATURES, &GROUPS);
+        let mut tables: Vec<Weights> = tables.map(padded).collect::<Option<_>>()?;
+        let all = tables.first()?.clone();
+        tables.resize(VARIANTS.max(tables.len()), all);
+        MixtureWeights::new(tables).ok()
     }
 
     fn check_lengths(&self) -> Result<()> {

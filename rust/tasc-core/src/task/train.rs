@@ -86,12 +86,12 @@ struct HeldOutRow<'a> {
 /// Builds the task once more without those rows; then O(tokens fitted · candidates · iterations).
 ///
 /// # Errors
-/// A damaged store's; what `check` and the speller return.
+/// A damaged store's; what `check` and the tokenizer return.
 pub fn train(
     store: &Store,
     options: &TrainOptions,
-    learnt: &mut TokenizationCache,
-    speller: Option<&dyn PieceTokenizer>,
+    cache: &mut TokenizationCache,
+    tokenizer: Option<&dyn PieceTokenizer>,
     mut check: impl FnMut(f64) -> Result<()>,
 ) -> Result<Option<(MixtureWeights, FitReport)>> {
     let picked = pick(store, options.rows.min(store.num_inputs() / 5))?;
@@ -103,13 +103,13 @@ pub fn train(
         *left_out.entry(row).or_default() += 1;
     }
     // a request spells whatever it is asked; so the rows left out are spelled, though no sample may hold them
-    build::spell(store, &picked, &mut SourceText::default(), learnt, speller)?;
+    build::tokenize(store, &picked, &mut SourceText::default(), cache, tokenizer)?;
     let task: Arc<dyn TaskData> =
-        Arc::new(build::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
-    let held_out: Vec<HeldOutRow<'_>> = picked.iter().map(|&row| read(store, row, learnt)).collect::<Result<_>>()?;
+        Arc::new(build::build(store, &left_out, true, cache, tokenizer, |done| check(0.4 * done))?);
+    let held_out: Vec<HeldOutRow<'_>> = picked.iter().map(|&row| read(store, row, cache)).collect::<Result<_>>()?;
     let ends = store.meta().eos_id.is_none();
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
-    let general = general::mixtures()?;
+    let general = general::weights()?;
     // threads of its own: those of a process that forked are gone in its child
     let pool = rayon::ThreadPoolBuilder::new().build();
     let pool = pool.map_err(|e| Error::Samples { why: format!("no threads could be started: {e}") })?;
@@ -141,7 +141,7 @@ pub fn train(
     let unseen: Vec<&HeldOutRow<'_>> =
         held_out.iter().enumerate().filter(|(k, _)| !shown(*k)).map(|(_, r)| r).collect();
     for &without in &every {
-        let options = DrafterOptions { mixtures: Some(judged.clone()), without, ..DrafterOptions::default() };
+        let options = DrafterOptions { weights: Some(judged.clone()), without, ..DrafterOptions::default() };
         let drafter = Drafter::new(Some(task.clone()), options)?;
         let (tau, speedup) = replay(&drafter, without, &unseen)?;
         if without == SourceMask::NOTHING {
@@ -174,12 +174,12 @@ fn pick(store: &Store, wanted: usize) -> Result<Vec<usize>> {
     Ok(picked)
 }
 
-fn read<'s>(store: &'s Store, row: usize, learnt: &mut TokenizationCache) -> Result<HeldOutRow<'s>> {
+fn read<'s>(store: &'s Store, row: usize, cache: &mut TokenizationCache) -> Result<HeldOutRow<'s>> {
     let input = store.input(row)?;
-    let mut surface = SourceText::default();
-    surface.read(input.text, &Pieces::default(), learnt, None)?;
+    let mut source_text = SourceText::default();
+    source_text.read(input.text, &Pieces::default(), cache, None)?;
     let output = store.document(input.document as usize)?;
-    Ok(HeldOutRow { input: input.text, output, prompt: surface.running().collect() })
+    Ok(HeldOutRow { input: input.text, output, prompt: source_text.running().collect() })
 }
 
 fn fixed(without: SourceMask) -> DrafterOptions {

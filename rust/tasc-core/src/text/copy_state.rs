@@ -74,32 +74,32 @@ impl CopyState {
     ///
     /// # Complexity
     /// O(copies under way + copies that begin).
-    pub fn push(&mut self, surface: &SourceText, usual: &[f32], token: TokenId) {
+    pub fn push(&mut self, source_text: &SourceText, usual: &[f32], token: TokenId) {
         let mut active = std::mem::take(&mut self.active);
         self.spare.clear();
         for copy in active.drain(..) {
-            if surface.token(copy.place) == Some(token) {
-                self.go_on(surface, usual, copy);
+            if source_text.token(copy.place) == Some(token) {
+                self.advance(source_text, usual, copy);
             }
         }
-        for &start in surface.starting_with(token) {
+        for &start in source_text.starting_with(token) {
             if self.spare.len() >= FOLLOWED {
                 break;
             }
-            self.begin(surface, usual, start);
+            self.begin(source_text, usual, start);
         }
         self.active = active;
         std::mem::swap(&mut self.active, &mut self.spare);
     }
 
-    fn begin(&mut self, surface: &SourceText, usual: &[f32], start: Start) {
-        if let Some(place) = surface.begin(start) {
-            self.go_on(surface, usual, ActiveCopy { place, matched: 0 });
+    fn begin(&mut self, source_text: &SourceText, usual: &[f32], start: Start) {
+        if let Some(place) = source_text.begin(start) {
+            self.advance(source_text, usual, ActiveCopy { place, matched: 0 });
         }
     }
 
-    fn go_on(&mut self, surface: &SourceText, usual: &[f32], copy: ActiveCopy) {
-        let (done, place) = surface.step(copy.place);
+    fn advance(&mut self, source_text: &SourceText, usual: &[f32], copy: ActiveCopy) {
+        let (done, place) = source_text.step(copy.place);
         for word in done {
             let (at, bit) = (word as usize / 64, 1u64 << (word % 64));
             if let Some(bits) = self.copied.get_mut(at).filter(|bits| **bits & bit == 0) {

@@ -90,8 +90,8 @@ impl TokenizationCache {
     ///
     /// # Errors
     /// The tokenizer's.
-    pub fn learn(&mut self, pieces: &[&str], speller: &dyn PieceTokenizer) -> Result<()> {
-        for (piece, ids) in pieces.iter().zip(speller.tokenize_pieces(pieces)?) {
+    pub fn learn(&mut self, pieces: &[&str], tokenizer: &dyn PieceTokenizer) -> Result<()> {
+        for (piece, ids) in pieces.iter().zip(tokenizer.tokenize_pieces(pieces)?) {
             self.insert(key(piece), &ids);
         }
         Ok(())

@@ -87,36 +87,36 @@ impl SourceText {
         self.cases = cases;
     }
 
-    /// Reads an input. Pieces that neither `known` nor `learnt` hold are asked of the speller, in one call; without
+    /// Reads an input. Pieces that neither `known` nor `cache` hold are asked of the tokenizer, in one call; without
     /// one they cannot be copied.
     ///
     /// # Complexity
     /// O(text).
     ///
     /// # Errors
-    /// The speller's.
+    /// Errors of the tokenizer.
     pub fn read(
         &mut self,
         text: &str,
         known: &Pieces<'_>,
-        learnt: &mut TokenizationCache,
-        speller: Option<&dyn PieceTokenizer>,
+        cache: &mut TokenizationCache,
+        tokenizer: Option<&dyn PieceTokenizer>,
     ) -> Result<()> {
         words::split(text, &mut self.words);
         let pieces = self.pieces(text);
-        if let Some(speller) = speller {
-            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, learnt);
+        if let Some(tokenizer) = tokenizer {
+            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, cache);
             let mut missing: Vec<&str> = pieces.iter().map(|p| p.text.as_ref()).filter(absent).collect();
             missing.sort_unstable();
             missing.dedup();
             if !missing.is_empty() {
-                learnt.learn(&missing, speller)?;
+                cache.learn(&missing, tokenizer)?;
             }
         }
         for piece in pieces {
             let key = pieces::key(&piece.text);
             let start = self.ids.len();
-            self.ids.extend_from_slice(known.get(key).or_else(|| learnt.get(key)).unwrap_or(&[]));
+            self.ids.extend_from_slice(known.get(key).or_else(|| cache.get(key)).unwrap_or(&[]));
             let spelled = IdRange { start: small(start), end: small(self.ids.len()) };
             match piece.of {
                 Of::Chunk(c, None) => self.chunks[c].piece = spelled,
@@ -134,12 +134,12 @@ impl SourceText {
         &mut self,
         text: &'t str,
         known: &Pieces<'_>,
-        learnt: &TokenizationCache,
+        cache: &TokenizationCache,
         missing: &mut FxHashSet<Written<'t>>,
     ) {
         words::split(text, &mut self.words);
         for piece in self.pieces(text).into_iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
-            if is_absent(&piece, known, learnt) {
+            if is_absent(&piece, known, cache) {
                 missing.insert(piece);
             }
         }
@@ -357,9 +357,9 @@ enum Of {
 }
 
 /// Whether nobody knows yet how a piece is spelled.
-fn is_absent(piece: &str, known: &Pieces<'_>, learnt: &TokenizationCache) -> bool {
+fn is_absent(piece: &str, known: &Pieces<'_>, cache: &TokenizationCache) -> bool {
     let key = pieces::key(piece);
-    known.get(key).is_none() && learnt.get(key).is_none()
+    known.get(key).is_none() && cache.get(key).is_none()
 }
 
 fn small(n: usize) -> u32 {

@@ -10,12 +10,12 @@ use tasc_core::{Error, Result, TokenId};
 use crate::error::Raise;
 
 /// Calls `tokenizer.spell(pieces)`, (N,) text → N lists of ids; keeps the exception that it raises.
-pub(crate) struct PySpeller {
+pub(crate) struct PyPieceTokenizer {
     tokenizer: Py<PyAny>,
     raised: Mutex<Option<PyErr>>,
 }
 
-impl PySpeller {
+impl PyPieceTokenizer {
     fn new(tokenizer: Py<PyAny>) -> Arc<Self> {
         Arc::new(Self { tokenizer, raised: Mutex::new(None) })
     }
@@ -38,7 +38,7 @@ impl PySpeller {
     }
 }
 
-impl PieceTokenizer for PySpeller {
+impl PieceTokenizer for PyPieceTokenizer {
     fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let spelled = Python::attach(|py| {
             self.tokenizer.call_method1(py, "spell", (pieces,)).and_then(|ids| ids.extract::<Vec<Vec<TokenId>>>(py))
