@@ -16,7 +16,7 @@ _Progress: TypeAlias = Callable[[float], None]
 
 __all__ = [
     "MIXTURE_SHAPE",
-    "ContextIndex",
+    "Calibration",
     "Draft",
     "MergePlan",
     "NgramBatches",
@@ -617,22 +617,6 @@ class PlanStream:
         """Return the (n,) uint32 remaining tokens; the stream is then ready for another document."""
 
 @final
-class ContextIndex:
-    """Index of one running request: all earlier occurrences of its last tokens, updated in O(new tokens)."""
-
-    def __new__(cls, ids: _Ids | None = None) -> Self:
-        """Start with (T,) ids."""
-
-    def extend(self, ids: _Ids) -> None:
-        """Append (T,) ids."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-
-    def successors(self, limit: int = 8) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
-        """Return tokens (K,) uint32, blended probabilities (K,) float32, and the length of the longest match."""
-
-@final
 class Calibration:
     """Online calibration of probabilities: p' = σ(a·logit p + b); every verified token moves a and b.
 
@@ -764,7 +748,6 @@ class NgramDrafter:
         served: str | Path | None = None,
         served_bytes: int = ...,
         log_bytes: int = ...,
-        served_half_life: int | None = None,
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
@@ -784,8 +767,6 @@ class NgramDrafter:
                 use. A single row that does not fit takes what it needs.
             log_bytes: Most bytes of the log, ≥ 65,536; default: 256 MiB. Beyond them the oldest rows are dropped until
                 half of it is left: a new file replaces the log, and `serve` takes as long as writing it.
-            served_half_life: Number of later rows after which an online row counts half as much in n-grams. None or 0:
-                all count the same.
             weights: (F + Σ buckets · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens change the calibration.

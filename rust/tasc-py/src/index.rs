@@ -1,4 +1,4 @@
-//! Binding of `tasc_core::index`.
+//! Binding of `tasc_core::task`.
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -6,19 +6,21 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::corpus::{ServedLog, served as log};
-use tasc_core::draft::train::TrainOptions;
 use tasc_core::format::File;
-use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
-use tasc_core::input::Speller;
+use tasc_core::index::{Cursor, Successors};
+use tasc_core::mixture::TaskData;
+use tasc_core::task::train::TrainOptions;
+use tasc_core::task::{self, BuildOptions, IndexMeta};
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
 use crate::error::Raise;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
 /// What the fit of an index found, `None` when it was not fitted.
-fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>> {
+fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(figures) = &meta.fit else { return Ok(None) };
     let fit = PyDict::new(py);
     fit.set_item("rows", figures.rows)?;
@@ -34,14 +36,14 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
 
 /// Index of a task's past rows, mapped from one file.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
+pub(crate) struct TaskIndex(Arc<task::TaskIndex>);
 
 impl TaskIndex {
     pub(crate) fn file(&self) -> &File {
         self.0.file()
     }
 
-    pub(crate) fn task(&self) -> Arc<dyn Task> {
+    pub(crate) fn task(&self) -> Arc<dyn TaskData> {
         self.0.clone()
     }
 }
@@ -51,7 +53,7 @@ impl TaskIndex {
     /// Open an index in constant time, without reading its contents (see `verify`).
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+        py.detach(|| task::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
     /// Build an index of a store's rows and open it.
@@ -67,20 +69,20 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
-        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
-            index::TaskIndex::build(&store.0, &path, &options, |done| {
+            task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|i| Self(Arc::new(i))),
         }
@@ -98,8 +100,8 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
-        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let fingerprint = index.file().fingerprint();
@@ -113,7 +115,7 @@ impl TaskIndex {
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             let built = index.compact(&rows, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
@@ -123,7 +125,7 @@ impl TaskIndex {
             }
             Ok((built, rows.len() as u64))
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
         }

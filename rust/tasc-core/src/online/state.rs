@@ -7,12 +7,12 @@ use super::served::Served;
 use crate::corpus::{ServedLog, ServedRow};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
-use crate::index::view::Task;
+use crate::mixture::TaskData;
 use crate::{Error, Result};
 
 /// The served rows of a drafter. Its successor has a copy of them, and takes in what either is served from then on.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     ledger: Arc<Mutex<Ledger>>,
     rows: Arc<RwLock<Served>>,
 }
@@ -22,19 +22,19 @@ pub(super) struct Kept {
 struct Ledger {
     log: Option<ServedLog>,
     /// That of the latest drafter: it says how rare terms are.
-    task: Option<Arc<dyn Task>>,
+    task: Option<Arc<dyn TaskData>>,
     /// Those of the latest drafter.
     rows: Arc<RwLock<Served>>,
 }
 
 impl Kept {
-    pub(super) fn new(task: Option<Arc<dyn Task>>, rows: Served) -> Self {
+    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: Served) -> Self {
         let rows = Arc::new(RwLock::new(rows));
         Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
     }
 
     /// Takes in the rows of a log, and appends to it from now on: at most `limit` bytes.
-    pub(super) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
+    pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
         let mut ledger = self.ledger();
         let log = ServedLog::open_each(path, fingerprint, |row| ledger.add(&row))?;
         ledger.log = Some(log.bounded(limit));
@@ -42,7 +42,7 @@ impl Kept {
     }
 
     /// Adds rows, to the log first.
-    pub(super) fn serve(&self, rows: &[ServedRow]) -> Result<()> {
+    pub(crate) fn serve(&self, rows: &[ServedRow]) -> Result<()> {
         let mut ledger = self.ledger();
         if let Some(log) = &mut ledger.log {
             log.append(rows)?;
@@ -52,7 +52,7 @@ impl Kept {
     }
 
     /// Those of the next drafter, over `task`, which has taken in the log's oldest `taken` rows.
-    pub(super) fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
+    pub(crate) fn over(&self, task: Arc<dyn TaskData>, taken: u64) -> Result<Self> {
         let mut ledger = self.ledger();
         let left = if taken > 0 { ledger.forget(taken)? } else { usize::MAX };
         ledger.task = Some(task);
@@ -62,7 +62,7 @@ impl Kept {
         Ok(Self { ledger: self.ledger.clone(), rows: ledger.rows.clone() })
     }
 
-    pub(super) fn rows(&self) -> RwLockReadGuard<'_, Served> {
+    pub(crate) fn rows(&self) -> RwLockReadGuard<'_, Served> {
         read(&self.rows)
     }
 
