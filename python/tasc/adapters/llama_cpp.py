@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import DEFAULT_SLOPE, GivenCosts
+from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT, GivenCosts
 from tasc.errors import InputError
 from tasc.serving.tasks import TaskDrafts
 
@@ -57,7 +57,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         tokenizer: Any = None,
         *,
         drafter: Drafter | None = None,
-        max_draft: int = 16,
+        max_draft: int = MAX_DRAFT,
         costs: float | Sequence[float] = DEFAULT_SLOPE,
     ) -> None:
         if max_draft < 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
+from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ def replay(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="Rows to index, where DATA has no split column. May be repeated.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = 16,
-    cost: Annotated[float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")] = 0.02,
+    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = MAX_DRAFT,
+    cost: Annotated[
+        float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")
+    ] = DEFAULT_SLOPE,
     limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first rows held out.")] = None,
     drafters: Annotated[
         str | None,

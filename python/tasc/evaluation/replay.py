@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.ids import common_prefix_length
+from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,8 +140,8 @@ def replay(
     drafter: "Drafter",
     rows: Sequence[ReplayRow],
     *,
-    max_tokens: int = 16,
-    cost: float = 0.02,
+    max_tokens: int = MAX_DRAFT,
+    cost: float = DEFAULT_SLOPE,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Replays `rows` through `drafter` and counts steps and accepted tokens.
