@@ -276,7 +276,7 @@ class Watched(Drafter, protocol.Request):
         self.inputs: list[str | None] = []
 
     def start(self, prompt_ids: Any, input_text: str | None = None) -> Watched:
-        self.inputs.append(input)
+        self.inputs.append(input_text)
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
@@ -344,7 +344,7 @@ def test_the_input_leads_the_draft(index: TaskIndex) -> None:
     tokenizer = byte_tokenizer()
     drafts = TascGenerate(index, tokenizer).drafts
     ids = torch.tensor([tokenizer("flights from newark to austin\n")["input_ids"]])
-    candidates = TascCandidateGenerator(drafts, input="flights from newark to austin", max_draft=40, eos=[EOS])
+    candidates = TascCandidateGenerator(drafts, input_text="flights from newark to austin", max_draft=40, eos=[EOS])
     made, _ = candidates.get_candidates(ids)
     said = tokenizer.decode(made[0, ids.shape[1] :])
     assert said and '{"from": "newark", "to": "austin"}'.startswith(said)

@@ -54,7 +54,7 @@ class Listening(Drafter, protocol.Request):
         self.inputs: list[str | None] = []
 
     def start(self, prompt_ids: Any, input_text: str | None = None) -> Listening:
-        self.inputs.append(input)
+        self.inputs.append(input_text)
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT, GivenCosts
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 from tasc.serving.tasks import TaskDrafts
 

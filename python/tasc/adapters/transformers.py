@@ -17,7 +17,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tasc.adapters.transformers_candidates import PLAIN_ENDS, ModelPolicy, TascCandidateGenerator
-from tasc.drafting.costs import MAX_DRAFT, GivenCosts
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError, MissingExtraError
 from tasc.serving.tasks import TaskDrafts
 

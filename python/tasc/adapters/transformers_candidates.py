@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT, CostCurve, GivenCosts, MeasuredCosts
+from tasc.drafting.costs import CostCurve, GivenCosts, MeasuredCosts
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
 from tasc.errors import MissingExtraError
 from tasc.serving.tasks import StartedRequest, TaskDrafts

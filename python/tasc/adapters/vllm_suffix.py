@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.drafting.costs import MAX_DRAFT, LearntCosts
+from tasc.drafting.costs import LearntCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
-from tasc.drafting.costs import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
 

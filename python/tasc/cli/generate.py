@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.drafting.costs import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
-from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:

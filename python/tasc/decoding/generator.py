@@ -27,7 +27,8 @@ from tasc.decoding.loop import Loop
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
-from tasc.drafting.costs import MAX_DRAFT, GivenCosts
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter

@@ -13,16 +13,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.defaults import DEFAULT_SLOPE
 from tasc.drafting.protocol import Costs
 from tasc.errors import InputError
 
 _Floats: TypeAlias = NDArray[np.float64]
-
-DEFAULT_SLOPE = 0.02
-"""Cost of one more drafted token at batch 1, in plain steps, where nothing is known."""
-
-MAX_DRAFT = 64
-"""Longest draft, unless told otherwise."""
 
 # Of MeasuredCosts.
 _GRID = (1, 2, 3, 5, 9, 17, 33, 65, 129)

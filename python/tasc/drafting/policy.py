@@ -142,9 +142,9 @@ def batch_draft_length(probs: Sequence[Sequence[float]], costs: Costs) -> int:
         The least k that maximises (n + Σ_b Σ_{j≤min(k, K_b)} Π_{i≤j} p_bi) / (n·C(k)).
 
     Example:
-        >>> batch_draft_length([[0.9, 0.9], []], np.array([1.0, 1.2, 1.4]))
+        >>> batch_draft_length([[0.9, 0.9], []], np.array([1.0, 1.2, 1.6]))
         1
-        >>> batch_draft_length([[0.9, 0.9], [0.9, 0.9]], np.array([1.0, 1.2, 1.4]))
+        >>> batch_draft_length([[0.9, 0.9], [0.9, 0.9]], np.array([1.0, 1.2, 1.6]))
         2
     """
     chances = _survival(probs)

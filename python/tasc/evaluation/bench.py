@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tasc.data.endings import eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
-from tasc.drafting.costs import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth

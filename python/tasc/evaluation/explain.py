@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from tasc.data.ids import common_prefix_length
-from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 from tasc.evaluation.replay import ReplayRow
 

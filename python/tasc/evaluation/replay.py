@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.ids import common_prefix_length
-from tasc.drafting.costs import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:

@@ -326,7 +326,7 @@ fn source(name: &str) -> PyResult<Source> {
     found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
 }
 
-/// The online calibration of probabilities: p' = σ(a·logit p + b), with a and b moved by every verified token.
+/// Online calibration of probabilities: p' = σ(a·logit p + b); every verified token moves a and b.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct Calibration(Mutex<OnlineCalibration>);
 
@@ -337,7 +337,7 @@ impl Calibration {
         Self(Mutex::default())
     }
 
-    /// The calibrated probability.
+    /// Return the calibrated probability.
     fn __call__(&self, p: f64) -> f64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).calibrate(p)
     }
