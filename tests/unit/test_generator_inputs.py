@@ -136,7 +136,7 @@ def test_the_generators_drafter_copies_from_the_input(tmp_path: Path) -> None:
     tokens = tokenizer()
     index = build(tmp_path, tokens)
     generator = Generator(tiny_model("llama"), tokens, index=index, costs=0.0)
-    drafter = generator._default
+    drafter = generator._default.drafter
     assert isinstance(drafter, NgramDrafter)
     output = tokens('{"from": "newark", "to": "oakland"}')["input_ids"]
     for text, copied in ((INPUTS[0], True), (None, False)):
