@@ -33,8 +33,8 @@ class StepView(Protocol):
     past: int
     end: int
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states to a (R, H, C + 1, D) buffer."""
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values to a (R, H, C + 1, D) buffer."""
 
     def read(self, buffer: Tensor) -> Tensor:
         """Return the readable part of a buffer, (n, H, end, D)."""
@@ -44,7 +44,7 @@ class DynamicStepView:
     """Step view whose rows and positions are known to Python.
 
     Args:
-        first_row: First of the n neighbouring rows.
+        first_row: First of the n neighbouring cache rows.
         positions: (n, Q) int64 position of each query token; −1 marks padding, which is not written.
         uniform_start: Position of the first query token if all rows agree on it and nothing is padded, else None.
         end: Number of filled positions of the longest row after the step.
@@ -64,12 +64,12 @@ class DynamicStepView:
             self._batch_rows = (batch + first_row).to(device)
             self._positions = positions[batch, query].to(device)
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states except the padding."""
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values except the padding."""
         if self._start is not None:
-            buffer[self._rows, :, self._start : self.end] = states
+            buffer[self._rows, :, self._start : self.end] = new
         else:
-            buffer[self._batch_rows, :, self._positions] = states[self._batch, :, self._query]
+            buffer[self._batch_rows, :, self._positions] = new[self._batch, :, self._query]
 
     def read(self, buffer: Tensor) -> Tensor:
         """Return the rows' positions below `end`, (n, H, end, D)."""
@@ -80,7 +80,7 @@ class StaticStepView:
     """Step view of fixed shape, whose rows and positions are tensors on the device (`cuda_graphs.py`).
 
     Args:
-        rows: (n,) int64 row numbers.
+        rows: (n,) int64 cache rows.
         positions: (n, Q) int64 position of each query token; −1 marks padding, written to the scratch position.
         end: Number of positions that queries can read.
         scratch: The scratch position.
@@ -94,9 +94,9 @@ class StaticStepView:
         self._positions = torch.where(positions < 0, scratch, positions)
         self._read_rows: slice | Tensor = slice(0, len(rows)) if from_row_0 else rows
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states."""
-        buffer[self._rows, :, self._positions] = states.transpose(1, 2)
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values."""
+        buffer[self._rows, :, self._positions] = new.transpose(1, 2)
 
     def read(self, buffer: Tensor) -> Tensor:
         """Return the rows' positions below `end`, (n, H, end, D)."""
@@ -115,17 +115,17 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._cache = weakref.proxy(cache)  # no reference cycle: the memory is freed with the last use of the cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers with the head count, head size, dtype and device of (n, H, Q, D) states."""
+        """Allocate the buffers with the head count, head size, dtype and device of (n, H, Q, D) keys and values."""
         self.keys, self.values = self._allocate(key_states), self._allocate(value_states)
         self.is_initialized = True
 
-    def _allocate(self, states: Tensor) -> Tensor:
-        _, heads, _, size = states.shape
+    def _allocate(self, like: Tensor) -> Tensor:
+        _, heads, _, size = like.shape
         # zeros, not empty: a masked position has weight 0, and 0 · NaN would be NaN
-        return states.new_zeros((self._cache.num_rows, heads, self._cache.num_positions + 1, size))
+        return like.new_zeros((self._cache.num_rows, heads, self._cache.num_positions + 1, size))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (n, H, Q, D) states and return the readable keys and values, (n, H, end, D) each."""
+        """Write (n, H, Q, D) keys and values; return the readable ones, (n, H, end, D) each."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         view = self._cache.view
@@ -206,7 +206,7 @@ class RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the states of one layer; see `RowLayer.update`."""
+        """Write the keys and values of one layer; see `RowLayer.update`."""
         while len(self._row_layers) <= layer_idx:
             self._row_layers.append(RowLayer(self))
         return self._row_layers[layer_idx].update(key_states, value_states)

@@ -80,7 +80,7 @@ class StepRunner:
         return self._target.step(self._cache, first_row, tokens, starts, keep) if output is None else output
 
     def argmax(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> list[list[int]]:
-        """Run a step; return the argmax of its logits, n rows of min(keep, Q) token ids."""
+        """Run a step; return the argmax of its logits, n lists of min(keep, Q) token ids."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
         if output is None:
             output = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
@@ -108,9 +108,9 @@ class StepRunner:
         return self.num_computed_tokens(rows, longest + max_draft) <= _MAX_GPU_BATCH
 
     def timing_step(self) -> Callable[[int], None]:
-        """Return a function that runs a step of n tokens in one row and waits for its end, to be timed.
+        """Return a function that runs a step of n tokens in one cache row and waits for its end, to be timed.
 
-        It does not change the rows in use.
+        It does not change the cache rows in use.
         """
         limit, scratch = self._target.max_length, RowCache(1)
 

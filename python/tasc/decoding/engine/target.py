@@ -67,14 +67,14 @@ class Target:
         return frozenset(found)
 
     def step(self, cache: RowCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
-        """Run the next tokens of neighbouring rows through the model.
+        """Run the next tokens of neighbouring cache rows through the model.
 
         Rows may have different numbers of tokens. Shorter ones are padded on the left, which aligns the last `keep`
         positions of all rows.
 
         Args:
-            cache: Row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
-            first_row: Row of the first request.
+            cache: Its row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
+            first_row: Cache row of the first request.
             tokens: n lists of q_b ≥ 1 token ids.
             starts: (n,) position of the first token of each list.
             keep: Number of trailing positions per row whose logits are computed, ≥ 1.
