@@ -4,6 +4,7 @@ use super::build::OwnedNgrams;
 use super::copies::{Copies, OwnedCopies};
 use super::inputs::{Inputs, OwnedInputs};
 use super::ngrams::Ngrams;
+use crate::corpus::MergedLogs;
 use crate::mixture::weights::Mixtures;
 use crate::text::{Cases, OwnedSpellings, Spellings};
 
@@ -37,6 +38,11 @@ pub trait Task: Send + Sync {
     /// Weights fitted to the task; `None`: the general ones serve.
     fn mixtures(&self) -> Option<&Mixtures> {
         None
+    }
+
+    /// Rows of write-ahead logs that the data holds.
+    fn merged_logs(&self) -> &MergedLogs {
+        MergedLogs::none()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::build::{self, LeftOut};
 use super::row_sections::{RowSections, Text};
 use super::train::{self, Figures, TrainOptions};
-use crate::corpus::Store;
+use crate::corpus::{MergedLogs, Store};
 use crate::format::{File, Fingerprint, Kind, Section, Writer};
 use crate::index::ngrams::Ngrams;
 use crate::index::view::{OwnedTask, Task, TaskView};
@@ -46,6 +46,8 @@ pub struct Meta {
     pub mixtures: Option<Layout>,
     /// What the fit found.
     pub fit: Option<Figures>,
+    /// Rows of write-ahead logs that it holds.
+    pub merged_logs: MergedLogs,
 }
 
 /// Shape of the weight tables in section `mixtures`.
@@ -96,6 +98,10 @@ impl Task for TaskIndex {
     fn mixtures(&self) -> Option<&Mixtures> {
         self.mixtures.as_ref()
     }
+
+    fn merged_logs(&self) -> &MergedLogs {
+        &self.meta.merged_logs
+    }
 }
 
 impl Meta {
@@ -130,6 +136,17 @@ impl TaskIndex {
         store: &Store,
         path: &Path,
         options: &BuildOptions<'_>,
+        check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<Self> {
+        Self::build_merged(store, path, options, MergedLogs::default(), check)
+    }
+
+    /// Builds an index as [`TaskIndex::build`] does. The store holds these rows of logs.
+    pub(super) fn build_merged(
+        store: &Store,
+        path: &Path,
+        options: &BuildOptions<'_>,
+        merged_logs: MergedLogs,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
         let mut learnt = Learnt::default();
@@ -146,6 +163,7 @@ impl TaskIndex {
         meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
         let (mixtures, figures) = trained.unzip();
         meta.fit = figures;
+        meta.merged_logs = merged_logs;
         Self::write(path, &store.file().fingerprint(), meta, &task, mixtures.as_ref())?;
         Self::open(path)
     }
