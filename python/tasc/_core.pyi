@@ -244,31 +244,35 @@ class TaskIndex:
         self,
         path: str | Path,
         *,
-        served: str | Path | None = None,
+        served: str | Path | Sequence[str | Path] | None = None,
         tokenizer: Speller | None = None,
         fit: bool = True,
         progress: Callable[[float], None] | None = None,
     ) -> tuple[TaskIndex, int]:
-        """Build a new index of what this one holds and the rows of a log of served rows.
+        """Build a new index of what this one holds and the rows of write-ahead logs that it does not hold yet.
 
-        Over this index's own path the log is locked, and the rows taken in leave it afterwards. A crash between the
-        two leaves both whole: those rows count twice then, none is lost. Elsewhere the log is only read, beside the
-        drafter that writes to it, which can then go on with `NgramDrafter.over(new, taken=…)`.
+        The new index notes which rows of which logs it holds, besides those that this one holds. A drafter that opens
+        such a log, or goes over to the new index (`NgramDrafter.with_index`), passes over these rows, so that no row
+        counts twice.
+
+        Over this index's own path the logs are locked, and the merged rows leave them once the new index has its name.
+        After a crash between the two the rows are in both, and still count once. Elsewhere the logs are only read,
+        beside the drafters that write to them.
 
         Args:
             path: Where the new index goes; it appears there when it is whole.
-            served: The log; None: the index is built again from itself.
+            served: The log, or several; None: the index is built again from itself.
             tokenizer: As in `build`.
             fit: As in `build`.
             progress: As in `build`.
 
         Returns:
-            The new index, and how many served rows it took in.
+            The new index, and the number of rows merged.
 
         Raises:
-            BlockingIOError: A drafter or process writes to the log, and `path` is this index's own.
-            FormatError: Index or log is damaged.
-            TokenizerMismatchError: The log was made with another tokenizer.
+            BlockingIOError: A drafter or process writes to a log, and `path` is this index's own.
+            FormatError: The index or a log is damaged.
+            TokenizerMismatchError: A log was made with another tokenizer.
         """
 
     def to_store(self, path: str | Path) -> Store:
@@ -594,33 +598,31 @@ class NgramDrafter:
     def served_memory(self) -> int:
         """Bytes that they take, room to grow included; at most `served_bytes`."""
 
-    def over(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
+    def with_index(self, index: TaskIndex) -> NgramDrafter:
         """Make a drafter over another index of the same tokenizer, while this one goes on.
 
-        It has the same options, a copy of the served rows, and their log. Requests that this drafter has begun go on
-        over its index and its rows until they end; whichever drafter is served a row, the log and the newest drafter
-        take it in. The calibration, the rate and the weights learnt so far go over, the weights in place of those
-        fitted with the index; from here on each drafter learns by itself.
+        It has the same options, a copy of the served rows, and their log. Rows that were merged into `index`
+        (`TaskIndex.compact`) leave the log and are not in the copy, so that no row counts twice. Requests that this
+        drafter has begun go on over its index and its rows until they end; whichever drafter is served a row, the log
+        and the newest drafter take it in. The calibration, the rate and the weights learnt so far go over, the weights
+        in place of those fitted with the index; from here on each drafter learns by itself.
 
-        O(served rows), whose memory is taken twice until this drafter and its requests are gone, and O(log) with
-        `taken`. Others draft meanwhile; who calls `serve` waits.
+        O(served rows), whose memory is taken twice until this drafter and its requests are gone, and O(log) where
+        rows of it were merged. Others draft meanwhile; who calls `serve` waits.
 
         Args:
             index: What to draft from.
-            taken: How many of the log's oldest rows the index holds already, as `TaskIndex.compact` says: they leave
-                the log, and the new drafter does not have them in memory. A log that has dropped rows for want of room
-                since `compact` read it would lose as many more: let it have room.
 
         Raises:
             InputError: This drafter has no index.
             TokenizerMismatchError: Another tokenizer made `index`.
-            IndexError: The log has fewer than `taken` rows.
-            FormatError: With `taken`, the log was damaged since it was opened.
-            OSError: With `taken`, the log cannot be written. After any error this drafter is what it was.
+            FormatError: Rows of the log were merged, and the log was damaged since it was opened.
+            OSError: Rows of the log were merged, and the log cannot be written. After any error this drafter is what
+                it was.
 
         Example:
-            >>> new, taken = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
-            >>> drafter = drafter.over(new, taken=taken)  # doctest: +SKIP
+            >>> new, _ = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
+            >>> drafter = drafter.with_index(new)  # doctest: +SKIP
         """
 
     def propose_batch(

@@ -129,10 +129,10 @@ class RetokenizingDrafter:
         if serve is not None:
             serve([(text, self.plan.expand(ids)) for text, ids in rows])
 
-    def over(self, index: TaskIndex) -> RetokenizingDrafter:
-        """One over another index of the same tokenizer; see `NgramDrafter.over`."""
+    def with_index(self, index: TaskIndex) -> RetokenizingDrafter:
+        """Make a drafter over another index of the same tokenizer; see `NgramDrafter.with_index`."""
         drafter: Any = self.drafter
-        return RetokenizingDrafter(drafter.over(index), self.plan)
+        return RetokenizingDrafter(drafter.with_index(index), self.plan)
 
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""

@@ -179,7 +179,7 @@ class TaskDrafts:
 
         assert self._path is not None
         before = self.index
-        self.drafter = self.drafter.over(TaskIndex.open(self._path))  # type: ignore[attr-defined]
+        self.drafter = self.drafter.with_index(TaskIndex.open(self._path))  # type: ignore[attr-defined]
         if self._locator is None or before is None or before.info()["inputs"] == 0:
             self._locator = self._new_locator()
         self.reloads += 1

@@ -94,7 +94,7 @@
 //! # Example: rows that arrive while drafting
 //!
 //! ```
-//! use tasc_core::{CostCurve, Drafter, DrafterOptions, ServedRow, TokenId};
+//! use tasc_core::{CostCurve, Drafter, DrafterOptions, OnlineRow, TokenId};
 //!
 //! # fn main() -> tasc_core::Result<()> {
 //! let ids = |text: &str| -> Vec<TokenId> { text.bytes().map(TokenId::from).chain([0]).collect() };
@@ -103,7 +103,7 @@
 //! let first = drafter.draft(&mut drafter.start(&[], None)?, 16, &costs).tokens.len();
 //! assert_eq!(first, 0, "nothing is known");
 //!
-//! let row = ServedRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
+//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
 //! drafter.serve(&vec![row; 3])?;
 //! let mut request = drafter.start(&[], None)?;
 //! assert!(ids("to=oslo;").starts_with(&drafter.draft(&mut request, 16, &costs).tokens));
@@ -169,7 +169,7 @@ pub mod text;
 pub mod token;
 
 pub use corpus::store::Meta as StoreMeta;
-pub use corpus::{ServedRow, Store, StoreWriter};
+pub use corpus::{OnlineRow, Store, StoreWriter};
 pub use count::NgramTable;
 pub use draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 pub use error::{Error, Result};

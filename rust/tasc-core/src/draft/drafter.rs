@@ -7,8 +7,8 @@ use super::length::{CostCurve, LengthRule};
 use super::request::{Draft, MAX_FOLLOWED, Request};
 use super::scratch::{DraftScratch, ScratchPool};
 use super::trace::Observation;
-use crate::corpus::ServedRow;
-use crate::corpus::served::LOG_BYTES;
+use crate::corpus::OnlineRow;
+use crate::corpus::online_log::LOG_BYTES;
 use crate::format::Fingerprint;
 use crate::index::Cursor;
 use crate::index::inputs;
@@ -96,30 +96,33 @@ impl Drafter {
         Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: ScratchPool::default(), options })
     }
 
-    /// A drafter over another index of the same tokenizer, with the same options, a copy of the served rows, and their
-    /// log. The log's oldest `taken` rows are in the new index already: they leave the log, and are not in the copy.
+    /// Makes a drafter over another index of the same tokenizer, with the same options, a copy of the online rows, and
+    /// their write-ahead log. Rows that were merged into the new index ([`TaskData::merged_logs`]) leave the log, and are not
+    /// in the copy, so that no row counts twice.
     ///
     /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
     /// is served a row, the log and the newest one take it in. What was learnt goes on in each by itself; the new one
     /// begins with the weights that the old one has learnt, not with those of its index.
     ///
     /// # Complexity
-    /// O(served rows), and their memory once more until the old drafter goes; O(log) with `taken`. Others draft
-    /// meanwhile; whoever serves waits.
+    /// O(online rows), and their memory once more until the old drafter goes; O(log) where rows of it were merged.
+    /// Others draft meanwhile; whoever serves waits.
     ///
     /// # Errors
-    /// As [`Drafter::new`]; with `taken`, as [`crate::corpus::ServedLog::forget`]: nothing has changed then.
-    pub fn over(&self, task: Arc<dyn TaskData>, taken: u64) -> Result<Self> {
+    /// As [`Drafter::new`]; as [`crate::corpus::WriteAheadLog::forget`], where rows of the log were merged: nothing has
+    /// changed then.
+    pub fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
         let learnt = self.online().clone();
         let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
-        next.kept = self.kept.over(task, taken)?;
+        next.kept = self.kept.with_index(task)?;
         Ok(next)
     }
 
-    /// Takes in the latest rows of a log, as many as memory may hold, and writes to it whatever is served from now on.
+    /// Takes in the latest rows of a log that are not in the index, as many as memory may hold, and writes to it
+    /// whatever is served from now on.
     ///
     /// # Errors
-    /// As [`crate::corpus::ServedLog::open`].
+    /// As [`crate::corpus::WriteAheadLog::open`]; [`crate::Error::Locked`] also when this drafter has a log already.
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
         self.kept.open(path, fingerprint, self.options.log_bytes)
     }
@@ -128,8 +131,8 @@ impl Drafter {
     /// there is a log they are on disk when this returns.
     ///
     /// # Errors
-    /// As [`crate::corpus::ServedLog::append`]; no row is added then.
-    pub fn serve(&self, rows: &[ServedRow]) -> Result<()> {
+    /// As [`crate::corpus::WriteAheadLog::append`]; no row is added then.
+    pub fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
         self.kept.serve(rows)
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{self, LeftOut};
 use super::train::{self, FitReport, TrainOptions};
-use crate::corpus::Store;
+use crate::corpus::{MergedLogs, Store};
 use crate::format::{File, Fingerprint, Kind, Mapped, Writer};
 use crate::index::ngrams::Ngrams;
 use crate::index::view::{TaskArrays, TaskView};
@@ -48,6 +48,8 @@ pub struct IndexMeta {
     pub mixture: Option<WeightLayout>,
     /// What the fit found.
     pub fit: Option<FitReport>,
+    /// Rows of write-ahead logs that it holds.
+    pub merged_logs: MergedLogs,
 }
 
 /// Shape of the weight tables in section `mixture`.
@@ -98,6 +100,10 @@ impl TaskData for TaskIndex {
     fn weights(&self) -> Option<&MixtureWeights> {
         self.weights.as_ref()
     }
+
+    fn merged_logs(&self) -> &MergedLogs {
+        &self.meta.merged_logs
+    }
 }
 
 impl IndexMeta {
@@ -132,6 +138,17 @@ impl TaskIndex {
         store: &Store,
         path: &Path,
         options: &BuildOptions<'_>,
+        check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<Self> {
+        Self::build_merged(store, path, options, MergedLogs::default(), check)
+    }
+
+    /// Builds an index as [`TaskIndex::build`] does. The store holds these rows of logs.
+    pub(super) fn build_merged(
+        store: &Store,
+        path: &Path,
+        options: &BuildOptions<'_>,
+        merged_logs: MergedLogs,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
         let mut cache = TokenizationCache::default();
@@ -146,6 +163,7 @@ impl TaskIndex {
         })?;
         let mut meta = IndexMeta::of(store)?;
         meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
+        meta.merged_logs = merged_logs;
         if let Some((weights, report)) = trained {
             meta.mixture = Some(WeightLayout { features: FEATURES, groups: GROUPS.to_vec() });
             task.mixture = weights.weights().flat_map(Weights::table).copied().collect();
