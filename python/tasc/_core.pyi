@@ -840,13 +840,14 @@ class NgramDrafter:
         """Create a drafter over another index of the same tokenizer; this drafter stays usable.
 
         The new drafter has the same options, a copy of the online rows, and the same log. Rows that the index holds
-        already (`TaskIndex.compact`) are removed from the log and are not in the copy, so no row counts twice. Requests of this drafter
-        continue with its index and rows until they end. A row that is served to either drafter is added to the log and
-        to the newest drafter. The new drafter takes over the calibration, the rate and the weights learnt so far,
-        which replace the weights fitted with the new index. From then on each drafter learns by itself.
+        already (`TaskIndex.compact`) are removed from the log and are not in the copy, so no row counts twice.
+        Requests of this drafter continue with its index and rows until they end. A row that is served to either
+        drafter is added to the log and to the newest drafter. The new drafter takes over the calibration, the rate
+        and the weights learnt so far, which replace the weights fitted with the new index. From then on each drafter
+        learns by itself.
 
-        Complexity: O(online rows), whose memory is used twice until this drafter and its requests are gone; O(log) where
-        rows of it were merged. Other threads can draft meanwhile; calls of `serve` wait.
+        Complexity: O(online rows), whose memory is used twice until this drafter and its requests are gone; O(log)
+        where rows of it were merged. Other threads can draft meanwhile; calls of `serve` wait.
 
         Args:
             index: The new index.
