@@ -31,6 +31,6 @@ class MissingExtraError(TascError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         """`feature` in words; `extra` as in `tasc-lm[extra]`, the name of the distribution."""
         super().__init__(
-            f"{feature} needs the packages of tasc-lm[{extra}]: "
-            f"run pip install '.[{extra}]' in a checkout of tasc, or pip install 'WHEEL[{extra}]' with a wheel of tasc-lm"
+            f"{feature} needs the packages of tasc-lm[{extra}]: run pip install '.[{extra}]' in a checkout of tasc, "
+            f"or pip install 'WHEEL[{extra}]' with a wheel of tasc-lm"
         )
