@@ -61,7 +61,7 @@ def page() -> str:
         for (conditions, machine, recorded, command), group in groupby(
             file["records"], key=lambda r: (r["conditions"], r["machine"], r["recorded"], r["command"])
         ):
-            parts.append(f"**{conditions[0].upper()}{conditions[1:]}.** {machines[machine]}; recorded {recorded}.\n")
+            parts.append(f"**{conditions}.** {machines[machine]}; recorded {recorded}.\n")
             parts.append(f"```bash\n{command}\n```\n")
             parts.append(table(list(group)))
     return "\n".join(parts)
