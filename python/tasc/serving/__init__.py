@@ -1,7 +1,7 @@
 """What an engine that serves many requests needs beside drafts; every adapter of such an engine is made of these.
 
 `Settings` (what to serve) → `Tasks` of `TaskDrafts` (an index: requests, reloading, learning) → `RequestTracker` (the requests
-running, found by their tokens, drafted for at its present load, `StepTimes`) → `Metrics`. See docs/adapters.md.
+running, found by their tokens, drafted for at its present load, `StepTimes`) → `Metrics`. See docs/how-to/serving.md.
 """
 
 from tasc.drafting.step_times import StepTimes
