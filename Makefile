@@ -66,6 +66,7 @@ lint: $(VENV)/.built ## formatting, lints and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest tasc._core
 
 format: $(VENV)/.built ## rewrite the sources in the house format
 	cargo fmt --all

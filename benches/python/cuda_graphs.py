@@ -22,8 +22,8 @@ from ratios import Ratio, report
 
 from tasc import Generator, NullDrafter
 from tasc.decoding.engine.cache import RowCache
-from tasc.decoding.engine.compile import CompiledParts
-from tasc.decoding.engine.steps import Steps
+from tasc.decoding.engine.compile import CompiledModules
+from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 
 POINTS = ((1, 1), (1, 5), (1, 17), (1, 65), (1, 257), (8, 1), (8, 9), (32, 1), (32, 9))  # rows, tokens per row
@@ -70,12 +70,12 @@ def step_times(model: Any) -> list[Ratio]:
     rows = max(rows for rows, _ in POINTS)
     ways: dict[str, list[float]] = {}
     for name, graphs, compile in (("directly", False, False), ("graphs", True, False), ("compiled", True, True)):
-        steps = Steps(Target(model), RowCache(rows, 512), 65, graphs)
+        steps = StepRunner(Target(model), RowCache(rows, 512), 65, graphs)
         ways[name] = []
-        with CompiledParts(model, compile).applied():
+        with CompiledModules(model, compile).applied():
             for number, query in POINTS:
                 given = ([[5] * query] * number, [CONTEXT] * number, min(query, 65))
-                ways[name].append(median_ms(partial(steps.likeliest, 0, *given)))
+                ways[name].append(median_ms(partial(steps.argmax, 0, *given)))
     return [
         Ratio(f"step of {number} x {query} tokens, ms", ours, peer, theirs, lower=True)
         for peer in ("directly", "graphs")

@@ -28,7 +28,7 @@ from tasc import TaskIndex
 from tasc.cli.console import err, out, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 from tasc.data.endings import eos_ids
-from tasc.decoding.stats import Acceptance
+from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import Floats
 from tasc.evaluation.machine import machine
 from tasc.models import EMBEDDED, checkpoint, use_threads

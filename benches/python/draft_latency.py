@@ -23,8 +23,8 @@ from ratios import Ratio, percentiles, report
 from workload import Ids, read_ids, small, write_store
 
 from tasc import NgramDrafter, TaskIndex
+from tasc.data.ids import common_prefix_length
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed
-from tasc.evaluation.replay import common_prefix
 
 BATCH, MAX_TOKENS = 64, 16
 
@@ -69,7 +69,7 @@ def measure(drafter: Any, peers: Sequence[SuffixDecodingDrafter], held_out: Sequ
             again = drafter.propose_batch(requests, MAX_TOKENS, costs)
             assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(drafts, again, strict=True)), "batch differs"
         for r, draft in zip(running, drafts, strict=True):
-            right = common_prefix(draft.tokens, r.document[r.at :])
+            right = common_prefix_length(draft.tokens, r.document[r.at :])
             new = r.document[r.at : r.at + right + 1]
             r.at += len(new)
             for request in (r.ours, *r.theirs.values()):

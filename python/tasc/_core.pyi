@@ -2,114 +2,206 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
+
+_Ids: TypeAlias = Sequence[int] | NDArray[Any]
+"""Token ids: a sequence of integers, or a one-dimensional integer array. A uint32 array is not copied."""
+
+_Progress: TypeAlias = Callable[[float], None]
+"""Called with the fraction done, in [0, 1]. An exception that it raises stops the work and is propagated."""
+
+__all__ = [
+    "MIXTURE_SHAPE",
+    "Calibration",
+    "Draft",
+    "MergePlan",
+    "NgramBatches",
+    "NgramDrafter",
+    "NgramRequest",
+    "NgramTable",
+    "PlanStream",
+    "Store",
+    "StoreWriter",
+    "TaskIndex",
+    "__version__",
+    "count_ngrams",
+    "merge_ngrams",
+    "merges",
+]
 
 __version__: str
 
 MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
-"""Features of a candidate, and number of states of each group that picks mixture weights."""
+"""Number of features of a candidate, and number of buckets of each feature that selects mixture weights."""
 
+@disjoint_base
 class Store:
-    """Distinct outputs of a task with weights, and the inputs beside them; `tasc.data.TokenStore` builds it."""
+    """Distinct outputs of a task with their weights, and the inputs, mapped from one file.
+
+    `tasc.data.TokenStore` adds building and appending.
+
+    Example:
+        >>> store = Store("task.store")
+        >>> len(store), store.num_inputs, store.vocab_size
+        (6, 6, 291)
+        >>> store.input(0)  # text, document, count
+        ('1 tea', 0, 1)
+    """
 
     def __new__(cls, path: str | Path) -> Self:
         """Open a store in constant time.
 
         Raises:
-            FormatError: Not a store, cut short, damaged header, or another major version.
+            FormatError: The file is not a store, is truncated, has a damaged header or another major version.
             OSError: The file cannot be read.
         """
 
     @property
     def path(self) -> Path:
-        """Where it was opened."""
+        """Path that the store was opened from."""
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits: the tokenizer that made it."""
+        """Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits."""
 
     @property
     def tokenizer(self) -> str:
-        """That tokenizer's name, for people."""
+        """Name of that tokenizer, for people."""
 
     @property
     def vocab_size(self) -> int:
-        """Ids are below this."""
+        """Size of the vocabulary: all ids are smaller."""
 
     @property
     def eos_id(self) -> int | None:
-        """The token that ends every document, None when none was appended."""
+        """Id of the end token of every document; None if no end token was appended."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all documents, each counted once."""
+        """Number of tokens in all documents; each document counts once."""
 
     @property
     def num_inputs(self) -> int:
         """Number of distinct rows that have an input."""
 
     def __len__(self) -> int:
-        """Number of documents: distinct outputs."""
+        """Number of documents, that is, of distinct outputs."""
 
     def document(self, index: int) -> NDArray[np.uint32]:
-        """(T,) uint32 ids of a document, its end token included. Raises IndexError, FormatError."""
+        """Return the (T,) uint32 ids of a document with its end token.
+
+        Raises:
+            IndexError: There is no such document.
+            FormatError: The file is damaged.
+        """
 
     def weight(self, index: int) -> int:
-        """How often a document occurred. Raises IndexError."""
+        """Return how often a document occurred.
+
+        Raises:
+            IndexError: There is no such document.
+        """
 
     def input(self, index: int) -> tuple[str, int, int]:
-        """(text, document, how often) of a row with an input. Raises IndexError, FormatError."""
+        """Return (text, document, count) of a distinct row that has an input.
+
+        Raises:
+            IndexError: There is no such row.
+            FormatError: The file is damaged.
+        """
 
     def verify(self) -> None:
-        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+        """Read the whole file and compare its checksums.
 
+        Raises:
+            FormatError: A section is damaged; the message names it.
+        """
+
+@final
 class StoreWriter:
-    """Streams rows into a store file; `tasc.data.TokenStore.build` and `.append` use it."""
+    """Writes rows to a store file; `tasc.data.TokenStore.build` and `.append` use it."""
 
     @staticmethod
     def create(
         path: str | Path, *, fingerprint: str, tokenizer: str = "", vocab_size: int = 0, eos_id: int | None = None
     ) -> StoreWriter:
-        """Begin a new store."""
+        """Start a new store.
+
+        Args:
+            path: Path of the store; the file appears when it is complete.
+            fingerprint: Fingerprint of the tokenizer, 64 hexadecimal digits.
+            tokenizer: Name of the tokenizer, for people.
+            vocab_size: Size of the vocabulary.
+            eos_id: Id of the end token of every document.
+
+        Raises:
+            ValueError: The fingerprint is not 64 hexadecimal digits.
+        """
 
     @staticmethod
     def append(path: str | Path, fingerprint: str) -> StoreWriter:
-        """Begin a store that goes on where the one under this name ends. Raises TokenizerMismatchError."""
-
-    def push(self, ids: NDArray[np.uint32], ends: NDArray[np.uint64], inputs: Sequence[str | None]) -> None:
-        """Add rows: (T,) ids of all outputs one after the other, output k ending at `ends[k]`, and (R,) inputs.
+        """Start a store that continues the store at this path and then replaces it.
 
         Raises:
-            InputError: An id that the vocabulary does not hold.
+            TokenizerMismatchError: Another tokenizer made the store.
+            FormatError: The store is damaged.
+        """
+
+    def push(self, ids: NDArray[np.uint32], ends: NDArray[np.uint64], inputs: Sequence[str | None]) -> None:
+        """Add R rows.
+
+        Args:
+            ids: (T,) uint32 ids of all outputs, concatenated.
+            ends: (R,) uint64; output k ends before `ids[ends[k]]`.
+            inputs: (R,) texts of the inputs; None: the row has no input.
+
+        Raises:
+            InputError: An id is not in the vocabulary.
+            ValueError: `ends` and `inputs` differ in length, or the writer is finished.
         """
 
     def finish(self) -> None:
-        """Write the rest and give the file its name. Raises CorpusError without rows."""
+        """Write the rest and give the file its name.
+
+        Raises:
+            CorpusError: There are no rows.
+            ValueError: The writer is finished.
+        """
 
     def discard(self) -> None:
-        """Give up: nothing is written."""
+        """Discard the rows: no file is written."""
 
+@disjoint_base
 class NgramTable:
-    """Exact weighted counts of n-grams, mapped from one file; `tasc.data.NgramTable` counts and merges them."""
+    """Exact weighted counts of n-grams, mapped from one file; `tasc.data.NgramTable` adds counting and merging.
+
+    Example:
+        >>> table = NgramTable("task.ngrams")
+        >>> table.sizes
+        [19, 27]
+        >>> table.lookup(store.document(0)[:2])  # count, documents
+        (6, 6)
+    """
 
     def __new__(cls, path: str | Path) -> Self:
         """Open a table in constant time.
 
         Raises:
-            FormatError: Not a table, cut short, damaged header, or another major version.
+            FormatError: The file is not a table, is truncated, has a damaged header or another major version.
             OSError: The file cannot be read.
         """
 
     @property
     def path(self) -> Path:
-        """Where it was opened."""
+        """Path that the table was opened from."""
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits: the tokenizer that made the ids."""
+        """Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits."""
 
     @property
     def max_length(self) -> int:
@@ -117,34 +209,50 @@ class NgramTable:
 
     @property
     def sizes(self) -> list[int]:
-        """Number of n-grams of each length, from 1 to `max_length`."""
+        """Number of n-grams by length, from 1 to `max_length`."""
 
     def info(self) -> dict[str, Any]:
-        """What the file says of itself: path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents,
-        weight (documents by how often they occurred), tokens (each document's once), min_count and min_documents (of
-        the n-grams that were kept), ngrams (number by length), bytes.
+        """Return facts about the file.
+
+        Returns:
+            path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents, weight (number of rows), tokens
+            (each document counts once), min_count and min_documents (thresholds of the n-grams), ngrams (number by
+            length), bytes.
         """
 
-    def lookup(self, ids: Sequence[int] | NDArray[Any]) -> tuple[int, int]:
-        """(count, documents) of one n-gram of (n,) ids; zeros where the table does not have it. Raises FormatError."""
+    def lookup(self, ids: _Ids) -> tuple[int, int]:
+        """Return (count, documents) of an n-gram of (n,) ids; zeros if the table does not contain it.
+
+        Raises:
+            FormatError: The file is damaged.
+        """
 
     def top(self, k: int, lengths: Sequence[int]) -> list[tuple[NDArray[np.uint32], int, int]]:
-        """The k most frequent n-grams of some lengths: (ids (n,), count, documents); see `tasc.data.NgramTable.top`."""
+        """Return the k most frequent n-grams of some lengths: (ids (n,) uint32, count, documents) each."""
 
     def batches(self, length: int, size: int) -> NgramBatches:
-        """The n-grams of one length in batches; see `tasc.data.NgramTable.batches`."""
+        """Return an iterator over the n-grams of one length, `size` at a time."""
 
     def verify(self) -> None:
-        """Read the whole file: checksums, order and number of the n-grams. Raises FormatError naming the section."""
+        """Read the whole file and check its checksums and the order and number of the n-grams.
 
+        Raises:
+            FormatError: A section is damaged; the message names it.
+        """
+
+@final
 class NgramBatches:
-    """N-grams of one length, in ascending order of their ids, in batches."""
+    """Iterator over the n-grams of one length in batches, in ascending order of their ids."""
 
     def __iter__(self) -> Self:
-        """Itself."""
+        """Return the iterator itself."""
 
     def __next__(self) -> tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Ids (B, n), counts (B,), documents (B,). Raises FormatError."""
+        """Return ids (B, n) uint32, counts (B,) uint64 and documents (B,) uint64.
+
+        Raises:
+            FormatError: The file is damaged.
+        """
 
 def count_ngrams(
     store: Store,
@@ -155,9 +263,13 @@ def count_ngrams(
     num_threads: int,
     min_count: int = 1,
     min_documents: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: _Progress | None = None,
 ) -> int:
-    """Count the n-grams of a store into a table; `tasc.data.NgramTable.count` says how. Returns the sorted runs."""
+    """Count the n-grams of a store and write a table; `tasc.data.NgramTable.count` describes the arguments.
+
+    Returns:
+        Number of sorted runs.
+    """
 
 def merge_ngrams(
     tables: Sequence[NgramTable],
@@ -166,22 +278,33 @@ def merge_ngrams(
     num_threads: int,
     min_count: int = 1,
     min_documents: int = 1,
-    progress: Callable[[float], None] | None = None,
+    progress: _Progress | None = None,
 ) -> None:
-    """Add up tables; `tasc.data.NgramTable.merge` says how."""
+    """Add the counts of several tables; `tasc.data.NgramTable.merge` describes the arguments."""
 
+@type_check_only
 class Speller(Protocol):
-    """What knows how words are spelled in ids; `tasc.data.TaskTokenizer` is one."""
+    """Tokenizer of pieces of text inside a text; `tasc.data.TaskTokenizer` is one."""
 
     def spell(self, pieces: Sequence[str], /) -> list[list[int]]:
-        """Ids of each piece as it stands inside a text (see `tasc.data.TaskTokenizer.spell`)."""
+        """Return the ids of each piece as it is tokenised inside a text (see `tasc.data.TaskTokenizer.spell`)."""
 
+@final
 class TaskIndex:
-    """What a task's rows teach a draft, mapped from one file: n-grams of the outputs for contexts of any length, and
-    what the inputs add (which rows are near, which words are copied), with mixture weights fitted to the task.
+    """Index of a task's past rows, mapped from one file.
 
-    Shared by processes through the page cache; safe to use from many threads. Source: arXiv 2602.24174 (the task's
-    n-gram draft); the structure is described in docs/draft.md.
+    It contains the n-grams of the outputs for contexts of any length, a retrieval index of the inputs, statistics of
+    the words that outputs copy from inputs, and mixture weights fitted on the task. Processes share the file through
+    the page cache. All methods are thread-safe. Source: arXiv 2602.24174 (the task's n-gram draft); docs/draft.md
+    describes the structure.
+
+    Example:
+        >>> index = TaskIndex.build(store, "task.tasc", tokenizer=tokenizer)
+        >>> index.info()["documents"], index.info()["inputs"]
+        (6, 6)
+        >>> tokens, counts, length, occurrences = index.successors(tokenizer.encode('{"item": "'))
+        >>> [tokenizer.decode([token]) for token in tokens], counts.tolist()
+        (['t', 'co'], [3, 3])
     """
 
     @staticmethod
@@ -192,53 +315,63 @@ class TaskIndex:
         tokenizer: Speller | None = None,
         inputs: bool = True,
         fit: bool = True,
-        progress: Callable[[float], None] | None = None,
+        progress: _Progress | None = None,
     ) -> TaskIndex:
-        """Index a store's rows and open the result.
+        """Build an index of a store's rows and open it.
 
         Args:
             store: The task's past rows.
-            path: Where the index goes; it appears there when it is whole.
-            tokenizer: The tokenizer that made the store; says how words of the inputs are spelled in outputs. None:
-                inputs serve for retrieval alone, nothing is copied from them.
-            inputs: Whether anything of the rows' inputs is stored (docs/format.md says what).
-            fit: Whether mixture weights are fitted on rows left out for it; too few rows, or rows without inputs,
-                are never fitted.
-            progress: Called with the fraction done; may raise to stop.
+            path: Path of the index; the file appears when it is complete.
+            tokenizer: The tokenizer that made the store; it tokenises the words of inputs as outputs contain them.
+                None: inputs are used for retrieval only, and nothing is copied from them.
+            inputs: Whether the index contains anything of the rows' inputs (docs/format.md lists it).
+            fit: Whether mixture weights are fitted on held-out rows. A store with too few rows, or without inputs,
+                gets the general weights.
+            progress: Called with the fraction done; an exception stops the build.
 
         Raises:
-            TaskIndexError: More than 2**31 - 1 tokens and documents, or too little memory (about 28 B per token).
+            TaskIndexError: There are more than 2**31 − 1 tokens and documents, or too little memory (about 28 bytes
+                per token).
+            TokenizerMismatchError: Another tokenizer made the store.
         """
 
     @staticmethod
     def open(path: str | Path) -> TaskIndex:
-        """Open an index in constant time; contents are not read (see `verify`).
+        """Open an index in constant time, without reading its contents (see `verify`).
 
         Raises:
-            FormatError: Not an index, cut short, damaged header, or another major version.
+            FormatError: The file is not an index, is truncated, has a damaged header or another major version.
             OSError: The file cannot be read.
         """
 
     @property
     def path(self) -> Path:
-        """Where it was opened."""
+        """Path that the index was opened from."""
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits: the tokenizer that made it."""
+        """Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits."""
 
     def info(self) -> dict[str, Any]:
-        """What the file says of itself: path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents,
-        weight, tokens, inputs (rows whose inputs are in it), distinct_tokens, bytes, sections [(name, bytes)], fit.
+        """Return facts about the index.
 
-        `fit` is None when weights were not fitted, else what was measured on rows that the figures' weights had not
-        seen: rows (left out), tokens, nats [general, fitted] per token, tau, speedup (s(0.02), at most 16 drafted),
-        without [(source, the same without it)] ("inputs": without all that need one), reliability [(mean
-        probability, share right, tokens)] by tenths, calibration_error (their mean distance).
+        Returns:
+            path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents, weight (number of rows),
+            tokens, inputs (rows with an input), distinct_tokens, bytes, sections [(name, bytes)] and fit.
+
+            `fit` is None if no weights were fitted. Otherwise it holds figures on held-out rows: rows, tokens, nats
+            [general weights, fitted weights] per token, tau, speedup (s(0.02) with at most 16 drafted tokens), without
+            [(source, speedup without it)] ("inputs": without all sources that need an input), reliability [(mean
+            probability, accuracy, tokens)] by tenths of the probability, and calibration_error (the mean difference
+            between probability and accuracy).
         """
 
     def verify(self) -> None:
-        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+        """Read the whole file and compare its checksums.
+
+        Raises:
+            FormatError: A section is damaged; the message names it.
+        """
 
     def compact(
         self,
@@ -247,32 +380,33 @@ class TaskIndex:
         served: str | Path | None = None,
         tokenizer: Speller | None = None,
         fit: bool = True,
-        progress: Callable[[float], None] | None = None,
+        progress: _Progress | None = None,
     ) -> tuple[TaskIndex, int]:
-        """Build a new index of what this one holds and the rows of a log of served rows.
+        """Build a new index of the rows of this index and the rows of a log of online rows.
 
-        Over this index's own path the log is locked, and the rows taken in leave it afterwards. A crash between the
-        two leaves both whole: those rows count twice then, none is lost. Elsewhere the log is only read, beside the
-        drafter that writes to it, which can then go on with `NgramDrafter.over(new, taken=…)`.
+        If `path` is this index's own path, the log is locked, and the rows that were merged are removed from it
+        afterwards. A crash between the two steps leaves both files intact: these rows then count twice, and none is
+        lost. With any other path the log is only read. A drafter that writes to the log can continue with
+        `NgramDrafter.over(new, taken=…)`.
 
         Args:
-            path: Where the new index goes; it appears there when it is whole.
-            served: The log; None: the index is built again from itself.
+            path: Path of the new index; the file appears when it is complete.
+            served: Path of the log; None: the index is rebuilt from its own rows.
             tokenizer: As in `build`.
             fit: As in `build`.
             progress: As in `build`.
 
         Returns:
-            The new index, and how many served rows it took in.
+            The new index, and the number of rows merged from the log.
 
         Raises:
-            BlockingIOError: A drafter or process writes to the log, and `path` is this index's own.
-            FormatError: Index or log is damaged.
-            TokenizerMismatchError: The log was made with another tokenizer.
+            BlockingIOError: A drafter or process writes to the log, and `path` is this index's own path.
+            FormatError: The index or the log is damaged.
+            TokenizerMismatchError: Another tokenizer made the log.
         """
 
     def to_store(self, path: str | Path) -> Store:
-        """Write the store that this index could have been built from: its outputs by weight, and its rows' inputs.
+        """Write a store from which this index could be built: its outputs with weights, and its rows' inputs.
 
         Raises:
             FormatError: The index is damaged.
@@ -280,19 +414,19 @@ class TaskIndex:
         """
 
     def successors(
-        self, context: Sequence[int] | NDArray[Any], limit: int = 8, *, from_start: bool = True
+        self, context: _Ids, limit: int = 8, *, from_start: bool = True
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64], int, int]:
-        """What followed the longest suffix of a context that the task's outputs hold.
+        """Return the tokens that follow the longest suffix of a context that occurs in the task's outputs.
 
         Args:
-            context: (T,) ids of an output's beginning, or of any piece of one with `from_start=False`.
-            limit: Most successors to return, the most frequent first. Contexts that occur more than 32 times keep
-                their 12 best.
-            from_start: Whether the context begins where an output begins.
+            context: (T,) ids of the start of an output, or of any part of one with `from_start=False`.
+            limit: Most successors to return, the most frequent first. Contexts that occur more than 32 times keep their
+                12 most frequent successors.
+            from_start: Whether the context is the start of an output.
 
         Returns:
-            tokens (K,) int64 (-1: the output ends), counts (K,) uint64 (exact, by weight), the length of the suffix
-            in tokens (the start of the output counts as one), and its weighted number of occurrences.
+            tokens (K,) int64 (−1: the output ends), counts (K,) uint64 (exact, by weight), the length of the suffix in
+            tokens (the start of the output counts as one), and its weighted number of occurrences.
         """
 
 def merges(
@@ -302,23 +436,29 @@ def merges(
     min_count: int = 10,
     min_documents: int = 5,
     max_length: int = 64,
-    barriers: Sequence[int] = (),
+    barriers: Sequence[int] = ...,
 ) -> list[tuple[NDArray[np.uint32], int]]:
-    """The first merges of a store's outputs, before anything is pruned: (expansion (n,) uint32, tokens saved) of each.
+    """Return the first merges of a store's outputs before pruning: (expansion (n,) uint32, tokens saved) each.
 
-    Options as in `MergePlan.learn`, which is what one wants; this shows what it begins with.
+    The options are those of `MergePlan.learn`, which is the function to use; this one shows its first phase.
     """
 
+@final
 class MergePlan:
-    """A task vocabulary: new tokens `base_vocab_size + i`, each standing for two base ids or more, its *expansion*.
+    """Task vocabulary: new tokens with ids from `base_vocab_size` on, each for an *expansion* of two or more base ids.
 
-    Learnt by merging, again and again, the pair of neighbours that saves most tokens. *Segmentation* is defined by the
-    set of expansions alone, so that any subset of a plan is a plan. Safe to use from many threads. Source: arXiv
+    A plan is learnt by repeatedly merging the pair of neighbouring tokens that saves most tokens. Segmentation depends
+    on the set of expansions alone, so that any subset of a plan is a plan. All methods are thread-safe. Source: arXiv
     2602.24174 (TASC-ft).
 
     Example:
-        >>> plan = MergePlan.learn(store, "task.plan", size=256)  # doctest: +SKIP
-        >>> plan.expand(plan.segment(ids)) == ids  # doctest: +SKIP
+        >>> plan = MergePlan.learn(store, "task.plan", size=4, min_count=2, min_documents=2, held_out=0)
+        >>> [tokenizer.decode(plan.expansion(k)) for k in range(len(plan))]
+        ['ite', ' "co', 'm":', 'te']
+        >>> ids = tokenizer.encode('{"item": "tea"')
+        >>> new = plan.segment(ids)
+        >>> len(ids), len(new), plan.expand(new).tolist() == ids.tolist()
+        (11, 7, True)
     """
 
     @staticmethod
@@ -330,195 +470,274 @@ class MergePlan:
         min_count: int = 10,
         min_documents: int = 5,
         max_length: int = 64,
-        barriers: Sequence[int] = (),
+        barriers: Sequence[int] = ...,
         held_out: float = 0.1,
-        forbidden: Sequence[Sequence[int]] = (),
-        progress: Callable[[float], None] | None = None,
+        forbidden: Sequence[_Ids] = ...,
+        progress: _Progress | None = None,
     ) -> MergePlan:
         """Learn a plan from a store's outputs, write it and open it.
 
         Args:
             store: The task's past rows.
-            path: Where the plan goes; it appears there when it is whole.
-            size: New tokens at most, all of them *live*: used by the segmentation of the store's outputs.
-            min_count: Fewest uses of a new token, each as often as its document occurred.
-            min_documents: In so many rows each must stand: an n-gram is text of the corpus and ships with the
-                tokenizer. A document that occurred w times is w rows.
-            max_length: Longest expansion in base ids.
-            barriers: Ids that no expansion contains, besides the store's end token.
-            held_out: Share of the rows left out to find how many new tokens save more on rows never seen (and for
-                `curve`); the plan is then learnt from all rows. 0: as many as asked for.
-            forbidden: Expansions that no new token may have.
-            progress: Called with the fraction done; may raise to stop.
+            path: Path of the plan; the file appears when it is complete.
+            size: Most new tokens. All of them are *live*: the segmentation of the store's outputs uses them.
+            min_count: Fewest uses of a new token, weighted by the documents' weights.
+            min_documents: Fewest rows that use a new token. An n-gram is text of the corpus and is published with the
+                tokenizer, so that a text of fewer rows stays private. A document of weight w is w rows.
+            max_length: Longest expansion, in base ids.
+            barriers: Ids that no expansion contains, besides the store's end token; default: none.
+            held_out: Share of the rows held out to find the number of new tokens that saves most on unseen rows, and to
+                measure `curve`. The plan is then learnt from all rows. 0: learn `size` new tokens.
+            forbidden: Expansions that no new token may have; default: none.
+            progress: Called with the fraction done; an exception stops the work.
 
         Raises:
-            InputError: No pair passes the floors, or an option out of range.
+            InputError: No pair reaches `min_count` and `min_documents`, or an option is out of range.
             FormatError: The store is damaged.
         """
 
     @staticmethod
     def open(path: str | Path) -> MergePlan:
-        """Open a plan; all of it is checked but the checksums (see `verify`).
+        """Open a plan and check all of it except the checksums (see `verify`).
 
         Raises:
-            FormatError: Not a plan, cut short, damaged, or another major version.
+            FormatError: The file is not a plan, is truncated, damaged or of another major version.
             OSError: The file cannot be read.
         """
 
     def verify(self) -> None:
-        """Read the whole file and compare checksums. Raises FormatError naming the damaged section."""
+        """Read the whole file and compare its checksums.
+
+        Raises:
+            FormatError: A section is damaged; the message names it.
+        """
 
     def keep(self, indices: Sequence[int], path: str | Path) -> MergePlan:
-        """Write and open a plan of only these new tokens, in this order; `counts`, `documents` and `curve` stay those
-        of the old one. Raises IndexError, InputError for an index that is there twice."""
+        """Write and open a plan of only these new tokens, in this order.
+
+        `counts`, `documents` and `curve` keep the values of this plan.
+
+        Raises:
+            IndexError: There is no such new token.
+            InputError: An index occurs twice.
+        """
 
     def __len__(self) -> int:
         """Number of new tokens."""
 
     @property
     def path(self) -> Path:
-        """Where it was opened."""
+        """Path that the plan was opened from."""
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits: the base tokenizer."""
+        """Fingerprint of the base tokenizer: 64 hexadecimal digits."""
 
     @property
     def tokenizer(self) -> str:
-        """That tokenizer's name, for people."""
+        """Name of the base tokenizer, for people."""
 
     @property
     def base_vocab_size(self) -> int:
-        """The first new id; base ids are below it."""
+        """Id of the first new token; all base ids are smaller."""
 
     def expansion(self, index: int) -> NDArray[np.uint32]:
-        """(n,) uint32 base ids of a new token, n ≥ 2. Raises IndexError."""
+        """Return the (n,) uint32 base ids of a new token, n ≥ 2.
+
+        Raises:
+            IndexError: There is no such new token.
+        """
 
     @property
     def counts(self) -> NDArray[np.uint64]:
-        """(N,) uint64: uses of each new token in the store's outputs, each as often as its document occurred."""
+        """(N,) uint64: uses of each new token in the store's outputs, weighted by the documents' weights."""
 
     @property
     def documents(self) -> NDArray[np.uint64]:
-        """(N,) uint64: rows that use each."""
+        """(N,) uint64: rows that use each new token."""
 
     @property
     def curve(self) -> list[tuple[int, float, float]]:
-        """(new tokens, share of tokens saved on the rows learnt from, the same on rows left out), ascending."""
+        """(new tokens, share of tokens saved on the training rows, on the held-out rows), by ascending size."""
 
     def info(self) -> dict[str, Any]:
-        """Facts about the file: sizes, versions, `wanted` new tokens and what `stopped_by` fewer (`size`: nothing,
-        `floors`, `held-out`), `tokens` of the outputs and `tokens_after` segmentation."""
+        """Return facts about the plan.
 
-    def segment(self, ids: Any) -> NDArray[np.uint32]:
-        """(T,) base ids → (n,) uint32: the fewest tokens that expand to them, ties to the longest first token.
-        Raises InputError for an id that is not a base id."""
+        Returns:
+            path, format, writer, tokenizer, fingerprint, base_vocab_size, size, wanted (new tokens asked for),
+            stopped_by (what limited the size: `size`, `floors` or `held-out`), tokens (of the outputs), tokens_after
+            (after segmentation), bytes.
+        """
 
-    def segment_batch(self, ids: Sequence[Any], *, num_threads: int = 1) -> list[NDArray[np.uint32]]:
-        """The same for many sequences; `num_threads` changes nothing but the time."""
+    def segment(self, ids: _Ids) -> NDArray[np.uint32]:
+        """Return the (n,) uint32 shortest sequence of tokens that expands to (T,) base ids.
 
-    def expand(self, ids: Any) -> NDArray[np.uint32]:
-        """(T,) base and new ids → (m,) uint32 base ids. Raises InputError for an id that is neither."""
+        Of several shortest sequences, the one with the longest first token is returned.
 
-    def expand_batch(self, ids: Sequence[Any]) -> list[NDArray[np.uint32]]:
-        """The same for many sequences."""
+        Raises:
+            InputError: An id is not a base id.
+        """
+
+    def segment_batch(self, ids: Sequence[_Ids], *, num_threads: int = 1) -> list[NDArray[np.uint32]]:
+        """Segment several sequences on `num_threads` threads; see `segment`."""
+
+    def expand(self, ids: _Ids) -> NDArray[np.uint32]:
+        """Return the (m,) uint32 base ids of (T,) base and new ids.
+
+        Raises:
+            InputError: An id is neither a base id nor a new token.
+        """
+
+    def expand_batch(self, ids: Sequence[_Ids]) -> list[NDArray[np.uint32]]:
+        """Expand several sequences; see `expand`."""
 
     def stream(self) -> PlanStream:
-        """A segmentation of ids as they come."""
+        """Return an incremental segmenter."""
 
+@final
 class PlanStream:
-    """Segments ids piece by piece, from `MergePlan.stream()`; what it gives out adds up to `segment` of everything.
+    """Incremental segmenter, from `MergePlan.stream()`: its outputs, concatenated, equal `segment` of all ids.
 
     Example:
-        >>> stream = plan.stream()  # doctest: +SKIP
-        >>> tokens = [*stream.push(ids[:7]), *stream.push(ids[7:]), *stream.finish()]  # doctest: +SKIP
+        >>> plan = MergePlan.open("task.plan")
+        >>> stream, ids = plan.stream(), store.document(0)
+        >>> tokens = [*stream.push(ids[:7]), *stream.push(ids[7:]), *stream.finish()]
+        >>> tokens == plan.segment(ids).tolist()
+        True
     """
 
-    def push(self, ids: Any) -> NDArray[np.uint32]:
-        """(T,) base ids → (n,) uint32: the tokens that are decided now, whatever comes next. Raises InputError."""
+    def push(self, ids: _Ids) -> NDArray[np.uint32]:
+        """Add (T,) base ids; return the (n,) uint32 tokens that no later id can change.
+
+        Raises:
+            InputError: An id is not a base id.
+        """
 
     def finish(self) -> NDArray[np.uint32]:
-        """(n,) uint32: the rest; the stream is at the start of another document then."""
+        """Return the (n,) uint32 remaining tokens; the stream is then ready for another document."""
 
-class ContextIndex:
-    """The running request: every earlier occurrence of its last tokens, kept up as it grows (O(new tokens))."""
+@final
+class Calibration:
+    """Online calibration of probabilities: p' = σ(a·logit p + b); every verified token moves a and b.
 
-    def __new__(cls, ids: Sequence[int] | NDArray[Any] | None = None) -> Self:
-        """Begin with (T,) ids."""
+    Example:
+        >>> calibration = Calibration()
+        >>> for _ in range(100):
+        ...     calibration.learn(0.9, right=False)
+        >>> calibration(0.9) < 0.2
+        True
+    """
 
-    def extend(self, ids: Sequence[int] | NDArray[Any]) -> None:
-        """Append (T,) ids."""
+    def __new__(cls) -> Self:
+        """Start with a = 1 and b = 0."""
 
-    def __len__(self) -> int:
-        """Number of tokens."""
+    def __call__(self, p: float) -> float:
+        """Return the calibrated probability."""
 
-    def successors(self, limit: int = 8) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
-        """Tokens (K,) uint32 that may come next with blended probabilities (K,) float32, and the longest match."""
+    def learn(self, p: float, right: bool) -> None:
+        """Take a verified token of probability `p`."""
 
+@final
 class Draft:
-    """Tokens proposed for verification."""
+    """A chain of drafted tokens with their probabilities and sources.
+
+    Example:
+        >>> draft = NgramDrafter(index).start(tokenizer.encode("4 tea\\n"), "4 tea").draft(4)
+        >>> tokenizer.decode(draft.tokens), len(draft)
+        ('{"ite', 4)
+        >>> bool((draft.probs <= 1).all())
+        True
+    """
 
     @property
     def tokens(self) -> NDArray[np.uint32]:
-        """(K,) uint32, the chain."""
+        """(K,) uint32 drafted token ids."""
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """(K,) float32, probability of each token given that those before it are right."""
+        """(K,) float32 probability that each token is accepted, given that all tokens before it are."""
 
     @property
     def sources(self) -> NDArray[np.uint8]:
-        """(K,) uint8, which source spoke most for each token: an index into `tasc.drafting.protocol.SOURCES`."""
+        """(K,) uint8 main source of each token, an index into `tasc.drafting.protocol.SOURCES`."""
+
+    @property
+    def dists(self) -> tuple[()]:
+        """Empty: every token is a point mass."""
 
     def __len__(self) -> int:
-        """Number of tokens."""
+        """Number of drafted tokens."""
 
+@final
 class NgramRequest:
-    """One running request of an `NgramDrafter`; see `tasc.drafting.Request`."""
+    """One running request of an `NgramDrafter`; see `tasc.drafting.protocol.Request`.
+
+    Example:
+        >>> request = NgramDrafter(index).start(tokenizer.encode("4 tea\\n"), "4 tea")
+        >>> request.update(tokenizer.encode('{"item": "'))
+        >>> tokenizer.decode(request.draft(2).tokens)
+        'te'
+    """
+
+    def configure(self, params: Any) -> None:
+        """Ignore the request's parameters: an n-gram draft needs none of them."""
 
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Propose what comes next; empty when drafting does not pay.
+        """Draft the next tokens; the draft is empty if drafting costs more than it saves.
 
         Args:
             max_tokens: Most tokens to draft.
-            costs: (≥ 1,) float64, `costs[k]` = cost of verifying k drafted tokens, in plain steps; goes on with its
-                last slope. None: 1 + 0.02·k.
+            costs: (≥ 1,) float64; `costs[k]` is the cost of a step that verifies k drafted tokens, in plain steps. The
+                last slope continues beyond the array. None: 1 + 0.02·k.
 
         Raises:
-            InputError: Costs that are not positive and rising.
+            InputError: The costs are not positive and rising.
         """
 
     def explain(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> list[dict[str, Any]]:
-        """Make the draft that `draft` would make, and say how it came about.
+        """Make the draft that `draft` would make, with the evidence for each token.
 
         Args:
             max_tokens: As in `draft`.
             costs: As in `draft`.
 
         Returns:
-            Per drafted token: token, prob (calibrated), sources {name: its probability of the token, 0 where it does
-            not name it}, candidates [(token, the mixture's probability)], best first.
+            One dictionary per drafted token: token, prob (calibrated), sources {name: the source's probability of the
+            token, 0 if the source does not propose it}, candidates [(token, probability in the mixture)], best first.
 
         Raises:
-            InputError: As `draft`.
+            InputError: The costs are not positive and rising.
         """
 
-    def update(self, ids: Sequence[int] | NDArray[Any]) -> None:
-        """Take the (T,) tokens that verification has emitted since the last draft, and learn from them."""
+    def update(self, ids: _Ids) -> None:
+        """Append the (T,) tokens that verification has emitted since the last draft, and learn from them."""
 
     def candidates(self) -> tuple[NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint8]]:
-        """What the mixer sees here: tokens (K,), feature rows (K + 1, F) — the last one "something else" — and the
-        states (G,) of the weights' groups.
+        """Return the mixer's input at this position, for fitting weights.
 
-        For fitting weights.
+        Returns:
+            tokens (K,) uint32, features (K + 1, F) float32 (the last row stands for all other tokens), and buckets (G,)
+            uint8, which select the weights of each group.
         """
 
+@final
 class NgramDrafter:
-    """Drafts from a task's index, a request's input and its running context, mixed log-linearly. Safe to use from many
-    threads.
+    """Drafts from a task's index, the request's input and its running context, combined in a log-linear mixture.
 
-    What it learns from verified tokens (calibration, tokens per cost) is shared by its requests and lives as long as
-    it does. A draft is a deterministic function of index, request, options and what was learnt.
+    What it learns from verified tokens (calibration, tokens per cost) is shared by its requests and lasts as long as
+    the drafter. A draft is a deterministic function of the index, the request, the options and what was learnt. All
+    methods are thread-safe.
+
+    Example:
+        >>> drafter = NgramDrafter(index, tokenizer=tokenizer)
+        >>> request = drafter.start(tokenizer.encode("4 tea\\n"), "4 tea")
+        >>> draft = request.draft(max_tokens=16)
+        >>> tokenizer.decode(draft.tokens)
+        '{"item": "tea", "count":'
+        >>> request.update([*draft.tokens, *tokenizer.encode(" 4")])  # all accepted, and the target's tokens after them
+        >>> drafter.serve([("4 tea", store.document(0))])  # a finished request: later requests draft from it
+        >>> drafter.num_served
+        1
     """
 
     def __new__(
@@ -527,114 +746,117 @@ class NgramDrafter:
         *,
         tokenizer: Speller | None = None,
         served: str | Path | None = None,
-        served_bytes: int = 67_108_864,
-        log_bytes: int = 268_435_456,
-        served_half_life: int | None = None,
+        served_bytes: int = ...,
+        log_bytes: int = ...,
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
         num_threads: int | None = None,
     ) -> Self:
-        """A drafter over an index, or over each request's own context alone.
+        """Create a drafter over an index, or over each request's own context alone.
 
         Args:
-            index: The task's rows.
-            tokenizer: The tokenizer that made the index, for words of inputs that it does not know. None: they are
-                not copied.
-            served: A log of served rows: its latest rows are taken in, as many as memory may hold, and `serve` writes
-                to it. Made when it is not there; locked as long as this drafter, one made from it by `over`, or a
-                request of theirs lives. None: served rows are kept in memory alone.
-            served_bytes: Most bytes of served rows in memory, ≥ 65,536. Past them the older half of the rows is
-                forgotten. For the moment in which tables have grown and the newer half is copied there are more, up to
-                three times as many; a single row that does not fit takes what it takes.
-            log_bytes: Most bytes of the log, ≥ 65,536. Past them its oldest rows are dropped until half of it is left:
-                a new file takes its place whole. `serve` takes as long as writing that.
-            served_half_life: After so many later rows a served row counts half as much in n-grams. None or 0: all count
-                the same.
-            weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
+            index: Index of the task's rows.
+            tokenizer: The tokenizer that made the index; it tokenises words of inputs that the index does not contain.
+                None: such words are not copied.
+            served: Path of a log of online rows. Its latest rows are loaded into memory, and `serve` appends to it. The
+                log is created if it does not exist. It is locked as long as this drafter, a drafter made from it by
+                `over`, or a request of either lives. None: online rows are kept in memory only.
+            served_bytes: Most bytes of online rows in memory, ≥ 65,536; default: 64 MiB. Beyond them the older half of
+                the rows is dropped. While tables grow and the newer half is copied, up to three times as much is in
+                use. A single row that does not fit takes what it needs.
+            log_bytes: Most bytes of the log, ≥ 65,536; default: 256 MiB. Beyond them the oldest rows are dropped until
+                half of it is left: a new file replaces the log, and `serve` takes as long as writing it.
+            weights: (F + Σ buckets · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
-            learn: Whether verified tokens recalibrate it.
+            learn: Whether verified tokens change the calibration.
             num_threads: Most threads of `propose_batch`, ≥ 1; None: one per core, at most 16.
 
         Raises:
-            InputError: Weights of the wrong length, an unknown source, bytes, a half-life or threads out of range, or
-                a log without an index.
-            BlockingIOError: The log is open for writing already, here or in another process.
-            FormatError: The log is none, or damaged in its header.
-            TokenizerMismatchError: The log was made with another tokenizer than the index.
+            InputError: The weights have the wrong length, a source is unknown, a number is out of range, or a log is
+                given without an index.
+            BlockingIOError: The log is open for writing, in this or another process.
+            FormatError: The file is not a log, or its header is damaged.
+            TokenizerMismatchError: The log or the tokenizer does not belong to the index.
         """
 
-    @property
-    def name(self) -> str:
-        """ "tasc"."""
+    name: str
+    """Name in reports: "tasc"."""
 
-    @property
-    def is_cheap(self) -> bool:
-        """True: see `tasc.drafting.protocol.Drafter`."""
+    fixed_length: bool
+    """False: drafts are as long as they pay."""
 
-    @property
-    def index(self) -> TaskIndex | None:
-        """The index it drafts from."""
+    negligible_cost: bool
+    """True: drafting takes almost no time; see `tasc.drafting.protocol.Drafter`."""
+
+    index: TaskIndex | None
+    """Index that it drafts from."""
 
     @property
     def learnt(self) -> tuple[float, float, float]:
         """(calibration scale, calibration shift, tokens per unit of cost)."""
 
-    def start(self, prompt_ids: Sequence[int] | NDArray[Any], input: str | None = None) -> NgramRequest:
-        """Begin a request whose output follows (L,) `prompt_ids`. O(L + characters of the input), one look-up of rows.
+    def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
+        """Accept any vocabulary: ids that the target lacks are cut from drafts."""
+
+    def start(self, prompt_ids: _Ids, input_text: str | None = None) -> NgramRequest:
+        """Start a request whose output follows the prompt.
+
+        Complexity: O(L + characters of the input), and one retrieval of similar rows.
 
         Args:
-            prompt_ids: The whole prompt.
-            input: The part of it that is the row's input, as text; None: not known.
+            prompt_ids: (L,) ids of the whole prompt.
+            input: The part of the prompt that is the row's input, as text; None: not known.
 
         Raises:
-            Exception: Whatever the tokenizer raises.
+            Exception: Any exception of the tokenizer.
         """
 
-    def serve(self, rows: Sequence[tuple[str | None, Sequence[int] | NDArray[Any]]]) -> None:
-        """Add served rows: requests that begin afterwards count and retrieve them. The latest are kept in memory; where
-        there is a log, they are on disk when this returns (one `fdatasync` per call).
+    def serve(self, rows: Sequence[tuple[str | None, _Ids]]) -> None:
+        """Add online rows: requests that start afterwards count and retrieve them.
+
+        The latest rows are kept in memory. With a log, the rows are on disk when the call returns (one `fdatasync`).
 
         Args:
-            rows: (input or None, (T,) output ids with the end token) each.
+            rows: (input or None, (T,) output ids with the end token) of each row.
 
         Raises:
-            InputError: A row of more than 16 MiB or `log_bytes`, or an id out of range; no row is added then.
-            FormatError: The log is full, and damaged where rows are to be dropped; no row is added then.
-            OSError: The log cannot be written; no row is added then.
+            InputError: A row has more than 16 MiB or `log_bytes`, or an id is out of range; no row is added.
+            FormatError: The log is full and is damaged in the rows to be dropped; no row is added.
+            OSError: The log cannot be written; no row is added.
         """
 
     @property
     def num_served(self) -> int:
-        """Served rows in memory."""
+        """Number of online rows in memory."""
 
     @property
     def served_memory(self) -> int:
-        """Bytes that they take, room to grow included; at most `served_bytes`."""
+        """Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`."""
 
-    def over(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
-        """Make a drafter over another index of the same tokenizer, while this one goes on.
+    def with_index(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
+        """Create a drafter over another index of the same tokenizer; this drafter stays usable.
 
-        It has the same options, a copy of the served rows, and their log. Requests that this drafter has begun go on
-        over its index and its rows until they end; whichever drafter is served a row, the log and the newest drafter
-        take it in. The calibration, the rate and the weights learnt so far go over, the weights in place of those
-        fitted with the index; from here on each drafter learns by itself.
+        The new drafter has the same options, a copy of the online rows, and the same log. Requests of this drafter
+        continue with its index and rows until they end. A row that is served to either drafter is added to the log and
+        to the newest drafter. The new drafter takes over the calibration, the rate and the weights learnt so far,
+        which replace the weights fitted with the new index. From then on each drafter learns by itself.
 
-        O(served rows), whose memory is taken twice until this drafter and its requests are gone, and O(log) with
-        `taken`. Others draft meanwhile; who calls `serve` waits.
+        Complexity: O(online rows), whose memory is used twice until this drafter and its requests are gone; O(log) with
+        `taken`. Other threads can draft meanwhile; calls of `serve` wait.
 
         Args:
-            index: What to draft from.
-            taken: How many of the log's oldest rows the index holds already, as `TaskIndex.compact` says: they leave
-                the log, and the new drafter does not have them in memory. A log that has dropped rows for want of room
-                since `compact` read it would lose as many more: let it have room.
+            index: The new index.
+            taken: Number of the log's oldest rows that the index contains, as `TaskIndex.compact` returns it. They are
+                removed from the log, and the new drafter does not keep them in memory. If the log has dropped rows for
+                want of room since `compact` read it, it loses as many more: give it enough room.
 
         Raises:
             InputError: This drafter has no index.
             TokenizerMismatchError: Another tokenizer made `index`.
             IndexError: The log has fewer than `taken` rows.
             FormatError: With `taken`, the log was damaged since it was opened.
-            OSError: With `taken`, the log cannot be written. After any error this drafter is what it was.
+            OSError: With `taken`, the log cannot be written. After any error this drafter is unchanged.
 
         Example:
             >>> new, taken = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
@@ -644,4 +866,16 @@ class NgramDrafter:
     def propose_batch(
         self, requests: Sequence[NgramRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
     ) -> list[Draft]:
-        """Draft for many requests in one call with the interpreter released."""
+        """Draft for several requests in one call, on several threads; see `NgramRequest.draft`.
+
+        Args:
+            requests: (n,) requests of this drafter.
+            max_tokens: Most tokens of each draft.
+            costs: As in `NgramRequest.draft`.
+
+        Returns:
+            (n,) drafts; element i belongs to `requests[i]`.
+
+        Raises:
+            InputError: The costs are not positive and rising.
+        """

@@ -15,8 +15,9 @@ from hypothesis import strategies as st  # noqa: E402
 from tiny_models import EOS, byte_tokenizer, random_prompts, tiny_model  # noqa: E402
 
 from tasc import Generator, ModelDrafter  # noqa: E402
-from tasc.decoding.stats import Acceptance, Stats  # noqa: E402
+from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
+from tasc.evaluation.acceptance import Acceptance  # noqa: E402
 from tasc.evaluation.bootstrap import bootstrap_interval  # noqa: E402
 from tasc.training import Example  # noqa: E402
 from tasc.training.distill import CachedHiddenStates, OnlineTeacher, acceptance, cut_draft, difference, target_outputs  # noqa: E402

@@ -11,7 +11,7 @@ from tiny_models import ARCHITECTURES, PromptLookup, peer_greedy, random_prompts
 
 import tasc.decoding.engine.compile
 from tasc import Generator, ModelDrafter, generate
-from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.compile import CompiledModules
 from tasc.errors import InputError
 
 PROMPTS = random_prompts(4)
@@ -20,7 +20,7 @@ PROMPTS = random_prompts(4)
 @pytest.fixture
 def anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiles on a CPU too, without a C++ compiler."""
-    monkeypatch.setattr(tasc.decoding.engine.compile, "_compiles_on", lambda device: True)
+    monkeypatch.setattr(tasc.decoding.engine.compile, "_can_compile", lambda device: True)
     compile = torch.compile
     monkeypatch.setattr(torch, "compile", lambda part, **options: compile(part, backend="aot_eager", **options))
 
@@ -50,7 +50,7 @@ def test_each_part_is_replaced_within_and_back_after_a_failure() -> None:
     model = tiny_model("llama")
     home = sys.modules[type(model).__module__]
     before, own = state(model), home.apply_rotary_pos_emb  # type: ignore[attr-defined]
-    parts = CompiledParts(model, True)
+    parts = CompiledModules(model, True)
     with pytest.raises(RuntimeError, match="within"), parts.applied():
         layer = model.model.layers[1]
         for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm, model.model.norm):
@@ -72,4 +72,4 @@ def test_compiling_is_for_cuda() -> None:
 @pytest.mark.usefixtures("anywhere")
 def test_a_model_without_such_parts_is_named() -> None:
     with pytest.raises(InputError, match="no norms and MLPs in Linear"):
-        CompiledParts(torch.nn.Linear(2, 2), True)
+        CompiledModules(torch.nn.Linear(2, 2), True)

@@ -84,7 +84,7 @@ def verifications(
 @pytest.mark.parametrize("fixed", [(), (0,), (1,)], ids=["drawn", "fixed-drawn", "drawn-fixed"])
 @pytest.mark.parametrize("sampling", WARPERS, ids=str)
 def test_a_step_s_law_is_the_targets(sampling: Sampling, fixed: tuple[int, ...]) -> None:
-    """Every draw of the draft, and every cell of the uniforms, through the loop's own proposer, chooser and rule."""
+    """Every draw of the draft, and every cell of the uniforms, through the loop's own samplers and rule."""
     target, small = Table(1, sampling), Table(2, sampling)
     law: dict[tuple[int, ...], float] = dict.fromkeys(itertools.product(range(V), repeat=DRAFTED + 1), 0.0)
     empty = Sampler(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
@@ -96,13 +96,13 @@ def test_a_step_s_law_is_the_targets(sampling: Sampling, fixed: tuple[int, ...])
                 laws.append(None)
                 dists.append(None)
             else:
-                proposer = empty.proposer()
-                q = proposer.shaped(small.logits(draft[:at]), PROMPT + list(draft[:at]))
+                draft_sampler = empty.draft_sampler()
+                q = draft_sampler.probabilities(small.logits(draft[:at]), PROMPT + list(draft[:at]))
                 laws.append(small.law(draft[:at]))
                 np.testing.assert_allclose(q.numpy(), laws[-1], atol=1e-15)
                 below = sum(laws[-1][:token])
-                proposer._uniform = Uniforms([below + 0.5 * laws[-1][token]])  # type: ignore[assignment]
-                assert laws[-1][token] == 0 or proposer.propose(q) == token
+                draft_sampler._uniform = Uniforms([below + 0.5 * laws[-1][token]])  # type: ignore[assignment]
+                assert laws[-1][token] == 0 or draft_sampler.sample(q) == token
                 chance *= laws[-1][token]
                 dists.append(q)
         if chance == 0:
@@ -113,7 +113,7 @@ def test_a_step_s_law_is_the_targets(sampling: Sampling, fixed: tuple[int, ...])
             for share in (1e-6, 0.5, 1 - 1e-6) if wide else ():
                 chooser = Sampler(sampling, PROMPT, 9, 0, 0, torch.device("cpu"))
                 chooser._uniform = Uniforms([low + share * (high - low) for low, high in spans])  # type: ignore[assignment]
-                assert verify(draft, chooser.choices(logits, len(PROMPT), draft, dists)) == list(emitted)
+                assert verify(draft, chooser.choose_lazily(logits, len(PROMPT), draft, dists)) == list(emitted)
             volume = chance * math.prod(high - low for low, high in spans)
             for rest in itertools.product(range(V), repeat=DRAFTED + 1 - len(emitted)):
                 whole = (*emitted, *rest)
@@ -254,8 +254,8 @@ def test_proposals_take_none_of_the_target_s_numbers() -> None:
     made = Generator(model, drafter=silent, costs=0.0).generate(**options)
     assert [item.ids for item in made] == [item.ids for item in plain]
     alone, disturbed = (Sampler(Sampling(temperature=1.0), [1], 4, 5, 0, torch.device("cpu")) for _ in range(2))
-    proposer = disturbed.proposer()
-    theirs = [proposer._uniform() for _ in range(50)]
+    draft_sampler = disturbed.draft_sampler()
+    theirs = [draft_sampler._uniform() for _ in range(50)]
     ours = [disturbed._uniform() for _ in range(50)]
     assert ours == [alone._uniform() for _ in range(50)]
     assert not set(ours) & set(theirs)

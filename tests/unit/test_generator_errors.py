@@ -63,7 +63,7 @@ def test_bad_generators() -> None:
 
 def test_models_that_cannot_roll_back() -> None:
     mamba = transformers.MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=32, state_size=4)
-    with pytest.raises(InputError, match="MambaForCausalLM keeps a state that cannot be taken back"):
+    with pytest.raises(InputError, match="MambaForCausalLM has a state that cannot be rolled back"):
         Generator(transformers.MambaForCausalLM(mamba))
     t5 = transformers.T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, vocab_size=32)
     with pytest.raises(InputError, match="encoder-decoder"):
@@ -83,7 +83,7 @@ def test_prompt_forms(generator: Generator) -> None:
     forms: list[Any] = [TOKENIZER("hello\n")["input_ids"], torch.tensor(TOKENIZER("hello\n")["input_ids"]).numpy()]
     assert [item.ids for item in generator.generate(prompts=forms, max_tokens=8)] == [expected] * 2
     assert generator.generate(["hello"], max_tokens=8)[0].ids == expected
-    assert generator.generate(prompts=[], max_tokens=8) == []
+    assert list(generator.generate(prompts=[], max_tokens=8)) == []
 
 
 def test_chat_template() -> None:

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasc.data import as_ids
+from tasc.data.ids import common_prefix_length
 from tasc.errors import InputError
 
 
@@ -50,3 +53,10 @@ def test_uint32_is_not_copied_and_the_largest_id_fits() -> None:
 def test_what_is_no_id_is_named(ids: object, why: str) -> None:
     with pytest.raises(InputError, match=why):
         as_ids(ids)
+
+
+@given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
+def test_the_common_prefix_is_the_same_for_lists_and_arrays(a: list[int], b: list[int]) -> None:
+    pairs = enumerate(zip(a, b, strict=False))
+    expected = next((at for at, (x, y) in pairs if x != y), min(len(a), len(b)))
+    assert common_prefix_length(a, b) == common_prefix_length(as_ids(a), as_ids(b)) == expected

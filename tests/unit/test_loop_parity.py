@@ -127,8 +127,8 @@ def test_a_bad_drafter_costs_speed_only(how: str) -> None:
     generator = Generator(model, drafter=Misbehaving(how), batch_size=3, costs=0.02)
     made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
     assert [item.ids for item in made] == expected
-    assert (made.stats.failures > 0) == (how in ("start", "draft", "update"))
-    assert (made.stats.refused > 0) == (how in ("huge", "vocab"))
+    assert (made.stats.drafter_errors > 0) == (how in ("start", "draft", "update"))
+    assert (made.stats.out_of_vocab_tokens > 0) == (how in ("huge", "vocab"))
 
 
 def test_context_limit_ends_an_output() -> None:

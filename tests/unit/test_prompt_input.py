@@ -12,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
-from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.data import TaskTokenizer, as_ids, load_tokenizer
 from tasc.decoding.prompts import user_text
 from tasc.drafting.prompt_input import (
-    TRUSTED,
+    MIN_SUPPORT,
     PromptInputFinder,
     Template,
-    as_prompt,
-    chat_markers,
-    common_prefix,
-    common_suffix,
+    chat_delimiters,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -82,7 +79,7 @@ def chat(tokenizer: Any, *contents: str, system: str | None = SYSTEM) -> list[in
 def test_a_recorded_template_gives_back_the_middle(prefix: list[int], middle: list[int], suffix: list[int]) -> None:
     template = Template(tuple(prefix), tuple(suffix))
     prompt = prefix + middle + suffix
-    assert template.bounds(as_prompt(prompt)) == (len(prefix), len(prefix) + len(middle))
+    assert template.bounds(as_ids(prompt)) == (len(prefix), len(prefix) + len(middle))
     text = TASK.decode(middle)
     assert PromptInputFinder(TASK, template).find([prompt]) == [text if text.strip() else None]
 
@@ -91,7 +88,7 @@ def test_a_recorded_template_gives_back_the_middle(prefix: list[int], middle: li
 def test_a_prompt_that_does_not_fit_has_no_input(prefix: list[int], suffix: list[int], prompt: list[int]) -> None:
     fits = prompt[: len(prefix)] == prefix and prompt[len(prompt) - len(suffix) :] == suffix
     fits = fits and len(prompt) >= len(prefix) + len(suffix)
-    assert (Template(tuple(prefix), tuple(suffix)).bounds(as_prompt(prompt)) is not None) == fits
+    assert (Template(tuple(prefix), tuple(suffix)).bounds(as_ids(prompt)) is not None) == fits
 
 
 @given(ids, ids, ids, ids)
@@ -102,14 +99,16 @@ def test_the_last_occurrence_counts_where_a_template_is_not_anchored(
     template = Template(tuple(header), tuple(suffix), anchored=False)
     prompt = before + header + before + header + middle + suffix
     start = len(before) * 2 + len(header) * 2
-    assert template.bounds(as_prompt(prompt)) == (start, start + len(middle))
+    assert template.bounds(as_ids(prompt)) == (start, start + len(middle))
 
 
 @given(st.lists(ids, min_size=1, max_size=6))
 def test_common_ends_equal_the_slow_twin(prompts: list[list[int]]) -> None:
-    arrays = [as_prompt(p) for p in prompts]
-    assert common_prefix(arrays).tolist() == list(shared_start(prompts))
-    assert common_suffix(arrays).tolist() == list(shared_start([p[::-1] for p in prompts]))[::-1]
+    finder = PromptInputFinder(TASK)
+    finder.find([*prompts, prompts[0]])
+    assert finder.template is not None
+    assert list(finder.template.prefix) == list(shared_start(prompts))
+    assert list(finder.template.suffix) == list(shared_start([p[::-1] for p in prompts]))[::-1]
 
 
 @given(sentence, st.lists(sentence, min_size=2, max_size=7), st.sampled_from(["\n", "\nAnswer:", ".\n\n"]))
@@ -160,43 +159,43 @@ def test_a_stray_prompt_does_not_cost_the_template() -> None:
     locator.find([TASK.encode(f"{system}{t}\n").tolist() for t in INPUTS * 2])
     assert said(locator, [TASK.encode("hello\n").tolist()]) == [None]
     assert said(locator, [TASK.encode(f"{system}x flights\n").tolist()]) == ["x flights"]
-    others = [TASK.encode(f"{k} is another task\n").tolist() for k in range(TRUSTED + 1)]
+    others = [TASK.encode(f"{k} is another task\n").tolist() for k in range(MIN_SUPPORT + 1)]
     locator.find(others)
     assert said(locator, others[:2]) == ["0", "1"]  # but so many in a row are the task now
 
 
 def test_the_last_user_message_is_found_whatever_stands_before() -> None:
     tokenizer = chat_tokenizer(CHATML)
-    markers = chat_markers(tokenizer)
-    assert markers is not None
-    assert TASK.tokenizer.decode(list(markers.prefix), skip_special_tokens=False) == "<|im_start|>user\n"
+    delimiters = chat_delimiters(tokenizer)
+    assert delimiters is not None
+    assert TASK.tokenizer.decode(list(delimiters.prefix), skip_special_tokens=False) == "<|im_start|>user\n"
     for text in INPUTS:
         for prompt in (
             chat(tokenizer, text),
             chat(tokenizer, text, system=None),
             chat(tokenizer, "from denver", "denver", "to boston", "boston", text),
         ):
-            assert PromptInputFinder(TASK, markers=markers).find([prompt]) == [text]
-    assert PromptInputFinder(TASK, markers=markers).find([[1, 2, 3]]) == [None]
+            assert PromptInputFinder(TASK, delimiters=delimiters).find([prompt]) == [text]
+    assert PromptInputFinder(TASK, delimiters=delimiters).find([[1, 2, 3]]) == [None]
 
 
 def test_a_users_message_is_narrowed_to_what_changes() -> None:
     tokenizer = chat_tokenizer(CHATML)
-    locator = PromptInputFinder(TASK, markers=chat_markers(tokenizer))
+    locator = PromptInputFinder(TASK, delimiters=chat_delimiters(tokenizer))
     asked = [chat(tokenizer, f"from denver means denver. Now: {k} flights", system=None) for k in range(20)]
-    found = locator.find(asked[: TRUSTED - 1])
+    found = locator.find(asked[: MIN_SUPPORT - 1])
     assert found[0] == "from denver means denver. Now: 0 flights"
     assert said(locator, asked) == [f"{k} flights" for k in range(20)]
-    alike = PromptInputFinder(TASK, markers=chat_markers(tokenizer))
+    alike = PromptInputFinder(TASK, delimiters=chat_delimiters(tokenizer))
     begun = [chat(tokenizer, f"show {k} flights", system=None) for k in range(20)]
     assert alike.find(begun) == [f"show {k} flights" for k in range(20)]
-    same = [chat(tokenizer, "hello", system=None)] * (2 * TRUSTED)
-    assert PromptInputFinder(TASK, markers=chat_markers(tokenizer)).find(same) == ["hello"] * len(same)
+    same = [chat(tokenizer, "hello", system=None)] * (2 * MIN_SUPPORT)
+    assert PromptInputFinder(TASK, delimiters=chat_delimiters(tokenizer)).find(same) == ["hello"] * len(same)
 
 
 @pytest.mark.parametrize("template", [None, INST, "{{ raise_exception('no') }}"])
 def test_templates_without_marks_of_their_own(template: str | None) -> None:
-    assert chat_markers(chat_tokenizer(template)) is None
+    assert chat_delimiters(chat_tokenizer(template)) is None
 
 
 def test_a_template_is_rendered_from_text() -> None:

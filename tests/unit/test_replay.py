@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
-from tasc.evaluation.replay import ReplayRow, common_prefix, encode_rows, replay
+from tasc.evaluation.replay import ReplayRow, encode_rows, replay
 
 
 def ids(values: Sequence[int]) -> NDArray[np.uint32]:
     return np.asarray(values, np.uint32)
 
 
-class Scripted(OneByOne):
+class Scripted(Drafter, protocol.Request):
     """Drafts what it is told to, whatever the context, and keeps what it was told."""
 
     name = "scripted"
@@ -88,13 +89,6 @@ def test_agrees_with_the_slow_twin(drafts: list[list[int]], output: list[int], c
     assert result.speedup == pytest.approx(len(output) / total)
     assert sum(result.hits_at) == result.hits
     assert all(h <= t for h, t in zip(result.hits_at, result.tested_at, strict=True))
-
-
-@given(st.lists(token, max_size=6), st.lists(token, max_size=6))
-def test_common_prefix(a: list[int], b: list[int]) -> None:
-    n = common_prefix(ids(a), ids(b))
-    assert a[:n] == b[:n]
-    assert n == min(len(a), len(b)) or a[n] != b[n]
 
 
 def test_counts_add_up_over_rows_and_progress_is_told() -> None:

@@ -10,13 +10,15 @@ from engines import Asked, Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasc.drafting.protocol import OneByOne, TokenDraft
-from tasc.serving import Metrics, RequestTracker, StepTimes, TaskDrafts
+from tasc.drafting import protocol
+from tasc.drafting.costs import LearntCosts
+from tasc.drafting.protocol import Drafter, TokenDraft
+from tasc.serving import Metrics, RequestTracker, TaskDrafts
 
 EOS = 2
 
 
-class Told(OneByOne):
+class Told(Drafter):
     """Knows what follows each prompt; drafts it, every third token wrong. Keeps what it is told."""
 
     name = "told"
@@ -25,13 +27,13 @@ class Told(OneByOne):
         self.says, self.fails = says, fails
         self.begun: list[Told.Request] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Told.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
         if self.fails == "start":
             raise RuntimeError("no")
         self.begun.append(Told.Request(self, np.asarray(prompt_ids).tolist()))
         return self.begun[-1]
 
-    class Request:
+    class Request(protocol.Request):
         def __init__(self, drafter: Told, prompt: list[int]) -> None:
             self.drafter, self.prompt, self.output = drafter, prompt, list[int]()
 
@@ -60,7 +62,13 @@ class Learning(TaskDrafts):
 
 def make(drafts: TaskDrafts, **options: Any) -> tuple[RequestTracker, Metrics]:
     metrics = Metrics()
-    given = {"max_draft": 8, "max_length": 4096, "vocab_size": 1000, "eos": frozenset([EOS]), "times": StepTimes(1e-6)}
+    given = {
+        "max_draft": 8,
+        "max_length": 4096,
+        "vocab_size": 1000,
+        "eos": frozenset([EOS]),
+        "curve": LearntCosts(1e-6),
+    }
     return RequestTracker(lambda _: drafts, metrics=metrics, **{**given, **options}), metrics
 
 

@@ -116,14 +116,14 @@ def test_equal_seeds_give_equal_output_drafted_or_not(
 
     def init(self: Sampler, *args: Any) -> None:
         original(self, *args)
-        self.waits = makes_all
+        self.prefers_batch = makes_all
 
     model = tiny_model("qwen2")
     prompts = random_prompts(5, seed=3)
     plain = Generator(model, drafter=NullDrafter()).generate(prompts=prompts, max_tokens=16, seed=11, **options)
     expected = [item.ids for item in plain]
     monkeypatch.setattr(Sampler, "__init__", init)
-    monkeypatch.setattr("tasc.decoding.sampling._MOST_SCORES", 3 * 257)  # three rows at a time
+    monkeypatch.setattr("tasc.decoding.sampling._MAX_SCORES", 3 * 257)  # three rows at a time
     known = {tuple(prompt): item.ids for prompt, item in zip(prompts, plain, strict=True)}
     for drafter in (NullDrafter(), Scripted(known), Scripted(known, miss=0.4), PromptLookup(), NgramDrafter(None)):
         generator = Generator(model, drafter=drafter, batch_size=batch_size, costs=0.02)

@@ -171,9 +171,9 @@ def test_budgets_bound_memory_and_log(index: TaskIndex, task: TaskTokenizer) -> 
     assert NgramDrafter(index, served_bytes=budget).served_memory == 0
 
 
-@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life", "num_threads"])
+@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "num_threads"])
 def test_a_number_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
-    beyond = {"served_half_life": [2**40], "num_threads": [0]}.get(name, [0, 65_535])
+    beyond = {"num_threads": [0]}.get(name, [0, 65_535])
     for value in [-1, *beyond]:
         with pytest.raises(InputError, match=f"{name}={value} is out of range"):
             NgramDrafter(index, **{name: value})
@@ -201,7 +201,7 @@ def test_the_index_is_replaced_while_requests_run(index: TaskIndex, task: TaskTo
     running = old.start(task.encode(NEW["input"]), NEW["input"])
     expected = drafts(old, task, NEW)[0][0]
     old.serve([("late", [5, 6])])
-    next_one = old.over(new, taken=taken)
+    next_one = old.with_index(new, taken=taken)
     assert next_one.index is new
     assert old.index is index
     assert running.draft(16).tokens.tolist() == expected, "it goes on over the old index"
@@ -223,7 +223,7 @@ def test_what_was_learnt_goes_over(index: TaskIndex, task: TaskTokenizer) -> Non
     old = NgramDrafter(index, tokenizer=task)
     for row in ROWS[:20]:
         drafts(old, task, row)
-    other = old.over(TaskIndex.open(index.path))
+    other = old.with_index(TaskIndex.open(index.path))
     assert other.learnt == old.learnt != NgramDrafter(index).learnt
     assert drafts(other, task, ROWS[30]) == drafts(old, task, ROWS[30])
 
@@ -241,7 +241,7 @@ def test_the_index_is_replaced_under_threads(index: TaskIndex, task: TaskTokeniz
     with ThreadPoolExecutor(4) as pool:
         done = [pool.submit(work, thread) for thread in range(4)]
         while not all(d.done() for d in done):
-            current[0] = current[0].over(again)
+            current[0] = current[0].with_index(again)
         for d in done:
             d.result()
     assert current[0].num_served == 120
@@ -251,14 +251,14 @@ def test_no_other_drafter_without_index_tokenizer_or_rows(
     index: TaskIndex, task: TaskTokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="without an index"):
-        NgramDrafter().over(index)
+        NgramDrafter().with_index(index)
     foreign = build(tmp_path / "foreign", other_tokenizer(task), ROWS)
     drafter = NgramDrafter(index, served=served_log(index))
     drafter.serve([("a", [1])])
     with pytest.raises(TokenizerMismatchError, match="foreign"):
-        drafter.over(foreign)
+        drafter.with_index(foreign)
     with pytest.raises(IndexError, match="2 is out of range"):
-        drafter.over(index, taken=2)
+        drafter.with_index(index, taken=2)
     assert drafter.num_served == 1
 
 

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import tasc.decoding.engine.cuda_graphs
 import tasc.decoding.engine.steps
 from tasc import Generator, ModelDrafter, NullDrafter
-from tasc.decoding.engine.steps import Steps
+from tasc.decoding.engine.steps import StepRunner
 from tasc.errors import InputError
 
 CAPTURES: list[torch.fx.GraphModule] = []
@@ -50,7 +50,7 @@ def recording() -> tasc.decoding.engine.cuda_graphs.Capture:
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     """What was captured; every model is captured meanwhile, wherever it is."""
     CAPTURES.clear()
-    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_on", lambda device: recording)
+    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_for", lambda device: recording)
     return CAPTURES
 
 
@@ -128,13 +128,13 @@ def test_timing_steps_leaves_no_trace(captures: list[Any]) -> None:
 
 def test_prompts_are_prefilled_together(captures: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[int] = []
-    likeliest = Steps.likeliest
+    argmax = StepRunner.argmax
 
-    def counted(self: Steps, first_row: int, tokens: Any, *rest: Any) -> Any:
+    def counted(self: StepRunner, first_row: int, tokens: Any, *rest: Any) -> Any:
         passes.append(len(tokens))
-        return likeliest(self, first_row, tokens, *rest)
+        return argmax(self, first_row, tokens, *rest)
 
-    monkeypatch.setattr(Steps, "likeliest", counted)
+    monkeypatch.setattr(StepRunner, "argmax", counted)
     model = tiny_model("qwen2")
     head = random_prompts(1, seed=9)[0] * 3
     prompts = [head + prompt for prompt in random_prompts(9)]
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_captured_is_run_directly(
 
         return capture
 
-    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_on", lambda device: waiting)
+    monkeypatch.setattr(tasc.decoding.engine.steps, "capture_for", lambda device: waiting)
     model = tiny_model("llama")
     expected = [peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS]
     generator = Generator(model, drafter=PromptLookup(), batch_size=3)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import given_costs
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
-    from tasc.drafting.protocol import Drafter, Request
+    from tasc.drafting.protocol import Drafter, SafeRequest
 
 try:
     from llama_cpp.llama_speculative import LlamaDraftModel
@@ -57,14 +58,14 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         tokenizer: Any = None,
         *,
         drafter: Drafter | None = None,
-        max_draft: int = 16,
-        costs: float | Sequence[float] = 0.02,
+        max_draft: int = MAX_DRAFT,
+        costs: float | Sequence[float] = DEFAULT_SLOPE,
     ) -> None:
         if max_draft < 1:
             raise InputError(f"max_draft is {max_draft}; it must be at least 1")
         self._drafts = TaskDrafts(index, tokenizer, drafter=drafter)
-        self._max_draft, self._costs = max_draft, given_costs(costs, max_draft)
-        self._request: Request | None = None
+        self._max_draft, self._costs = max_draft, GivenCosts(costs).costs(max_draft)
+        self._request: SafeRequest | None = None
         self._num_prompt = 0
         self._ids: NDArray[np.intc] = np.empty(0, np.intc)
         self._drafted: NDArray[np.intc] = np.empty(0, np.intc)
@@ -91,5 +92,5 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
                 return
         taken_back = self._num_prompt < len(ids) < len(self._ids) and np.array_equal(ids, self._ids[: len(ids)])
         self._num_prompt = self._num_prompt if taken_back else len(ids) - 1
-        self._request = self._drafts.start(ids[: self._num_prompt])
+        self._request = self._drafts.start(ids[: self._num_prompt]).request
         self._request.update(ids[self._num_prompt :])

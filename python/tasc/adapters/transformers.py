@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from tasc.adapters.transformers_candidates import MOST_DRAFTED, PLAIN_ENDS, ModelCosts, TascCandidateGenerator
-from tasc.drafting.costs import given_costs
+from tasc.adapters.transformers_candidates import PLAIN_ENDS, ModelPolicy, TascCandidateGenerator
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError, MissingExtraError
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 
 try:
     from transformers import DynamicCache, GenerationMixin
@@ -64,16 +65,16 @@ class TascGenerate:
         tokenizer: Any = None,
         *,
         drafter: Drafter | None = None,
-        max_draft: int = MOST_DRAFTED,
+        max_draft: int = MAX_DRAFT,
         costs: float | Sequence[float] | None = None,
     ) -> None:
         if max_draft < 1:
             raise InputError(f"max_draft is {max_draft}; it must be at least 1")
         if costs is not None:
-            given_costs(costs, max_draft)
+            GivenCosts(costs)
         self.drafts = TaskDrafts(index, tokenizer, drafter=drafter)
         self._max_draft, self._costs = max_draft, costs
-        self._model_costs: weakref.WeakKeyDictionary[Any, ModelCosts] = weakref.WeakKeyDictionary()  # by model
+        self._policies: weakref.WeakKeyDictionary[Any, ModelPolicy] = weakref.WeakKeyDictionary()  # by model
         self._warned: set[str] = set()
 
     def __call__(
@@ -133,18 +134,18 @@ class TascGenerate:
         tasc_input: str | None,
         **rest: Any,
     ) -> Any:
-        if model not in self._model_costs:
-            self._model_costs[model] = ModelCosts(self._costs, model=model, max_draft=self._max_draft)
+        if model not in self._policies:
+            self._policies[model] = ModelPolicy(self._costs, model=model, max_draft=self._max_draft)
         eos = generation_config._eos_token_tensor
         candidates = TascCandidateGenerator(
             self.drafts,
-            model_costs=self._model_costs[model],
+            model_policy=self._policies[model],
             max_draft=self._max_draft,
             max_length=generation_config.max_length,
             vocab_size=model.config.get_text_config().vocab_size,
             eos=[] if eos is None else eos.flatten().tolist(),
             stopping_criteria=stopping_criteria,
-            input=tasc_input,
+            input_text=tasc_input,
         )
         return type(model)._assisted_decoding(
             _Assisted(model, candidates),

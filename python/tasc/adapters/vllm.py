@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.serving import Metrics, RequestTracker, Settings, StepTimes, Tasks
+from tasc.drafting.costs import LearntCosts
+from tasc.serving import Metrics, RequestTracker, Settings, Tasks
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class TascProposer:
             max_length=model.max_model_len,
             vocab_size=model.get_vocab_size(),
             eos=engine_eos_ids(model, tokenizer),
-            times=StepTimes(settings.cost),
+            curve=LearntCosts(settings.cost),
             metrics=self.metrics,
         )
         self._file, self._written = settings.metrics, 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Hashable, KeysView, Sequence
+from collections.abc import Hashable, KeysView, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,15 +18,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.serving import Metrics, Settings, StepTimes, Tasks, TrackedRequest
+from tasc.drafting.costs import LearntCosts
+from tasc.drafting.defaults import MAX_DRAFT
+from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
 STANDS_FOR = "arctic_inference.suffix_decoding"
 """The module that vLLM takes its cache from."""
 
 _log = logging.getLogger(__name__)
-
-_LONGEST = 64  # tokens of a draft, unless told otherwise
 
 
 class Speculation(NamedTuple):
@@ -43,7 +43,7 @@ class SuffixDecodingCache:
     """In place of the class of this name in `arctic_inference`, with drafts of tasc.
 
     Of its limits `max_spec_tokens` holds. `max_spec_factor`, `min_token_prob` and the depth do not: a draft is as long
-    as it pays where a token costs `Settings.cost` (else `StepTimes`' first slope) at the number of requests running.
+    as it pays where a token costs `Settings.cost` (else `DEFAULT_SLOPE`) at the number of requests running.
 
     Args:
         max_tree_depth: Kept, not used.
@@ -78,7 +78,7 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._times = StepTimes(settings.cost)
+        self._curve = LearntCosts(settings.cost)
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, TrackedRequest] = {}
@@ -108,14 +108,16 @@ class SuffixDecodingCache:
         prompt = np.array(prompt_token_ids, np.int32)
         running = self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt)
         self.metrics.began(running.drafts)
-        self._safely(running, running.begin)
+        running.start()
+        self._count_failure(running)
 
     def add_active_response(self, req_id: Hashable, token_ids: Any) -> None:
         """Take the (T,) ids that a step has emitted."""
         new = np.asarray(token_ids, np.int32)
         if len(new):
             running = self._of(req_id)
-            accepted = self._safely(running, running.emitted, new.tolist()) or 0
+            accepted = running.emitted(new.tolist())
+            self._count_failure(running)
             self.metrics.step(running.drafts, len(new), running.sources, accepted)
             running.drop_draft()
 
@@ -134,11 +136,9 @@ class SuffixDecodingCache:
             ValueError: The request is not active.
         """
         running = self._of(req_id)
-        longest = _LONGEST if max_spec_tokens is None else max(0, max_spec_tokens)
-        costs = self._times.costs(len(self._running), longest)
-        draft = None if running.request is None else self._safely(running, running.request.draft, longest, costs)
-        if draft is None:
-            return Speculation([], [], [], 0.0, 0)
+        longest = MAX_DRAFT if max_spec_tokens is None else max(0, max_spec_tokens)
+        draft = running.request.draft(longest, self._curve.costs(longest, len(self._running)))
+        self._count_failure(running)
         running.hold_draft(draft, longest)
         ids, probs = running.drafted.tolist(), [float(p) for p in draft.probs[: len(running.drafted)]]
         return Speculation(ids, list(range(-1, len(ids) - 1)), probs, sum(probs), len(ids))
@@ -161,15 +161,9 @@ class SuffixDecodingCache:
         """
         raise ValueError(f"request {req_id!r} is not cached")
 
-    def _safely(self, running: TrackedRequest, call: Callable[..., Any], *args: Any) -> Any:
-        """What a call of the drafter returns; None, and no drafts for this request from then on, where it fails."""
-        try:
-            return call(*args)
-        except Exception:
-            _log.warning("a drafter failed; a request goes on without drafts", exc_info=True)
-            running.request = None
+    def _count_failure(self, running: TrackedRequest) -> None:
+        if running.failure_is_new():
             self.metrics.failed(running.drafts)
-            return None
 
     def _of(self, req_id: Hashable) -> TrackedRequest:
         if req_id not in self._running:

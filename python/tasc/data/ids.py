@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,25 @@ def as_ids(ids: Any) -> NDArray[np.uint32]:
     if low < 0 or high > MAX_ID:
         raise InputError(f"token id {low if low < 0 else high} is out of range 0..{MAX_ID}")
     return np.ascontiguousarray(array, dtype=np.uint32)
+
+
+def common_prefix_length(a: Sequence[int] | NDArray[Any], b: Sequence[int] | NDArray[Any]) -> int:
+    """Number of leading ids that two lists, or two arrays, share.
+
+    Complexity: O(n) comparisons of n = the shorter length, made by numpy for arrays and by slices for lists.
+
+    Example:
+        >>> common_prefix_length([1, 2, 3], [1, 2, 4, 5])
+        2
+    """
+    low, high = 0, min(len(a), len(b))
+    if isinstance(a, np.ndarray):
+        differ = np.flatnonzero(a[:high] != b[:high])
+        return int(differ[0]) if len(differ) else high
+    while low < high:  # binary search: slices are compared much faster than ids one by one
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

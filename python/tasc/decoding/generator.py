@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc._core import TaskIndex
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode
 from tasc.decoding.draft_model.hybrid import HybridDrafter
-from tasc.decoding.engine.compile import CompiledParts
+from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target, evaluating
-from tasc.decoding.loop import Job, Loop
+from tasc.decoding.jobs import Job
+from tasc.decoding.loop import Loop
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
-from tasc.drafting.costs import given_costs
-from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_markers
-from tasc.drafting.protocol import Drafter, NullDrafter, served_log
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
     from tasc.decoding.draft_model.drafter import ModelDrafter
 
-_MOST_DRAFTED = 64
-_MOST_LOCATORS = 256
+_MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templates are remembered
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
@@ -65,15 +66,34 @@ class Generation:
     first_difference: int | None = None
 
 
-class Generations(list[Generation]):
-    """A list of `Generation`, one per prompt in order, with their sum in `stats` and the call's `wall_seconds`."""
+class Generations(Sequence[Generation]):
+    """A sequence of `Generation`, one per prompt in order.
+
+    Attributes:
+        stats: The sum of their counts.
+        wall_seconds: Time of the call.
+    """
 
     def __init__(self, items: Sequence[Generation], wall_seconds: float) -> None:
-        super().__init__(items)
+        self._items = tuple(items)
         self.wall_seconds = wall_seconds
         self.stats = Stats()
         for item in items:
             self.stats.add(item.stats)
+
+    @overload
+    def __getitem__(self, at: int) -> Generation: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Generation]: ...
+
+    def __getitem__(self, at: int | slice) -> Generation | Sequence[Generation]:
+        """One generation, or a tuple of several."""
+        return self._items[at]
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return len(self._items)
 
 
 class Generator:
@@ -137,30 +157,30 @@ class Generator:
             raise InputError("give index= or drafter=, not both")
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
-        self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
+        self._max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
         self._packed = PrepackedLinears(self._target.model, pack_weights)
-        self._fused = CompiledParts(self._target.model, compile)
+        self._fused = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
-        self._locators: dict[int, tuple[Drafter, PromptInputFinder | None]] = {}  # by the drafter's id
-        self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
+        self._finders: WeakKeyDictionary[SafeDrafter, PromptInputFinder | None] = WeakKeyDictionary()
+        self._safe: Any = lru_cache(_MAX_DRAFTERS)(SafeDrafter)
+        self._drafters: dict[int | str, tuple[Any, SafeDrafter]] = {}
         self._draft = draft
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
-        given = None if costs is None else given_costs(costs, self._max_draft)
-        self._loop = Loop(self._target, batch_size, self._max_draft, given, cuda_graphs)
+        curve = None if costs is None else GivenCosts(costs)
+        self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Let go of the drafters, and so of the logs of served rows: another process may write to them then. A
         generator can be used as a context manager, which closes it; a closed one decodes plainly.
         """
-        self._default = NullDrafter()
+        self._default = SafeDrafter(NullDrafter())
         self._drafters.clear()
-        self._locators.clear()
-        self._loop.forget()
+        self._safe.cache_clear()
 
     def __enter__(self) -> Generator:
         """Itself."""
@@ -237,15 +257,15 @@ class Generator:
         seed = secrets.randbits(63) if seed is None else seed
         ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
 
-        def job(number: int, drafter: Drafter | None, emit: Stream | None) -> Job:
+        def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
             room = self._room(number, prompt, max_tokens)
-            chooser = None
+            sampler = None
             if not sampling.is_argmax:
-                chooser = Sampler(sampling, prompt, room, seed, number, self._target.device)
+                sampler = Sampler(sampling, prompt, room, seed, number, self._target.device)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
-                drafter=drafter, input=texts[number], chooser=chooser, emit=emit,
+                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
                 watcher=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
@@ -298,7 +318,7 @@ class Generator:
         config = getattr(self._target.model, "generation_config", None)
         return float(getattr(config, "repetition_penalty", None) or 1.0)
 
-    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[Drafter | None]:
+    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[SafeDrafter | None]:
         """One drafter per prompt; None decodes plainly."""
         if drafter is not None:
             if index is not None:
@@ -310,46 +330,42 @@ class Generator:
             chosen = [self._default if one is None else self._drafter(one) for one in index]
         else:
             chosen = [self._default if index is None else self._drafter(index)] * count
-        return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+        return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
 
-    def _checked(self, drafter: Drafter) -> Drafter:
-        """A given drafter, once it has accepted the target's vocabulary."""
-        check: Any = getattr(drafter, "check_vocabulary", None)
-        if check is not None:
-            check(self._target.vocab_size, self._tokenizer)
-        return drafter
+    def _checked(self, drafter: Drafter) -> SafeDrafter:
+        """A given drafter, guarded, once it has accepted the target's vocabulary."""
+        safe: SafeDrafter = self._safe(drafter)
+        safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
+        return safe
 
-    def _drafter(self, index: Any) -> Drafter:
+    def _drafter(self, index: Any) -> SafeDrafter:
         """The drafter of an index, made once; it learns as long as the generator lives."""
-        from tasc._core import TaskIndex
-
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
-            opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
+            opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
             self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
 
-    def _over(self, index: TaskIndex | None) -> Drafter:
+    def _over(self, index: TaskIndex | None) -> SafeDrafter:
         """A new drafter over an index, together with the draft model if there is one."""
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
-        return ngram if self._draft is None else self._checked(HybridDrafter(ngram, self._draft))
+        return self._checked(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
-        """Where the rows served from an index are kept; None: nowhere."""
+        """Path of the log of online rows of an index; None: they are not kept."""
         if index is None or self._served is False:
             return None
         return served_log(index) if self._served is True or self._drafters else Path(self._served)
 
     def _keep_served(self, jobs: Sequence[Job]) -> None:
-        """Adds what ended as the target wanted to the drafters that drafted for it."""
-        rows: dict[int, list[Job]] = {}
+        """Add the outputs that ended with an EOS to the drafters that drafted for them."""
+        rows: dict[SafeDrafter, list[Job]] = {}
         for job in jobs:
-            if job.finish_reason == "eos" and hasattr(job.drafter, "serve"):
-                rows.setdefault(id(job.drafter), []).append(job)
-        for done in rows.values():
-            drafter: Any = done[0].drafter
-            drafter.serve([(job.input, job.output) for job in done])
+            if job.finish_reason == "eos" and job.drafter is not None:
+                rows.setdefault(job.drafter, []).append(job)
+        for drafter, done in rows.items():
+            drafter.serve([(job.input_text, job.output) for job in done])
 
     @cached_property
     def _task_tokenizer(self) -> TaskTokenizer:
@@ -358,34 +374,31 @@ class Generator:
         return load_tokenizer(self._tokenizer)
 
     def _inputs(
-        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
+        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[SafeDrafter | None]
     ) -> list[str | None]:
         """The input's text of each prompt, found where it is not known and its drafter can use it."""
-        groups: dict[int, list[int]] = {}
+        groups: dict[SafeDrafter, list[int]] = {}
         for number, drafter in enumerate(drafters):
             if known[number] is None and drafter is not None:
-                groups.setdefault(id(drafter), []).append(number)
-        for group in groups.values():
-            drafter = drafters[group[0]]
-            locator = None if drafter is None else self._locator(drafter)
-            if locator is not None:
-                for number, text in zip(group, locator.find([rows[n] for n in group]), strict=True):
+                groups.setdefault(drafter, []).append(number)
+        for drafter, group in groups.items():
+            finder = self._finder(drafter)
+            if finder is not None:
+                for number, text in zip(group, finder.find([rows[n] for n in group]), strict=True):
                     known[number] = text
         return known
 
-    def _locator(self, drafter: Drafter) -> PromptInputFinder | None:
-        """What finds inputs for a drafter; None for one that does not look at them."""
-        if id(drafter) not in self._locators:
-            if len(self._locators) == _MOST_LOCATORS:
-                del self._locators[next(iter(self._locators))]  # the oldest: drafters made per call do not pile up
-            index = getattr(drafter, "index", None)
+    def _finder(self, drafter: SafeDrafter) -> PromptInputFinder | None:
+        """Finds inputs for a drafter; None for one that does not use them."""
+        if drafter not in self._finders:
+            index = drafter.index
             reads = self._tokenizer is not None and index is not None and index.info()["inputs"] > 0
-            self._locators[id(drafter)] = (drafter, self._new_locator() if reads else None)
-        return self._locators[id(drafter)][1]
+            self._finders[drafter] = self._new_finder() if reads else None
+        return self._finders[drafter]
 
-    def _new_locator(self) -> PromptInputFinder:
+    def _new_finder(self) -> PromptInputFinder:
         if self._input_template is None:
-            return PromptInputFinder(self._task_tokenizer, markers=chat_markers(self._tokenizer))
+            return PromptInputFinder(self._task_tokenizer, delimiters=chat_delimiters(self._tokenizer))
         before, after = self._input_template
         if isinstance(before, str) or isinstance(after, str):
             render = self._tokenizer
@@ -396,22 +409,56 @@ class Generator:
         return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
 
-_OWN = list(inspect.signature(Generator).parameters)[2:]  # what follows model and tokenizer
-
-
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Sequence[str] | None = None,
+    *,
+    index: Any = None,
+    prompts: Sequence[Prompt] | None = None,
+    system: str | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    eos: int | Sequence[int] | None = None,
+    stop: str | Sequence[str] = (),
+    stream: Stream | None = None,
+    check_plain: bool = False,
+    **options: Any,
+) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
         model: See `Generator`.
         tokenizer: See `Generator`.
-        inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
+        inputs: See `Generator.generate`, as for the options down to `check_plain`.
+        index: One `TaskIndex` (or path) for all prompts, or a list with one per prompt.
+        prompts: Instead of `inputs`.
+        system: System message.
+        max_tokens: Most output tokens per prompt.
+        temperature: 0 is greedy.
+        top_p: Mass kept.
+        top_k: Tokens kept.
+        min_p: Relative probability kept.
+        repetition_penalty: None: the model's generation config.
+        seed: Of the sampling.
+        eos: Ids that end an output.
+        stop: Strings that end an output.
+        stream: Called as tokens come.
+        check_plain: Decode plainly too, and compare.
+        **options: Further options of `Generator`: drafter, max_draft, batch_size, ….
     """
-    own = {name: options.pop(name) for name in _OWN if name in options}
-    if isinstance(own.get("index"), (list, tuple)):
-        options["index"] = own.pop("index")
-    return Generator(model, tokenizer, **own).generate(inputs, **options)
+    several = isinstance(index, (list, tuple))
+    with Generator(model, tokenizer, index=None if several else index, **options) as generator:
+        return generator.generate(
+            inputs, prompts=prompts, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+            top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
+            stream=stream, index=index if several else None, check_plain=check_plain,
+        )  # fmt: skip
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:

@@ -1,4 +1,4 @@
-"""Prompts in any of their forms, as token ids."""
+"""Conversion of prompts (texts, chat messages, token ids) to token ids."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 from tasc.errors import InputError
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
-"""A raw string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
+"""A string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
 
 
 def prompt_ids(
     tokenizer: Any, inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None, system: str | None
 ) -> list[list[int]]:
-    """Token ids of a call's prompts.
+    """Return the token ids of a call's prompts.
 
     Args:
-        tokenizer: transformers tokenizer; may be None where all prompts are ids.
-        inputs: User texts. Each becomes a chat by the tokenizer's template, `system` first; with a tokenizer that has
-            no template, the text and a newline.
-        prompts: Finished prompts: strings are tokenised as they are, with the tokenizer's own special tokens.
+        tokenizer: transformers tokenizer; may be None if all prompts are ids.
+        inputs: User texts. Each becomes the user message of the tokenizer's chat template, after `system`. A tokenizer
+            without a chat template gets the text and a newline.
+        prompts: Complete prompts. Strings are tokenised unchanged, with the tokenizer's own special tokens.
         system: System message before each of `inputs`.
 
     Raises:
-        InputError: Both or neither of `inputs` and `prompts` are given, a bare string is given instead of a list of
-            them, or a prompt has no token.
+        InputError: Both or neither of `inputs` and `prompts` are given, a string is given instead of a list, or a
+            prompt has no token.
     """
     if (inputs is None) == (prompts is None):
         raise InputError("give either inputs= (user texts) or prompts= (strings, ids or messages), not both or neither")
@@ -47,7 +47,7 @@ def prompt_ids(
 
 
 def known_inputs(inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None) -> list[str | None]:
-    """The input's text of each prompt that says it: `inputs` themselves, the last user message of a chat."""
+    """Return the input's text of each prompt: `inputs` themselves, the last user message of a chat, else None."""
     if inputs is not None:
         return list(inputs)
     return [
@@ -57,7 +57,7 @@ def known_inputs(inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None)
 
 
 def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The text of the last user message; None without one."""
+    """Return the text of the last user message; None without one."""
     for message in reversed(messages):
         if message.get("role") == "user":
             content = message.get("content")

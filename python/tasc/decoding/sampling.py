@@ -17,20 +17,31 @@ from tasc.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MOST_SCORES = 2**25  # shaped at a time: 256 MiB as float64
+_MAX_SCORES = 2**25  # scores processed at once: 256 MiB as float64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How the target's distribution is shaped, in the order that transformers applies it.
+    """Sampling options, applied in transformers' order: penalty, temperature, top-k, top-p, min-p.
 
     Attributes:
-        temperature: 0 is greedy decoding; above it, logits are divided by it and a token is drawn.
-        top_k: Keep the k likeliest tokens.
-        top_p: Keep the likeliest tokens that together hold this mass.
-        min_p: Keep tokens at least this likely relative to the likeliest.
+        temperature: 0 decodes greedily. Above 0, logits are divided by it and a token is sampled.
+        top_k: Keep the k most probable tokens.
+        top_p: Keep the smallest set of most probable tokens whose probabilities sum to at least top_p.
+        min_p: Keep tokens whose probability is at least min_p times the highest one.
         repetition_penalty: Divides (positive) or multiplies (negative) the logits of tokens that the prompt or the
-            output already holds; 1 is off. It acts on greedy decoding too.
+            output contains; 1 is off. It applies to greedy decoding too.
+
+    Example:
+        >>> Sampling().is_argmax
+        True
+        >>> sampling = Sampling(temperature=0.7, top_p=0.9)
+        >>> [type(step).__name__ for step in sampling.processors(torch.device("cpu"))]
+        ['TemperatureLogitsWarper', 'TopPLogitsWarper']
+        >>> Sampling(top_p=1.5)
+        Traceback (most recent call last):
+        ...
+        tasc.errors.InputError: top_p is 1.5; it must be in (0, 1], or None for off
     """
 
     temperature: float = 0.0
@@ -53,11 +64,15 @@ class Sampling:
 
     @property
     def is_argmax(self) -> bool:
-        """Whether the next token is the argmax of the raw logits."""
+        """Whether the next token is the argmax of the unprocessed logits."""
         return self.temperature == 0 and self.repetition_penalty == 1.0
 
     def processors(self, device: torch.device) -> list[Callable[[Tensor, Tensor], Tensor]]:
-        """transformers' processors for these options: each takes (1, L) ids and (1, V) scores, returns (1, V)."""
+        """Return transformers' processors for these options: each maps (n, L) ids and (n, V) scores to (n, V) scores.
+
+        Args:
+            device: Device of the scores.
+        """
         from transformers.generation import logits_process as steps
 
         chain: list[Any] = []
@@ -82,50 +97,51 @@ def _check(name: str, value: object, good: bool, allowed: str) -> None:
 
 
 class Sampler:
-    """Chooses one request's next tokens.
+    """Samples the next tokens of one request from the target's logits.
 
-    Token t of request i uses the t-th number of the Philox stream keyed by (seed, i): every emitted token takes
-    exactly one, so the stream follows output positions whatever was drafted.
+    Output token t of request i uses number t of the Philox stream with key (seed, i). Every emitted token uses exactly
+    one number, so that the numbers follow the output positions whatever was drafted.
 
     Args:
         sampling: Options.
-        prompt: (L,) prompt ids, the beginning of the history that penalties see.
+        prompt: (L,) prompt ids, the start of the history that penalties read.
         max_tokens: Most output tokens.
-        seed: Of the call.
-        request: Index of the request in its call.
-        device: Where logits live.
+        seed: Seed of the call.
+        request: Index of the request in the call.
+        device: Device of the logits.
 
     Attributes:
         sampling: Options.
-        waits: Whether one choice more is one wait more for the device, so that all are better made at once.
+        prefers_batch: Whether `sample_batch` is faster than `choose_lazily`: on a GPU, each lazy choice waits for the
+            device.
     """
 
     def __init__(
         self, sampling: Sampling, prompt: Sequence[int], max_tokens: int, seed: int, request: int, device: torch.device
     ) -> None:
         self.sampling = sampling
-        self.waits = device.type == "cuda"
+        self.prefers_batch = device.type == "cuda"
         self._processors = sampling.processors(device)
         self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
-        self._uniform = Uniforms(self._bits)
-        size = len(prompt) + max_tokens + 1 if sampling.repetition_penalty != 1.0 else 0  # nothing else looks at it
+        self._uniform = UniformStream(self._bits)
+        size = len(prompt) + max_tokens + 1 if sampling.repetition_penalty != 1.0 else 0  # only the penalty reads it
         self._history = torch.zeros((1, size), dtype=torch.long, device=device)
         self.append(0, prompt)
 
-    def proposer(self) -> Proposer:
-        """What draws a draft model's proposals for this request, from a stream of numbers of its own."""
-        return Proposer(self.sampling, self._bits.jumped())
+    def draft_sampler(self) -> DraftSampler:
+        """Return a sampler for a draft model's tokens of this request, with a random stream of its own."""
+        return DraftSampler(self.sampling, self._bits.jumped())
 
-    def choices(
+    def choose_lazily(
         self, logits: Tensor, length: int, draft: Sequence[int], dists: Sequence[Tensor | None] = ()
     ) -> Callable[[int], int]:
-        """Choices for one verification, made one by one as `verify` asks for them.
+        """Return the `choose` function of `verify`, which samples a token when it is asked for.
 
         Args:
             logits: (K + 1, V) target logits after the history and after each drafted token.
-            length: Tokens of prompt and output so far.
+            length: Number of prompt and output tokens.
             draft: (K,) drafted ids.
-            dists: Those of `TokenDraft`.
+            dists: `TokenDraft.dists`: the distributions that the drafted tokens were drawn from.
         """
         self.append(length, draft)
 
@@ -143,12 +159,17 @@ class Sampler:
 
         return choose
 
-    def ahead(self, count: int) -> list[float]:
-        """The uniform numbers of the next `count` choices."""
-        return self._uniform.ahead(count)
+    def choose_from(self, tokens: Sequence[int]) -> Callable[[int], int]:
+        """Return the `choose` function of `verify` for (K + 1,) token ids that `sample_batch` has sampled."""
 
-    def chosen(self, logits: Tensor, histories: Tensor, uniforms: Tensor) -> Tensor:
-        """(R,) token ids by (R, V) logits, the (R, L) ids before each and (R,) uniform numbers."""
+        def choose(position: int) -> int:
+            self._uniform()
+            return tokens[position]
+
+        return choose
+
+    def sample(self, logits: Tensor, histories: Tensor, uniforms: Tensor) -> Tensor:
+        """Sample one token per row: (R,) ids from (R, V) logits, (R, L) preceding ids and (R,) uniform numbers."""
         scores = logits.float()
         for process in self._processors:
             scores = process(histories, scores)
@@ -156,84 +177,77 @@ class Sampler:
             return scores.argmax(-1)
         return quantiles(torch.softmax(scores.double(), dim=-1), uniforms)
 
-    def taking(self, made: Sequence[int]) -> Callable[[int], int]:
-        """Choices that `sample_batch` has made, to be asked for as those of `choices`."""
-
-        def take(position: int) -> int:
-            self._uniform()
-            return made[position]
-
-        return take
-
     def append(self, length: int, ids: Sequence[int]) -> None:
-        """Write tokens to the history, `length` tokens of which stand already."""
+        """Write tokens to the history behind its first `length` tokens."""
         if self._history.shape[1]:
             self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
 
     def histories(self, length: int, draft: Sequence[int], width: int) -> Tensor:
-        """What stands before each choice: (K + 1, width) ids, filled up with the first one, which counts no more for
-        that; (K + 1, 0) where nothing looks at them.
+        """Return the tokens before each choice: (K + 1, width) ids; (K + 1, 0) without a repetition penalty.
+
+        Shorter histories are padded with their first token, which a penalty counts once however often it occurs.
         """
         self.append(length, draft)
-        count = len(draft) + 1
         places = torch.arange(width if self._history.shape[1] else 0, device=self._history.device)
-        stand = length + torch.arange(count, device=places.device)
-        return self._history[0, torch.where(places < stand[:, None], places, 0)]
+        lengths = length + torch.arange(len(draft) + 1, device=places.device)
+        return self._history[0, torch.where(places < lengths[:, None], places, 0)]
 
 
 def sample_batch(
-    choosers: Sequence[Sampler], logits: Tensor, lengths: Sequence[int], drafts: Sequence[Sequence[int]]
+    samplers: Sequence[Sampler], logits: Tensor, lengths: Sequence[int], drafts: Sequence[Sequence[int]]
 ) -> list[list[int]]:
-    """All choices of requests that are sampled alike, whether `verify` will ask for them or not, with one wait.
+    """Sample all choices of several requests with equal options at once, with a single wait for the device.
 
     Args:
-        choosers: (n,) of the requests.
-        logits: (n, W, V), the last K_b + 1 of request b after its history and after each drafted token.
-        lengths: (n,) tokens of prompt and output so far.
-        drafts: (n,) of K_b drafted ids.
+        samplers: (n,) samplers of the requests.
+        logits: (n, W, V); the last K_b + 1 of request b are those after its history and after each drafted token.
+        lengths: (n,) number of prompt and output tokens.
+        drafts: (n,) lists of K_b drafted ids.
 
     Returns:
-        (n,) of K_b + 1 token ids.
+        (n,) lists of K_b + 1 token ids, whether `verify` will ask for them or not.
     """
     counts = [len(draft) + 1 for draft in drafts]
     rows = torch.cat([each[-count:] for each, count in zip(logits, counts, strict=True)])  # (R, V)
     width = max(length + count - 1 for length, count in zip(lengths, counts, strict=True))
-    given = zip(choosers, lengths, drafts, strict=True)
-    histories = torch.cat([chooser.histories(length, draft, width) for chooser, length, draft in given])
-    ahead = [number for chooser, count in zip(choosers, counts, strict=True) for number in chooser.ahead(count)]
-    uniforms = torch.tensor(ahead, dtype=torch.float64, device=rows.device)
-    some = max(1, _MOST_SCORES // rows.shape[1])
-    parts = [slice(begin, begin + some) for begin in range(0, len(rows), some)]
-    tokens = [choosers[0].chosen(rows[part], histories[part], uniforms[part]) for part in parts]
-    made: list[int] = torch.cat(tokens).tolist()
+    requests = zip(samplers, lengths, drafts, strict=True)
+    histories = torch.cat([sampler.histories(length, draft, width) for sampler, length, draft in requests])
+    numbers = [
+        number for sampler, count in zip(samplers, counts, strict=True) for number in sampler._uniform.peek(count)
+    ]
+    uniforms = torch.tensor(numbers, dtype=torch.float64, device=rows.device)
+    chunk = max(1, _MAX_SCORES // rows.shape[1])
+    chunks = [slice(begin, begin + chunk) for begin in range(0, len(rows), chunk)]
+    tokens = [samplers[0].sample(rows[part], histories[part], uniforms[part]) for part in chunks]
+    sampled: list[int] = torch.cat(tokens).tolist()
     ends = np.cumsum(counts)
-    return [made[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    return [sampled[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
 
-class Uniforms:
-    """A stream of uniform numbers in [0, 1), which can be looked at ahead."""
+class UniformStream:
+    """A stream of uniform numbers in [0, 1) that can be read ahead."""
 
     def __init__(self, bits: np.random.BitGenerator) -> None:
         self._draw: Callable[[], float] = np.random.Generator(bits).random
-        self._seen: deque[float] = deque()
+        self._peeked: deque[float] = deque()
 
     def __call__(self) -> float:
-        """The next number."""
-        return self._seen.popleft() if self._seen else self._draw()
+        """Return the next number."""
+        return self._peeked.popleft() if self._peeked else self._draw()
 
-    def ahead(self, count: int) -> list[float]:
-        """The next `count` numbers, which stay the next."""
-        while len(self._seen) < count:
-            self._seen.append(self._draw())
-        return list(islice(self._seen, count))
+    def peek(self, count: int) -> list[float]:
+        """Return the next `count` numbers and keep them in the stream."""
+        while len(self._peeked) < count:
+            self._peeked.append(self._draw())
+        return list(islice(self._peeked, count))
 
 
-class Proposer:
-    """Draws one request's proposals from a draft model's distribution, shaped as the target's is.
+class DraftSampler:
+    """Samples the draft tokens of one request from a draft model's logits, with the target's sampling options.
 
     Args:
         sampling: Options of the target.
-        bits: Stream of random numbers that nothing else draws from.
+        bits: Random stream that nothing else uses.
     """
 
     def __init__(self, sampling: Sampling, bits: np.random.BitGenerator) -> None:
@@ -242,19 +256,19 @@ class Proposer:
         self._uniform: Callable[[], float] = np.random.Generator(bits).random
 
     @property
-    def draws(self) -> bool:
-        """Whether proposals are drawn; they are the likeliest tokens otherwise."""
+    def is_random(self) -> bool:
+        """Whether tokens are sampled; otherwise they are the most probable ones."""
         return self._sampling.temperature > 0
 
-    def shaped(self, logits: Tensor, history: Sequence[int]) -> Tensor:
-        """(V,) float64 probabilities from the (V,) logits after the token ids `history`."""
+    def probabilities(self, logits: Tensor, history: Sequence[int]) -> Tensor:
+        """Return (V,) float64 probabilities from (V,) logits and the token ids before them."""
         scores = logits[None].float()
-        penalised = history if self._sampling.repetition_penalty != 1.0 else ()  # nothing else looks at it
+        penalised = history if self._sampling.repetition_penalty != 1.0 else ()  # only the penalty reads it
         ids = torch.tensor([penalised], dtype=torch.long, device=logits.device)
         for process in self._processors:
             scores = process(ids, scores)
         return torch.softmax(scores[0].double(), dim=-1)
 
-    def propose(self, probs: Tensor) -> int:
-        """A token from (V,) probabilities."""
-        return quantile(probs, self._uniform()) if self.draws else int(probs.argmax())
+    def sample(self, probs: Tensor) -> int:
+        """Return a token id from (V,) probabilities."""
+        return quantile(probs, self._uniform()) if self.is_random else int(probs.argmax())

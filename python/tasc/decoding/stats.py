@@ -1,4 +1,4 @@
-"""What a run did: steps, drafts, acceptance, time."""
+"""Counts of a run: steps, drafted and accepted tokens, time."""
 
 from __future__ import annotations
 
@@ -7,44 +7,46 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tasc.drafting.protocol import SOURCES
-from tasc.errors import InputError
-from tasc.evaluation.bootstrap import Floats, Measure, bootstrap_interval, ratio
 
 
 @dataclass(slots=True, kw_only=True)
 class Stats:
-    """Counts of one request, or their sum over many.
+    """Counts of one request, or the sum of several requests' counts.
 
-    A *step* is one pass of a request through the target, the prefill included. Step r drafts γ_r tokens (after those
-    past the length limit or an end-of-sequence token were dropped), accepts a_r and tests s_r = min(a_r + 1, γ_r) of
-    them; where an accepted token ended the request, s_r = a_r. A step that served several requests counts once
-    for each of them, and its time is shared equally among them.
+    A *step* is one forward pass of the target for a request; the prefill is a step too. Step r drafts γ_r tokens
+    (without those past the length limit or an end-of-sequence token) and accepts a_r of them. It tests
+    s_r = min(a_r + 1, γ_r) tokens; if an accepted token ended the request, s_r = a_r. A forward pass over several
+    requests is one step of each, and its time is shared equally among them.
 
     Attributes:
-        requests: Requests summed here.
-        steps: Steps.
-        prompt_tokens: Tokens of the prompts.
-        reused_tokens: Prompt tokens whose keys and values were there already.
-        tokens: Tokens emitted.
-        drafted: Σγ.
-        accepted: Σa.
-        tested: Σs.
-        drafted_at: Drafted tokens per position of the draft, 0-based.
-        tested_at: Tested tokens per position: those before were accepted.
-        accepted_at: Accepted tokens per position.
-        drafted_by: Drafted tokens per source (`tasc.drafting.protocol.SOURCES`).
-        accepted_by: Accepted tokens per source.
-        refused: Drafted tokens dropped because they are no ids of the model's vocabulary.
-        paused: Steps without a draft because the drafter's last ones did not pay (`brake.py`).
-        failures: Times that a drafter raised; its request went on without drafts.
-        prefill_seconds: In the model, for prompts.
-        draft_seconds: In drafters.
-        verify_seconds: In the model, after the prompt.
-        rest_seconds: Everything else: choosing, text, bookkeeping.
-        divergences: Requests whose ids differ from plain decoding's; None where that was not checked.
+        requests: Number of requests.
+        steps: Number of steps.
+        prompt_tokens: Prompt tokens.
+        reused_tokens: Prompt tokens whose keys and values were in the cache.
+        tokens: Emitted tokens.
+        drafted: Drafted tokens, Σγ.
+        accepted: Accepted tokens, Σa.
+        tested: Tested tokens, Σs.
+        drafted_at: Drafted tokens by position in the draft, 0-based.
+        tested_at: Tested tokens by position.
+        accepted_at: Accepted tokens by position.
+        drafted_by: Drafted tokens by source (`tasc.drafting.protocol.SOURCES`).
+        accepted_by: Accepted tokens by source.
+        out_of_vocab_tokens: Drafted tokens dropped because their ids are not in the model's vocabulary.
+        throttled_steps: Steps without a draft because recent drafts cost more time than they saved.
+        drafter_errors: Exceptions raised by the drafter; the request then continues without drafts.
+        prefill_seconds: Time of the model on prompts.
+        draft_seconds: Time of the drafters.
+        verify_seconds: Time of the model after the prompt.
+        rest_seconds: All other time: sampling, text, bookkeeping.
+        divergences: Requests whose ids differ from plain decoding's; None if not checked.
+
+    Example:
+        >>> stats = Stats(requests=1, tokens=3)
+        >>> stats.count_step([0, 0, 4], accepted=2, ended=False)  # the third of three drafted tokens is rejected
+        >>> stats.alpha, stats.tau, dict(stats.drafted_by)
+        (0.6666666666666666, 3.0, {'task': 2, 'copy': 1})
     """
 
     requests: int = 0
@@ -60,9 +62,9 @@ class Stats:
     accepted_at: Counter[int] = field(default_factory=Counter)
     drafted_by: Counter[str] = field(default_factory=Counter)
     accepted_by: Counter[str] = field(default_factory=Counter)
-    refused: int = 0
-    paused: int = 0
-    failures: int = 0
+    out_of_vocab_tokens: int = 0
+    throttled_steps: int = 0
+    drafter_errors: int = 0
     prefill_seconds: float = 0.0
     draft_seconds: float = 0.0
     verify_seconds: float = 0.0
@@ -71,35 +73,30 @@ class Stats:
 
     @property
     def alpha(self) -> float | None:
-        """Acceptance rate α = Σa/Σs; None where nothing was tested."""
+        """Acceptance rate α = Σa/Σs; None if no token was tested."""
         return self.accepted / self.tested if self.tested else None
 
     @property
-    def alpha_draft(self) -> float | None:
-        """Σa/Σγ, the share of all drafted tokens; falls as drafts get longer: never compare it across lengths."""
-        return self.accepted / self.drafted if self.drafted else None
-
-    @property
     def rates(self) -> list[float]:
-        """(longest draft,) acceptance rate per position: accepted of those tested there."""
+        """(longest draft,) acceptance rate by position: accepted tokens / tested tokens."""
         return [self.accepted_at[j] / self.tested_at[j] for j in range(max(self.tested_at, default=-1) + 1)]
 
     @property
     def tau(self) -> float | None:
-        """Tokens per step τ; None before the first step."""
+        """Emitted tokens per step τ; None before the first step."""
         return self.tokens / self.steps if self.steps else None
 
     @property
     def seconds(self) -> float:
-        """Sum of the four times."""
+        """Total time: the sum of the four times above."""
         return self.prefill_seconds + self.draft_seconds + self.verify_seconds + self.rest_seconds
 
     def count_step(self, sources: Sequence[int], accepted: int, ended: bool) -> None:
         """Count one verification.
 
         Args:
-            sources: (γ,) source code of each drafted token.
-            accepted: a.
+            sources: (γ,) source of each drafted token, an index into `SOURCES`.
+            accepted: Number of accepted tokens, a.
             ended: Whether an accepted drafted token ended the request.
         """
         self.steps += 1
@@ -117,7 +114,7 @@ class Stats:
                 self.accepted_by[name] += 1
 
     def add(self, other: Stats) -> None:
-        """Add another's counts to these."""
+        """Add the counts of `other` to this object."""
         for name in self.__slots__:
             ours, theirs = getattr(self, name), getattr(other, name)
             if isinstance(ours, Counter):
@@ -126,7 +123,7 @@ class Stats:
                 setattr(self, name, (ours or 0) + theirs)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values; counts per position become lists."""
+        """Return counts, rates and times as JSON values; counts by position become lists."""
         values: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
         for name in ("drafted_at", "tested_at", "accepted_at"):
             values[name] = [values[name][position] for position in range(max(self.drafted_at, default=-1) + 1)]
@@ -136,20 +133,24 @@ class Stats:
 
     @classmethod
     def teacher_forced(cls, hits: Sequence[bool], length: int, *, ended: bool, max_tokens: int | None = None) -> Stats:
-        """The counts of a greedy request, from one pass over its finished output instead of the loop.
+        """Count a greedy request from one pass over its finished output, without running the loop.
 
-        At temperature 0 the output does not depend on the draft, so where a draft of γ tokens would be right is known
-        from what the draft model says after each true prefix. Steps, tokens, accepted and tested ones are exactly the
-        loop's (`ModelDrafter` of fixed length γ); a draft is taken to stop at its first miss, hence drafted = tested.
+        At temperature 0 the output does not depend on the drafts. The draft model's argmax after each prefix of the
+        output therefore tells how many tokens of each draft of γ tokens the loop would have accepted. Steps, tokens,
+        accepted and tested tokens equal the loop's (`ModelDrafter` with fixed length γ). Drafts are taken to end at
+        their first wrong token, so that drafted = tested.
 
         Args:
-            hits: (T,) whether the draft's likeliest token after the prompt and `output[:i]` is `output[i]`.
+            hits: (T,) whether the argmax of the draft model after the prompt and `output[:i]` is `output[i]`.
             length: γ, ≥ 1.
             ended: Whether the last token is an EOS; otherwise the output was cut at `max_tokens`.
-            max_tokens: Most output tokens that were asked for; None: so many that the output did not come near.
+            max_tokens: The request's limit of output tokens; None: a limit that the output did not come near.
 
-        Source: AdaSPEC (arXiv 2510.19779 §4.1) reports α so; the rounds are those of speculative decoding
+        Source: AdaSPEC (arXiv 2510.19779 §4.1) reports α this way; the steps are those of speculative decoding
         (arXiv 2211.17192 §2).
+
+        >>> Stats.teacher_forced([True, False, True], length=2, ended=True).as_dict()["steps"]
+        2
         """
         stats = cls(requests=1)
         room = max_tokens if max_tokens is not None else len(hits) + length + 1
@@ -161,82 +162,3 @@ class Stats:
             stats.count_step([len(SOURCES) - 1] * tested, accepted, at_end)
             stats.tokens += accepted if at_end else accepted + 1
         return stats
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Acceptance:
-    """How often a draft was right over N prompts, each figure as a `Measure`: with a bootstrap interval over prompts.
-
-    Two drafts over the same prompts are compared by a paired interval: `bootstrap_interval(a.alpha, against=b.alpha)`.
-
-    Attributes:
-        accepted: (N,) Σa of each prompt.
-        tested: (N,) Σs.
-        tokens: (N,) tokens emitted.
-        steps: (N,) steps.
-        expected: (N,) Σ(1 − TVD) over the tokens of each prompt's output, or None where no distribution was looked at.
-        rates: (longest draft,) acceptance rate per position, all prompts together.
-    """
-
-    accepted: Floats
-    tested: Floats
-    tokens: Floats
-    steps: Floats
-    expected: Floats | None = None
-    rates: list[float]
-
-    @classmethod
-    def of(cls, requests: Sequence[Stats], overlaps: Sequence[Any] | None = None) -> Acceptance:
-        """Of requests' counts, by the loop or `Stats.teacher_forced`.
-
-        Args:
-            requests: One per prompt.
-            overlaps: By prompt, (T,) 1 − TVD of each output token's distributions.
-
-        Raises:
-            InputError: There is no request, or `overlaps` are of another number of prompts.
-        """
-        if not requests or (overlaps is not None and len(overlaps) != len(requests)):
-            given = "no" if overlaps is None else len(overlaps)
-            raise InputError(f"{len(requests)} requests and {given} overlaps: at least one of the first, and as many")
-        total = Stats()
-        for stats in requests:
-            total.add(stats)
-        columns = {
-            name: np.array([getattr(stats, name) for stats in requests], np.float64)
-            for name in ("accepted", "tested", "tokens", "steps")
-        }
-        expected = None if overlaps is None else np.array([float(np.sum(row)) for row in overlaps])
-        return cls(**columns, expected=expected, rates=total.rates)
-
-    @property
-    def alpha(self) -> Measure:
-        """α = Σa/Σs over all prompts (micro): the headline."""
-        return ratio(self.accepted, self.tested)
-
-    @property
-    def alpha_per_prompt(self) -> Measure:
-        """The mean over prompts of each one's α; prompts where nothing was tested aside."""
-        some = self.tested > 0
-        return ratio(np.where(some, self.accepted / np.maximum(self.tested, 1.0), 0.0), some)
-
-    @property
-    def tau(self) -> Measure:
-        """τ, tokens per step."""
-        return ratio(self.tokens, self.steps)
-
-    @property
-    def alpha_exp(self) -> Measure | None:
-        """Mean of 1 − TVD over output tokens: the acceptance rate to expect at temperature 1."""
-        return None if self.expected is None else ratio(self.expected, self.tokens)
-
-    def summary(self, *, seed: int = 0) -> dict[str, Any]:
-        """Every figure as `{value, low, high}` (95 %), and the rates per position, as plain JSON values."""
-        figures = {name: getattr(self, name) for name in ("alpha", "alpha_per_prompt", "tau", "alpha_exp")}
-        found: dict[str, Any] = {}
-        for name, measure in figures.items():
-            if measure is not None:
-                interval = bootstrap_interval(measure, seed=seed)
-                ends = {} if interval is None else {"low": interval.low, "high": interval.high}
-                found[name] = {"value": measure.value, **ends}
-        return {"prompts": len(self.tested), **found, "rates": self.rates}

@@ -1,17 +1,19 @@
 """The acceptance rule of speculative sampling (Leviathan et al., arXiv 2211.17192), as pure functions.
 
-A drafted token x was drawn from some distribution q. It is accepted with probability min(1, p(x)/q(x)), else the token
-is drawn from max(p - q, 0), renormalised; the result follows the target's own distribution p, whatever q is. One
-uniform number u decides both: x is accepted where u < a = min(1, p(x)/q(x)), and given that it is not, (u - a)/(1 - a)
-is uniform again.
+Let the drafted token x be drawn from a distribution q, and let p be the target's distribution. The rule accepts x with
+probability min(1, p(x)/q(x)). If it rejects x, the token is drawn from max(p − q, 0), renormalised. The emitted token
+then follows p, whatever q is. One uniform number u decides both: x is accepted if u < a = min(1, p(x)/q(x)); given a
+rejection, (u − a)/(1 − a) is uniform again.
 
-Most drafts are chains of fixed tokens: q puts all its mass on one token per position. The rule then reads: accept x
-with probability p(x), else draw from p with x removed and renormalised. Drawing y from p first and accepting x exactly
-when y = x *is* that rule: x is accepted with probability p(x), and given y ≠ x, y follows p without x. So for them the
-loop draws one token per position as plain decoding would, and the draft only decides how many of these draws one
-forward pass can serve. Each emitted token takes the uniform number of its output position and request
-(`sampling.py`): with fixed drafts equal seeds give equal text with and without them, with drawn ones the text is equal
-in distribution. At temperature 0 the draw is the argmax.
+Most drafts are chains of fixed tokens: q puts all its mass on one token per position. The rule then accepts x with
+probability p(x), and otherwise draws from p without x, renormalised. Drawing y from p and accepting x exactly if y = x
+*is* this rule: x is accepted with probability p(x), and given y ≠ x, y follows p without x. For such drafts the loop
+therefore draws one token per position as plain decoding would. The draft decides only how many of these draws one
+forward pass can serve.
+
+Each emitted token uses the uniform number of its output position and request (`sampling.py`). With fixed drafts, equal
+seeds give equal text with and without drafts. With drawn drafts, the text is equal in distribution. At temperature 0
+the draw is the argmax.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from torch import Tensor
 
 
 def verify(draft: Sequence[int], choose: Callable[[int], int]) -> list[int]:
-    """Tokens that one verification emits: the accepted head of the draft and the target's own token after it.
+    """Return the tokens that one verification emits: the accepted prefix of the draft and one token of the target.
 
     Args:
         draft: (K,) drafted token ids.
-        choose: `choose(j)` is the target's token after `draft[:j]`, 0 ≤ j ≤ K. Called for j = 0, 1, … only while
-            every earlier choice equals the draft.
+        choose: `choose(j)` is the target's token after `draft[:j]`, 0 ≤ j ≤ K. It is called for j = 0, 1, … as long as
+            all earlier choices equal the draft.
 
     Returns:
         (a + 1,) token ids, where a ≤ K drafted tokens were accepted.
@@ -47,13 +49,13 @@ def verify(draft: Sequence[int], choose: Callable[[int], int]) -> list[int]:
 
 
 def accept_or_replace(drafted: int, p: Tensor, q: Tensor, uniform: float) -> int:
-    """The token that stands where `drafted`, drawn from q, was proposed: itself, or one drawn from max(p - q, 0).
+    """Return `drafted`, a token drawn from q, if it is accepted; else a token drawn from max(p − q, 0).
 
     Args:
         drafted: Token id with q > 0.
         p: (V,) float64, the target's probabilities.
-        q: (V,) float64, those that `drafted` was drawn from.
-        uniform: In [0, 1).
+        q: (V,) float64, the probabilities that `drafted` was drawn from.
+        uniform: Number in [0, 1).
 
     >>> p, q = torch.tensor([0.5, 0.5]).double(), torch.tensor([1.0, 0.0]).double()
     >>> accept_or_replace(0, p, q, 0.49), accept_or_replace(0, p, q, 0.51)
@@ -65,27 +67,30 @@ def accept_or_replace(drafted: int, p: Tensor, q: Tensor, uniform: float) -> int
     return quantile((p - q).clamp(min=0.0), (uniform - accepted) / (1.0 - accepted), drafted)
 
 
-def quantile(weights: Tensor, uniform: float, otherwise: int = 0) -> int:
-    """The token at quantile `uniform` of a distribution, tokens taken in the order of their ids.
+def quantile(weights: Tensor, uniform: float, default: int = 0) -> int:
+    """Return the token at a quantile of a distribution over tokens in the order of their ids (inverse CDF).
 
     Args:
         weights: (V,) float64, ≥ 0; need not sum to 1.
-        uniform: In [0, 1).
-        otherwise: The token where all weights are 0.
+        uniform: The quantile, in [0, 1).
+        default: Token to return if all weights are 0.
+
+    >>> quantile(torch.tensor([1.0, 0.0, 3.0]).double(), 0.25)
+    2
     """
     cumulative = weights.cumsum(-1)
     token = int(torch.searchsorted(cumulative, cumulative[-1] * uniform, right=True))
     if token < len(weights):
         return token
     positive = weights.nonzero()  # rounding carried uniform·total up to the total
-    return int(positive[-1]) if len(positive) else otherwise
+    return int(positive[-1]) if len(positive) else default
 
 
 def quantiles(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """`quantile` for several distributions, without waiting for any.
+    """Compute `quantile` for several distributions without waiting for the device.
 
     Args:
-        weights: (n, V) float64, ≥ 0, some of each row > 0.
+        weights: (n, V) float64, ≥ 0, with a positive weight in each row.
         uniforms: (n,) float64 in [0, 1).
 
     Returns:

@@ -1,7 +1,7 @@
-"""Where a prompt holds its input: between what all prompts of a task begin with and what they all end with.
+"""Locates the input inside a prompt: the part between the prefix and the suffix that all prompts of a task share.
 
-Drafts that know their input look at it alone: neither a system prompt nor few-shot examples are retrieved on or copied
-from. Where a prompt comes as token ids, `PromptInputFinder` finds the input in it.
+Drafters retrieve similar rows for the input and copy from it. They must not see the system prompt or few-shot examples
+as input. `PromptInputFinder` finds the input in prompts that are given as token ids.
 """
 
 from __future__ import annotations
@@ -14,35 +14,37 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.ids import as_ids, common_prefix_length
+
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
 
 Ids: TypeAlias = NDArray[np.uint32]
 """(L,) token ids."""
 
-DUMMIES = ("Cedar 7", "(olive)?", '12 "x"', "北京", "no.\nyes!")
-"""Inputs that a template is rendered with: they begin and end in different ways, as what is tokenised together with a
-neighbour belongs to the input."""
+PROBE_INPUTS = ("Cedar 7", "(olive)?", '12 "x"', "北京", "no.\nyes!")
+"""Inputs that a template is rendered with. They begin and end in different ways, because a token that merges with the
+start or end of an input belongs to the input."""
 
-MOST_KEPT = 1 << 16
-"""Longest prefix and longest suffix, in tokens, that are learnt."""
+MAX_AFFIX_TOKENS = 1 << 16
+"""Longest prefix and longest suffix that are learnt, in tokens."""
 
-TRUSTED = 8
-"""A template that held for so many prompts is not given up for fewer that do not fit."""
+MIN_SUPPORT = 8
+"""Number of matching prompts after which a learnt template is trusted, and of successive outliers that replace it."""
 
-_CHANCE = 16  # tokens that inputs may share by chance: "show me flights from"
-_NEAR = 8  # tokens decoded on each side of a cut
-_LONGEST_WORD = 64  # tokens
+_MAX_CHANCE_MATCH = 16  # tokens that inputs may share by chance: "show me flights from"
+_WORD_CONTEXT = 8  # tokens decoded on each side of a cut
+_MAX_WORD_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What stands around the input.
+    """Prompt template: the ids before and after the input.
 
     Attributes:
-        prefix: (P,) ids before it.
-        suffix: (S,) ids after it, up to the prompt's end.
-        anchored: Whether the prompt begins with `prefix`; else its last occurrence counts.
+        prefix: (P,) ids before the input.
+        suffix: (S,) ids after the input, up to the end of the prompt.
+        anchored: Whether the prompt must begin with `prefix`; otherwise the last occurrence of `prefix` is used.
     """
 
     prefix: tuple[int, ...]
@@ -51,13 +53,12 @@ class Template:
 
     @classmethod
     def rendered(cls, render: Callable[[str], Sequence[int]]) -> Template:
-        """The template of prompts that `render` makes of inputs."""
-        prompts = [as_prompt(render(text)) for text in DUMMIES]
-        prefix, suffix = common_prefix(prompts), common_suffix(prompts)
-        return cls(tuple(prefix.tolist()), tuple(suffix.tolist()))
+        """Return the template of a function that renders an input to prompt ids."""
+        prompts = [as_ids(render(text)) for text in PROBE_INPUTS]
+        return cls(tuple(_common_prefix(prompts).tolist()), tuple(_common_suffix(prompts).tolist()))
 
     def bounds(self, prompt: Ids) -> tuple[int, int] | None:
-        """(first, one past the last) id of the input; None when the prompt is not made this way.
+        """Return the input's (start, end) in a prompt; None if the prompt does not match the template.
 
         Example:
             >>> Template((1, 2), (9,)).bounds(np.array([1, 2, 5, 6, 9], np.uint32))
@@ -66,36 +67,36 @@ class Template:
         end = len(prompt) - len(self.suffix)
         if end < len(self.prefix) or tuple(prompt[end:].tolist()) != self.suffix:
             return None
-        places = [0] if self.anchored or not self.prefix else np.flatnonzero(prompt[:end] == self.prefix[0])[::-1]
-        for place in map(int, places):
-            start = place + len(self.prefix)
-            if start <= end and tuple(prompt[place:start].tolist()) == self.prefix:
+        positions = [0] if self.anchored or not self.prefix else np.flatnonzero(prompt[:end] == self.prefix[0])[::-1]
+        for position in map(int, positions):
+            start = position + len(self.prefix)
+            if start <= end and tuple(prompt[position:start].tolist()) == self.prefix:
                 return start, end
         return None
 
 
-def chat_markers(tokenizer: Any) -> Template | None:
-    """What stands around the last user message in the prompts of a chat template, whatever comes before it.
+def chat_delimiters(tokenizer: Any) -> Template | None:
+    """Return the ids before and after the last user message in prompts of the tokenizer's chat template.
 
     Args:
         tokenizer: transformers tokenizer.
 
     Returns:
-        None without a chat template, or with one that does not mark a user message by a special token of its own
-        (some put the system message inside it).
+        An unanchored template. None without a chat template, or if no special token precedes a user message alone:
+        some templates put the system message inside the user message.
     """
     if getattr(tokenizer, "chat_template", None) is None:
         return None
-    before: list[list[dict[str, str]]] = [
+    histories: list[list[dict[str, str]]] = [
         [],
         [{"role": "system", "content": "Be brief."}],
         [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "Two."}],
     ]
-    found = [template for messages in before if (template := _chat_template(tokenizer, messages)) is not None]
-    if not found:
+    templates = [found for history in histories if (found := _chat_template(tokenizer, history)) is not None]
+    if not templates:
         return None
-    prefix = common_suffix([as_prompt(t.prefix) for t in found]).tolist()
-    suffixes = {t.suffix for t in found}
+    prefix = _common_suffix([as_ids(template.prefix) for template in templates]).tolist()
+    suffixes = {template.suffix for template in templates}
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     if len(suffixes) > 1 or not special.intersection(prefix):
         return None
@@ -103,68 +104,83 @@ def chat_markers(tokenizer: Any) -> Template | None:
     return Template(tuple(prefix[first:]), suffixes.pop(), anchored=False)
 
 
-def _chat_template(tokenizer: Any, before: list[dict[str, str]]) -> Template | None:
+def _chat_template(tokenizer: Any, history: list[dict[str, str]]) -> Template | None:
+    """Return the template of a user message after a history; None if the chat template rejects the history."""
+
     def render(text: str) -> list[int]:
-        messages = [*before, {"role": "user", "content": text}]
+        messages = [*history, {"role": "user", "content": text}]
         return list(
             tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
         )
 
     try:
         return Template.rendered(render)
-    except Exception:  # templates refuse roles and orders in their own ways
+    except Exception:  # templates reject roles and orders with exceptions of any type
         return None
 
 
 class PromptInputFinder:
-    """Finds the input in prompts of one task that come as ids.
+    """Finds the input in the prompts of one task, which are given as token ids.
 
-    With a recorded template it is what stands between its prefix and suffix. Without one, the template is learnt: what
-    all prompts so far begin and end with, widened to whole words, so that it is known from the second prompt on and
-    shrinks as more come. Markers of a chat template give the last user message from the first prompt on; once `TRUSTED`
-    prompts have been seen, it is narrowed by what they share at its ends, if that is longer than inputs that begin
-    alike: instructions and examples inside the message. Keeps one prefix and one suffix of at most
-    `MOST_KEPT` ids. Safe to use from many threads.
+    There are three cases:
+
+    - A recorded template: the input lies between its prefix and its suffix.
+    - No template: the longest common prefix and suffix of all prompts so far are learnt as the template, from the
+      second prompt on. They get shorter with more prompts. The input is widened to whole words.
+    - Delimiters of a chat template: the input is the last user message, from the first prompt on. After `MIN_SUPPORT`
+      prompts, the part that all messages share at their start or end is cut off if it is longer than 16 tokens.
+      Instructions and examples inside the message are cut off this way; a shared "show me flights from" is not.
+
+    After `MIN_SUPPORT` matching prompts a learnt template is trusted. A prompt that shares almost none of its prefix is
+    then an outlier and is ignored. After `MIN_SUPPORT` outliers in a row a new template is learnt.
+
+    Memory is one prefix and one suffix of at most `MAX_AFFIX_TOKENS` ids. All methods are thread-safe.
 
     Args:
-        tokenizer: Tells the input's text.
+        tokenizer: Decodes the input's text.
         template: A recorded template; nothing is learnt then.
-        markers: What marks a user message; see `chat_markers`.
+        delimiters: Delimiters of a user message, see `chat_delimiters`.
 
     Example:
-        >>> locator = PromptInputFinder(tokenizer, Template((1, 2), (9,)))  # doctest: +SKIP
-        >>> locator.find([[1, 2, 5, 6, 9]])                            # doctest: +SKIP
-        ['book a table']
+        >>> from tokenizers import Tokenizer, models
+        >>> from tasc.data import load_tokenizer
+        >>> words = {"Order": 0, ":": 1, "two": 2, "teas": 3, ".": 4}
+        >>> finder = PromptInputFinder(load_tokenizer(Tokenizer(models.WordLevel(words))), Template((0, 1), (4,)))
+        >>> finder.find([[0, 1, 2, 3, 4], [0, 3, 4]])
+        ['two teas', None]
     """
 
     def __init__(
-        self, tokenizer: TaskTokenizer, template: Template | None = None, *, markers: Template | None = None
+        self, tokenizer: TaskTokenizer, template: Template | None = None, *, delimiters: Template | None = None
     ) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._markers = markers
+        self._delimiters = delimiters
         self._prefix: Ids | None = None
         self._suffix: Ids | None = None
-        self._seen = 0
-        self._strays = 0
+        self._support = 0
+        self._outliers = 0
         self._lock = threading.Lock()
 
     @property
     def template(self) -> Template | None:
-        """The template as it is recorded or learnt by now; None before two prompts."""
+        """The recorded or the learnt template; None before the second prompt."""
         if self._template is not None:
             return self._template
-        if self._prefix is None or self._suffix is None or self._seen < 2:
+        if self._prefix is None or self._suffix is None or self._support < 2:
             return None
         return Template(tuple(self._prefix.tolist()), tuple(self._suffix.tolist()))
 
     def find(self, prompts: Iterable[Sequence[int]]) -> list[str | None]:
-        """Learn from the prompts of a call, then find the input of each: its text, or None where it is not known.
+        """Learn from the prompts of a call, then find the input of each.
 
         Args:
-            prompts: (L,) ids each.
+            prompts: (N,) sequences of (L,) token ids.
+
+        Returns:
+            (N,) texts; None if the input is not known or blank.
         """
-        arrays = [as_prompt(prompt) for prompt in prompts]
+        arrays = [as_ids(prompt) for prompt in prompts]
         with self._lock:
             if self._template is None:
                 for prompt in arrays:
@@ -175,54 +191,54 @@ class PromptInputFinder:
         if self._template is not None:
             bounds = self._template.bounds(prompt)
         else:
-            bounds = self._learnt(prompt)
-            marked = None if self._markers is None else self._markers.bounds(prompt)
-            if marked is not None:
-                bounds = _narrowed(marked, bounds) if bounds is not None and self._seen >= TRUSTED else marked
+            bounds = self._learnt_bounds(prompt)
+            message = None if self._delimiters is None else self._delimiters.bounds(prompt)
+            if message is not None:
+                bounds = _narrowed(message, bounds) if bounds and self._support >= MIN_SUPPORT else message
         if bounds is None:
             return None
         text = self._tokenizer.decode(prompt[bounds[0] : bounds[1]])
         return text if text.strip() else None
 
     def _learn(self, prompt: Ids) -> None:
-        """The template becomes what it has in common with one more prompt."""
+        """Shorten the template to what it has in common with one more prompt, unless the prompt is an outlier."""
         if self._prefix is None or self._suffix is None:
-            self._prefix, self._suffix = prompt[:MOST_KEPT].copy(), prompt[-MOST_KEPT:].copy()
-            self._seen, self._strays = 1, 0
+            self._prefix, self._suffix = prompt[:MAX_AFFIX_TOKENS].copy(), prompt[-MAX_AFFIX_TOKENS:].copy()
+            self._support, self._outliers = 1, 0
             return
-        prefix, suffix = common_prefix([self._prefix, prompt]), common_suffix([self._suffix, prompt])
+        prefix, suffix = _common_prefix([self._prefix, prompt]), _common_suffix([self._suffix, prompt])
         lost = len(self._prefix) - len(prefix)
-        if self._seen >= TRUSTED and lost > max(_CHANCE, len(prefix)):
-            self._strays += 1
-            if self._strays == TRUSTED:
+        if self._support >= MIN_SUPPORT and lost > max(_MAX_CHANCE_MATCH, len(prefix)):
+            self._outliers += 1
+            if self._outliers == MIN_SUPPORT:
                 self._prefix = self._suffix = None
                 self._learn(prompt)
             return
         self._prefix, self._suffix = prefix, suffix
-        self._seen, self._strays = self._seen + 1, 0
+        self._support, self._outliers = self._support + 1, 0
 
-    def _learnt(self, prompt: Ids) -> tuple[int, int] | None:
-        """Bounds by the learnt template, at whole words."""
-        if self._prefix is None or self._suffix is None or self._seen < 2:
+    def _learnt_bounds(self, prompt: Ids) -> tuple[int, int] | None:
+        """Return the input's bounds by the learnt template, widened to whole words."""
+        if self._prefix is None or self._suffix is None or self._support < 2:
             return None
         start, end = len(self._prefix), len(prompt) - len(self._suffix)
         if not np.array_equal(prompt[:start], self._prefix) or not np.array_equal(prompt[max(0, end) :], self._suffix):
             return None
-        if start >= end:  # the suffix begins within the prefix: nothing changes in this prompt
+        if start >= end:  # prefix and suffix overlap: this prompt has no part of its own
             return None
-        for cut in range(start, max(0, start - _LONGEST_WORD), -1):
+        for cut in range(start, max(0, start - _MAX_WORD_TOKENS), -1):
             if not self._within_word(prompt, cut):
                 break
             start = cut - 1
-        for cut in range(end, min(len(prompt), end + _LONGEST_WORD)):
+        for cut in range(end, min(len(prompt), end + _MAX_WORD_TOKENS)):
             if not self._within_word(prompt, cut):
                 break
             end = cut + 1
         return start, end
 
     def _within_word(self, prompt: Ids, cut: int) -> bool:
-        """Whether a word goes on over a cut, or a character does."""
-        before, after = prompt[max(0, cut - _NEAR) : cut], prompt[cut : cut + _NEAR]
+        """Whether a cut is inside a word or a character."""
+        before, after = prompt[max(0, cut - _WORD_CONTEXT) : cut], prompt[cut : cut + _WORD_CONTEXT]
         left = self._text(before)
         both = self._text(np.concatenate([before, after]))
         if not both.startswith(left):
@@ -230,33 +246,21 @@ class PromptInputFinder:
         return left[-1:].isalnum() and both[len(left) :][:1].isalnum()
 
     def _text(self, ids: Ids) -> str:
-        """With special tokens: words do not go on over them."""
+        """Decode ids with special tokens, which separate words."""
         text: str = self._tokenizer.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
         return text
 
 
-def _narrowed(marked: tuple[int, int], learnt: tuple[int, int]) -> tuple[int, int]:
-    """The marked part, on each side without what all prompts share there, if that is more than chance."""
-    start = learnt[0] if learnt[0] - marked[0] > _CHANCE else marked[0]
-    end = learnt[1] if marked[1] - learnt[1] > _CHANCE else marked[1]
-    return (start, end) if start < end else marked
+def _narrowed(message: tuple[int, int], learnt: tuple[int, int]) -> tuple[int, int]:
+    """Cut off what all messages share at their start and end, where it is longer than a chance match."""
+    start = learnt[0] if learnt[0] - message[0] > _MAX_CHANCE_MATCH else message[0]
+    end = learnt[1] if message[1] - learnt[1] > _MAX_CHANCE_MATCH else message[1]
+    return (start, end) if start < end else message
 
 
-def common_prefix(prompts: Sequence[Ids]) -> Ids:
-    """The ids that all prompts begin with."""
-    shared = prompts[0]
-    for prompt in prompts[1:]:
-        size = min(len(shared), len(prompt))
-        differ = np.flatnonzero(shared[:size] != prompt[:size])
-        shared = shared[: int(differ[0]) if len(differ) else size]
-    return shared
+def _common_prefix(prompts: Sequence[Ids]) -> Ids:
+    return prompts[0][: min(common_prefix_length(prompts[0], prompt) for prompt in prompts)]
 
 
-def common_suffix(prompts: Sequence[Ids]) -> Ids:
-    """The ids that all prompts end with."""
-    return common_prefix([prompt[::-1] for prompt in prompts])[::-1]
-
-
-def as_prompt(ids: Sequence[int] | NDArray[Any]) -> Ids:
-    """(L,) ids as an array of their own type."""
-    return np.asarray(ids, np.uint32)
+def _common_suffix(prompts: Sequence[Ids]) -> Ids:
+    return _common_prefix([prompt[::-1] for prompt in prompts])[::-1]

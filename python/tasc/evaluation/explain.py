@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from tasc.data.ids import common_prefix_length
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
-from tasc.evaluation.replay import ReplayRow, common_prefix
+from tasc.evaluation.replay import ReplayRow
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
@@ -69,8 +71,8 @@ def explain(
     number: int,
     tokenizer: TaskTokenizer,
     *,
-    max_tokens: int = 16,
-    cost: float = 0.02,
+    max_tokens: int = MAX_DRAFT,
+    cost: float = DEFAULT_SLOPE,
 ) -> Explanation:
     """Decodes one row as a model would that says just what the row says.
 
@@ -96,7 +98,7 @@ def explain(
     while at < len(output):
         drafted = request.explain(max_tokens, costs)
         tokens = np.array([token["token"] for token in drafted], np.uint32)
-        right = common_prefix(tokens, row.output[at:])
+        right = common_prefix_length(tokens, row.output[at:])
         step = []
         for k, token in enumerate(drafted):
             verdict = ACCEPTED if k < right else REJECTED if k == right else AFTER

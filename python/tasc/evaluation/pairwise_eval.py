@@ -34,8 +34,8 @@ def results(
 
     Returns:
         A JSON-ready dictionary: `settings`, `machine`, `models` (by side, `Evaluation.to_dict`), `comparison` (of
-        `compare`, where there are two), `latency` (of `tasc.evaluation.latency.measure`, one per batch size) and `outputs` (of
-        each row: input, reference and by side the text); and the evaluations by side.
+        `compare`, where there are two), `latency` (of `tasc.evaluation.latency.measure`, one per batch size) and
+        `outputs` (of each row: input, reference and by side the text); and the evaluations by side.
 
     Raises:
         InputError: As `evaluate`.

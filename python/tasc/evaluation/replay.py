@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.ids import common_prefix_length
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,8 +140,8 @@ def replay(
     drafter: "Drafter",
     rows: Sequence[ReplayRow],
     *,
-    max_tokens: int = 16,
-    cost: float = 0.02,
+    max_tokens: int = MAX_DRAFT,
+    cost: float = DEFAULT_SLOPE,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
     """Replays `rows` through `drafter` and counts steps and accepted tokens.
@@ -183,15 +185,8 @@ def _replay_row(
             raise InputError(
                 f"drafter {result.name!r} drafted {len(draft)} tokens where at most {max_tokens} were asked"
             )
-        hits = common_prefix(draft, output[position:])
+        hits = common_prefix_length(draft, output[position:])
         emitted = output[position : position + hits + 1]
         request.update(emitted)
         result.count(len(draft), hits, len(emitted))
         position += len(emitted)
-
-
-def common_prefix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> int:
-    """Length of the longest common prefix of two id arrays."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n

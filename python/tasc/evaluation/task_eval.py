@@ -1,7 +1,7 @@
 """What a fine-tuned model says on held-out rows, and beside it the same tuning without the new tokens.
 
-Quality and speed are measured apart: all rows are answered once in large batches, `tasc.evaluation.latency` times a few.
-Answers are kept as ids and text, so `assess` gives the figures again without a model.
+Quality and speed are measured apart: all rows are answered once in large batches, `tasc.evaluation.latency` times a
+few. Answers are kept as ids and text, so `assess` gives the figures again without a model.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SOURCES
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 
 
 def _zeros() -> NDArray[np.int64]:
@@ -84,7 +84,7 @@ class Metrics:
                 counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
 
     def paused(self, drafts: TaskDrafts) -> None:
-        """Count a step in which the brake held."""
+        """Count a step without a draft because drafting is paused."""
         with self._lock:
             self._of(drafts).paused += 1
 
@@ -185,7 +185,7 @@ def _facts(counts: _Counts) -> dict[str, Any]:
         "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
         "rate": accepted / drafted if drafted else None,
         "tau": counts.tokens / counts.steps if counts.steps else None,
-        "served_rows": getattr(counts.drafts.drafter, "num_served", 0),
+        "served_rows": counts.drafts.drafter.num_served,
     }
 
 

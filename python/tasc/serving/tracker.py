@@ -6,7 +6,6 @@ tokens so far are a name: those of the next step begin with them.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.protocol import Draft, Drafter, Request
-from tasc.drafting.step_times import StepTimes
+from tasc.drafting.costs import LearntCosts
+from tasc.drafting.policy import DraftPolicy
+from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
 from tasc.serving.metrics import Metrics
-from tasc.serving.task_drafts import TaskDrafts
-
-_log = logging.getLogger(__name__)
+from tasc.serving.tasks import TaskDrafts
 
 _MOST_ABSENT = 256  # requests that are in no batch: paused, cut off, or ended without an end token
 
@@ -42,24 +40,33 @@ class TrackedRequest:
     def __init__(self, drafts: TaskDrafts, prompt: Ids) -> None:
         self.drafts = drafts
         self.num_prompt = len(prompt)
-        self.drafter: Drafter = drafts.drafter
+        self.drafter: SafeDrafter = drafts.drafter
         """The one it began with, whatever has replaced the index since."""
-        self.request: Request | None = None
-        """None where the drafter has failed."""
-        self.input: str | None = None
+        self.request: SafeRequest = SafeRequest(lambda: None)
+        self.input_text: str | None = None
         self.drafted: Ids = _NO_IDS
         """(K,) the last draft."""
         self.sources: NDArray[np.uint8] = _NO_SOURCES
         """(K,) where its tokens came from."""
         self.learnt = False
         """Whether its output has ended once."""
+        self._failure_seen = False
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
         self._append(prompt)
 
-    def begin(self) -> None:
-        """Begin to draft for it."""
-        self.drafter, self.request, self.input = self.drafts.begin(self.ids)
+    def start(self) -> None:
+        """Start to draft for it."""
+        guarded([self.request], self._start)
+
+    def _start(self) -> None:
+        self.drafter, self.request, self.input_text = self.drafts.start(self.ids)
+
+    def failure_is_new(self) -> bool:
+        """Whether the drafter has failed for this request since this was last asked."""
+        new = self.request.failed and not self._failure_seen
+        self._failure_seen = self.request.failed
+        return new
 
     @property
     def ids(self) -> Ids:
@@ -72,8 +79,7 @@ class TrackedRequest:
         self._append(new)
         drafted = self.drafted[: len(new) - 1]
         right = new[: len(drafted)] == drafted
-        if self.request is not None:
-            self.request.update(new)
+        self.request.update(new)
         return len(right) if right.all() else int(right.argmin())
 
     def hold_draft(self, draft: Draft, most: int) -> None:
@@ -95,7 +101,7 @@ class TrackedRequest:
         end = next((since + at for at, token in enumerate(output[since:].tolist()) if token in eos), None)
         if end is not None and not self.learnt:
             self.learnt = True
-            self.drafts.finished(self.input, output[: end + 1])
+            self.drafts.finished(self.input_text, output[: end + 1])
         return end is not None
 
     def _append(self, ids: Ids) -> None:
@@ -115,7 +121,7 @@ class RequestTracker:
         max_length: Most tokens of prompt and output together.
         vocab_size: Ids from here on are not drafted.
         eos: Ids that end an output.
-        times: What steps cost.
+        curve: Cost of steps.
         metrics: Where everything is counted.
     """
 
@@ -127,13 +133,14 @@ class RequestTracker:
         max_length: int,
         vocab_size: int,
         eos: frozenset[int],
-        times: StepTimes,
+        curve: LearntCosts,
         metrics: Metrics,
     ) -> None:
         self._choose = choose
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = eos
-        self._times, self._metrics = times, metrics
+        self._curve, self._metrics = curve, metrics
+        self._policy = DraftPolicy("packed")
         self._rows: list[TrackedRequest | None] = []
         self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by id(), those absent longest first
         self._returned: float | None = None
@@ -152,13 +159,13 @@ class RequestTracker:
         begin = time.perf_counter()
         rows, fresh = self._follow(emitted, lengths, tokens)
         self._time(begin, rows, fresh)
-        costs = self._times.costs(max(1, len(rows)), self._max_draft)
-        groups: dict[int, list[TrackedRequest]] = {}
+        costs = self._curve.costs(self._max_draft, max(1, len(rows)))
+        groups: dict[SafeDrafter, list[TrackedRequest]] = {}
         for row, new in zip(rows, emitted, strict=True):
             if row is not None and self._goes_on(row, new, costs):
-                groups.setdefault(id(row.drafter), []).append(row)
-        for group in groups.values():
-            self._draft(group, costs)
+                groups.setdefault(row.drafter, []).append(row)
+        for drafter, group in groups.items():
+            self._draft(drafter, group, costs)
         self._rows = rows
         self._returned = time.perf_counter()
         self._metrics.drafting(self._returned - begin)
@@ -204,10 +211,8 @@ class RequestTracker:
     def _begin(self, prompt: Ids) -> TrackedRequest:
         row = TrackedRequest(self._choose(prompt), np.array(prompt, np.int32))
         self._metrics.began(row.drafts)
-        try:
-            row.begin()
-        except Exception:
-            self._failed([row])
+        row.start()
+        self._count_failure(row)
         return row
 
     def _time(self, begin: float, rows: Sequence[TrackedRequest | None], fresh: bool) -> None:
@@ -218,44 +223,35 @@ class RequestTracker:
         if running:
             seconds = begin - self._returned
             self._metrics.stepped(seconds)
-            self._times.observe(sum(1 + len(row.drafted) for row in running), seconds)
+            self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _goes_on(self, row: TrackedRequest, new: Sequence[int], costs: NDArray[np.float64]) -> bool:
+    def _goes_on(self, row: TrackedRequest, new: Sequence[int], costs: Costs) -> bool:
         """Bring a request up to what it has emitted; returns whether to draft for it now."""
-        accepted = 0
-        try:
-            accepted = row.emitted(new)
-        except Exception:
-            self._failed([row])
+        accepted = row.emitted(new)
+        self._count_failure(row)
         self._metrics.step(row.drafts, len(new), row.sources, accepted)
         if len(row.drafted):
-            row.drafts.brake.observe(accepted, float(costs[len(row.drafted)]) - 1.0)
+            self._policy.record(row.drafter, accepted, float(costs[len(row.drafted)]) - 1.0)
         row.drop_draft()
-        if row.learn(self._eos, len(row.ids) - row.num_prompt - len(new)) or row.request is None or self._room(row) < 1:
+        if row.learn(self._eos, len(row.ids) - row.num_prompt - len(new)) or row.request.failed or self._room(row) < 1:
             return False
-        if row.drafts.brake.holds():
+        if self._policy.budget(row.drafter, costs) is None:
             self._metrics.paused(row.drafts)
             return False
         return True
 
-    def _draft(self, rows: Sequence[TrackedRequest], costs: NDArray[np.float64]) -> None:
+    def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
         """Draft for requests of one drafter."""
-        try:
-            drafts = rows[0].drafter.propose_batch([row.request for row in rows], self._max_draft, costs)
-        except Exception:
-            self._failed(rows)
-            return
+        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, costs)
         for row, draft in zip(rows, drafts, strict=True):
-            strange = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
-            row.hold_draft(draft, min(self._room(row), int(strange[0]) if len(strange) else self._max_draft))
+            self._count_failure(row)
+            unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
+            row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else self._max_draft))
 
     def _room(self, row: TrackedRequest) -> int:
-        """How many tokens can be drafted at most: the model says one more after them."""
+        """How many tokens can be drafted at most: the model adds one more after them."""
         return self._max_length - len(row.ids) - 1
 
-    def _failed(self, rows: Sequence[TrackedRequest]) -> None:
-        """These requests go on plainly: a drafter must never take the engine down."""
-        _log.warning("a drafter failed; %d requests go on without drafts", len(rows), exc_info=True)
-        for row in rows:
-            row.request = None
+    def _count_failure(self, row: TrackedRequest) -> None:
+        if row.failure_is_new():
             self._metrics.failed(row.drafts)

@@ -7,8 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tasc_core::corpus::ServedRow;
-use tasc_core::draft::served::Served;
 use tasc_core::draft::{Drafter, DrafterOptions};
+use tasc_core::online::served::Served;
 use toys::{Random, Toy};
 
 /// The system's allocator; an allocation counts for 16 bytes more than it was asked for.

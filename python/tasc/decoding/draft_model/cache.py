@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from tasc.decoding.engine.cache import RowCache, longest_common_prefix
-from tasc.decoding.engine.steps import Steps
+from tasc.data.ids import common_prefix_length
+from tasc.decoding.engine.cache import RowCache
+from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 
 
@@ -45,16 +46,16 @@ class Owner(Protocol):
 
 
 class DraftRows:
-    """The cache of a draft model, a row per running request; slot is position (`cache.py`).
+    """The cache of a draft model, one cache row per running request (see `engine/cache.py`).
 
     Args:
         target: The draft model.
-        cuda_graphs: As for `Steps`.
+        cuda_graphs: As for `StepRunner`.
     """
 
     def __init__(self, target: Target, cuda_graphs: bool | None = None) -> None:
         self._cache = RowCache(1)
-        self._steps = Steps(target, self._cache, 1, cuda_graphs)
+        self._steps = StepRunner(target, self._cache, 1, cuda_graphs)
         self._rows = [Row(0)]
 
     @property
@@ -107,7 +108,7 @@ class DraftRows:
 
     def _record_outcome(self, owner: Owner) -> None:
         """A free row, begun with the longest prefix that some row holds of the owner's tokens."""
-        if self._steps.begin(len(owner.tokens)):
+        if self._steps.prepare(len(owner.tokens)):
             for other in self._rows:
                 other.length = 0
         row = next((row for row in self._rows if row.is_free), None)
@@ -115,7 +116,7 @@ class DraftRows:
             row = Row(len(self._rows))
             self._rows.append(row)
             self._cache.reserve_rows(1 << (row.index).bit_length())  # in doubling steps, as all that is in it moves
-        shared = [longest_common_prefix(other.tokens[: other.length], owner.tokens) for other in self._rows]
+        shared = [common_prefix_length(other.tokens[: other.length], owner.tokens) for other in self._rows]
         source = max(range(len(shared)), key=lambda place: (shared[place], place == row.index))
         length = min(shared[source], len(owner.tokens) - 1)
         self._cache.copy_row(source, row.index, length)

@@ -9,48 +9,21 @@ lately. Drafting goes on while some n brings more than nothing.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasc.drafting.throttle import Brake
-
-Costs = NDArray[np.float64]
+from tasc._core import Calibration
+from tasc.drafting.policy import DraftThrottle
+from tasc.drafting.protocol import Costs
 
 clock = time.perf_counter
 
-_RATE, _HASTE, _SETTLING = 0.02, 0.2, 20.0  # step size of the calibration in the long run; larger by this at first
 _MEMORY = 1.0 - 1.0 / 64.0
 _SOME = 0.1  # weight of one measured time in its running average
 _FIRST_GUESS = 0.2  # cost of a pass of the draft model before it was measured
 _PROBE = 32  # rounds without the model after which it is tried though it is not expected to pay
-
-
-class Calibration:
-    """p' = σ(a·logit p + b): what experience makes of a probability."""
-
-    def __init__(self) -> None:
-        self._scale, self._shift, self._seen = 1.0, 0.0, 0
-
-    def __call__(self, p: float) -> float:
-        """The calibrated probability."""
-        return 1.0 / (1.0 + math.exp(-(self._scale * _logit(p) + self._shift)))
-
-    def learn(self, p: float, right: bool) -> None:
-        """A token of probability p was verified."""
-        error = float(right) - self(p)
-        step = _RATE + _HASTE / (1.0 + self._seen / _SETTLING)
-        self._seen += 1
-        self._shift = min(max(self._shift + step * error, -6.0), 4.0)
-        self._scale = min(max(self._scale + step * 0.1 * error * _logit(p), 0.25), 4.0)
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-4), 1.0 - 1e-4)
-    return math.log(p / (1.0 - p))
 
 
 class DraftLengthController:
@@ -67,7 +40,7 @@ class DraftLengthController:
         self._tokens, self._cost = 8.0, 4.0
         self._right, self._tested = 6.4, 8.0
         self._calibrations = (Calibration(), Calibration())  # greedy, drawn
-        self._brake = Brake()
+        self._throttle = DraftThrottle()
         self._idle = 0
         self._tries = False
 
@@ -134,11 +107,11 @@ class DraftLengthController:
             return length, False
         return best, True
 
-    def holds(self) -> bool:
+    def should_skip(self) -> bool:
         """Whether the model sits this round out since its last drafts did not pay; counts the round."""
-        return self._brake.holds()
+        return self._throttle.should_skip()
 
-    def idles(self) -> bool:
+    def should_probe(self) -> bool:
         """Counts a round in which nothing was expected of the model; whether it is to be tried all the same.
 
         That is one round in 32, and the round after a try that was right.
@@ -147,7 +120,7 @@ class DraftLengthController:
         self._tries = self._idle == 0
         return self._tries
 
-    def verified(self, p: float, drawn: bool, right: bool) -> None:
+    def record_token(self, p: float, drawn: bool, right: bool) -> None:
         """A drafted token was tested; p as for `calibrated`."""
         self._calibrations[drawn].learn(p, right)
         self._right = self._right * _MEMORY + right
@@ -155,16 +128,16 @@ class DraftLengthController:
         if right and self._tries:
             self._idle = _PROBE - 1
 
-    def stepped(self, tokens: float, cost: float) -> None:
+    def record_step(self, tokens: float, cost: float) -> None:
         """A step of this cost emitted so many tokens, mean over rows."""
         self._tokens = self._tokens * _MEMORY + tokens
         self._cost = self._cost * _MEMORY + cost
 
-    def earned(self, accepted: float, cost: float) -> None:
+    def record_gain(self, accepted: float, cost: float) -> None:
         """What the model's tokens brought in a round, mean over rows, and what drafting and verifying them cost."""
-        self._brake.observe(accepted, cost)
+        self._throttle.record(accepted, cost)
 
-    def timed(self, *, draft: float | None = None, plain: float | None = None) -> None:
+    def record_time(self, *, draft: float | None = None, plain: float | None = None) -> None:
         """Seconds of a pass of the draft model, or of a plain step of the target."""
         if draft is not None:
             self._draft_seconds = _averaged(self._draft_seconds, draft)
@@ -176,7 +149,7 @@ class Round:
     """One call's drafts, from proposal to verification: what they cost and brought.
 
     Args:
-        pace: Learns from it.
+        controller: Learns from it.
         verification: Cost of verifying the drafts, in plain steps.
         without: The same without the model's tokens.
         drafting: Cost of the model's passes.
@@ -184,9 +157,9 @@ class Round:
     """
 
     def __init__(
-        self, pace: DraftLengthController, verification: float, without: float, drafting: float, is_prefill: bool
+        self, controller: DraftLengthController, verification: float, without: float, drafting: float, is_prefill: bool
     ) -> None:
-        self._pace = pace
+        self._controller = controller
         self._verification = verification
         self._model_cost = drafting + verification - without
         self._cost = drafting + verification
@@ -198,16 +171,16 @@ class Round:
     def report(self, emitted: int, gained: int) -> None:
         """Take what verification made of one request's draft: tokens emitted, and those of the model among them."""
         if self._is_timed and not self._emitted:
-            self._pace.timed(plain=(clock() - self._end) / self._verification)
+            self._controller.record_time(plain=(clock() - self._end) / self._verification)
         self._emitted.append(emitted)
         self._gained += gained
 
     def close(self) -> None:
-        """Tell the pace."""
+        """Tell the controller."""
         if self._emitted:
-            self._pace.stepped(sum(self._emitted) / len(self._emitted), self._cost)
+            self._controller.record_step(sum(self._emitted) / len(self._emitted), self._cost)
             if self._model_cost > 0:
-                self._pace.earned(self._gained / len(self._emitted), self._model_cost)
+                self._controller.record_gain(self._gained / len(self._emitted), self._model_cost)
 
 
 def _averaged(old: float | None, new: float) -> float:

@@ -1,4 +1,4 @@
-"""Steps of a model over one cache: as CUDA graphs where there can be, else directly."""
+"""Steps of a model over one cache: CUDA graphs where possible, else eager forward passes."""
 
 from __future__ import annotations
 
@@ -10,123 +10,134 @@ import torch
 from torch import Tensor
 
 from tasc.decoding.engine.cache import RowCache
-from tasc.decoding.engine.cuda_graphs import StepGraphs, capture_on
-from tasc.decoding.engine.target import Target
+from tasc.decoding.engine.cuda_graphs import StepGraphs, capture_for
+from tasc.decoding.engine.target import Target, TokenLists
 from tasc.decoding.engine.weight_watcher import WeightWatcher
 from tasc.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-_PROBE_CONTEXT = 64  # tokens that stand before a timed step
-_MOST_RESERVED = 1024  # slots
-_MOST_TOGETHER = 2048  # tokens of prompts and their drafts in one step of a GPU
-_SHORT = 64  # tokens of a prompt beyond which a CPU is bound by arithmetic, and runs it alone
-_MOST_SHORT = 512  # tokens of short prompts in one step of a CPU
-_PASS = 20  # tokens that take a CPU as long as one more pass
+_TIMING_CONTEXT = 64  # tokens before a timed step
+_MAX_RESERVED = 1024  # positions reserved in advance
+_MAX_GPU_BATCH = 2048  # tokens of prompts and their drafts in one step on a GPU
+_MAX_CPU_PROMPT = 64  # tokens of a prompt; a longer one is compute-bound on a CPU and runs alone
+_MAX_CPU_BATCH = 512  # tokens of short prompts in one step on a CPU
+_PASS_OVERHEAD = 20  # tokens whose computation takes a CPU as long as the fixed cost of one more pass
 
 T = TypeVar("T")
 
 
-class Steps:
-    """What the loop and draft models run a model with.
+class StepRunner:
+    """Runs the steps of a target or a draft model.
 
     Args:
         target: The model.
         cache: Its cache.
-        most_kept: Most last positions whose logits are wanted.
-        graphs: Whether steps are captured as CUDA graphs. None: where the model is on a CUDA device; one that cannot
-            be captured, because it waits for numbers from the device, is then run directly, which is logged.
+        max_keep: Most trailing positions per row whose logits are computed.
+        cuda_graphs: Whether steps are captured as CUDA graphs. None: if the model is on a CUDA device; a model that
+            cannot be captured, because its forward pass waits for the device, then runs eagerly, and a warning is
+            logged.
 
     Raises:
-        InputError: Graphs are asked for and the model is not on a CUDA device.
+        InputError: `cuda_graphs` is True and the model is not on a CUDA device.
     """
 
-    def __init__(self, target: Target, cache: RowCache, most_kept: int, graphs: bool | None = None) -> None:
-        self._target, self._cache, self._required = target, cache, bool(graphs)
+    def __init__(self, target: Target, cache: RowCache, max_keep: int, cuda_graphs: bool | None = None) -> None:
+        self._target, self._cache, self._required = target, cache, bool(cuda_graphs)
         self._weights = WeightWatcher(target.model)
-        capture = capture_on(target.device)
-        if graphs and capture is None:
+        new_capture = capture_for(target.device)
+        if cuda_graphs and new_capture is None:
             raise InputError(
                 f"cuda_graphs=True, but the model is on {target.device}; move it to a CUDA device, or leave it out"
             )
-        wanted = capture if graphs is not False else None
-        self._graphs = None if wanted is None else StepGraphs(target, cache, most_kept, wanted)
+        self._graphs = None
+        if new_capture is not None and cuda_graphs is not False:
+            self._graphs = StepGraphs(target, cache, max_keep, new_capture)
 
     @property
-    def is_steady(self) -> bool:
-        """Whether the last step's time tells something: no graph was prepared in it."""
-        return self._graphs is None or self._graphs.is_steady
+    def was_warm(self) -> bool:
+        """Whether the duration of the last step is representative: no graph was prepared in it."""
+        return self._graphs is None or self._graphs.was_replay
 
-    def begin(self, num_slots: int) -> bool:
-        """Before requests that need positions below `num_slots`; whether the model's weights are others than before, so
-        that what the cache holds is of no use any more.
+    def prepare(self, num_positions: int) -> bool:
+        """Prepare for requests with positions below `num_positions`.
 
-        Where there are graphs, room is made at once, since they are captured anew when buffers move.
+        With CUDA graphs, up to 1024 positions are reserved in advance, because a cache that grows is captured again.
+
+        Returns:
+            Whether the model's weights have changed since the last call, which makes the cache's contents invalid.
         """
         changed = self._weights.changed()
         if self._graphs is not None:
-            self._cache.reserve(min(num_slots, _MOST_RESERVED))
+            self._cache.reserve(min(num_positions, _MAX_RESERVED))
             if changed:
-                self._graphs.forget()
+                self._graphs.clear()
         return changed
 
-    def logits(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int) -> Tensor:
-        """(n, min(keep, Q), V) logits of `Target.step`; the next step may write over them."""
-        made = self._try(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=False))
-        return self._target.step(self._cache, first_row, tokens, starts, keep) if made is None else made
+    def logits(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
+        """Run a step; see `Target.step`. Returns (n, min(keep, Q), V) logits, which the next step may overwrite."""
+        output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=False))
+        return self._target.step(self._cache, first_row, tokens, starts, keep) if output is None else output
 
-    def likeliest(
-        self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
-    ) -> list[list[int]]:
-        """The argmax of `logits`: n rows of min(keep, Q) token ids."""
-        made = self._try(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
-        if made is None:
-            made = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
-        ids: list[list[int]] = made.tolist()
+    def argmax(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> list[list[int]]:
+        """Run a step; return the argmax of its logits, n lists of min(keep, Q) token ids."""
+        output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
+        if output is None:
+            output = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
+        ids: list[list[int]] = output.tolist()
         return ids
 
-    def computed(self, rows: int, query: int) -> int:
-        """Number of tokens that a step over `rows` rows of `query` tokens computes."""
-        return rows * query if self._graphs is None else self._graphs.computed(rows, query)
+    def num_computed_tokens(self, num_rows: int, query_length: int) -> int:
+        """Number of tokens that a step computes, with the padding of a graph's shape."""
+        if self._graphs is None:
+            return num_rows * query_length
+        return self._graphs.num_computed_tokens(num_rows, query_length)
 
-    def takes_together(self, prompts: Sequence[int], draft: int) -> bool:
-        """Whether prompts of so many tokens, with drafts of up to `draft`, are better run in one step."""
-        rows, longest = len(prompts), max(prompts)
+    def should_prefill_together(self, lengths: Sequence[int], max_draft: int) -> bool:
+        """Whether one prefill step over several prompts is faster than one step each.
+
+        Args:
+            lengths: Number of tokens to compute of each prompt.
+            max_draft: Longest draft behind a prompt, in tokens.
+        """
+        rows, longest = len(lengths), max(lengths)
         if self._target.device.type == "cpu":
-            padding = rows * longest - sum(prompts)
-            return longest <= _SHORT and rows * longest <= _MOST_SHORT and padding <= _PASS * (rows - 1)
-        return self.computed(rows, longest + draft) <= _MOST_TOGETHER
+            padding = rows * longest - sum(lengths)
+            is_short = longest <= _MAX_CPU_PROMPT and rows * longest <= _MAX_CPU_BATCH
+            return is_short and padding <= _PASS_OVERHEAD * (rows - 1)
+        return self.num_computed_tokens(rows, longest + max_draft) <= _MAX_GPU_BATCH
 
-    def probe(self) -> Callable[[int], None]:
-        """Runs steps of n tokens in one row, to be timed; the rows in use stay as they are."""
+    def timing_step(self) -> Callable[[int], None]:
+        """Return a function that runs a step of n tokens in one cache row and waits for its end, to be timed.
+
+        It does not change the cache rows in use.
+        """
         limit, scratch = self._target.max_length, RowCache(1)
 
-        def run(tokens: int) -> None:
-            tokens = min(tokens, limit or tokens)
+        def run(num_tokens: int) -> None:
+            num_tokens = min(num_tokens, limit or num_tokens)
             if self._graphs is not None:
-                self._try(lambda graphs: graphs.blank(tokens))
+                self._try_graphs(lambda graphs: graphs.run_padding(num_tokens))
             if self._graphs is None:
-                start = _PROBE_CONTEXT if limit is None else max(0, min(_PROBE_CONTEXT, limit - tokens))
-                self._target.step(scratch, 0, [[0] * tokens], [start], tokens).argmax(-1).tolist()
+                start = _TIMING_CONTEXT if limit is None else max(0, min(_TIMING_CONTEXT, limit - num_tokens))
+                self._target.step(scratch, 0, [[0] * num_tokens], [start], num_tokens).argmax(-1).tolist()
 
         return run
 
-    def _try(self, call: Callable[[StepGraphs], T | None]) -> T | None:
-        """What a call makes of the graphs; None where there are none, or none for this, or none any more."""
+    def _try_graphs(self, call: Callable[[StepGraphs], T | None]) -> T | None:
+        """Return `call(graphs)`; None without graphs, or after they have failed and were switched off."""
         if self._graphs is None:
             return None
         try:
             return call(self._graphs)
         except torch.OutOfMemoryError:
-            raise  # it would be no better without graphs
+            raise  # eager steps would run out of memory too
         except Exception as error:
             name = type(self._target.model).__name__
             if self._required:
                 raise InputError(
                     f"cuda_graphs=True, but {name} cannot be captured: {error}; leave it out to run the model directly"
                 ) from error
-            _log.warning(
-                "%s cannot be captured as CUDA graphs and is run directly, which is slower", name, exc_info=True
-            )
+            _log.warning("%s cannot be captured as CUDA graphs and runs eagerly, which is slower", name, exc_info=True)
             self._graphs = None
             return None

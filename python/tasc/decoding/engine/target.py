@@ -1,4 +1,4 @@
-"""The target model as the loop sees it: token rows in, logits out, keys and values kept in a `RowCache`."""
+"""The model that a step runs: token ids in, logits out, keys and values in a `RowCache`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tasc.decoding.engine.cache import RowCache, StepWindow
+from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.errors import InputError
 
+TokenLists: TypeAlias = Sequence[Sequence[int]]
+"""Lists of token ids, one per cache row."""
+
 Mask: TypeAlias = "Tensor | dict[str, Tensor] | None"
-"""What a query may see, as the model takes it; None: what the model lets it see by itself."""
+"""Attention mask in the form that the model takes; None: the causal mask that the model applies by itself."""
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
@@ -23,11 +26,18 @@ class Target:
     """A `transformers` causal language model with attention layers only.
 
     Args:
-        model: Any `AutoModelForCausalLM` whose state is keys and values, with "sdpa" or "eager" attention.
+        model: Any `AutoModelForCausalLM` with "sdpa" or "eager" attention and no state but keys and values.
+
+    Attributes:
+        model: The model without its PEFT wrapper; adapters stay in place.
+        config: Its text config.
+        device: Its device.
+        vocab_size: Rows of its input embedding.
+        max_length: Longest context in tokens; None: not limited.
 
     Raises:
-        InputError: The model's state cannot be taken back to an earlier token, it is an encoder-decoder, or its
-            attention implementation takes no mask per query.
+        InputError: The model is an encoder-decoder, has a state that cannot be rolled back, or an attention
+            implementation that takes no mask per query.
     """
 
     def __init__(self, model: Any) -> None:
@@ -38,13 +48,13 @@ class Target:
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         self.max_length: int | None = getattr(self.config, "max_position_embeddings", None)
         known = inspect.signature(self.model.forward).parameters
-        self._keeps_logits = "logits_to_keep" in known
+        self._takes_logits_to_keep = "logits_to_keep" in known
         self._cache_argument = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
-        self._only_adds = self.config._attn_implementation == "eager"
-        self._windows = _attention_windows(self.config)
+        self._needs_additive_mask = self.config._attn_implementation == "eager"
+        self._sliding_windows = _sliding_windows(self.config)
 
     def eos_ids(self, tokenizer: Any = None) -> frozenset[int]:
-        """End-of-sequence ids named by the generation config, else the config, and by the tokenizer."""
+        """Return the end-of-sequence ids of the generation config (else of the config) and of the tokenizer."""
         found: set[int] = set()
         generation_config = getattr(self.model, "generation_config", None)
         for source in (generation_config, self.config):
@@ -56,20 +66,18 @@ class Target:
             found.add(tokenizer.eos_token_id)
         return frozenset(found)
 
-    def step(
-        self, cache: RowCache, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
-    ) -> Tensor:
-        """Run the next tokens of neighbouring rows through the model.
+    def step(self, cache: RowCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
+        """Run the next tokens of neighbouring cache rows through the model.
 
-        Rows may bring different numbers of tokens; shorter ones are padded on the left, so that the last `keep`
-        outputs of every row stand in line.
+        Rows may have different numbers of tokens. Shorter ones are padded on the left, which aligns the last `keep`
+        positions of all rows.
 
         Args:
-            cache: Its rows `first_row`, `first_row + 1`, … hold `starts[b]` tokens each, and gain `tokens[b]`.
-            first_row: Row of the first request.
-            tokens: n rows of q_b ≥ 1 token ids.
-            starts: (n,) position of each row's first token.
-            keep: Number of last positions whose logits are wanted, ≥ 1.
+            cache: Its row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
+            first_row: Cache row of the first request.
+            tokens: n lists of q_b ≥ 1 token ids.
+            starts: (n,) position of the first token of each list.
+            keep: Number of trailing positions per row whose logits are computed, ≥ 1.
 
         Returns:
             (n, min(keep, Q), V) logits, Q = max q_b; entry [b, -1] follows the last token of row b.
@@ -84,63 +92,63 @@ class Target:
                 for start, row in zip(starts, tokens, strict=True)
             ]
         )
-        in_line = all(len(row) == query and start + query == end for start, row in zip(starts, tokens, strict=True))
-        start = end - query if in_line else None
-        cache.window = StepWindow(first_row, positions, start, end, self.device)
+        is_uniform = all(len(row) == query and start + query == end for start, row in zip(starts, tokens, strict=True))
+        start = end - query if is_uniform else None
+        cache.view = DynamicStepView(first_row, positions, start, end, self.device)
         positions = positions.clamp(min=0).to(self.device)
-        # a single token per row, rows of equal length: every slot is visible; from position 0 on: the causal mask that
-        # the model applies by itself; models add their own window in both cases
+        # No mask is needed for rows of equal length in two cases: with one token each, every position is readable; from
+        # position 0 on, the model applies the causal mask by itself. Models add a sliding window in both cases.
         needs_mask = start is None or (query > 1 and start > 0)
         mask = self.mask(positions, end) if needs_mask else None
         return self.forward(cache, ids.to(self.device), positions, mask, keep)
 
     def forward(self, cache: RowCache, ids: Tensor, positions: Tensor, mask: Mask, keep: int) -> Tensor:
-        """Run the model once; the cache's window says where.
+        """Run the model once on the rows and positions of the cache's step view.
 
         Args:
-            cache: Takes the keys and values.
-            ids: (n, Q) token ids.
-            positions: (n, Q) positions.
-            mask: Of `mask`.
-            keep: Number of last positions whose logits are wanted, ≥ 1.
+            cache: Stores the keys and values.
+            ids: (n, Q) int64 token ids.
+            positions: (n, Q) int64 positions.
+            mask: Return value of `mask`.
+            keep: Number of trailing positions per row whose logits are computed, ≥ 1.
 
         Returns:
             (n, min(keep, Q), V) logits.
         """
         options: dict[str, Any] = {self._cache_argument: cache}
-        if self._keeps_logits:
+        if self._takes_logits_to_keep:
             options["logits_to_keep"] = keep
         output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **options)
         logits: Tensor = output.logits
         return logits[:, -keep:]
 
     def mask(self, positions: Tensor, end: int, *, additive: bool = False) -> Mask:
-        """Which slots queries see.
+        """Build the attention mask: a query reads the positions up to its own, within its layer's window.
 
         Args:
-            positions: (n, Q) positions of the queries.
-            end: Number of slots.
-            additive: To be added to scores, which spares every layer the conversion; else as "sdpa" takes it, True for
-                what is seen. "eager" attention only adds.
+            positions: (n, Q) int64 positions of the queries.
+            end: Number of positions.
+            additive: Return scores to add (0 or the dtype's minimum) instead of booleans (True: readable). Additive
+                masks spare each layer the conversion; "eager" attention always gets them.
 
         Returns:
-            (n, 1, Q, end), by kind of layer where the model has several.
+            (n, 1, Q, end) tensor, or one per kind of attention layer if the model has several kinds.
         """
         distance = positions[:, None, :, None] - torch.arange(end, device=self.device)  # (n, 1, Q, end)
         masks = {}
-        for kind, window in self._windows.items():
-            seen = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-            masks[kind] = self._as_scores(seen) if additive or self._only_adds else seen
+        for kind, window in self._sliding_windows.items():
+            visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            masks[kind] = self._as_scores(visible) if additive or self._needs_additive_mask else visible
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
-    def _as_scores(self, seen: Tensor) -> Tensor:
+    def _as_scores(self, visible: Tensor) -> Tensor:
         dtype = self.model.dtype
-        return torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)
+        return torch.zeros(visible.shape, dtype=dtype, device=self.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Dropout off while generating."""
+    """Put a model in evaluation mode, without dropout, inside the `with` block."""
     was_training = model.training
     if was_training:
         model.eval()
@@ -152,12 +160,12 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _unwrapped(model: Any) -> Any:
-    """The model under a PEFT wrapper, adapters in place."""
+    """Return the model inside a PEFT wrapper; its adapters stay in place."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
-def _attention_windows(config: Any) -> dict[str, int | None]:
-    """Window of each kind of attention layer; None sees everything before."""
+def _sliding_windows(config: Any) -> dict[str, int | None]:
+    """Return the sliding window, in tokens, of each kind of attention layer; None: full attention."""
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
@@ -175,7 +183,7 @@ def _check_supported(model: Any, config: Any) -> None:
     if getattr(model, "_is_stateful", False) or unknown:
         what = f" (layers: {', '.join(sorted(unknown))})" if unknown else ""
         raise InputError(
-            f"{name} keeps a state that cannot be taken back to an earlier token{what}; "
+            f"{name} has a state that cannot be rolled back to an earlier token{what}; "
             "the verify loop takes models with full or sliding-window attention in every layer"
         )
     if getattr(config, "attention_chunk_size", None) is not None:

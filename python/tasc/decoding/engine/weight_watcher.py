@@ -1,4 +1,4 @@
-"""Whether a model still is what it was: keys and values that are kept, and CUDA graphs, are of its weights."""
+"""Detection of changed model weights: cached keys and values, and CUDA graphs, are valid for one set of weights."""
 
 from __future__ import annotations
 
@@ -6,49 +6,55 @@ from typing import Any
 
 from torch import Tensor, nn
 
+_PEFT_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters")
+
 
 class WeightWatcher:
-    """A model's weights as they were when last looked at: which tensors they are, where they lie, how often they were
-    changed in place, and which adapters of peft act.
+    """Detects whether a model's weights have changed since the last check.
 
-    What is done to `weight.data` behind torch's back, in the same memory, is not seen.
+    It compares the set of tensors, their addresses, torch's counts of in-place operations, and the active PEFT
+    adapters. Writes through `weight.data` into the same memory bypass torch's count and are not detected.
 
     Args:
         model: Any module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> watcher = WeightWatcher(layer)
+        >>> _ = nn.init.zeros_(layer.weight)
+        >>> watcher.changed(), watcher.changed()
+        (True, False)
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._look()
+        self._snapshot()
 
     def changed(self) -> bool:
-        """Whether anything is otherwise than when last looked at.
+        """Return whether anything has changed since the last call.
 
-        Complexity: a tenth of a millisecond for 270 tensors; more when something has changed.
+        Complexity: 0.1 ms for 270 tensors; more when something has changed.
         """
-        if self._state() == self._known:
+        if self._signature() == self._last_signature:
             return False
-        self._look()
+        self._snapshot()
         return True
 
-    def _look(self) -> None:
+    def _snapshot(self) -> None:
         modules = [vars(module) for module in self._model.modules()]
         self._children = [own["_modules"] for own in modules if own["_modules"]]
         self._parameters = [own["_parameters"] for own in modules if own["_parameters"]]
         self._adapters = [own for own in modules if "_active_adapter" in own]
-        self._known = self._state()
+        self._last_signature = self._signature()
 
-    def _state(self) -> list[Any]:
-        """Equal as long as nothing has changed."""
+    def _signature(self) -> list[Any]:
+        """Return a value that compares equal as long as nothing has changed."""
         children = [id(child) for each in self._children for child in each.values()]
-        tensors = [place(tensor) for each in self._parameters for tensor in each.values() if tensor is not None]
-        acting = [str([own.get(name) for name in _ADAPTERS]) for own in self._adapters]
-        return [children, tensors, acting]
+        tensors = [tensor_version(one) for each in self._parameters for one in each.values() if one is not None]
+        adapters = [str([own.get(name) for name in _PEFT_STATE]) for own in self._adapters]
+        return [children, tensors, adapters]
 
 
-_ADAPTERS = ("_active_adapter", "_disable_adapters", "merged_adapters")
-
-
-def place(tensor: Tensor) -> tuple[int, int]:
-    """Where a tensor lies, and how often it was changed there."""
+def tensor_version(tensor: Tensor) -> tuple[int, int]:
+    """Return a tensor's address and its number of in-place changes (0 for inference tensors)."""
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

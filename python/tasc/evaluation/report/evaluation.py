@@ -33,8 +33,8 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
     """Writes what `tasc eval --json` writes as one HTML page that needs no other file.
 
     Args:
-        results: The dictionary of `tasc.evaluation.pairwise_eval.results`; `comparison`, `latency`, `outputs`, `settings` and
-            `machine` may be missing.
+        results: The dictionary of `tasc.evaluation.pairwise_eval.results`; `comparison`, `latency`, `outputs`,
+            `settings` and `machine` may be missing.
         path: The page; one that is there is replaced whole, or not at all.
 
     Returns:

@@ -16,8 +16,9 @@ def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     """Writes what `tasc replay --json` prints as one HTML page that needs no other file.
 
     Args:
-        results: `rows`, `k`, `cost`, `drafters` (name → facts of `tasc.evaluation.replay.ReplayResult.as_dict`), and where
-            they were asked for `ablations` (of `tasc.evaluation.ablation`) and `explained` (of `tasc.evaluation.explain`).
+        results: `rows`, `k`, `cost`, `drafters` (name → facts of
+            `tasc.evaluation.replay.ReplayResult.as_dict`), and where they were asked for `ablations` (of
+            `tasc.evaluation.ablation`) and `explained` (of `tasc.evaluation.explain`).
         path: The page; one that is there is replaced whole, or not at all.
 
     Returns:

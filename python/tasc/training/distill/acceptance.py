@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from tasc.decoding.prompts import prompt_ids
-from tasc.decoding.stats import Acceptance, Stats
+from tasc.decoding.stats import Stats
+from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import bootstrap_interval
 from tasc.training import Collator, Example
 from tasc.training.distill.losses import tvd

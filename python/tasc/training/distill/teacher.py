@@ -118,7 +118,7 @@ class CachedHiddenStates:
 
         Raises:
             InputError: The folder holds states of other rows or of another target; the disk is too small; or the
-                target does more to its logits than its head does (soft-capping, a scale), which asks for `OnlineTeacher`.
+                target does more to its logits than its head does (soft-capping, a scale): use `OnlineTeacher`.
         """
         head = _head(target)
         target.eval()
