@@ -6,7 +6,7 @@
 The first rows of a set are indexed, the next ones are drafted for and then served, in the order of the file. Generated
 tasks change halfway: to other names and phrases, or to another way of writing the same outputs.
 Halfway the index takes in what was served: s of the second half for the old index, a new drafter over the
-new one, and the old drafter's successor (`NgramDrafter.over`), which keeps the weights learnt so far.
+new one, and the old drafter's successor (`NgramDrafter.with_index`), which keeps the weights learnt so far.
 """
 
 from __future__ import annotations
@@ -84,12 +84,12 @@ def changes(stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, cost: fl
     first, second = rows[: stream.turn], rows[stream.turn :]
     old = NgramDrafter(index, tokenizer=tokenizer, served=served_log(index))
     serve(old, first, cost)
-    new, taken = index.compact(f"{index.path}.new", served=served_log(index), tokenizer=tokenizer)
+    new, _ = index.compact(f"{index.path}.new", served=served_log(index), tokenizer=tokenizer)
     fresh = NgramDrafter(new, tokenizer=tokenizer)
     following = NgramDrafter(index, tokenizer=tokenizer)
     serve(following, first, cost)
     goes_on = speedup(serve(following, second, cost), cost)
-    for name, drafter in (("new drafter", fresh), ("over", old.with_index(new, taken=taken))):
+    for name, drafter in (("new drafter", fresh), ("with_index", old.with_index(new))):
         yield Ratio(f"{stream.name}: {name}", speedup(serve(drafter, second, cost), cost), "old index", goes_on)
 
 

@@ -377,32 +377,34 @@ class TaskIndex:
         self,
         path: str | Path,
         *,
-        served: str | Path | None = None,
+        served: str | Path | Sequence[str | Path] | None = None,
         tokenizer: Speller | None = None,
         fit: bool = True,
         progress: _Progress | None = None,
     ) -> tuple[TaskIndex, int]:
-        """Build a new index of the rows of this index and the rows of a log of online rows.
+        """Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
 
-        If `path` is this index's own path, the log is locked, and the rows that were merged are removed from it
-        afterwards. A crash between the two steps leaves both files intact: these rows then count twice, and none is
-        lost. With any other path the log is only read. A drafter that writes to the log can continue with
-        `NgramDrafter.over(new, taken=…)`.
+        The new index notes which rows of which logs it holds, besides those that this one holds. A drafter that opens
+        such a log, or changes to the new index (`NgramDrafter.with_index`), skips these rows, so no row counts twice.
+
+        If `path` is this index's own path, the logs are locked, and the rows that were merged are removed from them
+        afterwards. A crash between the two steps leaves the rows in both files, and they still count once. With any
+        other path the logs are only read.
 
         Args:
             path: Path of the new index; the file appears when it is complete.
-            served: Path of the log; None: the index is rebuilt from its own rows.
+            served: Path of a log, or of several; None: the index is rebuilt from its own rows.
             tokenizer: As in `build`.
             fit: As in `build`.
             progress: As in `build`.
 
         Returns:
-            The new index, and the number of rows merged from the log.
+            The new index, and the number of rows merged from the logs.
 
         Raises:
-            BlockingIOError: A drafter or process writes to the log, and `path` is this index's own path.
-            FormatError: The index or the log is damaged.
-            TokenizerMismatchError: Another tokenizer made the log.
+            BlockingIOError: A drafter or process writes to a log, and `path` is this index's own path.
+            FormatError: The index or a log is damaged.
+            TokenizerMismatchError: Another tokenizer made a log.
         """
 
     def to_store(self, path: str | Path) -> Store:
@@ -834,33 +836,32 @@ class NgramDrafter:
     def served_memory(self) -> int:
         """Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`."""
 
-    def with_index(self, index: TaskIndex, *, taken: int = 0) -> NgramDrafter:
+    def with_index(self, index: TaskIndex) -> NgramDrafter:
         """Create a drafter over another index of the same tokenizer; this drafter stays usable.
 
-        The new drafter has the same options, a copy of the online rows, and the same log. Requests of this drafter
-        continue with its index and rows until they end. A row that is served to either drafter is added to the log and
-        to the newest drafter. The new drafter takes over the calibration, the rate and the weights learnt so far,
-        which replace the weights fitted with the new index. From then on each drafter learns by itself.
+        The new drafter has the same options, a copy of the online rows, and the same log. Rows that the index holds
+        already (`TaskIndex.compact`) are removed from the log and are not in the copy, so no row counts twice.
+        Requests of this drafter continue with its index and rows until they end. A row that is served to either
+        drafter is added to the log and to the newest drafter. The new drafter takes over the calibration, the rate
+        and the weights learnt so far, which replace the weights fitted with the new index. From then on each drafter
+        learns by itself.
 
-        Complexity: O(online rows), whose memory is used twice until this drafter and its requests are gone; O(log) with
-        `taken`. Other threads can draft meanwhile; calls of `serve` wait.
+        Complexity: O(online rows), whose memory is used twice until this drafter and its requests are gone; O(log)
+        where rows of it were merged. Other threads can draft meanwhile; calls of `serve` wait.
 
         Args:
             index: The new index.
-            taken: Number of the log's oldest rows that the index contains, as `TaskIndex.compact` returns it. They are
-                removed from the log, and the new drafter does not keep them in memory. If the log has dropped rows for
-                want of room since `compact` read it, it loses as many more: give it enough room.
 
         Raises:
             InputError: This drafter has no index.
             TokenizerMismatchError: Another tokenizer made `index`.
-            IndexError: The log has fewer than `taken` rows.
-            FormatError: With `taken`, the log was damaged since it was opened.
-            OSError: With `taken`, the log cannot be written. After any error this drafter is unchanged.
+            FormatError: Rows of the log were merged, and the log was damaged since it was opened.
+            OSError: Rows of the log were merged, and the log cannot be written. After any error this drafter is
+                unchanged.
 
         Example:
-            >>> new, taken = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
-            >>> drafter = drafter.over(new, taken=taken)  # doctest: +SKIP
+            >>> new, _ = drafter.index.compact("next.tasc", served="task.tasc.served")  # doctest: +SKIP
+            >>> drafter = drafter.with_index(new)  # doctest: +SKIP
         """
 
     def propose_batch(

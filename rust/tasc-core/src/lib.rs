@@ -94,7 +94,7 @@
 //! # Example: rows that arrive while drafting
 //!
 //! ```
-//! use tasc_core::{CostCurve, Drafter, DrafterOptions, ServedRow, TokenId};
+//! use tasc_core::{CostCurve, Drafter, DrafterOptions, OnlineRow, TokenId};
 //!
 //! # fn main() -> tasc_core::Result<()> {
 //! let ids = |text: &str| -> Vec<TokenId> { text.bytes().map(TokenId::from).chain([0]).collect() };
@@ -103,7 +103,7 @@
 //! let first = drafter.draft(&mut drafter.start(&[], None)?, 16, &costs).tokens.len();
 //! assert_eq!(first, 0, "nothing is known");
 //!
-//! let row = ServedRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
+//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
 //! drafter.serve(&vec![row; 3])?;
 //! let mut request = drafter.start(&[], None)?;
 //! assert!(ids("to=oslo;").starts_with(&drafter.draft(&mut request, 16, &costs).tokens));
@@ -114,12 +114,13 @@
 //!
 //! # Memory
 //!
-//! - An index file takes about 25 bytes per token of the outputs (template-like text of 200,000 tokens), and about 16
-//!   bytes per distinct word or word pair of each input. It is mapped: processes share its pages.
+//! - An index file takes about 14 bytes per token of the outputs (200,000 tokens of synthetic templates; the benchmark
+//!   `draft_latency` prints it), and for each input its text and 4 bytes per distinct word or word pair. It is mapped:
+//!   processes share its pages.
 //! - Building takes about 28 bytes per token at the peak; with inputs see [`TaskIndex::build`].
-//! - Served rows are bounded by [`DrafterOptions::served_bytes`], 64 MiB by default. [`Drafter::served_memory`] returns
+//! - Online rows are bounded by [`DrafterOptions::served_bytes`], 64 MiB by default. [`Drafter::served_memory`] returns
 //!   what they take.
-//! - A [`Request`] holds its context, its spelled input and the outputs that were retrieved for it.
+//! - A [`Request`] holds its context, its input in token ids and the outputs that were retrieved for it.
 //!
 //! # Limits
 //!
@@ -169,7 +170,7 @@ pub mod text;
 pub mod token;
 
 pub use corpus::store::Meta as StoreMeta;
-pub use corpus::{ServedRow, Store, StoreWriter};
+pub use corpus::{OnlineRow, Store, StoreWriter};
 pub use count::NgramTable;
 pub use draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 pub use error::{Error, Result};

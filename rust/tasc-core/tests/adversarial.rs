@@ -6,20 +6,20 @@ use std::sync::{Arc, OnceLock, RwLock, Weak, mpsc};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tasc_core::corpus::{ServedRow, served};
+use tasc_core::corpus::{MergedLogs, OnlineRow, online_log};
 use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
-use tasc_core::index::TaskArrays;
+use tasc_core::index::view::{TaskArrays, TaskView};
 use tasc_core::mixture::features::END;
 use tasc_core::mixture::general;
 use tasc_core::mixture::source::variants;
-use tasc_core::mixture::{MixtureWeights, Source, SourceMask};
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, TaskData};
 use tasc_core::task::build::{self, LeftOut};
 use tasc_core::task::train::{TrainOptions, train};
 use tasc_core::text::PieceTokenizer;
 use tasc_core::text::pieces::TokenizationCache;
-use tasc_core::{Result, TokenId};
+use tasc_core::{Error, Result, TokenId};
 use toys::{Random, Row, Toy};
 
 const TOY: Toy = Toy::GluedPairs;
@@ -201,7 +201,7 @@ fn one_drafter_for_four_threads() {
     let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
-    let before = drafter.learnt();
+    let before = drafter.calibration();
     std::thread::scope(|s| {
         for t in 0..4u64 {
             let (drafter, costs) = (&drafter, &costs);
@@ -221,12 +221,12 @@ fn one_drafter_for_four_threads() {
                         drafter.update(&mut request, emitted);
                         left = rest;
                     }
-                    drafter.serve(&[ServedRow { input, output }]).unwrap();
+                    drafter.serve(&[OnlineRow { input, output }]).unwrap();
                 }
             });
         }
     });
-    let after = drafter.learnt();
+    let after = drafter.calibration();
     assert_ne!(before, after);
     assert!(after.scale().is_finite() && after.shift().is_finite() && after.rate() > 1.5, "{after:?}");
     assert!((1..240).contains(&drafter.num_served()), "{} rows in memory", drafter.num_served());
@@ -254,9 +254,9 @@ fn a_drafter_over_another_index_is_one_made_there() {
     };
     let (first, second) = (built(1), built(2));
     let mut random = Random(9);
-    let served: Vec<ServedRow> = (0..80)
+    let served: Vec<OnlineRow> = (0..80)
         .map(|_| toys::request(&mut random))
-        .map(|(input, output)| ServedRow { input, output: TOY.ids(&output) })
+        .map(|(input, output)| OnlineRow { input, output: TOY.ids(&output) })
         .collect();
     let new = |task: &Arc<TaskArrays>| {
         let drafter = Drafter::new(Some(task.clone()), DrafterOptions { fixed: true, ..DrafterOptions::default() });
@@ -265,7 +265,7 @@ fn a_drafter_over_another_index_is_one_made_there() {
     let (old, untouched, made) = (new(&first), new(&first), new(&second));
     let costs = CostCurve::linear(0.02).unwrap();
     let (mut begun, mut twin) = [&old, &untouched].map(|d| d.start(&[], Some("list airlines in oslo")).unwrap()).into();
-    let next = old.over(second.clone(), 0).unwrap();
+    let next = old.with_index(second.clone()).unwrap();
     assert_eq!(old.draft(&mut begun, 16, &costs), untouched.draft(&mut twin, 16, &costs));
     assert!(!begun_is_empty(&old, &mut begun));
     for _ in 0..40 {
@@ -283,7 +283,6 @@ fn a_drafter_over_another_index_is_one_made_there() {
         all_drafts(&made, &input, &output),
         "terms are as rare as in its index"
     );
-    assert!(next.over(first, 1).is_err(), "there is no log whose rows could have been taken");
 }
 
 fn begun_is_empty(drafter: &Drafter, request: &mut Request) -> bool {
@@ -299,12 +298,61 @@ fn a_drafter_over_another_index_goes_on_learning() {
     let mut requests: Vec<_> = (0..60).map(|_| toys::request(&mut random)).map(|(i, o)| (i, TOY.ids(&o))).collect();
     let (last, last_output) = requests.pop().unwrap();
     requests.iter().for_each(|(input, output)| drop(all_drafts(&old, input, output)));
-    let next = old.over(task.clone(), 0).unwrap();
-    assert_eq!(old.learnt(), next.learnt());
+    let next = old.with_index(task.clone()).unwrap();
+    assert_eq!(old.calibration(), next.calibration());
     let again = |d: &Drafter| all_drafts(d, &last, &last_output);
     let (untaught, theirs) = (again(&Drafter::new(Some(task), DrafterOptions::default()).unwrap()), again(&old));
     assert_ne!(theirs, untaught);
     assert_eq!(again(&next), theirs, "weights, calibration and rate");
+}
+
+/// A task that holds rows of logs.
+struct Holding {
+    task: Arc<TaskArrays>,
+    merged: MergedLogs,
+}
+
+impl TaskData for Holding {
+    fn view(&self) -> TaskView<'_> {
+        self.task.view()
+    }
+
+    fn merged_logs(&self) -> &MergedLogs {
+        &self.merged
+    }
+}
+
+/// Rows that a task holds leave memory and log, however they came there; rows in no log stay.
+#[test]
+fn rows_in_the_index_are_not_taken_in() {
+    let (task, _) = task();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("t.served"), folder.path().join("u.served"));
+    let made_by = Fingerprint::default();
+    let row = |k: u32| OnlineRow { input: format!("row {k}"), output: vec![k] };
+    let rows =
+        |drafter: &Drafter, range: std::ops::Range<u32>| drafter.serve(&range.map(row).collect::<Vec<_>>()).unwrap();
+    let new = |task| Drafter::new(Some(task), DrafterOptions::default()).unwrap();
+    let drafter = new(task.clone() as Arc<dyn TaskData>);
+    rows(&drafter, 0..2); // before there is a log
+    drafter.keep_served(&path, &made_by).unwrap();
+    assert!(matches!(drafter.keep_served(&other, &made_by), Err(Error::Locked { .. })), "one log each");
+    rows(&drafter, 2..6);
+    let mut merged = MergedLogs::default();
+    assert_eq!(online_log::read_unmerged(&path, &made_by, &mut merged).unwrap().len(), 4);
+    rows(&drafter, 6..9);
+    let holding: Arc<dyn TaskData> = Arc::new(Holding { task: task.clone(), merged });
+    let foreign = new(task);
+    foreign.keep_served(&other, &made_by).unwrap();
+    rows(&foreign, 0..3);
+    assert_eq!(foreign.with_index(holding.clone()).unwrap().num_served(), 3, "another log");
+    let next = drafter.with_index(holding.clone()).unwrap();
+    assert_eq!((drafter.num_served(), next.num_served()), (9, 5), "two in no log, three not in the index");
+    assert_eq!(online_log::read(&path, &made_by).unwrap(), [6, 7, 8].map(row));
+    drop((drafter, next));
+    let again = new(holding);
+    again.keep_served(&path, &made_by).unwrap();
+    assert_eq!(again.num_served(), 3);
 }
 
 /// Threads draft and serve while the index is replaced under them, again and again: nothing waits for ever, every draft
@@ -319,7 +367,7 @@ fn the_index_is_replaced_under_four_threads() {
     first.keep_served(&path, &Fingerprint::default()).unwrap();
     let current = RwLock::new(Arc::new(first));
     let costs = CostCurve::linear(0.02).unwrap();
-    let mut taken = Vec::new();
+    let (mut taken, mut merged) = (Vec::new(), MergedLogs::default());
     std::thread::scope(|s| {
         let threads: Vec<_> = (0..4u32)
             .map(|t| {
@@ -334,21 +382,21 @@ fn the_index_is_replaced_under_four_threads() {
                             valid(drafter.draft(&mut request, 16, costs), 16);
                             drafter.update(&mut request, &[token]);
                         }
-                        drafter.serve(&[ServedRow { input, output: vec![1000 * t + k] }]).unwrap();
+                        drafter.serve(&[OnlineRow { input, output: vec![1000 * t + k] }]).unwrap();
                     }
                 })
             })
             .collect();
         while !threads.iter().all(|t| t.is_finished()) {
-            let rows = served::read(&path, &Fingerprint::default()).unwrap();
+            let rows = online_log::read_unmerged(&path, &Fingerprint::default(), &mut merged).unwrap();
             let old = current.read().unwrap().clone();
-            let next = old.over(task.clone(), rows.len() as u64).unwrap();
+            let next = old.with_index(Arc::new(Holding { task: task.clone(), merged: merged.clone() })).unwrap();
             *current.write().unwrap() = Arc::new(next);
             taken.extend(rows);
         }
     });
     let left = current.read().unwrap().num_served();
-    let log = served::read(&path, &Fingerprint::default()).unwrap();
+    let log = online_log::read(&path, &Fingerprint::default()).unwrap();
     assert!(left <= log.len(), "{left} rows in memory, {} in the log", log.len());
     let mut ids: Vec<_> = taken.iter().chain(&log).map(|row| row.output[0]).collect();
     ids.sort_unstable();
@@ -364,7 +412,7 @@ impl PieceTokenizer for Waiting {
     fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let (drafter, (sender, served)) = (self.drafter.get().unwrap().upgrade().unwrap(), mpsc::channel());
         std::thread::spawn(move || {
-            drafter.serve(&[ServedRow { input: "x".into(), output: vec![1] }]).unwrap();
+            drafter.serve(&[OnlineRow { input: "x".into(), output: vec![1] }]).unwrap();
             sender.send(()).unwrap();
         });
         served.recv_timeout(Duration::from_secs(20)).expect("serving waits for the tokenizer");

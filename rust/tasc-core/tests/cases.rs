@@ -107,13 +107,13 @@ fn rows_decide() {
 /// Everything that an index holds, and served rows, make the index that all rows would have made.
 #[test]
 fn an_index_gives_its_store_back() {
-    use tasc_core::corpus::ServedRow;
+    use tasc_core::corpus::{OnlineRow, WriteAheadLog};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("task.tasc");
     let options = BuildOptions { tokenizer: Some(&Toy::Glued), ..BuildOptions::default() };
     let original = store(folder.path(), str::to_uppercase);
     let index = TaskIndex::build(&original, &path, &options, |_| Ok(())).unwrap();
-    let served = [ServedRow { input: "go on".into(), output: Toy::Glued.ids("<ON>") }];
+    let served = [OnlineRow { input: "go on".into(), output: Toy::Glued.ids("<ON>") }];
     let back = index.to_store(&folder.path().join("back.store"), &served, || Ok(())).unwrap();
     assert_eq!(back.num_inputs(), original.num_inputs() + 1);
     assert_eq!(back.num_documents(), original.num_documents() + 1);
@@ -123,9 +123,13 @@ fn an_index_gives_its_store_back() {
         let output = |s: &Store, d: u32| s.document(d as usize).unwrap().to_vec();
         assert_eq!(output(&original, a.document), output(&back, b.document));
     }
-    let new = index.compact(&served, &folder.path().join("new.tasc"), &options, |_| Ok(())).unwrap();
-    assert_eq!(new.meta().weight, index.meta().weight + 1);
+    let log = folder.path().join("task.tasc.served");
+    WriteAheadLog::open(&log, &index.file().fingerprint()).unwrap().0.append(&served).unwrap();
+    let (new, merged) = index.compact(&[&log], &folder.path().join("new.tasc"), &options, |_| Ok(())).unwrap();
+    assert_eq!((new.meta().weight, merged), (index.meta().weight + 1, 1));
+    let (again, merged) = new.compact(&[&log], &folder.path().join("again.tasc"), &options, |_| Ok(())).unwrap();
+    assert_eq!((again.meta(), merged), (new.meta(), 0), "no row is merged twice");
     let stopped =
-        index.compact(&served, &folder.path().join("never.tasc"), &options, |_| Err(tasc_core::Error::Stopped));
+        index.compact(&[&log], &folder.path().join("never.tasc"), &options, |_| Err(tasc_core::Error::Stopped));
     assert!(stopped.is_err() && !folder.path().join("never.tasc").exists());
 }

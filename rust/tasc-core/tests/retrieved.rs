@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::corpus::ServedRow;
+use tasc_core::corpus::OnlineRow;
 use tasc_core::draft::sources::retrieved::{NEIGHBOURS, Retrieved};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::index::inputs::{InputArrays, InputsBuilder, terms};
@@ -201,10 +201,10 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
     let inputs = inputs.view();
     let mut served = Served::default();
     for k in 0..1000 {
-        let row = ServedRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
-        served.add(&row, Some(&inputs));
+        let row = OnlineRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
+        served.add(&row, None, Some(&inputs));
     }
-    served.add(&ServedRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, Some(&inputs));
+    served.add(&OnlineRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, None, Some(&inputs));
     let (mut retrieved, mut matches, mut found) = (Retrieved::default(), Matches::default(), Vec::new());
     let terms = terms_of("turn on radio 3");
     served.nearest(&terms, &inputs, 16, &mut found);
@@ -222,17 +222,17 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
 #[test]
 fn forgotten_rows_leave_no_trace() {
     let inputs = InputsBuilder::new().build();
-    let row = |k: u32| ServedRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
+    let row = |k: u32| OnlineRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
     let (mut bounded, mut fresh) = (Served::new(20_000), Served::default());
     for k in 0..500 {
-        bounded.add(&row(k), Some(&inputs.view()));
+        bounded.add(&row(k), None, Some(&inputs.view()));
         bounded = bounded.fewer().unwrap_or(bounded);
         assert!(bounded.memory_usage() <= 20_000, "{} bytes", bounded.memory_usage());
     }
     assert!((3..30).contains(&bounded.epoch()), "forgotten {} times, half of them each", bounded.epoch());
     assert!(bounded.len() > 20 && bounded.len() < 120, "{} rows", bounded.len());
     let first = 500 - bounded.len() as u32;
-    (first..500).for_each(|k| fresh.add(&row(k), Some(&inputs.view())));
+    (first..500).for_each(|k| fresh.add(&row(k), None, Some(&inputs.view())));
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for text in ["a", "a b499", "b470", "b3"] {
         bounded.nearest(&terms_of(text), &inputs.view(), 500, &mut a);
@@ -250,7 +250,7 @@ proptest! {
     #[test]
     fn the_latest_served_rows_count(outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
         let mut served = Served::new(usize::MAX);
-        outputs.iter().for_each(|&token| served.add(&ServedRow { input: String::new(), output: vec![9, token] }, None));
+        outputs.iter().for_each(|&token| served.add(&OnlineRow { input: String::new(), output: vec![9, token] }, None, None));
         let (mut matches, mut blend) = (Matches::default(), Blend::default());
         for of in [&served, &served.latest(kept)] {
             let mut counts = BTreeMap::<TokenId, f64>::new();

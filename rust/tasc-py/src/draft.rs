@@ -6,8 +6,8 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tasc_core::Error;
-use tasc_core::corpus::ServedRow;
-use tasc_core::corpus::served::LOG_BYTES;
+use tasc_core::corpus::OnlineRow;
+use tasc_core::corpus::online_log::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::{self, CostCurve, DrafterOptions};
 use tasc_core::mixture::features::{FEATURES, GROUPS};
@@ -185,7 +185,7 @@ impl NgramDrafter {
     /// (calibration scale, calibration shift, tokens per unit of cost).
     #[getter]
     fn learnt(&self) -> (f64, f64, f64) {
-        let online = self.drafter.learnt();
+        let online = self.drafter.calibration();
         (online.scale(), online.shift(), online.rate())
     }
 
@@ -204,7 +204,7 @@ impl NgramDrafter {
     /// Add online rows: requests that start afterwards count and retrieve them.
     fn serve(&self, py: Python<'_>, rows: Vec<(Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
         let read = |(input, ids): (Option<String>, Bound<'_, PyAny>)| {
-            Ok(ServedRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
+            Ok(OnlineRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
         };
         let rows = rows.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
         py.detach(|| self.drafter.serve(&rows)).raise()
@@ -223,8 +223,7 @@ impl NgramDrafter {
     }
 
     /// Create a drafter over another index of the same tokenizer; this drafter stays usable.
-    #[pyo3(signature = (index, *, taken=0))]
-    fn with_index(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
+    fn with_index(&self, py: Python<'_>, index: Py<TaskIndex>) -> PyResult<Self> {
         let Some(old) = &self.index else {
             return Err(InputError::new_err("a drafter without an index cannot change to another; make a new one"));
         };
@@ -233,7 +232,7 @@ impl NgramDrafter {
             return Err(Error::Fingerprint { path: index.get().file().path().into(), found, wanted }).raise();
         }
         let task = index.get().task();
-        let drafter = py.detach(|| self.drafter.over(task, taken)).raise()?;
+        let drafter = py.detach(|| self.drafter.with_index(task)).raise()?;
         let (tokenizer, threads) = (self.tokenizer.clone(), self.threads);
         Ok(Self { drafter: Arc::new(drafter), index: Some(index), tokenizer, threads })
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tasc_core::corpus::{ServedLog, served as log};
 use tasc_core::format::File;
 use tasc_core::index::{Cursor, Successors};
 use tasc_core::mixture::TaskData;
@@ -32,6 +31,13 @@ fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyD
     fit.set_item("reliability", figures.reliability.clone())?;
     fit.set_item("calibration_error", figures.calibration_error)?;
     Ok(Some(fit))
+}
+
+/// One write-ahead log, or several.
+#[derive(FromPyObject)]
+enum Logs {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
 }
 
 /// Index of a task's past rows, mapped from one file.
@@ -88,42 +94,35 @@ impl TaskIndex {
         }
     }
 
-    /// Build a new index of the rows of this index and the rows of a log of online rows.
+    /// Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
     #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
     fn compact(
         &self,
         py: Python<'_>,
         path: PathBuf,
-        served: Option<PathBuf>,
+        served: Option<Logs>,
         tokenizer: Option<Py<PyAny>>,
         fit: bool,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
+        let logs = match served {
+            None => Vec::new(),
+            Some(Logs::One(log)) => vec![log],
+            Some(Logs::Several(logs)) => logs,
+        };
         let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
         let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
-            let fingerprint = index.file().fingerprint();
-            let (mut emptied, rows) = match &served {
-                Some(of) if path == index.file().path() => {
-                    ServedLog::open(of, &fingerprint).map(|(l, r)| (Some(l), r))?
-                }
-                Some(of) => (None, log::read(of, &fingerprint)?),
-                None => (None, Vec::new()),
-            };
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
                 tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
-            let built = index.compact(&rows, &path, &options, |done| {
+            index.compact(&logs, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
-            })?;
-            if let Some(log) = &mut emptied {
-                log.forget(rows.len() as u64)?;
-            }
-            Ok((built, rows.len() as u64))
+            })
         });
         match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),

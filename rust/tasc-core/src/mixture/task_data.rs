@@ -1,6 +1,7 @@
 //! What a drafter drafts from.
 
 use super::weights::MixtureWeights;
+use crate::corpus::MergedLogs;
 use crate::index::{NgramArrays, TaskArrays, TaskView};
 
 /// Holds a task's data: its arrays, and weights fitted to it.
@@ -11,6 +12,11 @@ pub trait TaskData: Send + Sync {
     /// Weights fitted to the task; `None`: the general ones serve.
     fn weights(&self) -> Option<&MixtureWeights> {
         None
+    }
+
+    /// Rows of write-ahead logs that the data holds.
+    fn merged_logs(&self) -> &MergedLogs {
+        MergedLogs::none()
     }
 }
 

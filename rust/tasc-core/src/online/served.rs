@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::sequence_index::{Matches, SequenceIndex, table_bytes};
 use crate::TokenId;
-use crate::corpus::ServedRow;
+use crate::corpus::OnlineRow;
 use crate::index::inputs::{Inputs, terms};
 use crate::mixture::blend::Blend;
 use crate::text::words;
@@ -26,6 +26,9 @@ const LOOKED_AT: usize = 1024;
 /// What an allocation takes beside what it holds.
 const ALLOCATION: usize = 16;
 
+/// Stands for a row that is in no log.
+const NO_NUMBER: u64 = u64::MAX;
+
 /// Served rows in memory.
 #[derive(Clone, Debug)]
 pub struct Served {
@@ -44,6 +47,8 @@ pub struct Served {
 #[derive(Clone, Debug)]
 struct Row {
     terms: Box<[u64]>,
+    /// Its number in the write-ahead log; `NO_NUMBER` without a log.
+    number: u64,
     /// Where its [`START`] stands.
     start: usize,
     tokens: usize,
@@ -99,30 +104,30 @@ impl Served {
         self.outputs.memory_usage() + rows + table_bytes(&self.postings) + self.lists
     }
 
-    /// Adds a row; `inputs` says how rare terms are.
+    /// Adds a row; `number` is its number in the write-ahead log, `inputs` says how rare terms are.
     ///
     /// # Complexity
     /// O(row), amortised over the rows where tables grow.
-    pub fn add(&mut self, row: &ServedRow, inputs: Option<&Inputs<'_>>) {
+    pub fn add(&mut self, row: &OnlineRow, number: Option<u64>, inputs: Option<&Inputs<'_>>) {
         let (mut words, mut found) = (Vec::new(), Vec::new());
         words::split(&row.input, &mut words);
         terms(&words, &mut found);
-        let norm = norm(&found, inputs);
-        self.insert(found.into(), norm, &row.output);
+        let (norm, number) = (norm(&found, inputs), number.unwrap_or(NO_NUMBER));
+        self.insert(found.into(), number, norm, &row.output);
     }
 
-    fn insert(&mut self, terms: Box<[u64]>, norm: f32, output: &[TokenId]) {
-        let number = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
+    fn insert(&mut self, terms: Box<[u64]>, number: u64, norm: f32, output: &[TokenId]) {
+        let row = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         for &term in &terms {
             let list = self.postings.entry(term).or_default();
             let before = list_bytes::<u32>(list.capacity());
-            list.push(number);
+            list.push(row);
             self.lists += list_bytes::<u32>(list.capacity()) - before;
         }
         self.lists += list_bytes::<u64>(terms.len());
         let start = self.outputs.ids().len();
         self.outputs.insert(std::iter::once(START).chain(output.iter().copied()), 1.0);
-        self.rows.push_back(Row { terms, start, tokens: output.len(), norm });
+        self.rows.push_back(Row { terms, number, start, tokens: output.len(), norm });
     }
 
     /// The newer half of the rows, where all of them take more than they may; `None` where they fit.
@@ -134,19 +139,32 @@ impl Served {
         (self.memory_usage() > self.limit && !self.rows.is_empty()).then(|| self.latest(self.rows.len() / 2))
     }
 
-    /// The latest `count` rows, as if no other had ever been added; a new epoch.
+    /// Copies the latest `count` rows, as if no other had ever been added; a new epoch.
     ///
     /// # Complexity
     /// O(rows kept).
     #[must_use]
     pub fn latest(&self, count: usize) -> Self {
-        let mut kept = Self { epoch: self.epoch + 1, ..Self::new(self.limit) };
         let first = self.rows.len().saturating_sub(count);
-        let tokens = self.rows.get(first).map_or(0, |row| self.outputs.ids().len() - row.start);
+        self.copied(self.rows.range(first..))
+    }
+
+    /// Copies the rows but those with a number below `merged`, as if no other had ever been added; a new epoch.
+    ///
+    /// # Complexity
+    /// O(rows).
+    #[must_use]
+    pub fn without_merged(&self, merged: u64) -> Self {
+        self.copied(self.rows.iter().filter(|row| row.number >= merged))
+    }
+
+    fn copied<'r>(&self, rows: impl Iterator<Item = &'r Row> + Clone) -> Self {
+        let mut kept = Self { epoch: self.epoch + 1, ..Self::new(self.limit) };
+        let tokens = rows.clone().map(|row| 1 + row.tokens).sum();
         kept.outputs.reserve(tokens); // no more: all rows are there meanwhile
-        for row in self.rows.range(first..) {
+        for row in rows {
             let output = &self.outputs.ids()[row.start + 1..][..row.tokens];
-            kept.insert(row.terms.clone(), row.norm, output);
+            kept.insert(row.terms.clone(), row.number, row.norm, output);
         }
         kept
     }

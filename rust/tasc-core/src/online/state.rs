@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::served::Served;
-use crate::corpus::{ServedLog, ServedRow};
+use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
 use crate::mixture::TaskData;
@@ -20,7 +20,7 @@ pub(crate) struct Kept {
 /// What a drafter and its successors share. Whoever changes rows holds it, so that what is slow is done while others
 /// read.
 struct Ledger {
-    log: Option<ServedLog>,
+    log: Option<WriteAheadLog>,
     /// That of the latest drafter: it says how rare terms are.
     task: Option<Arc<dyn TaskData>>,
     /// Those of the latest drafter.
@@ -33,30 +33,38 @@ impl Kept {
         Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
     }
 
-    /// Takes in the rows of a log, and appends to it from now on: at most `limit` bytes.
+    /// Takes in the rows of a log that are not in the index, and appends to it from now on: at most `limit` bytes.
     pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
         let mut ledger = self.ledger();
-        let log = ServedLog::open_each(path, fingerprint, |row| ledger.add(&row))?;
+        if let Some(log) = &ledger.log {
+            return Err(Error::Locked { path: log.path().into() });
+        }
+        let merged = ledger.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
+        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| ledger.add(&row, Some(number)))?;
         ledger.log = Some(log.bounded(limit));
         Ok(())
     }
 
     /// Adds rows, to the log first.
-    pub(crate) fn serve(&self, rows: &[ServedRow]) -> Result<()> {
+    pub(crate) fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
         let mut ledger = self.ledger();
-        if let Some(log) = &mut ledger.log {
-            log.append(rows)?;
-        }
-        rows.iter().for_each(|row| ledger.add(row));
+        let first = ledger.log.as_mut().map(|log| log.append(rows)).transpose()?;
+        rows.iter().zip(0..).for_each(|(row, k)| ledger.add(row, first.map(|first| first + k)));
         Ok(())
     }
 
-    /// Those of the next drafter, over `task`, which has taken in the log's oldest `taken` rows.
-    pub(crate) fn over(&self, task: Arc<dyn TaskData>, taken: u64) -> Result<Self> {
+    /// Makes the rows of the next drafter, over `task`: those that were not merged into it.
+    pub(crate) fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
         let mut ledger = self.ledger();
-        let left = if taken > 0 { ledger.forget(taken)? } else { usize::MAX };
+        let mut merged = 0;
+        if let Some(log) = &mut ledger.log {
+            merged = task.merged_logs().next(&log.id());
+            if merged > 0 {
+                log.forget(merged)?;
+            }
+        }
         ledger.task = Some(task);
-        let mut rows = read(&ledger.rows).latest(left);
+        let mut rows = read(&ledger.rows).without_merged(merged);
         rows.set_norms(ledger.inputs().as_ref());
         ledger.rows = Arc::new(RwLock::new(rows));
         Ok(Self { ledger: self.ledger.clone(), rows: ledger.rows.clone() })
@@ -84,8 +92,8 @@ impl Ledger {
         self.task.as_ref()?.view().rows.map(|rows| rows.inputs)
     }
 
-    fn add(&self, row: &ServedRow) {
-        write(&self.rows).add(row, self.inputs().as_ref());
+    fn add(&self, row: &OnlineRow, number: Option<u64>) {
+        write(&self.rows).add(row, number, self.inputs().as_ref());
         while let Some(fewer) = self.fewer() {
             let old = std::mem::replace(&mut *write(&self.rows), fewer);
             drop(old); // only now: nobody waits for it
@@ -94,15 +102,5 @@ impl Ledger {
 
     fn fewer(&self) -> Option<Served> {
         read(&self.rows).fewer()
-    }
-
-    /// Drops the oldest rows of the log; returns how many are left.
-    fn forget(&mut self, taken: u64) -> Result<usize> {
-        let number = |n| usize::try_from(n).unwrap_or(usize::MAX);
-        let Some(log) = &mut self.log else {
-            return Err(Error::OutOfRange { what: "served row", index: number(taken), limit: 0 });
-        };
-        log.forget(taken)?;
-        Ok(number(log.rows()))
     }
 }

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::file::{BuildOptions, TaskIndex};
 use crate::corpus::store::Meta;
-use crate::corpus::{ServedRow, Store, StoreWriter};
+use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::temporary::folder;
 use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::{Error, Result, TokenId};
@@ -20,7 +20,7 @@ impl TaskIndex {
     ///
     /// # Errors
     /// [`Error::Io`]; a format error when the index is damaged.
-    pub fn to_store(&self, path: &Path, served: &[ServedRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
+    pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
         let meta = Meta {
             writer: env!("CARGO_PKG_VERSION").into(),
             tokenizer: self.meta().tokenizer.clone(),
@@ -52,22 +52,46 @@ impl TaskIndex {
         Store::open(path)
     }
 
-    /// Builds a new index of everything that this one holds and the rows served since. Where this one has no inputs,
-    /// neither has the new one.
+    /// Builds a new index of everything that this one holds and the rows of write-ahead logs that it does not hold yet.
+    /// Where this one has no inputs, neither has the new one. Returns the new index and the number of rows merged.
+    ///
+    /// The new index says which rows of which logs it holds, so that nobody counts them twice. Over this index's own
+    /// path the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
+    /// beside the processes that write to them.
     ///
     /// # Errors
-    /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; nothing is written then.
+    /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; those of [`WriteAheadLog::open`] over its own path,
+    /// otherwise those of [`online_log::read_unmerged`]. Nothing is written then, unless dropping the rows from a log
+    /// failed, which is harmless.
     pub fn compact(
         &self,
-        served: &[ServedRow],
+        logs: &[impl AsRef<Path>],
         path: &Path,
         options: &BuildOptions<'_>,
         mut check: impl FnMut(f64) -> Result<()>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, u64)> {
+        let fingerprint = self.file().fingerprint();
+        let (mut merged, mut rows, mut locked) = (self.meta().merged_logs.clone(), Vec::new(), Vec::new());
+        for (k, log) in logs.iter().map(AsRef::as_ref).enumerate() {
+            if logs[..k].iter().any(|other| other.as_ref() == log) {
+                continue;
+            }
+            if path == self.file().path() {
+                let log = WriteAheadLog::open_each(log, &fingerprint, &merged, |_, row| rows.push(row))?;
+                merged.advance(log.id(), log.next());
+                locked.push(log);
+            } else {
+                rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
+            }
+        }
         let temporary = tempfile::tempdir_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
-        let store = self.to_store(&temporary.path().join("rows.store"), served, || check(0.0))?;
+        let store = self.to_store(&temporary.path().join("rows.store"), &rows, || check(0.0))?;
         let no_inputs = options.no_inputs || self.num_inputs() == 0;
-        Self::build(&store, path, &BuildOptions { no_inputs, ..*options }, check)
+        let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, check)?;
+        for log in &mut locked {
+            log.forget(log.next())?;
+        }
+        Ok((new, rows.len() as u64))
     }
 
     fn output(&self, ngrams: &Ngrams<'_>, start: u32) -> Result<Vec<TokenId>> {

@@ -6,7 +6,7 @@ mod toys;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use tasc_core::corpus::ServedRow;
+use tasc_core::corpus::OnlineRow;
 use tasc_core::draft::{Drafter, DrafterOptions};
 use tasc_core::online::served::Served;
 use toys::{Random, Toy};
@@ -40,14 +40,14 @@ fn grown(before: usize) -> usize {
 }
 
 /// Rows of few words, of words all different, and without an input.
-fn kinds() -> [fn(u64) -> ServedRow; 3] {
+fn kinds() -> [fn(u64) -> OnlineRow; 3] {
     let templates = |k| {
         let (input, output) = toys::request(&mut Random(k));
-        ServedRow { input, output: Toy::GluedPairs.ids(&output) }
+        OnlineRow { input, output: Toy::GluedPairs.ids(&output) }
     };
     let all_different =
-        |k| ServedRow { input: (0..30).map(|w| format!("w{k}x{w} ")).collect(), output: vec![k as u32] };
-    let outputs_alone = |k: u64| ServedRow { input: String::new(), output: (0..(k % 300) as u32).collect() };
+        |k| OnlineRow { input: (0..30).map(|w| format!("w{k}x{w} ")).collect(), output: vec![k as u32] };
+    let outputs_alone = |k: u64| OnlineRow { input: String::new(), output: (0..(k % 300) as u32).collect() };
     [templates, all_different, outputs_alone]
 }
 
@@ -57,7 +57,7 @@ fn what_rows_take_is_what_they_are_said_to_take() {
         for rows in [0, 1, 2, 10, 300, 5000] {
             let before = LIVE.load(Relaxed);
             let mut served = Served::default();
-            (0..rows).for_each(|k| served.add(&row(k), None));
+            (0..rows).for_each(|k| served.add(&row(k), None, None));
             let (said, taken) = (served.memory_usage(), grown(before));
             let off = said.abs_diff(taken);
             assert!(off * 50 <= taken + 10_000, "kind {kind}, {rows} rows: {said} bytes said, {taken} taken");
@@ -69,7 +69,7 @@ fn what_rows_take_is_what_they_are_said_to_take() {
 }
 
 /// A drafter keeps to its budget, and forgets no more than it must.
-fn bounded(row: fn(u64) -> ServedRow) {
+fn bounded(row: fn(u64) -> OnlineRow) {
     const LIMIT: usize = 423_000; // just more than tables take before they double: near the highest peak
     let drafter = Drafter::new(None, DrafterOptions { served_bytes: LIMIT, ..DrafterOptions::default() }).unwrap();
     let before = LIVE.load(Relaxed);
@@ -83,6 +83,6 @@ fn bounded(row: fn(u64) -> ServedRow) {
     assert!(most > LIMIT / 3, "{most} bytes at most");
     let peak = PEAK.load(Relaxed) - before;
     assert!(peak <= 3 * LIMIT, "{peak} bytes for a moment");
-    drafter.serve(&[ServedRow { input: String::new(), output: (0..LIMIT as u32 / 8).collect() }]).unwrap();
+    drafter.serve(&[OnlineRow { input: String::new(), output: (0..LIMIT as u32 / 8).collect() }]).unwrap();
     assert!(drafter.served_memory() <= LIMIT, "forgotten until the rest fits");
 }

@@ -1,6 +1,7 @@
-//! The log of served rows in processes that are killed, and on a disk that is full. Apart from the other tests of the
+//! The write-ahead log in processes that are killed, and on a disk that is full. Apart from the other tests of the
 //! log, because a process that is being started holds its parent's locks for a moment.
 #![allow(clippy::unwrap_used)]
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tasc_core::Error;
-use tasc_core::corpus::{ServedLog, ServedRow, served};
+use tasc_core::corpus::{MergedLogs, OnlineRow, WriteAheadLog, online_log};
 use tasc_core::format::Fingerprint;
 
 const MADE_BY: Fingerprint = Fingerprint([7; 32]);
@@ -29,12 +30,12 @@ const AT_ONCE: u32 = 3;
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Row k, up to several pages long.
-fn numbered(k: u32) -> ServedRow {
+fn numbered(k: u32) -> OnlineRow {
     let input = format!("row {k} ").repeat((k as usize * 7919) % 2000);
-    ServedRow { input, output: (k..=k + k % 50).collect() }
+    OnlineRow { input, output: (k..=k + k % 50).collect() }
 }
 
-fn append(log: &mut ServedLog, from: u32, to: u32) {
+fn append(log: &mut WriteAheadLog, from: u32, to: u32) {
     log.append(&(from..to).map(numbered).collect::<Vec<_>>()).unwrap();
 }
 
@@ -43,7 +44,7 @@ fn append(log: &mut ServedLog, from: u32, to: u32) {
 #[ignore = "started by other tests"]
 fn child() {
     let Some(path) = std::env::var_os(LOG) else { return };
-    let (log, rows) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let (log, rows) = WriteAheadLog::open(Path::new(&path), &MADE_BY).unwrap();
     let mut log = if std::env::var_os(BOUNDED).is_some() { log.bounded(LIMIT) } else { log };
     let mut next = rows.last().map_or(0, |row| row.output[0] + 1);
     for round in 1.. {
@@ -53,7 +54,7 @@ fn child() {
         let (mut out, first) = (std::io::stdout(), u64::from(next) - log.rows());
         writeln!(out, "\nacknowledged {first} {next}").and_then(|()| out.flush()).unwrap(); // ends with its parent, too
         if round % 5 == 0 && std::env::var_os(FORGETS).is_some() {
-            log.forget(log.rows().saturating_sub(2)).unwrap();
+            log.forget(log.next().saturating_sub(2)).unwrap();
         }
     }
 }
@@ -86,14 +87,22 @@ fn kill(set: Option<&str>) {
     for log in 0..4 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.served");
-        let mut on_disk = (0, 0);
+        let (mut on_disk, mut by_number) = ((0, 0), HashMap::new());
         for round in 0..5 {
             let number = log * 5 + round;
             let acknowledged = if round == 0 { 0 } else { number % 7 };
             let after = Duration::from_micros((number as u64 * 7919) % 6000);
             let (first_acked, acked) = killed(&path, acknowledged, after, set).unwrap_or(on_disk);
-            let seen = if path.exists() { served::read(&path, &MADE_BY).unwrap() } else { Vec::new() };
-            let (log, rows) = ServedLog::open(&path, &MADE_BY).unwrap();
+            let seen = if path.exists() { online_log::read(&path, &MADE_BY).unwrap() } else { Vec::new() };
+            let (mut rows, mut numbers) = (Vec::new(), Vec::new());
+            let each = |number, row: OnlineRow| {
+                numbers.push((number, row.output[0]));
+                rows.push(row);
+            };
+            let log = WriteAheadLog::open_each(&path, &MADE_BY, MergedLogs::none(), each).unwrap();
+            for (number, row) in numbers {
+                assert_eq!(*by_number.entry(number).or_insert(row), row, "number {number} was used twice");
+            }
             assert!(seen == rows, "a reader sees what a writer finds");
             let first = rows.first().map_or(0, |row| row.output[0]);
             let end = first + rows.len() as u32;
@@ -137,21 +146,21 @@ fn so_does_what_a_full_log_has_kept() {
 #[ignore = "started by another test"]
 fn child_on_a_full_disk() {
     let Some(path) = std::env::var_os(LOG) else { return };
-    let (mut log, _) = ServedLog::open(Path::new(&path), &MADE_BY).unwrap();
-    let small = |k: u32| ServedRow { input: "small".into(), output: vec![k] };
+    let (mut log, _) = WriteAheadLog::open(Path::new(&path), &MADE_BY).unwrap();
+    let small = |k: u32| OnlineRow { input: "small".into(), output: vec![k] };
     log.append(&[small(1)]).unwrap();
     let bytes = log.bytes();
-    let error = log.append(&[small(2), ServedRow { input: "x".repeat(1 << 20), output: vec![] }]).unwrap_err();
+    let error = log.append(&[small(2), OnlineRow { input: "x".repeat(1 << 20), output: vec![] }]).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!((log.rows(), log.bytes()), (1, bytes));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes, "nothing of a failed append is left");
     log.append(&[small(3)]).unwrap();
-    assert_eq!(served::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)]);
+    assert_eq!(online_log::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)]);
     let mut log = log.bounded(9000);
-    let error = log.append(&[ServedRow { input: "x".repeat(8700), output: vec![] }]).unwrap_err();
+    let error = log.append(&[OnlineRow { input: "x".repeat(8700), output: vec![] }]).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
-    assert_eq!(served::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)], "nothing was pushed out");
-    log.append(&[ServedRow { input: "x".repeat(7000), output: vec![] }]).unwrap();
+    assert_eq!(online_log::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)], "nothing was pushed out");
+    log.append(&[OnlineRow { input: "x".repeat(7000), output: vec![] }]).unwrap();
 }
 
 #[cfg(unix)]
@@ -165,5 +174,5 @@ fn a_failed_append_is_taken_back() {
     command.args(["child_on_a_full_disk", "--exact", "--ignored", "--nocapture"]).env(LOG, &path);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(served::read(&path, &MADE_BY).unwrap().len(), 3);
+    assert_eq!(online_log::read(&path, &MADE_BY).unwrap().len(), 3);
 }
