@@ -43,7 +43,7 @@ test-model: $(VENV)/.built ## tests on SmolLM2-135M, fetched on first use
 test-gpu: $(VENV)/.built ## tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-test-engines: $(VENV)/.built ## tests on engines that are installed; docs/adapters.md says how to install them
+test-engines: $(VENV)/.built ## tests on engines that are installed; docs/how-to says how to install them
 	$(BIN)/pytest -m engine
 
 # vLLM pins its own torch, so it has an environment of its own; intel-openmp is what its CPU build wants to be run with.

@@ -808,7 +808,7 @@ class NgramDrafter:
 
         Args:
             prompt_ids: (L,) ids of the whole prompt.
-            input: The part of the prompt that is the row's input, as text; None: not known.
+            input_text: The part of the prompt that is the row's input, as text; None: not known.
 
         Raises:
             Exception: Any exception of the tokenizer.

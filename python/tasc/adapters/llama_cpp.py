@@ -48,7 +48,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         InputError: An option is out of its range.
         TokenizerMismatchError: The index was made with another tokenizer.
 
-    Example:
+    Examples:
         >>> llm = Llama("model.gguf", draft_model=TascDraft("task.tasc", "path/to/tokenizer"))  # doctest: +SKIP
     """
 

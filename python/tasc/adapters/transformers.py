@@ -53,7 +53,7 @@ class TascGenerate:
         InputError: An option is out of its range.
         TokenizerMismatchError: The index was made with another tokenizer.
 
-    Example:
+    Examples:
         >>> tasc_generate = TascGenerate("task.tasc", tokenizer)                                 # doctest: +SKIP
         >>> model.generate(**inputs, max_new_tokens=128, custom_generate=tasc_generate)          # doctest: +SKIP
         >>> model.generate(**inputs, custom_generate=tasc_generate, tasc_input="book a table")   # doctest: +SKIP
@@ -179,7 +179,7 @@ def patch(
         InputError: Not such a model, or as `TascGenerate`.
         TokenizerMismatchError: As `TascGenerate`.
 
-    Example:
+    Examples:
         >>> with patch(model, "task.tasc", tokenizer):  # doctest: +SKIP
         ...     model.generate(**inputs, max_new_tokens=128)
     """

@@ -26,7 +26,7 @@ err = Console(stderr=True)
 def progress_bars() -> Iterator["Progressing"]:
     """Bars on standard error, gone when done; yields a function that adds a bar and returns what moves it.
 
-    Example:
+    Examples:
         >>> with progress_bars() as bar:
         ...     move = bar("reading")
         ...     move(3, 10)

@@ -30,7 +30,7 @@ class NgramTable(_core.NgramTable):
     not cross documents; the end token is a token as any other. Opening takes constant time; processes share the file's
     pages.
 
-    Example:
+    Examples:
         >>> table = NgramTable.count(store, "task.ngrams", max_length=4, memory_limit="1GB")  # doctest: +SKIP
         >>> for ids, count, documents in table.top(10, 2):  # doctest: +SKIP
         ...     print(tokenizer.decode(ids), count, documents)
@@ -203,7 +203,7 @@ def as_bytes(size: int | str) -> int:
     Raises:
         InputError: Anything else.
 
-    Example:
+    Examples:
         >>> as_bytes("64MB"), as_bytes("1.5 GiB")
         (64000000, 1610612736)
     """

@@ -37,7 +37,7 @@ class TokenStore(Store):
     *input*. Opening takes constant time; the file is shared between processes through the page cache, and an open
     store goes on reading the file it opened when another takes its name.
 
-    Example:
+    Examples:
         >>> store = TokenStore.build("rows.jsonl", "path/to/model", "rows.store")  # doctest: +SKIP
         >>> len(store), store.num_tokens, store.document(0)  # doctest: +SKIP
     """

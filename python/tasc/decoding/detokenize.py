@@ -22,7 +22,7 @@ class IncrementalDetokenizer:
         text: Text so far, cut before the stop string if there is one.
         stopped: Whether a stop string has occurred.
 
-    Example:
+    Examples:
         >>> class ByteTokenizer:
         ...     def decode(self, ids, **options):
         ...         return bytes(ids).decode(errors="replace")

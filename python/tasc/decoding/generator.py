@@ -131,7 +131,7 @@ class Generator:
         InputError: The model cannot be driven this way, or an option is out of its range.
         TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
-    Example:
+    Examples:
         >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
         >>> generator.generate(["book a table for two"], max_tokens=64)[0].text  # doctest: +SKIP
     """

@@ -32,7 +32,7 @@ class Sampling:
         repetition_penalty: Divides (positive) or multiplies (negative) the logits of tokens that the prompt or the
             output contains; 1 is off. It applies to greedy decoding too.
 
-    Example:
+    Examples:
         >>> Sampling().is_argmax
         True
         >>> sampling = Sampling(temperature=0.7, top_p=0.9)

@@ -42,7 +42,7 @@ class Stats:
         rest_seconds: All other time: sampling, text, bookkeeping.
         divergences: Requests whose ids differ from plain decoding's; None if not checked.
 
-    Example:
+    Examples:
         >>> stats = Stats(requests=1, tokens=3)
         >>> stats.count_step([0, 0, 4], accepted=2, ended=False)  # the third of three drafted tokens is rejected
         >>> stats.alpha, stats.tau, dict(stats.drafted_by)

@@ -68,7 +68,7 @@ class GivenCosts(CostCurve):
     Raises:
         InputError: A negative slope, an empty array, or values that are not positive numbers.
 
-    Example:
+    Examples:
         >>> GivenCosts([2.0, 3.0]).costs(3).tolist()
         [1.0, 1.5, 2.0, 2.5]
     """
@@ -171,7 +171,7 @@ class LearntCosts(CostCurve):
     Args:
         slope: Cost of one more token, in steps of one token, which is kept; None: learnt, from `DEFAULT_SLOPE` on.
 
-    Example:
+    Examples:
         >>> curve = LearntCosts(0.5)
         >>> curve.costs(2, num_rows=1).tolist()
         [1.0, 1.5, 2.0]
@@ -247,7 +247,7 @@ def extrapolated(at: Any, points: Any, values: _Floats) -> Any:
     Returns:
         float64 of the shape of `at`.
 
-    Example:
+    Examples:
         >>> extrapolated([0.5, 3.0], [0, 1], np.array([1.0, 2.0])).tolist()
         [1.5, 4.0]
     """

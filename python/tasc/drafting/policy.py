@@ -141,7 +141,7 @@ def batch_draft_length(probs: Sequence[Sequence[float]], costs: Costs) -> int:
     Returns:
         The least k that maximises (n + Σ_b Σ_{j≤min(k, K_b)} Π_{i≤j} p_bi) / (n·C(k)).
 
-    Example:
+    Examples:
         >>> batch_draft_length([[0.9, 0.9], []], np.array([1.0, 1.2, 1.6]))
         1
         >>> batch_draft_length([[0.9, 0.9], [0.9, 0.9]], np.array([1.0, 1.2, 1.6]))
@@ -165,7 +165,7 @@ def packed_draft_lengths(probs: Sequence[Sequence[float]], costs: Costs) -> list
     Returns:
         (n,) lengths that maximise (n + Σ survival) / costs[Σ lengths].
 
-    Example:
+    Examples:
         >>> packed_draft_lengths([[0.9, 0.8], [0.1]], 1.0 + 0.2 * np.arange(4))
         [2, 0]
     """

@@ -113,7 +113,7 @@ class Drafter(Protocol):
             one request alone, and the decoder cuts them.
         index: The index that drafts are made from, if there is one.
 
-    Example:
+    Examples:
         >>> class Repeat(Drafter):
         ...     name = "repeat"
         ...     def start(self, prompt_ids, input_text=None):

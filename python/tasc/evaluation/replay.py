@@ -156,7 +156,7 @@ def replay(
     Raises:
         InputError: If `max_tokens` or `cost` is negative, or a draft is longer than `max_tokens`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tasc.evaluation.baselines import PromptLookupDrafter
         >>> row = ReplayRow(np.array([1, 2, 3, 4], np.uint32), np.array([1, 2, 3, 9], np.uint32))

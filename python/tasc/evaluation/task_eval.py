@@ -122,7 +122,7 @@ def evaluate(
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
         MissingExtraError: Without ``tasc-lm[eval]``.
 
-    Example:
+    Examples:
         >>> found = evaluate(model, tokenizer, rows)  # doctest: +SKIP
         >>> found.measures["exact_match"].value  # doctest: +SKIP
         0.72

@@ -49,7 +49,7 @@ _COUNTERS = {
 class Metrics:
     """Counts what the requests of an engine drafted and what was right. Safe to use from many threads.
 
-    Example:
+    Examples:
         >>> metrics.as_dict()["indexes"]["task.tasc"]["tau"]  # doctest: +SKIP
         6.9
     """

@@ -44,7 +44,7 @@ class ModelDrafter(Drafter):
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
 
-    Example:
+    Examples:
         >>> drafter = ModelDrafter(small_model)                                # doctest: +SKIP
         >>> generator = Generator(model, tokenizer, drafter=drafter)           # doctest: +SKIP
     """

@@ -18,7 +18,7 @@ class WeightWatcher:
     Args:
         model: Any module.
 
-    Example:
+    Examples:
         >>> layer = nn.Linear(2, 2)
         >>> watcher = WeightWatcher(layer)
         >>> _ = nn.init.zeros_(layer.weight)

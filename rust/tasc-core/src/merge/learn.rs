@@ -14,7 +14,7 @@ use crate::corpus::Store;
 use crate::{Error, Result, TokenId};
 
 /// So many times the tokens wanted are live when merging ends and pruning begins: the more of them, the closer the plan
-/// fits the documents, which pays when new rows repeat them and costs when they do not (docs/optimizations.md).
+/// fits the documents, which pays when new rows repeat them and costs when they do not (docs/lab/vocabulary.md).
 const MOST_LIVE: f64 = 3.0;
 const LIVE_BY_NOVELTY: f64 = 4.0;
 const LEAST_LIVE: f64 = 1.25;
