@@ -105,8 +105,8 @@ class Generator:
         model: A `transformers` causal language model with attention layers only, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
-            request's input where the index holds inputs. None: the context alone. For a model with new tokens (`tasc.vocab`) the
-            index may be made with the tokenizer before the extension.
+            request's input where the index holds inputs. None: the context alone. For a model with new tokens
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
         draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
         max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.

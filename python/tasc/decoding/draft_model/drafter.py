@@ -25,8 +25,9 @@ _SOURCE = SOURCES.index("model")
 class ModelDrafter(Drafter):
     """Drafts with a small model: its most probable tokens at temperature 0, its samples above.
 
-    The drafter keeps the model's keys and values in cache rows of its own, one per running request. At temperature 0 the output is that
-    of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for one call at a time.
+    The drafter keeps the model's keys and values in cache rows of its own, one per running request. At temperature
+    0 the output is that of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for
+    one call at a time.
 
     Args:
         model: Any causal language model that `Target` takes, with the target's vocabulary, in its place and type. Its
