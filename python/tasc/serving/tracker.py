@@ -172,14 +172,17 @@ class RequestTracker:
         rows, fresh = self._follow(emitted, lengths, tokens)
         self._time(begin, rows, fresh)
         costs = self._curve.costs(self._max_draft, max(1, len(rows)))
-        groups: dict[SafeDrafter, tuple[Costs, list[TrackedRequest]]] = {}
+        ready: dict[SafeDrafter, list[TrackedRequest]] = {}
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]] = {}
         for row, new in zip(rows, emitted, strict=True):
-            budget = None if row is None else self._budget(row, new, costs)
-            if row is not None and budget is not None:
-                groups.setdefault(row.drafter, (budget, []))[1].append(row)
-        for drafter, (budget, group) in groups.items():
-            self._draft(drafter, group, budget)
-        if _CUTS and not any(drafter.fixed_length for drafter in groups):
+            if row is not None and self._take(row, new, costs, outcomes):
+                ready.setdefault(row.drafter, []).append(row)
+        for drafter, found in outcomes.items():
+            accepted, extra = np.sum(found, axis=0) / len(rows)
+            self._policy.record(drafter, float(accepted), float(extra))
+        for drafter, group in ready.items():
+            self._draft(drafter, group, costs)
+        if _CUTS and not any(drafter.fixed_length for drafter in ready):
             self._cut([row for row in rows if row is not None])
         self._rows = rows
         self._returned = time.perf_counter()
@@ -240,24 +243,38 @@ class RequestTracker:
             self._metrics.stepped(seconds)
             self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _budget(self, row: TrackedRequest, new: Sequence[int], costs: Costs) -> Costs | None:
-        """Bring a request up to what it has emitted; returns the costs to draft at now, None for no draft."""
+    def _take(
+        self,
+        row: TrackedRequest,
+        new: Sequence[int],
+        costs: Costs,
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]],
+    ) -> bool:
+        """Bring a request up to the ids that it has emitted. Returns whether it takes a draft now.
+
+        Args:
+            row: The request.
+            new: The ids.
+            costs: Cost of verifying k drafted tokens per row.
+            outcomes: By drafter, takes the accepted tokens of the last draft and its cost beyond a plain step.
+        """
         accepted = row.emitted(new)
         self._count_failure(row)
         self._metrics.step(row.drafts, len(new), row.sources, accepted)
         if len(row.drafted):
-            self._policy.record(row.drafter, accepted, float(costs[len(row.drafted)]) - 1.0)
+            outcomes.setdefault(row.drafter, []).append((accepted, float(costs[len(row.drafted)]) - 1.0))
         row.drop_draft()
-        if row.learn(self._eos, len(row.ids) - row.num_prompt - len(new)) or row.request.failed or self._room(row) < 1:
-            return None
-        budget = self._policy.budget(row.drafter, costs)
-        if budget is None:
-            self._metrics.paused(row.drafts)
-        return budget
+        ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
+        return not ended and not row.request.failed and self._room(row) >= 1
 
     def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
-        """Draft for requests of one drafter."""
-        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, costs)
+        """Draft for requests of one drafter, unless it is paused."""
+        budget = self._policy.budget(drafter, costs)
+        if budget is None:
+            for row in rows:
+                self._metrics.paused(row.drafts)
+            return
+        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, budget)
         for row, draft in zip(rows, drafts, strict=True):
             self._count_failure(row)
             unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
