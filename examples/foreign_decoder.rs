@@ -9,7 +9,7 @@ use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
 use tasc_core::task::{BuildOptions, TaskIndex};
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
 
 const EOS: TokenId = 256;
@@ -18,8 +18,8 @@ const PLACES: [&str; 6] = ["kitchen", "garden", "attic", "hall", "cellar", "gara
 /// The tokenizer, for words of the input that the outputs copy.
 struct Bytes;
 
-impl Speller for Bytes {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Bytes {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         Ok(pieces.iter().map(|piece| ids(piece)).collect())
     }
 }
@@ -47,14 +47,14 @@ fn build(folder: &Path) -> Result<TaskIndex> {
         rows.push(&output, Some(&input), 1)?;
     }
     rows.finish()?;
-    let options = BuildOptions { speller: Some(&Bytes), ..BuildOptions::default() };
+    let options = BuildOptions { tokenizer: Some(&Bytes), ..BuildOptions::default() };
     TaskIndex::build(&Store::open(&folder.join("rows.store"))?, &folder.join("task.tasc"), &options, |_| Ok(()))
 }
 
 fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder for the example's files");
     let index = Arc::new(build(folder.path())?); // a decoder only opens one: TaskIndex::open(path)
-    let drafter = Drafter::new(Some(index), DrafterOptions { speller: Some(Arc::new(Bytes)), ..Default::default() })?;
+    let drafter = Drafter::new(Some(index), DrafterOptions { tokenizer: Some(Arc::new(Bytes)), ..Default::default() })?;
     let costs = CostCurve::linear(0.02)?; // verifying k drafted tokens costs 1 + 0.02·k plain steps: measure yours
     for input in ["turn on the garden", "turn off the veranda"] {
         let mut request = drafter.start(&ids(input), Some(input))?;

@@ -444,21 +444,6 @@ class PlanStream:
     def finish(self) -> NDArray[np.uint32]:
         """(n,) uint32: the rest; the stream is at the start of another document then."""
 
-class ContextIndex:
-    """The running request: every earlier occurrence of its last tokens, kept up as it grows (O(new tokens))."""
-
-    def __new__(cls, ids: Sequence[int] | NDArray[Any] | None = None) -> Self:
-        """Begin with (T,) ids."""
-
-    def extend(self, ids: Sequence[int] | NDArray[Any]) -> None:
-        """Append (T,) ids."""
-
-    def __len__(self) -> int:
-        """Number of tokens."""
-
-    def successors(self, limit: int = 8) -> tuple[NDArray[np.uint32], NDArray[np.float32], int]:
-        """Tokens (K,) uint32 that may come next with blended probabilities (K,) float32, and the longest match."""
-
 class Draft:
     """Tokens proposed for verification."""
 
@@ -533,7 +518,6 @@ class NgramDrafter:
         served: str | Path | None = None,
         served_bytes: int = 67_108_864,
         log_bytes: int = 268_435_456,
-        served_half_life: int | None = None,
         weights: NDArray[np.float32] | None = None,
         without: Sequence[str] | None = None,
         learn: bool = True,
@@ -553,15 +537,13 @@ class NgramDrafter:
                 three times as many; a single row that does not fit takes what it takes.
             log_bytes: Most bytes of the log, ≥ 65,536. Past them its oldest rows are dropped until half of it is left:
                 a new file takes its place whole. `serve` takes as long as writing that.
-            served_half_life: After so many later rows a served row counts half as much in n-grams. None or 0: all count
-                the same.
             weights: (F + states · F,) float32 mixture weights; None: those of the index, else the general ones.
             without: Sources to switch off: task, context, retrieved, coverage, copy.
             learn: Whether verified tokens recalibrate it.
             num_threads: Most threads of `propose_batch`, ≥ 1; None: one per core, at most 16.
 
         Raises:
-            InputError: Weights of the wrong length, an unknown source, bytes, a half-life or threads out of range, or
+            InputError: Weights of the wrong length, an unknown source, bytes or threads out of range, or
                 a log without an index.
             BlockingIOError: The log is open for writing already, here or in another process.
             FormatError: The log is none, or damaged in its header.

@@ -256,7 +256,9 @@ def test_several_logs_are_merged_into_one_index(index: TaskIndex, task: TaskToke
     assert first.with_index(newer).num_served == 0
 
 
-def test_a_log_of_another_place_is_not_taken_for_this_one(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+def test_a_log_of_another_place_is_not_taken_for_this_one(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
     log, other = served_log(index), tmp_path / "other.served"
     serve(NgramDrafter(index, served=log), 0, 5)
     new = compacted(index, tmp_path / "new.tasc", log, task=task)
@@ -315,9 +317,9 @@ def test_budgets_bound_memory_and_log(index: TaskIndex, task: TaskTokenizer) -> 
     assert NgramDrafter(index, served_bytes=budget).served_memory == 0
 
 
-@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life", "num_threads"])
+@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "num_threads"])
 def test_a_number_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
-    beyond = {"served_half_life": [2**40], "num_threads": [0]}.get(name, [0, 65_535])
+    beyond = {"num_threads": [0]}.get(name, [0, 65_535])
     for value in [-1, *beyond]:
         with pytest.raises(InputError, match=f"{name}={value} is out of range"):
             NgramDrafter(index, **{name: value})

@@ -10,32 +10,34 @@ use tasc_core::corpus::{MergedLogs, OnlineRow, online_log};
 use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
-use tasc_core::index::view::{OwnedTask, Task, TaskView};
+use tasc_core::index::TaskArrays;
+use tasc_core::index::view::TaskView;
+use tasc_core::mixture::TaskData;
 use tasc_core::mixture::features::END;
 use tasc_core::mixture::general;
-use tasc_core::mixture::weights::variants;
-use tasc_core::mixture::{Mixtures, Source, Without};
+use tasc_core::mixture::source::variants;
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask};
 use tasc_core::task::build::{self, LeftOut};
 use tasc_core::task::train::{TrainOptions, train};
-use tasc_core::text::Speller;
-use tasc_core::text::pieces::Learnt;
+use tasc_core::text::PieceTokenizer;
+use tasc_core::text::pieces::TokenizationCache;
 use tasc_core::{Error, Result, TokenId};
 use toys::{Random, Row, Toy};
 
 const TOY: Toy = Toy::GluedPairs;
 
 /// A task with odd rows among its own, and weights fitted to it.
-fn task() -> (Arc<OwnedTask>, Mixtures) {
+fn task() -> (Arc<TaskArrays>, MixtureWeights) {
     let folder = tempfile::tempdir().unwrap();
     let mut rows = toys::rows(TOY, 150, 6);
     rows.extend(odd_texts().into_iter().filter(|t| t.len() < 20_000).map(|t| odd_row(&t)));
     let store = toys::store(&folder.path().join("s"), &rows);
-    let mut learnt = Learnt::default();
+    let mut learnt = TokenizationCache::default();
     let task = build::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
     let fit = FitOptions { iterations: 30, ..FitOptions::default() };
     let options = TrainOptions { fit, ..TrainOptions::default() };
-    let (mixtures, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
-    (Arc::new(task), mixtures)
+    let (weights, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
+    (Arc::new(task), weights)
 }
 
 fn odd_row(text: &str) -> Row {
@@ -67,8 +69,8 @@ fn odd_texts() -> Vec<String> {
     ]
 }
 
-fn options(mixtures: Option<&Mixtures>, without: Without) -> DrafterOptions {
-    DrafterOptions { mixtures: mixtures.cloned(), without, speller: Some(Arc::new(TOY)), ..DrafterOptions::default() }
+fn options(weights: Option<&MixtureWeights>, without: SourceMask) -> DrafterOptions {
+    DrafterOptions { weights: weights.cloned(), without, tokenizer: Some(Arc::new(TOY)), ..DrafterOptions::default() }
 }
 
 fn valid(draft: &Draft, most: usize) {
@@ -105,12 +107,12 @@ fn serve(drafter: &Drafter, input: &str, output: &[TokenId], costs: &CostCurve) 
 
 #[test]
 fn odd_texts_are_drafted_for_and_the_same_again() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let mut random = Random(3);
     let long: Vec<TokenId> = (0..5000).map(|_| random.below(40) as TokenId).collect();
     let costs = CostCurve::linear(0.02).unwrap();
-    let run = |mixtures: Option<&Mixtures>| {
-        let drafter = Drafter::new(Some(task.clone()), options(mixtures, Without::NOTHING)).unwrap();
+    let run = |weights: Option<&MixtureWeights>| {
+        let drafter = Drafter::new(Some(task.clone()), options(weights, SourceMask::NOTHING)).unwrap();
         let mut all = Vec::new();
         for input in odd_texts() {
             let own = odd_row(&input).1;
@@ -122,18 +124,18 @@ fn odd_texts_are_drafted_for_and_the_same_again() {
         all.push(serve(&drafter, "please list airlines in boston", &long, &costs));
         all
     };
-    for weights in [None, Some(&mixtures)] {
+    for weights in [None, Some(&weights)] {
         assert!(run(weights) == run(weights), "another run, another draft");
     }
-    let general = general::mixtures().unwrap();
+    let general = general::weights().unwrap();
     assert!(run(None) == run(Some(&general)));
 }
 
 /// An output of 5,000 tokens, whole: the context grows, the rest does not.
 #[test]
 fn a_very_long_output() {
-    let (task, mixtures) = task();
-    let drafter = Drafter::new(Some(task), options(Some(&mixtures), Without::NOTHING)).unwrap();
+    let (task, weights) = task();
+    let drafter = Drafter::new(Some(task), options(Some(&weights), SourceMask::NOTHING)).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
     let mut request = drafter.start(&[], Some("find flights from boston to oslo")).unwrap();
     let block = TOY.ids(" from=\"boston\" to=\"oslo\"; and so on, and so on");
@@ -156,9 +158,9 @@ fn a_very_long_output() {
 /// Tokens that come one by one or many at a time lead to the same place.
 #[test]
 fn updates_can_be_joined() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let costs = CostCurve::linear(0.02).unwrap();
-    let fixed = DrafterOptions { fixed: true, ..options(Some(&mixtures), Without::NOTHING) };
+    let fixed = DrafterOptions { fixed: true, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), fixed).unwrap();
     let mut random = Random(8);
     for _ in 0..60 {
@@ -178,11 +180,11 @@ fn updates_can_be_joined() {
 
 #[test]
 fn every_set_of_sources_drafts() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let costs = CostCurve::linear(0.02).unwrap();
     for bits in 0..1u32 << Source::ALL.len() {
-        let without: Without = Source::ALL.into_iter().filter(|s| bits >> s.code() & 1 == 1).collect();
-        let drafter = Drafter::new(Some(task.clone()), options(Some(&mixtures), without)).unwrap();
+        let without: SourceMask = Source::ALL.into_iter().filter(|s| bits >> s.code() & 1 == 1).collect();
+        let drafter = Drafter::new(Some(task.clone()), options(Some(&weights), without)).unwrap();
         let mut random = Random(2);
         for _ in 0..5 {
             let (input, output) = toys::request(&mut random);
@@ -197,8 +199,8 @@ fn every_set_of_sources_drafts() {
 /// Four threads, one drafter that learns and is served rows: nothing is poisoned or stuck, every draft is valid.
 #[test]
 fn one_drafter_for_four_threads() {
-    let (task, mixtures) = task();
-    let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&mixtures), Without::NOTHING) };
+    let (task, weights) = task();
+    let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
     let before = drafter.learnt();
@@ -248,7 +250,8 @@ fn a_drafter_over_another_index_is_one_made_there() {
         let folder = tempfile::tempdir().unwrap();
         let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 150, seed));
         Arc::new(
-            build::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap(),
+            build::build(&store, &LeftOut::default(), true, &mut TokenizationCache::default(), Some(&TOY), |_| Ok(()))
+                .unwrap(),
         )
     };
     let (first, second) = (built(1), built(2));
@@ -257,7 +260,7 @@ fn a_drafter_over_another_index_is_one_made_there() {
         .map(|_| toys::request(&mut random))
         .map(|(input, output)| OnlineRow { input, output: TOY.ids(&output) })
         .collect();
-    let new = |task: &Arc<OwnedTask>| {
+    let new = |task: &Arc<TaskArrays>| {
         let drafter = Drafter::new(Some(task.clone()), DrafterOptions { fixed: true, ..DrafterOptions::default() });
         drafter.inspect(|d| d.serve(&served).unwrap()).unwrap()
     };
@@ -307,11 +310,11 @@ fn a_drafter_over_another_index_goes_on_learning() {
 
 /// A task that holds rows of logs.
 struct Holding {
-    task: Arc<OwnedTask>,
+    task: Arc<TaskArrays>,
     merged: MergedLogs,
 }
 
-impl Task for Holding {
+impl TaskData for Holding {
     fn view(&self) -> TaskView<'_> {
         self.task.view()
     }
@@ -332,7 +335,7 @@ fn rows_in_the_index_are_not_taken_in() {
     let rows =
         |drafter: &Drafter, range: std::ops::Range<u32>| drafter.serve(&range.map(row).collect::<Vec<_>>()).unwrap();
     let new = |task| Drafter::new(Some(task), DrafterOptions::default()).unwrap();
-    let drafter = new(task.clone() as Arc<dyn Task>);
+    let drafter = new(task.clone() as Arc<dyn TaskData>);
     rows(&drafter, 0..2); // before there is a log
     drafter.keep_served(&path, &made_by).unwrap();
     assert!(matches!(drafter.keep_served(&other, &made_by), Err(Error::Locked { .. })), "one log each");
@@ -340,7 +343,7 @@ fn rows_in_the_index_are_not_taken_in() {
     let mut merged = MergedLogs::default();
     assert_eq!(online_log::read_unmerged(&path, &made_by, &mut merged).unwrap().len(), 4);
     rows(&drafter, 6..9);
-    let holding: Arc<dyn Task> = Arc::new(Holding { task: task.clone(), merged });
+    let holding: Arc<dyn TaskData> = Arc::new(Holding { task: task.clone(), merged });
     let foreign = new(task);
     foreign.keep_served(&other, &made_by).unwrap();
     rows(&foreign, 0..3);
@@ -407,15 +410,15 @@ struct Waiting {
     drafter: Arc<OnceLock<Weak<Drafter>>>,
 }
 
-impl Speller for Waiting {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Waiting {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let (drafter, (sender, served)) = (self.drafter.get().unwrap().upgrade().unwrap(), mpsc::channel());
         std::thread::spawn(move || {
             drafter.serve(&[OnlineRow { input: "x".into(), output: vec![1] }]).unwrap();
             sender.send(()).unwrap();
         });
         served.recv_timeout(Duration::from_secs(20)).expect("serving waits for the tokenizer");
-        TOY.spell(pieces)
+        TOY.tokenize_pieces(pieces)
     }
 }
 
@@ -423,8 +426,9 @@ impl Speller for Waiting {
 fn serving_does_not_wait_for_the_tokenizer() {
     let (task, _) = task();
     let cell = Arc::new(OnceLock::new());
-    let speller = Some(Arc::new(Waiting { drafter: cell.clone() }) as Arc<dyn Speller>);
-    let drafter = Arc::new(Drafter::new(Some(task), DrafterOptions { speller, ..DrafterOptions::default() }).unwrap());
+    let tokenizer = Some(Arc::new(Waiting { drafter: cell.clone() }) as Arc<dyn PieceTokenizer>);
+    let drafter =
+        Arc::new(Drafter::new(Some(task), DrafterOptions { tokenizer, ..DrafterOptions::default() }).unwrap());
     cell.set(Arc::downgrade(&drafter)).unwrap();
     drafter.start(&[], Some("fly to a place never heard of")).unwrap();
     assert_eq!(drafter.num_served(), 1);
@@ -445,8 +449,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let rows: Vec<Row> = rows.into_iter().map(|(i, o, w)| (i, toy.ids(&o), w)).collect();
         let store = toys::store(&folder.path().join("s"), &rows);
-        let task = build::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&toy), |_| Ok(())).unwrap();
-        let options = DrafterOptions { speller: Some(Arc::new(toy)), ..DrafterOptions::default() };
+        let task = build::build(&store, &LeftOut::default(), true, &mut TokenizationCache::default(), Some(&toy), |_| Ok(())).unwrap();
+        let options = DrafterOptions { tokenizer: Some(Arc::new(toy)), ..DrafterOptions::default() };
         let drafter = Drafter::new(Some(Arc::new(task)), options).unwrap();
         let costs = CostCurve::linear(cost).unwrap();
         serve(&drafter, &input, &toy.ids(&output), &costs);

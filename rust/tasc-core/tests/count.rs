@@ -1,15 +1,18 @@
 //! Counting against maps: any documents, any length, any memory, any number of threads.
 #![allow(clippy::unwrap_used)]
+#[path = "support/naive.rs"]
+mod naive;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use naive::count_ngrams;
 use proptest::prelude::*;
 use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::count::{
     CountOptions, Counted, MAX_LENGTH, MIN_MEMORY, Minimum, Ngram, NgramTable, Place, count, merge_tables,
 };
 use tasc_core::format::Fingerprint;
-use tasc_core::naive::count_ngrams;
 use tasc_core::{Error, TokenId};
 
 const MADE_BY: Fingerprint = Fingerprint([7; 32]);

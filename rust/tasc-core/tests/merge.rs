@@ -1,10 +1,13 @@
 //! Merging and segmentation against their naive twins.
 #![allow(clippy::unwrap_used)] // a test may
+#[path = "support/naive.rs"]
+mod naive;
+
 use std::sync::Arc;
 
+use naive::{NaiveMerger, segment};
 use proptest::prelude::*;
 use tasc_core::merge::{Merger, MergerOptions, Segmenter, Stream};
-use tasc_core::naive::{NaiveMerger, segment};
 use tasc_core::{Error, TokenId};
 
 /// Base ids are below it.

@@ -11,16 +11,15 @@ use tasc_core::corpus::online_log::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::{self, CostCurve, DrafterOptions};
 use tasc_core::mixture::features::{FEATURES, GROUPS};
-use tasc_core::mixture::{Mixtures, Source, Weights, Without};
-use tasc_core::online::sequence_index::{Matches, Occurrences};
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, Weights};
 use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::pool;
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise};
 use crate::index::TaskIndex;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 
 /// Features of a candidate, and number of states of each group that picks weights.
 pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTuple>)> {
@@ -62,7 +61,7 @@ impl Draft {
 pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
     index: Option<Py<TaskIndex>>,
-    speller: Option<Arc<PySpeller>>,
+    tokenizer: Option<Arc<PyPieceTokenizer>>,
     threads: usize,
 }
 
@@ -97,7 +96,7 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 impl NgramDrafter {
     #[new]
     #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
-        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true,
+        log_bytes=LOG_BYTES as i64, weights=None, without=None, learn=true,
         num_threads=None))]
     #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
@@ -107,26 +106,24 @@ impl NgramDrafter {
         served: Option<PathBuf>,
         served_bytes: i64,
         log_bytes: i64,
-        served_half_life: Option<i64>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
         num_threads: Option<i64>,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
-        let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
-        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
+        let weights = table.raise()?.map(|w| MixtureWeights::single(&w)).transpose().raise()?;
+        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<SourceMask>>()?;
         let file = index.as_ref().map(|i| i.get().file());
-        let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
-        let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
+        let matching = |t| file.map(|f| PyPieceTokenizer::matching(py, t, &f.fingerprint(), f.path())).transpose();
+        let tokenizer = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
         let options = DrafterOptions {
-            mixtures,
+            weights,
             fixed: !learn,
             without,
-            speller: speller.clone().map(|s| s as Arc<dyn Speller>),
+            tokenizer: tokenizer.clone().map(|s| s as Arc<dyn PieceTokenizer>),
             served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
-            served_half_life: at_least("served_half_life", served_half_life.unwrap_or(0), 0)?,
         };
         let threads = num_threads.map_or(Ok(pool::cores()), |n| at_least("num_threads", n, 1))?;
         let task = index.as_ref().map(|i| i.get().task());
@@ -141,7 +138,7 @@ impl NgramDrafter {
             Ok(drafter)
         });
         let drafter = drafter.raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index, speller, threads })
+        Ok(Self { drafter: Arc::new(drafter), index, tokenizer, threads })
     }
 
     #[getter]
@@ -171,7 +168,7 @@ impl NgramDrafter {
     fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
         let started = py.detach(|| self.drafter.start(&ids, input));
-        let state = match self.speller.as_ref().and_then(|s| s.raised()) {
+        let state = match self.tokenizer.as_ref().and_then(|s| s.raised()) {
             Some(error) => return Err(error),
             None => started.raise()?,
         };
@@ -210,8 +207,8 @@ impl NgramDrafter {
         }
         let task = index.get().task();
         let drafter = py.detach(|| self.drafter.with_index(task)).raise()?;
-        let (speller, threads) = (self.speller.clone(), self.threads);
-        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller, threads })
+        let (tokenizer, threads) = (self.tokenizer.clone(), self.threads);
+        Ok(Self { drafter: Arc::new(drafter), index: Some(index), tokenizer, threads })
     }
 
     #[pyo3(signature = (requests, max_tokens, costs=None))]
@@ -293,54 +290,4 @@ fn source(name: &str) -> PyResult<Source> {
     let known = Source::ALL.map(Source::name).join(", ");
     let found = Source::ALL.into_iter().find(|s| s.name() == name);
     found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
-}
-
-/// The running context alone, for looking into it.
-#[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct ContextIndex(Mutex<(Occurrences, Matches)>);
-
-impl ContextIndex {
-    fn lock(&self) -> MutexGuard<'_, (Occurrences, Matches)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[pymethods]
-impl ContextIndex {
-    #[new]
-    #[pyo3(signature = (ids=None))]
-    fn new(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let this = Self(Mutex::default());
-        if let Some(ids) = ids {
-            this.extend(ids)?;
-        }
-        Ok(this)
-    }
-
-    fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_ids(ids, |ids| {
-            let (seen, matches) = &mut *self.lock();
-            seen.extend(ids, matches, draft::request::FOLLOWED);
-        })
-    }
-
-    fn __len__(&self) -> usize {
-        self.lock().0.ids().len()
-    }
-
-    /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
-    #[pyo3(signature = (limit=8))]
-    fn successors<'py>(
-        &self,
-        py: Python<'py>,
-        limit: usize,
-    ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
-        let (context, matches) = &*self.lock();
-        let mut blend = tasc_core::mixture::blend::Blend::default();
-        let order = context.blend(matches, &mut Vec::new(), &mut blend);
-        blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        blend.candidates.truncate(limit);
-        let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
-        (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
-    }
 }

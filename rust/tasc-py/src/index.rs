@@ -6,19 +6,20 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tasc_core::format::File;
-use tasc_core::index::{Cursor, Successors, Task};
+use tasc_core::index::{Cursor, Successors};
+use tasc_core::mixture::TaskData;
 use tasc_core::task::train::TrainOptions;
-use tasc_core::task::{self, BuildOptions, Meta};
-use tasc_core::text::Speller;
+use tasc_core::task::{self, BuildOptions, IndexMeta};
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
 use crate::error::Raise;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
 /// What the fit of an index found, `None` when it was not fitted.
-fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>> {
+fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(figures) = &meta.fit else { return Ok(None) };
     let fit = PyDict::new(py);
     fit.set_item("rows", figures.rows)?;
@@ -48,7 +49,7 @@ impl TaskIndex {
         self.0.file()
     }
 
-    pub(crate) fn task(&self) -> Arc<dyn Task> {
+    pub(crate) fn task(&self) -> Arc<dyn TaskData> {
         self.0.clone()
     }
 }
@@ -73,20 +74,20 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
-        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|i| Self(Arc::new(i))),
         }
@@ -109,20 +110,20 @@ impl TaskIndex {
             Some(Logs::One(log)) => vec![log],
             Some(Logs::Several(logs)) => logs,
         };
-        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
-        let speller = tokenizer.map(matching).transpose()?;
+        let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
         let train = TrainOptions::default();
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
             index.compact(&logs, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
         }

@@ -4,118 +4,100 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use super::length::{CostCurve, LengthRule};
-use super::request::{Draft, FOLLOWED, Request};
-use super::scratch::{Pool, Scratch};
-use super::trace::Seen;
+use super::request::{Draft, MAX_FOLLOWED, Request};
+use super::scratch::{DraftScratch, ScratchPool};
+use super::trace::Observation;
 use crate::corpus::OnlineRow;
 use crate::corpus::online_log::LOG_BYTES;
 use crate::format::Fingerprint;
+use crate::index::Cursor;
 use crate::index::inputs;
-use crate::index::view::{RowsView, Task, TaskView};
-use crate::index::{Cursor, Ngrams};
+use crate::index::view::{Rows, TaskView};
+use crate::mixture::TaskData;
 use crate::mixture::features::{Candidates, Columns, END};
 use crate::mixture::general;
 use crate::mixture::mixer::{Mixer, Sample};
-use crate::mixture::weights::{Mixtures, Source, Without};
-use crate::online::adapt::{AdaptedWeights, Online};
+use crate::mixture::source::{Source, SourceMask};
+use crate::mixture::weights::MixtureWeights;
+use crate::online::adapt::{AdaptedWeights, OnlineCalibration};
 use crate::online::served::{SERVED_BYTES, START, Served};
 use crate::online::state::Kept;
-use crate::text::pieces::{Learnt as Spelled, Speller};
+use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Result, TokenId};
 
 /// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
-const REMEMBERED: usize = 1 << 18;
+const MAX_CACHED_PIECES: usize = 1 << 18;
 
 /// Drafted tokens that a request makes room for at once.
-const USUAL: usize = 16;
+const RESERVED_TOKENS: usize = 16;
 
 /// How a drafter drafts.
 #[derive(Clone)]
 pub struct DrafterOptions {
     /// Weights of the mixture; `None`: those of the index, else the general ones.
-    pub mixtures: Option<Mixtures>,
+    pub weights: Option<MixtureWeights>,
     /// Whether calibration and rate stay what they are, whatever is verified.
     pub fixed: bool,
     /// Sources switched off.
-    pub without: Without,
+    pub without: SourceMask,
     /// The tokenizer, for words that the index does not know.
-    pub speller: Option<Arc<dyn Speller>>,
+    pub tokenizer: Option<Arc<dyn PieceTokenizer>>,
     /// Most bytes of served rows in memory; past them the older half is forgotten. For the moment in which tables have
     /// grown and the newer half is copied there are more, up to three times as many; a single row that does not fit
     /// takes what it takes.
     pub served_bytes: usize,
     /// Most bytes of their log; past them it drops its oldest rows until half of them are left.
     pub log_bytes: u64,
-    /// After so many later rows a served row counts half as much; 0: always the same.
-    pub served_half_life: u32,
 }
 
 impl Default for DrafterOptions {
     fn default() -> Self {
-        let (mixtures, fixed, without, speller) = Default::default();
-        let (served_bytes, log_bytes, served_half_life) = (SERVED_BYTES, LOG_BYTES, 0);
-        Self { mixtures, fixed, without, speller, served_bytes, log_bytes, served_half_life }
+        let (weights, fixed, without, tokenizer) = Default::default();
+        Self { weights, fixed, without, tokenizer, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES }
     }
 }
 
 /// Drafts for the requests of one task.
 pub struct Drafter {
-    task: Option<Arc<dyn Task>>,
-    mixtures: Mixtures,
-    online: Mutex<Learnt>,
-    spelled: Mutex<Spelled>,
+    task: Option<Arc<dyn TaskData>>,
+    mixtures: MixtureWeights,
+    online: Mutex<Learned>,
+    spelled: Mutex<TokenizationCache>,
     kept: Kept,
-    scratch: Pool,
+    scratch: ScratchPool,
     options: DrafterOptions,
 }
 
 /// What the requests of a drafter have learnt together.
 #[derive(Clone, Debug, Default)]
-struct Learnt {
-    calibration: Online,
+struct Learned {
+    calibration: OnlineCalibration,
     weights: AdaptedWeights,
 }
-
-const NOTHING: TaskView<'static> = TaskView {
-    ngrams: Ngrams {
-        tokens: &[],
-        starts: &[],
-        next: &[],
-        step: &[],
-        back: &[],
-        weights: &[],
-        weight_sums: &[],
-        heavy_at: &[],
-        heavy: &[],
-        records: &[],
-        slots: &[],
-    },
-    rows: None,
-};
 
 impl Drafter {
     /// A drafter over a task's index, or over the request's own context alone.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
-    pub fn new(task: Option<Arc<dyn Task>>, options: DrafterOptions) -> Result<Self> {
-        let served = Served::new(options.served_bytes, options.served_half_life);
+    pub fn new(task: Option<Arc<dyn TaskData>>, options: DrafterOptions) -> Result<Self> {
+        let served = Served::new(options.served_bytes);
         let kept = Kept::new(task.clone(), served);
-        Self::with(task, options, kept, Learnt::default())
+        Self::with(task, options, kept, Learned::default())
     }
 
-    fn with(task: Option<Arc<dyn Task>>, options: DrafterOptions, kept: Kept, learnt: Learnt) -> Result<Self> {
-        let own = || task.as_ref().and_then(|t| t.mixtures().cloned());
-        let mixtures = match options.mixtures.clone().or_else(own) {
+    fn with(task: Option<Arc<dyn TaskData>>, options: DrafterOptions, kept: Kept, learnt: Learned) -> Result<Self> {
+        let own = || task.as_ref().and_then(|t| t.weights().cloned());
+        let mixtures = match options.weights.clone().or_else(own) {
             Some(mixtures) => mixtures,
-            None => general::mixtures()?,
+            None => general::weights()?,
         };
         let online = Mutex::new(learnt);
-        Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: Pool::default(), options })
+        Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: ScratchPool::default(), options })
     }
 
     /// Makes a drafter over another index of the same tokenizer, with the same options, a copy of the online rows, and
-    /// their write-ahead log. Rows that were merged into the new index ([`Task::merged_logs`]) leave the log, and are not
+    /// their write-ahead log. Rows that were merged into the new index ([`TaskData::merged_logs`]) leave the log, and are not
     /// in the copy, so that no row counts twice.
     ///
     /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
@@ -129,7 +111,7 @@ impl Drafter {
     /// # Errors
     /// As [`Drafter::new`]; as [`crate::corpus::WriteAheadLog::forget`], where rows of the log were merged: nothing has
     /// changed then.
-    pub fn with_index(&self, task: Arc<dyn Task>) -> Result<Self> {
+    pub fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
         let learnt = self.online().clone();
         let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
         next.kept = self.kept.with_index(task)?;
@@ -171,22 +153,22 @@ impl Drafter {
     }
 
     fn view(&self) -> TaskView<'_> {
-        self.task.as_ref().map_or(NOTHING, |t| t.view())
+        self.task.as_ref().map_or_else(TaskView::default, |t| t.view())
     }
 
-    fn online(&self) -> MutexGuard<'_, Learnt> {
+    fn online(&self) -> MutexGuard<'_, Learned> {
         self.online.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calibration and rate learnt so far.
     #[must_use]
-    pub fn learnt(&self) -> Online {
+    pub fn learnt(&self) -> OnlineCalibration {
         self.online().calibration
     }
 
     /// The weights as they are now.
-    fn weights(&self, without: Without) -> Arc<Mixer> {
-        self.online().weights.get(without, self.mixtures.narrow(without)).clone()
+    fn weights(&self, without: SourceMask) -> Arc<Mixer> {
+        self.online().weights.get(without, self.mixtures.for_columns(without)).clone()
     }
 
     /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
@@ -195,17 +177,17 @@ impl Drafter {
     /// O(prompt + input), and one retrieval.
     ///
     /// # Errors
-    /// The speller's.
+    /// Errors of the tokenizer.
     pub fn start(&self, prompt: &[TokenId], input: Option<&str>) -> Result<Request> {
         let view = self.view();
         let mut request = Request { without: self.options.without, ..Request::default() };
-        request.context.extend(prompt, &mut request.place.context, FOLLOWED);
+        request.context.extend(prompt, &mut request.place.context, MAX_FOLLOWED);
         request.place.cursor = Cursor::at_start(&view.ngrams);
         let read = match (input, &view.rows) {
             (Some(input), Some(rows)) => Some((self.read(&mut request, input, rows)?, rows)),
             _ => None,
         };
-        // only now: while the speller works, whoever adds served rows waits for nobody
+        // only now: while the tokenizer works, whoever adds served rows waits for nobody
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
@@ -215,24 +197,24 @@ impl Drafter {
                 retrieved.find(&rows.inputs, &view.ngrams, &served, &terms, &mut place.retrieved);
             }
             Some(_) => {}
-            None => *without = without.and(Without::inputs()),
+            None => *without = without.and(SourceMask::inputs()),
         }
         drop(served);
         Ok(request)
     }
 
     /// Reads the input; returns its terms.
-    fn read(&self, request: &mut Request, input: &str, rows: &RowsView<'_>) -> Result<Vec<u64>> {
+    fn read(&self, request: &mut Request, input: &str, rows: &Rows<'_>) -> Result<Vec<u64>> {
         let Request { source, place, .. } = request;
-        let speller = self.options.speller.as_deref();
+        let tokenizer = self.options.tokenizer.as_deref();
         let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
-        spelled.bound(REMEMBERED);
-        source.surface.set_cases(rows.cases);
-        source.surface.read(input, &rows.spellings, &mut spelled, speller)?;
+        spelled.bound(MAX_CACHED_PIECES);
+        source.source_text.set_cases(rows.cases());
+        source.source_text.read(input, &rows.pieces, &mut spelled, tokenizer)?;
         drop(spelled);
-        source.begin(&rows.copies, &mut place.copying);
+        source.begin(&rows.copies, &mut place.copy_state);
         let mut terms = Vec::new();
-        inputs::terms(source.surface.words(), &mut terms);
+        inputs::terms(source.source_text.words(), &mut terms);
         Ok(terms)
     }
 
@@ -242,11 +224,11 @@ impl Drafter {
     /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         request.draft.clear();
         request.trace.clear();
-        request.draft.reserve(max_tokens.min(USUAL));
-        request.trace.reserve(max_tokens.min(USUAL));
+        request.draft.reserve(max_tokens.min(RESERVED_TOKENS));
+        request.trace.reserve(max_tokens.min(RESERVED_TOKENS));
         let (online, mixer) = (self.learnt(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
         let columns = Columns::of(request.without);
@@ -266,7 +248,7 @@ impl Drafter {
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
                 request.draft.probabilities.push(calibrated as f32);
-                request.draft.sources.push(scratch.evidence.speaker(token).code());
+                request.draft.sources.push(scratch.evidence.main_source(token).code());
             }
         });
         request.draft.truncate(rule.best());
@@ -286,8 +268,8 @@ impl Drafter {
         request.trace.clear();
         request.cost = 0.0;
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
-        request.go_on(&view, &served, emitted);
+        request.sync_online_rows(&served);
+        request.advance(&view, &served, emitted);
     }
 
     /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
@@ -296,15 +278,15 @@ impl Drafter {
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
         let mut online = self.online();
-        let fitted = self.mixtures.narrow(request.without);
+        let fitted = self.mixtures.for_columns(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
-            online.calibration.verified(f64::from(seen.best), k < right);
+            online.calibration.record_token(f64::from(seen.best), k < right);
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
-            let Seen { rows, probabilities, states, .. } = seen;
+            let Observation { rows, probabilities, states, .. } = seen;
             online.weights.learn(request.without, fitted, &Sample { rows, probabilities, states, truth });
         }
-        online.calibration.stepped(emitted.len(), request.cost);
+        online.calibration.record_step(emitted.len(), request.cost);
     }
 
     /// What the mixer sees at the request's present place, in all columns: for fitting weights.
@@ -319,9 +301,9 @@ impl Drafter {
     }
 
     /// What `f` makes of the candidates at the request's present place.
-    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut Scratch) -> T) -> T {
+    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         self.scratch.lend(|scratch| {
             scratch.place.copy_from(&request.place);
             scratch.gather(request, &view, &served, columns);
@@ -353,7 +335,7 @@ impl Drafter {
             let explained =
                 draft.tokens.iter().zip(&draft.probabilities).enumerate().map(|(k, (&token, &probability))| {
                     scratch.gather(request, &view, &served, Columns::of(request.without));
-                    let sources = scratch.evidence.said(token).map(|s| s.1);
+                    let sources = scratch.evidence.probabilities(token).map(|s| s.1);
                     let seen = request.trace.get(k);
                     let both = seen.tokens.iter().zip(seen.probabilities);
                     let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use argmin::core::{CostFunction, Error as Stop, Executor, Gradient, State};
 use argmin::solver::{linesearch::MoreThuenteLineSearch, quasinewton::LBFGS};
 
-use super::objective::{Objective, Value};
+use super::objective::{FitOptions, Objective, Value};
 use super::samples::Samples;
 use crate::mixture::mixer::Weights;
 use crate::{Error, Result};
@@ -17,48 +17,11 @@ use crate::{Error, Result};
 const MEMORY: usize = 10;
 
 /// Fitting ends when an iteration gains less than this many nats per token: no draft would be longer for it.
-const LEAST_GAIN: f64 = 3e-6;
+const MIN_GAIN: f64 = 3e-6;
 
 /// Fitting ends when the gradient, for weights of curvature 1, is shorter than this: half its square is about what is
 /// left to gain.
-const LEAST_GRADIENT: f64 = 1e-5;
-
-/// How weights are fitted. A weight's penalty is multiplied by 1 + `prior_rows` / (sum of the samples' weights).
-#[derive(Clone, Debug, PartialEq)]
-pub struct FitOptions {
-    /// What the square of a common weight's distance from the prior costs, in nats per token.
-    pub common_penalty: f64,
-    /// The same for the offsets.
-    pub offset_penalty: f64,
-    /// Most iterations; evaluations of the objective are limited to twice as many and 20.
-    pub iterations: u64,
-    /// With fewer samples than this the prior is what counts, with far more it hardly does; 0 makes the penalties
-    /// those above whatever the number of samples.
-    pub prior_rows: f64,
-}
-
-impl Default for FitOptions {
-    fn default() -> Self {
-        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 100_000.0 }
-    }
-}
-
-impl FitOptions {
-    /// Penalties of common weights and of offsets, given the sum of the samples' weights.
-    pub(super) fn penalties(&self, total_weight: f64) -> Result<(f64, f64)> {
-        let named = [
-            ("common_penalty", self.common_penalty),
-            ("offset_penalty", self.offset_penalty),
-            ("prior_rows", self.prior_rows),
-        ];
-        if let Some((name, value)) = named.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
-            let why = format!("the option {name} is {value}; give a finite number, not below 0");
-            return Err(Error::Samples { why });
-        }
-        let times = 1.0 + self.prior_rows / total_weight;
-        Ok((self.common_penalty * times, self.offset_penalty * times))
-    }
-}
+const MIN_GRADIENT: f64 = 1e-5;
 
 /// Fitted weights and how well they fit.
 #[derive(Clone, Debug)]
@@ -89,7 +52,7 @@ pub fn fit(samples: &Samples, prior: &Weights, options: &FitOptions) -> Result<F
     let search = Search::new(objective, options.iterations)?;
     let nats_before = search.seen.borrow().last.1.nats;
     let iterations = search.run();
-    let Seen { best, .. } = search.seen.into_inner();
+    let Evaluations { best, .. } = search.seen.into_inner();
     let table = best.0.iter().map(|&w| w as f32).collect();
     let weights = Weights::new(prior.features(), prior.groups().to_vec(), table)?;
     Ok(Fit { weights, nats_before, nats: best.1.nats, iterations })
@@ -120,10 +83,10 @@ struct Search<'a> {
     objective: Objective<'a>,
     scales: Vec<f64>,
     max_iterations: u64,
-    seen: RefCell<Seen>,
+    seen: RefCell<Evaluations>,
 }
 
-struct Seen {
+struct Evaluations {
     /// Distances, and the value there with the gradient along them.
     last: (Vec<f64>, Value),
     /// A table and its value, without gradient.
@@ -142,15 +105,16 @@ impl<'a> Search<'a> {
         let scale = |c: f64| if c > 0.0 { 1.0 / c.sqrt() } else { 1.0 };
         let scales: Vec<f64> = objective.curvature().into_iter().map(scale).collect();
         let best = Value { gradient: Vec::new(), ..value };
-        let seen = Seen { last: (vec![0.0; prior.len()], along(&scales, value)), best: (prior, best), evaluations: 0 };
+        let seen =
+            Evaluations { last: (vec![0.0; prior.len()], along(&scales, value)), best: (prior, best), evaluations: 0 };
         Ok(Self { objective, scales, max_iterations, seen: RefCell::new(seen) })
     }
 
     /// The number of iterations made.
     fn run(&self) -> u64 {
         let solver = LBFGS::new(MoreThuenteLineSearch::new(), MEMORY)
-            .with_tolerance_grad(LEAST_GRADIENT)
-            .and_then(|s| s.with_tolerance_cost(LEAST_GAIN));
+            .with_tolerance_grad(MIN_GRADIENT)
+            .and_then(|s| s.with_tolerance_cost(MIN_GAIN));
         let Ok(solver) = solver else { return 0 };
         let start = vec![0.0; self.scales.len()];
         let run = Executor::new(self, solver).configure(|s| s.param(start).max_iters(self.max_iterations)).run();

@@ -8,4 +8,4 @@ pub mod lbfgs;
 mod objective;
 pub mod samples;
 
-pub use lbfgs::FitOptions;
+pub use objective::FitOptions;

@@ -4,13 +4,49 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::lbfgs::FitOptions;
 use super::samples::{LANES, Samples};
 use crate::mixture::mixer::{Weights, rows_at, softmax};
 use crate::{Error, Result};
 
 /// Samples whose sums are added up by one thread; fixed, so that the sums do not depend on the number of threads.
 const CHUNK: usize = 512;
+
+/// How weights are fitted. A weight's penalty is multiplied by 1 + `prior_rows` / (sum of the samples' weights).
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitOptions {
+    /// What the square of a common weight's distance from the prior costs, in nats per token.
+    pub common_penalty: f64,
+    /// The same for the offsets.
+    pub offset_penalty: f64,
+    /// Most iterations; evaluations of the objective are limited to twice as many and 20.
+    pub iterations: u64,
+    /// With fewer samples than this the prior is what counts, with far more it hardly does; 0 makes the penalties
+    /// those above whatever the number of samples.
+    pub prior_rows: f64,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 100_000.0 }
+    }
+}
+
+impl FitOptions {
+    /// Penalties of common weights and of offsets, given the sum of the samples' weights.
+    fn penalties(&self, total_weight: f64) -> Result<(f64, f64)> {
+        let named = [
+            ("common_penalty", self.common_penalty),
+            ("offset_penalty", self.offset_penalty),
+            ("prior_rows", self.prior_rows),
+        ];
+        if let Some((name, value)) = named.iter().find(|(_, v)| !(v.is_finite() && *v >= 0.0)) {
+            let why = format!("the option {name} is {value}; give a finite number, not below 0");
+            return Err(Error::Samples { why });
+        }
+        let times = 1.0 + self.prior_rows / total_weight;
+        Ok((self.common_penalty * times, self.offset_penalty * times))
+    }
+}
 
 /// Mean nats per token over the samples, plus the penalties.
 pub(super) struct Objective<'a> {
@@ -26,7 +62,7 @@ pub(super) struct Objective<'a> {
 pub(super) struct Value {
     /// With penalties.
     pub(super) value: f64,
-    /// Without.
+    /// SourceMask.
     pub(super) nats: f64,
     /// Of the value, in the layout of [`Weights::table`].
     pub(super) gradient: Vec<f64>,
@@ -100,7 +136,7 @@ impl<'a> Objective<'a> {
         value
     }
 
-    /// Without penalties. `F` is the padded row length, known when compiled so that inner loops need no tails.
+    /// SourceMask penalties. `F` is the padded row length, known when compiled so that inner loops need no tails.
     fn mean<const F: usize>(&self, table: &[f64]) -> Value {
         let features = self.samples.features();
         let table = padded::<F>(table, features);

@@ -22,7 +22,7 @@ pub struct Samples {
 }
 
 /// One of the samples.
-pub(super) struct Sample<'a> {
+pub(super) struct SampleView<'a> {
     pub(super) rows: &'a [f32],
     pub(super) truth: usize,
     pub(super) states: &'a [u8],
@@ -136,24 +136,6 @@ impl Samples {
         kept
     }
 
-    /// The same samples with these columns zero, as if the features were not there. Columns that are none change
-    /// nothing.
-    ///
-    /// # Complexity
-    /// O(all values), a copy.
-    #[must_use]
-    pub fn masked(&self, columns: &[usize]) -> Samples {
-        let mut masked = self.clone();
-        for row in masked.rows.chunks_exact_mut(self.stride().max(1)) {
-            for &c in columns {
-                if let Some(x) = row.get_mut(c) {
-                    *x = 0.0;
-                }
-            }
-        }
-        masked
-    }
-
     /// Values per row, padding included.
     pub(super) fn stride(&self) -> usize {
         self.features.next_multiple_of(LANES)
@@ -164,9 +146,9 @@ impl Samples {
         self.weights.iter().map(|&w| f64::from(w)).sum()
     }
 
-    pub(super) fn get(&self, k: usize) -> Sample<'_> {
+    pub(super) fn get(&self, k: usize) -> SampleView<'_> {
         let start = if k == 0 { 0 } else { self.ends[k - 1] };
-        Sample {
+        SampleView {
             rows: &self.rows[start..self.ends[k]],
             truth: self.truths[k],
             states: &self.states[k * self.groups..][..self.groups],

@@ -22,9 +22,15 @@ pub struct File {
 }
 
 #[derive(Clone, Debug)]
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Arc<Mmap>),
     Owned(Arc<[u64]>, usize),
+}
+
+impl Default for Bytes {
+    fn default() -> Self {
+        Self::Owned(Arc::default(), 0)
+    }
 }
 
 /// Where a section's elements lie: found once, read without a look-up.
@@ -34,11 +40,22 @@ pub struct Section<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T> Default for Section<T> {
+    fn default() -> Self {
+        Self { bytes: 0..0, of: PhantomData }
+    }
+}
+
 impl<T: Pod> Section<T> {
     /// The elements.
     #[must_use]
     pub fn get<'a>(&self, file: &'a File) -> &'a [T] {
-        file.bytes().get(self.bytes.clone()).and_then(|b| bytemuck::try_cast_slice(b).ok()).unwrap_or(&[])
+        self.within(file.bytes())
+    }
+
+    /// The elements in the bytes of the section's file.
+    pub(super) fn within<'a>(&self, bytes: &'a [u8]) -> &'a [T] {
+        bytes.get(self.bytes.clone()).and_then(|b| bytemuck::try_cast_slice(b).ok()).unwrap_or(&[])
     }
 }
 
@@ -90,7 +107,8 @@ impl File {
         }
         if header.major != major {
             let found = format!("{}.{}", header.major, header.minor);
-            return Err(refuse(format!("it has format version {found}, this tasc reads {major}.x; build it again")));
+            let rebuild = kind.command();
+            return Err(refuse(format!("it has format version {found}, this tasc reads {major}.x; {rebuild}")));
         }
         if header.file_bytes != data.len() as u64 {
             let why = format!("it has {} bytes, its header says {}: it is cut short", data.len(), header.file_bytes);
@@ -119,6 +137,11 @@ impl File {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get()
+    }
+
+    /// All bytes, kept alive by whoever holds them.
+    pub(super) fn shared(&self) -> Bytes {
+        self.bytes.clone()
     }
 
     /// Where it was opened.
@@ -192,7 +215,7 @@ impl File {
 }
 
 impl Bytes {
-    fn get(&self) -> &[u8] {
+    pub(super) fn get(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map,
             Self::Owned(words, len) => &bytemuck::cast_slice(words)[..*len],

@@ -2,12 +2,16 @@
 //!
 //! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
+//! - [`sections`](mod@sections): structures of arrays, the same in memory and in a file
 
 pub mod file;
+pub mod sections;
 pub(crate) mod temporary;
 pub mod writer;
 
 pub use file::{File, Section};
+pub(crate) use sections::sections;
+pub use sections::{Borrowed, Mapped, MappedArray, Owned, Storage};
 pub use writer::Writer;
 
 #[cfg(target_endian = "big")]
@@ -28,6 +32,16 @@ pub const MAX_SECTIONS: u32 = 1024;
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub [u8; 4]);
+
+impl Kind {
+    /// The command that makes a file of this kind again.
+    fn command(self) -> &'static str {
+        match &self.0 {
+            b"INDX" => "build it again: tasc index build",
+            _ => "build it again",
+        }
+    }
+}
 
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

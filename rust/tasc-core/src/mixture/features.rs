@@ -1,10 +1,9 @@
 //! What the mixer sees: candidates of all sources, a row of features each, and the states that pick the weights.
 
 use super::blend::Blend;
-use super::evidence::Evidence;
-use super::weights::Without;
+use super::evidence::{Continuation, CopyEvidence, CopyStart, Evidence};
+use super::source::SourceMask;
 use crate::TokenId;
-use crate::draft::sources::copy::{Continuation, Offer, Said};
 
 /// Columns of a feature row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +68,8 @@ pub const FEATURES: usize = Column::Foreign as usize + 1;
 
 /// What is left of a row without an input, where all other columns are 0. In this order a score has the bits that it
 /// has with all columns.
-pub const PLAIN: [Column; 5] = [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
+pub const NO_INPUT_COLUMNS: [Column; 5] =
+    [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
 
 /// Which columns the rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,15 +77,15 @@ pub enum Columns {
     /// Every [`Column`] in order.
     #[default]
     All,
-    /// Those of [`PLAIN`].
-    Plain,
+    /// Those of [`NO_INPUT_COLUMNS`].
+    NoInput,
 }
 
 impl Columns {
     /// The fewest that say everything when these sources are switched off.
     #[must_use]
-    pub fn of(without: Without) -> Self {
-        if without.knows_input() { Self::All } else { Self::Plain }
+    pub fn of(without: SourceMask) -> Self {
+        if without.knows_input() { Self::All } else { Self::NoInput }
     }
 }
 
@@ -97,11 +97,11 @@ pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
 pub const END: TokenId = TokenId::MAX;
 
 /// Least probability that a log is taken of.
-const TINY: f32 = 1e-5;
-const LN_TINY: f32 = -11.512_925;
+const MIN_PROBABILITY: f32 = 1e-5;
+const LN_MIN_PROBABILITY: f32 = -11.512_925;
 
 /// Candidates taken of a source at most.
-const TAKEN: usize = 8;
+const MAX_CANDIDATES_PER_SOURCE: usize = 8;
 
 /// Candidates with their features. The last row is "something else" and has no token.
 #[derive(Clone, Debug, Default)]
@@ -121,10 +121,10 @@ impl Candidates {
         self.rows.clear();
         match columns {
             Columns::All => self.describe(seen, foreign),
-            Columns::Plain => self.describe_plain(seen),
+            Columns::NoInput => self.describe_plain(seen),
         }
         let [task, context, retrieved] = seen.orders.map(bucket);
-        let [left_task, left_retrieved] = seen.breaks.map(break_state);
+        let [left_task, left_retrieved] = seen.mismatch_rate.map(mismatch_state);
         let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
         let agreed = u8::from(seen.agreed);
         self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
@@ -132,7 +132,7 @@ impl Candidates {
 
     fn name(&mut self, seen: &Evidence) {
         self.tokens.clear();
-        let taken = if seen.agreed { 1 } else { TAKEN };
+        let taken = if seen.agreed { 1 } else { MAX_CANDIDATES_PER_SOURCE };
         let [first, others @ ..] = seen.blends();
         self.tokens.extend(first.candidates.iter().take(taken).map(|c| c.0)); // names no token twice
         for blend in others {
@@ -141,7 +141,7 @@ impl Candidates {
             }
         }
         seen.copy.continuations.iter().for_each(|c| self.add(c.token));
-        seen.copy.offers.iter().for_each(|o| self.add(o.token));
+        seen.copy.starts.iter().for_each(|o| self.add(o.token));
     }
 
     fn describe(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
@@ -149,25 +149,26 @@ impl Candidates {
         let longest = seen.copy.continuations.first();
         let mut other = [0.0; FEATURES]; // of what is no copy
         other[Column::Leaves as usize] = flag(longest.is_some_and(|c| !c.between));
-        other[Column::Ends as usize] = longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.goes_on).ln());
+        other[Column::Ends as usize] =
+            longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.continue_probability).ln());
         if seen.copy.known {
             other[Column::BeginsNot as usize] = (1.0 - seen.copy.begins).max(1e-3).ln();
         }
         for &token in &self.tokens {
             let continuation = seen.copy.continuations.iter().find(|c| c.token == token);
-            let offer = seen.copy.offers.iter().find(|o| o.token == token);
+            let offer = seen.copy.starts.iter().find(|o| o.token == token);
             let mut row = [0.0; FEATURES];
             if continuation.is_none() && offer.is_none() {
                 row = other;
                 row[Column::Foreign as usize] = foreign(token);
             }
             for (k, blend) in blends.into_iter().enumerate() {
-                [row[Column::Task as usize + k], row[Column::NoTask as usize + k]] = said(blend, token);
+                [row[Column::Task as usize + k], row[Column::NoTask as usize + k]] = blend_features(blend, token);
             }
             if let Some(c) = continuation {
-                continues(&mut row, c, seen.copy.goes_on);
+                describe_continuation(&mut row, c, seen.copy.continue_probability);
             } else if let Some(offer) = offer {
-                offers(&mut row, offer, &seen.copy);
+                describe_start(&mut row, offer, &seen.copy);
                 row[Column::Leaves as usize] = other[Column::Leaves as usize];
                 row[Column::Ends as usize] = other[Column::Ends as usize];
             }
@@ -175,17 +176,18 @@ impl Candidates {
         }
         other[Column::Else as usize] = 1.0;
         for (k, blend) in blends.into_iter().enumerate() {
-            other[Column::Task as usize + k] = left(blend);
+            other[Column::Task as usize + k] = unnamed_feature(blend);
         }
         self.rows.extend(other);
     }
 
     fn describe_plain(&mut self, Evidence { task, context, .. }: &Evidence) {
         for &token in &self.tokens {
-            let ([task, no_task], [context, no_context]) = (said(task, token), said(context, token));
+            let ([task, no_task], [context, no_context]) =
+                (blend_features(task, token), blend_features(context, token));
             self.rows.extend([context, 0.0, task, no_task, no_context]);
         }
-        self.rows.extend([left(context), 1.0, left(task), 0.0, 0.0]);
+        self.rows.extend([unnamed_feature(context), 1.0, unnamed_feature(task), 0.0, 0.0]);
     }
 
     fn add(&mut self, token: TokenId) {
@@ -196,7 +198,7 @@ impl Candidates {
 }
 
 /// Log-probability of a token, and whether it is not named; nothing of a source that is silent.
-fn said(blend: &Blend, token: TokenId) -> [f32; 2] {
+fn blend_features(blend: &Blend, token: TokenId) -> [f32; 2] {
     if blend.candidates.is_empty() {
         return [0.0; 2];
     }
@@ -205,22 +207,22 @@ fn said(blend: &Blend, token: TokenId) -> [f32; 2] {
 }
 
 /// Log-probability of what a source does not name.
-fn left(blend: &Blend) -> f32 {
+fn unnamed_feature(blend: &Blend) -> f32 {
     if blend.candidates.is_empty() { 0.0 } else { ln(blend.rest) }
 }
 
-fn continues(row: &mut [f32; FEATURES], c: &Continuation, goes_on: f32) {
+fn describe_continuation(row: &mut [f32; FEATURES], c: &Continuation, continue_probability: f32) {
     let (flag, length) =
         if c.between { (Column::Between, Column::BetweenLength) } else { (Column::Inside, Column::InsideLength) };
     row[flag as usize] = 1.0;
     row[length as usize] = (1.0 + c.matched as f32).ln();
     if c.between {
-        row[Column::GoesOn as usize] = (goes_on / (1.0 - goes_on)).ln();
+        row[Column::GoesOn as usize] = (continue_probability / (1.0 - continue_probability)).ln();
     }
 }
 
-fn offers(row: &mut [f32; FEATURES], offer: &Offer, said: &Said) {
-    row[Column::Begins as usize] = if said.known { said.begins.max(1e-3).ln() } else { 0.0 };
+fn describe_start(row: &mut [f32; FEATURES], offer: &CopyStart, copy: &CopyEvidence) {
+    row[Column::Begins as usize] = if copy.known { copy.begins.max(1e-3).ln() } else { 0.0 };
     row[Column::Starts as usize] = 1.0;
     row[Column::Pointer as usize] = offer.pointer + 4.0;
     row[Column::Rate as usize] = offer.rate;
@@ -228,16 +230,16 @@ fn offers(row: &mut [f32; FEATURES], offer: &Offer, said: &Said) {
     row[Column::Spaced as usize] = flag(offer.spaced);
 }
 
-fn copy_state(said: &Said) -> u8 {
-    match said.continuations.first() {
-        None => u8::from(said.known),
+fn copy_state(copy: &CopyEvidence) -> u8 {
+    match copy.continuations.first() {
+        None => u8::from(copy.known),
         Some(c) if c.between => 2,
         Some(c) => 3 + u8::from(c.matched > 1),
     }
 }
 
-fn break_state(breaks: f32) -> u8 {
-    match breaks {
+fn mismatch_state(mismatch_rate: f32) -> u8 {
+    match mismatch_rate {
         b if b < 0.05 => 0,
         b if b < 0.4 => 1,
         b if b < 0.9 => 2,
@@ -271,12 +273,12 @@ fn bucket(order: u32) -> u8 {
     }
 }
 
-/// Natural logarithm of p + TINY to three digits, which is what evidence is good for; the same bits on every machine.
+/// Natural logarithm of p + MIN_PROBABILITY to three digits, which is what evidence is good for; the same bits on every machine.
 fn ln(p: f32) -> f32 {
     if p <= 0.0 {
-        return LN_TINY;
+        return LN_MIN_PROBABILITY;
     }
-    let bits = (p + TINY).to_bits();
+    let bits = (p + MIN_PROBABILITY).to_bits();
     let exponent = (bits >> 23).cast_signed() - 127;
     let m = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000); // 1 ..= 2
     // ln m = 2·artanh s with s = (m − 1) / (m + 1), up to s⁷

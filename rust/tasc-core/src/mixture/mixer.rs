@@ -3,10 +3,10 @@
 //! score(candidate) = (w + Σ offset of each group's state) · features(candidate), softmax over the candidates and one
 //! more, "something else".
 
-use super::features::{FEATURES, PLAIN};
+use super::features::{FEATURES, NO_INPUT_COLUMNS};
 use crate::{Error, Result};
 
-const NARROW: usize = PLAIN.len();
+const NO_INPUT_FEATURES: usize = NO_INPUT_COLUMNS.len();
 
 /// Most features a candidate may have.
 pub const MAX_FEATURES: usize = 32;
@@ -61,6 +61,22 @@ impl Weights {
         let rows = self.table.chunks_exact(self.features);
         let picked = rows.flat_map(|row| columns.iter().map(|&c| row.get(c).copied().unwrap_or(0.0)));
         Self { features: columns.len(), groups: self.groups.clone(), table: picked.collect() }
+    }
+
+    /// The same weights for more features and more groups, which all get weight 0; `None` when these groups do not begin
+    /// with the weights' own, or there are fewer features.
+    ///
+    /// # Complexity
+    /// O(weights), a copy.
+    #[must_use]
+    pub fn padded(&self, features: usize, groups: &[usize]) -> Option<Self> {
+        if features < self.features || !groups.starts_with(&self.groups) {
+            return None;
+        }
+        let mut padded = self.columns(&(0..features).collect::<Vec<_>>());
+        padded.groups = groups.to_vec();
+        padded.table.resize((1 + groups.iter().sum::<usize>()) * features, 0.0);
+        Some(padded)
     }
 
     /// Number of states of each group.
@@ -175,7 +191,7 @@ impl Mixer {
         // where the length of a row is known when compiled, its loops are unrolled
         match self.weights.features {
             FEATURES => self.score::<FEATURES>(rows, states, probabilities),
-            NARROW => self.score::<NARROW>(rows, states, probabilities),
+            NO_INPUT_FEATURES => self.score::<NO_INPUT_FEATURES>(rows, states, probabilities),
             f => {
                 let w = &self.weights.vector(states)[..f];
                 probabilities.extend(rows.chunks_exact(f).map(|row| dot(row, w)));

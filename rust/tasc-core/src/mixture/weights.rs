@@ -1,118 +1,21 @@
-//! The weights of a task: with every source, without each of them, and without an input.
+//! The weights of a task, for every set of sources that can be switched off.
 
 use std::sync::Arc;
 
-use super::features::{Columns, FEATURES, GROUPS, PLAIN};
+use super::features::{Columns, FEATURES, GROUPS, NO_INPUT_COLUMNS};
 use super::mixer::{Mixer, Weights};
+use super::source::{SourceMask, VARIANTS, WITHOUT_INPUT, variants};
 use crate::{Error, Result};
-
-/// A kind of evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// n-grams of the task's outputs.
-    Task,
-    /// The running context.
-    Context,
-    /// Outputs of similar inputs.
-    Retrieved,
-    /// n-grams joined with what waits to be copied.
-    Coverage,
-    /// Words of the input.
-    Copy,
-}
-
-impl Source {
-    /// All of them; a draft's source codes count in this order.
-    pub const ALL: [Self; 5] = [Self::Task, Self::Context, Self::Retrieved, Self::Coverage, Self::Copy];
-
-    /// Its name in reports and options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Task => "task",
-            Self::Context => "context",
-            Self::Retrieved => "retrieved",
-            Self::Coverage => "coverage",
-            Self::Copy => "copy",
-        }
-    }
-
-    /// Its code in a draft.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        self as u8
-    }
-}
-
-/// Sources that are switched off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Without(u8);
-
-impl Without {
-    /// None of them.
-    pub const NOTHING: Self = Self(0);
-
-    /// What needs an input.
-    #[must_use]
-    pub fn inputs() -> Self {
-        [Source::Retrieved, Source::Coverage, Source::Copy].into_iter().collect()
-    }
-
-    /// Whether any source is left that knows the input.
-    #[must_use]
-    pub fn knows_input(self) -> bool {
-        Self::inputs().and(self) != self
-    }
-
-    /// Whether a source is switched off.
-    #[must_use]
-    pub fn has(self, source: Source) -> bool {
-        self.0 >> source.code() & 1 == 1
-    }
-
-    /// What reports call it.
-    #[must_use]
-    pub fn name(self) -> String {
-        if self == Self::inputs() {
-            return "inputs".into();
-        }
-        let names: Vec<&str> = Source::ALL.into_iter().filter(|&s| self.has(s)).map(Source::name).collect();
-        names.join("+")
-    }
-
-    /// Both.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl FromIterator<Source> for Without {
-    fn from_iter<I: IntoIterator<Item = Source>>(sources: I) -> Self {
-        Self(sources.into_iter().fold(0, |bits, s| bits | 1 << s.code()))
-    }
-}
-
-/// Number of [`variants`], and which of them is without an input.
-pub const VARIANTS: usize = 2 + Source::ALL.len();
-const WITHOUT_INPUT: usize = 1;
-
-/// Every set of sources that weights are kept for: all, without an input, and without each.
-#[must_use]
-pub fn variants() -> [Without; VARIANTS] {
-    let [a, b, c, d, e] = Source::ALL.map(|s| Without::from_iter([s]));
-    [Without::NOTHING, Without::inputs(), a, b, c, d, e]
-}
 
 /// Weights for each of [`variants`].
 #[derive(Clone, Debug)]
-pub struct Mixtures {
+pub struct MixtureWeights {
     mixers: [Arc<Mixer>; VARIANTS],
-    /// That without an input, in the columns of [`PLAIN`].
+    /// That without an input, in the columns of [`NO_INPUT_COLUMNS`].
     plain: Arc<Mixer>,
 }
 
-impl Mixtures {
+impl MixtureWeights {
     /// `tables` belong to [`variants`] in order.
     ///
     /// # Errors
@@ -133,14 +36,14 @@ impl Mixtures {
             .try_into()
             .map_err(|_| Error::Weights { why: format!("there are {given} tables; give {VARIANTS}") })?;
         let mixers = tables.map(|w| Arc::new(Mixer::new(w)));
-        let plain = mixers[WITHOUT_INPUT].weights().columns(&PLAIN.map(|c| c as usize));
+        let plain = mixers[WITHOUT_INPUT].weights().columns(&NO_INPUT_COLUMNS.map(|c| c as usize));
         Ok(Self { mixers, plain: Arc::new(Mixer::new(plain)) })
     }
 
     /// The same weights whatever is switched off.
     ///
     /// # Errors
-    /// As [`Mixtures::new`].
+    /// As [`MixtureWeights::new`].
     pub fn single(weights: &Weights) -> Result<Self> {
         Self::new(vec![weights.clone(); VARIANTS])
     }
@@ -148,17 +51,17 @@ impl Mixtures {
     /// The mixer for what is switched off, in all columns: its own, else that without an input, else that of all
     /// sources.
     #[must_use]
-    pub fn mixer(&self, without: Without) -> &Arc<Mixer> {
+    pub fn mixer(&self, without: SourceMask) -> &Arc<Mixer> {
         let own = variants().iter().position(|&v| v == without);
         &self.mixers[own.unwrap_or(if without.knows_input() { 0 } else { WITHOUT_INPUT })]
     }
 
     /// The same in the columns of [`Columns::of`].
     #[must_use]
-    pub fn narrow(&self, without: Without) -> &Arc<Mixer> {
+    pub fn for_columns(&self, without: SourceMask) -> &Arc<Mixer> {
         match Columns::of(without) {
             Columns::All => self.mixer(without),
-            Columns::Plain => &self.plain,
+            Columns::NoInput => &self.plain,
         }
     }
 

@@ -6,13 +6,13 @@ use crate::TokenId;
 use crate::mixture::blend::Blend;
 
 /// When many tokens arrive at once, matches are traced over this many of the last ones only.
-const TRACED: usize = 48;
+const MAX_TRACED: usize = 48;
 
 /// Share of probability below which shorter matches are no longer asked.
-const FLOOR: f32 = 1e-2;
+const MIN_REMAINING_PROBABILITY: f32 = 1e-2;
 
 /// Candidates less likely than this fraction of the best are dropped.
-const HOPELESS: f32 = 0.01;
+const MIN_RELATIVE_PROBABILITY: f32 = 0.01;
 
 const NONE: u32 = u32::MAX;
 
@@ -20,12 +20,11 @@ const NONE: u32 = u32::MAX;
 const GROUP_BYTES: usize = 16;
 
 /// Sequences of tokens with every earlier occurrence of each token, built as they grow.
-#[derive(Clone, Debug)]
-pub struct Occurrences {
+#[derive(Clone, Debug, Default)]
+pub struct SequenceIndex {
     ids: Vec<TokenId>,
-    /// What a place counts for, in `unit`s; empty when all count 1.
+    /// What a place counts for; empty when all count 1.
     weights: Vec<f32>,
-    unit: f32,
     /// Previous place of the same token, or `NONE`.
     previous: Vec<u32>,
     last: FxHashMap<TokenId, u32>,
@@ -61,7 +60,7 @@ impl Matches {
     ///
     /// # Complexity
     /// O(`followed`).
-    pub fn advance(&mut self, seen: &Occurrences, token: TokenId, followed: usize) {
+    pub fn advance(&mut self, seen: &SequenceIndex, token: TokenId, followed: usize) {
         let goes_on = |&(place, _): &(u32, u32)| seen.ids.get(place as usize) == Some(&token);
         self.places.retain(goes_on);
         let mut room = followed.saturating_sub(self.places.len());
@@ -84,14 +83,7 @@ impl Matches {
     }
 }
 
-impl Default for Occurrences {
-    fn default() -> Self {
-        let (ids, weights, previous, last) = Default::default();
-        Self { ids, weights, unit: 1.0, previous, last }
-    }
-}
-
-impl Occurrences {
+impl SequenceIndex {
     /// The tokens so far.
     #[must_use]
     pub fn ids(&self) -> &[TokenId] {
@@ -102,7 +94,6 @@ impl Occurrences {
     pub fn clear(&mut self) {
         self.ids.clear();
         self.weights.clear();
-        self.unit = 1.0;
         self.previous.clear();
         self.last.clear();
     }
@@ -110,9 +101,9 @@ impl Occurrences {
     /// Appends tokens; the last of them continue `matches`, which follows at most `followed` places.
     ///
     /// # Complexity
-    /// O(new tokens); matches are traced over the last `TRACED` of them.
+    /// O(new tokens); matches are traced over the last `MAX_TRACED` of them.
     pub fn extend(&mut self, ids: &[TokenId], matches: &mut Matches, followed: usize) {
-        let untraced = ids.len().saturating_sub(TRACED);
+        let untraced = ids.len().saturating_sub(MAX_TRACED);
         for (k, &token) in ids.iter().enumerate() {
             if k < untraced {
                 matches.clear();
@@ -128,20 +119,6 @@ impl Occurrences {
     pub fn memory_usage(&self) -> usize {
         let each = self.ids.capacity() + self.weights.capacity() + self.previous.capacity();
         each * size_of::<u32>() + table_bytes(&self.last)
-    }
-
-    /// From now on a weight of `unit` counts as one: what was inserted before fades as it grows.
-    pub fn set_unit(&mut self, unit: f32) {
-        self.unit = unit;
-    }
-
-    /// Multiplies all weights and their unit.
-    ///
-    /// # Complexity
-    /// O(tokens).
-    pub fn rescale(&mut self, factor: f32) {
-        self.weights.iter_mut().for_each(|w| *w *= factor);
-        self.unit *= factor;
     }
 
     /// Makes room for so many tokens that are inserted, and no more.
@@ -168,7 +145,7 @@ impl Occurrences {
     /// What a place counts for.
     #[must_use]
     pub fn weight(&self, place: u32) -> f32 {
-        self.weights.get(place as usize).map_or(1.0, |w| w / self.unit)
+        self.weights.get(place as usize).copied().unwrap_or(1.0)
     }
 
     /// Fills `blend` with what followed at the matched places. Returns the length of the longest match.
@@ -183,7 +160,7 @@ impl Occurrences {
         let longest_of = |rest: &[(u32, TokenId, f32)]| rest.iter().map(|p| p.0).max().unwrap_or(0);
         let order = longest_of(scratch);
         let (mut end, mut matched, mut distinct, mut total) = (0, order, 0u32, 0.0);
-        while end < scratch.len() && blend.is_open(FLOOR) {
+        while end < scratch.len() && blend.is_open(MIN_REMAINING_PROBABILITY) {
             let mut shorter = 0;
             let rest = end..scratch.len();
             for k in rest {
@@ -200,7 +177,7 @@ impl Occurrences {
             blend.back_off(so_far, total, distinct as f32, matched - shorter);
             matched = shorter;
         }
-        blend.prune(HOPELESS);
+        blend.prune(MIN_RELATIVE_PROBABILITY);
         order
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::sequence_index::{Matches, Occurrences, table_bytes};
+use super::sequence_index::{Matches, SequenceIndex, table_bytes};
 use crate::TokenId;
 use crate::corpus::OnlineRow;
 use crate::index::inputs::{Inputs, terms};
@@ -29,23 +29,17 @@ const ALLOCATION: usize = 16;
 /// Stands for a row that is in no log.
 const NO_NUMBER: u64 = u64::MAX;
 
-/// Weights are brought down when the newest is 2 to this power.
-const HALVINGS: u32 = 40;
-
 /// Served rows in memory.
 #[derive(Clone, Debug)]
 pub struct Served {
     /// All outputs, each after a [`START`].
-    outputs: Occurrences,
+    outputs: SequenceIndex,
     rows: VecDeque<Row>,
     /// term → rows that hold it, oldest first.
     postings: FxHashMap<u64, Vec<u32>>,
     /// Bytes of the rows' terms and of the lists in `postings`.
     lists: usize,
     limit: usize,
-    half_life: u32,
-    /// Rows since weights were brought down last: the newest one weighs 2^(age / half-life).
-    age: u32,
     /// Changes when rows are forgotten: places in `outputs` mean something else then.
     epoch: u64,
 }
@@ -71,19 +65,18 @@ pub struct ServedNeighbour {
 }
 
 impl Default for Served {
-    /// No row, [`SERVED_BYTES`], no decay.
+    /// No row, [`SERVED_BYTES`].
     fn default() -> Self {
-        Self::new(SERVED_BYTES, 0)
+        Self::new(SERVED_BYTES)
     }
 }
 
 impl Served {
-    /// No row yet. They may take `limit` bytes ([`Served::fewer`]); after `half_life` later rows one counts half as much
-    /// in n-grams, 0: always the same.
+    /// No row yet. They may take `limit` bytes ([`Served::fewer`]).
     #[must_use]
-    pub fn new(limit: usize, half_life: u32) -> Self {
+    pub fn new(limit: usize) -> Self {
         let (outputs, rows, postings) = Default::default();
-        Self { outputs, rows, postings, lists: 0, limit, half_life, age: 0, epoch: 0 }
+        Self { outputs, rows, postings, lists: 0, limit, epoch: 0 }
     }
 
     /// Number of rows in memory.
@@ -114,31 +107,16 @@ impl Served {
     /// Adds a row; `number` is its number in the write-ahead log, `inputs` says how rare terms are.
     ///
     /// # Complexity
-    /// O(row), amortised over the rows where tables grow and where, once in 40 half-lives, all weights are brought down.
+    /// O(row), amortised over the rows where tables grow.
     pub fn add(&mut self, row: &OnlineRow, number: Option<u64>, inputs: Option<&Inputs<'_>>) {
         let (mut words, mut found) = (Vec::new(), Vec::new());
         words::split(&row.input, &mut words);
         terms(&words, &mut found);
-        let (norm, number) = (norm(&found, inputs), number.unwrap_or(NO_NUMBER));
-        self.grow_older();
-        self.insert(found.into(), number, norm, &row.output, self.newest());
+        let norm = norm(&found, inputs);
+        self.insert(found.into(), number.unwrap_or(NO_NUMBER), norm, &row.output);
     }
 
-    fn grow_older(&mut self) {
-        self.age += u32::from(self.half_life > 0);
-        if self.half_life > 0 && self.age / self.half_life >= HALVINGS {
-            self.age -= HALVINGS * self.half_life;
-            self.outputs.rescale((-f64::from(HALVINGS)).exp2() as f32);
-        }
-        self.outputs.set_unit(self.newest());
-    }
-
-    /// What the newest row weighs.
-    fn newest(&self) -> f32 {
-        (f64::from(self.age) / f64::from(self.half_life.max(1))).exp2() as f32
-    }
-
-    fn insert(&mut self, terms: Box<[u64]>, number: u64, norm: f32, output: &[TokenId], weight: f32) {
+    fn insert(&mut self, terms: Box<[u64]>, number: u64, norm: f32, output: &[TokenId]) {
         let row = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
         for &term in &terms {
             let list = self.postings.entry(term).or_default();
@@ -148,7 +126,7 @@ impl Served {
         }
         self.lists += list_bytes::<u64>(terms.len());
         let start = self.outputs.ids().len();
-        self.outputs.insert(std::iter::once(START).chain(output.iter().copied()), weight);
+        self.outputs.insert(std::iter::once(START).chain(output.iter().copied()), 1.0);
         self.rows.push_back(Row { terms, number, start, tokens: output.len(), norm });
     }
 
@@ -181,15 +159,13 @@ impl Served {
     }
 
     fn copied<'r>(&self, rows: impl Iterator<Item = &'r Row> + Clone) -> Self {
-        let mut kept = Self { age: self.age, epoch: self.epoch + 1, ..Self::new(self.limit, self.half_life) };
+        let mut kept = Self { epoch: self.epoch + 1, ..Self::new(self.limit) };
         let tokens = rows.clone().map(|row| 1 + row.tokens).sum();
         kept.outputs.reserve(tokens); // no more: all rows are there meanwhile
         for row in rows {
             let output = &self.outputs.ids()[row.start + 1..][..row.tokens];
-            let weight = self.outputs.weight(row.start as u32) * self.newest();
-            kept.insert(row.terms.clone(), row.number, row.norm, output, weight);
+            kept.insert(row.terms.clone(), row.number, row.norm, output);
         }
-        kept.outputs.set_unit(self.newest());
         kept
     }
 

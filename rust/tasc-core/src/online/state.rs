@@ -7,7 +7,7 @@ use super::served::Served;
 use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
-use crate::index::view::Task;
+use crate::mixture::TaskData;
 use crate::{Error, Result};
 
 /// The served rows of a drafter. Its successor has a copy of them, and takes in what either is served from then on.
@@ -22,13 +22,13 @@ pub(crate) struct Kept {
 struct Ledger {
     log: Option<WriteAheadLog>,
     /// That of the latest drafter: it says how rare terms are.
-    task: Option<Arc<dyn Task>>,
+    task: Option<Arc<dyn TaskData>>,
     /// Those of the latest drafter.
     rows: Arc<RwLock<Served>>,
 }
 
 impl Kept {
-    pub(crate) fn new(task: Option<Arc<dyn Task>>, rows: Served) -> Self {
+    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: Served) -> Self {
         let rows = Arc::new(RwLock::new(rows));
         Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
     }
@@ -54,7 +54,7 @@ impl Kept {
     }
 
     /// Makes the rows of the next drafter, over `task`: those that were not merged into it.
-    pub(crate) fn with_index(&self, task: Arc<dyn Task>) -> Result<Self> {
+    pub(crate) fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
         let mut ledger = self.ledger();
         let mut merged = 0;
         if let Some(log) = &mut ledger.log {

@@ -97,14 +97,14 @@ impl TaskIndex {
     fn output(&self, ngrams: &Ngrams<'_>, start: u32) -> Result<Vec<TokenId>> {
         let mut tokens = Vec::new();
         let mut at = start as usize;
-        while tokens.len() <= ngrams.next.len() {
-            let (Some(&symbol), Some(&next)) = (ngrams.next.get(at), ngrams.step.get(at)) else { break };
+        while tokens.len() <= ngrams.bwt.len() {
+            let (Some(&symbol), Some(&next)) = (ngrams.bwt.get(at), ngrams.lf.get(at)) else { break };
             if symbol == BOUNDARY {
                 return Ok(tokens);
             }
             tokens.extend(ngrams.token(symbol));
             at = next as usize;
         }
-        Err(self.file().corrupt("next", &format!("the output that starts at {start} has no end")))
+        Err(self.file().corrupt("bwt", &format!("the output that starts at {start} has no end")))
     }
 }

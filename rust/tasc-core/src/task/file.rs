@@ -5,27 +5,29 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::build::{self, LeftOut};
-use super::row_sections::{RowSections, Text};
-use super::train::{self, Figures, TrainOptions};
+use super::train::{self, FitReport, TrainOptions};
 use crate::corpus::{MergedLogs, Store};
-use crate::format::{File, Fingerprint, Kind, Section, Writer};
+use crate::format::{File, Fingerprint, Kind, Mapped, Writer};
 use crate::index::ngrams::Ngrams;
-use crate::index::view::{OwnedTask, Task, TaskView};
+use crate::index::view::{TaskArrays, TaskView};
+use crate::mixture::TaskData;
+use crate::mixture::features::{FEATURES, GROUPS};
 use crate::mixture::mixer::Weights;
-use crate::mixture::weights::{Mixtures, variants};
-use crate::text::pieces::{Learnt, Speller};
+use crate::mixture::source::VARIANTS;
+use crate::mixture::weights::MixtureWeights;
+use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Error, Result};
 
 /// Kind of an index file.
 pub const KIND: Kind = Kind(*b"INDX");
 
 /// Version of the sections written here; a reader takes any minor of its major.
-pub const VERSION: (u16, u16) = (1, 1);
+pub const VERSION: (u16, u16) = (2, 0);
 
 /// What an index file says of itself (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct IndexMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the tokenizer, for people; the fingerprint is what counts.
@@ -43,16 +45,16 @@ pub struct Meta {
     /// Distinct rows whose inputs are in it.
     pub inputs: u64,
     /// Features and states of each group of the fitted weights.
-    pub mixtures: Option<Layout>,
+    pub mixture: Option<WeightLayout>,
     /// What the fit found.
-    pub fit: Option<Figures>,
+    pub fit: Option<FitReport>,
     /// Rows of write-ahead logs that it holds.
     pub merged_logs: MergedLogs,
 }
 
-/// Shape of the weight tables in section `mixtures`.
+/// Shape of the weight tables in section `mixture`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layout {
+pub struct WeightLayout {
     /// Features per candidate.
     pub features: usize,
     /// States of each group.
@@ -67,36 +69,36 @@ pub struct BuildOptions<'a> {
     /// How the weights are fitted; `None`: they are not, the general ones serve.
     pub train: Option<&'a TrainOptions>,
     /// The tokenizer, for copying; without it the inputs serve for retrieval alone.
-    pub speller: Option<&'a dyn Speller>,
+    pub tokenizer: Option<&'a dyn PieceTokenizer>,
+}
+
+/// A row's input as it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputRow<'a> {
+    /// The text.
+    pub text: &'a str,
+    /// The sorted position at which the row's output starts.
+    pub start: u32,
+    /// How often the row occurred.
+    pub weight: u64,
 }
 
 /// An open index file. Cheap to share between threads; processes share its pages.
 #[derive(Clone, Debug)]
 pub struct TaskIndex {
     file: File,
-    meta: Meta,
-    tokens: Section<u32>,
-    starts: Section<u32>,
-    next: Section<u32>,
-    step: Section<u32>,
-    back: Section<u32>,
-    weights: Section<u8>,
-    weight_sums: Section<u64>,
-    heavy_at: Section<u32>,
-    heavy: Section<u64>,
-    records: Section<u32>,
-    slots: Section<u32>,
-    rows: Option<RowSections>,
-    mixtures: Option<Mixtures>,
+    meta: IndexMeta,
+    arrays: TaskArrays<Mapped>,
+    weights: Option<MixtureWeights>,
 }
 
-impl Task for TaskIndex {
+impl TaskData for TaskIndex {
     fn view(&self) -> TaskView<'_> {
-        TaskView { ngrams: self.ngrams(), rows: self.rows.as_ref().map(|r| r.view(&self.file)) }
+        self.arrays.view()
     }
 
-    fn mixtures(&self) -> Option<&Mixtures> {
-        self.mixtures.as_ref()
+    fn weights(&self) -> Option<&MixtureWeights> {
+        self.weights.as_ref()
     }
 
     fn merged_logs(&self) -> &MergedLogs {
@@ -104,7 +106,7 @@ impl Task for TaskIndex {
     }
 }
 
-impl Meta {
+impl IndexMeta {
     fn of(store: &Store) -> Result<Self> {
         let made = store.meta();
         let mut meta = Self {
@@ -149,22 +151,25 @@ impl TaskIndex {
         merged_logs: MergedLogs,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
-        let mut learnt = Learnt::default();
+        let mut cache = TokenizationCache::default();
         let inputs = !options.no_inputs && store.num_inputs() > 0;
         let trained = match options.train.filter(|_| inputs) {
-            Some(train) => train::train(store, train, &mut learnt, options.speller, |done| check(0.6 * done))?,
+            Some(train) => train::train(store, train, &mut cache, options.tokenizer, |done| check(0.6 * done))?,
             None => None,
         };
         let before = if trained.is_some() { 0.6 } else { 0.0 };
-        let task = build::build(store, &LeftOut::default(), inputs, &mut learnt, options.speller, |done| {
+        let mut task = build::build(store, &LeftOut::default(), inputs, &mut cache, options.tokenizer, |done| {
             check(before + (1.0 - before) * done)
         })?;
-        let mut meta = Meta::of(store)?;
+        let mut meta = IndexMeta::of(store)?;
         meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
-        let (mixtures, figures) = trained.unzip();
-        meta.fit = figures;
         meta.merged_logs = merged_logs;
-        Self::write(path, &store.file().fingerprint(), meta, &task, mixtures.as_ref())?;
+        if let Some((weights, report)) = trained {
+            meta.mixture = Some(WeightLayout { features: FEATURES, groups: GROUPS.to_vec() });
+            task.mixture = weights.weights().flat_map(Weights::table).copied().collect();
+            meta.fit = Some(report);
+        }
+        Self::write(path, &store.file().fingerprint(), &meta, &task)?;
         Self::open(path)
     }
 
@@ -172,39 +177,11 @@ impl TaskIndex {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(
-        path: &Path,
-        fingerprint: &Fingerprint,
-        mut meta: Meta,
-        task: &OwnedTask,
-        mixtures: Option<&Mixtures>,
-    ) -> Result<()> {
-        let mut tables: Vec<f32> = Vec::new();
-        for weights in mixtures.into_iter().flat_map(Mixtures::weights) {
-            meta.mixtures = Some(Layout { features: weights.features(), groups: weights.groups().to_vec() });
-            tables.extend(weights.table());
-        }
-        let json = serde_json::to_vec(&meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
+    pub fn write(path: &Path, fingerprint: &Fingerprint, meta: &IndexMeta, task: &TaskArrays) -> Result<()> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
-        let ngrams = &task.ngrams;
+        let json = serde_json::to_vec(meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
         out.section("meta", &json)?;
-        out.section("tokens", &ngrams.tokens)?;
-        out.section("starts", &ngrams.starts)?;
-        out.section("next", &ngrams.next)?;
-        out.section("step", &ngrams.step)?;
-        out.section("back", &ngrams.back)?;
-        out.section("weights", &ngrams.weights)?;
-        out.section("weight_sums", &ngrams.weight_sums)?;
-        out.section("heavy_at", &ngrams.heavy_at)?;
-        out.section("heavy", &ngrams.heavy)?;
-        out.section("records", &ngrams.records)?;
-        out.section("slots", &ngrams.slots)?;
-        if let Some(rows) = &task.rows {
-            RowSections::write(&rows.view(), &rows.texts, &mut out)?;
-        }
-        if !tables.is_empty() {
-            out.section("mixtures", &tables)?;
-        }
+        task.write(&mut out, "")?;
         out.finish()
     }
 
@@ -226,51 +203,35 @@ impl TaskIndex {
     pub fn from_file(file: File) -> Result<Self> {
         let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
         let meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
-        let index = Self {
-            meta,
-            tokens: file.section("tokens")?,
-            starts: file.section("starts")?,
-            next: file.section("next")?,
-            step: file.section("step")?,
-            back: file.section("back")?,
-            weights: file.section("weights")?,
-            weight_sums: file.section("weight_sums")?,
-            heavy_at: file.section("heavy_at")?,
-            heavy: file.section("heavy")?,
-            records: file.section("records")?,
-            slots: file.section("slots")?,
-            rows: RowSections::open(&file)?,
-            mixtures: None,
-            file,
-        };
+        let index = Self { meta, arrays: TaskArrays::open(&file, "")?, weights: None, file };
         index.check_lengths()?;
-        let mixtures = index.stored_mixtures()?;
-        let index = Self { mixtures, ..index };
-        Ok(index)
+        Ok(Self { weights: index.stored_weights(), ..index })
     }
 
-    /// The fitted weights; `None` too when they are for other sources than this version knows: the general ones serve
-    /// then.
-    fn stored_mixtures(&self) -> Result<Option<Mixtures>> {
-        let Some(Layout { features, groups }) = &self.meta.mixtures else { return Ok(None) };
-        let tables = self.file.section::<f32>("mixtures")?;
-        let tables = tables.get(&self.file);
-        let each = tables.len() / variants().len();
-        let weights = |t: &[f32]| Weights::new(*features, groups.clone(), t.to_vec());
-        let tables = tables.chunks_exact(each.max(1)).map(weights).collect::<Result<Vec<_>>>();
-        Ok(tables.and_then(Mixtures::new).ok())
+    /// The fitted weights. Those of an older version, which knew fewer sources, are padded with zeros; a set of sources
+    /// that it did not know gets the weights of all. `None` when they are for other sources than this version knows: the
+    /// general weights serve then.
+    fn stored_weights(&self) -> Option<MixtureWeights> {
+        let WeightLayout { features, groups } = self.meta.mixture.as_ref()?;
+        let each = groups.iter().try_fold(1usize, |sum, &n| sum.checked_add(n))?.checked_mul(*features)?;
+        let tables = self.arrays.mixture.chunks(each.max(1));
+        let padded = |t: &[f32]| Weights::new(*features, groups.clone(), t.to_vec()).ok()?.padded(FEATURES, &GROUPS);
+        let mut tables: Vec<Weights> = tables.map(padded).collect::<Option<_>>()?;
+        let all = tables.first()?.clone();
+        tables.resize(VARIANTS.max(tables.len()), all);
+        MixtureWeights::new(tables).ok()
     }
 
     fn check_lengths(&self) -> Result<()> {
         let n = self.ngrams();
-        let positions = n.next.len();
+        let positions = n.bwt.len();
         let wrong = |section: &str, found: usize, wanted: usize| {
             Err(self.file.corrupt(section, &format!("{found} elements, {wanted} belong there")))
         };
         match () {
             () if n.starts.len() != n.tokens.len() + 2 => wrong("starts", n.starts.len(), n.tokens.len() + 2),
-            () if n.step.len() != positions => wrong("step", n.step.len(), positions),
-            () if n.back.len() != positions => wrong("back", n.back.len(), positions),
+            () if n.lf.len() != positions => wrong("lf", n.lf.len(), positions),
+            () if n.lf_inverse.len() != positions => wrong("lf_inverse", n.lf_inverse.len(), positions),
             () if !n.weights.is_empty() && n.weights.len() != positions => wrong("weights", n.weights.len(), positions),
             () if n.heavy.len() != n.heavy_at.len() => wrong("heavy", n.heavy.len(), n.heavy_at.len()),
             () if !n.slots.len().is_power_of_two() => wrong("slots", n.slots.len(), n.slots.len().next_power_of_two()),
@@ -291,23 +252,28 @@ impl TaskIndex {
 
     /// What the file says of itself.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &IndexMeta {
         &self.meta
     }
 
-    /// The rows' inputs as they were given, in that order.
+    /// Number of rows whose inputs the index holds.
     #[must_use]
     pub fn num_inputs(&self) -> usize {
-        self.rows.as_ref().map_or(0, |r| r.num_texts(&self.file))
+        self.arrays.rows.as_ref().map_or(0, |rows| rows.texts.view().len())
     }
 
     /// A row: its input's text, the sorted position at which its output starts, how often it occurred.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a row that is not there; a format error when the file is damaged.
-    pub fn input(&self, row: usize) -> Result<Text<'_>> {
-        let rows = self.rows.as_ref().ok_or(Error::OutOfRange { what: "input", index: row, limit: 0 })?;
-        rows.text(&self.file, row)
+    pub fn input(&self, row: usize) -> Result<InputRow<'_>> {
+        let limit = self.num_inputs();
+        let texts = self.arrays.rows.as_ref().map(|rows| rows.texts.view()).filter(|_| row < limit);
+        let texts = texts.ok_or(Error::OutOfRange { what: "input", index: row, limit })?;
+        let damaged = |why: String| self.file.corrupt("text_bytes", &why);
+        let bytes = texts.get(row).ok_or_else(|| damaged(format!("input {row} lies outside of it")))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
+        Ok(InputRow { text, start: texts.starts[row], weight: texts.weights[row] })
     }
 
     /// The container.
@@ -319,18 +285,6 @@ impl TaskIndex {
     /// The n-grams.
     #[must_use]
     pub fn ngrams(&self) -> Ngrams<'_> {
-        Ngrams {
-            tokens: self.tokens.get(&self.file),
-            starts: self.starts.get(&self.file),
-            next: self.next.get(&self.file),
-            step: self.step.get(&self.file),
-            back: self.back.get(&self.file),
-            weights: self.weights.get(&self.file),
-            weight_sums: self.weight_sums.get(&self.file),
-            heavy_at: self.heavy_at.get(&self.file),
-            heavy: self.heavy.get(&self.file),
-            records: self.records.get(&self.file),
-            slots: self.slots.get(&self.file),
-        }
+        self.arrays.ngrams.view()
     }
 }

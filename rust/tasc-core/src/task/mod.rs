@@ -8,7 +8,6 @@
 pub mod build;
 pub mod compact;
 pub mod file;
-pub mod row_sections;
 pub mod train;
 
-pub use file::{BuildOptions, Meta, TaskIndex};
+pub use file::{BuildOptions, IndexMeta, TaskIndex};

@@ -9,15 +9,17 @@ use crate::corpus::Store;
 use crate::draft::drafter::{Drafter, DrafterOptions};
 use crate::draft::length::CostCurve;
 use crate::draft::request::Request;
-use crate::fit::lbfgs::{FitOptions, fit};
+use crate::fit::FitOptions;
+use crate::fit::lbfgs::fit;
 use crate::fit::samples::Samples;
-use crate::index::view::Task;
+use crate::mixture::TaskData;
 use crate::mixture::features::{END, FEATURES, GROUPS};
 use crate::mixture::general;
 use crate::mixture::mixer::Weights;
-use crate::mixture::weights::{Mixtures, Without, variants};
-use crate::text::Surface;
-use crate::text::pieces::{Learnt, Speller, Spellings};
+use crate::mixture::source::{SourceMask, variants};
+use crate::mixture::weights::MixtureWeights;
+use crate::text::SourceText;
+use crate::text::pieces::{PieceTokenizer, Pieces, TokenizationCache};
 use crate::{Error, Result, TokenId};
 
 /// Drafted at most, and cost of verifying a drafted token, where the figures are taken.
@@ -38,21 +40,21 @@ pub struct TrainOptions {
     /// Tokens of each output that count.
     pub tokens: usize,
     /// With fewer rows than this left out, nothing is fitted.
-    pub least_rows: usize,
+    pub min_rows: usize,
     /// Of the optimiser.
     pub fit: FitOptions,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { rows: 300, tokens: 150, least_rows: 4, fit: FitOptions::default() }
+        Self { rows: 300, tokens: 150, min_rows: 4, fit: FitOptions::default() }
     }
 }
 
 /// What the fit found, measured on rows that neither counts nor weights have seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Figures {
+pub struct FitReport {
     /// Rows left out: for the fit, a third of them for these figures.
     pub rows: u64,
     /// Tokens that the weights were fitted to.
@@ -72,7 +74,7 @@ pub struct Figures {
 }
 
 /// A row that was left out.
-struct Row<'a> {
+struct HeldOutRow<'a> {
     input: &'a str,
     output: &'a [TokenId],
     prompt: Vec<TokenId>,
@@ -84,16 +86,16 @@ struct Row<'a> {
 /// Builds the task once more without those rows; then O(tokens fitted · candidates · iterations).
 ///
 /// # Errors
-/// A damaged store's; what `check` and the speller return.
+/// A damaged store's; what `check` and the tokenizer return.
 pub fn train(
     store: &Store,
     options: &TrainOptions,
-    learnt: &mut Learnt,
-    speller: Option<&dyn Speller>,
+    cache: &mut TokenizationCache,
+    tokenizer: Option<&dyn PieceTokenizer>,
     mut check: impl FnMut(f64) -> Result<()>,
-) -> Result<Option<(Mixtures, Figures)>> {
+) -> Result<Option<(MixtureWeights, FitReport)>> {
     let picked = pick(store, options.rows.min(store.num_inputs() / 5))?;
-    if picked.len() < options.least_rows {
+    if picked.len() < options.min_rows {
         return Ok(None);
     }
     let mut left_out = LeftOut::default();
@@ -101,30 +103,30 @@ pub fn train(
         *left_out.entry(row).or_default() += 1;
     }
     // a request spells whatever it is asked; so the rows left out are spelled, though no sample may hold them
-    build::spell(store, &picked, &mut Surface::default(), learnt, speller)?;
-    let task: Arc<dyn Task> =
-        Arc::new(build::build(store, &left_out, true, learnt, speller, |done| check(0.4 * done))?);
-    let held_out: Vec<Row<'_>> = picked.iter().map(|&row| read(store, row, learnt)).collect::<Result<_>>()?;
+    build::tokenize(store, &picked, &mut SourceText::default(), cache, tokenizer)?;
+    let task: Arc<dyn TaskData> =
+        Arc::new(build::build(store, &left_out, true, cache, tokenizer, |done| check(0.4 * done))?);
+    let held_out: Vec<HeldOutRow<'_>> = picked.iter().map(|&row| read(store, row, cache)).collect::<Result<_>>()?;
     let ends = store.meta().eos_id.is_none();
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
-    let general = general::mixtures()?;
+    let general = general::weights()?;
     // threads of its own: those of a process that forked are gone in its child
     let pool = rayon::ThreadPoolBuilder::new().build();
     let pool = pool.map_err(|e| Error::Samples { why: format!("no threads could be started: {e}") })?;
     let fit = |samples: &Samples, prior: &Weights| pool.install(|| fit(samples, prior, &options.fit));
     let mut tables: Vec<Weights> = Vec::new();
     let mut judged = Vec::new();
-    let mut figures = Figures { rows: picked.len() as u64, ..Figures::default() };
+    let mut figures = FitReport { rows: picked.len() as u64, ..FitReport::default() };
     let every = variants();
     for (k, &without) in every.iter().enumerate() {
         let drafter = Drafter::new(Some(task.clone()), fixed(without))?;
         let (samples, row_of) = gather(&drafter, without, &held_out, options.tokens, ends)?;
         let prior = general.mixer(without).weights();
         let part = fit(&samples.subset(|s| shown(row_of[s])), prior)?;
-        if without == Without::NOTHING || without == Without::inputs() {
+        if without == SourceMask::NOTHING || without == SourceMask::inputs() {
             // what serves requests is fitted on all of them
             let whole = fit(&samples, prior)?;
-            if without == Without::NOTHING {
+            if without == SourceMask::NOTHING {
                 figures.tokens = samples.len() as u64;
                 figures.nats = [whole.nats_before, whole.nats];
             }
@@ -135,13 +137,14 @@ pub fn train(
         judged.push(part.weights);
         check(0.4 + 0.5 * (k + 1) as f64 / every.len() as f64)?;
     }
-    let judged = Mixtures::new(judged)?;
-    let unseen: Vec<&Row<'_>> = held_out.iter().enumerate().filter(|(k, _)| !shown(*k)).map(|(_, r)| r).collect();
+    let judged = MixtureWeights::new(judged)?;
+    let unseen: Vec<&HeldOutRow<'_>> =
+        held_out.iter().enumerate().filter(|(k, _)| !shown(*k)).map(|(_, r)| r).collect();
     for &without in &every {
-        let options = DrafterOptions { mixtures: Some(judged.clone()), without, ..DrafterOptions::default() };
+        let options = DrafterOptions { weights: Some(judged.clone()), without, ..DrafterOptions::default() };
         let drafter = Drafter::new(Some(task.clone()), options)?;
         let (tau, speedup) = replay(&drafter, without, &unseen)?;
-        if without == Without::NOTHING {
+        if without == SourceMask::NOTHING {
             (figures.tau, figures.speedup) = (tau, speedup);
             (figures.reliability, figures.calibration_error) = reliability(&drafter, &unseen)?;
         } else {
@@ -149,7 +152,7 @@ pub fn train(
         }
     }
     check(1.0)?;
-    Ok(Some((Mixtures::new(tables)?, figures)))
+    Ok(Some((MixtureWeights::new(tables)?, figures)))
 }
 
 /// Rows spread evenly over all that occurred; a row that occurred often may be picked more than once.
@@ -171,27 +174,27 @@ fn pick(store: &Store, wanted: usize) -> Result<Vec<usize>> {
     Ok(picked)
 }
 
-fn read<'s>(store: &'s Store, row: usize, learnt: &mut Learnt) -> Result<Row<'s>> {
+fn read<'s>(store: &'s Store, row: usize, cache: &mut TokenizationCache) -> Result<HeldOutRow<'s>> {
     let input = store.input(row)?;
-    let mut surface = Surface::default();
-    surface.read(input.text, &Spellings::default(), learnt, None)?;
+    let mut source_text = SourceText::default();
+    source_text.read(input.text, &Pieces::default(), cache, None)?;
     let output = store.document(input.document as usize)?;
-    Ok(Row { input: input.text, output, prompt: surface.running().collect() })
+    Ok(HeldOutRow { input: input.text, output, prompt: source_text.running().collect() })
 }
 
-fn fixed(without: Without) -> DrafterOptions {
+fn fixed(without: SourceMask) -> DrafterOptions {
     DrafterOptions { fixed: true, without, ..DrafterOptions::default() }
 }
 
-fn start(drafter: &Drafter, without: Without, row: &Row<'_>) -> Result<Request> {
-    drafter.start(&row.prompt, Some(row.input).filter(|_| without != Without::inputs()))
+fn start(drafter: &Drafter, without: SourceMask, row: &HeldOutRow<'_>) -> Result<Request> {
+    drafter.start(&row.prompt, Some(row.input).filter(|_| without != SourceMask::inputs()))
 }
 
 /// What the mixer sees at every token of the rows, and the row of each sample.
 fn gather(
     drafter: &Drafter,
-    without: Without,
-    rows: &[Row<'_>],
+    without: SourceMask,
+    rows: &[HeldOutRow<'_>],
     tokens: usize,
     ends: bool,
 ) -> Result<(Samples, Vec<usize>)> {
@@ -211,7 +214,7 @@ fn gather(
 }
 
 /// (tokens per step, speed-up) of decoding the rows.
-fn replay(drafter: &Drafter, without: Without, rows: &[&Row<'_>]) -> Result<(f64, f64)> {
+fn replay(drafter: &Drafter, without: SourceMask, rows: &[&HeldOutRow<'_>]) -> Result<(f64, f64)> {
     let costs = CostCurve::linear(COST)?;
     let (mut tokens, mut steps, mut cost) = (0usize, 0usize, 0.0);
     for row in rows {
@@ -230,10 +233,10 @@ fn replay(drafter: &Drafter, without: Without, rows: &[&Row<'_>]) -> Result<(f64
 }
 
 /// How often the likeliest candidate was right, by how likely the mixture found it, and the mean distance of the two.
-fn reliability(drafter: &Drafter, rows: &[&Row<'_>]) -> Result<(Vec<Bin>, f64)> {
+fn reliability(drafter: &Drafter, rows: &[&HeldOutRow<'_>]) -> Result<(Vec<Bin>, f64)> {
     let mut bins = vec![(0.0, 0.0, 0u64); BINS];
     for row in rows {
-        let mut request = start(drafter, Without::NOTHING, row)?;
+        let mut request = start(drafter, SourceMask::NOTHING, row)?;
         for &token in row.output {
             if let Some((likeliest, p)) = drafter.likeliest(&mut request) {
                 let p = f64::from(p);

@@ -1,25 +1,25 @@
 //! Which words of the input an output has copied, and which copies are under way.
 
-use super::source_text::{Place, Start, Surface};
+use super::source_text::{CopyPosition, SourceText, Start};
 use crate::TokenId;
 
-/// Copies followed at a time; a token that begins more words than this follows the first of them.
+/// CopyModel followed at a time; a token that begins more words than this follows the first of them.
 const FOLLOWED: usize = 24;
 
 /// A copy under way.
 #[derive(Clone, Copy, Debug)]
-pub struct Copy {
+pub struct ActiveCopy {
     /// Where its next token stands.
-    pub place: Place,
+    pub place: CopyPosition,
     /// Tokens copied so far.
     pub matched: u32,
 }
 
 /// The copies of one request.
 #[derive(Clone, Debug, Default)]
-pub struct Copying {
-    active: Vec<Copy>,
-    spare: Vec<Copy>,
+pub struct CopyState {
+    active: Vec<ActiveCopy>,
+    spare: Vec<ActiveCopy>,
     /// Words copied, a bit each.
     copied: Vec<u64>,
     /// One past the last word copied.
@@ -28,7 +28,7 @@ pub struct Copying {
     waiting: f32,
 }
 
-impl Copying {
+impl CopyState {
     /// Nothing is copied yet of an input of so many words.
     pub fn reset(&mut self, words: usize, waiting: f32) {
         self.active.clear();
@@ -46,9 +46,9 @@ impl Copying {
         self.waiting = other.waiting;
     }
 
-    /// Copies under way.
+    /// CopyModel under way.
     #[must_use]
-    pub fn active(&self) -> &[Copy] {
+    pub fn active(&self) -> &[ActiveCopy] {
         &self.active
     }
 
@@ -74,32 +74,32 @@ impl Copying {
     ///
     /// # Complexity
     /// O(copies under way + copies that begin).
-    pub fn push(&mut self, surface: &Surface, usual: &[f32], token: TokenId) {
+    pub fn push(&mut self, source_text: &SourceText, usual: &[f32], token: TokenId) {
         let mut active = std::mem::take(&mut self.active);
         self.spare.clear();
         for copy in active.drain(..) {
-            if surface.token(copy.place) == Some(token) {
-                self.go_on(surface, usual, copy);
+            if source_text.token(copy.place) == Some(token) {
+                self.advance(source_text, usual, copy);
             }
         }
-        for &start in surface.starting_with(token) {
+        for &start in source_text.starting_with(token) {
             if self.spare.len() >= FOLLOWED {
                 break;
             }
-            self.begin(surface, usual, start);
+            self.begin(source_text, usual, start);
         }
         self.active = active;
         std::mem::swap(&mut self.active, &mut self.spare);
     }
 
-    fn begin(&mut self, surface: &Surface, usual: &[f32], start: Start) {
-        if let Some(place) = surface.begin(start) {
-            self.go_on(surface, usual, Copy { place, matched: 0 });
+    fn begin(&mut self, source_text: &SourceText, usual: &[f32], start: Start) {
+        if let Some(place) = source_text.begin(start) {
+            self.advance(source_text, usual, ActiveCopy { place, matched: 0 });
         }
     }
 
-    fn go_on(&mut self, surface: &Surface, usual: &[f32], copy: Copy) {
-        let (done, place) = surface.step(copy.place);
+    fn advance(&mut self, source_text: &SourceText, usual: &[f32], copy: ActiveCopy) {
+        let (done, place) = source_text.step(copy.place);
         for word in done {
             let (at, bit) = (word as usize / 64, 1u64 << (word % 64));
             if let Some(bits) = self.copied.get_mut(at).filter(|bits| **bits & bit == 0) {
@@ -109,7 +109,7 @@ impl Copying {
             self.after = word + 1;
         }
         if let Some(place) = place {
-            self.spare.push(Copy { place, matched: copy.matched.saturating_add(1) });
+            self.spare.push(ActiveCopy { place, matched: copy.matched.saturating_add(1) });
         }
     }
 }

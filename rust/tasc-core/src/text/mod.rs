@@ -14,7 +14,7 @@ pub mod source_text;
 pub mod words;
 
 pub use case::{Case, Cases};
-pub use copy_state::Copying;
-pub use pieces::{OwnedSpellings, Speller, Spellings};
-pub use source_text::Surface;
+pub use copy_state::CopyState;
+pub use pieces::{PieceArrays, PieceTokenizer, Pieces};
+pub use source_text::SourceText;
 pub use words::{Word, WordKind};

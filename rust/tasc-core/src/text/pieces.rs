@@ -6,42 +6,35 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::format::sections;
 use crate::{Result, TokenId};
 
 /// Longest piece that is spelled, in bytes; what is longer cannot be copied.
 pub const MAX_PIECE: usize = 256;
 
 /// A tokenizer, seen from here.
-pub trait Speller: Send + Sync {
+pub trait PieceTokenizer: Send + Sync {
     /// The ids of each piece as it stands in running text: one that begins with a letter or digit follows a
     /// punctuation mark there, any other follows a word.
     ///
     /// # Errors
     /// Whatever keeps the tokenizer from answering.
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>>;
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>>;
 }
 
-/// Spellings stored in an index. Arrays may come from a hostile file: every access is checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Spellings<'a> {
-    /// Hash of each piece, ascending.
-    pub keys: &'a [u64],
-    /// `starts[k]..starts[k + 1]` are the ids of piece k; length `keys + 1`.
-    pub starts: &'a [u32],
-    /// Token ids of all pieces.
-    pub ids: &'a [TokenId],
+sections! {
+    /// The pieces of an index with their token ids. Arrays may come from a hostile file: every access is checked.
+    pub struct PieceArrays as Pieces {
+        /// Hash of each piece, ascending.
+        keys: [u64],
+        /// `starts[k]..starts[k + 1]` are the ids of piece k; length `keys + 1`.
+        starts: [u32],
+        /// Token ids of all pieces.
+        ids: [TokenId],
+    }
 }
 
-/// The arrays of [`Spellings`], owned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // each field is described at `Spellings`
-pub struct OwnedSpellings {
-    pub keys: Vec<u64>,
-    pub starts: Vec<u32>,
-    pub ids: Vec<TokenId>,
-}
-
-impl<'a> Spellings<'a> {
+impl<'a> Pieces<'a> {
     /// The ids of a piece.
     ///
     /// # Complexity
@@ -54,14 +47,6 @@ impl<'a> Spellings<'a> {
     }
 }
 
-impl OwnedSpellings {
-    /// The borrowed form.
-    #[must_use]
-    pub fn view(&self) -> Spellings<'_> {
-        Spellings { keys: &self.keys, starts: &self.starts, ids: &self.ids }
-    }
-}
-
 /// The key of a piece.
 #[must_use]
 pub fn key(piece: &str) -> u64 {
@@ -70,12 +55,12 @@ pub fn key(piece: &str) -> u64 {
 
 /// Pieces spelled at run time, beside those of an index.
 #[derive(Clone, Debug, Default)]
-pub struct Learnt {
+pub struct TokenizationCache {
     ids: Vec<TokenId>,
     at: FxHashMap<u64, Range<usize>>,
 }
 
-impl Learnt {
+impl TokenizationCache {
     /// The ids of a piece.
     #[must_use]
     pub fn get(&self, key: u64) -> Option<&[TokenId]> {
@@ -105,8 +90,8 @@ impl Learnt {
     ///
     /// # Errors
     /// The tokenizer's.
-    pub fn learn(&mut self, pieces: &[&str], speller: &dyn Speller) -> Result<()> {
-        for (piece, ids) in pieces.iter().zip(speller.spell(pieces)?) {
+    pub fn learn(&mut self, pieces: &[&str], tokenizer: &dyn PieceTokenizer) -> Result<()> {
+        for (piece, ids) in pieces.iter().zip(tokenizer.tokenize_pieces(pieces)?) {
             self.insert(key(piece), &ids);
         }
         Ok(())
@@ -120,10 +105,10 @@ impl Learnt {
 
     /// The stored form: pieces in order of their keys.
     #[must_use]
-    pub fn freeze(&self) -> OwnedSpellings {
+    pub fn freeze(&self) -> PieceArrays {
         let mut keys: Vec<u64> = self.at.keys().copied().collect();
         keys.sort_unstable();
-        let mut frozen = OwnedSpellings { starts: vec![0], ..OwnedSpellings::default() };
+        let mut frozen = PieceArrays { starts: vec![0], ..<PieceArrays>::default() };
         for &key in &keys {
             frozen.ids.extend_from_slice(self.get(key).unwrap_or(&[]));
             frozen.starts.push(u32::try_from(frozen.ids.len()).unwrap_or(u32::MAX));

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashSet;
 
 use super::case::{Case, Cases, Written};
-use super::pieces::{self, Learnt, MAX_PIECE, Speller, Spellings};
+use super::pieces::{self, MAX_PIECE, PieceTokenizer, Pieces, TokenizationCache};
 use super::words::{self, Word, WordKind};
 use crate::{Result, TokenId};
 
@@ -15,7 +15,7 @@ const RUN: usize = 12;
 
 /// A stretch of ids in the surface's arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spelled {
+pub struct IdRange {
     /// First id.
     pub start: u32,
     /// One past the last id.
@@ -24,11 +24,11 @@ pub struct Spelled {
 
 /// Words spelled together: one word, or a run of characters of a script without spaces.
 #[derive(Clone, Copy, Debug)]
-struct Chunk {
+struct WordGroup {
     /// One past its last word.
     words: u32,
     /// With the blank or nothing before it, as in the input.
-    piece: Spelled,
+    piece: IdRange,
 }
 
 /// A place where a copy can begin.
@@ -46,7 +46,7 @@ pub struct Start {
 
 /// A copy under way: where its next token stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct CopyPosition {
     at: u32,
     end: u32,
     chunk: u32,
@@ -60,20 +60,20 @@ pub struct Place {
 struct Recased {
     case: Case,
     /// Spelling of every chunk, with the blank before it.
-    pieces: Vec<Spelled>,
+    pieces: Vec<IdRange>,
     /// Spelling of every word to the end of its chunk.
-    bare: Vec<Spelled>,
+    bare: Vec<IdRange>,
 }
 
 /// An input, spelled. Its memory is re-used from request to request.
 #[derive(Clone, Debug, Default)]
-pub struct Surface {
+pub struct SourceText {
     words: Vec<Word>,
-    chunks: Vec<Chunk>,
-    /// Chunk of every word.
+    chunks: Vec<WordGroup>,
+    /// WordGroup of every word.
     chunk_of: Vec<u32>,
     /// Spelling of every word to the end of its chunk, without what stands before it.
-    bare: Vec<Spelled>,
+    bare: Vec<IdRange>,
     cases: Cases,
     recased: Vec<Recased>,
     /// Where copies can begin, by token.
@@ -81,43 +81,43 @@ pub struct Surface {
     ids: Vec<TokenId>,
 }
 
-impl Surface {
+impl SourceText {
     /// From now on inputs can also be copied written in these ways.
     pub fn set_cases(&mut self, cases: Cases) {
         self.cases = cases;
     }
 
-    /// Reads an input. Pieces that neither `known` nor `learnt` hold are asked of the speller, in one call; without
+    /// Reads an input. Pieces that neither `known` nor `cache` hold are asked of the tokenizer, in one call; without
     /// one they cannot be copied.
     ///
     /// # Complexity
     /// O(text).
     ///
     /// # Errors
-    /// The speller's.
+    /// Errors of the tokenizer.
     pub fn read(
         &mut self,
         text: &str,
-        known: &Spellings<'_>,
-        learnt: &mut Learnt,
-        speller: Option<&dyn Speller>,
+        known: &Pieces<'_>,
+        cache: &mut TokenizationCache,
+        tokenizer: Option<&dyn PieceTokenizer>,
     ) -> Result<()> {
         words::split(text, &mut self.words);
         let pieces = self.pieces(text);
-        if let Some(speller) = speller {
-            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, learnt);
+        if let Some(tokenizer) = tokenizer {
+            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, cache);
             let mut missing: Vec<&str> = pieces.iter().map(|p| p.text.as_ref()).filter(absent).collect();
             missing.sort_unstable();
             missing.dedup();
             if !missing.is_empty() {
-                learnt.learn(&missing, speller)?;
+                cache.learn(&missing, tokenizer)?;
             }
         }
         for piece in pieces {
             let key = pieces::key(&piece.text);
             let start = self.ids.len();
-            self.ids.extend_from_slice(known.get(key).or_else(|| learnt.get(key)).unwrap_or(&[]));
-            let spelled = Spelled { start: small(start), end: small(self.ids.len()) };
+            self.ids.extend_from_slice(known.get(key).or_else(|| cache.get(key)).unwrap_or(&[]));
+            let spelled = IdRange { start: small(start), end: small(self.ids.len()) };
             match piece.of {
                 Of::Chunk(c, None) => self.chunks[c].piece = spelled,
                 Of::Word(w, None) => self.bare[w] = spelled,
@@ -133,13 +133,13 @@ impl Surface {
     pub fn missing<'t>(
         &mut self,
         text: &'t str,
-        known: &Spellings<'_>,
-        learnt: &Learnt,
+        known: &Pieces<'_>,
+        cache: &TokenizationCache,
         missing: &mut FxHashSet<Written<'t>>,
     ) {
         words::split(text, &mut self.words);
         for piece in self.pieces(text).into_iter().map(|p| p.text).filter(|p| p.len() <= MAX_PIECE) {
-            if is_absent(&piece, known, learnt) {
+            if is_absent(&piece, known, cache) {
                 missing.insert(piece);
             }
         }
@@ -169,15 +169,15 @@ impl Surface {
                 let text = text.get(word.start as usize..end).unwrap_or("").into();
                 listed.push(Piece { text, of: Of::Word(w, None) });
                 chunk_of.push(small(chunks.len()));
-                bare.push(Spelled::default());
+                bare.push(IdRange::default());
             }
-            chunks.push(Chunk { words: small(last + 1), piece: Spelled::default() });
+            chunks.push(WordGroup { words: small(last + 1), piece: IdRange::default() });
             (first, before) = (last + 1, end);
         }
         recased.clear();
         let as_is = listed.len();
         for (k, case) in cases.iter().enumerate() {
-            let (pieces, bare) = (vec![Spelled::default(); chunks.len()], vec![Spelled::default(); bare.len()]);
+            let (pieces, bare) = (vec![IdRange::default(); chunks.len()], vec![IdRange::default(); bare.len()]);
             recased.push(Recased { case, pieces, bare });
             for at in 0..as_is {
                 let of = match listed[at].of {
@@ -213,7 +213,7 @@ impl Surface {
         self.starts = starts;
     }
 
-    fn first(&self, spelled: Spelled) -> Option<TokenId> {
+    fn first(&self, spelled: IdRange) -> Option<TokenId> {
         self.spelled(spelled).first().copied()
     }
 
@@ -222,7 +222,7 @@ impl Surface {
     }
 
     /// Spelling of a chunk with the blank before it.
-    fn piece(&self, chunk: u32, case: Option<Case>) -> Spelled {
+    fn piece(&self, chunk: u32, case: Option<Case>) -> IdRange {
         let found = match case {
             None => self.chunks.get(chunk as usize).map(|c| c.piece),
             Some(case) => self.recased(case).and_then(|r| r.pieces.get(chunk as usize).copied()),
@@ -231,7 +231,7 @@ impl Surface {
     }
 
     /// Spelling of a word to the end of its chunk.
-    fn bare(&self, word: u32, case: Option<Case>) -> Spelled {
+    fn bare(&self, word: u32, case: Option<Case>) -> IdRange {
         let all = match case {
             None => Some(&self.bare),
             Some(case) => self.recased(case).map(|r| &r.bare),
@@ -240,12 +240,12 @@ impl Surface {
     }
 
     /// The spelling with which a copy goes on to a chunk: as it is written, where that changes the chunk.
-    fn next_piece(&self, chunk: u32, case: Option<Case>) -> Spelled {
+    fn next_piece(&self, chunk: u32, case: Option<Case>) -> IdRange {
         let recased = case.map(|c| self.piece(chunk, Some(c))).filter(|p| p.start < p.end);
         recased.unwrap_or_else(|| self.piece(chunk, None))
     }
 
-    fn spelled(&self, s: Spelled) -> &[TokenId] {
+    fn spelled(&self, s: IdRange) -> &[TokenId] {
         self.ids.get(s.start as usize..s.end as usize).unwrap_or(&[])
     }
 
@@ -300,46 +300,46 @@ impl Surface {
 
     /// The copy that begins at `start`, before its first token.
     #[must_use]
-    pub fn begin(&self, start: Start) -> Option<Place> {
+    pub fn begin(&self, start: Start) -> Option<CopyPosition> {
         let chunk = *self.chunk_of.get(start.word as usize)?;
         let spelled = if start.spaced { self.piece(chunk, start.case) } else { self.bare(start.word, start.case) };
-        Some(Place { at: spelled.start, end: spelled.end, chunk, from: start.word, case: start.case })
+        Some(CopyPosition { at: spelled.start, end: spelled.end, chunk, from: start.word, case: start.case })
     }
 
     /// The ids of the first word (or run of characters) of a copy that begins at `start`.
     #[must_use]
     pub fn first_word(&self, start: Start) -> &[TokenId] {
-        self.begin(start).map_or(&[], |p| self.spelled(Spelled { start: p.at, end: p.end }))
+        self.begin(start).map_or(&[], |p| self.spelled(IdRange { start: p.at, end: p.end }))
     }
 
     /// The next token of a copy.
     #[must_use]
-    pub fn token(&self, place: Place) -> Option<TokenId> {
+    pub fn token(&self, place: CopyPosition) -> Option<TokenId> {
         self.ids.get(place.at as usize).copied().filter(|_| place.at < place.end)
     }
 
     /// Whether a copy stands between words: the one before is whole.
     #[must_use]
-    pub fn is_between(&self, place: Place) -> bool {
+    pub fn is_between(&self, place: CopyPosition) -> bool {
         self.next_piece(place.chunk, place.case).start == place.at
     }
 
     /// The word that a copy is in, or will begin with its next token.
     #[must_use]
-    pub fn word(&self, place: Place) -> u32 {
+    pub fn word(&self, place: CopyPosition) -> u32 {
         place.from
     }
 
     /// One token further: the words that this completes, and where the copy stands then (`None`: at the input's end).
     #[must_use]
-    pub fn step(&self, place: Place) -> (std::ops::Range<u32>, Option<Place>) {
-        let next = Place { at: place.at + 1, ..place };
+    pub fn step(&self, place: CopyPosition) -> (std::ops::Range<u32>, Option<CopyPosition>) {
+        let next = CopyPosition { at: place.at + 1, ..place };
         if next.at < next.end {
             return (0..0, Some(next));
         }
         let Some(done) = self.chunks.get(place.chunk as usize) else { return (0..0, None) };
-        let Spelled { start: at, end } = self.next_piece(place.chunk + 1, place.case);
-        let on = Place { at, end, chunk: place.chunk + 1, from: done.words, case: place.case };
+        let IdRange { start: at, end } = self.next_piece(place.chunk + 1, place.case);
+        let on = CopyPosition { at, end, chunk: place.chunk + 1, from: done.words, case: place.case };
         (place.from..done.words, Some(on).filter(|p| p.at < p.end))
     }
 }
@@ -357,9 +357,9 @@ enum Of {
 }
 
 /// Whether nobody knows yet how a piece is spelled.
-fn is_absent(piece: &str, known: &Spellings<'_>, learnt: &Learnt) -> bool {
+fn is_absent(piece: &str, known: &Pieces<'_>, cache: &TokenizationCache) -> bool {
     let key = pieces::key(piece);
-    known.get(key).is_none() && learnt.get(key).is_none()
+    known.get(key).is_none() && cache.get(key).is_none()
 }
 
 fn small(n: usize) -> u32 {

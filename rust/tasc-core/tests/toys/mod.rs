@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tasc_core::corpus::{Store, StoreWriter, store::Meta};
 use tasc_core::format::Fingerprint;
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -60,8 +60,8 @@ pub(crate) fn id(token: &str) -> TokenId {
     }
 }
 
-impl Speller for Toy {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Toy {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         Ok(pieces.iter().map(|p| self.ids(p)).collect())
     }
 }

@@ -1,21 +1,22 @@
 //! Slow, obviously right twins of the fast paths; tests compare the two.
+#![allow(dead_code)] // no test needs all of it
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::TokenId;
-use crate::merge::MergerOptions;
+use tasc_core::TokenId;
+use tasc_core::merge::MergerOptions;
 
 /// What follows a context in weighted documents, found by looking everywhere.
 ///
 /// `None` in a context is the start of a document, `None` as a successor its end.
 #[derive(Clone, Debug, Default)]
-pub struct NaiveIndex {
+pub(crate) struct NaiveIndex {
     documents: Vec<(Vec<Option<TokenId>>, u64)>,
 }
 
 impl NaiveIndex {
     /// Adds a document.
-    pub fn push(&mut self, document: &[TokenId], weight: u64) {
+    pub(crate) fn push(&mut self, document: &[TokenId], weight: u64) {
         let bounded = std::iter::once(None).chain(document.iter().copied().map(Some)).chain([None]);
         self.documents.push((bounded.collect(), weight));
     }
@@ -25,7 +26,7 @@ impl NaiveIndex {
     /// # Complexity
     /// O(corpus · context).
     #[must_use]
-    pub fn successors(&self, context: &[Option<TokenId>]) -> BTreeMap<Option<TokenId>, u64> {
+    pub(crate) fn successors(&self, context: &[Option<TokenId>]) -> BTreeMap<Option<TokenId>, u64> {
         let mut counts = BTreeMap::new();
         for (document, weight) in &self.documents {
             for end in 1..document.len() {
@@ -43,7 +44,7 @@ impl NaiveIndex {
 /// # Complexity
 /// O(tokens · length² · log n-grams).
 #[must_use]
-pub fn count_ngrams(documents: &[(Vec<TokenId>, u64)], max_length: usize) -> BTreeMap<Vec<TokenId>, (u64, u64)> {
+pub(crate) fn count_ngrams(documents: &[(Vec<TokenId>, u64)], max_length: usize) -> BTreeMap<Vec<TokenId>, (u64, u64)> {
     let mut counts = BTreeMap::new();
     for (ids, weight) in documents {
         let mut held = BTreeSet::new();
@@ -60,14 +61,14 @@ pub fn count_ngrams(documents: &[(Vec<TokenId>, u64)], max_length: usize) -> BTr
 
 /// Rows as sets of terms, compared with every one of them.
 #[derive(Clone, Debug, Default)]
-pub struct NaiveInputs {
+pub(crate) struct NaiveInputs {
     rows: Vec<BTreeSet<u64>>,
     holding: BTreeMap<u64, u32>,
 }
 
 impl NaiveInputs {
     /// Adds a row.
-    pub fn push(&mut self, terms: &[u64]) {
+    pub(crate) fn push(&mut self, terms: &[u64]) {
         let terms: BTreeSet<u64> = terms.iter().copied().collect();
         for &t in &terms {
             *self.holding.entry(t).or_insert(0) += 1;
@@ -87,7 +88,7 @@ impl NaiveInputs {
     /// # Complexity
     /// O(terms of all rows · log terms).
     #[must_use]
-    pub fn similarities(&self, terms: &[u64]) -> Vec<f64> {
+    pub(crate) fn similarities(&self, terms: &[u64]) -> Vec<f64> {
         let terms: BTreeSet<u64> = terms.iter().copied().collect();
         let norm = self.squares(&terms).sqrt();
         let cosine = |row: &BTreeSet<u64>| match self.squares(row.intersection(&terms)) {
@@ -102,7 +103,7 @@ impl NaiveInputs {
 ///
 /// `orders[m]` holds the successor counts of the order-m context, the shortest first.
 #[must_use]
-pub fn witten_bell<T: Copy + Ord>(orders: &[BTreeMap<T, u64>]) -> BTreeMap<T, f64> {
+pub(crate) fn witten_bell<T: Copy + Ord>(orders: &[BTreeMap<T, u64>]) -> BTreeMap<T, f64> {
     let mut p = BTreeMap::new();
     for counts in orders {
         let (n, t) = (counts.values().sum::<u64>() as f64, counts.len() as f64);
@@ -125,7 +126,7 @@ enum Unit {
 
 /// Merges by counting everything anew before each merge.
 #[derive(Clone, Debug)]
-pub struct NaiveMerger {
+pub(crate) struct NaiveMerger {
     documents: Vec<(Vec<Unit>, u64)>,
     options: MergerOptions,
     merges: Vec<Vec<TokenId>>,
@@ -134,7 +135,7 @@ pub struct NaiveMerger {
 impl NaiveMerger {
     /// Of documents and weights.
     #[must_use]
-    pub fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Self {
+    pub(crate) fn new(documents: &[(&[TokenId], u64)], options: &MergerOptions) -> Self {
         let units = |ids: &[TokenId]| ids.iter().map(|&id| Unit::Base(id)).collect();
         let documents = documents.iter().map(|&(ids, weight)| (units(ids), weight)).collect();
         Self { documents, options: options.clone(), merges: Vec::new() }
@@ -151,7 +152,7 @@ impl NaiveMerger {
     ///
     /// # Complexity
     /// O(pairs · corpus).
-    pub fn step(&mut self) -> Option<(Vec<TokenId>, u64)> {
+    pub(crate) fn step(&mut self) -> Option<(Vec<TokenId>, u64)> {
         let pairs: BTreeSet<(Unit, Unit)> =
             self.documents.iter().flat_map(|d| d.0.windows(2).map(|w| (w[0], w[1]))).collect();
         let mut best: Option<(u64, (Unit, Unit))> = None;
@@ -182,7 +183,7 @@ impl NaiveMerger {
 
     /// How often each merge stands in the documents as they are now.
     #[must_use]
-    pub fn uses(&self) -> Vec<u64> {
+    pub(crate) fn uses(&self) -> Vec<u64> {
         let mut uses = vec![0; self.merges.len()];
         for (document, weight) in &self.documents {
             for unit in document {
@@ -211,7 +212,7 @@ fn merged(document: &[Unit], pair: (Unit, Unit), unit: Unit) -> Vec<Unit> {
 /// # Complexity
 /// O(ids · letters of all expansions).
 #[must_use]
-pub fn segment(base: TokenId, expansions: &[Vec<TokenId>], ids: &[TokenId]) -> Vec<TokenId> {
+pub(crate) fn segment(base: TokenId, expansions: &[Vec<TokenId>], ids: &[TokenId]) -> Vec<TokenId> {
     let mut ways: Vec<Vec<TokenId>> = vec![Vec::new()]; // from each place to the end, the last place first
     for at in (0..ids.len()).rev() {
         let way = |length: usize| &ways[ids.len() - at - length];

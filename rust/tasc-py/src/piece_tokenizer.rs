@@ -1,21 +1,21 @@
-//! A Python tokenizer as the core's `Speller`.
+//! A Python tokenizer as the core's `PieceTokenizer`.
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use tasc_core::format::Fingerprint;
-use tasc_core::text::Speller;
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Error, Result, TokenId};
 
 use crate::error::Raise;
 
 /// Calls `tokenizer.spell(pieces)`, (N,) text → N lists of ids; keeps the exception that it raises.
-pub(crate) struct PySpeller {
+pub(crate) struct PyPieceTokenizer {
     tokenizer: Py<PyAny>,
     raised: Mutex<Option<PyErr>>,
 }
 
-impl PySpeller {
+impl PyPieceTokenizer {
     fn new(tokenizer: Py<PyAny>) -> Arc<Self> {
         Arc::new(Self { tokenizer, raised: Mutex::new(None) })
     }
@@ -38,8 +38,8 @@ impl PySpeller {
     }
 }
 
-impl Speller for PySpeller {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for PyPieceTokenizer {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let spelled = Python::attach(|py| {
             self.tokenizer.call_method1(py, "spell", (pieces,)).and_then(|ids| ids.extract::<Vec<Vec<TokenId>>>(py))
         });
