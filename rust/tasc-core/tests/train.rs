@@ -47,7 +47,7 @@ fn probabilities(drafter: &Drafter, input: &str, output: &[TokenId]) -> Vec<f32>
     let mut p = Vec::new();
     let each = output.iter().map(|&token| {
         let seen = drafter.candidates(&mut request);
-        mixtures.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
+        weights.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
         let at = seen.tokens.iter().position(|&t| t == token);
         drafter.update(&mut request, &[token]);
         at.map_or(0.0, |at| p[at])
@@ -148,7 +148,7 @@ fn figures_hold_on_rows_never_seen() {
     assert!((error - figures.calibration_error).abs() < 1e-9, "{error}");
 
     // the same, looked at from outside: all candidates of fresh rows of the task, not the likeliest alone
-    let options = DrafterOptions { weights: Some(mixtures.clone()), ..fixed() };
+    let options = DrafterOptions { weights: Some(weights.clone()), ..fixed() };
     let drafter = drafter(build(&store, &LeftOut::default()), options);
     let (mut random, mut p) = (Random(99), Vec::new());
     let mut bins = [(0.0, 0.0, 0u32); 10];
@@ -163,7 +163,7 @@ fn figures_hold_on_rows_never_seen() {
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
             general.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
             general_nats -= f64::from(p[truth].max(1e-9)).ln();
-            mixtures.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
+            weights.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
             nats -= f64::from(p[truth].max(1e-9)).ln();
             tokens += 1;
             assert_eq!(p.len(), seen.tokens.len() + 1);
@@ -197,7 +197,7 @@ fn the_draft_is_the_mixers() {
     let (weights, _) = trained(&store, &quick());
     let costs = CostCurve::linear(0.0).unwrap();
     for without in variants() {
-        let options = DrafterOptions { weights: Some(mixtures.clone()), without, ..fixed() };
+        let options = DrafterOptions { weights: Some(weights.clone()), without, ..fixed() };
         let drafter = drafter(build(&store, &LeftOut::default()), options);
         let (mut random, mut p) = (Random(1), Vec::new());
         for _ in 0..10 {
@@ -208,7 +208,7 @@ fn the_draft_is_the_mixers() {
                 let drafted = drafter.draft(&mut fork, 8, &costs).clone();
                 let likeliest = drafter.likeliest(&mut request);
                 let seen = drafter.candidates(&mut request);
-                mixtures.mixer(without).mix(&seen.rows, &seen.states, &mut p);
+                weights.mixer(without).mix(&seen.rows, &seen.states, &mut p);
                 let best = (0..seen.tokens.len()).rev().max_by(|&a, &b| p[a].total_cmp(&p[b]));
                 assert_eq!(likeliest, best.map(|b| (seen.tokens[b], p[b])));
                 if let (Some(first), Some(best)) = (drafted.tokens.first(), best) {
