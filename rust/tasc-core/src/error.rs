@@ -43,9 +43,9 @@ pub enum Error {
         /// The file.
         path: std::path::PathBuf,
         /// The tokenizer that made it.
-        found: crate::format::Fingerprint,
+        found: crate::token::Fingerprint,
         /// The one at hand.
-        wanted: crate::format::Fingerprint,
+        wanted: crate::token::Fingerprint,
     },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]

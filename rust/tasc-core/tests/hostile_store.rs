@@ -3,7 +3,7 @@
 mod damage;
 
 use damage::{damaged, random};
-use tasc_core::corpus::store::{KIND, Meta, VERSION};
+use tasc_core::corpus::store::{KIND, StoreMeta, VERSION};
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::{File, Fingerprint, Kind, MAGIC};
 use tasc_core::{Error, Result};
@@ -14,7 +14,7 @@ const ROUNDS: u64 = 36_000;
 fn store_bytes() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let meta = Meta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &Fingerprint([7; 32]), meta).unwrap();
     for k in 0..12u32 {
         let text = format!("é input {}", k % 5);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 use std::path::{Path, PathBuf};
 
-use tasc_core::corpus::store::Meta;
+use tasc_core::corpus::store::StoreMeta;
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::Fingerprint;
 use tasc_core::merge::{LearnOptions, MergePlan, MergerOptions};
@@ -22,7 +22,7 @@ fn task(documents: &[(&[TokenId], u64)]) -> Task {
 fn with_vocabulary(documents: &[(&[TokenId], u64)], vocab_size: u32) -> Task {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows");
-    let meta = Meta { tokenizer: "toy".into(), vocab_size, eos_id: Some(EOS), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size, eos_id: Some(EOS), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &Fingerprint([7; 32]), meta).unwrap();
     for (ids, weight) in documents {
         writer.push(&[ids, [EOS].as_slice()].concat(), None, *weight).unwrap();

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use super::merged::{LogId, MergedLogs};
 use super::record::{HEADER_BYTES, LogHeader, MAX_NUMBER, Records, encode, header, read_header};
 pub use super::record::{KIND, MAX_ROW_BYTES, OnlineRow, VERSION};
-use super::writer::is_still;
 use crate::format::Fingerprint;
-use crate::format::temporary::{Temporary, folder, sync_folder};
+use crate::format::temporary::{Temporary, folder, is_still, sync_folder};
 use crate::{Error, Result};
 
 /// Default limit of a log in bytes.

@@ -33,7 +33,7 @@ pub struct OnlineRow {
 /// The first [`HEADER_BYTES`] of a log.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Header {
+struct RawLogHeader {
     magic: [u8; 8],
     kind: [u8; 4],
     major: u16,
@@ -46,7 +46,7 @@ struct Header {
 }
 
 /// Bytes of the header.
-pub(super) const HEADER_BYTES: usize = size_of::<Header>();
+pub(super) const HEADER_BYTES: usize = size_of::<RawLogHeader>();
 
 /// Bytes of the header's fields before the identity: they are the same in every log of a tokenizer.
 const COMMON_BYTES: usize = 48;
@@ -73,7 +73,8 @@ pub(super) struct LogHeader {
 /// The bytes of a header.
 pub(super) fn header(fingerprint: &Fingerprint, id: &LogId, next: u64) -> [u8; HEADER_BYTES] {
     let ((major, minor), fingerprint) = (VERSION, fingerprint.0);
-    let mut header = Header { magic: MAGIC, kind: KIND.0, major, minor, fingerprint, id: id.0, next, checksum: 0 };
+    let mut header =
+        RawLogHeader { magic: MAGIC, kind: KIND.0, major, minor, fingerprint, id: id.0, next, checksum: 0 };
     header.checksum = xxh3_64(&bytemuck::bytes_of(&header)[..HEADER_BYTES - 8]);
     let mut bytes = [0; HEADER_BYTES];
     bytes.copy_from_slice(bytemuck::bytes_of(&header));
@@ -95,7 +96,7 @@ pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -
     }
     let mut padded = [0; HEADER_BYTES];
     padded[..bytes].copy_from_slice(&head[..bytes]);
-    let found: Header = bytemuck::pod_read_unaligned(&padded);
+    let found: RawLogHeader = bytemuck::pod_read_unaligned(&padded);
     if found.magic != MAGIC {
         return refuse("it is not a tasc file".into());
     }

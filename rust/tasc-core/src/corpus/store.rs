@@ -16,7 +16,7 @@ pub const VERSION: (u16, u16) = (1, 0);
 /// What a store says of the tokenizer that made it (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct StoreMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the tokenizer, for people; the fingerprint is what counts.
@@ -53,7 +53,7 @@ pub struct Documents<'a> {
 #[derive(Clone, Debug)]
 pub struct Store {
     file: File,
-    meta: Meta,
+    meta: StoreMeta,
     tokens: Section<TokenId>,
     offsets: Section<u64>,
     weights: Section<u64>,
@@ -118,7 +118,7 @@ impl Store {
 
     /// What the file says of its tokenizer.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &StoreMeta {
         &self.meta
     }
 

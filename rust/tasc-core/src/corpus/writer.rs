@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::store::{KIND, Meta, Store, VERSION};
-use crate::format::temporary::folder;
+use super::store::{KIND, Store, StoreMeta, VERSION};
+use crate::format::temporary::{folder, is_still};
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
 
@@ -21,7 +21,7 @@ const CHECK_EVERY: usize = 1024;
 pub struct StoreWriter {
     path: PathBuf,
     out: Writer,
-    meta: Meta,
+    meta: StoreMeta,
     offsets: Vec<u64>,
     weights: Vec<u64>,
     documents: FxHashMap<u128, u32>,
@@ -39,7 +39,7 @@ impl StoreWriter {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(path: &Path, fingerprint: &Fingerprint, meta: Meta) -> Result<Self> {
+    pub fn create(path: &Path, fingerprint: &Fingerprint, meta: StoreMeta) -> Result<Self> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.begin("tokens")?;
         let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
@@ -76,7 +76,7 @@ impl StoreWriter {
             return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
         old.verify()?; // damage must not be carried over under fresh checksums
-        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
+        let meta = StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
         let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
@@ -202,16 +202,4 @@ fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::F
             }
         }
     }
-}
-
-/// Whether the name still stands for the open file: another append may have replaced it while we waited.
-pub(super) fn is_still(path: &Path, file: &std::fs::File) -> std::io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
-        Ok(named.ino() == open.ino() && named.dev() == open.dev())
-    }
-    #[cfg(not(unix))]
-    Ok(true)
 }

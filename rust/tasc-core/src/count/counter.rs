@@ -8,22 +8,13 @@ use super::chunk::Chunk;
 use super::groups::Sink;
 use super::merge::{merge, merge_runs};
 use super::page::{MAX_LENGTH, PAGE_BYTES};
-use super::spool::Spool;
+use super::spool::{Minimum, Spool};
 use super::symbols::Symbols;
-use super::table::{KIND, Meta, NgramTable, VERSION, section};
+use super::table::{KIND, NgramTable, TableMeta, VERSION, section};
 use super::workers;
 use crate::corpus::Store;
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId, pool};
-
-/// What an n-gram must reach to be in a table. Zero and one leave nothing out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Minimum {
-    /// Least weighted count.
-    pub count: u64,
-    /// Least number of documents that hold it.
-    pub documents: u64,
-}
 
 /// How to count.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +111,7 @@ pub(super) fn count_within(
     if !whole {
         (spools, grams) = merged(spools, options, budget, runs, || pulse.at(SORTED))?;
     }
-    let meta = Meta {
+    let meta = TableMeta {
         writer: env!("CARGO_PKG_VERSION").into(),
         tokenizer: store.meta().tokenizer.clone(),
         vocab_size: store.meta().vocab_size,
@@ -218,13 +209,13 @@ pub fn merge_tables(
     let lengths = (1..=meta.ngrams.len()).collect();
     let (spools, ngrams) = pool::all(lengths, num_threads, work, || pulse.at(0.5))?.into_iter().unzip();
     let fingerprint = tables.first().ok_or(Error::NothingToMerge)?.file().fingerprint();
-    write(Spools(spools), path, &fingerprint, &Meta { ngrams, ..meta }, || pulse.at(0.9))
+    write(Spools(spools), path, &fingerprint, &TableMeta { ngrams, ..meta }, || pulse.at(0.9))
 }
 
 /// What the sum of some tables says of itself, but for its n-grams, or why they cannot be added.
-fn sum(tables: &[&NgramTable], minimum: Minimum) -> Result<Meta> {
+fn sum(tables: &[&NgramTable], minimum: Minimum) -> Result<TableMeta> {
     let (first, others) = tables.split_first().ok_or(Error::NothingToMerge)?;
-    let mut meta = Meta {
+    let mut meta = TableMeta {
         writer: env!("CARGO_PKG_VERSION").into(),
         min_count: minimum.count.max(1),
         min_documents: minimum.documents.max(1),
@@ -277,7 +268,7 @@ fn write(
     spools: Spools,
     path: &Path,
     fingerprint: &Fingerprint,
-    meta: &Meta,
+    meta: &TableMeta,
     mut check: impl FnMut() -> Result<()>,
 ) -> Result<()> {
     let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;

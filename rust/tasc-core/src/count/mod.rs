@@ -21,6 +21,7 @@ pub mod table;
 mod workers;
 
 pub use budget::MIN_MEMORY;
-pub use counter::{CountOptions, Counted, Minimum, count, merge_tables};
+pub use counter::{CountOptions, Counted, count, merge_tables};
 pub use page::{MAX_LENGTH, PAGE_BYTES};
-pub use table::{Meta, Ngram, NgramTable, Place};
+pub use spool::Minimum;
+pub use table::{Ngram, NgramTable, Place, TableMeta};

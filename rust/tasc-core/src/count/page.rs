@@ -108,7 +108,7 @@ pub(crate) type Damage = &'static str;
 
 /// A place in a page, and the entry that was read there last.
 #[derive(Clone, Debug)]
-pub(crate) struct Cursor {
+pub(crate) struct PageCursor {
     length: usize,
     ids: [TokenId; MAX_LENGTH],
     /// Weighted number of occurrences of the entry.
@@ -120,7 +120,7 @@ pub(crate) struct Cursor {
     first: bool,
 }
 
-impl Cursor {
+impl PageCursor {
     /// Before a page: nothing is left to read.
     pub(crate) fn new(length: usize) -> Self {
         Self { length, ids: [0; MAX_LENGTH], count: 0, documents: 0, at: 0, left: 0, first: false }

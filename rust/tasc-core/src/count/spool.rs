@@ -5,10 +5,18 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::counter::Minimum;
 use super::page::{PAGE_BYTES, Page, PageWriter};
 use crate::format::temporary::folder;
 use crate::{Error, Result, TokenId};
+
+/// What an n-gram must reach to be in a table. Zero and one leave nothing out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Minimum {
+    /// Least weighted count.
+    pub count: u64,
+    /// Least number of documents that hold it.
+    pub documents: u64,
+}
 
 /// Sorted runs beside the file that is to be written; gone when dropped, or with the process.
 pub(crate) struct Spool {

@@ -56,6 +56,18 @@ impl Temporary {
     }
 }
 
+/// Whether the name still stands for the open file: another process may have given it to another file meanwhile.
+pub(crate) fn is_still(path: &Path, file: &File) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
+        Ok(named.ino() == open.ino() && named.dev() == open.dev())
+    }
+    #[cfg(not(unix))]
+    Ok(true)
+}
+
 /// Makes the names in a folder durable: a rename itself must survive a crash.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]

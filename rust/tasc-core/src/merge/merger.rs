@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::learn::documents;
+use super::documents::documents;
 use super::pairs::{Pair, Tally, count, key, symbols};
-use super::text::{Alphabet, Around, BARRIER, Symbol, Text};
+use super::text::{Alphabet, Around, BARRIER, MergeSymbol, Text};
 use crate::corpus::Store;
 use crate::{Result, TokenId};
 
@@ -68,7 +68,7 @@ pub struct Merger {
     uses: Vec<u64>,
     around: Around,
     tally: Tally,
-    found: FxHashMap<Symbol, Pair>,
+    found: FxHashMap<MergeSymbol, Pair>,
 }
 
 impl Merger {
@@ -110,7 +110,7 @@ impl Merger {
         Self::new(&documents(store)?, &options)
     }
 
-    /// Makes the next merge; `None` when no pair is left that passes the floors.
+    /// Makes the next merge; `None` when no pair is left that passes the thresholds.
     ///
     /// # Complexity
     /// O(occurrences of the pair · log pairs).
@@ -148,12 +148,12 @@ impl Merger {
         &self.uses
     }
 
-    fn merge_of(&self, symbol: Symbol) -> Option<usize> {
+    fn merge_of(&self, symbol: MergeSymbol) -> Option<usize> {
         (symbol as usize).checked_sub(self.alphabet.len())
     }
 
     /// Takes out the best pair.
-    fn best(&mut self) -> Option<((Symbol, Symbol), Pair)> {
+    fn best(&mut self) -> Option<((MergeSymbol, MergeSymbol), Pair)> {
         loop {
             let (was, Reverse(key)) = self.heap.pop()?;
             let Some(found) = self.pairs.get(&key) else { continue };
@@ -173,7 +173,7 @@ impl Merger {
     }
 
     /// Counts the pairs that a merge took apart, and those that it made.
-    fn update(&mut self, pair: (Symbol, Symbol), merged: Symbol) {
+    fn update(&mut self, pair: (MergeSymbol, MergeSymbol), merged: MergeSymbol) {
         let around = &mut self.around;
         for k in 0..around.starts.len() {
             if around.lefts[k] == merged {
@@ -193,7 +193,7 @@ impl Merger {
     }
 
     /// Makes the pairs of a merged symbol and its left or right neighbours.
-    fn gain(&mut self, merged: Symbol, left: bool) {
+    fn gain(&mut self, merged: MergeSymbol, left: bool) {
         let Self { text, pairs, heap, around, tally, options, .. } = self;
         let neighbours = if left { &around.lefts } else { &around.rights };
         let counts = |symbol| symbol != BARRIER && (left || symbol != merged);

@@ -18,16 +18,16 @@ pub const VERSION: (u16, u16) = (1, 0);
 /// What a plan says of itself (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct PlanMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the base tokenizer, for people; the fingerprint is what counts.
     pub tokenizer: String,
     /// The first new id: base ids are below it.
     pub base_vocab_size: u32,
-    /// Live tokens asked for.
+    /// Active tokens asked for.
     pub wanted: u64,
-    /// Why there are no more: `size`, `floors` or `held-out`.
+    /// Why there are no more: `size`, `thresholds` or `held-out`.
     pub stopped_by: String,
     /// Tokens of the documents, each as often as it occurred.
     pub tokens: u64,
@@ -39,7 +39,7 @@ pub struct Meta {
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Point {
-    /// Live tokens.
+    /// Active tokens.
     pub size: u64,
     /// Share of the tokens saved on the documents learnt from.
     pub train: f64,
@@ -51,7 +51,7 @@ pub struct Point {
 #[derive(Clone, Debug)]
 pub struct MergePlan {
     file: File,
-    meta: Meta,
+    meta: PlanMeta,
     segmenter: Arc<Segmenter>,
     counts: Vec<u64>,
     documents: Vec<u64>,
@@ -60,7 +60,7 @@ pub struct MergePlan {
 
 /// What goes into a plan file.
 pub(super) struct Contents<'a> {
-    pub(super) meta: Meta,
+    pub(super) meta: PlanMeta,
     pub(super) expansions: Vec<&'a [TokenId]>,
     pub(super) counts: Vec<u64>,
     pub(super) documents: Vec<u64>,
@@ -105,7 +105,7 @@ impl MergePlan {
     /// [`Error::Format`], as [`MergePlan::open`].
     pub fn from_file(file: File) -> Result<Self> {
         let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta: Meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let meta: PlanMeta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
         let (ids, offsets) = (file.section::<TokenId>("expansions")?, file.section::<u64>("offsets")?);
         let (ids, offsets) = (ids.get(&file), offsets.get(&file));
         let size = offsets.len().checked_sub(1).ok_or_else(|| file.corrupt("offsets", "it is empty"))?;
@@ -147,7 +147,7 @@ impl MergePlan {
         Segmenter::new(self.base_vocab_size(), &expansions)?;
         let pick = |numbers: &[u64]| indices.iter().map(|&k| numbers[k]).collect();
         Contents {
-            meta: Meta { writer: env!("CARGO_PKG_VERSION").into(), ..self.meta.clone() },
+            meta: PlanMeta { writer: env!("CARGO_PKG_VERSION").into(), ..self.meta.clone() },
             expansions,
             counts: pick(&self.counts),
             documents: pick(&self.documents),
@@ -173,7 +173,7 @@ impl MergePlan {
 
     /// What the plan says of itself.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &PlanMeta {
         &self.meta
     }
 

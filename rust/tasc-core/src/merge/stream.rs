@@ -14,15 +14,15 @@ use crate::{Error, Result, TokenId};
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use tasc_core::merge::{Segmenter, Stream};
-/// let mut stream = Stream::new(Arc::new(Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?));
+/// use tasc_core::merge::{SegmentStream, Segmenter};
+/// let mut stream = SegmentStream::new(Arc::new(Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?));
 /// assert!(stream.push(&[1, 2])?.is_empty()); // 1 2, or 1 and 2 3 4
 /// assert_eq!(stream.push(&[3, 4])?, [1, 101]);
 /// assert!(stream.finish().is_empty());
 /// # Ok::<(), tasc_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub struct SegmentStream {
     segmenter: Arc<Segmenter>,
     state: u32,
     /// The best way to each place from where the tokens are decided on; the first is that place. What can still become
@@ -42,7 +42,7 @@ struct Way {
 
 const START: Way = Way { cost: 0, from: 0, token: 0 };
 
-impl Stream {
+impl SegmentStream {
     /// At the start of a document.
     #[must_use]
     pub fn new(segmenter: Arc<Segmenter>) -> Self {

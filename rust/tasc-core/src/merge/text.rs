@@ -3,13 +3,13 @@
 use crate::{Error, Result, TokenId};
 
 /// A number that stands for a base token or a merge.
-pub(super) type Symbol = u32;
+pub(super) type MergeSymbol = u32;
 
 /// What no merge crosses or contains.
-pub(super) const BARRIER: Symbol = 0;
+pub(super) const BARRIER: MergeSymbol = 0;
 
 /// Neither a token's first cell nor its last.
-const INSIDE: Symbol = u32::MAX;
+const INSIDE: MergeSymbol = u32::MAX;
 
 /// Cells covered by one entry of `Text::blocks`.
 const BLOCK: usize = 32;
@@ -17,7 +17,7 @@ const BLOCK: usize = 32;
 /// Cells of symbols. A token of length n stands in n cells: its symbol is in the first and in the last, so that both
 /// neighbours of a token are found from the lengths alone, without links.
 pub(super) struct Text {
-    cells: Vec<Symbol>,
+    cells: Vec<MergeSymbol>,
     /// Length of each symbol in cells.
     lengths: Vec<u32>,
     /// Where each document ends, and its weight.
@@ -35,9 +35,9 @@ pub(super) struct Around {
     /// First cells of the merged tokens, ascending.
     pub(super) starts: Vec<u32>,
     /// The symbol before each: the merged one itself where two touch.
-    pub(super) lefts: Vec<Symbol>,
+    pub(super) lefts: Vec<MergeSymbol>,
     /// The symbol after each, as it was before the next was merged.
-    pub(super) rights: Vec<Symbol>,
+    pub(super) rights: Vec<MergeSymbol>,
     /// Weight of each.
     pub(super) weights: Vec<u64>,
 }
@@ -84,7 +84,7 @@ impl Text {
         ascending(&self.groups)
     }
 
-    pub(super) fn cells(&self) -> &[Symbol] {
+    pub(super) fn cells(&self) -> &[MergeSymbol] {
         &self.cells
     }
 
@@ -93,7 +93,7 @@ impl Text {
         self.lengths.len()
     }
 
-    pub(super) fn length(&self, symbol: Symbol) -> u32 {
+    pub(super) fn length(&self, symbol: MergeSymbol) -> u32 {
         self.lengths[symbol as usize]
     }
 
@@ -107,7 +107,7 @@ impl Text {
     }
 
     /// Weighted number of occurrences of a pair (x, x) that do not overlap: those that a merge from left to right takes.
-    pub(super) fn count_apart(&self, pair: (Symbol, Symbol), places: &[u32]) -> u64 {
+    pub(super) fn count_apart(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32]) -> u64 {
         let (mut count, mut free, mut weight) = (0, 0, self.weights());
         for &place in places {
             if place >= free && stands(&self.cells, &self.lengths, pair, place) {
@@ -119,10 +119,10 @@ impl Text {
     }
 
     /// Whether the documents that hold a pair have at least this weight together.
-    pub(super) fn in_documents(&self, pair: (Symbol, Symbol), places: &[u32], floor: u64) -> bool {
+    pub(super) fn in_documents(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32], threshold: u64) -> bool {
         let (mut rows, mut seen) = (0, usize::MAX);
         for &place in places {
-            if rows >= floor {
+            if rows >= threshold {
                 break;
             }
             if stands(&self.cells, &self.lengths, pair, place) {
@@ -133,12 +133,17 @@ impl Text {
                 }
             }
         }
-        rows >= floor
+        rows >= threshold
     }
 
     /// Makes one new symbol of a pair wherever it stands, from left to right.
-    pub(super) fn merge(&mut self, pair: (Symbol, Symbol), places: &[u32], around: &mut Around) -> Symbol {
-        let merged = self.lengths.len() as Symbol;
+    pub(super) fn merge(
+        &mut self,
+        pair: (MergeSymbol, MergeSymbol),
+        places: &[u32],
+        around: &mut Around,
+    ) -> MergeSymbol {
+        let merged = self.lengths.len() as MergeSymbol;
         let (first, second) = (self.length(pair.0), self.length(pair.1));
         self.lengths.push(first + second);
         let Self { cells, lengths, groups, .. } = self;
@@ -162,7 +167,7 @@ impl Text {
 }
 
 /// Whether a pair still stands at a place where it once stood.
-fn stands(cells: &[Symbol], lengths: &[u32], (left, right): (Symbol, Symbol), place: u32) -> bool {
+fn stands(cells: &[MergeSymbol], lengths: &[u32], (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
     let next = place + lengths[left as usize];
     cells[place as usize] == left && cells[next as usize] == right
 }
@@ -185,7 +190,7 @@ fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
 pub(super) struct Alphabet {
     ids: Vec<TokenId>,
     /// Symbols of ids by their upper bits, then by their lower ones: real vocabularies fill a few dozen pages.
-    pages: Vec<Option<Box<[Symbol; PAGE]>>>,
+    pages: Vec<Option<Box<[MergeSymbol; PAGE]>>>,
 }
 
 /// Ids of a page.
@@ -206,14 +211,14 @@ impl Alphabet {
             for (symbol, id) in page.iter_mut().flat_map(|p| p.iter_mut()).zip(first..) {
                 if *symbol != BARRIER {
                     ids.push(id);
-                    *symbol = ids.len() as Symbol;
+                    *symbol = ids.len() as MergeSymbol;
                 }
             }
         }
         this
     }
 
-    fn entry(&mut self, id: TokenId) -> &mut Symbol {
+    fn entry(&mut self, id: TokenId) -> &mut MergeSymbol {
         let (page, place) = (id as usize / PAGE, id as usize % PAGE);
         if page >= self.pages.len() {
             self.pages.resize(page + 1, None);
@@ -227,12 +232,12 @@ impl Alphabet {
     }
 
     /// Of an id that occurs; the barrier's for one that is none.
-    pub(super) fn symbol(&self, id: TokenId) -> Symbol {
+    pub(super) fn symbol(&self, id: TokenId) -> MergeSymbol {
         let page = self.pages.get(id as usize / PAGE).and_then(Option::as_ref);
         page.map_or(BARRIER, |p| p[id as usize % PAGE])
     }
 
-    pub(super) fn id(&self, symbol: Symbol) -> TokenId {
+    pub(super) fn id(&self, symbol: MergeSymbol) -> TokenId {
         self.ids[symbol as usize - 1]
     }
 }

@@ -1,4 +1,4 @@
-//! How many tokens are live: merges that the documents, as they are merged so far, use often enough.
+//! How many tokens are active: merges that the documents, as they are merged so far, use often enough.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -6,8 +6,8 @@ use super::merger::Merger;
 use crate::TokenId;
 
 /// Follows a merger. Merges with the same expansion are one token; most early ones are scaffolding of later ones.
-pub(super) struct Live<'a> {
-    floor: u64,
+pub(super) struct ActiveTokens<'a> {
+    threshold: u64,
     forbidden: &'a FxHashSet<&'a [TokenId]>,
     tokens: FxHashMap<Vec<TokenId>, usize>,
     /// The token of each merge.
@@ -16,18 +16,18 @@ pub(super) struct Live<'a> {
     uses: Vec<u64>,
     /// Whether it may be one.
     allowed: Vec<bool>,
-    live: usize,
+    active: usize,
 }
 
-impl<'a> Live<'a> {
-    pub(super) fn new(floor: u64, forbidden: &'a FxHashSet<&'a [TokenId]>) -> Self {
+impl<'a> ActiveTokens<'a> {
+    pub(super) fn new(threshold: u64, forbidden: &'a FxHashSet<&'a [TokenId]>) -> Self {
         let (tokens, of_merge, uses, allowed) = (FxHashMap::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { floor, forbidden, tokens, of_merge, uses, allowed, live: 0 }
+        Self { threshold, forbidden, tokens, of_merge, uses, allowed, active: 0 }
     }
 
-    /// Tokens that are live.
+    /// Tokens that are active.
     pub(super) fn len(&self) -> usize {
-        self.live
+        self.active
     }
 
     /// Takes in the merge made last.
@@ -47,11 +47,11 @@ impl<'a> Live<'a> {
 
     fn change(&mut self, token: usize, to: impl FnOnce(u64) -> u64) {
         let uses = &mut self.uses[token];
-        let was = *uses >= self.floor;
+        let was = *uses >= self.threshold;
         *uses = to(*uses);
-        let is = *uses >= self.floor;
+        let is = *uses >= self.threshold;
         if self.allowed[token] {
-            self.live = self.live + usize::from(is) - usize::from(was);
+            self.active = self.active + usize::from(is) - usize::from(was);
         }
     }
 }
