@@ -8,7 +8,7 @@ pub type TokenId = u32;
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// From 64 hexadecimal digits; `None` for anything else.
+    /// Parses 64 hexadecimal digits; `None` for anything else.
     #[must_use]
     pub fn from_hex(hex: &str) -> Option<Self> {
         let digits = hex.as_bytes();

@@ -54,7 +54,7 @@ fn scaffolding_is_no_part_of_a_plan() {
     let plan = task(&[(&[3, 4, 5, 6, 7, 8], 50)]).learn(&size(4)).unwrap();
     assert_eq!(expansions(&plan), [[3, 4, 5, 6, 7, 8]]); // never its end token
     let meta = plan.meta();
-    assert_eq!((meta.wanted, meta.stopped_by.as_str()), (4, "floors"));
+    assert_eq!((meta.wanted, meta.stopped_by.as_str()), (4, "thresholds"));
     assert_eq!((meta.tokens, meta.tokens_after), (350, 100));
     assert_eq!((plan.counts(), plan.documents()), (&[50][..], &[50][..]));
 }

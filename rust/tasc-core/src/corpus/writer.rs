@@ -1,4 +1,4 @@
-//! Rows → a store file.
+//! Builds a store file from rows.
 
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::{Error, Result, TokenId};
 /// Rows between two calls of `check`: well under a millisecond.
 const CHECK_EVERY: usize = 1024;
 
-/// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
-/// about 100 bytes per distinct output and as many per distinct row.
+/// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one. Memory
+/// holds about 100 bytes per distinct output and as many per distinct row.
 ///
-/// Equal outputs collapse to one document, equal rows to one row; equality is that of 128-bit XXH3 digests.
+/// Equal outputs become one document, equal rows one row. Equality is compared by 128-bit XXH3 digests.
 pub struct StoreWriter {
     path: PathBuf,
     out: Writer,
@@ -30,7 +30,7 @@ pub struct StoreWriter {
     input_documents: Vec<u32>,
     input_weights: Vec<u64>,
     rows: FxHashMap<u128, u32>,
-    /// Held while a store is being appended to.
+    /// Lock on a store that is being appended to.
     _lock: Option<std::fs::File>,
 }
 
@@ -59,9 +59,9 @@ impl StoreWriter {
         })
     }
 
-    /// Begins a store that goes on where the one under this name ends. It is written anew beside the old one and
-    /// takes its place whole, so readers see all of the new rows or none. A second append, from whatever process,
-    /// waits until this one is finished or dropped. `check` is called now and then; its error ends the append.
+    /// Begins to append to the store of this name. The store is written anew beside the old one and takes its place
+    /// whole, so that readers see all of the new rows or none. A second append, also from another process, waits until
+    /// this one is finished or dropped. `check` is called repeatedly; its error ends the append.
     ///
     /// # Complexity
     /// O(store).
@@ -181,13 +181,13 @@ impl StoreWriter {
     }
 }
 
-/// The index of the next element.
+/// Returns the index of the next element.
 fn next(elements: &[u64]) -> Result<u32> {
     let positions = elements.len();
     u32::try_from(positions).map_err(|_| Error::IndexTooLarge { positions, limit: u32::MAX as usize })
 }
 
-/// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
+/// Waits until no other process appends to the store of this name. After a signal `check` decides whether to go on.
 fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
     let failed = |source| Error::Io { path: path.into(), source };
     loop {

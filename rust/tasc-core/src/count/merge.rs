@@ -1,4 +1,4 @@
-//! Sorted runs → one: equal n-grams add up.
+//! Merges sorted runs into one; counts of equal n-grams are added.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -8,15 +8,16 @@ use std::path::Path;
 
 use super::page::{MAX_LENGTH, PAGE_BYTES, Page, PageCursor};
 use super::spool::{Minimum, Spool};
+use crate::error::Fault;
 use crate::{Error, Result};
 
 /// N-grams between two checks for a stop.
 const CHECK_EVERY: u64 = 1 << 16;
 
-/// The ascending n-grams of a run or of a table, one after the other.
+/// Iterates over the n-grams of a run or of a table in ascending order.
 pub(crate) struct EntryStream<'a> {
     source: PageSource<'a>,
-    /// Of the pages at hand, how many were entered; the last of them is being read.
+    /// Number of loaded pages that were entered; the last of these is being read.
     entered: usize,
     cursor: PageCursor,
 }
@@ -27,23 +28,23 @@ enum PageSource<'a> {
 }
 
 impl<'a> EntryStream<'a> {
-    /// Over pages in memory; `path` is for errors.
+    /// Iterates over pages in memory; `path` is for errors.
     pub(crate) fn of_pages(path: &'a Path, pages: &'a [Page], length: usize) -> Self {
         Self { source: PageSource::Pages { path, pages }, entered: 0, cursor: PageCursor::new(length) }
     }
 
-    /// Over a run, reading some pages at a time.
+    /// Iterates over a run; reads `pages` pages at a time.
     pub(crate) fn of_run(spool: &'a Spool, run: Range<u64>, buffer: usize, length: usize) -> Self {
         let pages = Vec::with_capacity(buffer.max(1));
         Self { source: PageSource::Run { spool, left: run, pages }, entered: 0, cursor: PageCursor::new(length) }
     }
 
-    /// The entry read last.
+    /// Returns the entry that was read last.
     pub(crate) fn entry(&self) -> &PageCursor {
         &self.cursor
     }
 
-    /// Goes to the next entry; false after the last one.
+    /// Moves to the next entry; false after the last one.
     pub(crate) fn next(&mut self) -> Result<bool> {
         loop {
             let pages = self.source.pages();
@@ -72,7 +73,7 @@ impl PageSource<'_> {
         }
     }
 
-    /// Reads the pages behind those at hand, if there are any.
+    /// Loads the pages that follow, if there are any.
     fn read_on(&mut self) -> Result<bool> {
         let Self::Run { spool, left, pages } = self else { return Ok(false) };
         if left.is_empty() {
@@ -85,12 +86,12 @@ impl PageSource<'_> {
         Ok(true)
     }
 
-    fn damaged(&self, why: &str) -> Error {
+    fn damaged(&self, why: &'static str) -> Error {
         let path = match self {
             Self::Pages { path, .. } => path,
             Self::Run { spool, .. } => spool.path(),
         };
-        Error::Format { path: path.into(), why: format!("a page of n-grams is damaged: {why}") }
+        Error::Format { path: path.into(), fault: Fault::Page { why } }
     }
 }
 
@@ -114,7 +115,7 @@ impl Ord for EntryStream<'_> {
     }
 }
 
-/// Writes the n-grams of all streams as one run. `check` is called now and then; its error ends it.
+/// Writes the n-grams of all streams as one run. `check` is called repeatedly; its error ends the merge.
 ///
 /// # Complexity
 /// O(entries · log streams).
@@ -150,10 +151,10 @@ pub(crate) fn merge(
     to.end_run()
 }
 
-/// Streams, that with the least entry on top.
+/// Streams as a heap, with the smallest entry on top.
 type Heap<'a> = BinaryHeap<Reverse<Box<EntryStream<'a>>>>;
 
-/// Count and documents of the least entry, whose stream goes on.
+/// Removes the smallest entry and returns its count and documents; its stream moves on.
 fn take(heap: &mut Heap<'_>) -> Result<(u64, u64)> {
     let Some(mut least) = heap.peek_mut() else { return Ok((0, 0)) };
     let figures = (least.0.entry().count, least.0.entry().documents);

@@ -17,7 +17,7 @@ pub const KIND: Kind = Kind(*b"NGRM");
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
 
-/// What a table says of itself (section `meta`, JSON).
+/// Metadata of a table (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TableMeta {
@@ -51,7 +51,7 @@ impl TableMeta {
     }
 }
 
-/// An n-gram with what was counted.
+/// An n-gram and its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ngram {
     /// Its tokens.

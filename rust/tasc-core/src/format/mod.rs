@@ -1,4 +1,4 @@
-//! The container of every tasc file: a header, named sections, a table of them. docs/format.md is its law.
+//! The container of every tasc file: a header, named sections, a table of them, as docs/format.md specifies.
 //!
 //! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
@@ -31,12 +31,12 @@ pub const NAME_BYTES: usize = 16;
 /// Most sections of a file.
 pub const MAX_SECTIONS: u32 = 1024;
 
-/// What a file holds.
+/// Kind of a file: what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub [u8; 4]);
 
 impl Kind {
-    /// The command that makes a file of this kind again.
+    /// Returns the command that makes a file of this kind again.
     fn command(self) -> &'static str {
         match &self.0 {
             b"INDX" => "build it again: tasc index build",

@@ -1,11 +1,12 @@
-//! How many tokens are active: merges that the documents, as they are merged so far, use often enough.
+//! Number of active tokens: merges that the documents, in their present segmentation, use often enough.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::merger::Merger;
 use crate::TokenId;
 
-/// Follows a merger. Merges with the same expansion are one token; most early ones are scaffolding of later ones.
+/// Counts the active tokens of a merger. Merges with the same expansion are one token. Most early merges end up as
+/// parts of later ones and are no longer active.
 pub(super) struct ActiveTokens<'a> {
     threshold: u64,
     forbidden: &'a FxHashSet<&'a [TokenId]>,
@@ -14,7 +15,7 @@ pub(super) struct ActiveTokens<'a> {
     of_merge: Vec<usize>,
     /// Uses of each token.
     uses: Vec<u64>,
-    /// Whether it may be one.
+    /// Whether each token is allowed in a plan.
     allowed: Vec<bool>,
     active: usize,
 }
@@ -25,12 +26,12 @@ impl<'a> ActiveTokens<'a> {
         Self { threshold, forbidden, tokens, of_merge, uses, allowed, active: 0 }
     }
 
-    /// Tokens that are active.
+    /// Number of active tokens.
     pub(super) fn len(&self) -> usize {
         self.active
     }
 
-    /// Takes in the merge made last.
+    /// Counts the latest merge.
     pub(super) fn follow(&mut self, merger: &Merger) {
         let Some(merge) = merger.merges().last() else { return };
         let token = *self.tokens.entry(merge.expansion.clone()).or_insert(self.uses.len());

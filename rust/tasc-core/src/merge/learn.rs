@@ -1,4 +1,4 @@
-//! A store → a plan.
+//! Learns a plan from a store.
 
 use std::cmp::Reverse;
 use std::path::Path;
@@ -14,24 +14,24 @@ use super::segment::Segmenter;
 use crate::corpus::Store;
 use crate::{Error, Result, TokenId};
 
-/// So many times the tokens wanted are active when merging ends and pruning begins: the more of them, the closer the plan
-/// fits the documents, which pays when new rows repeat them and costs when they do not (docs/optimizations.md).
+/// Merging ends and pruning begins at this ratio of active tokens to tokens wanted. With a larger ratio the plan fits the
+/// documents more closely. That pays when new rows repeat them, and costs when they do not (docs/optimizations.md).
 const MAX_ACTIVE: f64 = 3.0;
 const ACTIVE_BY_NOVELTY: f64 = 4.0;
 const MIN_ACTIVE: f64 = 1.25;
 
-/// Share of the work that is done when all merges are made, for people who wait.
+/// Share of the work that is done when all merges are made, for progress reports.
 const MERGED: f64 = 0.7;
 
 /// Merges between two calls of `check`.
 const CHECK_EVERY: usize = 16;
 
-/// What a plan is to be.
+/// Options of learning a plan.
 #[derive(Clone, Debug)]
 pub struct LearnOptions {
-    /// New tokens at most, all of them active: used by the segmentation of the documents.
+    /// Largest number of new tokens. All of them are active: the segmentation of the documents uses them.
     pub size: usize,
-    /// What merges are allowed; the thresholds hold for the uses of a new token in the final segmentation too. The store's
+    /// Which merges are allowed; the thresholds hold for the uses of a new token in the final segmentation too. The store's
     /// end token is a barrier, named here or not.
     pub merger: MergerOptions,
     /// Share of the rows left out to find how many new tokens still save more on rows never seen; 0: `size` of them.
@@ -47,10 +47,10 @@ impl Default for LearnOptions {
 }
 
 impl MergePlan {
-    /// Learns a plan from a store's outputs, writes it and opens it. `check` is called now and then with the share
-    /// done; its error ends the work.
+    /// Learns a plan from a store's outputs, writes it and opens it. `check` is called repeatedly with the
+    /// share done; its error ends the work.
     ///
-    /// Its new tokens come in the order of the tokens that they save. When fewer than asked for pass the thresholds, or
+    /// The new tokens are sorted by the number of tokens that they save. When fewer than asked for pass the thresholds, or
     /// more do not save more on held-out rows, [`PlanMeta::stopped_by`] says so.
     ///
     /// # Complexity
@@ -121,7 +121,7 @@ fn best(curve: &[Point]) -> Option<usize> {
     usize::try_from(most.size).ok()
 }
 
-/// What stays the same while a plan is learnt.
+/// State that is constant while a plan is learned.
 struct Learner<'a> {
     base: TokenId,
     options: &'a LearnOptions,
@@ -139,7 +139,8 @@ impl<'a> Learner<'a> {
         Self { base: store.meta().vocab_size, options, merger, forbidden, novelty }
     }
 
-    /// What each number of new tokens saves, the smallest first: learnt without some rows, measured on them too.
+    /// Measures the share of tokens that each number of new tokens saves, the smallest first, on the rows learned from
+    /// and on rows held out.
     fn curve(&self, all: &WeightedDocuments<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
         let (train, left_out) = split(all, self.options.held_out);
         let (train_sample, left_out) = (sample(&train), sample(&left_out));
@@ -156,7 +157,7 @@ impl<'a> Learner<'a> {
         Ok(curve)
     }
 
-    /// At most `size` new tokens, those that save most first, and their uses.
+    /// Learns at most `size` new tokens, sorted by the tokens that they save, and counts their uses.
     fn vocabulary(
         &self,
         all: &WeightedDocuments<'_>,
@@ -193,7 +194,7 @@ impl<'a> Learner<'a> {
     fn pruner<'d>(&self, documents: &'d WeightedDocuments<'d>, of: &WeightedDocuments<'_>) -> Pruner<'d> {
         let size = |documents: &WeightedDocuments<'_>| documents.iter().map(|d| d.1 as f64).sum::<f64>();
         let share = size(documents) / size(of).max(1.0);
-        // what passes in a part of the documents shall pass in all of them
+        // a token that passes in the sample must pass in all documents
         let threshold = |all: u64| {
             let expected = all as f64 * share;
             if share < 1.0 { expected + 2.0 * expected.sqrt() } else { expected }
@@ -202,7 +203,7 @@ impl<'a> Learner<'a> {
         Pruner { base: self.base, documents, novelty: self.novelty, thresholds }
     }
 
-    /// The expansions of the first merges: enough of them are active to choose from.
+    /// Returns the expansions of the first merges, until enough of them are active to choose from.
     fn candidates(
         &self,
         documents: &WeightedDocuments<'_>,

@@ -1,4 +1,4 @@
-//! Merging: again and again, the pair of neighbours whose merge saves most tokens becomes one token.
+//! Merging: the pair of neighbours whose merge saves most tokens becomes one token, repeatedly.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -99,7 +99,7 @@ impl Merger {
         })
     }
 
-    /// Of a store's documents; its end token is a barrier.
+    /// Counts the pairs of a store's documents; its end token is a barrier.
     ///
     /// # Errors
     /// As [`Merger::new`]; [`crate::Error::TokenId`] for an id that the store's vocabulary does not hold; a format error
@@ -136,13 +136,13 @@ impl Merger {
         self.merges.last()
     }
 
-    /// The merges made so far.
+    /// Returns the merges made so far.
     #[must_use]
     pub fn merges(&self) -> &[Merge] {
         &self.merges
     }
 
-    /// How often each merge stands in the documents as they are now.
+    /// Returns how often each merge occurs in the present segmentation of the documents.
     #[must_use]
     pub fn uses(&self) -> &[u64] {
         &self.uses
@@ -152,7 +152,7 @@ impl Merger {
         (symbol as usize).checked_sub(self.alphabet.len())
     }
 
-    /// Takes out the best pair.
+    /// Removes the best pair and returns it.
     fn best(&mut self) -> Option<((MergeSymbol, MergeSymbol), Pair)> {
         loop {
             let (was, Reverse(key)) = self.heap.pop()?;
@@ -172,7 +172,7 @@ impl Merger {
         }
     }
 
-    /// Counts the pairs that a merge took apart, and those that it made.
+    /// Counts the pairs that a merge removed, and those that it made.
     fn update(&mut self, pair: (MergeSymbol, MergeSymbol), merged: MergeSymbol) {
         let around = &mut self.around;
         for k in 0..around.starts.len() {
@@ -221,7 +221,7 @@ impl Merger {
     }
 }
 
-/// Takes occurrences away from a pair, and forgets it when too few are left.
+/// Subtracts occurrences from a pair, and removes the pair when too few are left.
 fn lose(pairs: &mut FxHashMap<u64, Pair>, key: u64, weight: u64, options: &MergerOptions) {
     if let Some(pair) = pairs.get_mut(&key) {
         pair.count = pair.count.saturating_sub(weight);

@@ -1,4 +1,4 @@
-//! The pairs of neighbours of a text, counted for the first time.
+//! Initial counts of the pairs of neighbours of a text.
 
 use rustc_hash::FxHashMap;
 
@@ -6,18 +6,18 @@ use super::text::{BARRIER, MergeSymbol, Text};
 
 /// A pair of neighbours.
 pub(super) struct Pair {
-    /// Weighted occurrences, those that overlap too.
+    /// Weighted occurrences, overlapping ones included.
     pub(super) count: u64,
-    /// Where it stood when it was found, ascending; some may be gone.
+    /// Positions at which the pair was found, ascending; some may be gone.
     pub(super) places: Vec<u32>,
 }
 
-/// A pair as one number, in the order of pairs.
+/// Packs a pair into one number; the order of pairs is kept.
 pub(super) fn key((left, right): (MergeSymbol, MergeSymbol)) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// The pair of a key.
+/// Unpacks a pair.
 pub(super) fn symbols(key: u64) -> (MergeSymbol, MergeSymbol) {
     ((key >> 32) as MergeSymbol, key as MergeSymbol)
 }
@@ -42,7 +42,7 @@ impl Tally {
         *number += 1;
     }
 
-    /// Hands over each symbol, its weight and the number of times it was added, and starts anew.
+    /// Calls the closure with each symbol, its weight and the number of times it was added, then clears the tally.
     pub(super) fn drain(&mut self, mut each: impl FnMut(MergeSymbol, u64, u32)) {
         for symbol in self.seen.drain(..) {
             let (sum, number) = std::mem::take(&mut self.sums[symbol as usize]);
@@ -51,7 +51,7 @@ impl Tally {
     }
 }
 
-/// The pairs that occur often enough, by [`key`].
+/// Counts the pairs that occur often enough, by [`key`].
 ///
 /// Neighbours are sorted by the left symbol first: counting the symbols that follow one needs a small table only, and
 /// pairs that are too rare (most of them) are never kept.
@@ -86,7 +86,7 @@ pub(super) fn count(text: &Text, min_count: u64) -> FxHashMap<u64, Pair> {
     pairs
 }
 
-/// Every cell but the last with the symbol after it, sorted by its own; and where each symbol's begin.
+/// Returns every cell but the last, with the symbol after it, sorted by the cell's own symbol; and where each symbol begins.
 fn by_left(cells: &[MergeSymbol], symbols: usize) -> (Vec<(u32, MergeSymbol)>, Vec<u32>) {
     let mut starts = vec![0u32; symbols + 1];
     for two in cells.windows(2) {

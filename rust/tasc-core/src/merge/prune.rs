@@ -1,4 +1,4 @@
-//! Fewer new tokens: those that are removal_loss least are given up.
+//! Pruning: the new tokens with the smallest removal loss are removed.
 
 use std::cmp::Reverse;
 
@@ -7,27 +7,27 @@ use super::merger::MergerOptions;
 use super::segment::{Scratch, Segmenter};
 use crate::{Result, TokenId};
 
-/// Share of the new tokens given up at a time.
+/// Share of the new tokens that is removed in one round.
 const PRUNED_SHARE: f64 = 0.1;
 
-/// Uses that a new token passes on to those that would stand in for it, for each share of rows that are new: in what was
-/// never seen, long tokens fit less often than their parts.
-const PASSED_ON_USES: f64 = 0.6;
+/// Uses that a new token adds to the tokens of its second-best segmentation, as a factor of the share of new rows: in
+/// unseen outputs, long tokens match less often than their parts.
+const PASSED_ON: f64 = 0.6;
 
-/// How documents use new tokens.
+/// Uses of new tokens in documents.
 pub(super) struct Uses {
-    /// Uses of each, as often as the document occurred.
+    /// Uses of each new token, weighted by the documents.
     pub(super) counts: Vec<u64>,
-    /// Rows that use each.
+    /// Rows that use each new token.
     pub(super) documents: Vec<u64>,
     /// Tokens of the documents.
     pub(super) tokens: u64,
-    /// The same segmented.
+    /// Tokens of the documents after segmentation.
     pub(super) after: u64,
 }
 
 impl Uses {
-    /// Segments documents.
+    /// Segments documents and counts the uses.
     pub(super) fn count(segmenter: &Segmenter, documents: &WeightedDocuments<'_>) -> Result<Self> {
         let zeros = vec![0u64; segmenter.len()];
         let mut uses = Self { counts: zeros.clone(), documents: zeros, tokens: 0, after: 0 };
@@ -60,7 +60,7 @@ impl Uses {
     }
 }
 
-/// Gives up new tokens one after the other.
+/// Removes new tokens, round by round.
 pub(super) struct Pruner<'a> {
     pub(super) base: TokenId,
     pub(super) documents: &'a WeightedDocuments<'a>,
@@ -71,11 +71,11 @@ pub(super) struct Pruner<'a> {
 }
 
 impl Pruner<'_> {
-    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first; among them are one
-    /// of `landmark` and the last.
+    /// Removes new tokens until `size` are left. `each` is called with every set on the way, the largest first, and its
+    /// uses. Among the sets are one of `landmark` tokens and the last.
     ///
     /// # Complexity
-    /// A segmentation of the documents for every tenth of the new tokens given up.
+    /// One segmentation of the documents for every tenth of the new tokens removed.
     pub(super) fn prune(
         &self,
         mut set: Expansions,
@@ -99,7 +99,7 @@ impl Pruner<'_> {
         }
     }
 
-    /// New tokens, those first that would cost most tokens if they were missing.
+    /// Returns the new tokens, the largest removal loss first: the number of tokens that their removal would add.
     fn by_removal_loss(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
         let length = |k: usize| segmenter.expansion(k).map_or(0, <[TokenId]>::len);
         let mut order: Vec<usize> = (0..segmenter.len()).collect();
@@ -113,7 +113,7 @@ impl Pruner<'_> {
                 removal_loss[k] = counts[k] * (parts.len() - 1) as f64;
             }
             for part in parts.iter().filter_map(|&id| segmenter.new_token(id)) {
-                counts[part] += PASSED_ON_USES * self.novelty * counts[k];
+                counts[part] += PASSED_ON * self.novelty * counts[k];
             }
         }
         order.sort_by(|&a, &b| removal_loss[b].total_cmp(&removal_loss[a]).then(a.cmp(&b)));

@@ -1,11 +1,11 @@
-//! Documents side by side, in which pairs of tokens become one.
+//! Concatenated documents in which pairs of tokens are merged.
 
 use crate::{Error, Result, TokenId};
 
 /// A number that stands for a base token or a merge.
 pub(super) type MergeSymbol = u32;
 
-/// What no merge crosses or contains.
+/// Symbol that no merge crosses or contains.
 pub(super) const BARRIER: MergeSymbol = 0;
 
 /// Neither a token's first cell nor its last.
@@ -29,7 +29,7 @@ pub(super) struct Text {
     groups: Vec<(u32, u64)>,
 }
 
-/// What is around the merged occurrences of a pair.
+/// Neighbours of the merged occurrences of a pair.
 #[derive(Default)]
 pub(super) struct Around {
     /// First cells of the merged tokens, ascending.
@@ -52,7 +52,7 @@ impl Around {
 }
 
 impl Text {
-    /// Documents with weights, written in `alphabet`.
+    /// Concatenates documents with weights, as symbols of `alphabet`.
     pub(super) fn new(mut documents: Vec<(&[TokenId], u64)>, alphabet: &Alphabet) -> Result<Self> {
         let size = documents.iter().fold(1usize, |size, d| size.saturating_add(d.0.len() + 1));
         let limit = (u32::MAX - 1) as usize;
@@ -79,7 +79,7 @@ impl Text {
         Ok(Self { cells, lengths: vec![1; alphabet.len()], ends, weights, blocks, groups })
     }
 
-    /// Says the weights of cells that are asked for in ascending order.
+    /// Returns a reader of the weights of cells in ascending order.
     pub(super) fn weights(&self) -> impl FnMut(u32) -> u64 {
         ascending(&self.groups)
     }
@@ -97,7 +97,7 @@ impl Text {
         self.lengths[symbol as usize]
     }
 
-    /// The document of a cell.
+    /// Returns the document of a cell.
     pub(super) fn document(&self, cell: u32) -> usize {
         let mut document = self.blocks[cell as usize / BLOCK] as usize;
         while self.ends[document] <= cell {
@@ -106,7 +106,7 @@ impl Text {
         document
     }
 
-    /// Weighted number of occurrences of a pair (x, x) that do not overlap: those that a merge from left to right takes.
+    /// Counts the weighted occurrences of a pair (x, x) that do not overlap, as a merge from left to right finds them.
     pub(super) fn count_apart(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32]) -> u64 {
         let (mut count, mut free, mut weight) = (0, 0, self.weights());
         for &place in places {
@@ -136,7 +136,7 @@ impl Text {
         rows >= threshold
     }
 
-    /// Makes one new symbol of a pair wherever it stands, from left to right.
+    /// Replaces a pair by a new symbol at all its positions, from left to right.
     pub(super) fn merge(
         &mut self,
         pair: (MergeSymbol, MergeSymbol),
@@ -166,13 +166,13 @@ impl Text {
     }
 }
 
-/// Whether a pair still stands at a place where it once stood.
+/// Returns whether a pair still stands at a position where it was found.
 fn stands(cells: &[MergeSymbol], lengths: &[u32], (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
     let next = place + lengths[left as usize];
     cells[place as usize] == left && cells[next as usize] == right
 }
 
-/// Says the weights of cells that are asked for in ascending order.
+/// Reads the weights of cells in ascending order.
 fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
     let mut groups = groups.iter();
     let (mut end, mut weight) = (0, 0);
@@ -197,7 +197,7 @@ pub(super) struct Alphabet {
 const PAGE: usize = 1 << 12;
 
 impl Alphabet {
-    /// The ids that occur, without the barriers.
+    /// Numbers the ids that occur, without the barriers.
     pub(super) fn new<'a>(documents: impl Iterator<Item = &'a [TokenId]>, barriers: &[TokenId]) -> Self {
         let mut this = Self { ids: Vec::new(), pages: Vec::new() };
         for &id in documents.flatten() {
@@ -231,7 +231,7 @@ impl Alphabet {
         self.ids.len() + 1
     }
 
-    /// Of an id that occurs; the barrier's for one that is none.
+    /// Returns the symbol of an id that occurs; the barrier's symbol for any other id.
     pub(super) fn symbol(&self, id: TokenId) -> MergeSymbol {
         let page = self.pages.get(id as usize / PAGE).and_then(Option::as_ref);
         page.map_or(BARRIER, |p| p[id as usize % PAGE])
