@@ -114,12 +114,13 @@
 //!
 //! # Memory
 //!
-//! - An index file takes about 25 bytes per token of the outputs (template-like text of 200,000 tokens), and about 16
-//!   bytes per distinct word or word pair of each input. It is mapped: processes share its pages.
+//! - An index file takes about 14 bytes per token of the outputs (200,000 tokens of synthetic templates; the benchmark
+//!   `draft_latency` prints it), and for each input its text and 4 bytes per distinct word or word pair. It is mapped:
+//!   processes share its pages.
 //! - Building takes about 28 bytes per token at the peak; with inputs see [`TaskIndex::build`].
-//! - Served rows are bounded by [`DrafterOptions::served_bytes`], 64 MiB by default. [`Drafter::served_memory`] returns
+//! - Online rows are bounded by [`DrafterOptions::served_bytes`], 64 MiB by default. [`Drafter::served_memory`] returns
 //!   what they take.
-//! - A [`Request`] holds its context, its spelled input and the outputs that were retrieved for it.
+//! - A [`Request`] holds its context, its input in token ids and the outputs that were retrieved for it.
 //!
 //! # Limits
 //!

@@ -10,13 +10,11 @@ use tasc_core::corpus::{MergedLogs, OnlineRow, online_log};
 use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
-use tasc_core::index::TaskArrays;
-use tasc_core::index::view::TaskView;
-use tasc_core::mixture::TaskData;
+use tasc_core::index::view::{TaskArrays, TaskView};
 use tasc_core::mixture::features::END;
 use tasc_core::mixture::general;
 use tasc_core::mixture::source::variants;
-use tasc_core::mixture::{MixtureWeights, Source, SourceMask};
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, TaskData};
 use tasc_core::task::build::{self, LeftOut};
 use tasc_core::task::train::{TrainOptions, train};
 use tasc_core::text::PieceTokenizer;
@@ -203,7 +201,7 @@ fn one_drafter_for_four_threads() {
     let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
-    let before = drafter.learnt();
+    let before = drafter.calibration();
     std::thread::scope(|s| {
         for t in 0..4u64 {
             let (drafter, costs) = (&drafter, &costs);
@@ -228,7 +226,7 @@ fn one_drafter_for_four_threads() {
             });
         }
     });
-    let after = drafter.learnt();
+    let after = drafter.calibration();
     assert_ne!(before, after);
     assert!(after.scale().is_finite() && after.shift().is_finite() && after.rate() > 1.5, "{after:?}");
     assert!((1..240).contains(&drafter.num_served()), "{} rows in memory", drafter.num_served());
@@ -301,7 +299,7 @@ fn a_drafter_over_another_index_goes_on_learning() {
     let (last, last_output) = requests.pop().unwrap();
     requests.iter().for_each(|(input, output)| drop(all_drafts(&old, input, output)));
     let next = old.with_index(task.clone()).unwrap();
-    assert_eq!(old.learnt(), next.learnt());
+    assert_eq!(old.calibration(), next.calibration());
     let again = |d: &Drafter| all_drafts(d, &last, &last_output);
     let (untaught, theirs) = (again(&Drafter::new(Some(task), DrafterOptions::default()).unwrap()), again(&old));
     assert_ne!(theirs, untaught);

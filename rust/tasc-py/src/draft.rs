@@ -160,7 +160,7 @@ impl NgramDrafter {
     /// (calibration scale, calibration shift, tokens per unit of cost)
     #[getter]
     fn learnt(&self) -> (f64, f64, f64) {
-        let online = self.drafter.learnt();
+        let online = self.drafter.calibration();
         (online.scale(), online.shift(), online.rate())
     }
 

@@ -1,4 +1,4 @@
-//! A drafter for one task: starts requests, drafts for them, and learns from what verification says.
+//! The drafter of one task: starts requests, predicts their next tokens, and learns from verified tokens.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
@@ -21,32 +21,31 @@ use crate::mixture::source::{Source, SourceMask};
 use crate::mixture::weights::MixtureWeights;
 use crate::online::adapt::{AdaptedWeights, OnlineCalibration};
 use crate::online::served::{SERVED_BYTES, START, Served};
-use crate::online::state::Kept;
+use crate::online::state::OnlineRows;
 use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Result, TokenId};
 
-/// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
+/// Pieces of inputs whose token ids are cached beside those of the index; past them the cache is emptied.
 const MAX_CACHED_PIECES: usize = 1 << 18;
 
-/// Drafted tokens that a request makes room for at once.
+/// Drafted tokens for which a request reserves memory.
 const RESERVED_TOKENS: usize = 16;
 
-/// How a drafter drafts.
+/// Options of a [`Drafter`].
 #[derive(Clone)]
 pub struct DrafterOptions {
-    /// Weights of the mixture; `None`: those of the index, else the general ones.
+    /// Weights of the mixture; `None`: the weights of the index, or the general weights where it has none.
     pub weights: Option<MixtureWeights>,
-    /// Whether calibration and rate stay what they are, whatever is verified.
+    /// Whether calibration, rate and weights stay fixed whatever is verified.
     pub fixed: bool,
-    /// Sources switched off.
+    /// Sources that are switched off.
     pub without: SourceMask,
-    /// The tokenizer, for words that the index does not know.
+    /// The tokenizer, for words that the index does not hold; `None`: these words are not copied.
     pub tokenizer: Option<Arc<dyn PieceTokenizer>>,
-    /// Most bytes of served rows in memory; past them the older half is forgotten. For the moment in which tables have
-    /// grown and the newer half is copied there are more, up to three times as many; a single row that does not fit
-    /// takes what it takes.
+    /// Most bytes of online rows in memory. Past them the older half is dropped. While a table grows or the newer half is
+    /// copied, memory is up to three times as much. A single row may exceed the limit.
     pub served_bytes: usize,
-    /// Most bytes of their log; past them it drops its oldest rows until half of them are left.
+    /// Most bytes of the write-ahead log. Past them its oldest rows are dropped until half of the bytes are left.
     pub log_bytes: u64,
 }
 
@@ -57,18 +56,40 @@ impl Default for DrafterOptions {
     }
 }
 
-/// Drafts for the requests of one task.
+/// Predicts the next tokens of the outputs of one task.
+///
+/// A drafter can be used by many threads at once. What it learns from verified tokens (calibration, weights, tokens per
+/// cost) is shared by its requests. A draft is a deterministic function of the index, the request, the options and what
+/// was learned so far.
+///
+/// # Examples
+///
+/// Without an index, a drafter predicts from the running context alone:
+///
+/// ```
+/// use tasc_core::{CostCurve, Drafter, DrafterOptions};
+///
+/// # fn main() -> tasc_core::Result<()> {
+/// let drafter = Drafter::new(None, DrafterOptions::default())?;
+/// let mut request = drafter.start(&[7, 8, 9, 5, 7, 8, 9, 5, 7], None)?;
+/// let draft = drafter.draft(&mut request, 3, &CostCurve::linear(0.02)?);
+/// assert_eq!(draft.tokens, [8, 9, 5]);
+/// assert!(draft.probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
+/// drafter.update(&mut request, &[8, 9, 6]); // the model emitted 6 in place of 5
+/// # Ok(())
+/// # }
+/// ```
 pub struct Drafter {
     task: Option<Arc<dyn TaskData>>,
-    mixtures: MixtureWeights,
-    online: Mutex<Learned>,
-    spelled: Mutex<TokenizationCache>,
-    kept: Kept,
+    fitted: MixtureWeights,
+    learned: Mutex<Learned>,
+    cache: Mutex<TokenizationCache>,
+    rows: OnlineRows,
     scratch: ScratchPool,
     options: DrafterOptions,
 }
 
-/// What the requests of a drafter have learnt together.
+/// What the requests of a drafter have learned together.
 #[derive(Clone, Debug, Default)]
 struct Learned {
     calibration: OnlineCalibration,
@@ -76,33 +97,37 @@ struct Learned {
 }
 
 impl Drafter {
-    /// A drafter over a task's index, or over the request's own context alone.
+    /// Makes a drafter over a task's index, or (`None`) over each request's own context alone.
+    ///
+    /// # Complexity
+    /// O(weights): about 10,000 numbers are copied.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
     pub fn new(task: Option<Arc<dyn TaskData>>, options: DrafterOptions) -> Result<Self> {
-        let served = Served::new(options.served_bytes);
-        let kept = Kept::new(task.clone(), served);
-        Self::with(task, options, kept, Learned::default())
+        let rows = OnlineRows::new(task.clone(), Served::new(options.served_bytes));
+        Self::with(task, options, rows, Learned::default())
     }
 
-    fn with(task: Option<Arc<dyn TaskData>>, options: DrafterOptions, kept: Kept, learnt: Learned) -> Result<Self> {
+    fn with(
+        task: Option<Arc<dyn TaskData>>,
+        options: DrafterOptions,
+        rows: OnlineRows,
+        learned: Learned,
+    ) -> Result<Self> {
         let own = || task.as_ref().and_then(|t| t.weights().cloned());
-        let mixtures = match options.weights.clone().or_else(own) {
-            Some(mixtures) => mixtures,
-            None => general::weights()?,
-        };
-        let online = Mutex::new(learnt);
-        Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: ScratchPool::default(), options })
+        let fitted = options.weights.clone().or_else(own).map_or_else(general::weights, Ok)?;
+        let (learned, cache, scratch) = (Mutex::new(learned), Mutex::default(), ScratchPool::default());
+        Ok(Self { task, fitted, learned, cache, rows, scratch, options })
     }
 
     /// Makes a drafter over another index of the same tokenizer, with the same options, a copy of the online rows, and
     /// their write-ahead log. Rows that were merged into the new index ([`TaskData::merged_logs`]) leave the log, and are not
     /// in the copy, so that no row counts twice.
     ///
-    /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
-    /// is served a row, the log and the newest one take it in. What was learnt goes on in each by itself; the new one
-    /// begins with the weights that the old one has learnt, not with those of its index.
+    /// Requests that were started before keep the old index and its online rows. A row that either drafter is given goes to
+    /// the log and to the newest drafter. Both drafters learn separately from then on; the new one starts with the weights
+    /// that the old one has learned, not with those of its index.
     ///
     /// # Complexity
     /// O(online rows), and their memory once more until the old drafter goes; O(log) where rows of it were merged.
@@ -112,72 +137,79 @@ impl Drafter {
     /// As [`Drafter::new`]; as [`crate::corpus::WriteAheadLog::forget`], where rows of the log were merged: nothing has
     /// changed then.
     pub fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
-        let learnt = self.online().clone();
-        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
-        next.kept = self.kept.with_index(task)?;
+        let learned = self.learned().clone();
+        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.rows.clone(), learned)?;
+        next.rows = self.rows.with_index(task)?;
         Ok(next)
     }
 
-    /// Takes in the latest rows of a log that are not in the index, as many as memory may hold, and writes to it
-    /// whatever is served from now on.
+    /// Opens a write-ahead log, or creates it. Takes in its latest rows that are not in the index, as many as memory may
+    /// hold; every row that is added from now on is appended to it.
+    ///
+    /// # Complexity
+    /// O(log).
     ///
     /// # Errors
     /// As [`crate::corpus::WriteAheadLog::open`]; [`crate::Error::Locked`] also when this drafter has a log already.
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
-        self.kept.open(path, fingerprint, self.options.log_bytes)
+        self.rows.open(path, fingerprint, self.options.log_bytes)
     }
 
-    /// Adds rows that were served: they are counted and retrievable for every request that begins afterwards. Where
-    /// there is a log they are on disk when this returns.
+    /// Adds finished rows: every request that starts afterwards counts and retrieves them. With a write-ahead log they are
+    /// on disk when this returns.
+    ///
+    /// # Complexity
+    /// O(rows); one `fdatasync` with a log.
     ///
     /// # Errors
     /// As [`crate::corpus::WriteAheadLog::append`]; no row is added then.
     pub fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
-        self.kept.serve(rows)
+        self.rows.serve(rows)
     }
 
-    /// Number of served rows in memory.
+    /// Number of online rows in memory.
     #[must_use]
     pub fn num_served(&self) -> usize {
         self.served().len()
     }
 
-    /// Bytes that they take. O(1).
+    /// Bytes that the online rows take in memory. O(1).
     #[must_use]
     pub fn served_memory(&self) -> usize {
         self.served().memory_usage()
     }
 
     fn served(&self) -> RwLockReadGuard<'_, Served> {
-        self.kept.rows()
+        self.rows.rows()
     }
 
     fn view(&self) -> TaskView<'_> {
         self.task.as_ref().map_or_else(TaskView::default, |t| t.view())
     }
 
-    fn online(&self) -> MutexGuard<'_, Learned> {
-        self.online.lock().unwrap_or_else(PoisonError::into_inner)
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calibration and rate learnt so far.
+    /// Calibration and rate learned so far.
     #[must_use]
-    pub fn learnt(&self) -> OnlineCalibration {
-        self.online().calibration
+    pub fn calibration(&self) -> OnlineCalibration {
+        self.learned().calibration
     }
 
-    /// The weights as they are now.
+    /// The current weights.
     fn weights(&self, without: SourceMask) -> Arc<Mixer> {
-        self.online().weights.get(without, self.mixtures.for_columns(without)).clone()
+        self.learned().weights.get(without, self.fitted.for_columns(without)).clone()
     }
 
-    /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
+    /// Starts a request whose output follows `prompt`; `input` is the part of the prompt that is the row's input, where
+    /// known.
     ///
     /// # Complexity
-    /// O(prompt + input), and one retrieval.
+    /// O(prompt + input), and one retrieval: about 0.15 ms among 100,000 rows.
     ///
     /// # Errors
-    /// Errors of the tokenizer.
+    /// Errors of the tokenizer, which is asked for words that neither the index nor the cache holds.
     pub fn start(&self, prompt: &[TokenId], input: Option<&str>) -> Result<Request> {
         let view = self.view();
         let mut request = Request { without: self.options.without, ..Request::default() };
@@ -187,7 +219,7 @@ impl Drafter {
             (Some(input), Some(rows)) => Some((self.read(&mut request, input, rows)?, rows)),
             _ => None,
         };
-        // only now: while the tokenizer works, whoever adds served rows waits for nobody
+        // only now, so that rows can be added while the tokenizer works
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
@@ -203,25 +235,25 @@ impl Drafter {
         Ok(request)
     }
 
-    /// Reads the input; returns its terms.
+    /// Tokenizes the input; returns its terms.
     fn read(&self, request: &mut Request, input: &str, rows: &Rows<'_>) -> Result<Vec<u64>> {
         let Request { source, place, .. } = request;
         let tokenizer = self.options.tokenizer.as_deref();
-        let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
-        spelled.bound(MAX_CACHED_PIECES);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.bound(MAX_CACHED_PIECES);
         source.source_text.set_cases(rows.cases());
-        source.source_text.read(input, &rows.pieces, &mut spelled, tokenizer)?;
-        drop(spelled);
+        source.source_text.read(input, &rows.pieces, &mut cache, tokenizer)?;
+        drop(cache);
         source.begin(&rows.copies, &mut place.copy_state);
         let mut terms = Vec::new();
         inputs::terms(source.source_text.words(), &mut terms);
         Ok(terms)
     }
 
-    /// Drafts at most `max_tokens` for what comes next; nothing when drafting does not pay.
+    /// Drafts at most `max_tokens` tokens. The draft is empty when no length has a positive expected gain at these costs.
     ///
     /// # Complexity
-    /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
+    /// O(tokens drafted), each a few look-ups in the index of O(log n) for n tokens indexed.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
         request.sync_online_rows(&served);
@@ -229,7 +261,7 @@ impl Drafter {
         request.trace.clear();
         request.draft.reserve(max_tokens.min(RESERVED_TOKENS));
         request.trace.reserve(max_tokens.min(RESERVED_TOKENS));
-        let (online, mixer) = (self.learnt(), self.weights(request.without));
+        let (online, mixer) = (self.calibration(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
         let columns = Columns::of(request.without);
         self.scratch.lend(|scratch| {
@@ -243,7 +275,7 @@ impl Drafter {
                 if token == END || !rule.extend(calibrated) {
                     break;
                 }
-                // at once, so that what comes next is on its way from memory during the rest
+                // first, so that memory is fetched for the next token during the rest
                 scratch.step(request, &view, &served, token);
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
@@ -256,7 +288,8 @@ impl Drafter {
         &request.draft
     }
 
-    /// Tells a request which tokens verification has emitted since its last draft: those accepted and the one after.
+    /// Appends the tokens that verification has emitted since the last draft (the accepted ones and one more) to a request,
+    /// and learns from them.
     ///
     /// # Complexity
     /// O(tokens).
@@ -272,13 +305,13 @@ impl Drafter {
         request.advance(&view, &served, emitted);
     }
 
-    /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
+    /// Updates calibration and weights by the drafted tokens that were verified.
     fn learn(&self, request: &Request, emitted: &[TokenId]) {
         let drafted = &request.draft.tokens;
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
-        let mut online = self.online();
-        let fitted = self.mixtures.for_columns(request.without);
+        let mut online = self.learned();
+        let fitted = self.fitted.for_columns(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
             online.calibration.record_token(f64::from(seen.best), k < right);
@@ -289,18 +322,18 @@ impl Drafter {
         online.calibration.record_step(emitted.len(), request.cost);
     }
 
-    /// What the mixer sees at the request's present place, in all columns: for fitting weights.
+    /// The candidates at the request's position with their features, in all columns: for fitting weights.
     pub fn candidates(&self, request: &mut Request) -> Candidates {
         self.look(request, Columns::All, |scratch| std::mem::take(&mut scratch.candidates))
     }
 
-    /// The likeliest next token and the mixture's probability of it, uncalibrated.
+    /// The most probable next token and its probability before calibration.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
         let (columns, mixer) = (Columns::of(request.without), self.weights(request.without));
         self.look(request, columns, |scratch| scratch.likeliest(&mixer))
     }
 
-    /// What `f` makes of the candidates at the request's present place.
+    /// Calls `f` with the candidates at the request's position.
     fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
         let (view, served) = (self.view(), self.served());
         request.sync_online_rows(&served);
@@ -312,21 +345,24 @@ impl Drafter {
     }
 }
 
-/// How a drafted token came about: for looking into it.
+/// A drafted token with the evidence for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explained {
     /// The token drafted.
     pub token: TokenId,
     /// Its probability, calibrated.
     pub probability: f32,
-    /// What each of [`Source::ALL`] makes of it; 0 for what it does not name.
+    /// Its probability by each of [`Source::ALL`]; 0 where a source does not name it.
     pub sources: [f32; Source::ALL.len()],
     /// The likeliest candidates with the mixture's probabilities, best first, the drafted one included.
     pub candidates: Vec<(TokenId, f32)>,
 }
 
 impl Drafter {
-    /// The draft that [`Drafter::draft`] would make, token by token, with what spoke for each.
+    /// Makes the draft of [`Drafter::draft`] and returns every token with the evidence for it.
+    ///
+    /// # Complexity
+    /// As two drafts.
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
         let draft = self.draft(request, max_tokens, costs).clone();
         let (view, served) = (self.view(), self.served());

@@ -21,10 +21,10 @@ use crate::{Error, Result};
 /// Kind of an index file.
 pub const KIND: Kind = Kind(*b"INDX");
 
-/// Version of the sections written here; a reader takes any minor of its major.
+/// Format version of an index: a reader accepts every minor version of its major version.
 pub const VERSION: (u16, u16) = (2, 0);
 
-/// What an index file says of itself (section `meta`, JSON).
+/// Metadata of an index (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IndexMeta {
@@ -61,14 +61,14 @@ pub struct WeightLayout {
     pub groups: Vec<usize>,
 }
 
-/// What goes into an index.
+/// Options of [`TaskIndex::build`].
 #[derive(Clone, Copy, Default)]
 pub struct BuildOptions<'a> {
-    /// Leave the inputs out: nothing of them is stored, and drafts do not know theirs.
+    /// Whether inputs are left out: nothing of them is stored, and drafts do not use the input of a request.
     pub no_inputs: bool,
-    /// How the weights are fitted; `None`: they are not, the general ones serve.
+    /// How weights are fitted; `None`: the general weights are used.
     pub train: Option<&'a TrainOptions>,
-    /// The tokenizer, for copying; without it the inputs serve for retrieval alone.
+    /// The tokenizer, for copying; `None`: inputs are used for retrieval alone.
     pub tokenizer: Option<&'a dyn PieceTokenizer>,
 }
 
@@ -83,7 +83,39 @@ pub struct InputRow<'a> {
     pub weight: u64,
 }
 
-/// An open index file. Cheap to share between threads; processes share its pages.
+/// The index of a task: an open file. It is cheap to clone and to share between threads; processes share its pages.
+///
+/// # Examples
+///
+/// ```
+/// # use tasc_core::{BuildOptions, Fingerprint, Store, StoreMeta, StoreWriter};
+/// use tasc_core::TaskIndex;
+///
+/// # fn main() -> tasc_core::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let mut rows = StoreWriter::create(&folder.path().join("rows"), &Fingerprint::default(), StoreMeta::default())?;
+/// # for output in [[7, 8, 9], [7, 8, 5], [7, 8, 9]] {
+/// #     rows.push(&output, None, 1)?;
+/// # }
+/// # rows.finish()?;
+/// # let store = Store::open(&folder.path().join("rows"))?;
+/// # let path = folder.path().join("task.tasc");
+/// TaskIndex::build(&store, &path, &BuildOptions::default(), |fraction| {
+///     assert!((0.0..=1.0).contains(&fraction)); // an error returned here stops the build
+///     Ok(())
+/// })?;
+/// let index = TaskIndex::open(&path)?;
+/// index.verify()?;
+/// assert_eq!((index.meta().documents, index.meta().weight, index.meta().tokens), (2, 3, 6));
+///
+/// // every row comes back, equal ones as one document with a weight
+/// let rows = index.to_store(&folder.path().join("copy"), &[], || Ok(()))?;
+/// let mut documents: Vec<_> = (0..2).map(|k| (rows.document(k).unwrap(), rows.weight(k).unwrap())).collect();
+/// documents.sort();
+/// assert_eq!(documents, [(&[7, 8, 5][..], 1), (&[7, 8, 9][..], 2)]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TaskIndex {
     file: File,
@@ -126,14 +158,17 @@ impl IndexMeta {
 }
 
 impl TaskIndex {
-    /// Builds the index of a store, writes it and opens it. `check` hears of the progress (0 to 1) between phases; its
-    /// error stops the build and nothing is written.
+    /// Builds the index of a store, writes it and opens it. `check` is called between phases with the fraction done (0 to
+    /// 1); an error that it returns stops the build, and nothing is written.
     ///
     /// # Complexity
-    /// That of [`build::build`], and of [`train::train`] where weights are fitted.
+    /// O(tokens + words) for n-grams and inputs: about 28 bytes of memory per output token, then 16 per word of the inputs,
+    /// then up to about 200 per output token that copying is learned from, of which there are at most 4 million. Where
+    /// weights are fitted, the same once more for a part of the rows, and O(tokens fitted · candidates · iterations).
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`], [`Error::IndexTooLarge`]; what `check` returns.
+    /// [`Error::EmptyCorpus`], [`Error::Io`], [`Error::Format`], [`Error::IndexTooLarge`]; errors of `check` and of the
+    /// tokenizer.
     pub fn build(
         store: &Store,
         path: &Path,
@@ -173,7 +208,10 @@ impl TaskIndex {
         Self::open(path)
     }
 
-    /// Writes an index file: to a sibling temporary file, then renamed.
+    /// Writes an index file: to a temporary file in the same folder, which is then renamed.
+    ///
+    /// # Complexity
+    /// O(file).
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -196,7 +234,10 @@ impl TaskIndex {
         Self::from_file(File::open(path, KIND, VERSION.0)?)
     }
 
-    /// The same from an open container.
+    /// Opens an index in an open container, on disk or in memory.
+    ///
+    /// # Complexity
+    /// O(sections).
     ///
     /// # Errors
     /// A format error when a section is missing or its arrays cannot belong together.
@@ -250,7 +291,7 @@ impl TaskIndex {
         self.file.verify()
     }
 
-    /// What the file says of itself.
+    /// Metadata of the index.
     #[must_use]
     pub fn meta(&self) -> &IndexMeta {
         &self.meta
@@ -262,7 +303,10 @@ impl TaskIndex {
         self.arrays.rows.as_ref().map_or(0, |rows| rows.texts.view().len())
     }
 
-    /// A row: its input's text, the sorted position at which its output starts, how often it occurred.
+    /// A row with an input: text, sorted position at which its output starts, number of occurrences.
+    ///
+    /// # Complexity
+    /// O(text), to check that it is UTF-8.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a row that is not there; a format error when the file is damaged.
@@ -276,13 +320,13 @@ impl TaskIndex {
         Ok(InputRow { text, start: texts.starts[row], weight: texts.weights[row] })
     }
 
-    /// The container.
+    /// The open container.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The n-grams.
+    /// The n-grams of the outputs.
     #[must_use]
     pub fn ngrams(&self) -> Ngrams<'_> {
         self.arrays.ngrams.view()
