@@ -29,7 +29,9 @@ def build(
     split: Annotated[
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
+    ] = None,
     eos: Annotated[
         str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
     ] = None,
