@@ -192,6 +192,7 @@ class TaskIndex:
         tokenizer: Speller | None = None,
         inputs: bool = True,
         fit: bool = True,
+        num_threads: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> TaskIndex:
         """Index a store's rows and open the result.
@@ -204,9 +205,12 @@ class TaskIndex:
             inputs: Whether anything of the rows' inputs is stored (docs/format.md says what).
             fit: Whether mixture weights are fitted on rows left out for it; too few rows, or rows without inputs,
                 are never fitted.
+            num_threads: Threads that fit; None: one per core, at most 16. The index is the same for any number.
             progress: Called with the fraction done; may raise to stop.
 
         Raises:
+            InputError: `num_threads` below 1.
+            OSError: The file cannot be written, or the threads cannot be started.
             TaskIndexError: More than 2**31 - 1 tokens and documents, or too little memory (about 28 B per token).
         """
 
@@ -247,6 +251,7 @@ class TaskIndex:
         served: str | Path | Sequence[str | Path] | None = None,
         tokenizer: Speller | None = None,
         fit: bool = True,
+        num_threads: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> tuple[TaskIndex, int]:
         """Build a new index of what this one holds and the rows of write-ahead logs that it does not hold yet.
@@ -264,6 +269,7 @@ class TaskIndex:
             served: The log, or several; None: the index is built again from itself.
             tokenizer: As in `build`.
             fit: As in `build`.
+            num_threads: As in `build`.
             progress: As in `build`.
 
         Returns:
@@ -356,7 +362,7 @@ class MergePlan:
             progress: Called with the fraction done; may raise to stop.
 
         Raises:
-            InputError: No pair passes the floors, or an option out of range.
+            InputError: No pair passes the thresholds, or an option out of range.
             FormatError: The store is damaged.
         """
 
@@ -412,7 +418,7 @@ class MergePlan:
 
     def info(self) -> dict[str, Any]:
         """Facts about the file: sizes, versions, `wanted` new tokens and what `stopped_by` fewer (`size`: nothing,
-        `floors`, `held-out`), `tokens` of the outputs and `tokens_after` segmentation."""
+        `thresholds`, `held-out`), `tokens` of the outputs and `tokens_after` segmentation."""
 
     def segment(self, ids: Any) -> NDArray[np.uint32]:
         """(T,) base ids → (n,) uint32: the fewest tokens that expand to them, ties to the longest first token.

@@ -256,7 +256,9 @@ def test_several_logs_are_merged_into_one_index(index: TaskIndex, task: TaskToke
     assert first.with_index(newer).num_served == 0
 
 
-def test_a_log_of_another_place_is_not_taken_for_this_one(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+def test_a_log_of_another_place_is_not_taken_for_this_one(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
     log, other = served_log(index), tmp_path / "other.served"
     serve(NgramDrafter(index, served=log), 0, 5)
     new = compacted(index, tmp_path / "new.tasc", log, task=task)

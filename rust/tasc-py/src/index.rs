@@ -14,7 +14,7 @@ use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
-use crate::error::Raise;
+use crate::error::{Raise, at_least};
 use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
@@ -63,7 +63,8 @@ impl TaskIndex {
 
     /// Builds an index of a store. `progress(fraction)` is called between phases and may raise.
     #[staticmethod]
-    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, num_threads=None, progress=None))]
     fn build(
         py: Python<'_>,
         store: &Store,
@@ -71,12 +72,14 @@ impl TaskIndex {
         tokenizer: Option<Py<PyAny>>,
         inputs: bool,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
         let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
         let tokenizer = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
@@ -94,7 +97,8 @@ impl TaskIndex {
     }
 
     /// Merges write-ahead logs into a new index. Returns it and the number of rows that were merged.
-    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, num_threads=None, progress=None))]
     fn compact(
         &self,
         py: Python<'_>,
@@ -102,6 +106,7 @@ impl TaskIndex {
         served: Option<Logs>,
         tokenizer: Option<Py<PyAny>>,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
@@ -112,7 +117,8 @@ impl TaskIndex {
         };
         let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
         let tokenizer = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: false,

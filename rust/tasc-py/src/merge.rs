@@ -194,13 +194,13 @@ impl MergePlan {
     }
 
     fn stream(&self) -> PlanStream {
-        PlanStream(Mutex::new(merge::Stream::new(self.0.segmenter().clone())))
+        PlanStream(Mutex::new(merge::SegmentStream::new(self.0.segmenter().clone())))
     }
 }
 
 /// A segmentation of ids as they come.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct PlanStream(Mutex<merge::Stream>);
+pub(crate) struct PlanStream(Mutex<merge::SegmentStream>);
 
 #[pymethods]
 impl PlanStream {
