@@ -86,5 +86,11 @@ fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
 	for t in $$(cargo fuzz list --fuzz-dir rust/fuzz); do \
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
 
+.PHONY: docs
+docs: $(VENV)/.built ## the documentation site, in out/site; warnings are errors
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/build_measurements.py --check
+	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 clean: ## remove what was built
 	rm -rf $(VENV) $(VLLM) target out .mypy_cache .pytest_cache .ruff_cache
