@@ -255,7 +255,7 @@ def test_without_the_engine_the_extra_is_named() -> None:
         "import tasc.adapters, tasc.adapters.sglang_corpus\n"
         "from tasc.errors import MissingExtraError\n"
         "try:\n    import tasc.adapters.sglang\n"
-        "except MissingExtraError as error:\n    assert 'tasc[sglang]' in str(error)\n"
+        "except MissingExtraError as error:\n    assert 'tasc-lm[sglang]' in str(error)\n"
         "else:\n    raise AssertionError\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -379,7 +379,7 @@ def test_without_transformers_the_extra_is_named() -> None:
         "import sys; sys.modules |= {'torch': None, 'transformers': None}\n"
         "from tasc.errors import MissingExtraError\n"
         "try: import tasc.adapters.transformers\n"
-        "except MissingExtraError as error: assert 'tasc[hf]' in str(error)\n"
+        "except MissingExtraError as error: assert 'tasc-lm[hf]' in str(error)\n"
         "else: sys.exit('imported')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

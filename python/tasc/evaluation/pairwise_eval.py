@@ -39,7 +39,7 @@ def results(
 
     Raises:
         InputError: As `evaluate`.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     options = options or EvalOptions()
     bar = progress or (lambda what: lambda done, total: None)

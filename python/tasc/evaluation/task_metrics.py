@@ -76,7 +76,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     check_installed()
     from rouge_score.rouge_scorer import RougeScorer
@@ -90,7 +90,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     check_installed()
     from sacrebleu.metrics.bleu import BLEU

@@ -34,7 +34,7 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: If the results hold no method with a speed.
-        MissingExtraError: Without ``tasc[report]``.
+        MissingExtraError: Without ``tasc-lm[report]``.
 
     Examples:
         >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
