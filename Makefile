@@ -75,7 +75,7 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 	$(BIN)/ruff format --quiet
 
 docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
-	$(BIN)/mkdocs build --strict --quiet
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel is installed into an environment of its own, where PATH holds no Rust.
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
@@ -97,12 +97,6 @@ bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python
 fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
 	for t in $$(cargo fuzz list --fuzz-dir rust/fuzz); do \
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
-
-.PHONY: docs
-docs: $(VENV)/.built ## the documentation site, in out/site; warnings are errors
-	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/python docs/build_measurements.py --check
-	PATH="$(CURDIR)/$(BIN):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(VLLM) target out dist .mypy_cache .pytest_cache .ruff_cache
