@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 from tokenizers import Tokenizer
 
 from tasc import NgramDrafter, TaskIndex
