@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tasc.serving.tasks import TaskDrafts
 from tokenizers import Tokenizer
 
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.drafting.protocol import served_log
 from tasc.errors import FormatError, InputError, TokenizerMismatchError
-from tasc.serving import task_drafts
+from tasc.serving import reload
+from tasc.serving.tasks import TaskDrafts
 
 CITIES = ("boston", "san francisco", "denver", "dallas", "austin", "newark", "oakland", "miami")
 ROWS = [
@@ -188,7 +188,7 @@ def test_an_index_handed_over_counts_no_row_twice(index: TaskIndex, task: TaskTo
 def test_an_index_renamed_over_a_served_one_counts_no_row_twice(
     index: TaskIndex, task: TaskTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_drafts, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(reload, "CHECK_SECONDS", 0.0)
     log = served_log(index)
     drafts = TaskDrafts(index.path, task, learn=True)
     drafter: Any = drafts.drafter
