@@ -75,7 +75,7 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 	$(BIN)/ruff format --quiet
 
 docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
-	$(BIN)/mkdocs build --strict --quiet
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel is installed into an environment of its own, where PATH holds no Rust.
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
