@@ -1,4 +1,4 @@
-"""What drafting brings a running engine, by index and source: as numbers, and as text that Prometheus reads."""
+"""Counts drafted and accepted tokens of an engine by index and source, as numbers and as Prometheus text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _zeros() -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class _Counts:
-    """Of one index."""
+    """Counts of one index."""
 
     drafts: TaskDrafts
     requests: int = 0
@@ -47,7 +47,7 @@ _COUNTERS = {
 
 
 class Metrics:
-    """Counts what the requests of an engine drafted and what was right. Safe to use from many threads.
+    """Counts the drafted and accepted tokens of an engine's requests. Thread-safe.
 
     Examples:
         >>> metrics.as_dict()["indexes"]["task.tasc"]["tau"]  # doctest: +SKIP
@@ -69,10 +69,10 @@ class Metrics:
         """Count a step of one request.
 
         Args:
-            drafts: Its task.
+            drafts: The task of the request.
             tokens: Tokens emitted.
-            sources: (K,) what each drafted token came from: codes of `tasc.drafting.protocol.SOURCES`.
-            accepted: How many of them were right.
+            sources: (K,) source of each drafted token: codes of `tasc.drafting.protocol.SOURCES`.
+            accepted: Number of accepted drafted tokens.
         """
         codes = np.minimum(sources, len(SOURCES) - 1)
         with self._lock:
