@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class TascProposer:
             max_length=model.max_model_len,
             vocab_size=model.get_vocab_size(),
             eos=engine_eos_ids(model, tokenizer),
-            curve=LearntCosts(settings.cost),
+            curve=LearnedCosts(settings.cost),
             metrics=self.metrics,
         )
         self._file, self._written = settings.metrics, 0.0

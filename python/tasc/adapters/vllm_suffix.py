@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
 from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
@@ -79,7 +79,7 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._curve, self._policy = LearntCosts(settings.cost), DraftPolicy("packed")
+        self._curve, self._policy = LearnedCosts(settings.cost), DraftPolicy("packed")
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, TrackedRequest] = {}

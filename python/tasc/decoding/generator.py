@@ -160,8 +160,8 @@ class Generator:
         self._max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
-        self._packed = PrepackedLinears(self._target.model, pack_weights)
-        self._fused = CompiledModules(self._target.model, compile)
+        self._prepacked = PrepackedLinears(self._target.model, pack_weights)
+        self._compiled = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
@@ -267,11 +267,11 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
-                watcher=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, evaluating(self._target.model), self._packed.applied(), self._fused.applied():
+        with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -288,9 +288,9 @@ class Generator:
         assert job.finish_reason is not None
         if self._tokenizer is None:
             text = ""
-        elif job.watcher is not None:
-            job.watcher.finish()
-            text = job.watcher.text
+        elif job.detokenizer is not None:
+            job.detokenizer.finish()
+            text = job.detokenizer.text
         else:
             text = decode(self._tokenizer, job.output)
         return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
 from tasc.serving.metrics import Metrics
@@ -145,7 +145,7 @@ class RequestTracker:
         max_length: int,
         vocab_size: int,
         eos: frozenset[int],
-        curve: LearntCosts,
+        curve: LearnedCosts,
         metrics: Metrics,
     ) -> None:
         self._choose = choose
