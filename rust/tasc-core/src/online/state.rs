@@ -1,9 +1,9 @@
-//! The rows that were served, in memory and in their log: what a drafter hands on to the next one.
+//! Online rows in memory and in their write-ahead log: the state that a drafter shares with its successors.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::served::Served;
+use super::served::IndexedRows;
 use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
@@ -12,82 +12,82 @@ use crate::{Error, Result};
 
 /// The served rows of a drafter. Its successor has a copy of them, and takes in what either is served from then on.
 #[derive(Clone)]
-pub(crate) struct Kept {
-    ledger: Arc<Mutex<Ledger>>,
-    rows: Arc<RwLock<Served>>,
+pub(crate) struct OnlineRows {
+    shared: Arc<Mutex<SharedState>>,
+    rows: Arc<RwLock<IndexedRows>>,
 }
 
 /// What a drafter and its successors share. Whoever changes rows holds it, so that what is slow is done while others
 /// read.
-struct Ledger {
+struct SharedState {
     log: Option<WriteAheadLog>,
-    /// That of the latest drafter: it says how rare terms are.
+    /// The data of the latest drafter: it gives the inverse document frequency of terms.
     task: Option<Arc<dyn TaskData>>,
-    /// Those of the latest drafter.
-    rows: Arc<RwLock<Served>>,
+    /// The rows of the latest drafter.
+    rows: Arc<RwLock<IndexedRows>>,
 }
 
-impl Kept {
-    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: Served) -> Self {
+impl OnlineRows {
+    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: IndexedRows) -> Self {
         let rows = Arc::new(RwLock::new(rows));
-        Self { ledger: Arc::new(Mutex::new(Ledger { log: None, task, rows: rows.clone() })), rows }
+        Self { shared: Arc::new(Mutex::new(SharedState { log: None, task, rows: rows.clone() })), rows }
     }
 
     /// Takes in the rows of a log that are not in the index, and appends to it from now on: at most `limit` bytes.
     pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
-        let mut ledger = self.ledger();
-        if let Some(log) = &ledger.log {
+        let mut shared = self.shared();
+        if let Some(log) = &shared.log {
             return Err(Error::Locked { path: log.path().into() });
         }
-        let merged = ledger.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
-        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| ledger.add(&row, Some(number)))?;
-        ledger.log = Some(log.bounded(limit));
+        let merged = shared.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
+        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| shared.add(&row, Some(number)))?;
+        shared.log = Some(log.bounded(limit));
         Ok(())
     }
 
     /// Adds rows, to the log first.
     pub(crate) fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
-        let mut ledger = self.ledger();
-        let first = ledger.log.as_mut().map(|log| log.append(rows)).transpose()?;
-        rows.iter().zip(0..).for_each(|(row, k)| ledger.add(row, first.map(|first| first + k)));
+        let mut shared = self.shared();
+        let first = shared.log.as_mut().map(|log| log.append(rows)).transpose()?;
+        rows.iter().zip(0..).for_each(|(row, k)| shared.add(row, first.map(|first| first + k)));
         Ok(())
     }
 
     /// Makes the rows of the next drafter, over `task`: those that were not merged into it.
     pub(crate) fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
-        let mut ledger = self.ledger();
+        let mut shared = self.shared();
         let mut merged = 0;
-        if let Some(log) = &mut ledger.log {
+        if let Some(log) = &mut shared.log {
             merged = task.merged_logs().next(&log.id());
             if merged > 0 {
                 log.forget(merged)?;
             }
         }
-        ledger.task = Some(task);
-        let mut rows = read(&ledger.rows).without_merged(merged);
-        rows.set_norms(ledger.inputs().as_ref());
-        ledger.rows = Arc::new(RwLock::new(rows));
-        Ok(Self { ledger: self.ledger.clone(), rows: ledger.rows.clone() })
+        shared.task = Some(task);
+        let mut rows = read(&shared.rows).without_merged(merged);
+        rows.set_norms(shared.inputs().as_ref());
+        shared.rows = Arc::new(RwLock::new(rows));
+        Ok(Self { shared: self.shared.clone(), rows: shared.rows.clone() })
     }
 
-    pub(crate) fn rows(&self) -> RwLockReadGuard<'_, Served> {
+    pub(crate) fn rows(&self) -> RwLockReadGuard<'_, IndexedRows> {
         read(&self.rows)
     }
 
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, SharedState> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(rows: &RwLock<Served>) -> RwLockReadGuard<'_, Served> {
+fn read(rows: &RwLock<IndexedRows>) -> RwLockReadGuard<'_, IndexedRows> {
     rows.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(rows: &RwLock<Served>) -> RwLockWriteGuard<'_, Served> {
+fn write(rows: &RwLock<IndexedRows>) -> RwLockWriteGuard<'_, IndexedRows> {
     rows.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ledger {
+impl SharedState {
     fn inputs(&self) -> Option<Inputs<'_>> {
         self.task.as_ref()?.view().rows.map(|rows| rows.inputs)
     }
@@ -100,7 +100,7 @@ impl Ledger {
         }
     }
 
-    fn fewer(&self) -> Option<Served> {
+    fn fewer(&self) -> Option<IndexedRows> {
         read(&self.rows).fewer()
     }
 }
