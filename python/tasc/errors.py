@@ -1,5 +1,10 @@
 """The exceptions of tasc. Each message names the value, the limit and the fix."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 
 class TascError(Exception):
     """Anything that tasc refuses."""
@@ -31,3 +36,15 @@ class MissingExtraError(TascError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         """`feature` in words; `extra` as in `pip install 'tasc[extra]'`."""
         super().__init__(f"{feature} needs packages that are not installed: pip install 'tasc[{extra}]'")
+
+
+def import_optional(module: str, extra: str) -> Any:
+    """Import a module of an optional package.
+
+    Raises:
+        MissingExtraError: The package is not installed; `extra` installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{module}, which is needed here,", extra) from error

@@ -1,7 +1,6 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
+from tasc.files import scratch_folder
+from tasc.progress import of_fraction
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
@@ -80,7 +81,7 @@ def build(
             tokenizer=task_tokenizer,
             inputs=not no_inputs,
             fit=not no_fit,
-            progress=bar("indexing"),
+            progress=of_fraction(bar("indexing")),
         )
         facts = index.info()
         documents, count = len(tokens), tokens.num_tokens
@@ -179,7 +180,7 @@ def compact(
             served=log if log.exists() else None,
             tokenizer=task_tokenizer,
             fit=not no_fit,
-            progress=bar("compacting"),
+            progress=of_fraction(bar("compacting")),
         )
     facts = new.info()
     out.print(
@@ -204,5 +205,5 @@ def _store_path(kept: Path | None, output: Path) -> Iterator[Path]:
     if kept is not None:
         yield kept
     else:
-        with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
-            yield Path(folder) / "rows.store"
+        with scratch_folder(output) as folder:
+            yield folder / "rows.store"

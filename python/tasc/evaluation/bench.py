@@ -5,7 +5,7 @@ slows all of them. Greedy decoding is lossless whatever the draft: each answer i
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
 from tasc.evaluation.machine import machine
+from tasc.progress import Progress
 
 if TYPE_CHECKING:
     from tasc.evaluation.replay_comparison import Task
@@ -136,7 +137,7 @@ def bench(
     *,
     draft: Any = None,
     draft_tokenizer: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Decodes the held-out inputs of `task` with every method and compares.
 

@@ -4,7 +4,7 @@ A model that says exactly what the row says accepts the draft up to its first wr
 own. So a row alone decides how many steps a drafter needs, and a few hundred rows replay in a second.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tasc.data.ids import common_prefix_length
 from tasc.errors import InputError
+from tasc.progress import Progress
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -141,7 +142,7 @@ def replay(
     *,
     max_tokens: int = 16,
     cost: float = 0.02,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ReplayResult:
     """Replays `rows` through `drafter` and counts steps and accepted tokens.
 

@@ -2,11 +2,11 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tasc.evaluation.baselines import (
     suffix_depth,
 )
 from tasc.evaluation.replay import ReplayResult
+from tasc.progress import ProgressBars, of_fraction
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
@@ -33,17 +34,6 @@ FACTORS = (1.0, 4.0, 16.0)
 
 BEST = "suffix-best"
 """Name of SuffixDecoding at whichever factor did best."""
-
-
-class Move(Protocol):
-    """Tells how far a job has come: so much done of so much, or a share of 1."""
-
-    def __call__(self, done: float, total: float = 1.0, /) -> None:
-        """The job is at `done` of `total`."""
-
-
-Progress: TypeAlias = Callable[[str], Move]
-"""Given what is done, what to tell how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +71,7 @@ def open_task(
     corpus: Sequence[Path] = (),
     limit: int | None = None,
     inputs: bool = True,
-    progress: Progress,
+    progress: ProgressBars,
 ) -> Iterator[Task]:
     """Indexes a task in a temporary folder, which goes when the context ends.
 
@@ -114,7 +104,9 @@ def open_task(
         sources, split = (list(corpus), None) if corpus else ([data], "train")
         store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
         file = Path(folder) / "task.tasc"
-        index = TaskIndex.build(store, file, tokenizer=tokenizer, inputs=inputs, progress=progress("indexing"))
+        index = TaskIndex.build(
+            store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
+        )
         yield Task(store, index, tokenizer, held_out[:limit], end)
 
 

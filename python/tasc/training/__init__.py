@@ -6,14 +6,13 @@ run goes on from (`work.py`), at rates that rise and fall (`schedule.py`).
 
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, short_enough, shuffled_batches
 from tasc.training.schedule import LEAST_RATE, dtype_of, share_of_rate
-from tasc.training.work_dir import TrainProgress, WorkFolder, fit, processes, trainer_arguments
+from tasc.training.work_dir import WorkFolder, fit, processes, trainer_arguments
 
 __all__ = [
     "IGNORED",
     "LEAST_RATE",
     "Collator",
     "Example",
-    "TrainProgress",
     "WorkFolder",
     "dtype_of",
     "fit",

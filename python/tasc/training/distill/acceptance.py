@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import bootstrap_interval
+from tasc.progress import Progress
 from tasc.training import Collator, Example
 from tasc.training.distill.losses import tvd
 from tasc.training.distill.teacher import Teacher, completion_logits, on_device
@@ -18,9 +19,6 @@ from tasc.training.distill.trainer import AT_ONCE
 
 GENERATED_AT_ONCE = 8
 """Requests that the loop answers side by side."""
-
-Move = Callable[[float, float], None]
-"""Told (done, of how much)."""
 
 
 def target_outputs(
@@ -31,7 +29,7 @@ def target_outputs(
     system: str | None = None,
     max_tokens: int = 256,
     index: Any = None,
-    progress: Move | None = None,
+    progress: Progress | None = None,
 ) -> list[Example]:
     """What the target says, greedily, by our own loop: fast with an index, and the same text without.
 
@@ -70,7 +68,7 @@ def acceptance(
     teacher: Teacher | None = None,
     length: int = 5,
     max_tokens: int | None = None,
-    progress: Move | None = None,
+    progress: Progress | None = None,
 ) -> Acceptance:
     """α, τ and, with a teacher, α_exp of a draft over the target's own greedy outputs.
 

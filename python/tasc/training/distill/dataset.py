@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.endings import eos_ids
 from tasc.errors import CorpusError
+from tasc.files import write_json
+from tasc.progress import ProgressBars
 from tasc.training import Example, make_examples, processes, short_enough
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
@@ -22,9 +24,6 @@ from tasc.training.distill.teacher import CachedHiddenStates, OnlineTeacher, Tea
 from tasc.training.examples import digest
 
 Outputs: TypeAlias = Literal["given", "target"]
-
-Bars: TypeAlias = Callable[[str], Callable[[float, float], None]]
-"""Given what is done, what to tell how far it has come."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class DistillDataset:
     max_output: int
     system: str | None
     eos: str | int | None
-    bar: Bars
+    bar: ProgressBars
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -165,10 +164,3 @@ def rows_digest(rows: Sequence[Row]) -> str:
     """What tells these rows, in this order, from any others."""
     texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
     return digest(Example(input, output, 0) for input, output in texts)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Plain JSON; the file appears whole."""
-    made = file.with_name(file.name + ".part")
-    made.write_text(json.dumps(value) + "\n")
-    made.rename(file)

@@ -15,10 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
-from tasc.models import hush
+from tasc.files import write_json
+from tasc.models import quiet_transformers
+from tasc.progress import ProgressBars, no_bars
 from tasc.training import WorkFolder, processes
 from tasc.training.distill.acceptance import acceptance, difference
-from tasc.training.distill.dataset import Bars, DistillDataset, Outputs, check_rows, rows_digest, write_json
+from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
@@ -56,7 +58,7 @@ def distill(
     system: str | None = None,
     eos: str | int | None = "auto",
     resume: bool = True,
-    progress: Bars | None = None,
+    progress: ProgressBars | None = None,
 ) -> Distilled:
     """Makes a small draft model say what a target says, and measures how often it does.
 
@@ -96,7 +98,7 @@ def distill(
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
     """
-    hush()
+    quiet_transformers()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")
@@ -109,7 +111,7 @@ def distill(
     if held_out:
         check_rows(held_out, "validation row", outputs=False)
     work = WorkFolder(out.with_name(out.name + ".distilling"))
-    bar = progress or (lambda what: lambda done, total: None)
+    bar = progress or no_bars
     lessons = DistillDataset(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(lessons, draft, out, work, options, baseline and not options.is_distillspec, given)
@@ -279,7 +281,6 @@ class _Run:
             return
         draft = self._model(self._reference_folder) if options.start == "reference" else self._fresh()
         draft.set_attn_implementation(attention_for(self.lessons.examples) or draft.config._attn_implementation)
-        move = self.lessons.bar(f"distilling ({name})")
         facts = run_stage(
             draft,
             self.lessons.examples,
@@ -289,7 +290,7 @@ class _Run:
             steps=steps,
             reference=tokens,
             pad_id=min(self.lessons.ends),
-            progress=lambda done, total, loss: move(done, total),
+            progress=self.lessons.bar(f"distilling ({name})"),
         )
         if processes().is_main_process:
             write_json(self.work.path / "stages.json", self._done() | {name: facts})

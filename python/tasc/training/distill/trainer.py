@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 import transformers
 from torch import Tensor
 
+from tasc.progress import Progress
 from tasc.training import (
     Collator,
     Example,
-    TrainProgress,
     fit,
     processes,
     share_of_rate,
@@ -93,7 +93,7 @@ def run_stage(
     steps: int,
     reference: Mapping[int, Tensor] | None = None,
     pad_id: int = 0,
-    progress: TrainProgress | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Trains `draft` in place; a stopped stage goes on from its last checkpoint in `folder`.
 
@@ -106,7 +106,7 @@ def run_stage(
         steps: Optimizer steps.
         reference: By row, (T,) loss of the reference per completion token.
         pad_id: Any id.
-        progress: Called with (steps done, steps in all, loss lately).
+        progress: Called with (steps done, steps in all).
 
     Returns:
         Steps, rows per step, seconds, loss curve, trainable weights; plain JSON values.
@@ -167,7 +167,7 @@ def losses_of(
     *,
     rows: Sequence[int] | None = None,
     precision: str = "fp32",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[int, Tensor]:
     """A model's loss on every completion token of some rows (None: of all): by row, (T,) float32 on the CPU."""
     model.eval()

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE
+from tasc.progress import Progress
 from tasc.training import (
     Collator,
     Example,
-    TrainProgress,
     WorkFolder,
     dtype_of,
     fit,
@@ -45,7 +45,7 @@ class Run:
     validation: Sequence[Example]
     new_ids: list[int]
     tokenizer: Any
-    progress: TrainProgress | None
+    progress: Progress | None
 
     @property
     def work(self) -> WorkFolder:
