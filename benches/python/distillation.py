@@ -27,13 +27,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasc import TaskIndex
 from tasc.cli.console import err, out, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import Floats
 from tasc.evaluation.machine import machine
 from tasc.models import EMBEDDED, checkpoint, use_threads
-from tasc.training import Example
 from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, cut_draft, distill, target_outputs
+from tasc.training.examples import Example
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 REFERENCE = "DistillSpec"
@@ -179,7 +179,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     task.work.mkdir(parents=True, exist_ok=True)
     outputs = task.said()
     target = task.loaded(task.target)
-    ends = eos_ids(target, AutoTokenizer.from_pretrained(task.target))
+    ends = required_eos_ids(target, AutoTokenizer.from_pretrained(task.target))
     teacher = CachedHiddenStates.compute(target, outputs, task.work / "said-states")
     untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
     found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}

@@ -25,9 +25,9 @@ from ratios import Ratio, report
 
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer, read_rows
+from tasc.data.endings import required_eos
 from tasc.drafting.protocol import served_log
 from tasc.evaluation.replay import ReplayResult, ReplayRow, encode_rows, replay
-from tasc.evaluation.replay_comparison import ending
 
 HALF_LIVES = (0, 100, 1000, 10_000)
 KINDS = ("slots", "sql", "log")
@@ -84,7 +84,7 @@ def decays(
     stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, half_lives: Sequence[int], cost: float
 ) -> Iterator[Ratio]:
     """s of every half-life beside none: all rows, and the hundred after the turn."""
-    rows = encode_rows(stream.served, tokenizer, eos=ending(tokenizer))
+    rows = encode_rows(stream.served, tokenizer, eos=required_eos(tokenizer))
     plain: list[float] = []
     for half_life in half_lives:
         drafter = NgramDrafter(index, tokenizer=tokenizer, served_half_life=half_life)
@@ -97,7 +97,7 @@ def decays(
 
 def changes(stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, cost: float) -> Iterator[Ratio]:
     """s of the second half, by what drafts for it."""
-    rows = encode_rows(stream.served, tokenizer, eos=ending(tokenizer))
+    rows = encode_rows(stream.served, tokenizer, eos=required_eos(tokenizer))
     first, second = rows[: stream.turn], rows[stream.turn :]
     old = NgramDrafter(index, tokenizer=tokenizer, served=served_log(index))
     serve(old, first, cost)

@@ -18,7 +18,6 @@ from vocabularies import make_tokenizer  # noqa: E402
 
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError, TokenizerMismatchError  # noqa: E402
-from tasc.training import Collator, Example, make_examples, trainer_arguments  # noqa: E402
 from tasc.training.distill import (  # noqa: E402
     CachedHiddenStates,
     DistillOptions,
@@ -31,6 +30,8 @@ from tasc.training.distill import (  # noqa: E402
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
 from tasc.training.distill.trainer import Distiller, Numbered, losses_of  # noqa: E402
+from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
+from tasc.training.work_dir import trainer_arguments  # noqa: E402
 
 ROWS_OF = "model.embed_tokens.weight"
 QUICK = DistillOptions(select="adaspec", steps=6, batch_size=4, precision="fp32", save_every=2, learning_rate=1e-2)

@@ -59,12 +59,12 @@ def build(
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
-    from tasc.evaluation.replay_comparison import ending
+    from tasc.data.endings import required_eos
 
     if threads is not None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by tokenizers when its first batch comes
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    ending(task_tokenizer)
+    required_eos(task_tokenizer)
     begin = time.perf_counter()
     with _store_path(store, output) as path, progress_bars() as bar:
         tokens = TokenStore.build(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.drafting.protocol import Drafter, NullDrafter
@@ -273,7 +273,7 @@ class LoopMethod:
 
         self.name = drafter.name
         self._options = options
-        self._eos = eos_ids(model, tokenizer)
+        self._eos = required_eos_ids(model, tokenizer)
         self._generator = Generator(
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
@@ -298,7 +298,7 @@ class TransformersMethod:
         self._tokenizer = tokenizer
         self._options = options
         self._extra = extra
-        self._eos = eos_ids(model, tokenizer)
+        self._eos = required_eos_ids(model, tokenizer)
 
     def answer(self, text: str) -> Answer:
         """Greedy output for the user's text."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tasc.data import TaskTokenizer
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.errors import InputError
 
@@ -33,7 +33,7 @@ class Decoder:
     @cached_property
     def ends(self) -> frozenset[int]:
         """The ids that end an output."""
-        return eos_ids(self.model, self.tokenizer)
+        return required_eos_ids(self.model, self.tokenizer)
 
     def prompts(self, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Ids of the prompt of each input.

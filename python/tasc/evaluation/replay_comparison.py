@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.endings import required_eos
 from tasc.drafting.protocol import Drafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import (
@@ -52,17 +53,6 @@ class Task:
             yield from itertools.repeat(document, weight)
 
 
-def ending(tokenizer: "TaskTokenizer") -> int:
-    """The id that ends an output.
-
-    Raises:
-        InputError: If the tokenizer names none.
-    """
-    if tokenizer.eos_id is None:
-        raise InputError(f"the tokenizer {tokenizer.name!r} names no token that ends an output: give one with --eos")
-    return tokenizer.eos_id
-
-
 @contextmanager
 def open_task(
     data: Path,
@@ -98,7 +88,7 @@ def open_task(
     held_out = [r for r in rows if r.get("split") == "test"] if has_split else rows
     if not held_out:
         raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
-    end = ending(tokenizer)
+    end = required_eos(tokenizer)
     with tempfile.TemporaryDirectory(prefix="tasc-") as folder:
         path = Path(folder) / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")

@@ -12,10 +12,10 @@ from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import bootstrap_interval
 from tasc.progress import Progress
-from tasc.training import Collator, Example
 from tasc.training.distill.losses import tvd
 from tasc.training.distill.teacher import Teacher, completion_logits, on_device
 from tasc.training.distill.trainer import AT_ONCE
+from tasc.training.examples import Collator, Example
 
 GENERATED_AT_ONCE = 8
 """Requests that the loop answers side by side."""

@@ -13,15 +13,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.errors import CorpusError
 from tasc.files import write_json
 from tasc.progress import ProgressBars
-from tasc.training import Example, make_examples, processes, short_enough
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import CachedHiddenStates, OnlineTeacher, Teacher
-from tasc.training.examples import digest
+from tasc.training.examples import Example, digest, make_examples, short_enough
+from tasc.training.work_dir import processes
 
 Outputs: TypeAlias = Literal["given", "target"]
 
@@ -76,7 +76,7 @@ class DistillDataset:
     @cached_property
     def ends(self) -> frozenset[int]:
         """Ids that end an output."""
-        return eos_ids(self.target, self.tokenizer)
+        return required_eos_ids(self.target, self.tokenizer)
 
     @property
     def examples(self) -> list[Example]:

@@ -18,14 +18,13 @@ from tasc.errors import InputError
 from tasc.files import write_json
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
-from tasc.training import WorkFolder, processes
 from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import losses_of, order_of, rows_per_step, run_stage
-from tasc.training.work_dir import attention_for
+from tasc.training.work_dir import WorkFolder, attention_for, processes
 
 METRICS = "distill.json"
 """What a distilled draft says of its own making."""

@@ -21,8 +21,8 @@ from torch import Tensor
 from tasc.errors import InputError
 from tasc.files import new_folder, remove_partial
 from tasc.progress import Progress
-from tasc.training import IGNORED, Collator, Example, dtype_of
-from tasc.training.examples import digest
+from tasc.training.examples import IGNORED, Collator, Example, digest
+from tasc.training.schedule import dtype_of
 
 AT_ONCE = 16
 """Rows of a forward pass that computes states."""

@@ -14,19 +14,13 @@ import transformers
 from torch import Tensor
 
 from tasc.progress import Progress
-from tasc.training import (
-    Collator,
-    Example,
-    fit,
-    processes,
-    share_of_rate,
-    shuffled_batches,
-    trainer_arguments,
-)
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher, arithmetic, completion_logits, on_device
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
+from tasc.training.examples import Collator, Example, shuffled_batches
+from tasc.training.schedule import share_of_rate
+from tasc.training.work_dir import fit, processes, trainer_arguments
 
 AT_ONCE = 16
 """Rows of a forward pass that weighs tokens."""

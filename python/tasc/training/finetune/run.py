@@ -12,20 +12,11 @@ from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE
 from tasc.progress import Progress
-from tasc.training import (
-    Collator,
-    Example,
-    WorkFolder,
-    dtype_of,
-    fit,
-    processes,
-    shuffled_batches,
-    trainer_arguments,
-)
-from tasc.training.examples import digest
+from tasc.training.examples import Collator, Example, digest, shuffled_batches
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.optim import optimizer_and_schedule, with_adapters
-from tasc.training.work_dir import attention_for, file_beside
+from tasc.training.schedule import dtype_of
+from tasc.training.work_dir import WorkFolder, attention_for, file_beside, fit, processes, trainer_arguments
 
 METRICS = "tuning.json"
 """What a tuned checkpoint says of its own tuning."""

@@ -17,7 +17,7 @@ from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError, MissingExtraError
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
-from tasc.training import make_examples, short_enough
+from tasc.training.examples import make_examples, short_enough
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.finetune.run import Run
 
