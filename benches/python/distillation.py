@@ -114,7 +114,7 @@ class Comparison:
                 )  # fmt: skip
         return folder
 
-    def said(self) -> list[Example]:
+    def target_outputs(self) -> list[Example]:
         """The target's outputs to the held-out inputs."""
         file = self.work / "said.json"
         if not file.exists():
@@ -204,7 +204,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
 
 
 def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: int, length: int) -> None:
-    def said(figure: list[float] | None, sign: str = "") -> str:
+    def figure_text(figure: list[float] | None, sign: str = "") -> str:
         return "-" if figure is None else f"{figure[0]:{sign}.3f} [{figure[1]:{sign}.3f}, {figure[2]:{sign}.3f}]"
 
     titles = {"steps": f"{task.steps} steps each", "compute": f"the compute of {task.longer} steps on all tokens each"}
@@ -215,10 +215,10 @@ def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: 
             [
                 (
                     arm,
-                    said(f["alpha"]),
-                    said(f.get(f"alpha_less_at_equal_{equal}"), "+"),
-                    said(f["alpha_exp"]),
-                    said(f["tau"]),
+                    figure_text(f["alpha"]),
+                    figure_text(f.get(f"alpha_less_at_equal_{equal}"), "+"),
+                    figure_text(f["alpha_exp"]),
+                    figure_text(f["tau"]),
                 )
                 for arm in (against, *arms)
                 if (f := facts.get(arm)) is not None

@@ -50,10 +50,10 @@ def distill(
     reference: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A reference that is distilled already, such as a DIR.baseline.")
     ] = None,
-    start: Annotated[
+    init_from: Annotated[
         str, typer.Option(help="Where the last stage begins: draft, as it came (the paper), or reference.")
     ] = "draft",
-    learns: Annotated[
+    trainable: Annotated[
         str, typer.Option(help="blocks: embeddings and head stay as they are; all: every weight.")
     ] = "blocks",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
@@ -101,7 +101,7 @@ def distill(
     if threads is not None:
         use_threads(threads)
     chosen: dict[str, Any] = {
-        "loss": loss, "select": select, "start": start, "learns": learns, "precision": precision,
+        "loss": loss, "select": select, "init_from": init_from, "trainable": trainable, "precision": precision,
     }  # fmt: skip
     options = DistillOptions(
         **chosen,

@@ -63,7 +63,7 @@ def target_outputs(
 def acceptance(
     draft: Any,
     outputs: Sequence[Example],
-    ends: frozenset[int],
+    eos: frozenset[int],
     *,
     teacher: Teacher | None = None,
     length: int = 5,
@@ -78,14 +78,14 @@ def acceptance(
     Args:
         draft: A transformers causal model of the target's vocabulary.
         outputs: Of `target_outputs`.
-        ends: Ids that end an output (`tasc.data.endings.eos_ids`).
+        eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
         teacher: Says the target's logits over `outputs`; None: no α_exp.
         length: γ, tokens per draft.
         max_tokens: As in `target_outputs`, where outputs came near it.
         progress: Called with (rows done, rows).
     """
     draft.eval()
-    collator = Collator.for_model(draft, min(ends))
+    collator = Collator.for_model(draft, min(eos))
     requests: list[Any] = [None] * len(outputs)
     overlaps: list[Any] = [None] * len(outputs)
     order = sorted(range(len(outputs)), key=lambda row: len(outputs[row]))
@@ -103,7 +103,7 @@ def acceptance(
             requests[row] = Stats.teacher_forced(
                 [a == b for a, b in zip(ids.tolist(), completion, strict=True)],
                 length,
-                ended=completion[-1] in ends,
+                ended=completion[-1] in eos,
                 max_tokens=max_tokens,
             )
             overlaps[row] = None if overlap is None else overlap.double().numpy()

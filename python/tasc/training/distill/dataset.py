@@ -74,7 +74,7 @@ class DistillDataset:
         self.__dict__.pop("target", None)
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """Ids that end an output."""
         return required_eos_ids(self.target, self.tokenizer)
 
@@ -93,16 +93,16 @@ class DistillDataset:
         made = (
             make_examples(self.rows, self.tokenizer, self.task, system=self.system)
             if self.outputs == "given"
-            else self.said("outputs.json", self.rows, "the target answers the rows")
+            else self.target_outputs("outputs.json", self.rows, "the target answers the rows")
         )
         return short_enough(made, self.options.max_tokens)
 
-    def said(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
+    def target_outputs(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
         """The target's outputs to rows."""
         file = self.work / name
         with processes().main_process_first():
             if not file.exists():
-                said = target_outputs(
+                outputs = target_outputs(
                     self.target,
                     self.tokenizer,
                     rows,
@@ -111,7 +111,7 @@ class DistillDataset:
                     index=self._index(),
                     progress=self.bar(what),
                 )
-                write_json(file, [[e.prompt, e.completion] for e in said])
+                write_json(file, [[e.prompt, e.completion] for e in outputs])
         return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
@@ -124,7 +124,7 @@ class DistillDataset:
                 examples,
                 folder,
                 precision=precision,
-                pad_id=min(self.ends),
+                pad_id=min(self.eos_ids),
                 progress=self.bar("the target's states"),
             )
 

@@ -183,7 +183,7 @@ def losses_of(
 
 def _let_learn(draft: Any, options: DistillOptions) -> None:
     draft.requires_grad_(True)
-    if options.learns == "blocks":
+    if options.trainable == "blocks":
         for module in (draft.get_input_embeddings(), draft.get_output_embeddings()):
             module.requires_grad_(False)
 
