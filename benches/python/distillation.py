@@ -177,7 +177,7 @@ def compare(found: dict[str, list[Acceptance]]) -> dict[str, Any]:
 def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     """All arms and seeds; the table is printed after every seed."""
     task.work.mkdir(parents=True, exist_ok=True)
-    outputs = task.said()
+    outputs = task.target_outputs()
     target = task.loaded(task.target)
     ends = required_eos_ids(target, AutoTokenizer.from_pretrained(task.target))
     teacher = CachedHiddenStates.compute(target, outputs, task.work / "said-states")
