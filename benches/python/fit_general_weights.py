@@ -1,4 +1,4 @@
-"""Fits the general mixture weights on generated tasks and writes rust/tasc-core/src/draft/general.rs.
+"""Fits the general mixture weights on generated tasks and writes general_weights.json of the Rust core.
 
     python benches/python/fit_general_weights.py TOKENIZER [--write] [--judge]
 
@@ -33,20 +33,9 @@ PLACES = 700
 """Kept of each task, drawn at random; 300 where penalties are compared."""
 FOLDS = 4
 COMMON_PENALTY, OFFSET_PENALTY = 1e-4, 3e-4
-TARGET = Path(__file__).parents[2] / "rust/tasc-core/src/draft/general.rs"
+TARGET = Path(__file__).parents[2] / "rust/tasc-core/src/mixture/general_weights.json"
 
 FEATURES, GROUPS = MIXTURE_SHAPE
-BEGIN, END = "// Tables begin: written by the script.\n", "// Tables end.\n"
-GROUP_NAMES = (
-    "longest match in the task",
-    "… in the context",
-    "… in the retrieved outputs",
-    "copy under way",
-    "similarity of the nearest row",
-    "breaks of the task's matches",
-    "… of the retrieved ones",
-    "agreed or not",
-)
 
 
 @dataclass(slots=True)
@@ -197,28 +186,21 @@ def judge(tasks: dict[str, list[Samples]], penalties: Sequence[float]) -> None:
         print(f"offsets {penalty:.0e}: {mean:.4f} ", *(f"{k} {v:.3f}" for k, v in sorted(unseen.items())), flush=True)
 
 
-def written(name: str, about: str, table: torch.Tensor) -> str:
-    """A table in Rust."""
-    lines = [f"/// {about}", "#[rustfmt::skip]", f"const {name}: [[f32; FEATURES]; ROWS] = ["]
-    labels = ["common"] + [f"{g}: {s}" for g, n in zip(GROUP_NAMES, GROUPS, strict=True) for s in range(n)]
-    for label, row in zip(labels, table.tolist(), strict=True):
-        values = ", ".join(f"{w:.3f}".replace("-0.000", "0.000") for w in row)
-        lines.append(f"    [{values}], // {label}")
-    return "\n".join([*lines, "];"])
+def written(full: torch.Tensor, plain: torch.Tensor) -> str:
+    """general_weights.json, one row of a table a line."""
 
+    def table(of: torch.Tensor) -> str:
+        rows = (", ".join(f"{w:.3f}".replace("-0.000", "0.000") for w in row) for row in of.tolist())
+        return "[\n" + ",\n".join(f"    [{row}]" for row in rows) + "\n  ]"
 
-def module(full: torch.Tensor, plain: torch.Tensor) -> str:
-    """general.rs with its tables replaced."""
-    head, rest = TARGET.read_text().split(BEGIN)
-    _, tail = rest.split(END)
-    tables = [written("FULL", "With the input known.", full), written("PLAIN", "Without an input.", plain)]
-    return head + BEGIN + "\n\n".join(tables) + "\n" + END + tail
+    tables = f'"all_sources": {table(full)},\n  "without_input": {table(plain)}'
+    return f'{{\n  "groups": {list(GROUPS)},\n  {tables}\n}}\n'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", help="a folder with tokenizer.json")
-    parser.add_argument("--write", action="store_true", help=f"replace the tables in {TARGET.name}")
+    parser.add_argument("--write", action="store_true", help=f"replace {TARGET.name}")
     parser.add_argument("--judge", action="store_true", help="compare penalties on kinds of tasks left out")
     options = parser.parse_args()
     torch.set_num_threads(1)  # tensors are small: threads would wait for one another
@@ -235,7 +217,7 @@ def main() -> None:
         places = sum(len(b.truth) for b in found)
         print(f"{name}: {places} places, {nats(tables[-1], found).item():.4f} nats per token")
     if options.write:
-        TARGET.write_text(module(*tables))
+        TARGET.write_text(written(*tables))
 
 
 if __name__ == "__main__":

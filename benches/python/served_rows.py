@@ -1,13 +1,12 @@
-"""What served rows are worth while a task drifts: half-lives, and changing to a new index; by replay, no model.
+"""Online rows while a task drifts, and changing to a new index; by replay, no model.
 
     python benches/python/served_rows.py DATA_FOLDER --tokenizer T [--sets slu_atis,loghub] [--limit 1500]
-    python benches/python/served_rows.py DATA_FOLDER --tokenizer T --over
     python benches/python/served_rows.py --smoke
 
 The first rows of a set are indexed, the next ones are drafted for and then served, in the order of the file. Generated
 tasks change halfway: to other names and phrases, or to another way of writing the same outputs.
-With --over the index takes in, halfway, what was served: s of the second half for the old index, a new drafter over the
-new one, and the old drafter's successor (`NgramDrafter.over`), which keeps the weights learnt so far.
+Halfway the index takes in what was served: s of the second half for the old index, a new drafter over the
+new one, and the old drafter's successor (`NgramDrafter.with_index`), which keeps the weights learnt so far.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from tasc.data.endings import required_eos
 from tasc.drafting.protocol import served_log
 from tasc.evaluation.replay import ReplayResult, ReplayRow, encode_rows, replay
 
-HALF_LIVES = (0, 100, 1000, 10_000)
 KINDS = ("slots", "sql", "log")
 Rows = list[dict[str, Any]]
 
@@ -80,33 +78,18 @@ def speedup(results: Sequence[ReplayResult], cost: float) -> float:
     return tokens / max(1.0, steps + cost * drafted)
 
 
-def decays(
-    stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, half_lives: Sequence[int], cost: float
-) -> Iterator[Ratio]:
-    """s of every half-life beside none: all rows, and the hundred after the turn."""
-    rows = encode_rows(stream.served, tokenizer, eos=required_eos(tokenizer))
-    plain: list[float] = []
-    for half_life in half_lives:
-        drafter = NgramDrafter(index, tokenizer=tokenizer, served_half_life=half_life)
-        results = serve(drafter, rows, cost)
-        found = [speedup(part, cost) for part in (results, results[stream.turn :][:100])]
-        plain = plain or found
-        for part, ours, theirs in zip(("all", "after the turn"), found, plain, strict=True):
-            yield Ratio(f"{stream.name}, {part}: half-life {half_life}", ours, f"half-life {half_lives[0]}", theirs)
-
-
 def changes(stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, cost: float) -> Iterator[Ratio]:
     """s of the second half, by what drafts for it."""
     rows = encode_rows(stream.served, tokenizer, eos=required_eos(tokenizer))
     first, second = rows[: stream.turn], rows[stream.turn :]
     old = NgramDrafter(index, tokenizer=tokenizer, served=served_log(index))
     serve(old, first, cost)
-    new, taken = index.compact(f"{index.path}.new", served=served_log(index), tokenizer=tokenizer)
+    new, _ = index.compact(f"{index.path}.new", served=served_log(index), tokenizer=tokenizer)
     fresh = NgramDrafter(new, tokenizer=tokenizer)
     following = NgramDrafter(index, tokenizer=tokenizer)
     serve(following, first, cost)
     goes_on = speedup(serve(following, second, cost), cost)
-    for name, drafter in (("new drafter", fresh), ("over", old.over(new, taken=taken))):
+    for name, drafter in (("new drafter", fresh), ("with_index", old.with_index(new))):
         yield Ratio(f"{stream.name}: {name}", speedup(serve(drafter, second, cost), cost), "old index", goes_on)
 
 
@@ -117,9 +100,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--indexed", type=int, default=300, help="rows indexed at first")
     parser.add_argument("--limit", type=int, default=1500, help="rows served")
-    parser.add_argument("--half-lives", default=",".join(map(str, HALF_LIVES)))
     parser.add_argument("--cost", type=float, default=0.02)
-    parser.add_argument("--over", action="store_true", help="change to an index of what was served halfway")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--smoke", action="store_true", help="generated tasks alone, tiny")
     options = parser.parse_args()
@@ -129,19 +110,15 @@ def main() -> None:
             from smoke_task import write_rows, write_tokenizer
 
             options.tokenizer = write_tokenizer(folder, write_rows(folder))
-            options.data, options.indexed, options.limit, options.half_lives = None, 40, 40, "0,10"
+            options.data, options.indexed, options.limit = None, 40, 40
         elif options.data is None or options.tokenizer is None:
             parser.error("give DATA_FOLDER and --tokenizer, or --smoke")
         tokenizer = load_tokenizer(options.tokenizer)
-        half_lives = [int(n) for n in options.half_lives.split(",")]
         ratios: list[Ratio] = []
         for number, stream in enumerate(streams(options.data, options.sets.split(","), options.indexed, options.limit)):
             store = TokenStore.build(stream.indexed, tokenizer, folder / f"{number}.store")
             index = TaskIndex.build(store, folder / f"{number}.tasc", tokenizer=tokenizer)
-            if options.over or options.smoke:
-                ratios += changes(stream, index, tokenizer, options.cost)
-            if not options.over:
-                ratios += decays(stream, index, tokenizer, half_lives, options.cost)
+            ratios += changes(stream, index, tokenizer, options.cost)
         report("Served rows", ratios, options.output)
 
 

@@ -23,19 +23,20 @@ from tasc import Generator, NullDrafter, TokenDraft
 from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target
-from tasc.drafting.protocol import OneByOne
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter
 from tasc.models import smollm2
 
 QUESTION = "Write a long story about a dragon and a princess who live in a castle near the sea."
 POINTS = (1, 2, 3, 5, 9, 17, 33, 65)
 
 
-class NeverHits(OneByOne):
+class NeverHits(Drafter, protocol.Request):
     """Always drafts eight tokens that do not come."""
 
     name = "never"
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Any:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:

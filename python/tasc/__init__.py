@@ -9,11 +9,13 @@ The public names live here and are loaded on first use, so `import tasc` takes n
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from tasc._core import __version__
 
+TYPE_CHECKING = False  # type checkers take it for typing's, whose import would take most of the time of this one
 if TYPE_CHECKING:
+    from typing import Any
+
     from tasc._core import MergePlan, NgramDrafter, NgramRequest, TaskIndex
     from tasc.data import NgramTable, Row, TaskTokenizer, TokenStore, load_tokenizer, read_rows
     from tasc.decoding.draft_model.drafter import ModelDrafter
@@ -84,7 +86,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Load a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

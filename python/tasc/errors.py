@@ -34,8 +34,11 @@ class MissingExtraError(TascError, ImportError):
     """A feature whose optional packages are not installed."""
 
     def __init__(self, feature: str, extra: str) -> None:
-        """`feature` in words; `extra` as in `pip install 'tasc[extra]'`."""
-        super().__init__(f"{feature} needs packages that are not installed: pip install 'tasc[{extra}]'")
+        """`feature` in words; `extra` as in `tasc-lm[extra]`, the name of the distribution."""
+        super().__init__(
+            f"{feature} needs the packages of tasc-lm[{extra}]: run pip install '.[{extra}]' in a checkout of tasc, "
+            f"or pip install 'WHEEL[{extra}]' with a wheel of tasc-lm"
+        )
 
 
 def import_optional(module: str, extra: str) -> Any:

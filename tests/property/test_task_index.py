@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_index import NaiveIndex
 
 from tasc import TaskIndex
 from tasc._core import Store, StoreWriter
-from tasc.reference import NaiveIndex
 
 FINGERPRINT = "ab" * 32
 token = st.one_of(st.integers(0, 3), st.sampled_from([60_000, 2**32 - 2]))

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from tasc.adapters.llama_cpp import TascDraft
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
 
 PROMPT = [3, 1, 4, 1, 5]
 OUTPUT = list(range(40, 64))
 
 
-class Told(OneByOne):
+class Told(Drafter):
     """Keeps every request's prompt and output; drafts what comes, but each fifth token wrong."""
 
     name = "told"
@@ -25,11 +26,11 @@ class Told(OneByOne):
     def __init__(self) -> None:
         self.requests: list[Told.Request] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Told.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
         self.requests.append(Told.Request(np.asarray(prompt_ids).tolist()))
         return self.requests[-1]
 
-    class Request:
+    class Request(protocol.Request):
         def __init__(self, prompt: list[int]) -> None:
             self.prompt, self.output = prompt, list[int]()
 

@@ -24,14 +24,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.adapters.sglang_corpus import PAD, TascCorpus
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
 from tasc.serving import TaskDrafts
 
 DEPTH = 18  # --speculative-ngram-max-trie-depth
 
 
-class Told(OneByOne):
+class Told(Drafter):
     """Keeps every request's prompt and output; drafts what comes, but each fifth token wrong."""
 
     name = "told"
@@ -40,11 +41,11 @@ class Told(OneByOne):
         self.requests: list[Any] = []
         self.wrong = wrong
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Any:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
         self.requests.append(Told.Request(np.asarray(prompt_ids).tolist(), self.wrong))
         return self.requests[-1]
 
-    class Request:
+    class Request(protocol.Request):
         def __init__(self, prompt: list[int], wrong: int) -> None:
             self.prompt, self.output, self.wrong = prompt, list[int](), wrong
 
@@ -254,7 +255,7 @@ def test_without_the_engine_the_extra_is_named() -> None:
         "import tasc.adapters, tasc.adapters.sglang_corpus\n"
         "from tasc.errors import MissingExtraError\n"
         "try:\n    import tasc.adapters.sglang\n"
-        "except MissingExtraError as error:\n    assert 'tasc[sglang]' in str(error)\n"
+        "except MissingExtraError as error:\n    assert 'tasc-lm[sglang]' in str(error)\n"
         "else:\n    raise AssertionError\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )

@@ -29,7 +29,8 @@ from tiny_models import (
 from tasc import TaskIndex
 from tasc.adapters.transformers import TascCandidateGenerator, TascGenerate, patch
 from tasc.data import TokenStore, load_tokenizer
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError, TokenizerMismatchError
 
 PROMPTS = random_prompts(3, seed=3)
@@ -264,7 +265,7 @@ def test_a_drafter_that_fails_changes_nothing(how: str) -> None:
     assert peer_greedy(model, PROMPTS[1], 20, custom_generate=ours(Misbehaving(how))) == expected
 
 
-class Watched(OneByOne):
+class Watched(Drafter, protocol.Request):
     """Drafts what does not come; keeps what it was asked and told."""
 
     name = "watched"
@@ -274,8 +275,8 @@ class Watched(OneByOne):
         self.costs: list[Any] = []
         self.inputs: list[str | None] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Watched:
-        self.inputs.append(input)
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Watched:
+        self.inputs.append(input_text)
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
@@ -343,7 +344,7 @@ def test_the_input_leads_the_draft(index: TaskIndex) -> None:
     tokenizer = byte_tokenizer()
     drafts = TascGenerate(index, tokenizer).drafts
     ids = torch.tensor([tokenizer("flights from newark to austin\n")["input_ids"]])
-    candidates = TascCandidateGenerator(drafts, input="flights from newark to austin", max_draft=40, eos=[EOS])
+    candidates = TascCandidateGenerator(drafts, input_text="flights from newark to austin", max_draft=40, eos=[EOS])
     made, _ = candidates.get_candidates(ids)
     said = tokenizer.decode(made[0, ids.shape[1] :])
     assert said and '{"from": "newark", "to": "austin"}'.startswith(said)
@@ -378,7 +379,7 @@ def test_without_transformers_the_extra_is_named() -> None:
         "import sys; sys.modules |= {'torch': None, 'transformers': None}\n"
         "from tasc.errors import MissingExtraError\n"
         "try: import tasc.adapters.transformers\n"
-        "except MissingExtraError as error: assert 'tasc[hf]' in str(error)\n"
+        "except MissingExtraError as error: assert 'tasc-lm[hf]' in str(error)\n"
         "else: sys.exit('imported')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -11,12 +11,13 @@ import torch
 from tiny_models import tiny_model
 
 from tasc.adapters.transformers import TascGenerate
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 
 PROMPT = [2, 1, 3]
 
 
-class Fixed(OneByOne):
+class Fixed(Drafter, protocol.Request):
     """Drafts the same tokens at every step."""
 
     name = "fixed"
@@ -24,7 +25,7 @@ class Fixed(OneByOne):
     def __init__(self, ids: list[int]) -> None:
         self.ids = ids
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Fixed:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Fixed:
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:

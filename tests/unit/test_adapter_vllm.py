@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from tasc.adapters.vllm import TascProposer
 from tasc.adapters.vllm_suffix import SuffixDecodingCache
 from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.drafting.protocol import SafeDrafter
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Settings
 
@@ -137,7 +138,7 @@ def test_a_suffix_cache_whose_drafter_fails_leaves_the_engine_alone(
     index: Path, task: TaskTokenizer, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     cache = SuffixDecodingCache(settings=Settings.from_environment(), tokenizer=task, eos=[1])
-    cache._tasks.choose([5]).drafter = Told({(5,): [11, 12, 13]}, fails=where)
+    cache._tasks.choose([5]).drafter = SafeDrafter(Told({(5,): [11, 12, 13]}, fails=where))
     cache.start_request("a", [5])
     cache.add_active_response("a", [11])
     assert cache.speculate("a", [11]).token_ids == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_models import Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, NgramDrafter, TokenDraft
-from tasc.drafting.batch_length import common_length, told_costs
-from tasc.drafting.costs import given_costs
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.policy import batch_draft_length, discounted_costs
 
 PROMPTS = random_prompts(4, seed=4)
 MAX_TOKENS = 20
@@ -32,15 +31,15 @@ def test_no_other_length_brings_more_for_its_time(probs: list[list[float]], slop
             for j in range(min(k, len(row)) + 1):
                 emitted += float(np.prod(row[:j]))
         rates.append(emitted / costs[k])
-    chosen = common_length(probs, costs)
+    chosen = batch_draft_length(probs, costs)
     assert rates[chosen] >= max(rates) * (1 - 1e-9)
     assert max(rates[:chosen], default=0.0) < rates[chosen] * (1 + 1e-9)
 
 
 def test_what_is_no_probability_counts_as_one_or_none() -> None:
-    assert common_length([[float("nan"), 1.0]], given_costs(0.1, 4)) == 0
-    assert common_length([[7.0, -1.0]], given_costs(0.1, 4)) == 1
-    assert common_length([[], []], given_costs(0.1, 4)) == 0
+    assert batch_draft_length([[float("nan"), 1.0]], GivenCosts(0.1).costs(4)) == 0
+    assert batch_draft_length([[7.0, -1.0]], GivenCosts(0.1).costs(4)) == 1
+    assert batch_draft_length([[], []], GivenCosts(0.1).costs(4)) == 0
 
 
 class Weighing(Scripted):
@@ -73,14 +72,14 @@ def test_the_loop_cuts_what_does_not_pay(batch_size: int) -> None:
     assert drafted(1.0) == 7
     assert drafted(0.5) == 1  # 1.5 / 1.3, but 1.75 / 1.6
     assert drafted(0.2) == 0
-    assert drafted(0.2, always_drafts=True) == 7
+    assert drafted(0.2, fixed_length=True) == 7
 
 
 def test_drafts_that_say_nothing_of_their_chances_are_left_whole() -> None:
     class Silent(Scripted):
         def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
             drafts = [request.draft(max_tokens) for request in requests]
-            return [SimpleNamespace(tokens=draft.tokens, sources=draft.sources) for draft in drafts]
+            return [TokenDraft(draft.tokens, sources=draft.sources) for draft in drafts]
 
     model = tiny_model("llama")
     outputs = {tuple(prompt): peer_greedy(model, prompt, MAX_TOKENS) for prompt in PROMPTS}
@@ -92,10 +91,10 @@ def test_drafts_that_say_nothing_of_their_chances_are_left_whole() -> None:
 def test_a_drafter_that_takes_no_time_is_asked_for_more() -> None:
     model = tiny_model("llama")
     outputs = {tuple(PROMPTS[0]): peer_greedy(model, PROMPTS[0], MAX_TOKENS)}
-    for is_cheap in (False, True):
-        drafter = Weighing(outputs, 1.0, is_cheap=is_cheap)
+    for negligible_cost in (False, True):
+        drafter = Weighing(outputs, 1.0, negligible_cost=negligible_cost)
         Generator(model, drafter=drafter, costs=0.3).generate(prompts=PROMPTS[:1], max_tokens=MAX_TOKENS)
-        expected = given_costs(0.3, 64)
-        np.testing.assert_array_equal(drafter.costs[0], told_costs(drafter, expected))
-        assert (drafter.costs[0][1] < expected[1]) == is_cheap
-    assert NgramDrafter().is_cheap
+        expected = GivenCosts(0.3).costs(64)
+        np.testing.assert_array_equal(drafter.costs[0], discounted_costs(drafter, expected))
+        assert (drafter.costs[0][1] < expected[1]) == negligible_cost
+    assert NgramDrafter().negligible_cost

@@ -134,13 +134,13 @@ def test_an_index_that_is_not_fitted_says_why(
         assert (b"flights" in written.read_bytes()) == (option != "--no-inputs"), "docs/format.md says what is stored"
 
 
-def test_compact_takes_served_rows_in(fitted: Path, tokenizer: Path) -> None:
+def test_compact_merges_served_rows(fitted: Path, tokenizer: Path) -> None:
     from tasc import NgramDrafter, TaskIndex
     from tasc.drafting.protocol import served_log
 
     index = TaskIndex.open(fitted)
     before = index.info()["documents"]
-    missing = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "--served", fitted.with_suffix(".none"))
+    missing = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "--log", fitted.with_suffix(".none"))
     assert "there is no log" in said(missing, 2)
     drafter = NgramDrafter(index, served=served_log(index))
     drafter.serve([("a new input", [1, 2, 3])])
@@ -148,12 +148,19 @@ def test_compact_takes_served_rows_in(fitted: Path, tokenizer: Path) -> None:
     assert "served" in said(busy, 2)
     assert "elsewhere (-o)" in said(busy, 2)
     beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
-    assert "1 served rows taken in" in " ".join(beside.stdout.split())
+    assert "1 served rows merged" in " ".join(beside.stdout.split())
     del drafter
     done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert done.exit_code == 0, done.output
-    assert "1 served rows taken in" in " ".join(done.stdout.split())
+    assert "1 served rows merged" in " ".join(done.stdout.split())
     assert TaskIndex.open(fitted).info()["documents"] == before + 1
+    others = [fitted.with_suffix(f".{name}") for name in ("first", "second")]
+    for k, log in enumerate(others):
+        NgramDrafter(TaskIndex.open(fitted), served=log).serve([("another", [1, 2, 4 + k])])
+    several = ["index", "compact", fitted, "--tokenizer", tokenizer, "--no-fit", "--log", others[0], "--log", others[1]]
+    assert "2 served rows merged" in " ".join(tasc(*several).stdout.split())
+    assert "0 served rows merged" in " ".join(tasc(*several).stdout.split())
+    assert TaskIndex.open(fitted).info()["documents"] == before + 3
 
 
 def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:

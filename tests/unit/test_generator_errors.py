@@ -83,7 +83,7 @@ def test_prompt_forms(generator: Generator) -> None:
     forms: list[Any] = [TOKENIZER("hello\n")["input_ids"], torch.tensor(TOKENIZER("hello\n")["input_ids"]).numpy()]
     assert [item.ids for item in generator.generate(prompts=forms, max_tokens=8)] == [expected] * 2
     assert generator.generate(["hello"], max_tokens=8)[0].ids == expected
-    assert generator.generate(prompts=[], max_tokens=8) == []
+    assert list(generator.generate(prompts=[], max_tokens=8)) == []
 
 
 def test_chat_template() -> None:

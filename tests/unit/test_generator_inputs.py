@@ -11,7 +11,8 @@ from tiny_models import byte_tokenizer, tiny_model
 
 from tasc import Generator, NgramDrafter, NullDrafter, TaskIndex, generate
 from tasc.data import TokenStore, load_tokenizer
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 
 CITIES = ("boston", "denver", "dallas", "austin", "newark")
 ROWS = [
@@ -43,7 +44,7 @@ def build(folder: Path, tokens: Any, **options: Any) -> TaskIndex:
     return TaskIndex.build(store, folder / "task.tasc", tokenizer=task, **options)
 
 
-class Listening(OneByOne):
+class Listening(Drafter, protocol.Request):
     """Keeps what it was told; drafts nothing. Has the index of the drafter that it stands for."""
 
     name = "listening"
@@ -52,8 +53,8 @@ class Listening(OneByOne):
         self.index = index
         self.inputs: list[str | None] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Listening:
-        self.inputs.append(input)
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Listening:
+        self.inputs.append(input_text)
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
@@ -135,7 +136,7 @@ def test_the_generators_drafter_copies_from_the_input(tmp_path: Path) -> None:
     tokens = tokenizer()
     index = build(tmp_path, tokens)
     generator = Generator(tiny_model("llama"), tokens, index=index, costs=0.0)
-    drafter = generator._default
+    drafter = generator._default.drafter
     assert isinstance(drafter, NgramDrafter)
     output = tokens('{"from": "newark", "to": "oakland"}')["input_ids"]
     for text, copied in ((INPUTS[0], True), (None, False)):

@@ -47,7 +47,7 @@ class Half(Scripted):
             made = super().draft(min(max_tokens, sure), costs)
             return made
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Half.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Half.Request:
         return Half.Request(self, self.outputs[tuple(prompt_ids)])
 
 
@@ -101,7 +101,7 @@ class OverSure(PromptLookup):
         def draft(self, max_tokens: int, costs: Any = None) -> Any:
             return TokenDraft.of([4][:max_tokens], "task")
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> OverSure.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> OverSure.Request:
         return OverSure.Request(list(prompt_ids))
 
 
@@ -148,17 +148,17 @@ def test_sampling_with_both() -> None:
     assert made.stats.accepted_by["model"] > 0
 
 
-def gain_of(pace: DraftLengthController, kept: list[float], more: int, costs: Any, feed: float) -> float:
+def gain_of(controller: DraftLengthController, kept: list[float], more: int, costs: Any, feed: float) -> float:
     """What keeping these tokens and drafting `more` with the model is expected to bring, word by word."""
     survival, gain = 1.0, 0.0
     for prob in kept:
         survival *= prob
         gain += survival
     for _ in range(more):
-        survival *= pace.alpha
+        survival *= controller.alpha
         gain += survival
     passes = more - 1 + feed if more else 0.0
-    return gain - pace.rate * (float(costs[len(kept) + more] - costs[0]) + pace.step_cost * passes)
+    return gain - controller.rate * (float(costs[len(kept) + more] - costs[0]) + controller.step_cost * passes)
 
 
 @settings(deadline=None)
@@ -172,22 +172,22 @@ def gain_of(pace: DraftLengthController, kept: list[float], more: int, costs: An
 def test_split_against_trying_all(
     probs: list[float], steps: list[float], step_cost: float, feed: float, extendable: bool
 ) -> None:
-    pace = DraftLengthController(step_cost)
+    controller = DraftLengthController(step_cost)
     costs = 1.0 + np.cumsum([0.0, *steps])
     best, found = -np.inf, (len(probs), False)
     for kept in range(len(probs) + 1):
-        may = extendable if kept == len(probs) else probs[kept] < pace.alpha
+        may = extendable if kept == len(probs) else probs[kept] < controller.alpha
         for more in range(7 - kept if may else 1):
-            gain = gain_of(pace, probs[:kept], more, costs, feed)
+            gain = gain_of(controller, probs[:kept], more, costs, feed)
             if gain > best:
                 best, found = gain, (kept, more > 0)
-    kept, goes = pace.split(probs, costs, feed, extendable)
+    kept, goes = controller.split(probs, costs, feed, extendable)
     if goes:
-        reached = max(gain_of(pace, probs[:kept], more, costs, feed) for more in range(1, 7 - kept))
+        reached = max(gain_of(controller, probs[:kept], more, costs, feed) for more in range(1, 7 - kept))
         assert reached == pytest.approx(best, abs=1e-9)
     else:
         assert kept == len(probs)
-        assert not found[1] or best == pytest.approx(gain_of(pace, probs[: found[0]], 0, costs, feed), abs=1e-9)
+        assert not found[1] or best == pytest.approx(gain_of(controller, probs[: found[0]], 0, costs, feed), abs=1e-9)
 
 
 def test_a_calibration_follows_what_was_right() -> None:
@@ -202,11 +202,11 @@ def test_a_calibration_follows_what_was_right() -> None:
 
 
 def test_costs_of_passes_are_measured() -> None:
-    pace = DraftLengthController()
-    assert pace.step_cost > 0
+    controller = DraftLengthController()
+    assert controller.step_cost > 0
     for _ in range(50):
-        pace.timed(draft=0.01)
-        pace.timed(plain=0.05)
-    assert pace.step_cost == pytest.approx(0.2)
-    pace.timed(draft=100.0)  # one stall moves it little
-    assert pace.step_cost < 0.25
+        controller.record_time(draft=0.01)
+        controller.record_time(plain=0.05)
+    assert controller.step_cost == pytest.approx(0.2)
+    controller.record_time(draft=100.0)  # one stall moves it little
+    assert controller.step_cost < 0.25

@@ -10,9 +10,9 @@ import pytest
 from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, NullDrafter, Stats, TokenDraft
-from tasc.drafting.costs import CostCurve, given_costs
+from tasc.drafting.costs import GivenCosts, MeasuredCosts
+from tasc.drafting.policy import DraftThrottle
 from tasc.drafting.protocol import INDEX_SOURCES, SOURCES
-from tasc.drafting.throttle import Brake
 from tasc.errors import InputError
 
 PROMPTS = random_prompts(6, seed=2)
@@ -83,12 +83,12 @@ def test_sources_have_the_codes_of_the_core_first() -> None:
 
 
 def test_given_costs() -> None:
-    assert given_costs(0.5, 3).tolist() == [1.0, 1.5, 2.0, 2.5]
-    assert given_costs([2.0, 3.0, 4.0], 4).tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
-    assert given_costs([1.0, 3.0, 2.0], 2).tolist() == [1.0, 3.0, 3.0]
+    assert GivenCosts(0.5).costs(3).tolist() == [1.0, 1.5, 2.0, 2.5]
+    assert GivenCosts([2.0, 3.0, 4.0]).costs(4).tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert GivenCosts([1.0, 3.0, 2.0]).costs(2).tolist() == [1.0, 3.0, 3.0]
     for bad in (-0.1, [], [0.0], float("nan")):
         with pytest.raises(InputError, match="costs="):
-            given_costs(bad, 4)
+            GivenCosts(bad).costs(4)
 
 
 def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,16 +98,16 @@ def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> No
     def run(tokens: int) -> None:
         clock[0] += 1.0 + 0.1 * (tokens - 1)
 
-    curve = CostCurve(run, max_draft=16, num_rows=4)
-    np.testing.assert_allclose(curve.costs(1), 1 + 0.1 * np.arange(17))
-    np.testing.assert_allclose(curve.costs(4), (1 + 0.1 * (4 * np.arange(1, 18) - 1)) / 1.3)
+    curve = MeasuredCosts(run, max_draft=16, num_rows=4)
+    np.testing.assert_allclose(curve.costs(16, 1), 1 + 0.1 * np.arange(17))
+    np.testing.assert_allclose(curve.costs(16, 4), (1 + 0.1 * (4 * np.arange(1, 18) - 1)) / 1.3)
     for _ in range(400):
         curve.observe(17, 4.0)
-    assert abs(curve.costs(1)[16] - 4.0) < 0.1
-    assert (np.diff(curve.costs(1)) >= 0).all()
-    before = curve.costs(1)[16]
+    assert abs(curve.costs(16, 1)[16] - 4.0) < 0.1
+    assert (np.diff(curve.costs(16, 1)) >= 0).all()
+    before = curve.costs(16, 1)[16]
     curve.observe(17, 1e9)  # one stall moves it little
-    assert curve.costs(1)[16] < 1.05 * before
+    assert curve.costs(16, 1)[16] < 1.05 * before
 
 
 def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,13 +120,13 @@ def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeyp
     def run(tokens: int) -> None:
         clock[0] += seconds(tokens)
 
-    curve = CostCurve(run, max_draft=16, num_rows=8)
+    curve = MeasuredCosts(run, max_draft=16, num_rows=8)
     drafted = np.arange(17)
     for rows, prompt, in_use in ((1, 1, 1), (8, 1, 8), (1, 30, 1), (1, 500, 8), (3, 20, 8)):
         extra = seconds(rows * (prompt + drafted)) - seconds(rows * prompt)  # of a step
         share = seconds(in_use) / in_use * rows  # of a plain step, for as many tokens as one per row
-        np.testing.assert_allclose(curve.costs(rows, prompt, in_use), 1.0 + extra / share)
-    np.testing.assert_allclose(curve.costs(8), curve.costs(8, 1, 8))
+        np.testing.assert_allclose(curve.costs(16, rows, prompt, in_use), 1.0 + extra / share)
+    np.testing.assert_allclose(curve.costs(16, 8), curve.costs(16, 8, 1, 8))
 
 
 def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +136,12 @@ def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> N
     def run(tokens: int) -> None:
         clock[0] += {1: 1.0, 2: 1.4, 3: 1.2}[tokens]
 
-    np.testing.assert_allclose(CostCurve(run, max_draft=2).costs(1), [1.0, 1.3, 1.3])
+    np.testing.assert_allclose(MeasuredCosts(run, max_draft=2).costs(2), [1.0, 1.3, 1.3])
 
 
 def test_a_batch_beyond_the_measured_tokens_goes_on_with_the_last_slope() -> None:
-    curve = CostCurve(lambda tokens: None, max_draft=64, num_rows=64)
-    assert curve.costs(64).shape == (65,)
+    curve = MeasuredCosts(lambda tokens: None, max_draft=64, num_rows=64)
+    assert curve.costs(64, 64).shape == (65,)
     curve.observe(64 * 65, 1.0)
 
 
@@ -216,7 +216,7 @@ def test_a_draft_is_paid_by_all_rows_of_its_step(length: int, costs: float, miss
 
 def test_a_prompts_draft_counts_by_its_share_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float, float]] = []
-    monkeypatch.setattr(Brake, "observe", lambda brake, accepted, extra: seen.append((accepted, extra)))
+    monkeypatch.setattr(DraftThrottle, "record", lambda throttle, accepted, extra: seen.append((accepted, extra)))
     model = tiny_model("llama")
     prompts = [PROMPTS[0] * 9 + prompt for prompt in PROMPTS[:4]]  # the first goes alone, for what they have in common
     outputs = {tuple(prompt): peer_greedy(model, prompt, 6) for prompt in prompts}
@@ -234,7 +234,7 @@ def test_the_time_of_drafting_counts(seconds: float, monkeypatch: pytest.MonkeyP
         def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
             return [TokenDraft()] * len(requests)
 
-    monkeypatch.setattr(CostCurve, "plain_seconds", lambda curve, num_rows: seconds)
+    monkeypatch.setattr(MeasuredCosts, "plain_seconds", lambda curve, num_rows: seconds)
     outputs = {tuple(PROMPTS[0]): [1]}
     for costs, expected in ((None, seconds < 1), (0.1, False)):  # where costs are given, no time is known
         generator = Generator(tiny_model("llama"), drafter=Silent(outputs), costs=costs)
@@ -243,16 +243,16 @@ def test_the_time_of_drafting_counts(seconds: float, monkeypatch: pytest.MonkeyP
         assert expected or stats.throttled_steps == 0
 
 
-def test_brake() -> None:
-    brake = Brake()
-    assert not brake.holds()
-    brake.observe(0, 2.5)
+def test_throttle() -> None:
+    throttle = DraftThrottle()
+    assert not throttle.should_skip()
+    throttle.record(0, 2.5)
     held = 0
-    while brake.holds():
+    while throttle.should_skip():
         held += 1
     assert held == 4
-    brake.observe(3, 0.5)  # pays again
-    assert not brake.holds()
+    throttle.record(3, 0.5)  # pays again
+    assert not throttle.should_skip()
     for expected in (4, 8, 16, 32, 64, 64):
-        brake.observe(0, 10.0)
-        assert sum(iter(brake.holds, False)) == expected
+        throttle.record(0, 10.0)
+        assert sum(iter(throttle.should_skip, False)) == expected

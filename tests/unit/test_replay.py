@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
 from tasc.evaluation.replay import ReplayRow, encode_rows, replay
 
@@ -17,7 +18,7 @@ def ids(values: Sequence[int]) -> NDArray[np.uint32]:
     return np.asarray(values, np.uint32)
 
 
-class Scripted(OneByOne):
+class Scripted(Drafter, protocol.Request):
     """Drafts what it is told to, whatever the context, and keeps what it was told."""
 
     name = "scripted"

@@ -23,7 +23,8 @@ from tasc import (  # noqa: E402
     extend_checkpoint,
 )
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer  # noqa: E402
-from tasc.drafting.protocol import OneByOne  # noqa: E402
+from tasc.drafting import protocol  # noqa: E402
+from tasc.drafting.protocol import Drafter  # noqa: E402
 from tasc.drafting.retokenizing import RetokenizingDrafter  # noqa: E402
 from tasc.errors import TokenizerMismatchError  # noqa: E402
 
@@ -79,7 +80,7 @@ def test_what_the_index_knows_takes_few_steps(made: Folder, index: str) -> None:
     assert answer.stats.accepted > 0
 
 
-class Fixed(OneByOne):
+class Fixed(Drafter, protocol.Request):
     """Drafts the same base tokens whenever it is asked, and remembers what it is told."""
 
     name = "fixed"
@@ -90,7 +91,7 @@ class Fixed(OneByOne):
         self.asked: list[tuple[int, Any]] = []
         self.served: list[Any] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Fixed:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Fixed:
         return self
 
     def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
@@ -171,7 +172,7 @@ def test_served_rows_reach_an_index_of_base_tokens(made: Folder) -> None:
     model = Reciting(made.model, [*cycle[-(len(prompt) - 1) % len(cycle) :], *cycle][: len(cycle)])
     with Generator(model, made.tokenizer, index=made.indexes["old"], costs=0.02, served=True) as generator:
         generator.generate(prompts=[prompt], max_tokens=64, eos=made.task.eos_id)
-        drafter: Any = generator._default
+        drafter: Any = generator._default.drafter
         assert isinstance(drafter, RetokenizingDrafter)
         assert isinstance(drafter.drafter, NgramDrafter)
         assert drafter.drafter.num_served == 1

@@ -60,7 +60,7 @@ def test_parquet(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "r.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tasc\[parquet\]'"):
+    with pytest.raises(MissingExtraError, match=r"tasc-lm\[parquet\].*pip install '\.\[parquet\]'"):
         list(read_rows(tmp_path / "r.parquet"))
 
 

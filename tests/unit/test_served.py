@@ -18,6 +18,8 @@ from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.drafting.protocol import served_log
 from tasc.errors import FormatError, InputError, TokenizerMismatchError
+from tasc.serving import reload
+from tasc.serving.tasks import TaskDrafts
 
 CITIES = ("boston", "san francisco", "denver", "dallas", "austin", "newark", "oakland", "miami")
 ROWS = [
@@ -144,6 +146,150 @@ def test_compacting_elsewhere_leaves_the_log(index: TaskIndex, task: TaskTokeniz
     assert new.info()["documents"] == index.info()["documents"] + 1
 
 
+# --- rows are counted once: in the index or in memory
+
+
+def serve(drafter: NgramDrafter, start: int, stop: int, words: int = 1) -> None:
+    """Serves the rows numbered `start` to `stop`, one at a time."""
+    for k in range(start, stop):
+        drafter.serve([(f"row {k} " * words, [5, k % 7, k // 7])])
+
+
+def assert_counted_once(drafter: NgramDrafter, *, served: int, in_index: int) -> None:
+    """Of `served` rows, `in_index` are in the drafter's index, and the others are in its memory."""
+    assert drafter.index is not None
+    assert drafter.index.info()["weight"] == len(ROWS) + in_index
+    assert drafter.num_served == served - in_index
+
+
+def compacted(index: TaskIndex, path: Path, *logs: Path, task: TaskTokenizer) -> TaskIndex:
+    return index.compact(path, served=logs, tokenizer=task, fit=False)[0]
+
+
+def test_an_index_handed_over_counts_no_row_twice(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    log = served_log(index)
+    drafter = NgramDrafter(index, served=log)
+    serve(drafter, 0, 5)
+    second = compacted(index, tmp_path / "second.tasc", log, task=task)
+    serve(drafter, 5, 7)
+    drafter = drafter.with_index(second)
+    assert_counted_once(drafter, served=7, in_index=5)
+    drafter = drafter.with_index(second)
+    assert_counted_once(drafter, served=7, in_index=5)
+    serve(drafter, 7, 9)
+    third = compacted(second, tmp_path / "third.tasc", log, task=task)
+    drafter = drafter.with_index(third)
+    assert_counted_once(drafter, served=9, in_index=9)
+    serve(drafter, 9, 10)
+    assert_counted_once(drafter, served=10, in_index=9)
+    assert NgramDrafter(second).with_index(third).num_served == 0
+
+
+def test_an_index_renamed_over_a_served_one_counts_no_row_twice(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload, "CHECK_SECONDS", 0.0)
+    log = served_log(index)
+    drafts = TaskDrafts(index.path, task, learn=True)
+    drafter: Any = drafts.drafter
+    serve(drafter, 0, 5)
+    new = compacted(index, tmp_path / "new.tasc", log, task=task)
+    serve(drafter, 5, 6)
+    os.replace(new.path, index.path)
+    drafts.start(task.encode(ROWS[0]["input"]))
+    assert drafts.reloads == 1
+    drafter = drafts.drafter
+    assert_counted_once(drafter, served=6, in_index=5)
+    drafts.close()
+
+
+def test_an_index_opened_after_a_restart_counts_no_row_twice(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    log = served_log(index)
+    drafter = NgramDrafter(index, served=log)
+    serve(drafter, 0, 5)
+    new = compacted(index, tmp_path / "new.tasc", log, task=task)
+    serve(drafter, 5, 7)
+    del drafter
+    os.replace(new.path, index.path)
+    again = NgramDrafter(TaskIndex.open(index.path), served=log)
+    assert_counted_once(again, served=7, in_index=5)
+    serve(again, 7, 8)
+    assert_counted_once(again, served=8, in_index=5)
+    del again
+    assert_counted_once(NgramDrafter(TaskIndex.open(index.path), served=log), served=8, in_index=5)
+    assert NgramDrafter(index, served=log).num_served == 8, "the index without them can still take them in"
+
+
+def test_killed_between_the_index_and_the_emptied_log_counts_no_row_twice(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    log = served_log(index)
+    serve(NgramDrafter(index, served=log), 0, 5)
+    before = log.read_bytes()
+    new = compacted(index, index.path, log, task=task)
+    assert len(log.read_bytes()) < len(before)
+    log.write_bytes(before)  # what a kill leaves: the new index has its name, the log still has its rows
+    drafter = NgramDrafter(new, served=log)
+    assert_counted_once(drafter, served=5, in_index=5)
+    serve(drafter, 5, 7)
+    del drafter
+    again, taken = new.compact(index.path, served=log, tokenizer=task, fit=False)
+    assert taken == 2
+    assert_counted_once(NgramDrafter(again, served=log), served=7, in_index=7)
+
+
+def test_several_logs_are_merged_into_one_index(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    logs = [tmp_path / name for name in ("first.served", "second.served")]
+    drafters = [NgramDrafter(index, served=log) for log in logs]
+    serve(drafters[0], 0, 3)
+    serve(drafters[1], 3, 7)
+    new, taken = index.compact(tmp_path / "new.tasc", served=[*logs, logs[0]], tokenizer=task, fit=False)
+    assert taken == 7, "a log that is named twice is read once"
+    serve(drafters[0], 7, 8)
+    first, second = (drafter.with_index(new) for drafter in drafters)
+    assert (first.num_served, second.num_served, new.info()["weight"]) == (1, 0, len(ROWS) + 7)
+    newer = compacted(new, tmp_path / "newer.tasc", logs[0], task=task)
+    assert newer.info()["weight"] == len(ROWS) + 8
+    assert second.with_index(newer).num_served == 0, "an index knows what its predecessor had taken in"
+    assert first.with_index(newer).num_served == 0
+
+
+def test_a_log_of_another_place_is_not_taken_for_this_one(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    log, other = served_log(index), tmp_path / "other.served"
+    serve(NgramDrafter(index, served=log), 0, 5)
+    new = compacted(index, tmp_path / "new.tasc", log, task=task)
+    serve(NgramDrafter(index, served=other), 5, 8)
+    assert NgramDrafter(new, served=other).num_served == 3
+    log.unlink()
+    serve(NgramDrafter(new, served=log), 8, 10)
+    assert NgramDrafter(new, served=log).num_served == 2, "a log begun anew under the same name"
+    whole = build(tmp_path / "whole", task, ROWS)
+    assert NgramDrafter(whole, served=log).num_served == 2, "an index built from rows has taken in no log"
+
+
+def test_a_log_that_drops_its_oldest_rows_keeps_their_numbers(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    log, budget = served_log(index), 1 << 16
+    drafter = NgramDrafter(index, served=log, log_bytes=budget)
+    serve(drafter, 0, 100, words=100)
+    new, taken = index.compact(tmp_path / "new.tasc", served=log, tokenizer=task, fit=False)
+    assert 0 < taken < 100
+    serve(drafter, 100, 400, words=100)  # the log drops all rows that the index has, and many others
+    drafter = drafter.with_index(new)
+    assert drafter.num_served == 300, "memory has them still"
+    serve(drafter, 400, 410, words=100)
+    assert drafter.num_served == 310
+    newer, more = new.compact(tmp_path / "newer.tasc", served=log, tokenizer=task, fit=False)
+    assert 0 < more < 310
+    serve(drafter, 410, 415, words=100)
+    assert drafter.with_index(newer).num_served == 5
+
+
 def test_without_inputs_none_appear(task: TaskTokenizer, tmp_path: Path) -> None:
     index = build(tmp_path / "blind", task, ROWS, inputs=False)
     NgramDrafter(index, served=served_log(index)).serve([("secret words", ids(task, NEW))])
@@ -171,9 +317,9 @@ def test_budgets_bound_memory_and_log(index: TaskIndex, task: TaskTokenizer) -> 
     assert NgramDrafter(index, served_bytes=budget).served_memory == 0
 
 
-@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "served_half_life", "num_threads"])
+@pytest.mark.parametrize("name", ["served_bytes", "log_bytes", "num_threads"])
 def test_a_number_out_of_range_is_refused(index: TaskIndex, name: str) -> None:
-    beyond = {"served_half_life": [2**40], "num_threads": [0]}.get(name, [0, 65_535])
+    beyond = {"num_threads": [0]}.get(name, [0, 65_535])
     for value in [-1, *beyond]:
         with pytest.raises(InputError, match=f"{name}={value} is out of range"):
             NgramDrafter(index, **{name: value})
@@ -201,7 +347,7 @@ def test_the_index_is_replaced_while_requests_run(index: TaskIndex, task: TaskTo
     running = old.start(task.encode(NEW["input"]), NEW["input"])
     expected = drafts(old, task, NEW)[0][0]
     old.serve([("late", [5, 6])])
-    next_one = old.over(new, taken=taken)
+    next_one = old.with_index(new)
     assert next_one.index is new
     assert old.index is index
     assert running.draft(16).tokens.tolist() == expected, "it goes on over the old index"
@@ -223,7 +369,7 @@ def test_what_was_learnt_goes_over(index: TaskIndex, task: TaskTokenizer) -> Non
     old = NgramDrafter(index, tokenizer=task)
     for row in ROWS[:20]:
         drafts(old, task, row)
-    other = old.over(TaskIndex.open(index.path))
+    other = old.with_index(TaskIndex.open(index.path))
     assert other.learnt == old.learnt != NgramDrafter(index).learnt
     assert drafts(other, task, ROWS[30]) == drafts(old, task, ROWS[30])
 
@@ -241,7 +387,7 @@ def test_the_index_is_replaced_under_threads(index: TaskIndex, task: TaskTokeniz
     with ThreadPoolExecutor(4) as pool:
         done = [pool.submit(work, thread) for thread in range(4)]
         while not all(d.done() for d in done):
-            current[0] = current[0].over(again)
+            current[0] = current[0].with_index(again)
         for d in done:
             d.result()
     assert current[0].num_served == 120
@@ -251,14 +397,12 @@ def test_no_other_drafter_without_index_tokenizer_or_rows(
     index: TaskIndex, task: TaskTokenizer, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="without an index"):
-        NgramDrafter().over(index)
+        NgramDrafter().with_index(index)
     foreign = build(tmp_path / "foreign", other_tokenizer(task), ROWS)
     drafter = NgramDrafter(index, served=served_log(index))
     drafter.serve([("a", [1])])
     with pytest.raises(TokenizerMismatchError, match="foreign"):
-        drafter.over(foreign)
-    with pytest.raises(IndexError, match="2 is out of range"):
-        drafter.over(index, taken=2)
+        drafter.with_index(foreign)
     assert drafter.num_served == 1
 
 

@@ -17,10 +17,11 @@ from tokenizers import Tokenizer
 
 from tasc import NullDrafter, TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
-from tasc.drafting.protocol import served_log
+from tasc.drafting.costs import LearnedCosts
+from tasc.drafting.protocol import SafeDrafter, served_log
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.serving import Metrics, Settings, StepTimes, TaskDrafts, Tasks
-from tasc.serving import task_drafts as module
+from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
+from tasc.serving import reload as module
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def index(tmp_path: Path, task: TaskTokenizer) -> TaskIndex:
 
 def foreseen(drafts: TaskDrafts, task: TaskTokenizer, row: dict[str, str]) -> int:
     """Leading tokens of a row's output that the first draft has."""
-    drafted = drafts.start(task.encode(row["input"]), row["input"]).draft(64, np.array([1.0, 1.001])).tokens
+    drafted = drafts.start(task.encode(row["input"]), row["input"]).request.draft(64, np.array([1.0, 1.001])).tokens
     output = ids(task, row)[: len(drafted)]
     wrong = np.flatnonzero(drafted[: len(output)] != output)
     return int(wrong[0]) if len(wrong) else len(output)
@@ -114,10 +115,10 @@ def test_the_prompt_chooses_the_index(tmp_path: Path, task: TaskTokenizer, index
 def test_a_replaced_index_is_taken_up_and_running_requests_keep_theirs(
     tmp_path: Path, task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task)
     before = foreseen(drafts, task, NEW)
-    running = drafts.begin(task.encode(ROWS[0]["input"]), ROWS[0]["input"])
+    running = drafts.start(task.encode(ROWS[0]["input"]), ROWS[0]["input"])
     os.replace(build(tmp_path / "new", task, [NEW, *ROWS]).path, index.path)
     assert foreseen(drafts, task, NEW) > before + 5
     assert drafts.reloads == 1
@@ -131,7 +132,7 @@ def test_a_replaced_index_is_taken_up_and_running_requests_keep_theirs(
 def test_a_bad_file_leaves_the_old_index(
     tmp_path: Path, task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task)
     before = foreseen(drafts, task, ROWS[0])
     bad = tmp_path / "bad"
@@ -150,7 +151,7 @@ def test_a_bad_file_leaves_the_old_index(
 def test_an_index_of_another_tokenizer_is_not_taken_up(
     tmp_path: Path, task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task)
     other = Tokenizer.from_str(task.tokenizer.to_str())
     other.add_tokens(["zzz"])
@@ -168,7 +169,7 @@ def test_an_index_of_another_tokenizer_is_not_taken_up(
 def test_finished_outputs_are_drafted_from_kept_and_carried_over(
     tmp_path: Path, task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task, learn=True)
     before = foreseen(drafts, task, NEW)
     for _ in range(3):
@@ -184,7 +185,7 @@ def test_finished_outputs_are_drafted_from_kept_and_carried_over(
     assert drafter.num_served == 4
     drafts.finished(None, ids(task, NEW))
     assert drafter.num_served == 4
-    drafts.drafter, drafter = NullDrafter(), None
+    drafts.drafter, drafter = SafeDrafter(NullDrafter()), None
     again = TaskDrafts(index.path, task, learn=True)
     assert again.drafter.num_served == 4
 
@@ -198,7 +199,7 @@ def test_what_is_learnt_stays_inside_its_budget(tmp_path: Path, task: TaskTokeni
             drafts.finished(row["input"], ids(task, row))
     tasks.close()
     assert 0 < drafts.drafter.num_served < 20 * len(ROWS)
-    assert drafts.drafter.served_memory <= 65536
+    assert drafts.drafter.drafter.served_memory <= 65536
     assert served_log(index).stat().st_size <= 65536
     Path(f"{index.path}.json").write_text('{"served_bytes": 10}')
     with pytest.raises(InputError, match="65"):
@@ -218,7 +219,7 @@ def test_a_log_that_another_writes_to_is_left_alone(task: TaskTokenizer, index: 
 def test_threads_begin_and_finish_while_the_index_is_replaced(
     tmp_path: Path, task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task, learn=True)
     wrong: list[BaseException] = []
     stop = threading.Event()
@@ -226,10 +227,10 @@ def test_threads_begin_and_finish_while_the_index_is_replaced(
     def serve() -> None:
         try:
             while not stop.is_set():
-                begun = drafts.begin(task.encode(ROWS[0]["input"]), ROWS[0]["input"])
+                begun = drafts.start(task.encode(ROWS[0]["input"]), ROWS[0]["input"])
                 begun.drafter.propose_batch([begun.request], 16)
                 begun.request.update(ids(task, ROWS[0])[:3])
-                drafts.finished(begun.input, ids(task, ROWS[0]))
+                drafts.finished(begun.input_text, ids(task, ROWS[0]))
         except BaseException as error:
             wrong.append(error)
 
@@ -298,46 +299,46 @@ def test_a_metrics_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) ->
 
 def test_step_times_are_learnt_from_steps() -> None:
     rng = np.random.default_rng(0)
-    times = StepTimes()
+    times = LearnedCosts()
     for _ in range(400):
         tokens = int(rng.integers(1, 130))
         slow = 20.0 if rng.random() < 0.05 else 1.0
         times.observe(tokens, slow * (0.05 + 0.002 * tokens) * rng.lognormal(0, 0.1))
     for tokens in (1, 10, 60, 120):
         assert times.seconds(np.array([float(tokens)]))[0] == pytest.approx(0.05 + 0.002 * tokens, rel=0.1)
-    assert times.costs(8, 4)[4] == pytest.approx((0.05 + 0.08) / (0.05 + 0.016), rel=0.1)
+    assert times.costs(4, 8)[4] == pytest.approx((0.05 + 0.08) / (0.05 + 0.016), rel=0.1)
 
 
 def test_a_bend_is_learnt_where_there_are_many_steps() -> None:
-    times = StepTimes()
+    times = LearnedCosts()
     truth = lambda tokens: 1.0 if tokens <= 32 else tokens / 32  # noqa: E731
     for k in range(512):
         tokens = 1 + 8 * (k % 16)
         times.observe(tokens, truth(tokens))
-    assert times.costs(1, 16)[16] < 1.1
-    assert times.costs(1, 128)[128] == pytest.approx(4.0, rel=0.15)
+    assert times.costs(16, 1)[16] < 1.1
+    assert times.costs(128, 1)[128] == pytest.approx(4.0, rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_costs_rise_from_one_whatever_is_seen(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    times = StepTimes()
+    times = LearnedCosts()
     for k in range(200):
         times.observe(int(rng.integers(1, 1 + k)) if k else 1, float(rng.lognormal(0, 3)))
         for rows in (1, 32):
-            found = times.costs(rows, 20)
+            found = times.costs(20, rows)
             assert found.shape == (21,) and found[0] == 1.0 and (np.diff(found) >= 0).all() and np.isfinite(found).all()
 
 
 def test_a_given_cost_stays() -> None:
-    times = StepTimes(0.5)
+    times = LearnedCosts(0.5)
     for k in range(64):
         times.observe(1 + k, 1.0)
-    assert times.costs(1, 2).tolist() == [1.0, 1.5, 2.0]
+    assert times.costs(2, 1).tolist() == [1.0, 1.5, 2.0]
 
 
 def test_one_odd_first_step_does_not_stay() -> None:
-    times = StepTimes()
+    times = LearnedCosts()
     times.observe(1, 30.0)  # compiling
     for k in range(64):
         times.observe(1 + k % 4, 0.01 * (1 + 0.1 * (k % 4)))

@@ -10,7 +10,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from tasc.drafting.protocol import OneByOne, TokenDraft
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
 
 EOS = 0
 VOCAB = 257  # <eos> and the 256 bytes
@@ -71,7 +72,7 @@ def peer_greedy(model: Any, prompt: Sequence[int], max_tokens: int, **options: A
     return out[0, len(prompt) :].tolist()
 
 
-class Scripted(OneByOne):
+class Scripted(Drafter):
     """Drafts from known outputs; `corrupt` says, per output position, whether to draft a wrong token there.
 
     Args:
@@ -86,11 +87,11 @@ class Scripted(OneByOne):
         self.outputs, self.miss, self.length = outputs, miss, length
         self.requests: list[Scripted.Request] = []
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Scripted.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Scripted.Request:
         self.requests.append(Scripted.Request(self, self.outputs[tuple(prompt_ids)]))
         return self.requests[-1]
 
-    class Request:
+    class Request(protocol.Request):
         def __init__(self, drafter: Scripted, output: list[int]) -> None:
             self.drafter, self.output, self.seen = drafter, output, 0
             self.rng = random.Random(len(output))
@@ -107,15 +108,15 @@ class Scripted(OneByOne):
             self.seen += len(ids)
 
 
-class PromptLookup(OneByOne):
+class PromptLookup(Drafter):
     """Continues like the last place where the last token stood before."""
 
     name = "lookup"
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> PromptLookup.Request:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> PromptLookup.Request:
         return PromptLookup.Request(list(prompt_ids))
 
-    class Request:
+    class Request(protocol.Request):
         def __init__(self, ids: list[int]) -> None:
             self.ids = ids
 
@@ -129,7 +130,7 @@ class PromptLookup(OneByOne):
             self.ids.extend(ids)
 
 
-class Misbehaving(OneByOne):
+class Misbehaving(Drafter, protocol.Request):
     """Drafts ids that no vocabulary has, or raises, at will."""
 
     name = "misbehaving"
@@ -137,7 +138,7 @@ class Misbehaving(OneByOne):
     def __init__(self, how: str) -> None:
         self.how = how
 
-    def start(self, prompt_ids: Any, input: str | None = None) -> Misbehaving:
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Misbehaving:
         if self.how == "start":
             raise RuntimeError("no start")
         return self

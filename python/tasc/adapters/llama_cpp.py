@@ -1,7 +1,7 @@
 """llama-cpp-python: an object for `Llama(…, draft_model=…)` that drafts from a task's index.
 
-The interface passes nothing but the ids so far, and tells neither where a request begins nor what was accepted. Both
-show in the ids: see `TascDraft`.
+The interface passes only the ids so far. It tells neither where a request begins nor which tokens were accepted.
+`TascDraft` infers both from the ids.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import given_costs
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.policy import DraftPolicy
 from tasc.errors import InputError
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import StartedRequest, TaskDrafts
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
-    from tasc.drafting.protocol import Drafter, Request
+    from tasc.drafting.protocol import Drafter
 
 try:
     from llama_cpp.llama_speculative import LlamaDraftModel
@@ -30,10 +32,10 @@ except ImportError:  # the engine asks for no more than a callable
 class TascDraft(LlamaDraftModel):  # type: ignore[misc]
     """Drafts for one `Llama` object, whose requests follow each other.
 
-    Verification emits the accepted part of a draft and one token of the model's own. So ids that go on where the last
-    ones ended, with a beginning of the last draft and one more token, belong to the running request. Ids that were
-    there before, but fewer, take the request back. Anything else is a new request: llama-cpp-python asks for its first
-    draft when the model has said one token, so all ids but the last are its prompt.
+    Verification emits the accepted prefix of a draft and one more token. So ids that extend the last ids by a prefix of
+    the last draft and one token continue the running request. A proper prefix of the last ids rewinds the request. All
+    other ids start a new request: llama-cpp-python asks for the first draft after the model's first token, so all ids
+    but the last are the prompt.
 
     Args:
         index: The task's `TaskIndex`, or its path; None: each request's own context alone.
@@ -47,7 +49,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         InputError: An option is out of its range.
         TokenizerMismatchError: The index was made with another tokenizer.
 
-    Example:
+    Examples:
         >>> llm = Llama("model.gguf", draft_model=TascDraft("task.tasc", "path/to/tokenizer"))  # doctest: +SKIP
     """
 
@@ -57,14 +59,15 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         tokenizer: Any = None,
         *,
         drafter: Drafter | None = None,
-        max_draft: int = 16,
-        costs: float | Sequence[float] = 0.02,
+        max_draft: int = MAX_DRAFT,
+        costs: float | Sequence[float] = DEFAULT_SLOPE,
     ) -> None:
         if max_draft < 1:
             raise InputError(f"max_draft is {max_draft}; it must be at least 1")
         self._drafts = TaskDrafts(index, tokenizer, drafter=drafter)
-        self._max_draft, self._costs = max_draft, given_costs(costs, max_draft)
-        self._request: Request | None = None
+        self._max_draft, self._costs = max_draft, GivenCosts(costs).costs(max_draft)
+        self._policy = DraftPolicy("padded")
+        self._running: StartedRequest | None = None
         self._num_prompt = 0
         self._ids: NDArray[np.intc] = np.empty(0, np.intc)
         self._drafted: NDArray[np.intc] = np.empty(0, np.intc)
@@ -74,22 +77,28 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         ids: NDArray[np.intc] = np.array(input_ids, np.intc)  # a copy: the engine passes a view of its own buffer
         if len(ids) == 0:
             return ids
-        self._follow(ids)
-        self._ids = ids
-        assert self._request is not None
-        self._drafted = self._request.draft(self._max_draft, self._costs).tokens.astype(np.intc)
+        drafter, request, _ = self._follow(ids)
+        self._ids, self._drafted = ids, np.empty(0, np.intc)
+        budget = self._policy.budget(drafter, self._costs)
+        if budget is not None:
+            draft = request.draft(self._max_draft, budget)
+            length = self._policy.cut([draft.probs.tolist()], self._costs)[0]
+            self._drafted = draft.tokens[: None if drafter.fixed_length else length].astype(np.intc)
         return self._drafted.copy()
 
-    def _follow(self, ids: NDArray[np.intc]) -> None:
-        """Bring the request to these ids, or begin another."""
+    def _follow(self, ids: NDArray[np.intc]) -> StartedRequest:
+        """Bring the running request to these ids, or start another."""
         new = ids[len(self._ids) :]
-        if self._request is not None and np.array_equal(ids[: len(self._ids)], self._ids):
+        if self._running is not None and np.array_equal(ids[: len(self._ids)], self._ids):
             if len(new) == 0:
-                return
+                return self._running
             if np.array_equal(new[:-1], self._drafted[: len(new) - 1]):
-                self._request.update(new)
-                return
+                if len(self._drafted):
+                    self._policy.record(self._running.drafter, len(new) - 1, self._costs[len(self._drafted)] - 1.0)
+                self._running.request.update(new)
+                return self._running
         taken_back = self._num_prompt < len(ids) < len(self._ids) and np.array_equal(ids, self._ids[: len(ids)])
         self._num_prompt = self._num_prompt if taken_back else len(ids) - 1
-        self._request = self._drafts.start(ids[: self._num_prompt])
-        self._request.update(ids[self._num_prompt :])
+        self._running = self._drafts.start(ids[: self._num_prompt])
+        self._running.request.update(ids[self._num_prompt :])
+        return self._running

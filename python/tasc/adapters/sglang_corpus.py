@@ -1,25 +1,22 @@
-"""What SGLang's n-gram worker asks for drafts, answered by a task's index. SGLang itself is not imported here."""
+"""Corpus of SGLang's n-gram worker that drafts from a task's index. SGLang itself is not imported here."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.protocol import SafeDrafter, SafeRequest, guarded
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.drafting.protocol import Drafter, Request, TokenIds
-    from tasc.serving.task_drafts import TaskDrafts
+    from tasc.drafting.protocol import TokenIds
+    from tasc.serving.tasks import TaskDrafts
 
 PAD = 0
-"""Fills a draft up to its width; it is verified like any drafted token."""
-
-_log = logging.getLogger(__name__)
+"""Id that fills a draft up to its width. It is verified like any drafted token."""
 
 
 class TascCorpus:
@@ -29,14 +26,14 @@ class TascCorpus:
     by its name and length. It begins at its prompt where `take_histories` has told it, else at the tokens passed.
 
     A draft is a chain, given as the tree that the worker verifies: node 0 is the request's last token, node i follows
-    node i - 1. The worker verifies `width` nodes whatever is drafted, so drafts are as long as the index has something
-    to say, and what is left is `PAD`, as a part of the chain: beside the draft, as several siblings, sampling would
-    count that token several times.
+    node i - 1. The worker verifies `width` nodes whatever is drafted, so a draft is as long as the index has evidence,
+    and the rest of the nodes are `PAD`, as part of the chain. As siblings of the draft, sampling would count the token
+    several times.
 
     It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
 
     Args:
-        choose: The task of a request, by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
+        choose: Returns the task of a request by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
         width: Nodes of a tree, ≥ 2: the last token and what is drafted (the engine's `draft_token_num`).
         vocab_size: Ids of the model; a draft ends before one that is beyond. None: not known.
 
@@ -81,96 +78,83 @@ class TascCorpus:
         return nodes.reshape(-1), np.tile(self._mask, len(running))
 
     def batch_put(self, batch_tokens: Sequence[Sequence[int]]) -> None:
-        """Nothing: what was emitted is told by the next `batch_get`."""
+        """Do nothing: the next `batch_get` passes the emitted tokens."""
 
     def synchronize(self) -> None:
-        """Nothing: no work is left behind."""
+        """Do nothing: no work is pending."""
 
     def erase_match_state(self, req_ids: Sequence[str]) -> None:
-        """Forget requests that have left."""
+        """Forget finished requests."""
         for name in req_ids:
             self._running.pop(name, None)
 
     def reset(self) -> None:
-        """Forget all requests; what the drafter has learnt from them stays."""
+        """Forget all requests. The drafter keeps its learned state."""
         self._running.clear()
 
     def _followed(self, name: str, tokens: Sequence[int], length: int) -> _Running:
-        """The request of this name, brought to these tokens, or begun."""
+        """Return the request of this name, brought to these tokens, or a new one."""
         running = self._running.get(name)
         if running is None or not running.goes_on(tokens, length):
             running = self._running[name] = self._begun(name, tokens, length)
         new = tokens[len(tokens) - (length - running.length) :]
         running.length, running.tail = length, tokens
-        if running.request is not None and len(new):
-            running.safely(running.request.update, new)
+        if len(new):
+            running.request.update(new)
         return running
 
     def _begun(self, name: str, tokens: Sequence[int], length: int) -> _Running:
-        """A request at its history; without one that fits, at the tokens before the last one, which is new then."""
+        """Start a request at its history; without a history that fits, at all tokens but the last."""
         prompt, output = self._histories.get(name, ((), ()))
         known = len(prompt) + len(output)
         if known == 0 or not 0 <= length - known <= len(tokens):
             prompt, output, known = tokens[:-1], (), length - 1
         running = _Running(known)
-        running.safely(running.begin, self._choose, np.asarray(prompt, np.int64))
-        if running.request is not None and len(output):
-            running.safely(running.request.update, np.asarray(output, np.int64))
+        guarded([running.request], lambda: running.start(self._choose, np.asarray(prompt, np.int64)))
+        if len(output):
+            running.request.update(np.asarray(output, np.int64))
         return running
 
     def _drafted(self, running: Sequence[_Running]) -> list[NDArray[np.int64]]:
-        """A draft for each request, empty where there is none."""
-        groups: dict[int, list[_Running]] = {}
-        for one in running:
-            if one.request is not None:
-                groups.setdefault(id(one.drafter), []).append(one)
-        made: dict[int, NDArray[np.int64]] = {}
-        for group in groups.values():
-            drafter: Any = group[0].drafter
-            try:
-                drafts = drafter.propose_batch([one.request for one in group], self._width - 1, self._costs)
-                made.update((id(one), self._usable(draft.tokens)) for one, draft in zip(group, drafts, strict=True))
-            except Exception:
-                _failed(len(group))
-                for one in group:
-                    one.request = None
-        return [made.get(id(one), np.empty(0, np.int64)) for one in running]
+        """Return a draft for each request; empty where there is none."""
+        groups: dict[SafeDrafter, list[int]] = {}
+        for at, one in enumerate(running):
+            if one.drafter is not None:
+                groups.setdefault(one.drafter, []).append(at)
+        made = [np.empty(0, np.int64)] * len(running)
+        for drafter, group in groups.items():
+            drafts = drafter.propose_batch([running[at].request for at in group], self._width - 1, self._costs)
+            for at, draft in zip(group, drafts, strict=True):
+                made[at] = self._usable(draft.tokens)
+        return made
 
     def _usable(self, tokens: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """The draft up to an id that the model does not have."""
+        """Return the draft up to the first id that the model does not have."""
         ids = np.asarray(tokens).astype(np.int64)[: self._width - 1]
         beyond = [] if self._vocab_size is None else np.flatnonzero(ids >= self._vocab_size).tolist()
         return ids[: beyond[0]] if beyond else ids
 
 
-@dataclass(slots=True)
 class _Running:
-    """A request, the number of its tokens, and the last of them; without a request once its drafter has failed."""
+    """A request of the engine.
 
-    length: int
-    tail: Sequence[int] = ()
-    request: Request | None = None
-    drafter: Drafter | None = None
-    """The one it began with, whatever has replaced the index since."""
+    Args:
+        length: Number of its tokens.
+    """
 
-    def begin(self, choose: Callable[[TokenIds], TaskDrafts], prompt: TokenIds) -> None:
-        """Begin to draft for it."""
-        self.drafter, self.request, _ = choose(prompt).begin(prompt)
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.tail: Sequence[int] = ()
+        """Its last tokens."""
+        self.request = SafeRequest(lambda: None)
+        self.drafter: SafeDrafter | None = None
+        """The drafter that it was started with, whatever has replaced the index since."""
+
+    def start(self, choose: Callable[[TokenIds], TaskDrafts], prompt: TokenIds) -> None:
+        """Start the drafter's request."""
+        self.drafter, self.request, _ = choose(prompt).start(prompt)
 
     def goes_on(self, tokens: Sequence[int], length: int) -> bool:
-        """Whether these last tokens of so many begin with what is known; a name may be used again."""
+        """Whether the last `tokens` of `length` continue this request; a name may be used again."""
         shared = len(tokens) - (length - self.length)
         return 0 <= shared <= len(tokens) and list(tokens[:shared]) == list(self.tail[len(self.tail) - shared :])
-
-    def safely(self, call: Callable[..., Any], *args: Any) -> Any:
-        """What a call of the drafter returns; None, and no request from then on, once one has failed."""
-        try:
-            return call(*args)
-        except Exception:
-            _failed(1)
-            self.request = None
-            return None
-
-
-def _failed(requests: int) -> None:
-    _log.warning("a drafter failed; %d request(s) go on without drafts", requests, exc_info=True)

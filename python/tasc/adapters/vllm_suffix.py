@@ -2,7 +2,7 @@
 
     TASC_INDEX=task.tasc vllm serve MODEL --speculative-config '{"method": "suffix", "num_speculative_tokens": 32}'
 
-For engines whose configuration is to stay as it is. `tasc.adapters.vllm.TascProposer` knows more: what steps cost.
+For engines whose configuration must stay as it is. `tasc.adapters.vllm.TascProposer` also learns the cost of steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Hashable, KeysView, Sequence
+from collections.abc import Hashable, KeysView, Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.serving import Metrics, Settings, StepTimes, Tasks, TrackedRequest
+from tasc.drafting.costs import LearnedCosts
+from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.policy import DraftPolicy
+from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
 STANDS_FOR = "arctic_inference.suffix_decoding"
-"""The module that vLLM takes its cache from."""
+"""Module that vLLM imports its cache from."""
 
 _log = logging.getLogger(__name__)
-
-_LONGEST = 64  # tokens of a draft, unless told otherwise
 
 
 class Speculation(NamedTuple):
@@ -40,14 +41,14 @@ class Speculation(NamedTuple):
 
 
 class SuffixDecodingCache:
-    """In place of the class of this name in `arctic_inference`, with drafts of tasc.
+    """Replaces the class of this name in `arctic_inference` by drafts of tasc.
 
     Of its limits `max_spec_tokens` holds. `max_spec_factor`, `min_token_prob` and the depth do not: a draft is as long
-    as it pays where a token costs `Settings.cost` (else `StepTimes`' first slope) at the number of requests running.
+    as it pays where a token costs `Settings.cost` (else `DEFAULT_SLOPE`) at the number of requests running.
 
     Args:
-        max_tree_depth: Kept, not used.
-        max_cached_requests: Kept, not used: what is learnt is bounded in bytes.
+        max_tree_depth: Accepted and not used.
+        max_cached_requests: Accepted and not used: online rows are bounded in bytes.
         settings: None: `Settings.from_environment()`.
         tokenizer: The model's tokenizer; None: that of the vLLM engine being built.
         eos: Ids that end an output; None: those of that engine.
@@ -78,26 +79,26 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._times = StepTimes(settings.cost)
+        self._curve, self._policy = LearnedCosts(settings.cost), DraftPolicy("packed")
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, TrackedRequest] = {}
 
     @property
     def active_requests(self) -> KeysView[Hashable]:
-        """Requests begun and not stopped."""
+        """Names of the started requests that were not stopped."""
         return self._running.keys()
 
     @property
     def cached_requests(self) -> KeysView[Hashable]:
-        """None: what a request said is not kept under its name."""
+        """Always empty: outputs are not kept under request names."""
         return dict[Hashable, Any]().keys()
 
     def start_request(self, req_id: Hashable, prompt_token_ids: Any) -> None:
         """Begin a request.
 
         Args:
-            req_id: Its name.
+            req_id: Name of the request.
             prompt_token_ids: (L,) ids.
 
         Raises:
@@ -108,14 +109,19 @@ class SuffixDecodingCache:
         prompt = np.array(prompt_token_ids, np.int32)
         running = self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt)
         self.metrics.began(running.drafts)
-        self._safely(running, running.begin)
+        running.start()
+        self._count_failure(running)
 
     def add_active_response(self, req_id: Hashable, token_ids: Any) -> None:
         """Take the (T,) ids that a step has emitted."""
         new = np.asarray(token_ids, np.int32)
         if len(new):
             running = self._of(req_id)
-            accepted = self._safely(running, running.emitted, new.tolist()) or 0
+            accepted = running.emitted(new.tolist())
+            self._count_failure(running)
+            if len(running.drafted):
+                extra = float(self._curve.costs(len(running.drafted), len(self._running))[-1]) - 1.0
+                self._policy.record(running.drafter, accepted / len(self._running), extra / len(self._running))
             self.metrics.step(running.drafts, len(new), running.sources, accepted)
             running.drop_draft()
 
@@ -134,11 +140,13 @@ class SuffixDecodingCache:
             ValueError: The request is not active.
         """
         running = self._of(req_id)
-        longest = _LONGEST if max_spec_tokens is None else max(0, max_spec_tokens)
-        costs = self._times.costs(len(self._running), longest)
-        draft = None if running.request is None else self._safely(running, running.request.draft, longest, costs)
-        if draft is None:
+        longest = MAX_DRAFT if max_spec_tokens is None else max(0, max_spec_tokens)
+        budget = self._policy.budget(running.drafter, self._curve.costs(longest, len(self._running)))
+        if budget is None:
+            self.metrics.paused(running.drafts)
             return Speculation([], [], [], 0.0, 0)
+        draft = running.request.draft(longest, budget)
+        self._count_failure(running)
         running.hold_draft(draft, longest)
         ids, probs = running.drafted.tolist(), [float(p) for p in draft.probs[: len(running.drafted)]]
         return Speculation(ids, list(range(-1, len(ids) - 1)), probs, sum(probs), len(ids))
@@ -154,22 +162,16 @@ class SuffixDecodingCache:
         running.learn(self._eos)
 
     def evict_cached_response(self, req_id: Hashable) -> None:
-        """Nothing: no response is kept under a name.
+        """Refuse: no response is kept under a name.
 
         Raises:
             ValueError: Always, as for any name that is not cached.
         """
         raise ValueError(f"request {req_id!r} is not cached")
 
-    def _safely(self, running: TrackedRequest, call: Callable[..., Any], *args: Any) -> Any:
-        """What a call of the drafter returns; None, and no drafts for this request from then on, where it fails."""
-        try:
-            return call(*args)
-        except Exception:
-            _log.warning("a drafter failed; a request goes on without drafts", exc_info=True)
-            running.request = None
+    def _count_failure(self, running: TrackedRequest) -> None:
+        if running.failure_is_new():
             self.metrics.failed(running.drafts)
-            return None
 
     def _of(self, req_id: Hashable) -> TrackedRequest:
         if req_id not in self._running:

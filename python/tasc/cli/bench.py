@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
 
@@ -26,7 +27,7 @@ def bench(
     limit: Annotated[int, typer.Option(min=1, help="Most prompts.")] = 100,
     system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
-    max_draft: Annotated[int, typer.Option(min=1, help="Most tokens per draft.")] = 16,
+    max_draft: Annotated[int, typer.Option(min=1, help="Most tokens per draft.")] = MAX_DRAFT,
     methods: Annotated[
         str | None,
         typer.Option(

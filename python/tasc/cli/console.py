@@ -26,7 +26,7 @@ err = Console(stderr=True)
 def progress_bars() -> Iterator["ProgressBars"]:
     """Progress bars on standard error, removed at the end; yields a function that adds a bar and returns its callback.
 
-    Example:
+    Examples:
         >>> with progress_bars() as bar:
         ...     move = bar("reading")
         ...     move(3, 10)

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 from tasc.files import atomic_path
 
@@ -45,7 +46,7 @@ def generate(
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt of every request with an `input`.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
-    max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = 16,
+    max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = MAX_DRAFT,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[

@@ -1,6 +1,5 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +30,9 @@ def build(
     split: Annotated[
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that tokenise; by default one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
+    ] = None,
     eos: Annotated[
         str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
     ] = None,
@@ -61,8 +62,6 @@ def build(
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
 
-    if threads is not None:
-        os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by tokenizers when its first batch comes
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
     begin = time.perf_counter()
@@ -73,6 +72,7 @@ def build(
             path,
             split=split,
             input_field=None if no_inputs else "input",
+            num_threads=threads,
             progress=bar("tokenising"),
         )
         index = TaskIndex.build(
@@ -81,6 +81,7 @@ def build(
             tokenizer=task_tokenizer,
             inputs=not no_inputs,
             fit=not no_fit,
+            num_threads=threads,
             progress=of_fraction(bar("indexing")),
         )
         facts = index.info()
@@ -147,8 +148,9 @@ def compact(
     tokenizer: Annotated[
         str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
     ],
-    served: Annotated[
-        Path | None, typer.Option(help="The log of served rows; by default FILE.served, where it exists.")
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option("--log", help="A log of served rows; may be repeated. By default FILE.served, where it exists."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -158,11 +160,12 @@ def compact(
         bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
     ] = False,
 ) -> None:
-    """Merge the rows served since into an index, and fit its weights anew.
+    """Merge rows served since into an index, and fit its weights anew.
 
-    The new index takes the old one's place whole, then the rows it took in leave the log; running processes go on with
-    the old one until they open it again. A log that a process is writing to is locked: stop that process first, or
-    write elsewhere with -o.
+    The new index takes the old one's place whole, then the merged rows leave the logs; running processes go on with
+    the old one until they open it again. The index notes which rows of which logs it holds: no row counts twice,
+    whenever a process opens it. A log that a process is writing to is locked: stop that process first, or write
+    elsewhere with -o.
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
@@ -170,21 +173,21 @@ def compact(
     from tasc.errors import InputError
 
     index = TaskIndex.open(file)
-    log = served or served_log(index)
-    if served is not None and not served.exists():
-        raise InputError(f"there is no log {served}; leave --served out where nothing was served")
+    for log in logs or []:
+        if not log.exists():
+            raise InputError(f"there is no log {log}; leave --log out where nothing was served")
     task_tokenizer = load_tokenizer(tokenizer)
     with progress_bars() as bar:
-        new, taken = index.compact(
+        new, merged = index.compact(
             output or file,
-            served=log if log.exists() else None,
+            served=logs or [log for log in [served_log(index)] if log.exists()],
             tokenizer=task_tokenizer,
             fit=not no_fit,
             progress=of_fraction(bar("compacting")),
         )
     facts = new.info()
     out.print(
-        f"{output or file}: {taken:,} served rows taken in, {facts['documents']:,} documents, "
+        f"{output or file}: {merged:,} served rows merged, {facts['documents']:,} documents, "
         f"{facts['tokens']:,} tokens; {_inputs_said(facts)}",
         highlight=False,
         soft_wrap=True,

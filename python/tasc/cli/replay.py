@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tasc.drafting.protocol import Drafter
     from tasc.evaluation.explain import Explanation
     from tasc.evaluation.replay import ReplayResult, ReplayRow
     from tasc.evaluation.replay_comparison import Task
@@ -26,8 +30,10 @@ def replay(
     corpus: Annotated[
         list[Path] | None, typer.Option(help="Rows to index, where DATA has no split column. May be repeated.")
     ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = 16,
-    cost: Annotated[float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")] = 0.02,
+    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = MAX_DRAFT,
+    cost: Annotated[
+        float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")
+    ] = DEFAULT_SLOPE,
     limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first rows held out.")] = None,
     drafters: Annotated[
         str | None,
@@ -103,7 +109,7 @@ def _replayed(
     from tasc.evaluation.replay import replay as replay_rows
     from tasc.evaluation.replay_comparison import best_suffix, make_drafters
 
-    drafters = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
+    drafters: Iterable[Drafter] = chain(make_drafters(names, task, k), ablated(task) if ablate else ())
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
     best = best_suffix(results)
     return results + ([best] if best else [])

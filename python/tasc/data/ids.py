@@ -26,7 +26,7 @@ def as_ids(ids: Any) -> NDArray[np.uint32]:
     Raises:
         InputError: Not one-dimensional, not integers, or an id outside 0 … 2**32 - 2.
 
-    Example:
+    Examples:
         >>> as_ids([3, 1, 2])
         array([3, 1, 2], dtype=uint32)
     """
@@ -53,7 +53,7 @@ def common_prefix_length(a: Sequence[int] | NDArray[Any], b: Sequence[int] | NDA
 
     Complexity: O(n) comparisons of n = the shorter length, made by numpy for arrays and by slices for lists.
 
-    Example:
+    Examples:
         >>> common_prefix_length([1, 2, 3], [1, 2, 4, 5])
         2
     """

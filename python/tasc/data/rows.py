@@ -53,7 +53,7 @@ def read_rows(
 
     Raises:
         CorpusError: For what is no row, naming file and line; no row of that split, naming the splits that are there.
-        MissingExtraError: Parquet without `tasc[parquet]`.
+        MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
     files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]

@@ -84,7 +84,7 @@ class TaskTokenizer:
         ids are cut off. A piece that grows together with its carrier is tried behind the next one; one that grows
         together with all of them is tokenised alone.
 
-        Example:
+        Examples:
             >>> tokenizer = load_tokenizer("path/to/model")  # doctest: +SKIP
             >>> [tokenizer.decode(ids) for ids in tokenizer.spell(["boston", " boston"])]  # doctest: +SKIP
             ['boston', ' boston']

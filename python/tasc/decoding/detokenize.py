@@ -21,6 +21,16 @@ class IncrementalDetokenizer:
     Attributes:
         text: Text so far, cut before the stop string if there is one.
         stopped: Whether a stop string has occurred.
+
+    Examples:
+        >>> class ByteTokenizer:
+        ...     def decode(self, ids, **options):
+        ...         return bytes(ids).decode(errors="replace")
+        >>> detokenizer = IncrementalDetokenizer(ByteTokenizer(), stop=["!"])
+        >>> [(detokenizer.add([byte]), detokenizer.release()) for byte in "é!".encode()]
+        [(1, ''), (1, 'é'), (1, '')]
+        >>> detokenizer.text, detokenizer.stopped
+        ('é', True)
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:

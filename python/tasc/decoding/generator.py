@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc._core import TaskIndex
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target, evaluating
-from tasc.decoding.loop import Job, Loop
+from tasc.decoding.jobs import Job
+from tasc.decoding.loop import Loop
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
-from tasc.drafting.costs import given_costs
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
-from tasc.drafting.protocol import Drafter, NullDrafter, served_log
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
     from tasc.decoding.draft_model.drafter import ModelDrafter
 
-_MOST_DRAFTED = 64
-_MOST_LOCATORS = 256
+_MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templates are remembered
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
@@ -48,7 +49,7 @@ InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What one prompt brought.
+    """Output of one prompt.
 
     Attributes:
         ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
@@ -65,31 +66,50 @@ class Generation:
     first_difference: int | None = None
 
 
-class Generations(list[Generation]):
-    """A list of `Generation`, one per prompt in order, with their sum in `stats` and the call's `wall_seconds`."""
+class Generations(Sequence[Generation]):
+    """A sequence of `Generation`, one per prompt in order.
+
+    Attributes:
+        stats: The sum of their counts.
+        wall_seconds: Time of the call.
+    """
 
     def __init__(self, items: Sequence[Generation], wall_seconds: float) -> None:
-        super().__init__(items)
+        self._items = tuple(items)
         self.wall_seconds = wall_seconds
         self.stats = Stats()
         for item in items:
             self.stats.add(item.stats)
 
+    @overload
+    def __getitem__(self, at: int) -> Generation: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Generation]: ...
+
+    def __getitem__(self, at: int | slice) -> Generation | Sequence[Generation]:
+        """Return one generation, or a tuple of several."""
+        return self._items[at]
+
+    def __len__(self) -> int:
+        """Number of prompts."""
+        return len(self._items)
+
 
 class Generator:
-    """Generates with a model; drafts come from an index, or from any `Drafter`.
+    """Generates with a model. Drafts come from an index, or from any `Drafter`.
 
-    Keeps its cache, its drafters and what they learn from call to call. One call runs at a time.
+    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
 
     Args:
         model: A `transformers` causal language model with attention layers only, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
-        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
-            request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
-            tokens (`tasc.vocab`) it may be an index made with the tokenizer as it was before them.
+        index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
+            request's input where the index holds inputs. None: the context alone. For a model with new tokens
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
-        draft: A draft model that goes on where n-grams are not confident (`HybridDrafter`).
-        max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
+        draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
+        max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
         batch_size: Most requests at once.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
             the first draft (about a second for a small model), then followed.
@@ -111,7 +131,7 @@ class Generator:
         InputError: The model cannot be driven this way, or an option is out of its range.
         TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
-    Example:
+    Examples:
         >>> generator = Generator(model, tokenizer, index="task.tasc")          # doctest: +SKIP
         >>> generator.generate(["book a table for two"], max_tokens=64)[0].text  # doctest: +SKIP
     """
@@ -137,37 +157,38 @@ class Generator:
             raise InputError("give index= or drafter=, not both")
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
-        self._max_draft = _at_least("max_draft", _MOST_DRAFTED if max_draft is None else max_draft, 0)
+        self._max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
-        self._packed = PrepackedLinears(self._target.model, pack_weights)
-        self._fused = CompiledModules(self._target.model, compile)
+        self._prepacked = PrepackedLinears(self._target.model, pack_weights)
+        self._compiled = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
-        self._locators: dict[int, tuple[Drafter, PromptInputFinder | None]] = {}  # by the drafter's id
-        self._drafters: dict[int | str, tuple[Any, Drafter]] = {}
+        self._finders: WeakKeyDictionary[SafeDrafter, PromptInputFinder | None] = WeakKeyDictionary()
+        self._safe: Any = lru_cache(_MAX_DRAFTERS)(SafeDrafter)
+        self._drafters: dict[int | str, tuple[Any, SafeDrafter]] = {}
         self._draft = draft
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
-        given = None if costs is None else given_costs(costs, self._max_draft)
-        self._loop = Loop(self._target, batch_size, self._max_draft, given, cuda_graphs)
+        curve = None if costs is None else GivenCosts(costs)
+        self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the drafters, and so of the logs of served rows: another process may write to them then. A
-        generator can be used as a context manager, which closes it; a closed one decodes plainly.
+        """Release the drafters and their logs of online rows, so another process may write to the logs.
+
+        A generator is a context manager, which closes it at the end. A closed generator decodes plainly.
         """
-        self._default = NullDrafter()
+        self._default = SafeDrafter(NullDrafter())
         self._drafters.clear()
-        self._locators.clear()
-        self._loop.forget()
+        self._safe.cache_clear()
 
     def __enter__(self) -> Generator:
-        """Itself."""
+        """Return the generator."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the generator."""
         self.close()
 
     def generate(
@@ -237,20 +258,20 @@ class Generator:
         seed = secrets.randbits(63) if seed is None else seed
         ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
 
-        def job(number: int, drafter: Drafter | None, emit: Stream | None) -> Job:
+        def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
             room = self._room(number, prompt, max_tokens)
-            chooser = None
+            sampler = None
             if not sampling.is_argmax:
-                chooser = Sampler(sampling, prompt, room, seed, number, self._target.device)
+                sampler = Sampler(sampling, prompt, room, seed, number, self._target.device)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
-                drafter=drafter, input=texts[number], chooser=chooser, emit=emit,
-                watcher=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, evaluating(self._target.model), self._packed.applied(), self._fused.applied():
+        with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -267,15 +288,15 @@ class Generator:
         assert job.finish_reason is not None
         if self._tokenizer is None:
             text = ""
-        elif job.watcher is not None:
-            job.watcher.finish()
-            text = job.watcher.text
+        elif job.detokenizer is not None:
+            job.detokenizer.finish()
+            text = job.detokenizer.text
         else:
             text = decode(self._tokenizer, job.output)
         return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)
 
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
-        """Output tokens that fit; also checks the prompt's ids."""
+        """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
         if worst >= self._target.vocab_size or min(prompt) < 0:
             bad = worst if worst >= self._target.vocab_size else min(prompt)
@@ -298,8 +319,8 @@ class Generator:
         config = getattr(self._target.model, "generation_config", None)
         return float(getattr(config, "repetition_penalty", None) or 1.0)
 
-    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[Drafter | None]:
-        """One drafter per prompt; None decodes plainly."""
+    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[SafeDrafter | None]:
+        """Return one drafter per prompt; None decodes plainly."""
         if drafter is not None:
             if index is not None:
                 raise InputError("give index= or drafter=, not both")
@@ -310,46 +331,42 @@ class Generator:
             chosen = [self._default if one is None else self._drafter(one) for one in index]
         else:
             chosen = [self._default if index is None else self._drafter(index)] * count
-        return [None if isinstance(one, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+        return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
 
-    def _checked(self, drafter: Drafter) -> Drafter:
-        """A given drafter, once it has accepted the target's vocabulary."""
-        check: Any = getattr(drafter, "check_vocabulary", None)
-        if check is not None:
-            check(self._target.vocab_size, self._tokenizer)
-        return drafter
+    def _checked(self, drafter: Drafter) -> SafeDrafter:
+        """Return a guarded drafter that accepts the target's vocabulary."""
+        safe: SafeDrafter = self._safe(drafter)
+        safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
+        return safe
 
-    def _drafter(self, index: Any) -> Drafter:
-        """The drafter of an index, made once; it learns as long as the generator lives."""
-        from tasc._core import TaskIndex
-
+    def _drafter(self, index: Any) -> SafeDrafter:
+        """Return the drafter of an index. It is made once and learns as long as the generator lives."""
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
-            opened = index if index is None or hasattr(index, "fingerprint") else TaskIndex.open(index)
+            opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
             self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
 
-    def _over(self, index: TaskIndex | None) -> Drafter:
-        """A new drafter over an index, together with the draft model if there is one."""
+    def _over(self, index: TaskIndex | None) -> SafeDrafter:
+        """Make a drafter over an index, with the draft model behind it if there is one."""
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
-        return ngram if self._draft is None else self._checked(HybridDrafter(ngram, self._draft))
+        return self._checked(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
-        """Where the rows served from an index are kept; None: nowhere."""
+        """Return the path of the log of online rows of an index; None: they are not kept."""
         if index is None or self._served is False:
             return None
         return served_log(index) if self._served is True or self._drafters else Path(self._served)
 
     def _keep_served(self, jobs: Sequence[Job]) -> None:
-        """Adds what ended as the target wanted to the drafters that drafted for it."""
-        rows: dict[int, list[Job]] = {}
+        """Add the outputs that ended with an EOS to the drafters that drafted for them."""
+        rows: dict[SafeDrafter, list[Job]] = {}
         for job in jobs:
-            if job.finish_reason == "eos" and hasattr(job.drafter, "serve"):
-                rows.setdefault(id(job.drafter), []).append(job)
-        for done in rows.values():
-            drafter: Any = done[0].drafter
-            drafter.serve([(job.input, job.output) for job in done])
+            if job.finish_reason == "eos" and job.drafter is not None:
+                rows.setdefault(job.drafter, []).append(job)
+        for drafter, done in rows.items():
+            drafter.serve([(job.input_text, job.output) for job in done])
 
     @cached_property
     def _task_tokenizer(self) -> TaskTokenizer:
@@ -358,32 +375,29 @@ class Generator:
         return load_tokenizer(self._tokenizer)
 
     def _inputs(
-        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[Drafter | None]
+        self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[SafeDrafter | None]
     ) -> list[str | None]:
-        """The input's text of each prompt, found where it is not known and its drafter can use it."""
-        groups: dict[int, list[int]] = {}
+        """Return the input text of each prompt; find it where it is unknown and the drafter can use it."""
+        groups: dict[SafeDrafter, list[int]] = {}
         for number, drafter in enumerate(drafters):
             if known[number] is None and drafter is not None:
-                groups.setdefault(id(drafter), []).append(number)
-        for group in groups.values():
-            drafter = drafters[group[0]]
-            locator = None if drafter is None else self._locator(drafter)
-            if locator is not None:
-                for number, text in zip(group, locator.find([rows[n] for n in group]), strict=True):
+                groups.setdefault(drafter, []).append(number)
+        for drafter, group in groups.items():
+            finder = self._finder(drafter)
+            if finder is not None:
+                for number, text in zip(group, finder.find([rows[n] for n in group]), strict=True):
                     known[number] = text
         return known
 
-    def _locator(self, drafter: Drafter) -> PromptInputFinder | None:
-        """What finds inputs for a drafter; None for one that does not look at them."""
-        if id(drafter) not in self._locators:
-            if len(self._locators) == _MOST_LOCATORS:
-                del self._locators[next(iter(self._locators))]  # the oldest: drafters made per call do not pile up
-            index = getattr(drafter, "index", None)
+    def _finder(self, drafter: SafeDrafter) -> PromptInputFinder | None:
+        """Return the finder of inputs for a drafter; None if the drafter does not use them."""
+        if drafter not in self._finders:
+            index = drafter.index
             reads = self._tokenizer is not None and index is not None and index.info()["inputs"] > 0
-            self._locators[id(drafter)] = (drafter, self._new_locator() if reads else None)
-        return self._locators[id(drafter)][1]
+            self._finders[drafter] = self._new_finder() if reads else None
+        return self._finders[drafter]
 
-    def _new_locator(self) -> PromptInputFinder:
+    def _new_finder(self) -> PromptInputFinder:
         if self._input_template is None:
             return PromptInputFinder(self._task_tokenizer, delimiters=chat_delimiters(self._tokenizer))
         before, after = self._input_template
@@ -396,26 +410,60 @@ class Generator:
         return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
 
-_OWN = list(inspect.signature(Generator).parameters)[2:]  # what follows model and tokenizer
-
-
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(
+    model: Any,
+    tokenizer: Any,
+    inputs: Sequence[str] | None = None,
+    *,
+    index: Any = None,
+    prompts: Sequence[Prompt] | None = None,
+    system: str | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    seed: int | None = None,
+    eos: int | Sequence[int] | None = None,
+    stop: str | Sequence[str] = (),
+    stream: Stream | None = None,
+    check_plain: bool = False,
+    **options: Any,
+) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
         model: See `Generator`.
         tokenizer: See `Generator`.
-        inputs: See `Generator.generate`.
-        **options: Of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
+        inputs: See `Generator.generate`, as for the options down to `check_plain`.
+        index: One `TaskIndex` (or path) for all prompts, or a list with one per prompt.
+        prompts: Instead of `inputs`.
+        system: System message.
+        max_tokens: Most output tokens per prompt.
+        temperature: 0 is greedy.
+        top_p: Mass kept.
+        top_k: Tokens kept.
+        min_p: Relative probability kept.
+        repetition_penalty: None: the model's generation config.
+        seed: Of the sampling.
+        eos: Ids that end an output.
+        stop: Strings that end an output.
+        stream: Called as tokens come.
+        check_plain: Decode plainly too, and compare.
+        **options: Further options of `Generator`: drafter, max_draft, batch_size, ….
     """
-    own = {name: options.pop(name) for name in _OWN if name in options}
-    if isinstance(own.get("index"), (list, tuple)):
-        options["index"] = own.pop("index")
-    return Generator(model, tokenizer, **own).generate(inputs, **options)
+    several = isinstance(index, (list, tuple))
+    with Generator(model, tokenizer, index=None if several else index, **options) as generator:
+        return generator.generate(
+            inputs, prompts=prompts, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+            top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
+            stream=stream, index=index if several else None, check_plain=check_plain,
+        )  # fmt: skip
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:
-    """The generation with its divergence from plain decoding counted."""
+    """Return the generation with its divergence from plain decoding counted."""
     item.stats.divergences = int(item.ids != plain)
     if item.ids == plain:
         return item

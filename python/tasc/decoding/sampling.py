@@ -32,7 +32,7 @@ class Sampling:
         repetition_penalty: Divides (positive) or multiplies (negative) the logits of tokens that the prompt or the
             output contains; 1 is off. It applies to greedy decoding too.
 
-    Example:
+    Examples:
         >>> Sampling().is_argmax
         True
         >>> sampling = Sampling(temperature=0.7, top_p=0.9)
@@ -168,10 +168,6 @@ class Sampler:
 
         return choose
 
-    def peek(self, count: int) -> list[float]:
-        """Return the uniform numbers of the next `count` choices without using them."""
-        return self._uniform.peek(count)
-
     def sample(self, logits: Tensor, histories: Tensor, uniforms: Tensor) -> Tensor:
         """Sample one token per row: (R,) ids from (R, V) logits, (R, L) preceding ids and (R,) uniform numbers."""
         scores = logits.float()
@@ -192,9 +188,8 @@ class Sampler:
         Shorter histories are padded with their first token, which a penalty counts once however often it occurs.
         """
         self.append(length, draft)
-        count = len(draft) + 1
         places = torch.arange(width if self._history.shape[1] else 0, device=self._history.device)
-        lengths = length + torch.arange(count, device=places.device)
+        lengths = length + torch.arange(len(draft) + 1, device=places.device)
         return self._history[0, torch.where(places < lengths[:, None], places, 0)]
 
 
@@ -217,7 +212,9 @@ def sample_batch(
     width = max(length + count - 1 for length, count in zip(lengths, counts, strict=True))
     requests = zip(samplers, lengths, drafts, strict=True)
     histories = torch.cat([sampler.histories(length, draft, width) for sampler, length, draft in requests])
-    numbers = [number for sampler, count in zip(samplers, counts, strict=True) for number in sampler.peek(count)]
+    numbers = [
+        number for sampler, count in zip(samplers, counts, strict=True) for number in sampler._uniform.peek(count)
+    ]
     uniforms = torch.tensor(numbers, dtype=torch.float64, device=rows.device)
     chunk = max(1, _MAX_SCORES // rows.shape[1])
     chunks = [slice(begin, begin + chunk) for begin in range(0, len(rows), chunk)]

@@ -42,7 +42,7 @@ class Stats:
         rest_seconds: All other time: sampling, text, bookkeeping.
         divergences: Requests whose ids differ from plain decoding's; None if not checked.
 
-    Example:
+    Examples:
         >>> stats = Stats(requests=1, tokens=3)
         >>> stats.count_step([0, 0, 4], accepted=2, ended=False)  # the third of three drafted tokens is rejected
         >>> stats.alpha, stats.tau, dict(stats.drafted_by)
@@ -75,11 +75,6 @@ class Stats:
     def alpha(self) -> float | None:
         """Acceptance rate α = Σa/Σs; None if no token was tested."""
         return self.accepted / self.tested if self.tested else None
-
-    @property
-    def alpha_draft(self) -> float | None:
-        """Σa/Σγ; None if no token was drafted. It falls with the draft length: compare it at equal lengths only."""
-        return self.accepted / self.drafted if self.drafted else None
 
     @property
     def rates(self) -> list[float]:

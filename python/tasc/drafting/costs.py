@@ -1,56 +1,99 @@
-"""What it costs to verify k drafted tokens, in units of one plain step."""
+"""Cost of verifying k drafted tokens, in plain steps: given, measured on a model, or learnt from an engine's steps."""
 
 from __future__ import annotations
 
 import operator
 import time
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.drafting.defaults import DEFAULT_SLOPE
+from tasc.drafting.protocol import Costs
 from tasc.errors import InputError
 
+_Floats: TypeAlias = NDArray[np.float64]
+
+# Of MeasuredCosts.
 _GRID = (1, 2, 3, 5, 9, 17, 33, 65, 129)
-_MEMORY = 0.05  # weight of one real step in the running average
-_REMEMBERED = 256  # shapes of steps
-_CLIP = 1.5  # a real step counts as at most this much slower or faster than expected
+_STEP_WEIGHT = 0.05  # weight of one real step in the running average
+_MAX_RATIO = 1.5  # a real step counts as at most this much slower or faster than expected
+_CACHED_SHAPES = 256
+
+# Of LearnedCosts.
+_KEPT_STEPS = 512
+_FIT_EVERY = 16  # steps between two fits, once there are some
+_LINE_WEIGHT = 4.0  # steps that the straight line counts for beside those seen at a number of tokens
+_POINTS = 1.0 + np.concatenate([[0.0], 2.0 ** np.arange(16)])  # 1, 2, 3, 5, 9, … tokens
 
 
-def given_costs(costs: float | Sequence[float] | NDArray[np.float64], max_draft: int) -> NDArray[np.float64]:
-    """A cost curve from a slope or an array.
+class CostCurve(ABC):
+    """Cost of a step by its drafted tokens, in plain steps."""
+
+    @abstractmethod
+    def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
+        """Cost of k drafted tokens per row, in steps that emit one token in each row.
+
+        Args:
+            max_draft: Longest draft K.
+            num_rows: Rows of the step.
+            prompt: Tokens of each row besides the drafted ones: those of the longest prompt.
+            in_use: Rows of a plain step, where that is another number: prompts come a few at a time, and a token that
+                their drafts bring is worth a row's share of a step over all rows.
+
+        Returns:
+            (K + 1,) float64, non-decreasing, [0] = 1.
+        """
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take a real step that computed `tokens` ≥ 1 tokens in all its rows. The default ignores it."""
+        return
+
+    def plain_steps(self, seconds: float, num_rows: int) -> float:
+        """Seconds as a number of plain steps at a batch size; 0 where the curve knows no seconds."""
+        return 0.0
+
+
+class GivenCosts(CostCurve):
+    """Costs that the caller gave, the same at every batch size.
 
     Args:
-        costs: c, meaning 1 + c·k, or an array with `costs[k]` ≥ 0 for k = 0, 1, …, which goes on with its last slope.
-        max_draft: Longest draft.
-
-    Returns:
-        (max_draft + 1,) float64, non-decreasing, [0] = 1.
+        costs: c, meaning 1 + c·k, or an array with `costs[k]` > 0 for k = 0, 1, …, which goes on with its last slope.
 
     Raises:
         InputError: A negative slope, an empty array, or values that are not positive numbers.
+
+    Examples:
+        >>> GivenCosts([2.0, 3.0]).costs(3).tolist()
+        [1.0, 1.5, 2.0, 2.5]
     """
-    curve: NDArray[np.float64] = np.asarray(costs, dtype=np.float64)
-    if curve.ndim == 0:
-        curve = np.asarray(1.0 + float(curve) * np.arange(max_draft + 1), dtype=np.float64)
-    if curve.ndim != 1 or len(curve) == 0 or not np.isfinite(curve).all() or curve.min() <= 0 or curve[-1] < curve[0]:
-        raise InputError(f"costs={costs!r}: give a slope ≥ 0, or one positive number per count of drafted tokens")
-    missing = max_draft + 1 - len(curve)
-    if missing > 0:
-        slope = curve[-1] - curve[-2] if len(curve) > 1 else 0.0
-        curve = np.concatenate([curve, curve[-1] + slope * np.arange(1, missing + 1)])
-    return np.maximum.accumulate(curve[: max_draft + 1] / curve[0])
+
+    def __init__(self, costs: float | Sequence[float] | _Floats = DEFAULT_SLOPE) -> None:
+        curve: _Floats = np.asarray(costs, dtype=np.float64)
+        if curve.ndim == 0:
+            curve = np.array([1.0, 1.0 + float(curve)])
+        valid = curve.ndim == 1 and len(curve) > 0 and np.isfinite(curve).all() and curve.min() > 0
+        if not valid or curve[-1] < curve[0]:
+            raise InputError(f"costs={costs!r}: give a slope ≥ 0, or one positive number per count of drafted tokens")
+        self._curve = curve / curve[0]
+
+    def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
+        """(max_draft + 1,) the costs given."""
+        return np.maximum.accumulate(extrapolated(np.arange(max_draft + 1), np.arange(len(self._curve)), self._curve))
 
 
-class CostCurve:
+class MeasuredCosts(CostCurve):
     """Seconds of a step over the number of tokens in it: rows times tokens per row.
 
     The matrix products of a step see only that number, so one curve serves every batch size: at B rows, verifying k
-    drafted tokens costs seconds(B·(k + 1)) / seconds(B). Measured once at 1, 2, 3, 5, 9, … tokens, interpolated, and
-    continued with its last slope; real steps then move the points next to them by a running average in which no
-    single step counts as more than half as slow, or fast, again as expected.
+    drafted tokens costs seconds(B·(k + 1)) / seconds(B). The curve is measured once at 1, 2, 3, 5, 9, … tokens,
+    interpolated, and continued with its last slope. Real steps then move the points next to them by a running average
+    in which no step counts as more than half as slow, or fast, again as expected.
 
     Args:
         run: Runs one step of n tokens in one row and waits for its end.
@@ -69,84 +112,161 @@ class CostCurve:
         computed: Callable[[int, int], int] | None = None,
     ) -> None:
         self._computed = computed or operator.mul
-        self._tokens = _tokens(self._computed, max_draft)
+        self._tokens = lru_cache(_CACHED_SHAPES)(self._step_tokens)
         most = num_rows * (max_draft + 1)
         measured = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
         rounds: list[list[float]] = []
         run(1)
         begin = time.perf_counter()
         while len(rounds) < 2 or (len(rounds) < 7 and time.perf_counter() - begin < budget):
-            rounds.append([_seconds(run, n) for n in measured])
+            rounds.append([_timed(run, n) for n in measured])
         seconds = rising(np.median(rounds, axis=0) if len(rounds) > 2 else np.min(rounds, axis=0))
         points = np.array(measured, dtype=np.float64)
-        while points[-1] < most:
-            slope = (seconds[-1] - seconds[-2]) / (points[-1] - points[-2])
-            points = np.append(points, min(2 * points[-1], most))
-            seconds = np.append(seconds, seconds[-1] + slope * (points[-1] - points[-2]))
-        self._points: NDArray[np.float64] = points
-        self._seconds: NDArray[np.float64] = seconds
+        beyond = points[-1] * 2.0 ** np.arange(1, 1 + np.ceil(np.log2(max(1.0, most / points[-1]))))
+        self._points: _Floats = np.append(points, np.minimum(beyond, most))
+        self._seconds: _Floats = extrapolated(self._points, points, seconds)
 
-    def costs(self, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> NDArray[np.float64]:
-        """Cost of k drafted tokens per row, in steps that emit one token in each row.
-
-        Args:
-            num_rows: Rows of the step.
-            prompt: Tokens of each row besides the drafted ones: those of the longest prompt.
-            in_use: Rows of a plain step, where that is another number: prompts come a few at a time, and a token that
-                their drafts bring is worth a row's share of a step over all rows.
-
-        Returns:
-            (max_draft + 1,) float64, non-decreasing, [0] = 1.
-        """
-        seconds = rising(self._expected(self._tokens(num_rows, prompt)))
-        curve: NDArray[np.float64] = seconds - seconds[0]
-        curve /= self.plain_seconds(in_use or num_rows) * num_rows / (in_use or num_rows)
-        curve += 1.0
+    def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
+        """Cost of k drafted tokens per row; see `CostCurve.costs`."""
+        seconds = rising(self.seconds(self._tokens(max_draft, num_rows, prompt)))
+        in_use = in_use or num_rows
+        curve: Costs = 1.0 + (seconds - seconds[0]) / (self.plain_seconds(in_use) * num_rows / in_use)
         return curve
 
     def plain_seconds(self, num_rows: int = 1) -> float:
         """Seconds of a step without drafts, at a batch size."""
-        return float(self._expected(self._computed(num_rows, 1)))
+        return float(self.seconds(self._computed(num_rows, 1)))
 
-    def _expected(self, tokens: int | NDArray[np.int64]) -> Any:
-        """Seconds of steps that compute so many tokens; float64 of the same shape."""
-        within = np.interp(tokens, self._points, self._seconds)
-        if len(self._points) == 1:
-            return within
-        slope = (self._seconds[-1] - self._seconds[-2]) / (self._points[-1] - self._points[-2])
-        return within + max(0.0, slope) * np.maximum(0, tokens - self._points[-1])
+    def plain_steps(self, seconds: float, num_rows: int) -> float:
+        """Seconds as a number of plain steps at a batch size."""
+        return seconds / self.plain_seconds(num_rows)
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take a real step of `tokens` tokens in all its rows."""
-        expected = float(self._expected(tokens))
-        ratio = min(max(seconds / expected, 1 / _CLIP), _CLIP)
+        """Take a real step that computed `tokens` tokens in all its rows."""
+        expected = float(self.seconds(tokens))
+        ratio = min(max(seconds / expected, 1 / _MAX_RATIO), _MAX_RATIO)
         right = min(int(np.searchsorted(self._points, tokens)), len(self._points) - 1)
         left = max(right - 1, 0)
         span = self._points[right] - self._points[left]
         share = (tokens - self._points[left]) / span if span else 1.0
         for point, weight in ((left, 1.0 - share), (right, share)):
             if weight > 0:
-                self._seconds[point] *= 1.0 + _MEMORY * weight * (ratio - 1.0)
+                self._seconds[point] *= 1.0 + _STEP_WEIGHT * weight * (ratio - 1.0)
+
+    def seconds(self, tokens: Any) -> Any:
+        """Seconds of steps that compute so many tokens; float64 of the same shape."""
+        return extrapolated(tokens, self._points, self._seconds)
+
+    def _step_tokens(self, max_draft: int, num_rows: int, prompt: int) -> NDArray[np.int64]:
+        """(max_draft + 1,) tokens that a step computes with k drafted ones per row."""
+        return np.array([self._computed(num_rows, prompt + k) for k in range(max_draft + 1)])
 
 
-def rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The middle between the lowest rising curve above the values and the highest below them."""
+class LearnedCosts(CostCurve):
+    """Seconds of an engine's step over the number of its tokens, drafted ones of all rows included.
+
+    A straight line through the medians of the latest steps by number of tokens, bent towards those medians where there
+    are many. Where no step was seen it has the slope it began with. Only ratios of the seconds matter.
+
+    Args:
+        slope: Cost of one more token, in steps of one token, which is kept; None: learnt, from `DEFAULT_SLOPE` on.
+
+    Examples:
+        >>> curve = LearnedCosts(0.5)
+        >>> curve.costs(2, num_rows=1).tolist()
+        [1.0, 1.5, 2.0]
+        >>> curve.costs(2, num_rows=3).tolist()
+        [1.0, 1.75, 2.5]
+    """
+
+    def __init__(self, slope: float | None = None) -> None:
+        self._learns = slope is None
+        self._slope = DEFAULT_SLOPE if slope is None else slope
+        self._steps: deque[tuple[int, float]] = deque(maxlen=_KEPT_STEPS)
+        self._since_fit = 0
+        self._seconds: _Floats = 1.0 + self._slope * (_POINTS - 1.0)
+
+    def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
+        """Cost of k drafted tokens per row; see `CostCurve.costs`."""
+        found = rising(self.seconds(num_rows * np.arange(prompt, prompt + max_draft + 1.0)))
+        found /= found[0]
+        return found
+
+    def step_costs(self, max_drafted: int, num_rows: int) -> Costs:
+        """Cost of m drafted tokens in all rows together: (max_drafted + 1,) float64, non-decreasing, [0] = 1."""
+        found = rising(self.seconds(num_rows + np.arange(max_drafted + 1.0)))
+        found /= found[0]
+        return found
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Take a real step of `tokens` tokens in all its rows; nothing where the slope was given."""
+        if not self._learns:
+            return
+        self._steps.append((tokens, seconds))
+        self._since_fit += 1
+        if self._since_fit >= min(_FIT_EVERY, len(self._steps)):
+            self._since_fit = 0
+            self._fit()
+
+    def seconds(self, tokens: Any) -> Any:
+        """(n,) numbers of tokens → (n,) seconds; in steps of one token before a step was seen."""
+        return extrapolated(tokens, _POINTS, self._seconds)
+
+    def _fit(self) -> None:
+        tokens, seconds = np.array(self._steps, np.float64).T
+        near = np.abs(np.log(tokens[:, None] / _POINTS)).argmin(axis=1)
+        groups = [near == point for point in np.unique(near)]
+        at = np.array([tokens[group].mean() for group in groups])
+        median = np.array([np.median(seconds[group]) for group in groups])
+        count = np.array([float(group.sum()) for group in groups])
+        start, slope = self._line(at, median, count)
+        bend = (count * median / (start + slope * at) + _LINE_WEIGHT) / (count + _LINE_WEIGHT)
+        self._seconds = np.maximum((start + slope * _POINTS) * np.interp(_POINTS, at, bend), 1e-9)
+
+    def _line(self, at: _Floats, median: _Floats, count: _Floats) -> tuple[float, float]:
+        """Start and slope of the line of least relative error through the medians and two points of the first slope."""
+        begin = median[0] / (1.0 + self._slope * (at[0] - 1.0))
+        far = at[0] + 64.0
+        tokens = np.append(at, [1.0, far])
+        seconds = np.append(median, [begin, begin * (1.0 + self._slope * (far - 1.0))])
+        slope, start = np.polyfit(tokens, seconds, 1, w=np.sqrt(np.append(count, [1.0, 1.0])) / seconds)
+        if slope >= 0.0 < start:
+            return float(start), float(slope)
+        level = float(np.average(median, weights=count))  # noise: nothing is known but the level
+        return level, self._slope * level
+
+
+def extrapolated(at: Any, points: Any, values: _Floats) -> Any:
+    """Interpolate a curve and continue it with its last slope, level if that falls or there is one point.
+
+    Args:
+        at: Where to read the curve: any shape.
+        points: (n,) ascending.
+        values: (n,) the curve at the points.
+
+    Returns:
+        float64 of the shape of `at`.
+
+    Examples:
+        >>> extrapolated([0.5, 3.0], [0, 1], np.array([1.0, 2.0])).tolist()
+        [1.5, 4.0]
+    """
+    found = np.interp(at, points, values)
+    if len(values) == 1:
+        return found
+    slope = max(0.0, (values[-1] - values[-2]) / (points[-1] - points[-2]))
+    return found + slope * np.maximum(0.0, np.subtract(at, points[-1]))
+
+
+def rising(values: _Floats) -> _Floats:
+    """Return the middle between the lowest rising curve above the values and the highest below them."""
     above = np.maximum.accumulate(values)
     below = np.minimum.accumulate(values[::-1])[::-1]
-    return (above + below) / 2
+    middle: _Floats = (above + below) / 2
+    return middle
 
 
-def _tokens(computed: Callable[[int, int], int], max_draft: int) -> Callable[[int, int], NDArray[np.int64]]:
-    """By rows and tokens of each besides drafted ones: (max_draft + 1,) tokens computed with k drafted ones."""
-
-    @lru_cache(_REMEMBERED)
-    def tokens(num_rows: int, prompt: int) -> NDArray[np.int64]:
-        return np.array([computed(num_rows, prompt + k) for k in range(max_draft + 1)])
-
-    return tokens
-
-
-def _seconds(run: Callable[[int], None], tokens: int) -> float:
+def _timed(run: Callable[[int], None], tokens: int) -> float:
     begin = time.perf_counter()
     run(tokens)
     return time.perf_counter() - begin

@@ -60,7 +60,7 @@ class Template:
     def bounds(self, prompt: Ids) -> tuple[int, int] | None:
         """Return the input's (start, end) in a prompt; None if the prompt does not match the template.
 
-        Example:
+        Examples:
             >>> Template((1, 2), (9,)).bounds(np.array([1, 2, 5, 6, 9], np.uint32))
             (2, 4)
         """
@@ -141,10 +141,13 @@ class PromptInputFinder:
         template: A recorded template; nothing is learnt then.
         delimiters: Delimiters of a user message, see `chat_delimiters`.
 
-    Example:
-        >>> finder = PromptInputFinder(tokenizer, Template((1, 2), (9,)))  # doctest: +SKIP
-        >>> finder.find([[1, 2, 5, 6, 9]])                                 # doctest: +SKIP
-        ['book a table']
+    Examples:
+        >>> from tokenizers import Tokenizer, models
+        >>> from tasc.data import load_tokenizer
+        >>> words = {"Order": 0, ":": 1, "two": 2, "teas": 3, ".": 4}
+        >>> finder = PromptInputFinder(load_tokenizer(Tokenizer(models.WordLevel(words))), Template((0, 1), (4,)))
+        >>> finder.find([[0, 1, 2, 3, 4], [0, 3, 4]])
+        ['two teas', None]
     """
 
     def __init__(

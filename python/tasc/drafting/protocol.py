@@ -1,17 +1,25 @@
-"""What every drafter offers, so that the verify loop, the replay and the benchmarks take any of them."""
+"""Drafters, requests and drafts: what the verify loop, the adapters, the replay and the benchmarks expect of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.errors import InputError
+
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
 """Token ids: a list, or a one-dimensional array of any integer type."""
+
+Costs: TypeAlias = NDArray[np.float64]
+"""(K + 1,) float64: the cost of verifying k drafted tokens in one step, in plain steps; `costs[0]` is 1."""
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +33,14 @@ INDEX_SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "c
 SOURCES: tuple[str, ...] = (*INDEX_SOURCES, "model", "other")
 """Names of the evidence codes in `Draft.sources`; a code past the end means the last, "other"."""
 
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 
 @runtime_checkable
 class Draft(Protocol):
-    """Tokens proposed for verification.
-
-    A draft may have a further attribute `dists`, see `TokenDraft`: the distributions that its tokens were drawn
-    from. Without it every token is a point mass.
-    """
+    """Tokens proposed for verification: a chain, one token after the other."""
 
     @property
     def tokens(self) -> NDArray[np.uint32]:
@@ -40,77 +48,280 @@ class Draft(Protocol):
 
     @property
     def probs(self) -> NDArray[np.float32]:
-        """(K,) float32, probability of each token given that those before it are right, 1 where nothing is known: the
-        loop cuts drafts by them.
+        """(K,) float32, the probability of each token given that those before it are right; 1 where it is unknown.
+        Drafts are cut by these probabilities.
         """
 
     @property
     def sources(self) -> NDArray[np.uint8]:
-        """(K,) uint8, which source spoke most for each token: an index into `SOURCES`."""
+        """(K,) uint8, the source with the most evidence for each token: an index into `SOURCES`."""
+
+    @property
+    def dists(self) -> Sequence[Tensor | None]:
+        """The distributions that tokens were drawn from; see `TokenDraft`. Empty: every token is a point mass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestParams:
-    """What the loop tells a request that has a method `configure(terms)`, before its first draft.
+    """Parameters of a request that its drafter may use.
 
     Attributes:
         max_tokens: Most output tokens.
         eos: Ids that end the output.
         vocab_size: Ids of the target; None: not known.
-        proposer: Draws proposals above temperature 0, or applies a repetition penalty; None: propose greedily.
+        sampler: Samples drafted tokens above temperature 0, or applies a repetition penalty; None: greedy drafts.
     """
 
     max_tokens: int | None = None
     eos: frozenset[int] = frozenset()
     vocab_size: int | None = None
-    proposer: DraftSampler | None = None
+    sampler: DraftSampler | None = None
 
 
 class Request(Protocol):
-    """One running request, as its drafter sees it."""
+    """One running request, as its drafter sees it. Subclass it: `configure` has a default."""
 
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Propose what comes next.
+    @abstractmethod
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
+        """Propose the next tokens.
 
         Args:
             max_tokens: Most tokens to draft, ≥ 0.
-            costs: (≥ 1,) float64, `costs[k]` = cost of verifying k drafted tokens in one step, in units of a plain
-                step; goes on with its last slope. None: 1 + 0.02·k.
+            costs: Cost of verifying k drafted tokens, as `Costs`; past its end it goes on with its last slope. None:
+                1 + 0.02·k.
         """
 
+    @abstractmethod
     def update(self, ids: TokenIds) -> None:
-        """Take the tokens that verification has emitted since the last draft: those accepted and the one after."""
+        """Take the tokens that verification emitted since the last draft: the accepted ones and one more."""
+
+    def configure(self, params: RequestParams) -> None:
+        """Take the request's parameters, once, before its first draft. The default ignores them."""
+        return
 
 
+@runtime_checkable
 class Drafter(Protocol):
-    """Makes requests and drafts for them.
+    """Starts requests and drafts for them. Subclass it: only `name`, `start` and the requests' methods are needed.
 
-    Optional beside what stands here: `always_drafts` (true: the loop neither pauses it nor cuts its drafts), `is_cheap`
-    (true: tokens drafted in vain cost it no time worth mention, so that it is asked for more of them),
-    `check_vocabulary(vocab_size, tokenizer)` (called with the target's before it drafts for it), `index` and `serve`
-    (of drafters over an index).
+    Drafters are compared and hashed by identity.
+
+    Attributes:
+        name: The name in reports.
+        fixed_length: Whether every draft has a fixed length. Such a drafter is neither paused nor are its drafts cut.
+        negligible_cost: Whether drafting takes next to no time. Such a drafter is asked for longer drafts than pay for
+            one request alone, and the decoder cuts them.
+        index: The index that drafts are made from, if there is one.
+
+    Examples:
+        >>> class Repeat(Drafter):
+        ...     name = "repeat"
+        ...     def start(self, prompt_ids, input_text=None):
+        ...         return RepeatRequest(int(prompt_ids[-1]))
+        >>> class RepeatRequest(Request):
+        ...     def __init__(self, last):
+        ...         self.last = last
+        ...     def draft(self, max_tokens, costs=None):
+        ...         return TokenDraft.of([self.last] * max_tokens)
+        ...     def update(self, ids):
+        ...         self.last = int(ids[-1])
+        >>> Repeat().start([5, 7]).draft(2).tokens.tolist()
+        [7, 7]
     """
 
-    @property
-    def name(self) -> str:
-        """What reports call it."""
+    name: str
+    fixed_length: bool = False
+    negligible_cost: bool = False
+    index: TaskIndex | None = None
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> Any:
-        """Begin a request whose output follows `prompt_ids`, (L,) token ids.
+    @abstractmethod
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> Any:
+        """Start a request.
 
         Args:
-            prompt_ids: The whole prompt.
-            input: The part of it that is the row's input, as text; None: not known.
+            prompt_ids: (L,) ids of the whole prompt.
+            input_text: The part of the prompt that is the row's input, as text; None: not known.
+
+        Returns:
+            A `Request` of this drafter.
         """
 
+    def propose_batch(self, requests: Sequence[Any], max_tokens: int, costs: Costs | None = None) -> Sequence[Draft]:
+        """Draft for several requests at once; element i belongs to `requests[i]`. The default drafts one by one."""
+        return [request.draft(max_tokens, costs) for request in requests]
+
+    def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
+        """Refuse a target whose vocabulary does not fit. The default accepts any.
+
+        Args:
+            vocab_size: Rows of the target's embedding matrix.
+            tokenizer: The target's tokenizer, where it is known.
+
+        Raises:
+            TokenizerMismatchError: The tokenizers differ.
+            InputError: The vocabularies differ in size.
+        """
+        return
+
+    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+        """Add finished rows (input text, output ids) for later drafts. The default ignores them."""
+        return
+
+    @property
+    def num_served(self) -> int:
+        """Finished rows in memory that drafts are made from."""
+        return 0
+
+    def with_index(self, index: TaskIndex) -> Any:
+        """Return a drafter like this one over another index of the same tokenizer.
+
+        Raises:
+            InputError: The drafter has no index.
+        """
+        raise InputError(f"drafter {self.name!r} has no index to replace; make a new drafter over the index")
+
+
+class DrafterWrapper(Drafter):
+    """Forwards everything to another drafter. Subclasses override what they change.
+
+    Args:
+        drafter: The drafter inside.
+    """
+
+    def __init__(self, drafter: Drafter) -> None:
+        self.drafter = drafter
+        self.name = drafter.name
+        self.fixed_length = drafter.fixed_length
+        self.negligible_cost = drafter.negligible_cost
+        self.index = drafter.index
+
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> Any:
+        """Start a request of the drafter inside."""
+        return self.drafter.start(prompt_ids, input_text)
+
+    def propose_batch(self, requests: Sequence[Any], max_tokens: int, costs: Costs | None = None) -> Sequence[Draft]:
+        """Draft for several requests at once."""
+        return self.drafter.propose_batch(requests, max_tokens, costs)
+
+    def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
+        """Let the drafter inside check the target's vocabulary."""
+        self.drafter.check_vocabulary(vocab_size, tokenizer)
+
+    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+        """Add finished rows to the drafter inside."""
+        self.drafter.serve(rows)
+
+    @property
+    def num_served(self) -> int:
+        """Finished rows in memory that drafts are made from."""
+        return self.drafter.num_served
+
+    def with_index(self, index: TaskIndex) -> Self:
+        """Return the same wrapper around the drafter inside over another index."""
+        other = copy.copy(self)
+        other.drafter = self.drafter.with_index(index)
+        other.index = index
+        return other
+
+
+class SafeDrafter(DrafterWrapper):
+    """Guards a decoder against a drafter that fails: nothing raises from its requests.
+
+    A request whose drafter raises is marked `failed`, gets empty drafts from then on, and a warning is logged with the
+    traceback. A panic of the compiled core counts as a failure too; an interrupt and an exit pass through.
+
+    Args:
+        drafter: Any `Drafter`.
+
+    Raises:
+        InputError: It is no `Drafter`.
+    """
+
+    def __init__(self, drafter: Drafter) -> None:
+        super().__init__(checked_drafter(drafter))
+
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> SafeRequest:
+        """Start a request; one that cannot be started has failed."""
+        return SafeRequest(lambda: self.drafter.start(prompt_ids, input_text))
+
     def propose_batch(
-        self, requests: Sequence[Any], max_tokens: int, costs: NDArray[np.float64] | None = None
-    ) -> Sequence[Draft]:
-        """Draft for several requests at once; element i belongs to `requests[i]`."""
+        self, requests: Sequence[SafeRequest], max_tokens: int, costs: Costs | None = None
+    ) -> list[Draft]:
+        """Draft for several requests at once; empty drafts for those that have failed."""
+        running = [request for request in requests if not request.failed]
+        inner = [request.inner for request in running]
+        call = self.drafter.propose_batch
+        made = guarded(running, lambda: list(call(inner, max_tokens, costs))) if running else None
+        if made is not None and len(made) != len(running):
+            fail(running, f"drafter {self.name!r} made {len(made)} drafts for {len(running)} requests")
+            made = None
+        drafts = iter(made or ())
+        return [TokenDraft() if request.failed else next(drafts) for request in requests]
+
+
+class SafeRequest(Request):
+    """One request of a `SafeDrafter`.
+
+    Args:
+        start: Starts the request inside.
+    """
+
+    def __init__(self, start: Callable[[], Any]) -> None:
+        self.failed = False
+        self.inner: Any = guarded([self], start)
+
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
+        """Propose the next tokens; none after a failure."""
+        made = None if self.failed else guarded([self], lambda: self.inner.draft(max_tokens, costs))
+        return TokenDraft() if made is None else made
+
+    def update(self, ids: TokenIds) -> None:
+        """Take the tokens that verification emitted."""
+        if not self.failed:
+            guarded([self], lambda: self.inner.update(ids))
+
+    def configure(self, params: RequestParams) -> None:
+        """Pass the request's parameters on."""
+        if not self.failed:
+            guarded([self], lambda: self.inner.configure(params))
+
+
+def guarded(requests: Sequence[SafeRequest], call: Callable[[], T]) -> T | None:
+    """Run a call of a drafter for some requests. If it raises, the requests have failed and None is returned."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException:  # a panic of the core is no Exception
+        fail(requests, "a drafter failed")
+        return None
+
+
+def fail(requests: Sequence[SafeRequest], reason: str) -> None:
+    """Mark requests as failed and log why."""
+    _log.warning("%s; %d request(s) go on without drafts", reason, len(requests), exc_info=True)
+    for request in requests:
+        request.failed, request.inner = True, None
+
+
+def checked_drafter(drafter: Any) -> Drafter:
+    """Return a drafter once it has proved to be one.
+
+    Raises:
+        InputError: It is no `Drafter`; names what is missing.
+    """
+    if isinstance(drafter, Drafter):
+        return drafter
+    members = ("name", "fixed_length", "negligible_cost", "index", "start", "propose_batch", "check_vocabulary")
+    missing = [name for name in (*members, "serve", "with_index") if name not in dir(drafter)]
+    raise InputError(
+        f"{type(drafter).__name__} is no drafter: it lacks {', '.join(missing)}; subclass tasc.Drafter, which has "
+        "defaults for all but name and start"
+    )
 
 
 def served_log(index: TaskIndex) -> Path:
-    """Where the rows served from an index are kept: beside its file, `task.tasc` has `task.tasc.served`."""
+    """Path of the log of online rows of an index: beside its file, `task.tasc` has `task.tasc.served`."""
     return Path(f"{index.path}.served")
 
 
@@ -120,11 +331,11 @@ def _empty(dtype: type[np.generic]) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class TokenDraft:
-    """A `Draft` made in Python; certainty and source are optional.
+    """A `Draft` made in Python.
 
-    `dists` is empty, or has one entry per token: None for a point mass, that is, a token fixed by what stands before
+    `dists` is empty, or has one entry per token: None for a point mass, that is, a token fixed by the tokens before
     it, or the (V,) float64 probabilities that the token was drawn from. Whether a drawn token is in the draft must not
-    depend on which token it is: leaving out unlikely draws would bend the output's distribution.
+    depend on which token it is: leaving out unlikely draws would change the output's distribution.
     """
 
     tokens: NDArray[np.uint32] = field(default_factory=lambda: _empty(np.uint32))
@@ -134,7 +345,7 @@ class TokenDraft:
 
     @classmethod
     def of(cls, ids: TokenIds, source: str = "other") -> TokenDraft:
-        """A draft of these tokens, each with probability 1 and one source.
+        """Make a draft of these tokens, each with probability 1 and one source.
 
         Args:
             ids: (K,) token ids.
@@ -145,29 +356,19 @@ class TokenDraft:
         return cls(tokens, np.ones(len(tokens), np.float32), np.full(len(tokens), code, np.uint8))
 
 
-class OneByOne:
-    """Gives `propose_batch` to a drafter that drafts for one request at a time."""
-
-    def propose_batch(
-        self, requests: Sequence[Request], max_tokens: int, costs: NDArray[np.float64] | None = None
-    ) -> list[Draft]:
-        """Draft for each request in turn."""
-        return [request.draft(max_tokens, costs) for request in requests]
-
-
-class _NothingRequest:
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+class _NullRequest(Request):
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         return TokenDraft()
 
     def update(self, ids: TokenIds) -> None:
         pass
 
 
-class NullDrafter(OneByOne):
+class NullDrafter(Drafter):
     """Never drafts: plain decoding."""
 
     name = "plain"
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> Request:
-        """Begin a request."""
-        return _NothingRequest()
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> Request:
+        """Start a request that never drafts."""
+        return _NullRequest()

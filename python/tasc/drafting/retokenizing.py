@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasc._core import NgramDrafter
-from tasc.drafting.protocol import Draft, Drafter, Request, TokenDraft, TokenIds
+from tasc.drafting.costs import GivenCosts, extrapolated
+from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, TokenDraft, TokenIds
 from tasc.errors import TokenizerMismatchError
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def ngram_drafter(
     return NgramDrafter(index, tokenizer=None if index is None else tokenizer, served=served, **options)
 
 
-class RetokenizingDrafter:
-    """A drafter of base tokens for a model whose vocabulary a plan has extended.
+class RetokenizingDrafter(DrafterWrapper):
+    """Drafts base tokens for a model whose vocabulary a plan has extended.
 
     Args:
         drafter: Drafts base tokens, such as an `NgramDrafter` over an index made with the model's old tokenizer.
@@ -65,34 +65,18 @@ class RetokenizingDrafter:
     """
 
     def __init__(self, drafter: Drafter, plan: MergePlan) -> None:
-        self.drafter = drafter
+        super().__init__(drafter)
         self.plan = plan
         lengths = np.array([len(plan.expansion(k)) for k in range(len(plan))])
         self._lengths = np.concatenate([[1], lengths])
         self.base_per_new = float(np.average(lengths, weights=plan.counts))
 
-    @property
-    def name(self) -> str:
-        """That of the drafter inside."""
-        return self.drafter.name
-
-    @property
-    def is_cheap(self) -> bool:
-        """Whether the drafter inside is."""
-        return bool(getattr(self.drafter, "is_cheap", False))
-
-    @property
-    def index(self) -> TaskIndex | None:
-        """The index that the drafter inside draws on."""
-        found: TaskIndex | None = getattr(self.drafter, "index", None)
-        return found
-
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> RetokenizingRequest:
-        """Begin a request; prompts hold base tokens."""
-        return RetokenizingRequest(self, self.drafter.start(prompt_ids, input))
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> RetokenizingRequest:
+        """Start a request; prompts hold base tokens."""
+        return RetokenizingRequest(self, self.drafter.start(prompt_ids, input_text))
 
     def propose_batch(
-        self, requests: Sequence[RetokenizingRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
+        self, requests: Sequence[RetokenizingRequest], max_tokens: int, costs: Costs | None = None
     ) -> list[Draft]:
         """Draft for several requests at once: at most `max_tokens` new tokens each."""
         most = int(np.ceil(max_tokens * self.base_per_new))
@@ -100,13 +84,11 @@ class RetokenizingDrafter:
         drafts = self.drafter.propose_batch(inner, most, self._costs(costs, max_tokens, most))
         return [self._segmented(draft, max_tokens) for draft in drafts]
 
-    def _costs(self, costs: NDArray[np.float64] | None, max_tokens: int, most: int) -> NDArray[np.float64]:
-        """The cost curve by base tokens: a new one costs what it costs, however many old ones it stands for."""
-        curve = 1.0 + 0.02 * np.arange(max_tokens + 1) if costs is None else np.asarray(costs, np.float64)
-        at = np.arange(most + 1) / self.base_per_new
-        slope = curve[-1] - curve[-2] if len(curve) > 1 else 0.0
-        beyond = np.maximum(0.0, at - (len(curve) - 1)) * slope
-        return np.interp(at, np.arange(len(curve)), curve) + beyond
+    def _costs(self, costs: Costs | None, max_tokens: int, most: int) -> Costs:
+        """(most + 1,) costs by base tokens: a new token costs the same however many base tokens it stands for."""
+        curve = GivenCosts().costs(max_tokens) if costs is None else np.asarray(costs, np.float64)
+        found: Costs = extrapolated(np.arange(most + 1) / self.base_per_new, np.arange(len(curve)), curve)
+        return found
 
     def _segmented(self, draft: Draft, max_tokens: int) -> Draft:
         """The draft in the model's tokens; what depends on the text after it is left out, unless that is everything."""
@@ -124,15 +106,8 @@ class RetokenizingDrafter:
         return TokenDraft(np.asarray(tokens, np.uint32), probs, np.asarray(draft.sources)[begins])
 
     def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
-        """Add served rows, in base tokens, where the drafter inside takes them."""
-        serve: Any = getattr(self.drafter, "serve", None)
-        if serve is not None:
-            serve([(text, self.plan.expand(ids)) for text, ids in rows])
-
-    def over(self, index: TaskIndex) -> RetokenizingDrafter:
-        """One over another index of the same tokenizer; see `NgramDrafter.over`."""
-        drafter: Any = self.drafter
-        return RetokenizingDrafter(drafter.over(index), self.plan)
+        """Add finished rows, in base tokens, to the drafter inside."""
+        self.drafter.serve([(text, self.plan.expand(ids)) for text, ids in rows])
 
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""
@@ -152,14 +127,14 @@ class BaseSpeller:
         return self.task.spell(pieces)
 
 
-class RetokenizingRequest:
+class RetokenizingRequest(Request):
     """One running request of a `RetokenizingDrafter`."""
 
     def __init__(self, drafter: RetokenizingDrafter, inner: Request) -> None:
         self.inner = inner
         self._drafter = drafter
 
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         """Propose at most `max_tokens` new tokens."""
         return self._drafter.propose_batch([self], max_tokens, costs)[0]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tasc.drafting.protocol import INDEX_SOURCES, Draft, TokenIds
+from tasc._core import NgramDrafter
+from tasc.drafting.protocol import INDEX_SOURCES, DrafterWrapper, TokenIds
 from tasc.evaluation.replay import ReplayResult
 
 if TYPE_CHECKING:
@@ -34,26 +32,23 @@ _PREFIX = "tasc-without-"
 _SAME = 0.005  # a loss below this is none
 
 
-class Ablated:
-    """tasc without a source, or not told the input."""
+class Ablated(DrafterWrapper):
+    """tasc without one source, or without the input.
+
+    Args:
+        task: The task.
+        without: One of `INDEX_SOURCES`, or `INPUTS`.
+    """
 
     def __init__(self, task: Task, without: str) -> None:
-        """Drafts without one of `INDEX_SOURCES`, or without `INPUTS`."""
-        from tasc._core import NgramDrafter
-
+        self._without_input = without == INPUTS
+        sources = None if self._without_input else [without]
+        super().__init__(NgramDrafter(task.index, tokenizer=task.tokenizer, without=sources))
         self.name = f"{_PREFIX}{without}"
-        self._blind = without == INPUTS
-        self._drafter = NgramDrafter(task.index, tokenizer=task.tokenizer, without=None if self._blind else [without])
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> Any:
-        """Begin a request; its `input` is not looked at without inputs."""
-        return self._drafter.start(prompt_ids, None if self._blind else input)
-
-    def propose_batch(
-        self, requests: Sequence[Any], max_tokens: int, costs: NDArray[np.float64] | None = None
-    ) -> Sequence[Draft]:
-        """Draft for several requests at once."""
-        return self._drafter.propose_batch(requests, max_tokens, costs)
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> Any:
+        """Start a request; its input is not passed on where inputs are left out."""
+        return super().start(prompt_ids, None if self._without_input else input_text)
 
 
 def ablated(task: Task) -> Iterator[Ablated]:

@@ -27,8 +27,8 @@ class Acceptance:
         expected: (N,) Σ(1 − TVD) over the tokens of each prompt's output; None if distributions were not compared.
         rates: (longest draft,) acceptance rate by position, over all prompts.
 
-    Example:
-        >>> requests = [Stats.teacher_forced([True, True, False], length=2, ended=True) for _ in range(3)]
+    Examples:
+        >>> requests = [Stats.teacher_forced([True, False, True], length=2, ended=True) for _ in range(3)]
         >>> Acceptance.of(requests).alpha.value
         0.6666666666666666
     """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.protocol import SOURCES, Draft, OneByOne, TokenDraft, TokenIds
+from tasc.drafting.protocol import SOURCES, Draft, Drafter, Request, TokenDraft, TokenIds
 from tasc.errors import InputError, TascError
 
 
@@ -22,7 +22,7 @@ class PeerMissingError(TascError, ImportError):
     """A peer that is not installed."""
 
 
-class PromptLookupDrafter(OneByOne):
+class PromptLookupDrafter(Drafter):
     """Drafts what followed the last tokens when they were seen before in prompt or output, longest n-gram first.
 
     Like transformers, the leftmost earlier occurrence is copied. Unlike there the search is incremental, so that a
@@ -36,12 +36,12 @@ class PromptLookupDrafter(OneByOne):
         self.name = "prompt-lookup"
         self._max_ngram = max_ngram
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> "PromptLookupRequest":
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> "PromptLookupRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return PromptLookupRequest(prompt_ids, self._max_ngram)
 
 
-class PromptLookupRequest:
+class PromptLookupRequest(Request):
     """One running request of `PromptLookupDrafter`."""
 
     def __init__(self, prompt_ids: TokenIds, max_ngram: int) -> None:
@@ -80,7 +80,7 @@ def suffix_depth(max_tokens: int) -> int:
     return 24 if max_tokens <= 16 else max_tokens + 32
 
 
-class SuffixDecodingDrafter(OneByOne):
+class SuffixDecodingDrafter(Drafter):
     """SuffixDecoding with a global cache that holds the task's outputs.
 
     A request's own output joins the global cache while it runs and is evicted when the request is dropped, so that
@@ -122,12 +122,12 @@ class SuffixDecodingDrafter(OneByOne):
             self.cache.add_active_response(request_id, _int32(output))
             self.cache.stop_request(request_id)
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> "SuffixDecodingRequest":
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> "SuffixDecodingRequest":
         """A request with the prompt `prompt_ids` (L,)."""
         return SuffixDecodingRequest(self, next(self._ids), prompt_ids)
 
 
-class SuffixDecodingRequest:
+class SuffixDecodingRequest(Request):
     """One running request of `SuffixDecodingDrafter`."""
 
     def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: TokenIds) -> None:

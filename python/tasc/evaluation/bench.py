@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
@@ -52,7 +53,7 @@ class BenchOptions:
 
     system: str | None = None
     max_tokens: int = 256
-    max_draft: int = 16
+    max_draft: int = MAX_DRAFT
     lookup_tokens: int = 10
     factors: tuple[float, ...] = (1.0, 4.0, 16.0)
     methods: tuple[str, ...] | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from tasc.data.ids import common_prefix_length
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 from tasc.evaluation.replay import ReplayRow
 
@@ -70,8 +71,8 @@ def explain(
     number: int,
     tokenizer: TaskTokenizer,
     *,
-    max_tokens: int = 16,
-    cost: float = 0.02,
+    max_tokens: int = MAX_DRAFT,
+    cost: float = DEFAULT_SLOPE,
 ) -> Explanation:
     """Decodes one row as a model would that says just what the row says.
 

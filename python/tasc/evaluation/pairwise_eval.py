@@ -40,7 +40,7 @@ def results(
 
     Raises:
         InputError: As `evaluate`.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     options = options or EvalOptions()
     bar = progress or no_bars

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.ids import common_prefix_length
+from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 from tasc.progress import Progress
 
@@ -140,8 +141,8 @@ def replay(
     drafter: "Drafter",
     rows: Sequence[ReplayRow],
     *,
-    max_tokens: int = 16,
-    cost: float = 0.02,
+    max_tokens: int = MAX_DRAFT,
+    cost: float = DEFAULT_SLOPE,
     progress: Progress | None = None,
 ) -> ReplayResult:
     """Replays `rows` through `drafter` and counts steps and accepted tokens.
@@ -156,7 +157,7 @@ def replay(
     Raises:
         InputError: If `max_tokens` or `cost` is negative, or a draft is longer than `max_tokens`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from tasc.evaluation.baselines import PromptLookupDrafter
         >>> row = ReplayRow(np.array([1, 2, 3, 4], np.uint32), np.array([1, 2, 3, 9], np.uint32))

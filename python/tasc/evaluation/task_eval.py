@@ -121,9 +121,9 @@ def evaluate(
 
     Raises:
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
 
-    Example:
+    Examples:
         >>> found = evaluate(model, tokenizer, rows)  # doctest: +SKIP
         >>> found.measures["exact_match"].value  # doctest: +SKIP
         0.72
@@ -182,7 +182,7 @@ def assess(
 
     Raises:
         InputError: If there is no prediction.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     texts, references = [p.text for p in predictions], [p.reference for p in predictions]
     measures = {"exact_match": metrics.exact_match(texts, references)}

@@ -26,7 +26,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> Measur
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
 
-    Example:
+    Examples:
         >>> exact_match(["a ", "b"], ["a", "c"]).value
         0.5
     """
@@ -39,7 +39,7 @@ def slots(text: str) -> Counter[Slot] | None:
     An object with `slots` has those alone (its other members, such as an intent, are none). An object of a `name` and a
     `value` is one slot of that name. The order of a list does not matter; how often a slot is there does.
 
-    Example:
+    Examples:
         >>> slots('{"intent": "fly", "slots": [{"name": "to", "value": "boston"}]}')
         Counter({(('to',), '"boston"'): 1})
     """
@@ -76,7 +76,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     check_installed()
     from rouge_score.rouge_scorer import RougeScorer
@@ -90,7 +90,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
-        MissingExtraError: Without ``tasc[eval]``.
+        MissingExtraError: Without ``tasc-lm[eval]``.
     """
     check_installed()
     from sacrebleu.metrics.bleu import BLEU

@@ -1,4 +1,4 @@
-"""What drafting brings a running engine, by index and source: as numbers, and as text that Prometheus reads."""
+"""Counts drafted and accepted tokens of an engine by index and source, as numbers and as Prometheus text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SOURCES
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 
 
 def _zeros() -> NDArray[np.int64]:
@@ -24,7 +24,7 @@ def _zeros() -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class _Counts:
-    """Of one index."""
+    """Counts of one index."""
 
     drafts: TaskDrafts
     requests: int = 0
@@ -47,9 +47,9 @@ _COUNTERS = {
 
 
 class Metrics:
-    """Counts what the requests of an engine drafted and what was right. Safe to use from many threads.
+    """Counts the drafted and accepted tokens of an engine's requests. Thread-safe.
 
-    Example:
+    Examples:
         >>> metrics.as_dict()["indexes"]["task.tasc"]["tau"]  # doctest: +SKIP
         6.9
     """
@@ -69,10 +69,10 @@ class Metrics:
         """Count a step of one request.
 
         Args:
-            drafts: Its task.
+            drafts: The task of the request.
             tokens: Tokens emitted.
-            sources: (K,) what each drafted token came from: codes of `tasc.drafting.protocol.SOURCES`.
-            accepted: How many of them were right.
+            sources: (K,) source of each drafted token: codes of `tasc.drafting.protocol.SOURCES`.
+            accepted: Number of accepted drafted tokens.
         """
         codes = np.minimum(sources, len(SOURCES) - 1)
         with self._lock:
@@ -84,7 +84,7 @@ class Metrics:
                 counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
 
     def paused(self, drafts: TaskDrafts) -> None:
-        """Count a step in which the brake held."""
+        """Count a step without a draft because drafting is paused."""
         with self._lock:
             self._of(drafts).paused += 1
 
@@ -185,7 +185,7 @@ def _facts(counts: _Counts) -> dict[str, Any]:
         "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
         "rate": accepted / drafted if drafted else None,
         "tau": counts.tokens / counts.steps if counts.steps else None,
-        "served_rows": getattr(counts.drafts.drafter, "num_served", 0),
+        "served_rows": counts.drafts.drafter.num_served,
     }
 
 

@@ -1,12 +1,11 @@
-"""The requests that an engine is running, known by their tokens alone, and drafted for together.
+"""Tracks the running requests of an engine by their tokens alone, and drafts for them together.
 
-Engines move the rows of their batch about, pause requests and take them up again, and name none of them. A request's
-tokens so far are a name: those of the next step begin with them.
+Engines move the rows of their batch, pause requests and resume them, and pass no request ids. The tokens of a request
+identify it: the tokens of the next step begin with them.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -15,51 +14,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.protocol import Draft, Drafter, Request
-from tasc.drafting.step_times import StepTimes
+from tasc.drafting.costs import LearnedCosts
+from tasc.drafting.policy import DraftPolicy
+from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
 from tasc.serving.metrics import Metrics
-from tasc.serving.task_drafts import TaskDrafts
+from tasc.serving.tasks import TaskDrafts
 
-_log = logging.getLogger(__name__)
+_CUTS = False  # whether a step's drafts are cut to the tokens that pay for themselves (`packed_draft_lengths`)
+_DISCOUNTS = False  # whether n-gram drafters are told a quarter of the cost, for the cut to choose from longer drafts
 
-_MOST_ABSENT = 256  # requests that are in no batch: paused, cut off, or ended without an end token
+_MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an end token
 
 Ids = NDArray[np.int32]
 """(L,) token ids."""
 
 _NO_IDS: Ids = np.empty(0, np.int32)
 _NO_SOURCES: NDArray[np.uint8] = np.empty(0, np.uint8)
+_NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 class TrackedRequest:
-    """A request that the engine is running.
+    """A request that the engine runs.
 
     Args:
-        drafts: The task that it belongs to.
-        prompt: (L,) its prompt.
+        drafts: The task of the request.
+        prompt: (L,) ids of the prompt.
     """
 
     def __init__(self, drafts: TaskDrafts, prompt: Ids) -> None:
         self.drafts = drafts
         self.num_prompt = len(prompt)
-        self.drafter: Drafter = drafts.drafter
-        """The one it began with, whatever has replaced the index since."""
-        self.request: Request | None = None
-        """None where the drafter has failed."""
-        self.input: str | None = None
+        self.drafter: SafeDrafter = drafts.drafter
+        """The drafter that the request was started with, whatever has replaced the index since."""
+        self.request: SafeRequest = SafeRequest(lambda: None)
+        self.input_text: str | None = None
         self.drafted: Ids = _NO_IDS
-        """(K,) the last draft."""
+        """(K,) ids of the last draft."""
         self.sources: NDArray[np.uint8] = _NO_SOURCES
-        """(K,) where its tokens came from."""
+        """(K,) source of each drafted token."""
+        self.probs: NDArray[np.float32] = _NO_PROBS
+        """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
-        """Whether its output has ended once."""
+        """Whether the output has ended once."""
+        self._failure_seen = False
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
         self._append(prompt)
 
-    def begin(self) -> None:
-        """Begin to draft for it."""
-        self.drafter, self.request, self.input = self.drafts.begin(self.ids)
+    def start(self) -> None:
+        """Start the drafter's request."""
+        guarded([self.request], self._start)
+
+    def _start(self) -> None:
+        self.drafter, self.request, self.input_text = self.drafts.start(self.ids)
+
+    def failure_is_new(self) -> bool:
+        """Whether the drafter has failed for this request since this was last asked."""
+        new = self.request.failed and not self._failure_seen
+        self._failure_seen = self.request.failed
+        return new
 
     @property
     def ids(self) -> Ids:
@@ -67,35 +80,40 @@ class TrackedRequest:
         return self._ids[: self._length]
 
     def emitted(self, ids: Sequence[int]) -> int:
-        """Take the tokens of a step: those accepted and one of the model's own. Returns how many were accepted."""
+        """Take the tokens of a step: the accepted ones and one more. Returns the number of accepted tokens."""
         new = np.asarray(ids, np.int32)
         self._append(new)
         drafted = self.drafted[: len(new) - 1]
         right = new[: len(drafted)] == drafted
-        if self.request is not None:
-            self.request.update(new)
+        self.request.update(new)
         return len(right) if right.all() else int(right.argmin())
 
     def hold_draft(self, draft: Draft, most: int) -> None:
-        """Keep a draft, its first `most` tokens, to be compared with what is emitted next."""
+        """Keep the first `most` tokens of a draft, for comparison with the tokens emitted next."""
         self.drafted = np.asarray(draft.tokens)[:most].astype(np.int32)
         self.sources = np.asarray(draft.sources)[:most]
+        probs = np.asarray(draft.probs)[:most]
+        self.probs = probs if len(probs) == len(self.drafted) else np.ones(len(self.drafted), np.float32)
+
+    def cut_draft(self, length: int) -> None:
+        """Keep the draft's first `length` tokens."""
+        self.drafted, self.sources, self.probs = self.drafted[:length], self.sources[:length], self.probs[:length]
 
     def drop_draft(self) -> None:
-        """There is no draft."""
-        self.drafted, self.sources = _NO_IDS, _NO_SOURCES
+        """Forget the draft."""
+        self.drafted, self.sources, self.probs = _NO_IDS, _NO_SOURCES, _NO_PROBS
 
     def learn(self, eos: frozenset[int], since: int = 0) -> bool:
-        """Teach the task this output, up to the first end token at or after output token `since`; the first time only.
+        """Pass this output to the task, up to the first end token at or after output token `since`; once only.
 
         Returns:
-            Whether there is one.
+            Whether there is an end token.
         """
         output = self.ids[self.num_prompt :]
         end = next((since + at for at, token in enumerate(output[since:].tolist()) if token in eos), None)
         if end is not None and not self.learnt:
             self.learnt = True
-            self.drafts.finished(self.input, output[: end + 1])
+            self.drafts.finished(self.input_text, output[: end + 1])
         return end is not None
 
     def _append(self, ids: Ids) -> None:
@@ -110,13 +128,13 @@ class RequestTracker:
     """Follows the requests of an engine from step to step and drafts for all of them.
 
     Args:
-        choose: The task of a request, by its (L,) prompt.
+        choose: Returns the task of a request, by its (L,) prompt.
         max_draft: Longest draft, ≥ 1.
-        max_length: Most tokens of prompt and output together.
-        vocab_size: Ids from here on are not drafted.
+        max_length: Most tokens of prompt and output.
+        vocab_size: Ids of the model; larger ids are not drafted.
         eos: Ids that end an output.
-        times: What steps cost.
-        metrics: Where everything is counted.
+        curve: Cost of steps.
+        metrics: Counts requests, steps and tokens.
     """
 
     def __init__(
@@ -127,13 +145,14 @@ class RequestTracker:
         max_length: int,
         vocab_size: int,
         eos: frozenset[int],
-        times: StepTimes,
+        curve: LearnedCosts,
         metrics: Metrics,
     ) -> None:
         self._choose = choose
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = eos
-        self._times, self._metrics = times, metrics
+        self._curve, self._metrics = curve, metrics
+        self._policy = DraftPolicy("packed", discounts=_DISCOUNTS)
         self._rows: list[TrackedRequest | None] = []
         self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by id(), those absent longest first
         self._returned: float | None = None
@@ -142,23 +161,29 @@ class RequestTracker:
         """Take a step of the engine and draft for the next.
 
         Args:
-            emitted: By row, the ids that the step has emitted; none: the row's prompt is not through.
-            lengths: (≥ R,) ids of prompt and output so far, by row.
-            tokens: (≥ R, ≥ L) those ids.
+            emitted: By row, the ids that the step emitted; empty while the row's prompt is prefilled.
+            lengths: (≥ R,) number of ids of prompt and output, by row.
+            tokens: (≥ R, ≥ L) ids of prompt and output, by row.
 
         Returns:
-            By row, the draft; empty where none pays.
+            By row, the ids of the draft; empty where drafting does not pay.
         """
         begin = time.perf_counter()
         rows, fresh = self._follow(emitted, lengths, tokens)
         self._time(begin, rows, fresh)
-        costs = self._times.costs(max(1, len(rows)), self._max_draft)
-        groups: dict[int, list[TrackedRequest]] = {}
+        costs = self._curve.costs(self._max_draft, max(1, len(rows)))
+        ready: dict[SafeDrafter, list[TrackedRequest]] = {}
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]] = {}
         for row, new in zip(rows, emitted, strict=True):
-            if row is not None and self._goes_on(row, new, costs):
-                groups.setdefault(id(row.drafter), []).append(row)
-        for group in groups.values():
-            self._draft(group, costs)
+            if row is not None and self._take(row, new, costs, outcomes):
+                ready.setdefault(row.drafter, []).append(row)
+        for drafter, found in outcomes.items():
+            accepted, extra = np.sum(found, axis=0) / len(rows)
+            self._policy.record(drafter, float(accepted), float(extra))
+        for drafter, group in ready.items():
+            self._draft(drafter, group, costs)
+        if _CUTS and not any(drafter.fixed_length for drafter in ready):
+            self._cut([row for row in rows if row is not None])
         self._rows = rows
         self._returned = time.perf_counter()
         self._metrics.drafting(self._returned - begin)
@@ -167,7 +192,11 @@ class RequestTracker:
     def _follow(
         self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any
     ) -> tuple[list[TrackedRequest | None], bool]:
-        """The request of each row, None where it has emitted nothing; and whether a prompt was in the step."""
+        """Find the request of each row.
+
+        Returns:
+            By row, the request, or None if the row emitted nothing; and whether the step held a prompt.
+        """
         before = self._rows
         rows: list[TrackedRequest | None] = [None] * len(emitted)
         seen: list[tuple[int, Ids]] = []
@@ -197,65 +226,77 @@ class RequestTracker:
                 candidates.remove(row)
                 del self._absent[id(row)]
             rows[at] = row
-        while len(self._absent) > _MOST_ABSENT:
+        while len(self._absent) > _MAX_ABSENT:
             self._absent.popitem(last=False)
         return rows, fresh
 
     def _begin(self, prompt: Ids) -> TrackedRequest:
         row = TrackedRequest(self._choose(prompt), np.array(prompt, np.int32))
         self._metrics.began(row.drafts)
-        try:
-            row.begin()
-        except Exception:
-            self._failed([row])
+        row.start()
+        self._count_failure(row)
         return row
 
     def _time(self, begin: float, rows: Sequence[TrackedRequest | None], fresh: bool) -> None:
-        """Learn what the step that has just ended cost, where it held no prompt and nothing was idle before it."""
+        """Record the duration of the last step, if it held no prompt and the engine was not idle before it."""
         if fresh or self._returned is None:
             return
         running = [row for row in rows if row is not None]
         if running:
             seconds = begin - self._returned
             self._metrics.stepped(seconds)
-            self._times.observe(sum(1 + len(row.drafted) for row in running), seconds)
+            self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _goes_on(self, row: TrackedRequest, new: Sequence[int], costs: NDArray[np.float64]) -> bool:
-        """Bring a request up to what it has emitted; returns whether to draft for it now."""
-        accepted = 0
-        try:
-            accepted = row.emitted(new)
-        except Exception:
-            self._failed([row])
+    def _take(
+        self,
+        row: TrackedRequest,
+        new: Sequence[int],
+        costs: Costs,
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]],
+    ) -> bool:
+        """Bring a request up to the ids that it has emitted. Returns whether it takes a draft now.
+
+        Args:
+            row: The request.
+            new: The ids.
+            costs: Cost of verifying k drafted tokens per row.
+            outcomes: By drafter, takes the accepted tokens of the last draft and its cost beyond a plain step.
+        """
+        accepted = row.emitted(new)
+        self._count_failure(row)
         self._metrics.step(row.drafts, len(new), row.sources, accepted)
         if len(row.drafted):
-            row.drafts.brake.observe(accepted, float(costs[len(row.drafted)]) - 1.0)
+            outcomes.setdefault(row.drafter, []).append((accepted, float(costs[len(row.drafted)]) - 1.0))
         row.drop_draft()
-        if row.learn(self._eos, len(row.ids) - row.num_prompt - len(new)) or row.request is None or self._room(row) < 1:
-            return False
-        if row.drafts.brake.holds():
-            self._metrics.paused(row.drafts)
-            return False
-        return True
+        ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
+        return not ended and not row.request.failed and self._room(row) >= 1
 
-    def _draft(self, rows: Sequence[TrackedRequest], costs: NDArray[np.float64]) -> None:
-        """Draft for requests of one drafter."""
-        try:
-            drafts = rows[0].drafter.propose_batch([row.request for row in rows], self._max_draft, costs)
-        except Exception:
-            self._failed(rows)
+    def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
+        """Draft for requests of one drafter, unless it is paused."""
+        budget = self._policy.budget(drafter, costs)
+        if budget is None:
+            for row in rows:
+                self._metrics.paused(row.drafts)
             return
+        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, budget)
         for row, draft in zip(rows, drafts, strict=True):
-            strange = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
-            row.hold_draft(draft, min(self._room(row), int(strange[0]) if len(strange) else self._max_draft))
+            self._count_failure(row)
+            unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
+            row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else self._max_draft))
+
+    def _cut(self, rows: Sequence[TrackedRequest]) -> None:
+        """Cut the drafts of a step to the tokens that pay for themselves."""
+        probs = [row.probs.tolist() for row in rows]
+        drafted = sum(map(len, probs))
+        if drafted:
+            lengths = self._policy.cut(probs, self._curve.step_costs(drafted, len(rows)))
+            for row, length in zip(rows, lengths, strict=True):
+                row.cut_draft(length)
 
     def _room(self, row: TrackedRequest) -> int:
-        """How many tokens can be drafted at most: the model says one more after them."""
+        """Return the most tokens that can be drafted: the model adds one after them."""
         return self._max_length - len(row.ids) - 1
 
-    def _failed(self, rows: Sequence[TrackedRequest]) -> None:
-        """These requests go on plainly: a drafter must never take the engine down."""
-        _log.warning("a drafter failed; %d requests go on without drafts", len(rows), exc_info=True)
-        for row in rows:
-            row.request = None
+    def _count_failure(self, row: TrackedRequest) -> None:
+        if row.failure_is_new():
             self._metrics.failed(row.drafts)

@@ -48,7 +48,7 @@ def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> An
     Raises:
         InputError: A model with fewer rows than the plan's tokenizer has ids, or with a second table of embeddings.
 
-    Example:
+    Examples:
         >>> model = AutoModelForCausalLM.from_pretrained("path/to/model")  # doctest: +SKIP
         >>> extend_model(model, MergePlan.open("task.plan")).config.vocab_size  # doctest: +SKIP
         49652

@@ -68,7 +68,7 @@ def learn_vocabulary(
         CorpusError: A bad row, or no rows.
         TokenizerMismatchError: A store that another tokenizer made.
 
-    Example:
+    Examples:
         >>> plan = learn_vocabulary("rows.jsonl", "path/to/model", "task.plan", size=256)  # doctest: +SKIP
         >>> len(plan), plan.curve[-1]  # doctest: +SKIP
     """

@@ -1,35 +1,36 @@
-//! Any bytes as a log of served rows: whatever is read of it begins the file that those rows would make.
+//! Any bytes as a write-ahead log: what is read of it begins the file that those rows would make.
 #![no_main]
 use std::sync::LazyLock;
 
 use hostile::written;
 use libfuzzer_sys::fuzz_target;
-use tasc_core::corpus::{ServedLog, ServedRow, served};
+use tasc_core::corpus::{OnlineRow, WriteAheadLog, online_log};
 use tasc_core::format::Fingerprint;
 use xxhash_rust::xxh3::xxh3_64;
 
-const HEADER_BYTES: usize = 64;
+const HEADER_BYTES: usize = 80;
 
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
-        let (mut log, _) = ServedLog::open(path, &Fingerprint::default()).expect("created");
+        let (mut log, _) = WriteAheadLog::open(path, &Fingerprint::default()).expect("created");
         for k in 0..4u32 {
-            log.append(&[ServedRow { input: "é input".into(), output: vec![1, 2, 3 + k] }]).expect("appended");
+            log.append(&[OnlineRow { input: "é input".into(), output: vec![1, 2, 3 + k] }]).expect("appended");
         }
     })
 });
 
-/// A record of any payload, with a checksum that is right.
-fn record(payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let sum = xxh3_64(&[&length, payload].concat()).to_le_bytes();
-    [&length, &sum[..], payload].concat()
+/// A record of any payload, with a checksum that is right; its number is `number`.
+fn record(number: u64, payload: &[u8]) -> Vec<u8> {
+    let (length, number) = (u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes(), number.to_le_bytes());
+    let sum = xxh3_64(&[&length, &number[..], payload].concat()).to_le_bytes();
+    [&length, &sum[..], &number, payload].concat()
 }
 
-fn encoded(row: &ServedRow) -> Vec<u8> {
+/// A row's payload.
+fn encoded(row: &OnlineRow) -> Vec<u8> {
     let input = u32::try_from(row.input.len()).unwrap_or(u32::MAX).to_le_bytes();
     let ids: Vec<u8> = row.output.iter().flat_map(|id| id.to_le_bytes()).collect();
-    record(&[&input, row.input.as_bytes(), &ids].concat())
+    [&input, row.input.as_bytes(), &ids].concat()
 }
 
 /// The good file with changes: each 3 bytes of `data` say where (2 bytes) and what is written there.
@@ -44,10 +45,14 @@ fn changed(data: &[u8]) -> Vec<u8> {
 
 fuzz_target!(|data: &[u8]| {
     let header = &GOOD[..HEADER_BYTES];
-    let sealed: Vec<u8> = data.split(|&b| b == 0xFE).flat_map(record).collect();
+    let payloads = data.split(|&b| b == 0xFE);
+    let sealed: Vec<u8> = (0..).zip(payloads).flat_map(|(number, payload)| record(number, payload)).collect();
     for bytes in [data.to_vec(), changed(data), [header, data].concat(), [header, &sealed].concat()] {
-        let Ok(rows) = served::from_bytes(&bytes, &Fingerprint::default()) else { continue };
-        let written: Vec<u8> = rows.iter().flat_map(encoded).collect();
-        assert!(bytes.get(HEADER_BYTES..).unwrap_or(&[]).starts_with(&written));
+        let Ok(rows) = online_log::from_bytes(&bytes, &Fingerprint::default()) else { continue };
+        let mut rest = bytes.get(HEADER_BYTES..).unwrap_or(&[]);
+        for row in &rows {
+            let number = u64::from_le_bytes(rest[12..20].try_into().expect("8 bytes"));
+            rest = rest.strip_prefix(&record(number, &encoded(row))[..]).expect("the row's record");
+        }
     }
 });

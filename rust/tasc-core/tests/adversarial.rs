@@ -6,34 +6,36 @@ use std::sync::{Arc, OnceLock, RwLock, Weak, mpsc};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tasc_core::corpus::{ServedRow, served};
-use tasc_core::draft::features::END;
-use tasc_core::draft::general;
-use tasc_core::draft::mixtures::variants;
-use tasc_core::draft::train::{TrainOptions, train};
-use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, FitOptions, Mixtures, Request, Source, Without};
+use tasc_core::corpus::{MergedLogs, OnlineRow, online_log};
+use tasc_core::draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
-use tasc_core::index::OwnedTask;
-use tasc_core::index::rows::{self, LeftOut};
-use tasc_core::input::Speller;
-use tasc_core::input::spelling::Learnt;
-use tasc_core::{Result, TokenId};
+use tasc_core::index::view::{TaskArrays, TaskView};
+use tasc_core::mixture::features::END;
+use tasc_core::mixture::features::variants;
+use tasc_core::mixture::general;
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, TaskData};
+use tasc_core::task::build::{self, LeftOut};
+use tasc_core::task::train::{TrainOptions, train};
+use tasc_core::text::PieceTokenizer;
+use tasc_core::text::pieces::TokenizationCache;
+use tasc_core::{Error, Result, TokenId};
 use toys::{Random, Row, Toy};
 
 const TOY: Toy = Toy::GluedPairs;
 
 /// A task with odd rows among its own, and weights fitted to it.
-fn task() -> (Arc<OwnedTask>, Mixtures) {
+fn task() -> (Arc<TaskArrays>, MixtureWeights) {
     let folder = tempfile::tempdir().unwrap();
     let mut rows = toys::rows(TOY, 150, 6);
     rows.extend(odd_texts().into_iter().filter(|t| t.len() < 20_000).map(|t| odd_row(&t)));
     let store = toys::store(&folder.path().join("s"), &rows);
-    let mut learnt = Learnt::default();
-    let task = rows::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
+    let mut learnt = TokenizationCache::default();
+    let task = build::build(&store, &LeftOut::default(), true, &mut learnt, Some(&TOY), |_| Ok(())).unwrap();
     let fit = FitOptions { iterations: 30, ..FitOptions::default() };
     let options = TrainOptions { fit, ..TrainOptions::default() };
-    let (mixtures, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
-    (Arc::new(task), mixtures)
+    let (weights, _) = train(&store, &options, &mut learnt, Some(&TOY), |_| Ok(())).unwrap().unwrap();
+    (Arc::new(task), weights)
 }
 
 fn odd_row(text: &str) -> Row {
@@ -65,8 +67,8 @@ fn odd_texts() -> Vec<String> {
     ]
 }
 
-fn options(mixtures: Option<&Mixtures>, without: Without) -> DrafterOptions {
-    DrafterOptions { mixtures: mixtures.cloned(), without, speller: Some(Arc::new(TOY)), ..DrafterOptions::default() }
+fn options(weights: Option<&MixtureWeights>, without: SourceMask) -> DrafterOptions {
+    DrafterOptions { weights: weights.cloned(), without, tokenizer: Some(Arc::new(TOY)), ..DrafterOptions::default() }
 }
 
 fn valid(draft: &Draft, most: usize) {
@@ -103,12 +105,12 @@ fn serve(drafter: &Drafter, input: &str, output: &[TokenId], costs: &CostCurve) 
 
 #[test]
 fn odd_texts_are_drafted_for_and_the_same_again() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let mut random = Random(3);
     let long: Vec<TokenId> = (0..5000).map(|_| random.below(40) as TokenId).collect();
     let costs = CostCurve::linear(0.02).unwrap();
-    let run = |mixtures: Option<&Mixtures>| {
-        let drafter = Drafter::new(Some(task.clone()), options(mixtures, Without::NOTHING)).unwrap();
+    let run = |weights: Option<&MixtureWeights>| {
+        let drafter = Drafter::new(Some(task.clone()), options(weights, SourceMask::NOTHING)).unwrap();
         let mut all = Vec::new();
         for input in odd_texts() {
             let own = odd_row(&input).1;
@@ -120,18 +122,18 @@ fn odd_texts_are_drafted_for_and_the_same_again() {
         all.push(serve(&drafter, "please list airlines in boston", &long, &costs));
         all
     };
-    for weights in [None, Some(&mixtures)] {
+    for weights in [None, Some(&weights)] {
         assert!(run(weights) == run(weights), "another run, another draft");
     }
-    let general = general::mixtures().unwrap();
+    let general = general::weights().unwrap();
     assert!(run(None) == run(Some(&general)));
 }
 
 /// An output of 5,000 tokens, whole: the context grows, the rest does not.
 #[test]
 fn a_very_long_output() {
-    let (task, mixtures) = task();
-    let drafter = Drafter::new(Some(task), options(Some(&mixtures), Without::NOTHING)).unwrap();
+    let (task, weights) = task();
+    let drafter = Drafter::new(Some(task), options(Some(&weights), SourceMask::NOTHING)).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
     let mut request = drafter.start(&[], Some("find flights from boston to oslo")).unwrap();
     let block = TOY.ids(" from=\"boston\" to=\"oslo\"; and so on, and so on");
@@ -154,9 +156,9 @@ fn a_very_long_output() {
 /// Tokens that come one by one or many at a time lead to the same place.
 #[test]
 fn updates_can_be_joined() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let costs = CostCurve::linear(0.02).unwrap();
-    let fixed = DrafterOptions { fixed: true, ..options(Some(&mixtures), Without::NOTHING) };
+    let fixed = DrafterOptions { fixed: true, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), fixed).unwrap();
     let mut random = Random(8);
     for _ in 0..60 {
@@ -176,11 +178,11 @@ fn updates_can_be_joined() {
 
 #[test]
 fn every_set_of_sources_drafts() {
-    let (task, mixtures) = task();
+    let (task, weights) = task();
     let costs = CostCurve::linear(0.02).unwrap();
     for bits in 0..1u32 << Source::ALL.len() {
-        let without: Without = Source::ALL.into_iter().filter(|s| bits >> s.code() & 1 == 1).collect();
-        let drafter = Drafter::new(Some(task.clone()), options(Some(&mixtures), without)).unwrap();
+        let without: SourceMask = Source::ALL.into_iter().filter(|s| bits >> s.code() & 1 == 1).collect();
+        let drafter = Drafter::new(Some(task.clone()), options(Some(&weights), without)).unwrap();
         let mut random = Random(2);
         for _ in 0..5 {
             let (input, output) = toys::request(&mut random);
@@ -195,11 +197,11 @@ fn every_set_of_sources_drafts() {
 /// Four threads, one drafter that learns and is served rows: nothing is poisoned or stuck, every draft is valid.
 #[test]
 fn one_drafter_for_four_threads() {
-    let (task, mixtures) = task();
-    let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&mixtures), Without::NOTHING) };
+    let (task, weights) = task();
+    let bounded = DrafterOptions { served_bytes: 60_000, ..options(Some(&weights), SourceMask::NOTHING) };
     let drafter = Drafter::new(Some(task), bounded).unwrap();
     let costs = CostCurve::linear(0.02).unwrap();
-    let before = drafter.learnt();
+    let before = drafter.calibration();
     std::thread::scope(|s| {
         for t in 0..4u64 {
             let (drafter, costs) = (&drafter, &costs);
@@ -219,12 +221,12 @@ fn one_drafter_for_four_threads() {
                         drafter.update(&mut request, emitted);
                         left = rest;
                     }
-                    drafter.serve(&[ServedRow { input, output }]).unwrap();
+                    drafter.serve(&[OnlineRow { input, output }]).unwrap();
                 }
             });
         }
     });
-    let after = drafter.learnt();
+    let after = drafter.calibration();
     assert_ne!(before, after);
     assert!(after.scale().is_finite() && after.shift().is_finite() && after.rate() > 1.5, "{after:?}");
     assert!((1..240).contains(&drafter.num_served()), "{} rows in memory", drafter.num_served());
@@ -246,23 +248,24 @@ fn a_drafter_over_another_index_is_one_made_there() {
         let folder = tempfile::tempdir().unwrap();
         let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 150, seed));
         Arc::new(
-            rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap(),
+            build::build(&store, &LeftOut::default(), true, &mut TokenizationCache::default(), Some(&TOY), |_| Ok(()))
+                .unwrap(),
         )
     };
     let (first, second) = (built(1), built(2));
     let mut random = Random(9);
-    let served: Vec<ServedRow> = (0..80)
+    let served: Vec<OnlineRow> = (0..80)
         .map(|_| toys::request(&mut random))
-        .map(|(input, output)| ServedRow { input, output: TOY.ids(&output) })
+        .map(|(input, output)| OnlineRow { input, output: TOY.ids(&output) })
         .collect();
-    let new = |task: &Arc<OwnedTask>| {
+    let new = |task: &Arc<TaskArrays>| {
         let drafter = Drafter::new(Some(task.clone()), DrafterOptions { fixed: true, ..DrafterOptions::default() });
         drafter.inspect(|d| d.serve(&served).unwrap()).unwrap()
     };
     let (old, untouched, made) = (new(&first), new(&first), new(&second));
     let costs = CostCurve::linear(0.02).unwrap();
     let (mut begun, mut twin) = [&old, &untouched].map(|d| d.start(&[], Some("list airlines in oslo")).unwrap()).into();
-    let next = old.over(second.clone(), 0).unwrap();
+    let next = old.with_index(second.clone()).unwrap();
     assert_eq!(old.draft(&mut begun, 16, &costs), untouched.draft(&mut twin, 16, &costs));
     assert!(!begun_is_empty(&old, &mut begun));
     for _ in 0..40 {
@@ -280,7 +283,6 @@ fn a_drafter_over_another_index_is_one_made_there() {
         all_drafts(&made, &input, &output),
         "terms are as rare as in its index"
     );
-    assert!(next.over(first, 1).is_err(), "there is no log whose rows could have been taken");
 }
 
 fn begun_is_empty(drafter: &Drafter, request: &mut Request) -> bool {
@@ -296,12 +298,61 @@ fn a_drafter_over_another_index_goes_on_learning() {
     let mut requests: Vec<_> = (0..60).map(|_| toys::request(&mut random)).map(|(i, o)| (i, TOY.ids(&o))).collect();
     let (last, last_output) = requests.pop().unwrap();
     requests.iter().for_each(|(input, output)| drop(all_drafts(&old, input, output)));
-    let next = old.over(task.clone(), 0).unwrap();
-    assert_eq!(old.learnt(), next.learnt());
+    let next = old.with_index(task.clone()).unwrap();
+    assert_eq!(old.calibration(), next.calibration());
     let again = |d: &Drafter| all_drafts(d, &last, &last_output);
     let (untaught, theirs) = (again(&Drafter::new(Some(task), DrafterOptions::default()).unwrap()), again(&old));
     assert_ne!(theirs, untaught);
     assert_eq!(again(&next), theirs, "weights, calibration and rate");
+}
+
+/// A task that holds rows of logs.
+struct Holding {
+    task: Arc<TaskArrays>,
+    merged: MergedLogs,
+}
+
+impl TaskData for Holding {
+    fn view(&self) -> TaskView<'_> {
+        self.task.view()
+    }
+
+    fn merged_logs(&self) -> &MergedLogs {
+        &self.merged
+    }
+}
+
+/// Rows that a task holds leave memory and log, however they came there; rows in no log stay.
+#[test]
+fn rows_in_the_index_are_not_taken_in() {
+    let (task, _) = task();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("t.served"), folder.path().join("u.served"));
+    let made_by = Fingerprint::default();
+    let row = |k: u32| OnlineRow { input: format!("row {k}"), output: vec![k] };
+    let rows =
+        |drafter: &Drafter, range: std::ops::Range<u32>| drafter.serve(&range.map(row).collect::<Vec<_>>()).unwrap();
+    let new = |task| Drafter::new(Some(task), DrafterOptions::default()).unwrap();
+    let drafter = new(task.clone() as Arc<dyn TaskData>);
+    rows(&drafter, 0..2); // before there is a log
+    drafter.keep_served(&path, &made_by).unwrap();
+    assert!(matches!(drafter.keep_served(&other, &made_by), Err(Error::Locked { .. })), "one log each");
+    rows(&drafter, 2..6);
+    let mut merged = MergedLogs::default();
+    assert_eq!(online_log::read_unmerged(&path, &made_by, &mut merged).unwrap().len(), 4);
+    rows(&drafter, 6..9);
+    let holding: Arc<dyn TaskData> = Arc::new(Holding { task: task.clone(), merged });
+    let foreign = new(task);
+    foreign.keep_served(&other, &made_by).unwrap();
+    rows(&foreign, 0..3);
+    assert_eq!(foreign.with_index(holding.clone()).unwrap().num_served(), 3, "another log");
+    let next = drafter.with_index(holding.clone()).unwrap();
+    assert_eq!((drafter.num_served(), next.num_served()), (9, 5), "two in no log, three not in the index");
+    assert_eq!(online_log::read(&path, &made_by).unwrap(), [6, 7, 8].map(row));
+    drop((drafter, next));
+    let again = new(holding);
+    again.keep_served(&path, &made_by).unwrap();
+    assert_eq!(again.num_served(), 3);
 }
 
 /// Threads draft and serve while the index is replaced under them, again and again: nothing waits for ever, every draft
@@ -316,7 +367,7 @@ fn the_index_is_replaced_under_four_threads() {
     first.keep_served(&path, &Fingerprint::default()).unwrap();
     let current = RwLock::new(Arc::new(first));
     let costs = CostCurve::linear(0.02).unwrap();
-    let mut taken = Vec::new();
+    let (mut taken, mut merged) = (Vec::new(), MergedLogs::default());
     std::thread::scope(|s| {
         let threads: Vec<_> = (0..4u32)
             .map(|t| {
@@ -331,21 +382,21 @@ fn the_index_is_replaced_under_four_threads() {
                             valid(drafter.draft(&mut request, 16, costs), 16);
                             drafter.update(&mut request, &[token]);
                         }
-                        drafter.serve(&[ServedRow { input, output: vec![1000 * t + k] }]).unwrap();
+                        drafter.serve(&[OnlineRow { input, output: vec![1000 * t + k] }]).unwrap();
                     }
                 })
             })
             .collect();
         while !threads.iter().all(|t| t.is_finished()) {
-            let rows = served::read(&path, &Fingerprint::default()).unwrap();
+            let rows = online_log::read_unmerged(&path, &Fingerprint::default(), &mut merged).unwrap();
             let old = current.read().unwrap().clone();
-            let next = old.over(task.clone(), rows.len() as u64).unwrap();
+            let next = old.with_index(Arc::new(Holding { task: task.clone(), merged: merged.clone() })).unwrap();
             *current.write().unwrap() = Arc::new(next);
             taken.extend(rows);
         }
     });
     let left = current.read().unwrap().num_served();
-    let log = served::read(&path, &Fingerprint::default()).unwrap();
+    let log = online_log::read(&path, &Fingerprint::default()).unwrap();
     assert!(left <= log.len(), "{left} rows in memory, {} in the log", log.len());
     let mut ids: Vec<_> = taken.iter().chain(&log).map(|row| row.output[0]).collect();
     ids.sort_unstable();
@@ -357,15 +408,15 @@ struct Waiting {
     drafter: Arc<OnceLock<Weak<Drafter>>>,
 }
 
-impl Speller for Waiting {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Waiting {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let (drafter, (sender, served)) = (self.drafter.get().unwrap().upgrade().unwrap(), mpsc::channel());
         std::thread::spawn(move || {
-            drafter.serve(&[ServedRow { input: "x".into(), output: vec![1] }]).unwrap();
+            drafter.serve(&[OnlineRow { input: "x".into(), output: vec![1] }]).unwrap();
             sender.send(()).unwrap();
         });
         served.recv_timeout(Duration::from_secs(20)).expect("serving waits for the tokenizer");
-        TOY.spell(pieces)
+        TOY.tokenize_pieces(pieces)
     }
 }
 
@@ -373,8 +424,9 @@ impl Speller for Waiting {
 fn serving_does_not_wait_for_the_tokenizer() {
     let (task, _) = task();
     let cell = Arc::new(OnceLock::new());
-    let speller = Some(Arc::new(Waiting { drafter: cell.clone() }) as Arc<dyn Speller>);
-    let drafter = Arc::new(Drafter::new(Some(task), DrafterOptions { speller, ..DrafterOptions::default() }).unwrap());
+    let tokenizer = Some(Arc::new(Waiting { drafter: cell.clone() }) as Arc<dyn PieceTokenizer>);
+    let drafter =
+        Arc::new(Drafter::new(Some(task), DrafterOptions { tokenizer, ..DrafterOptions::default() }).unwrap());
     cell.set(Arc::downgrade(&drafter)).unwrap();
     drafter.start(&[], Some("fly to a place never heard of")).unwrap();
     assert_eq!(drafter.num_served(), 1);
@@ -395,8 +447,8 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let rows: Vec<Row> = rows.into_iter().map(|(i, o, w)| (i, toy.ids(&o), w)).collect();
         let store = toys::store(&folder.path().join("s"), &rows);
-        let task = rows::build(&store, &LeftOut::default(), true, &mut Learnt::default(), Some(&toy), |_| Ok(())).unwrap();
-        let options = DrafterOptions { speller: Some(Arc::new(toy)), ..DrafterOptions::default() };
+        let task = build::build(&store, &LeftOut::default(), true, &mut TokenizationCache::default(), Some(&toy), |_| Ok(())).unwrap();
+        let options = DrafterOptions { tokenizer: Some(Arc::new(toy)), ..DrafterOptions::default() };
         let drafter = Drafter::new(Some(Arc::new(task)), options).unwrap();
         let costs = CostCurve::linear(cost).unwrap();
         serve(&drafter, &input, &toy.ids(&output), &costs);

@@ -6,33 +6,33 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::index::copies::{Copies, CopiesBuilder, OwnedCopies, next, short};
-use tasc_core::input::spelling::Learnt;
-use tasc_core::input::words::split;
-use tasc_core::input::{Copying, Spellings, Surface};
+use tasc_core::index::copies::{CopyArrays, CopyModel, CopyModelBuilder, next, short};
+use tasc_core::text::pieces::TokenizationCache;
+use tasc_core::text::words::split;
+use tasc_core::text::{CopyState, Pieces, SourceText};
 use toys::{Toy, id};
 
-fn surface(text: &str, toy: Toy) -> Surface {
-    let mut surface = Surface::default();
-    surface.read(text, &Spellings::default(), &mut Learnt::default(), Some(&toy)).unwrap();
-    surface
+fn source_text(text: &str, toy: Toy) -> SourceText {
+    let mut source_text = SourceText::default();
+    source_text.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
+    source_text
 }
 
-fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> OwnedCopies {
-    let mut builder = CopiesBuilder::default();
-    let surfaces: Vec<Surface> = rows.iter().map(|r| surface(&r.0, toy)).collect();
-    for (row, surface) in rows.iter().zip(&surfaces) {
-        builder.count(surface, &row.1, row.2);
+fn learn(rows: &[(String, Vec<TokenId>, u32)], toy: Toy) -> CopyArrays {
+    let mut builder = CopyModelBuilder::default();
+    let surfaces: Vec<SourceText> = rows.iter().map(|r| source_text(&r.0, toy)).collect();
+    for (row, source_text) in rows.iter().zip(&surfaces) {
+        builder.count(source_text, &row.1, row.2);
     }
     builder.counted();
-    for (row, surface) in rows.iter().zip(&surfaces) {
-        builder.learn(surface, &row.1, row.2);
+    for (row, source_text) in rows.iter().zip(&surfaces) {
+        builder.learn(source_text, &row.1, row.2);
     }
     builder.build()
 }
 
 /// Rows of words: an input, an output, a weight.
-fn task(rows: &[(&str, &str, u32)]) -> OwnedCopies {
+fn task(rows: &[(&str, &str, u32)]) -> CopyArrays {
     let rows: Vec<_> = rows.iter().map(|r| (r.0.to_owned(), Toy::Words.ids(r.1), r.2)).collect();
     learn(&rows, Toy::Words)
 }
@@ -48,7 +48,7 @@ fn near(found: f32, wanted: f64) {
 }
 
 /// A city stands in the output as it stands in the input, and "X" comes before it.
-fn flights() -> OwnedCopies {
+fn flights() -> CopyArrays {
     task(&[("to a", "X a Y", 1), ("to b", "X b Z", 1)])
 }
 
@@ -65,7 +65,7 @@ fn rates_by_hand() {
     near(copies.token_rate(id("X")), 0.0);
     near(copies.token_rate(id("a")), 0.5); // one of one, and one more that was not
     near(copies.token_rate(id("never")), 0.0);
-    near(Copies::default().rate(1), 0.5);
+    near(CopyModel::default().rate(1), 0.5);
     let heavy = task(&[("to a", "X a", 3), ("to b", "X", 5)]);
     near(heavy.view().rate(word("a")), (3.0 + 0.5) / 4.0); // nothing was seen once: 1 of 2
     near(heavy.view().rate(word("b")), 0.5 / 6.0);
@@ -145,19 +145,19 @@ fn the_end_depends_on_what_waits() {
 
 #[test]
 fn the_next_word_is_the_first_that_waits() {
-    let surface = surface("to a via b", Toy::Words);
+    let source_text = source_text("to a via b", Toy::Words);
     let rates = [0.1, 0.9, 0.2, 0.8];
-    let mut copying = Copying::default();
-    copying.reset(4, 1.7);
-    assert_eq!(next(&surface, &copying, &rates), (word("a"), word("to")));
-    copying.push(&surface, &rates, id("a"));
-    assert_eq!(next(&surface, &copying, &rates), (word("b"), word("via")));
-    copying.push(&surface, &rates, id("b"));
-    assert_eq!(next(&surface, &copying, &rates), (0, 1));
-    let mut back = Copying::default();
+    let mut copy_state = CopyState::default();
+    copy_state.reset(4, 1.7);
+    assert_eq!(next(&source_text, &copy_state, &rates), (word("a"), word("to")));
+    copy_state.push(&source_text, &rates, id("a"));
+    assert_eq!(next(&source_text, &copy_state, &rates), (word("b"), word("via")));
+    copy_state.push(&source_text, &rates, id("b"));
+    assert_eq!(next(&source_text, &copy_state, &rates), (0, 1));
+    let mut back = CopyState::default();
     back.reset(4, 1.7);
-    back.push(&surface, &rates, id("b"));
-    assert_eq!(next(&surface, &back, &rates), (0, 1), "what was passed over does not wait");
+    back.push(&source_text, &rates, id("b"));
+    assert_eq!(next(&source_text, &back, &rates), (0, 1), "what was passed over does not wait");
 }
 
 /// An id that no vocabulary holds takes no memory.
@@ -302,17 +302,17 @@ proptest! {
         let copies = learnt.view();
         prop_assert!(learnt.rates.iter().all(|r| (0.0..=1.0).contains(r)));
         for (input, output, _) in &rows {
-            let surface = surface(input, toy);
+            let source_text = source_text(input, toy);
             let (mut rates, mut usual) = (Vec::new(), Vec::new());
-            let waiting = copies.usual(&surface, &mut rates, &mut usual);
+            let waiting = copies.usual(&source_text, &mut rates, &mut usual);
             prop_assert!((waiting - usual.iter().sum::<f32>()).abs() < 1e-4);
             for at in 0..=output.len() {
                 let pointers = copies.pointers(&output[..at]);
                 prop_assert!((0.0..=1.0).contains(&pointers.begins()));
-                for w in 0..surface.len() as u32 {
-                    let p = pointers.left(surface.left(w));
+                for w in 0..source_text.len() as u32 {
+                    let p = pointers.left(source_text.left(w));
                     prop_assert!((0.0..=1.0).contains(&p), "{p}");
-                    for (went, could) in copies.continued(surface.left(w), surface.key(w)) {
+                    for (went, could) in copies.continued(source_text.left(w), source_text.key(w)) {
                         prop_assert!(went <= could);
                     }
                 }

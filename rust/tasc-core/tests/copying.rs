@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use tasc_core::input::spelling::{Learnt, MAX_PIECE};
-use tasc_core::input::surface::MAX_COPIED;
-use tasc_core::input::words::{Word, WordKind, split};
-use tasc_core::input::{Copying, Speller, Spellings, Surface};
+use tasc_core::text::pieces::{MAX_PIECE, TokenizationCache};
+use tasc_core::text::source_text::MAX_COPIED;
+use tasc_core::text::words::{Word, WordKind, split};
+use tasc_core::text::{CopyState, PieceTokenizer, Pieces, SourceText};
 use tasc_core::{Result, TokenId};
 use toys::Toy;
 
@@ -126,23 +126,22 @@ fn naive(chains: &[Chain], output: &[TokenId]) -> Copied {
     found
 }
 
-fn seen(surface: &Surface, copying: &Copying) -> Copied {
-    let active = copying
-        .active()
-        .iter()
-        .map(|c| (surface.token(c.place).unwrap(), surface.is_between(c.place), surface.word(c.place), c.matched));
-    let words = u32::try_from(surface.len()).unwrap();
+fn seen(source_text: &SourceText, copy_state: &CopyState) -> Copied {
+    let active = copy_state.active().iter().map(|c| {
+        (source_text.token(c.place).unwrap(), source_text.is_between(c.place), source_text.word(c.place), c.matched)
+    });
+    let words = u32::try_from(source_text.len()).unwrap();
     Copied {
         active: active.collect(),
-        copied: (0..words).filter(|&w| copying.is_copied(w)).collect(),
-        after: copying.after(),
+        copied: (0..words).filter(|&w| copy_state.is_copied(w)).collect(),
+        after: copy_state.after(),
     }
 }
 
-fn read(text: &str, toy: Toy) -> Surface {
-    let mut surface = Surface::default();
-    surface.read(text, &Spellings::default(), &mut Learnt::default(), Some(&toy)).unwrap();
-    surface
+fn read(text: &str, toy: Toy) -> SourceText {
+    let mut source_text = SourceText::default();
+    source_text.read(text, &Pieces::default(), &mut TokenizationCache::default(), Some(&toy)).unwrap();
+    source_text
 }
 
 /// Random texts: ASCII, Chinese, both, punctuation, marks.
@@ -185,23 +184,23 @@ proptest! {
 
     #[test]
     fn equals_the_twin_at_every_token(text in text(), toy in toy(), recipe in recipe()) {
-        let surface = read(&text, toy);
+        let source_text = read(&text, toy);
         let chains = chains(&text, toy);
-        let starts: Vec<_> = surface.starts().iter().map(|s| (s.token, s.word as usize, s.spaced)).collect();
+        let starts: Vec<_> = source_text.starts().iter().map(|s| (s.token, s.word as usize, s.spaced)).collect();
         prop_assert_eq!(starts, chains.iter().map(|c| (c.first, c.word, c.spaced)).collect::<Vec<_>>());
-        for (start, chain) in surface.starts().iter().zip(&chains) {
-            prop_assert_eq!(surface.first_word(*start), &chain.tokens[..chain.first_word]);
+        for (start, chain) in source_text.starts().iter().zip(&chains) {
+            prop_assert_eq!(source_text.first_word(*start), &chain.tokens[..chain.first_word]);
         }
-        let usual: Vec<f32> = (0..surface.len()).map(|w| [0.0, 0.5, 0.75][w % 3]).collect();
-        let mut copying = Copying::default();
-        copying.reset(surface.len(), usual.iter().sum());
+        let usual: Vec<f32> = (0..source_text.len()).map(|w| [0.0, 0.5, 0.75][w % 3]).collect();
+        let mut copy_state = CopyState::default();
+        copy_state.reset(source_text.len(), usual.iter().sum());
         let output = cook(&text, toy, &recipe);
         let mut all_followed = true;
         for n in 0..=output.len() {
             if n > 0 {
-                copying.push(&surface, &usual, output[n - 1]);
+                copy_state.push(&source_text, &usual, output[n - 1]);
             }
-            let (fast, slow) = (seen(&surface, &copying), naive(&chains, &output[..n]));
+            let (fast, slow) = (seen(&source_text, &copy_state), naive(&chains, &output[..n]));
             let begins = |n: usize| chains.iter().filter(|c| Some(&c.first) == output.get(n)).count();
             all_followed &= slow.active.len() + begins(n) <= FOLLOWED;
             prop_assert!(fast.active.len() <= FOLLOWED);
@@ -211,8 +210,8 @@ proptest! {
                 prop_assert!(fast.copied.iter().all(|w| slow.copied.contains(w)));
                 prop_assert!(fast.active.iter().all(|c| slow.active.contains(c)));
             }
-            let waiting = (0..surface.len()).filter(|&w| !copying.is_copied(w as u32)).map(|w| usual[w]).sum::<f32>();
-            prop_assert!((copying.waiting() - waiting).abs() < 1e-4);
+            let waiting = (0..source_text.len()).filter(|&w| !copy_state.is_copied(w as u32)).map(|w| usual[w]).sum::<f32>();
+            prop_assert!((copy_state.waiting() - waiting).abs() < 1e-4);
         }
     }
 
@@ -220,91 +219,91 @@ proptest! {
     /// the output.
     #[test]
     fn a_copied_word_is_in_the_output(text in text(), toy in toy(), recipe in recipe()) {
-        let surface = read(&text, toy);
+        let source_text = read(&text, toy);
         let output = cook(&text, toy, &recipe);
-        let mut copying = Copying::default();
-        copying.reset(surface.len(), 0.0);
-        output.iter().for_each(|&t| copying.push(&surface, &[], t));
+        let mut copy_state = CopyState::default();
+        copy_state.reset(source_text.len(), 0.0);
+        output.iter().for_each(|&t| copy_state.push(&source_text, &[], t));
         let words = words(&text);
         for chunk in chunks(&words) {
             let occurs = |w: usize| {
-                let mut starts = surface.starts().iter().filter(|s| s.word as usize == w);
-                starts.any(|s| output.windows(surface.first_word(*s).len()).any(|o| o == surface.first_word(*s)))
+                let mut starts = source_text.starts().iter().filter(|s| s.word as usize == w);
+                starts.any(|s| output.windows(source_text.first_word(*s).len()).any(|o| o == source_text.first_word(*s)))
             };
             let mut copied = false;
             for w in chunk {
                 copied |= occurs(w);
-                prop_assert!(copied || !copying.is_copied(w as u32), "word {w} is not in the output");
-                prop_assert!(!copied || copying.is_copied(w as u32) || surface.starts().len() > FOLLOWED, "word {w}");
+                prop_assert!(copied || !copy_state.is_copied(w as u32), "word {w} is not in the output");
+                prop_assert!(!copied || copy_state.is_copied(w as u32) || source_text.starts().len() > FOLLOWED, "word {w}");
             }
         }
     }
 
     #[test]
     fn a_fork_equals_a_replay(text in text(), toy in toy(), recipe in recipe(), at in any::<prop::sample::Index>()) {
-        let surface = read(&text, toy);
-        let usual = vec![0.5; surface.len()];
+        let source_text = read(&text, toy);
+        let usual = vec![0.5; source_text.len()];
         let output = cook(&text, toy, &recipe);
-        let replayed = |from: &Copying, tokens: &[TokenId]| {
-            let mut copying = Copying::default();
-            copying.reset(3, 9.0);
-            copying.push(&surface, &[], 97); // left-overs that must not show
-            copying.copy_from(from);
-            tokens.iter().for_each(|&t| copying.push(&surface, &usual, t));
-            copying
+        let replayed = |from: &CopyState, tokens: &[TokenId]| {
+            let mut copy_state = CopyState::default();
+            copy_state.reset(3, 9.0);
+            copy_state.push(&source_text, &[], 97); // left-overs that must not show
+            copy_state.copy_from(from);
+            tokens.iter().for_each(|&t| copy_state.push(&source_text, &usual, t));
+            copy_state
         };
-        let mut fresh = Copying::default();
-        fresh.reset(surface.len(), surface.len() as f32 / 2.0);
+        let mut fresh = CopyState::default();
+        fresh.reset(source_text.len(), source_text.len() as f32 / 2.0);
         let split = at.index(output.len() + 1);
         let fork = replayed(&fresh, &output[..split]);
         let forked = replayed(&fork, &output[split..]);
         let whole = replayed(&fresh, &output);
-        prop_assert_eq!(seen(&surface, &forked), seen(&surface, &whole));
+        prop_assert_eq!(seen(&source_text, &forked), seen(&source_text, &whole));
         prop_assert_eq!(forked.waiting(), whole.waiting());
-        prop_assert_eq!(seen(&surface, &fork), seen(&surface, &replayed(&fresh, &output[..split])));
+        prop_assert_eq!(seen(&source_text, &fork), seen(&source_text, &replayed(&fresh, &output[..split])));
     }
 
     /// Memory that is re-used, and spellings that are stored, learnt or asked for, make no difference.
     #[test]
     fn reading_depends_on_the_text_alone(texts in prop::collection::vec(text(), 1..5), toy in toy()) {
-        let (mut used, mut learnt) = (Surface::default(), Learnt::default());
+        let (mut used, mut learnt) = (SourceText::default(), TokenizationCache::default());
         for text in &texts {
-            used.read(text, &Spellings::default(), &mut learnt, Some(&toy)).unwrap();
+            used.read(text, &Pieces::default(), &mut learnt, Some(&toy)).unwrap();
             let mut missing = Default::default();
-            Surface::default().missing(text, &Spellings::default(), &learnt, &mut missing);
+            SourceText::default().missing(text, &Pieces::default(), &learnt, &mut missing);
             prop_assert!(missing.is_empty(), "{missing:?}");
             let fresh = read(text, toy);
-            let mut stored = Surface::default();
-            stored.read(text, &learnt.freeze().view(), &mut Learnt::default(), Some(&Silent)).unwrap();
-            for surface in [&used, &stored] {
-                prop_assert_eq!(surface.starts(), fresh.starts());
-                prop_assert!(surface.running().eq(fresh.running()));
-                prop_assert_eq!(surface.words(), fresh.words());
+            let mut stored = SourceText::default();
+            stored.read(text, &learnt.freeze().view(), &mut TokenizationCache::default(), Some(&Silent)).unwrap();
+            for source_text in [&used, &stored] {
+                prop_assert_eq!(source_text.starts(), fresh.starts());
+                prop_assert!(source_text.running().eq(fresh.running()));
+                prop_assert_eq!(source_text.words(), fresh.words());
                 for start in fresh.starts() {
-                    prop_assert_eq!(surface.first_word(*start), fresh.first_word(*start));
+                    prop_assert_eq!(source_text.first_word(*start), fresh.first_word(*start));
                 }
             }
         }
     }
 
-    /// Spellings from a hostile file give any tokens, never a panic.
+    /// Pieces from a hostile file give any tokens, never a panic.
     #[test]
     fn hostile_spellings_never_panic(
         text in text(),
         starts in prop::collection::vec(prop_oneof![9 => 0..30u32, 1 => any::<u32>()], 0..30),
         ids in prop::collection::vec(0..5u32, 0..30),
     ) {
-        let mut learnt = Learnt::default();
-        Surface::default().read(&text, &Spellings::default(), &mut learnt, Some(&Toy::Pairs)).unwrap();
+        let mut learnt = TokenizationCache::default();
+        SourceText::default().read(&text, &Pieces::default(), &mut learnt, Some(&Toy::Pairs)).unwrap();
         let frozen = learnt.freeze();
-        let known = Spellings { keys: &frozen.keys, starts: &starts, ids: &ids };
-        let mut surface = Surface::default();
-        surface.read(&text, &known, &mut Learnt::default(), None).unwrap();
-        let mut copying = Copying::default();
-        copying.reset(surface.len(), 1.0);
+        let known = Pieces { keys: &frozen.keys, starts: &starts, ids: &ids };
+        let mut source_text = SourceText::default();
+        source_text.read(&text, &known, &mut TokenizationCache::default(), None).unwrap();
+        let mut copy_state = CopyState::default();
+        copy_state.reset(source_text.len(), 1.0);
         for &token in ids.iter().chain(&ids) {
-            copying.push(&surface, &[0.5], token);
-            seen(&surface, &copying);
+            copy_state.push(&source_text, &[0.5], token);
+            seen(&source_text, &copy_state);
         }
     }
 }
@@ -312,8 +311,8 @@ proptest! {
 /// Knows nothing and says so.
 struct Silent;
 
-impl Speller for Silent {
-    fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+impl PieceTokenizer for Silent {
+    fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         assert!(pieces.iter().all(|p| p.len() > MAX_PIECE), "{pieces:?} are known");
         Ok(vec![vec![]; pieces.len()])
     }
@@ -321,12 +320,12 @@ impl Speller for Silent {
 
 #[test]
 fn copies_by_example() {
-    let surface = read("fly to new york, now", Toy::Glued);
-    let mut copying = Copying::default();
-    copying.reset(surface.len(), 6.0);
+    let source_text = read("fly to new york, now", Toy::Glued);
+    let mut copy_state = CopyState::default();
+    copy_state.reset(source_text.len(), 6.0);
     let mut say = |text: &str| {
-        Toy::Glued.ids(text).iter().for_each(|&t| copying.push(&surface, &[1.0; 6], t));
-        seen(&surface, &copying)
+        Toy::Glued.ids(text).iter().for_each(|&t| copy_state.push(&source_text, &[1.0; 6], t));
+        seen(&source_text, &copy_state)
     };
     assert_eq!(say("to=").copied, [1]);
     let half = say("\"ne");
@@ -339,45 +338,46 @@ fn copies_by_example() {
     // the comma stands there without its blank, then a copy runs to the end and not beyond
     assert_eq!(say(", now").copied, [1, 2, 3, 4, 5]);
     assert_eq!(say("").active, []);
-    assert_eq!(copying.waiting(), 1.0);
-    copying.push(&surface, &[], 1);
-    assert!(copying.active().is_empty());
+    assert_eq!(copy_state.waiting(), 1.0);
+    copy_state.push(&source_text, &[], 1);
+    assert!(copy_state.active().is_empty());
 }
 
 #[test]
 fn a_character_alone_is_a_start_but_the_run_is_one_piece() {
-    let surface = read("去 北京市", Toy::Words);
+    let source_text = read("去 北京市", Toy::Words);
     let ids = |texts: &[&str]| texts.iter().map(|t| toys::id(t)).collect::<Vec<_>>();
-    let firsts: Vec<_> = (0..4).map(|w| surface.starts().iter().find(|s| s.word == w && !s.spaced).unwrap()).collect();
-    let spelled: Vec<_> = firsts.iter().flat_map(|s| surface.first_word(**s).to_vec()).collect();
+    let firsts: Vec<_> =
+        (0..4).map(|w| source_text.starts().iter().find(|s| s.word == w && !s.spaced).unwrap()).collect();
+    let spelled: Vec<_> = firsts.iter().flat_map(|s| source_text.first_word(**s).to_vec()).collect();
     assert_eq!(spelled, ids(&["去", "北京市", "京市", "市"]));
-    let mut copying = Copying::default();
-    copying.reset(surface.len(), 0.0);
-    copying.push(&surface, &[], toys::id("京市"));
-    assert_eq!(seen(&surface, &copying).copied, [2, 3], "the character before is not copied");
+    let mut copy_state = CopyState::default();
+    copy_state.reset(source_text.len(), 0.0);
+    copy_state.push(&source_text, &[], toys::id("京市"));
+    assert_eq!(seen(&source_text, &copy_state).copied, [2, 3], "the character before is not copied");
 }
 
 /// A long input is spelled in one call, and only so many of its words.
 #[test]
 fn the_speller_is_asked_once() {
     struct Counting(AtomicUsize);
-    impl Speller for Counting {
-        fn spell(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
+    impl PieceTokenizer for Counting {
+        fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
             self.0.fetch_add(1, Ordering::Relaxed);
             assert!(pieces.is_sorted(), "the same order in every run");
             assert!(pieces.windows(2).all(|p| p[0] != p[1]));
             assert!(pieces.len() <= 2 * MAX_COPIED && pieces.iter().all(|p| p.len() <= MAX_PIECE));
-            Toy::Pairs.spell(pieces)
+            Toy::Pairs.tokenize_pieces(pieces)
         }
     }
     let text: String = (0..5000u32).map(|k| format!("w{k} ")).collect();
-    let (counting, mut learnt) = (Counting(AtomicUsize::new(0)), Learnt::default());
-    let mut surface = Surface::default();
+    let (counting, mut learnt) = (Counting(AtomicUsize::new(0)), TokenizationCache::default());
+    let mut source_text = SourceText::default();
     for _ in 0..2 {
-        surface.read(&text, &Spellings::default(), &mut learnt, Some(&counting)).unwrap();
+        source_text.read(&text, &Pieces::default(), &mut learnt, Some(&counting)).unwrap();
     }
     assert_eq!(counting.0.into_inner(), 1, "what was asked for once is remembered");
-    assert_eq!(surface.len(), MAX_COPIED);
+    assert_eq!(source_text.len(), MAX_COPIED);
     learnt.bound(learnt.len());
     assert!(!learnt.is_empty());
     learnt.bound(learnt.len() - 1);
@@ -388,15 +388,15 @@ fn the_speller_is_asked_once() {
 #[test]
 fn words_that_are_too_long() {
     let text = format!("a {} b {}c", "x".repeat(10_000), " ".repeat(MAX_PIECE));
-    let surface = read(&text, Toy::Glued);
-    assert_eq!(surface.len(), 4);
-    let starts: Vec<_> = surface.starts().iter().map(|s| (s.word, s.spaced)).collect();
+    let source_text = read(&text, Toy::Glued);
+    assert_eq!(source_text.len(), 4);
+    let starts: Vec<_> = source_text.starts().iter().map(|s| (s.word, s.spaced)).collect();
     assert_eq!(starts, [(0, false), (2, false), (3, false), (2, true)], "c is too far from b");
-    let mut copying = Copying::default();
-    copying.reset(surface.len(), 0.0);
+    let mut copy_state = CopyState::default();
+    copy_state.reset(source_text.len(), 0.0);
     for token in ["a", " b"] {
-        copying.push(&surface, &[], toys::id(token));
-        assert!(copying.active().is_empty());
+        copy_state.push(&source_text, &[], toys::id(token));
+        assert!(copy_state.active().is_empty());
     }
-    assert_eq!(seen(&surface, &copying).copied, [0, 2]);
+    assert_eq!(seen(&source_text, &copy_state).copied, [0, 2]);
 }

@@ -1,18 +1,22 @@
 //! Sources, mixer, length rule and drafter against slow twins.
 #![allow(clippy::unwrap_used)] // a test may
+#[path = "support/naive.rs"]
+mod naive;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use naive::{NaiveIndex, witten_bell};
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::draft::blend::Blend;
 use tasc_core::draft::length::LengthRule;
-use tasc_core::draft::occurrences::{Matches, Occurrences};
-use tasc_core::draft::online::Online;
 use tasc_core::draft::sources::task;
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Mixer, Mixtures, Weights};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::index::{Cursor, NgramsBuilder};
-use tasc_core::naive::{NaiveIndex, witten_bell};
+use tasc_core::mixture::blend::Blend;
+use tasc_core::mixture::{Mixer, MixtureWeights, Weights};
+use tasc_core::online::adapt::OnlineCalibration;
+use tasc_core::online::sequence_index::{Matches, SequenceIndex};
 
 proptest! {
     /// Blending run by run from the longest context equals the recursion from the shortest, order by order.
@@ -56,7 +60,7 @@ proptest! {
         split in 0..40usize,
         followed in prop_oneof![Just(64usize), 1..8usize],
     ) {
-        let (mut context, mut matches) = (Occurrences::default(), Matches::default());
+        let (mut context, mut matches) = (SequenceIndex::default(), Matches::default());
         let split = split.min(ids.len());
         context.extend(&ids[..split], &mut matches, followed);
         context.extend(&ids[split..], &mut matches, followed);
@@ -221,14 +225,14 @@ fn same_inputs_same_draft() {
 
 #[test]
 fn calibration_follows_what_happens() {
-    let mut online = Online::default();
+    let mut online = OnlineCalibration::default();
     for k in 0..4000 {
-        online.verified(0.95, k % 2 == 0);
+        online.record_token(0.95, k % 2 == 0);
     }
     assert!((online.calibrate(0.95) - 0.5).abs() < 0.1, "{}", online.calibrate(0.95));
     assert!(online.calibrate(0.2) < online.calibrate(0.95));
     for _ in 0..500 {
-        online.stepped(6, 2.0);
+        online.record_step(6, 2.0);
     }
     assert!((online.rate() - 3.0).abs() < 0.01);
 }
@@ -242,6 +246,6 @@ fn bad_curves_and_weights_are_refused() {
     assert!(Weights::new(5, vec![], vec![0.0; 7]).unwrap_err().to_string().contains("7 weights"));
     assert!(Weights::new(2, vec![], vec![0.0, f32::INFINITY]).unwrap_err().to_string().contains("inf"));
     let other = Weights::new(2, vec![], vec![0.0; 2]).unwrap();
-    assert!(Mixtures::single(&other).unwrap_err().to_string().contains("a table has 2 features"));
-    assert!(Mixtures::new(vec![]).unwrap_err().to_string().contains("there are 0 tables; give 7"));
+    assert!(MixtureWeights::single(&other).unwrap_err().to_string().contains("a table has 2 features"));
+    assert!(MixtureWeights::new(vec![]).unwrap_err().to_string().contains("there are 0 tables; give 7"));
 }

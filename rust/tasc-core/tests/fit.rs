@@ -2,9 +2,10 @@
 //! them.
 #![allow(clippy::unwrap_used)] // a test may
 use proptest::prelude::*;
-use tasc_core::draft::fit::{Fit, fit, loss};
-use tasc_core::draft::samples::Samples;
-use tasc_core::draft::{FitOptions, Mixer, Weights};
+use tasc_core::fit::FitOptions;
+use tasc_core::fit::lbfgs::{Fit, fit, loss};
+use tasc_core::fit::samples::Samples;
+use tasc_core::mixture::{Mixer, Weights};
 
 /// Penalties that hardly matter.
 const FREE: FitOptions = FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0 };
@@ -260,12 +261,16 @@ fn separable_samples_end_with_finite_weights() {
 }
 
 #[test]
-fn masked_features_keep_the_prior() {
+fn features_that_are_always_zero_keep_the_prior() {
     let mut random = Random(2);
-    let truth = random.weights(6, &[2], 2.0);
-    let samples = random.samples(&truth, 500, 6);
+    let mut samples = Samples::new(6, 1);
+    for _ in 0..500 {
+        let x: Vec<f32> = (0..24).map(|k| if [1, 4].contains(&(k % 6)) { 0.0 } else { random.dyadic(1.0) }).collect();
+        let (states, truth) = (random.states(&[2]), random.below(4));
+        samples.push(&x, truth, &states, 1.0).unwrap();
+    }
     let prior = random.weights(6, &[2], 1.0);
-    let fitted = fit(&samples.masked(&[1, 4, 77]), &prior, &FREE).unwrap().weights;
+    let fitted = fit(&samples, &prior, &FREE).unwrap().weights;
     for (k, (a, b)) in fitted.table().iter().zip(prior.table()).enumerate() {
         assert_eq!(a == b, [1, 4].contains(&(k % 6)), "weight {k}: {a} and {b}");
     }
@@ -310,7 +315,7 @@ fn bad_samples_are_refused_and_not_added() {
     assert!(samples.is_empty());
     assert!(Samples::default().push(&[], 0, &[], 1.0).unwrap_err().to_string().contains("0 features"));
     assert!(Samples::new(33, 0).push(&[0.0; 33], 0, &[], 1.0).unwrap_err().to_string().contains("33 features"));
-    assert_eq!(Samples::default().masked(&[0]).subset(|_| true).len(), 0);
+    assert_eq!(Samples::default().subset(|_| true).len(), 0);
 }
 
 #[test]

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use damage::damaged;
 use tasc_core::Error;
-use tasc_core::draft::train::TrainOptions;
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, FitOptions};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::{File, Fingerprint, HEADER_BYTES, Kind, Writer};
-use tasc_core::index::file::{BuildOptions, KIND, VERSION};
-use tasc_core::index::{Cursor, Meta, NgramsBuilder, OwnedTask, Successors, TaskIndex};
+use tasc_core::index::{Cursor, NgramsBuilder, Successors, TaskArrays};
+use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::task::train::TrainOptions;
+use tasc_core::task::{IndexMeta, TaskIndex};
 use toys::Toy;
 
 /// Files per kind of damage; together more than 10⁵ files.
@@ -24,8 +26,8 @@ fn index_bytes(folder: &Path) -> Vec<u8> {
     for k in 0..60u32 {
         builder.push(&[1, 2, 3, 4 + k % 7, 5, 6 + k % 3, 9], u64::from(k) * 9).unwrap();
     }
-    let task = OwnedTask { ngrams: builder.build(|_| Ok(())).unwrap(), rows: None };
-    TaskIndex::write(&path, &Fingerprint([7; 32]), Meta::default(), &task, None).unwrap();
+    let task = TaskArrays { ngrams: builder.build(|_| Ok(())).unwrap(), ..<TaskArrays>::default() };
+    TaskIndex::write(&path, &Fingerprint([7; 32]), &IndexMeta::default(), &task).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -79,7 +81,7 @@ fn damaged_indexes_never_panic() {
 fn inputs_bytes(folder: &Path, train: Option<&TrainOptions>) -> Vec<u8> {
     let store = toys::store(&folder.join("s"), &toys::rows(Toy::Glued, 50, 5));
     let path = folder.join("i.tasc");
-    let options = BuildOptions { no_inputs: false, train, speller: Some(&Toy::Glued) };
+    let options = BuildOptions { no_inputs: false, train, tokenizer: Some(&Toy::Glued) };
     TaskIndex::build(&store, &path, &options, |_| Ok(())).unwrap();
     std::fs::read(path).unwrap()
 }
@@ -87,7 +89,7 @@ fn inputs_bytes(folder: &Path, train: Option<&TrainOptions>) -> Vec<u8> {
 /// Opens whatever this is, and drafts for an input that it knows and one that it does not.
 fn use_inputs(bytes: &[u8]) -> Result<(), Error> {
     let index = TaskIndex::from_file(File::from_bytes(bytes, KIND, VERSION.0)?)?;
-    let options = DrafterOptions { speller: Some(Arc::new(Toy::Glued)), ..DrafterOptions::default() };
+    let options = DrafterOptions { tokenizer: Some(Arc::new(Toy::Glued)), ..DrafterOptions::default() };
     let drafter = Drafter::new(Some(Arc::new(index)), options)?;
     let costs = CostCurve::linear(0.0)?;
     for input in ["please find flights from boston to new york", "go to 北京 from kalomi on friday, 北京 on friday"]
@@ -115,7 +117,8 @@ fn damaged_inputs_never_panic() {
         let good = inputs_bytes(folder.path(), train);
         use_inputs(&good).unwrap();
         let index = TaskIndex::from_file(File::from_bytes(&good, KIND, VERSION.0).unwrap()).unwrap();
-        let terms = bytemuck::cast_slice::<u64, u8>(tasc_core::index::Task::view(&index).rows.unwrap().inputs.terms);
+        let terms =
+            bytemuck::cast_slice::<u64, u8>(tasc_core::mixture::TaskData::view(&index).rows.unwrap().inputs.terms);
         let from = good.windows(terms.len()).position(|w| w == terms).unwrap();
         let mut state = 0x1234_5678_9ABC_DEF1;
         let (mut opened, mut refused) = (0, 0);
@@ -149,11 +152,15 @@ fn refusals_say_why() {
             .contains("not a tasc file")
     );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
-    assert!(why(&good, KIND, 2).contains("format version 1.1, this tasc reads 2.x"));
-    assert!(why(&good[..good.len() - 1], KIND, 1).contains("cut short"));
+    assert!(why(&good, KIND, 3).contains("format version 2.0, this tasc reads 3.x"));
+    let mut older = good.clone();
+    older[12] = 1;
+    let message = why(&older, KIND, VERSION.0);
+    assert!(message.contains("format version 1.0, this tasc reads 2.x; build it again: tasc index build"), "{message}");
+    assert!(why(&good[..good.len() - 1], KIND, VERSION.0).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
-    let open = TaskIndex::from_file(File::from_bytes(&damaged, KIND, 1).unwrap());
+    let open = TaskIndex::from_file(File::from_bytes(&damaged, KIND, VERSION.0).unwrap());
     assert!(open.and_then(|i| i.verify()).unwrap_err().to_string().contains("section `"));
 }
 
@@ -181,7 +188,7 @@ fn readers_survive_replacement() {
                 for _ in 0..200 {
                     let now = TaskIndex::open(&path).unwrap();
                     now.verify().unwrap();
-                    assert_eq!(old.ngrams().next, now.ngrams().next);
+                    assert_eq!(old.ngrams().bwt, now.ngrams().bwt);
                 }
             });
         }

@@ -1,15 +1,18 @@
 //! The index against its naive twin.
 #![allow(clippy::unwrap_used)] // a test may
+#[path = "support/naive.rs"]
+mod naive;
+
 use std::collections::BTreeMap;
 
+use naive::NaiveIndex;
 use proptest::prelude::*;
 use tasc_core::TokenId;
 use tasc_core::index::{Cursor, Ngrams, NgramsBuilder, Successors};
-use tasc_core::naive::NaiveIndex;
 
 type Documents = Vec<(Vec<TokenId>, u64)>;
 
-fn build(documents: &Documents) -> (tasc_core::index::OwnedNgrams, NaiveIndex) {
+fn build(documents: &Documents) -> (tasc_core::index::NgramArrays, NaiveIndex) {
     let (mut fast, mut slow) = (NgramsBuilder::new(), NaiveIndex::default());
     for (d, w) in documents {
         fast.push(d, *w).unwrap();

@@ -1,14 +1,17 @@
 //! Words of a text, and the nearest rows against their naive twin.
 #![allow(clippy::unwrap_used)] // a test may
+#[path = "support/naive.rs"]
+mod naive;
+
 use std::collections::BTreeMap;
 
+use naive::NaiveInputs;
 use proptest::prelude::*;
-use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
+use tasc_core::index::inputs::{InputArrays, Inputs, InputsBuilder};
 use tasc_core::index::inputs::{idf, terms};
 use tasc_core::index::nearest::POSTINGS_BUDGET;
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
-use tasc_core::input::words::{MAX_WORDS, Word, WordKind, split};
-use tasc_core::naive::NaiveInputs;
+use tasc_core::text::words::{MAX_WORDS, Word, WordKind, split};
 
 fn words(text: &str) -> Vec<Word> {
     let mut out = Vec::new();
@@ -28,7 +31,7 @@ fn nearest(inputs: Inputs<'_>, text: &str, n: usize) -> Vec<Neighbour> {
     out
 }
 
-fn build(rows: &[(String, u32)]) -> (OwnedInputs, NaiveInputs) {
+fn build(rows: &[(String, u32)]) -> (InputArrays, NaiveInputs) {
     let (mut fast, mut slow) = (InputsBuilder::new(), NaiveInputs::default());
     for (text, document) in rows {
         fast.push(text, *document, 1).unwrap();

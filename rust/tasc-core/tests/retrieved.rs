@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use tasc_core::TokenId;
-use tasc_core::corpus::ServedRow;
-use tasc_core::draft::blend::Blend;
-use tasc_core::draft::occurrences::Matches;
-use tasc_core::draft::served::{START, Served};
+use tasc_core::corpus::OnlineRow;
 use tasc_core::draft::sources::retrieved::{NEIGHBOURS, Retrieved};
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, Source, Without};
-use tasc_core::index::inputs::{InputsBuilder, OwnedInputs, terms};
-use tasc_core::index::rows;
-use tasc_core::index::{NgramsBuilder, OwnedNgrams};
-use tasc_core::input::spelling::Learnt;
-use tasc_core::input::words::split;
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::index::inputs::{InputArrays, InputsBuilder, terms};
+use tasc_core::index::{NgramArrays, NgramsBuilder};
+use tasc_core::mixture::blend::Blend;
+use tasc_core::mixture::{Source, SourceMask};
+use tasc_core::online::sequence_index::Matches;
+use tasc_core::online::served::{START, Served};
+use tasc_core::task::build;
+use tasc_core::text::pieces::TokenizationCache;
+use tasc_core::text::words::split;
 use toys::{Random, Toy};
 
 fn terms_of(text: &str) -> Vec<u64> {
@@ -28,17 +29,17 @@ fn terms_of(text: &str) -> Vec<u64> {
 }
 
 /// The output that starts at a sorted position.
-fn output_at(ngrams: &OwnedNgrams, start: u32) -> Vec<TokenId> {
+fn output_at(ngrams: &NgramArrays, start: u32) -> Vec<TokenId> {
     let (mut at, mut output) = (start as usize, Vec::new());
-    while ngrams.next[at] != 0 {
-        output.push(ngrams.tokens[ngrams.next[at] as usize - 1]);
-        at = ngrams.step[at] as usize;
+    while ngrams.bwt[at] != 0 {
+        output.push(ngrams.tokens[ngrams.bwt[at] as usize - 1]);
+        at = ngrams.lf[at] as usize;
     }
     output
 }
 
 /// Rows (input, output) as an index of outputs and one of inputs.
-fn build(rows: &[(String, Vec<TokenId>)]) -> (OwnedNgrams, OwnedInputs) {
+fn build(rows: &[(String, Vec<TokenId>)]) -> (NgramArrays, InputArrays) {
     let mut documents: Vec<&Vec<TokenId>> = Vec::new();
     let mut builder = NgramsBuilder::new();
     for (_, output) in rows {
@@ -147,7 +148,7 @@ proptest! {
         let mut builder = NgramsBuilder::new();
         builder.push(&[1; 39], 1).unwrap();
         let mut ngrams = builder.build(|_| Ok(())).unwrap();
-        ngrams.step = step;
+        ngrams.lf = step;
         let mut inputs = InputsBuilder::new();
         documents.iter().for_each(|&d| inputs.push("a", d, 1).unwrap());
         let (mut retrieved, mut matches) = (Retrieved::default(), Matches::default());
@@ -200,10 +201,10 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
     let inputs = inputs.view();
     let mut served = Served::default();
     for k in 0..1000 {
-        let row = ServedRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
-        served.add(&row, Some(&inputs));
+        let row = OnlineRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
+        served.add(&row, None, Some(&inputs));
     }
-    served.add(&ServedRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, Some(&inputs));
+    served.add(&OnlineRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, None, Some(&inputs));
     let (mut retrieved, mut matches, mut found) = (Retrieved::default(), Matches::default(), Vec::new());
     let terms = terms_of("turn on radio 3");
     served.nearest(&terms, &inputs, 16, &mut found);
@@ -221,22 +222,22 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
 #[test]
 fn forgotten_rows_leave_no_trace() {
     let inputs = InputsBuilder::new().build();
-    let row = |k: u32| ServedRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
-    let (mut bounded, mut fresh) = (Served::new(20_000, 0), Served::default());
+    let row = |k: u32| OnlineRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
+    let (mut bounded, mut fresh) = (Served::new(20_000), Served::default());
     for k in 0..500 {
-        bounded.add(&row(k), Some(&inputs.view()));
+        bounded.add(&row(k), None, Some(&inputs.view()));
         bounded = bounded.fewer().unwrap_or(bounded);
         assert!(bounded.memory_usage() <= 20_000, "{} bytes", bounded.memory_usage());
     }
     assert!((3..30).contains(&bounded.epoch()), "forgotten {} times, half of them each", bounded.epoch());
     assert!(bounded.len() > 20 && bounded.len() < 120, "{} rows", bounded.len());
     let first = 500 - bounded.len() as u32;
-    (first..500).for_each(|k| fresh.add(&row(k), Some(&inputs.view())));
+    (first..500).for_each(|k| fresh.add(&row(k), None, Some(&inputs.view())));
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for text in ["a", "a b499", "b470", "b3"] {
         bounded.nearest(&terms_of(text), &inputs.view(), 500, &mut a);
         fresh.nearest(&terms_of(text), &inputs.view(), 500, &mut b);
-        let all = |s: &Served, found: &[tasc_core::draft::served::ServedNeighbour]| {
+        let all = |s: &Served, found: &[tasc_core::online::served::ServedNeighbour]| {
             found.iter().map(|n| (n.row, n.similarity, s.output(n.row).to_vec())).collect::<Vec<_>>()
         };
         assert_eq!(all(&bounded, &a), all(&fresh, &b));
@@ -245,17 +246,18 @@ fn forgotten_rows_leave_no_trace() {
 }
 
 proptest! {
-    /// Growing weights, brought down now and then, are those that fade with age; forgetting changes none of them.
+    /// The 16 latest rows count alike; forgetting older ones changes nothing.
     #[test]
-    fn served_rows_fade(half_life in 1..4u32, outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
-        let mut served = Served::new(usize::MAX, half_life);
-        outputs.iter().for_each(|&token| served.add(&ServedRow { input: String::new(), output: vec![9, token] }, None));
+    fn the_latest_served_rows_count(outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
+        let mut served = Served::new(usize::MAX);
+        let row = |token| OnlineRow { input: String::new(), output: vec![9, token] };
+        outputs.iter().for_each(|&token| served.add(&row(token), None, None));
         let (mut matches, mut blend) = (Matches::default(), Blend::default());
         for of in [&served, &served.latest(kept)] {
             let mut counts = BTreeMap::<TokenId, f64>::new();
             let followed = outputs.iter().rev().take(of.len().min(16)); // the latest places
-            for (age, &token) in followed.enumerate() {
-                *counts.entry(token).or_default() += (-(age as f64) / f64::from(half_life)).exp2();
+            for &token in followed {
+                *counts.entry(token).or_default() += 1.0;
             }
             matches.clear();
             of.advance(&mut matches, START);
@@ -278,11 +280,11 @@ fn neighbours_of_a_request_are_rows_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let rows = toys::rows(Toy::Glued, 300, 1);
     let store = toys::store(&folder.path().join("s"), &rows);
-    let built = |left_out: &rows::LeftOut| {
-        rows::build(&store, left_out, true, &mut Learnt::default(), Some(&Toy::Glued), |_| Ok(())).unwrap()
+    let built = |left_out: &build::LeftOut| {
+        build::build(&store, left_out, true, &mut TokenizationCache::default(), Some(&Toy::Glued), |_| Ok(())).unwrap()
     };
-    let ngrams = built(&rows::LeftOut::default()).ngrams;
-    let drafter = Drafter::new(Some(Arc::new(built(&rows::LeftOut::default()))), DrafterOptions::default()).unwrap();
+    let ngrams = built(&build::LeftOut::default()).ngrams;
+    let drafter = Drafter::new(Some(Arc::new(built(&build::LeftOut::default()))), DrafterOptions::default()).unwrap();
     let mut random = Random(5);
     for _ in 0..100 {
         let (input, _) = toys::request(&mut random);
@@ -311,8 +313,10 @@ fn the_start_is_never_drafted() {
     let folder = tempfile::tempdir().unwrap();
     let rows: Vec<toys::Row> = (0..60).map(|k| (format!("a b {}", k % 3), vec![1; 1 + k % 3], 1)).collect();
     let store = toys::store(&folder.path().join("s"), &rows);
-    let task = rows::build(&store, &rows::LeftOut::default(), true, &mut Learnt::default(), None, |_| Ok(())).unwrap();
-    let without: Without = [Source::Task].into_iter().collect();
+    let task =
+        build::build(&store, &build::LeftOut::default(), true, &mut TokenizationCache::default(), None, |_| Ok(()))
+            .unwrap();
+    let without: SourceMask = [Source::Task].into_iter().collect();
     let costs = CostCurve::linear(0.0).unwrap();
     for options in [DrafterOptions::default(), DrafterOptions { without, ..DrafterOptions::default() }] {
         let drafter = Drafter::new(Some(Arc::new(task.clone())), options).unwrap();

@@ -7,16 +7,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tasc_core::corpus::Store;
-use tasc_core::draft::features::END;
-use tasc_core::draft::general;
-use tasc_core::draft::mixtures::variants;
-use tasc_core::draft::train::{Figures, TrainOptions, train};
-use tasc_core::draft::{CostCurve, Drafter, DrafterOptions, FitOptions, Mixtures, Source, Without};
+use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
+use tasc_core::fit::FitOptions;
 use tasc_core::format::File;
-use tasc_core::index::file::{BuildOptions, KIND, VERSION};
-use tasc_core::index::rows::{self, LeftOut};
-use tasc_core::index::{OwnedTask, Task, TaskIndex};
-use tasc_core::input::spelling::Learnt;
+use tasc_core::index::TaskArrays;
+use tasc_core::mixture::TaskData;
+use tasc_core::mixture::features::END;
+use tasc_core::mixture::features::variants;
+use tasc_core::mixture::general;
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask};
+use tasc_core::task::TaskIndex;
+use tasc_core::task::build::{self, LeftOut};
+use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::task::train::{FitReport, TrainOptions, train};
+use tasc_core::text::pieces::TokenizationCache;
 use tasc_core::{Error, TokenId};
 use toys::{Random, Row, Toy};
 
@@ -27,23 +31,23 @@ fn quick() -> TrainOptions {
     TrainOptions { fit: FitOptions { iterations: 40, ..FitOptions::default() }, ..TrainOptions::default() }
 }
 
-fn build(store: &Store, left_out: &LeftOut) -> OwnedTask {
-    rows::build(store, left_out, true, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap()
+fn build(store: &Store, left_out: &LeftOut) -> TaskArrays {
+    build::build(store, left_out, true, &mut TokenizationCache::default(), Some(&TOY), |_| Ok(())).unwrap()
 }
 
-fn drafter(task: OwnedTask, options: DrafterOptions) -> Drafter {
+fn drafter(task: TaskArrays, options: DrafterOptions) -> Drafter {
     // what the index does not know is spelled as well as what it knows
-    Drafter::new(Some(Arc::new(task)), DrafterOptions { speller: Some(Arc::new(TOY)), ..options }).unwrap()
+    Drafter::new(Some(Arc::new(task)), DrafterOptions { tokenizer: Some(Arc::new(TOY)), ..options }).unwrap()
 }
 
 /// The mixture's probability of every token of an output; 0 where it is no candidate.
 fn probabilities(drafter: &Drafter, input: &str, output: &[TokenId]) -> Vec<f32> {
-    let mixtures = general::mixtures().unwrap();
+    let weights = general::weights().unwrap();
     let mut request = drafter.start(&[], Some(input)).unwrap();
     let mut p = Vec::new();
     let each = output.iter().map(|&token| {
         let seen = drafter.candidates(&mut request);
-        mixtures.mixer(Without::NOTHING).mix(&seen.rows, &seen.states, &mut p);
+        weights.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
         let at = seen.tokens.iter().position(|&t| t == token);
         drafter.update(&mut request, &[token]);
         at.map_or(0.0, |at| p[at])
@@ -56,7 +60,7 @@ fn own_row() -> Row {
     ("find flights from boston to kalamazoo".into(), TOY.ids(" from=\"boston\" to=\"kalamazoo\" qqq;"), 1)
 }
 
-fn same(a: &OwnedTask, b: &OwnedTask) {
+fn same(a: &TaskArrays, b: &TaskArrays) {
     assert!(a.ngrams == b.ngrams, "n-grams differ");
     let (a, b) = (a.rows.as_ref().unwrap(), b.rows.as_ref().unwrap());
     assert!(a.inputs == b.inputs, "inputs differ");
@@ -118,19 +122,19 @@ fn nothing_left_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &[own_row()]);
     let left_out = LeftOut::from_iter([(0, 1)]);
-    let built = rows::build(&store, &left_out, true, &mut Learnt::default(), None, |_| Ok(()));
+    let built = build::build(&store, &left_out, true, &mut TokenizationCache::default(), None, |_| Ok(()));
     assert!(matches!(built, Err(Error::EmptyCorpus)));
 }
 
-fn trained(store: &Store, options: &TrainOptions) -> (Mixtures, Figures) {
-    train(store, options, &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap().unwrap()
+fn trained(store: &Store, options: &TrainOptions) -> (MixtureWeights, FitReport) {
+    train(store, options, &mut TokenizationCache::default(), Some(&TOY), |_| Ok(())).unwrap().unwrap()
 }
 
 #[test]
 fn figures_hold_on_rows_never_seen() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 900, 7));
-    let (mixtures, figures) = trained(&store, &TrainOptions::default());
+    let (weights, figures) = trained(&store, &TrainOptions::default());
     assert!(figures.nats[1] <= figures.nats[0], "{:?}", figures.nats);
     assert!(figures.nats[1] < 0.5, "{:?}", figures.nats);
     assert!(figures.rows as usize <= store.num_inputs() / 5 && figures.rows > 100);
@@ -144,22 +148,22 @@ fn figures_hold_on_rows_never_seen() {
     assert!((error - figures.calibration_error).abs() < 1e-9, "{error}");
 
     // the same, looked at from outside: all candidates of fresh rows of the task, not the likeliest alone
-    let options = DrafterOptions { mixtures: Some(mixtures.clone()), ..fixed() };
+    let options = DrafterOptions { weights: Some(weights.clone()), ..fixed() };
     let drafter = drafter(build(&store, &LeftOut::default()), options);
     let (mut random, mut p) = (Random(99), Vec::new());
     let mut bins = [(0.0, 0.0, 0u32); 10];
     let (mut nats, mut general_nats, mut tokens) = (0.0, 0.0, 0u32);
-    let general = general::mixtures().unwrap();
+    let general = general::weights().unwrap();
     for _ in 0..150 {
         let (input, output) = toys::request(&mut random);
         let mut request = drafter.start(&[], Some(&input)).unwrap();
         for token in TOY.ids(&output).into_iter().chain([END]) {
             let seen = drafter.candidates(&mut request);
-            assert_eq!(seen.rows.len(), (seen.tokens.len() + 1) * tasc_core::draft::features::FEATURES);
+            assert_eq!(seen.rows.len(), (seen.tokens.len() + 1) * tasc_core::mixture::features::FEATURES);
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
-            general.mixer(Without::NOTHING).mix(&seen.rows, &seen.states, &mut p);
+            general.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
             general_nats -= f64::from(p[truth].max(1e-9)).ln();
-            mixtures.mixer(Without::NOTHING).mix(&seen.rows, &seen.states, &mut p);
+            weights.mixer(SourceMask::NOTHING).mix(&seen.rows, &seen.states, &mut p);
             nats -= f64::from(p[truth].max(1e-9)).ln();
             tokens += 1;
             assert_eq!(p.len(), seen.tokens.len() + 1);
@@ -190,10 +194,10 @@ fn figures_hold_on_rows_never_seen() {
 fn the_draft_is_the_mixers() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 200, 8));
-    let (mixtures, _) = trained(&store, &quick());
+    let (weights, _) = trained(&store, &quick());
     let costs = CostCurve::linear(0.0).unwrap();
     for without in variants() {
-        let options = DrafterOptions { mixtures: Some(mixtures.clone()), without, ..fixed() };
+        let options = DrafterOptions { weights: Some(weights.clone()), without, ..fixed() };
         let drafter = drafter(build(&store, &LeftOut::default()), options);
         let (mut random, mut p) = (Random(1), Vec::new());
         for _ in 0..10 {
@@ -204,7 +208,7 @@ fn the_draft_is_the_mixers() {
                 let drafted = drafter.draft(&mut fork, 8, &costs).clone();
                 let likeliest = drafter.likeliest(&mut request);
                 let seen = drafter.candidates(&mut request);
-                mixtures.mixer(without).mix(&seen.rows, &seen.states, &mut p);
+                weights.mixer(without).mix(&seen.rows, &seen.states, &mut p);
                 let best = (0..seen.tokens.len()).rev().max_by(|&a, &b| p[a].total_cmp(&p[b]));
                 assert_eq!(likeliest, best.map(|b| (seen.tokens[b], p[b])));
                 if let (Some(first), Some(best)) = (drafted.tokens.first(), best) {
@@ -233,11 +237,12 @@ fn the_draft_is_the_mixers() {
 fn too_few_rows_are_not_fitted_to() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let fitted = |store: &Store| train(store, &quick(), &mut Learnt::default(), Some(&TOY), |_| Ok(())).unwrap();
+    let fitted =
+        |store: &Store| train(store, &quick(), &mut TokenizationCache::default(), Some(&TOY), |_| Ok(())).unwrap();
     assert!(fitted(&toys::store(&path, &toys::rows(TOY, 15, 2))).is_none());
     assert!(fitted(&toys::store(&path, &toys::rows(TOY, 60, 2))).is_some());
     let store = toys::store(&path, &toys::rows(TOY, 60, 2));
-    let stopped = train(&store, &quick(), &mut Learnt::default(), Some(&TOY), |done| {
+    let stopped = train(&store, &quick(), &mut TokenizationCache::default(), Some(&TOY), |done| {
         if done > 0.5 { Err(Error::Stopped) } else { Ok(()) }
     });
     assert!(matches!(stopped, Err(Error::Stopped)));
@@ -259,7 +264,7 @@ fn same_bytes_for_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 250, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    let options = BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) };
+    let options = BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) };
     let bytes = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| write(&store, &path, &options))
@@ -275,16 +280,16 @@ fn a_file_drafts_as_its_task_in_memory() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 250, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) });
+    write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) });
     let index = TaskIndex::open(&path).unwrap();
     assert_eq!(index.meta().inputs as usize, store.num_inputs());
-    assert!(index.mixtures().is_some() && index.meta().fit.is_some());
-    let weights = index.mixtures().unwrap().clone();
+    assert!(index.weights().is_some() && index.meta().fit.is_some());
+    let weights = index.weights().unwrap().clone();
     let (fitted, _) = trained(&store, &quick());
     assert!(fitted.weights().eq(weights.weights()));
-    let speller = || DrafterOptions { speller: Some(Arc::new(TOY)), ..DrafterOptions::default() };
-    let from_file = Drafter::new(Some(Arc::new(index)), speller()).unwrap();
-    let options = DrafterOptions { mixtures: Some(weights), ..speller() };
+    let tokenizer = || DrafterOptions { tokenizer: Some(Arc::new(TOY)), ..DrafterOptions::default() };
+    let from_file = Drafter::new(Some(Arc::new(index)), tokenizer()).unwrap();
+    let options = DrafterOptions { weights: Some(weights), ..tokenizer() };
     let in_memory = drafter(build(&store, &LeftOut::default()), options);
     let (mut random, costs) = (Random(4), CostCurve::linear(0.02).unwrap());
     for _ in 0..30 {
@@ -315,23 +320,23 @@ fn private_text_stays_out() {
     let store = toys::store(&folder.path().join("s"), &rows);
     assert!(holds(&std::fs::read(folder.path().join("s")).unwrap(), "secretname7 wants"));
     let (path, train) = (folder.path().join("i"), quick());
-    let options = BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) };
+    let options = BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) };
     let with = write(&store, &path, &options);
     let without = write(&store, &path, &BuildOptions { no_inputs: true, ..options });
     let index = TaskIndex::open(&path).unwrap();
-    assert_eq!((index.meta().inputs, &index.meta().fit, &index.meta().mixtures), (0, &None, &None));
-    assert!(index.view().rows.is_none() && index.mixtures().is_none());
-    let added = ["terms", "term_starts", "postings", "norms", "row_starts", "spelling_keys", "spelling_starts"];
-    let more = ["spelling_ids", "copy_words", "copy_rates", "copy_tokens", "mixtures"];
+    assert_eq!((index.meta().inputs, &index.meta().fit, &index.meta().mixture), (0, &None, &None));
+    assert!(index.view().rows.is_none() && index.weights().is_none());
+    let added = ["terms", "term_starts", "postings", "norms", "row_documents", "piece_keys", "piece_starts"];
+    let more = ["piece_ids", "copy_words", "copy_rates", "copy_tokens", "mixture"];
     for section in added.iter().chain(&more) {
         assert!(sections(&with).iter().any(|s| s == section), "{section} is missing");
     }
     let other_names = [
         "pointer_slots",
-        "pointers",
+        "pointer_records",
         "coverage_slots",
-        "coverages",
-        "texts",
+        "coverage_records",
+        "text_bytes",
         "text_offsets",
         "text_starts",
         "text_weights",
@@ -370,9 +375,9 @@ fn weights_of_another_shape_are_not_used() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 100, 9));
     let (path, train) = (folder.path().join("i"), quick());
-    let good = write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), speller: Some(&TOY) });
+    let good = write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) });
     let open = |bytes: &[u8]| TaskIndex::from_file(File::from_bytes(bytes, KIND, VERSION.0).unwrap()).unwrap();
-    assert!(open(&good).mixtures().is_some());
+    assert!(open(&good).weights().is_some());
     let changed = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());
         let at = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
@@ -380,7 +385,7 @@ fn weights_of_another_shape_are_not_used() {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         bytes
     };
-    let layout = open(&good).meta().mixtures.clone().unwrap();
+    let layout = open(&good).meta().mixture.clone().unwrap();
     let features = |n: usize| format!("\"features\":{n}");
     let groups = |g: &[usize]| serde_json::to_string(g).unwrap();
     let mut reversed = layout.groups.clone();
@@ -389,13 +394,13 @@ fn weights_of_another_shape_are_not_used() {
     let other_features = changed(&features(layout.features), &features(layout.features - 1));
     let other_groups = changed(&groups(&layout.groups), &groups(&reversed));
     let input = "find flights from boston to oslo";
-    let draft = |index: TaskIndex, mixtures: Option<Mixtures>| {
-        let drafter = Drafter::new(Some(Arc::new(index)), DrafterOptions { mixtures, ..fixed() }).unwrap();
+    let draft = |index: TaskIndex, weights: Option<MixtureWeights>| {
+        let drafter = Drafter::new(Some(Arc::new(index)), DrafterOptions { weights, ..fixed() }).unwrap();
         drafter.draft(&mut drafter.start(&[], Some(input)).unwrap(), 16, &CostCurve::linear(0.02).unwrap()).clone()
     };
-    let general = draft(open(&good), Some(general::mixtures().unwrap()));
+    let general = draft(open(&good), Some(general::weights().unwrap()));
     for bytes in [other_features, other_groups] {
-        assert!(open(&bytes).mixtures().is_none());
+        assert!(open(&bytes).weights().is_none());
         assert_eq!(draft(open(&bytes), None), general);
     }
 }

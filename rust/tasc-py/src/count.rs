@@ -26,7 +26,7 @@ fn tell(py: Python<'_>, progress: Option<&Py<PyAny>>, done: f64) -> PyResult<()>
     progress.map_or(Ok(()), |p| p.call1(py, (done,)).map(drop))
 }
 
-/// An open table of n-grams.
+/// Exact weighted counts of n-grams, mapped from one file; `tasc.data.NgramTable` adds counting and merging.
 #[pyclass(frozen, module = "tasc._core", subclass)]
 pub(crate) struct NgramTable(Arc<count::NgramTable>);
 
@@ -37,31 +37,36 @@ impl NgramTable {
         py.detach(|| count::NgramTable::open(&path)).raise().map(|t| Self(Arc::new(t)))
     }
 
+    /// Read the whole file and check its checksums and the order and number of the n-grams.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
     }
 
+    /// Path that the table was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
         self.0.file().path().into()
     }
 
+    /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.
     #[getter]
     fn fingerprint(&self) -> String {
         self.0.file().fingerprint().to_string()
     }
 
+    /// Length of the longest n-grams, in tokens.
     #[getter]
     fn max_length(&self) -> usize {
         self.0.max_length()
     }
 
-    /// Number of n-grams of each length.
+    /// Number of n-grams by length, from 1 to `max_length`.
     #[getter]
     fn sizes(&self) -> Vec<u64> {
         self.0.meta().ngrams.clone()
     }
 
+    /// Return facts about the file.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (file, meta) = (self.0.file(), self.0.meta());
         let info = PyDict::new(py);
@@ -82,18 +87,18 @@ impl NgramTable {
         Ok(info)
     }
 
-    /// (count, documents)
+    /// Return (count, documents) of an n-gram of (n,) ids; zeros if the table does not contain it.
     fn lookup(&self, ids: &Bound<'_, PyAny>) -> PyResult<(u64, u64)> {
         with_ids(ids, |ids| self.0.lookup(ids))?.raise()
     }
 
-    /// [(ids, count, documents)]
+    /// Return the k most frequent n-grams of some lengths: (ids (n,) uint32, count, documents) each.
     fn top<'py>(&self, py: Python<'py>, k: usize, lengths: Vec<usize>) -> PyResult<Vec<Ranked<'py>>> {
         let best = interruptible(py, |check| self.0.top(k, lengths, || check(&|_| Ok(()))))?;
         Ok(best.into_iter().map(|Ngram { ids, count, documents }| (ids.into_pyarray(py), count, documents)).collect())
     }
 
-    /// An iterator over batches of n-grams of one length.
+    /// Return an iterator over the n-grams of one length, `size` at a time.
     fn batches(&self, length: usize, size: usize) -> PyResult<NgramBatches> {
         if size == 0 {
             return Err(PyValueError::new_err("size is 0, a batch has at least 1 n-gram"));
@@ -102,7 +107,7 @@ impl NgramTable {
     }
 }
 
-/// N-grams of one length in ascending order.
+/// Iterator over the n-grams of one length in batches, in ascending order of their ids.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct NgramBatches {
     table: Arc<count::NgramTable>,
@@ -128,10 +133,12 @@ impl NgramBatches {
 
 #[pymethods]
 impl NgramBatches {
+    /// Return the iterator itself.
     fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
         this
     }
 
+    /// Return ids (B, n) uint32, counts (B,) uint64 and documents (B,) uint64.
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Arrays<'py>>> {
         let (ids, counts, documents) = py.detach(|| self.read()).raise()?;
         if counts.is_empty() {
@@ -143,7 +150,7 @@ impl NgramBatches {
     }
 }
 
-/// Counts the n-grams of a store into a table; returns the number of sorted runs.
+/// Count the n-grams of a store and write a table; `tasc.data.NgramTable.count` describes the arguments.
 #[pyfunction]
 #[pyo3(signature = (store, path, *, max_length, memory_limit, num_threads, min_count=1, min_documents=1, progress=None))]
 #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
@@ -166,7 +173,7 @@ pub(crate) fn count_ngrams(
     Ok(counted.runs)
 }
 
-/// Adds up tables.
+/// Add the counts of several tables; `tasc.data.NgramTable.merge` describes the arguments.
 #[pyfunction]
 #[pyo3(signature = (tables, path, *, num_threads, min_count=1, min_documents=1, progress=None))]
 pub(crate) fn merge_ngrams(

@@ -6,47 +6,58 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tasc_core::Error;
-use tasc_core::corpus::ServedRow;
-use tasc_core::corpus::served::LOG_BYTES;
+use tasc_core::corpus::OnlineRow;
+use tasc_core::corpus::online_log::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
-use tasc_core::draft::features::{FEATURES, GROUPS};
-use tasc_core::draft::occurrences::{Matches, Occurrences};
-use tasc_core::draft::served::SERVED_BYTES;
-use tasc_core::draft::{self, CostCurve, DrafterOptions, Mixtures, Source, Weights, Without};
-use tasc_core::input::Speller;
+use tasc_core::draft::{self, CostCurve, DrafterOptions};
+use tasc_core::mixture::features::{FEATURES, GROUPS};
+use tasc_core::mixture::{MixtureWeights, Source, SourceMask, Weights};
+use tasc_core::online::adapt::OnlineCalibration;
+use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::pool;
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
-use crate::error::{InputError, Raise};
+use crate::error::{InputError, Raise, at_least};
 use crate::index::TaskIndex;
-use crate::speller::PySpeller;
+use crate::piece_tokenizer::PyPieceTokenizer;
 
 /// Features of a candidate, and number of states of each group that picks weights.
 pub(crate) fn mixture_shape(py: Python<'_>) -> PyResult<(usize, Bound<'_, PyTuple>)> {
     Ok((FEATURES, PyTuple::new(py, GROUPS)?))
 }
 
-/// Tokens proposed for verification.
+/// A chain of drafted tokens with their probabilities and sources.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct Draft(draft::Draft);
 
 #[pymethods]
 impl Draft {
+    /// Empty: every token is a point mass.
+    #[getter]
+    fn dists<'py>(&self, py: Python<'py>) -> Bound<'py, PyTuple> {
+        PyTuple::empty(py)
+    }
+
+    /// (K,) uint32 drafted token ids.
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
         PyArray1::from_slice(py, &self.0.tokens)
     }
 
+    /// (K,) float32 probability that each token is accepted, given that all tokens before it are.
     #[getter]
     fn probs<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<f32>> {
         PyArray1::from_slice(py, &self.0.probabilities)
     }
 
+    /// (K,) uint8 main source of each token, an index into `tasc.drafting.protocol.SOURCES`.
     #[getter]
     fn sources<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u8>> {
         PyArray1::from_slice(py, &self.0.sources)
     }
 
+    /// Number of drafted tokens.
     fn __len__(&self) -> usize {
         self.0.tokens.len()
     }
@@ -56,19 +67,19 @@ impl Draft {
     }
 }
 
-/// Drafts from a task's index and the running context.
+/// Drafts from a task's index, the request's input and its running context, combined in a log-linear mixture.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct NgramDrafter {
     drafter: Arc<draft::Drafter>,
     index: Option<Py<TaskIndex>>,
-    speller: Option<Arc<PySpeller>>,
+    tokenizer: Option<Arc<PyPieceTokenizer>>,
     threads: usize,
 }
 
 /// Requests of a batch for which another thread is started: they take several times as long as that does.
 const EACH: usize = 4;
 
-/// One running request of an `NgramDrafter`.
+/// One running request of an `NgramDrafter`; see `tasc.drafting.protocol.Request`.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct NgramRequest {
     drafter: Arc<draft::Drafter>,
@@ -96,7 +107,7 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 impl NgramDrafter {
     #[new]
     #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
-        log_bytes=LOG_BYTES as i64, served_half_life=None, weights=None, without=None, learn=true,
+        log_bytes=LOG_BYTES as i64, weights=None, without=None, learn=true,
         num_threads=None))]
     #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
@@ -106,26 +117,24 @@ impl NgramDrafter {
         served: Option<PathBuf>,
         served_bytes: i64,
         log_bytes: i64,
-        served_half_life: Option<i64>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
         num_threads: Option<i64>,
     ) -> PyResult<Self> {
         let table = weights.map(|w| Weights::new(FEATURES, GROUPS.to_vec(), w.as_array().to_vec())).transpose();
-        let mixtures = table.raise()?.map(|w| Mixtures::single(&w)).transpose().raise()?;
-        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<Without>>()?;
+        let weights = table.raise()?.map(|w| MixtureWeights::single(&w)).transpose().raise()?;
+        let without = without.unwrap_or_default().iter().map(|s| source(s)).collect::<PyResult<SourceMask>>()?;
         let file = index.as_ref().map(|i| i.get().file());
-        let matching = |t| file.map(|f| PySpeller::matching(py, t, &f.fingerprint(), f.path())).transpose();
-        let speller = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
+        let matching = |t| file.map(|f| PyPieceTokenizer::matching(py, t, &f.fingerprint(), f.path())).transpose();
+        let tokenizer = tokenizer.map_or(Ok(None), matching)?; // without an index there is nothing to spell for
         let options = DrafterOptions {
-            mixtures,
+            weights,
             fixed: !learn,
             without,
-            speller: speller.clone().map(|s| s as Arc<dyn Speller>),
+            tokenizer: tokenizer.clone().map(|s| s as Arc<dyn PieceTokenizer>),
             served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
-            served_half_life: at_least("served_half_life", served_half_life.unwrap_or(0), 0)?,
         };
         let threads = num_threads.map_or(Ok(pool::cores()), |n| at_least("num_threads", n, 1))?;
         let task = index.as_ref().map(|i| i.get().task());
@@ -140,18 +149,32 @@ impl NgramDrafter {
             Ok(drafter)
         });
         let drafter = drafter.raise()?;
-        Ok(Self { drafter: Arc::new(drafter), index, speller, threads })
+        Ok(Self { drafter: Arc::new(drafter), index, tokenizer, threads })
     }
 
+    /// Name in reports: "tasc".
     #[getter]
     fn name(&self) -> &'static str {
         "tasc"
     }
 
+    /// True: drafting takes almost no time; see `tasc.drafting.protocol.Drafter`.
     #[getter]
     #[allow(clippy::unused_self)] // of all of them
-    fn is_cheap(&self) -> bool {
+    fn negligible_cost(&self) -> bool {
         true
+    }
+
+    /// Index that it drafts from.
+    #[getter]
+    fn fixed_length(&self) -> bool {
+        false
+    }
+
+    /// Accept any vocabulary: ids that the target lacks are cut from drafts.
+    #[pyo3(signature = (vocab_size, tokenizer=None))]
+    fn check_vocabulary(&self, vocab_size: i64, tokenizer: Option<&Bound<'_, PyAny>>) {
+        let _ = (vocab_size, tokenizer);
     }
 
     #[getter]
@@ -159,48 +182,48 @@ impl NgramDrafter {
         self.index.as_ref().map(|i| i.clone_ref(py))
     }
 
-    /// (calibration scale, calibration shift, tokens per unit of cost)
+    /// (calibration scale, calibration shift, tokens per unit of cost).
     #[getter]
     fn learnt(&self) -> (f64, f64, f64) {
-        let online = self.drafter.learnt();
+        let online = self.drafter.calibration();
         (online.scale(), online.shift(), online.rate())
     }
 
-    #[pyo3(signature = (prompt_ids, input=None))]
-    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input: Option<&str>) -> PyResult<NgramRequest> {
+    /// Start a request whose output follows the prompt.
+    #[pyo3(signature = (prompt_ids, input_text=None))]
+    fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input_text: Option<&str>) -> PyResult<NgramRequest> {
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
-        let started = py.detach(|| self.drafter.start(&ids, input));
-        let state = match self.speller.as_ref().and_then(|s| s.raised()) {
+        let started = py.detach(|| self.drafter.start(&ids, input_text));
+        let state = match self.tokenizer.as_ref().and_then(|s| s.raised()) {
             Some(error) => return Err(error),
             None => started.raise()?,
         };
         Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 
-    /// Adds served rows: (input or None, output ids with the end token) each.
+    /// Add online rows: requests that start afterwards count and retrieve them.
     fn serve(&self, py: Python<'_>, rows: Vec<(Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
         let read = |(input, ids): (Option<String>, Bound<'_, PyAny>)| {
-            Ok(ServedRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
+            Ok(OnlineRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
         };
         let rows = rows.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
         py.detach(|| self.drafter.serve(&rows)).raise()
     }
 
-    /// Number of served rows in memory.
+    /// Number of online rows in memory.
     #[getter]
     fn num_served(&self) -> usize {
         self.drafter.num_served()
     }
 
-    /// Bytes that they take.
+    /// Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`.
     #[getter]
     fn served_memory(&self) -> usize {
         self.drafter.served_memory()
     }
 
-    /// A drafter over another index of the same tokenizer, which shares served rows and log with this one.
-    #[pyo3(signature = (index, *, taken=0))]
-    fn over(&self, py: Python<'_>, index: Py<TaskIndex>, taken: u64) -> PyResult<Self> {
+    /// Create a drafter over another index of the same tokenizer; this drafter stays usable.
+    fn with_index(&self, py: Python<'_>, index: Py<TaskIndex>) -> PyResult<Self> {
         let Some(old) = &self.index else {
             return Err(InputError::new_err("a drafter without an index cannot change to another; make a new one"));
         };
@@ -209,11 +232,12 @@ impl NgramDrafter {
             return Err(Error::Fingerprint { path: index.get().file().path().into(), found, wanted }).raise();
         }
         let task = index.get().task();
-        let drafter = py.detach(|| self.drafter.over(task, taken)).raise()?;
-        let (speller, threads) = (self.speller.clone(), self.threads);
-        Ok(Self { drafter: Arc::new(drafter), index: Some(index), speller, threads })
+        let drafter = py.detach(|| self.drafter.with_index(task)).raise()?;
+        let (tokenizer, threads) = (self.tokenizer.clone(), self.threads);
+        Ok(Self { drafter: Arc::new(drafter), index: Some(index), tokenizer, threads })
     }
 
+    /// Draft for several requests in one call, on several threads; see `NgramRequest.draft`.
     #[pyo3(signature = (requests, max_tokens, costs=None))]
     fn propose_batch(
         &self,
@@ -230,18 +254,24 @@ impl NgramDrafter {
 
 #[pymethods]
 impl NgramRequest {
+    /// Ignore the request's parameters: an n-gram draft needs none of them.
+    fn configure(&self, params: &Bound<'_, PyAny>) {
+        let _ = params;
+    }
+
+    /// Draft the next tokens; the draft is empty if drafting costs more than it saves.
     #[pyo3(signature = (max_tokens, costs=None))]
     fn draft(&self, py: Python<'_>, max_tokens: usize, costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<Draft> {
         let costs = curve(costs)?;
         Ok(py.detach(|| self.propose(max_tokens, &costs)))
     }
 
+    /// Append the (T,) tokens that verification has emitted since the last draft, and learn from them.
     fn update(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
         with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
     }
 
-    /// What `draft` would propose: per token a dictionary of `token`, `prob`, `sources` (name → probability) and
-    /// `candidates` [(token, probability)].
+    /// Make the draft that `draft` would make, with the evidence for each token.
     #[pyo3(signature = (max_tokens, costs=None))]
     fn explain<'py>(
         &self,
@@ -254,7 +284,7 @@ impl NgramRequest {
         explained.into_iter().map(|token| to_dict(py, token)).collect()
     }
 
-    /// (tokens (K,) uint32, feature rows (K + 1, F) float32 — the last row is "something else" —, states (G,) uint8)
+    /// Return the mixer's input at this position, for fitting weights.
     #[allow(clippy::type_complexity)]
     fn candidates<'py>(
         &self,
@@ -283,64 +313,30 @@ fn to_dict(py: Python<'_>, of: Explained) -> PyResult<Bound<'_, PyDict>> {
 /// Fewest bytes that served rows, or their log, can be given.
 const LEAST_BYTES: i64 = 1 << 16;
 
-/// An option that must not be smaller than `least`, nor too large for its type.
-fn at_least<T: TryFrom<i64>>(name: &str, value: i64, least: i64) -> PyResult<T> {
-    let refused = || InputError::new_err(format!("{name}={value} is out of range: give at least {least}"));
-    T::try_from(value).ok().filter(|_| value >= least).ok_or_else(refused)
-}
-
 fn source(name: &str) -> PyResult<Source> {
     let known = Source::ALL.map(Source::name).join(", ");
     let found = Source::ALL.into_iter().find(|s| s.name() == name);
     found.ok_or_else(|| InputError::new_err(format!("there is no source {name:?}; choose from {known}")))
 }
 
-/// The running context alone, for looking into it.
+/// Online calibration of probabilities: p' = σ(a·logit p + b); every verified token moves a and b.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct ContextIndex(Mutex<(Occurrences, Matches)>);
-
-impl ContextIndex {
-    fn lock(&self) -> MutexGuard<'_, (Occurrences, Matches)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(crate) struct Calibration(Mutex<OnlineCalibration>);
 
 #[pymethods]
-impl ContextIndex {
+impl Calibration {
     #[new]
-    #[pyo3(signature = (ids=None))]
-    fn new(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
-        let this = Self(Mutex::default());
-        if let Some(ids) = ids {
-            this.extend(ids)?;
-        }
-        Ok(this)
+    fn new() -> Self {
+        Self(Mutex::default())
     }
 
-    fn extend(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_ids(ids, |ids| {
-            let (seen, matches) = &mut *self.lock();
-            seen.extend(ids, matches, draft::request::FOLLOWED);
-        })
+    /// Return the calibrated probability.
+    fn __call__(&self, p: f64) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).calibrate(p)
     }
 
-    fn __len__(&self) -> usize {
-        self.lock().0.ids().len()
-    }
-
-    /// (tokens (K,) uint32, probabilities (K,) float32, length of the longest match)
-    #[pyo3(signature = (limit=8))]
-    fn successors<'py>(
-        &self,
-        py: Python<'py>,
-        limit: usize,
-    ) -> (Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<f32>>, u32) {
-        let (context, matches) = &*self.lock();
-        let mut blend = draft::blend::Blend::default();
-        let order = context.blend(matches, &mut Vec::new(), &mut blend);
-        blend.candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        blend.candidates.truncate(limit);
-        let (tokens, probabilities): (Vec<_>, Vec<_>) = blend.candidates.into_iter().unzip();
-        (tokens.into_pyarray(py), probabilities.into_pyarray(py), order)
+    /// Take a verified token of probability `p`.
+    fn learn(&self, p: f64, right: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).record_token(p, right);
     }
 }

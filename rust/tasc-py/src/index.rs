@@ -1,24 +1,25 @@
-//! Binding of `tasc_core::index`.
+//! Binding of `tasc_core::task`.
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tasc_core::corpus::{ServedLog, served as log};
-use tasc_core::draft::train::TrainOptions;
 use tasc_core::format::File;
-use tasc_core::index::{self, BuildOptions, Cursor, Meta, Successors, Task};
-use tasc_core::input::Speller;
+use tasc_core::index::{Cursor, Successors};
+use tasc_core::mixture::TaskData;
+use tasc_core::task::train::TrainOptions;
+use tasc_core::task::{self, BuildOptions, IndexMeta};
+use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
-use crate::error::Raise;
-use crate::speller::PySpeller;
+use crate::error::{Raise, at_least};
+use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
 /// What the fit of an index found, `None` when it was not fitted.
-fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>> {
+fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
     let Some(figures) = &meta.fit else { return Ok(None) };
     let fit = PyDict::new(py);
     fit.set_item("rows", figures.rows)?;
@@ -32,30 +33,39 @@ fn fit<'py>(py: Python<'py>, meta: &Meta) -> PyResult<Option<Bound<'py, PyDict>>
     Ok(Some(fit))
 }
 
-/// An open index of a task.
+/// One write-ahead log, or several.
+#[derive(FromPyObject)]
+enum Logs {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
+/// Index of a task's past rows, mapped from one file.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct TaskIndex(Arc<index::TaskIndex>);
+pub(crate) struct TaskIndex(Arc<task::TaskIndex>);
 
 impl TaskIndex {
     pub(crate) fn file(&self) -> &File {
         self.0.file()
     }
 
-    pub(crate) fn task(&self) -> Arc<dyn Task> {
+    pub(crate) fn task(&self) -> Arc<dyn TaskData> {
         self.0.clone()
     }
 }
 
 #[pymethods]
 impl TaskIndex {
+    /// Open an index in constant time, without reading its contents (see `verify`).
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| index::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+        py.detach(|| task::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
     }
 
-    /// Builds an index of a store. `progress(fraction)` is called between phases and may raise.
+    /// Build an index of a store's rows and open it.
     #[staticmethod]
-    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, num_threads=None, progress=None))]
     fn build(
         py: Python<'_>,
         store: &Store,
@@ -63,92 +73,93 @@ impl TaskIndex {
         tokenizer: Option<Py<PyAny>>,
         inputs: bool,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
-        let matching = |t| PySpeller::matching(py, t, &file.fingerprint(), file.path());
-        let speller = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
-            index::TaskIndex::build(&store.0, &path, &options, |done| {
+            task::TaskIndex::build(&store.0, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|i| Self(Arc::new(i))),
         }
     }
 
-    /// Builds a new index of what this one holds and the rows of a log of served rows; over its own file the log is
-    /// locked, and emptied of them afterwards, elsewhere it is only read. Returns the new index and the number of rows taken in.
-    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
+    /// Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, num_threads=None, progress=None))]
     fn compact(
         &self,
         py: Python<'_>,
         path: PathBuf,
-        served: Option<PathBuf>,
+        served: Option<Logs>,
         tokenizer: Option<Py<PyAny>>,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
-        let matching = |t| PySpeller::matching(py, t, &index.file().fingerprint(), index.file().path());
-        let speller = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let logs = match served {
+            None => Vec::new(),
+            Some(Logs::One(log)) => vec![log],
+            Some(Logs::Several(logs)) => logs,
+        };
+        let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
-            let fingerprint = index.file().fingerprint();
-            let (mut emptied, rows) = match &served {
-                Some(of) if path == index.file().path() => {
-                    ServedLog::open(of, &fingerprint).map(|(l, r)| (Some(l), r))?
-                }
-                Some(of) => (None, log::read(of, &fingerprint)?),
-                None => (None, Vec::new()),
-            };
             let options = BuildOptions {
                 no_inputs: false,
                 train: fit.then_some(&train),
-                speller: speller.as_ref().map(|s| s.as_ref() as &dyn Speller),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
             };
-            let built = index.compact(&rows, &path, &options, |done| {
+            index.compact(&logs, &path, &options, |done| {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
-            })?;
-            if let Some(log) = &mut emptied {
-                log.forget(rows.len() as u64)?;
-            }
-            Ok((built, rows.len() as u64))
+            })
         });
-        match speller.and_then(|s| s.raised()) {
+        match tokenizer.and_then(|s| s.raised()) {
             Some(error) => Err(error),
             None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
         }
     }
 
-    /// Writes the store that this index could have been built from.
+    /// Write a store from which this index could be built: its outputs with weights, and its rows' inputs.
     fn to_store(&self, py: Python<'_>, path: PathBuf) -> PyResult<Store> {
         interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(()))))
             .map(|store| Store(Arc::new(store)))
     }
 
+    /// Read the whole file and compare its checksums.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
     }
 
+    /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.
     #[getter]
     fn fingerprint(&self) -> String {
         self.0.file().fingerprint().to_string()
     }
 
+    /// Path that the index was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
         self.0.file().path().into()
     }
 
+    /// Return facts about the index.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (meta, file) = (self.0.meta(), self.0.file());
         let info = PyDict::new(py);
@@ -170,7 +181,7 @@ impl TaskIndex {
         Ok(info)
     }
 
-    /// (tokens (K,) int64, −1 = the output ends; counts (K,) uint64; length of the context used; its weighted count)
+    /// Return the tokens that follow the longest suffix of a context that occurs in the task's outputs.
     #[pyo3(signature = (context, limit=8, *, from_start=true))]
     #[allow(clippy::type_complexity)]
     fn successors<'py>(

@@ -8,7 +8,7 @@ mod draft;
 mod error;
 mod index;
 mod merge;
-mod speller;
+mod piece_tokenizer;
 mod store;
 
 /// The compiled half of tasc.
@@ -26,7 +26,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(merge::merges, m)?)?;
     m.add_class::<merge::MergePlan>()?;
     m.add_class::<merge::PlanStream>()?;
-    m.add_class::<draft::ContextIndex>()?;
+    m.add_class::<draft::Calibration>()?;
     m.add_class::<draft::Draft>()?;
     m.add_class::<draft::NgramDrafter>()?;
     m.add_class::<draft::NgramRequest>()?;

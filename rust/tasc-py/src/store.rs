@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use tasc_core::corpus::{self, store::Meta};
+use tasc_core::corpus::{self, store::StoreMeta};
 use tasc_core::format::Fingerprint;
 
 use crate::detach::interruptible;
@@ -16,7 +16,7 @@ pub(crate) fn fingerprint(hex: &str) -> PyResult<Fingerprint> {
     Fingerprint::from_hex(hex).ok_or_else(wrong)
 }
 
-/// Distinct outputs of a task with weights, and the inputs beside them.
+/// Distinct outputs of a task with their weights, and the inputs, mapped from one file.
 #[pyclass(frozen, module = "tasc._core", subclass)]
 pub(crate) struct Store(pub(crate) Arc<corpus::Store>);
 
@@ -27,59 +27,69 @@ impl Store {
         py.detach(|| corpus::Store::open(&path)).raise().map(|s| Self(Arc::new(s)))
     }
 
+    /// Read the whole file and compare its checksums.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
     }
 
+    /// Path that the store was opened from.
     #[getter]
     fn path(&self) -> PathBuf {
         self.0.file().path().into()
     }
 
+    /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.
     #[getter]
     fn fingerprint(&self) -> String {
         self.0.file().fingerprint().to_string()
     }
 
+    /// Name of that tokenizer, for people.
     #[getter]
     fn tokenizer(&self) -> &str {
         &self.0.meta().tokenizer
     }
 
+    /// Size of the vocabulary: all ids are smaller.
     #[getter]
     fn vocab_size(&self) -> u32 {
         self.0.meta().vocab_size
     }
 
+    /// Id of the end token of every document; None if no end token was appended.
     #[getter]
     fn eos_id(&self) -> Option<u32> {
         self.0.meta().eos_id
     }
 
+    /// Number of tokens in all documents; each document counts once.
     #[getter]
     fn num_tokens(&self) -> usize {
         self.0.num_tokens()
     }
 
+    /// Number of distinct rows that have an input.
     #[getter]
     fn num_inputs(&self) -> usize {
         self.0.num_inputs()
     }
 
+    /// Number of documents, that is, of distinct outputs.
     fn __len__(&self) -> usize {
         self.0.num_documents()
     }
 
-    /// (T,) uint32
+    /// Return the (T,) uint32 ids of a document with its end token.
     fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
         Ok(PyArray1::from_slice(py, self.0.document(place("document", index)?).raise()?))
     }
 
+    /// Return how often a document occurred.
     fn weight(&self, index: i64) -> PyResult<u64> {
         self.0.weight(place("document", index)?).raise()
     }
 
-    /// (text, document, weight)
+    /// Return (text, document, count) of a distinct row that has an input.
     fn input(&self, index: i64) -> PyResult<(&str, u32, u64)> {
         let input = self.0.input(place("input", index)?).raise()?;
         Ok((input.text, input.document, input.weight))
@@ -92,7 +102,7 @@ fn place(what: &str, index: i64) -> PyResult<usize> {
         .map_err(|_| PyIndexError::new_err(format!("{what} {index} is out of range: the first is {what} 0")))
 }
 
-/// Streams rows into a store file.
+/// Writes rows to a store file; `tasc.data.TokenStore.build` and `.append` use it.
 #[pyclass(frozen, module = "tasc._core")]
 pub(crate) struct StoreWriter(Mutex<Option<corpus::StoreWriter>>);
 
@@ -104,6 +114,7 @@ impl StoreWriter {
 
 #[pymethods]
 impl StoreWriter {
+    /// Start a new store.
     #[staticmethod]
     #[pyo3(signature = (path, *, fingerprint, tokenizer="", vocab_size=0, eos_id=None))]
     fn create(
@@ -113,11 +124,13 @@ impl StoreWriter {
         vocab_size: u32,
         eos_id: Option<u32>,
     ) -> PyResult<Self> {
-        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
+        let meta =
+            StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
         let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
 
+    /// Start a store that continues the store at this path and then replaces it.
     #[staticmethod]
     fn append(py: Python<'_>, path: PathBuf, fingerprint: &str) -> PyResult<Self> {
         let fingerprint = self::fingerprint(fingerprint)?;
@@ -126,7 +139,7 @@ impl StoreWriter {
         Ok(Self(Mutex::new(Some(writer))))
     }
 
-    /// Adds rows: outputs one after the other in `ids`, output k ending at `ends[k]`.
+    /// Add R rows.
     fn push(
         &self,
         py: Python<'_>,
@@ -153,12 +166,13 @@ impl StoreWriter {
         done.ok_or_else(finished)?.raise()
     }
 
+    /// Write the rest and give the file its name.
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
         let writer = self.with(Option::take).ok_or_else(finished)?;
         py.detach(|| writer.finish()).raise()
     }
 
-    /// Gives up: nothing is written.
+    /// Discard the rows: no file is written.
     fn discard(&self) {
         drop(self.with(Option::take));
     }

@@ -7,9 +7,10 @@ use std::time::Instant;
 use tasc_benches::Workload;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
-use tasc_core::index::file::Meta;
-use tasc_core::index::view::OwnedTask;
-use tasc_core::index::{NgramsBuilder, TaskIndex};
+use tasc_core::index::NgramsBuilder;
+use tasc_core::index::view::TaskArrays;
+use tasc_core::task::TaskIndex;
+use tasc_core::task::file::IndexMeta;
 
 fn main() {
     let tokens = std::env::args().nth(1).and_then(|t| t.parse().ok()).unwrap_or(1_000_000);
@@ -23,7 +24,7 @@ fn main() {
     }
     let built = builder.build(|_| Ok(())).expect("not empty");
     let seconds = begin.elapsed().as_secs_f64();
-    let bytes = 4 * (built.next.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
+    let bytes = 4 * (built.bwt.len() * 3 + built.records.len() + built.slots.len() + built.starts.len() * 2);
     println!(
         "build {:.2} M token/s, {:.2} B/token (records {:.2}, slots {:.2})",
         tokens as f64 / seconds / 1e6,
@@ -33,8 +34,8 @@ fn main() {
     );
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("task.tasc");
-    let task = OwnedTask { ngrams: built, rows: None };
-    TaskIndex::write(&path, &Fingerprint::default(), Meta::default(), &task, None).expect("room on the disk");
+    let task = TaskArrays { ngrams: built, ..<TaskArrays>::default() };
+    TaskIndex::write(&path, &Fingerprint::default(), &IndexMeta::default(), &task).expect("room on the disk");
     drop(task);
     let index = TaskIndex::open(&path).expect("an index");
     index.verify().expect("as written"); // and read once, so that it is in memory
@@ -45,7 +46,7 @@ fn main() {
     let (mut steps, mut emitted, mut drafted) = (0usize, 0usize, 0usize);
     let mut digest = 0u64;
     for document in &held_out {
-        let mut request = drafter.start(&document[document.len() / 2..], None).expect("no speller");
+        let mut request = drafter.start(&document[document.len() / 2..], None).expect("no tokenizer");
         let mut at = 0;
         while at < document.len() {
             let t = Instant::now();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tasc_core::corpus::Store;
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
-use tasc_core::index::TaskIndex;
+use tasc_core::task::TaskIndex;
 
 fn main() {
     let path = |n: usize| std::env::args().nth(n).expect("usage: input_latency INDEX HELD_OUT.store");
@@ -23,7 +23,7 @@ fn main() {
         let input = store.input(row).expect("a row");
         let mut left = store.document(input.document as usize).expect("an output");
         let t = Instant::now();
-        let mut request = drafter.start(&[], Some(input.text)).expect("no speller");
+        let mut request = drafter.start(&[], Some(input.text)).expect("no tokenizer");
         start_us.push(us(t));
         while !left.is_empty() {
             let t = Instant::now();

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tasc_benches::Random;
 use tasc_core::index::inputs::terms;
-use tasc_core::index::inputs::{Inputs, InputsBuilder, OwnedInputs};
+use tasc_core::index::inputs::{InputArrays, Inputs, InputsBuilder};
 use tasc_core::index::nearest::{NearestScratch, Neighbour};
-use tasc_core::input::words::split;
+use tasc_core::text::words::split;
 
 const QUERIES: usize = 3000;
 const NEIGHBOURS: usize = 16;
@@ -33,7 +33,7 @@ fn main() {
     ask(built.view(), &queries);
 }
 
-fn per_row(built: &OwnedInputs, rows: usize) -> f64 {
+fn per_row(built: &InputArrays, rows: usize) -> f64 {
     let words = built.postings.len() + built.norms.len() + built.row_documents.len();
     (4 * words + 8 * (built.terms.len() + built.term_starts.len())) as f64 / rows as f64
 }

@@ -1,4 +1,4 @@
-"""Drafts from a smaller language model of the same vocabulary, for all requests of a batch at once."""
+"""Drafts of a smaller language model with the same vocabulary, for all requests of a batch at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tasc.data.ids import common_prefix_length
@@ -16,25 +15,26 @@ from tasc.decoding.draft_model.controller import DraftLengthController, Round, c
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.target import Target, evaluating
-from tasc.drafting.costs import given_costs
-from tasc.drafting.protocol import SOURCES, Draft, RequestParams, TokenDraft, TokenIds
+from tasc.drafting.costs import GivenCosts
+from tasc.drafting.protocol import SOURCES, Costs, Draft, Drafter, Request, RequestParams, TokenDraft, TokenIds
 from tasc.errors import InputError, TokenizerMismatchError
 
 _SOURCE = SOURCES.index("model")
 
 
-class ModelDrafter:
-    """A draft model: its likeliest tokens at temperature 0, tokens drawn from its own distribution above it.
+class ModelDrafter(Drafter):
+    """Drafts with a small model: its most probable tokens at temperature 0, its samples above.
 
-    Keeps the model's keys and values in rows of its own, one per running request. At temperature 0 the output is that
-    of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for one call at a time.
+    The drafter keeps the model's keys and values in cache rows of its own, one per running request. At temperature
+    0 the output is that of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for
+    one call at a time.
 
     Args:
         model: Any causal language model that `Target` takes, with the target's vocabulary, in its place and type. Its
             weights must stay as they are while requests run.
-        length: Tokens of every draft: as many, less only where `max_tokens` or the drafted EOS ends it sooner; nothing
-            pauses it. None: as many as are expected to pay (`pace.py`), none where none do.
-        name: What reports call it.
+        length: Fixed length of every draft; shorter only at `max_tokens` or a drafted EOS, and never paused. None: as
+            many tokens as are expected to pay (`controller.py`).
+        name: The name in reports.
         tokenizer: The model's, where known: another one than the target's is refused, and matrices padded to another
             height are taken if it is the same.
         step_cost: Cost of one pass of the model in plain steps of the target, for `length=None`; None: measured.
@@ -45,7 +45,7 @@ class ModelDrafter:
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
 
-    Example:
+    Examples:
         >>> drafter = ModelDrafter(small_model)                                # doctest: +SKIP
         >>> generator = Generator(model, tokenizer, drafter=drafter)           # doctest: +SKIP
     """
@@ -68,19 +68,15 @@ class ModelDrafter:
             raise InputError(f"step_cost is {step_cost}; it must be ≥ 0, or None to measure it")
         self.name = name
         self.length = length
-        self.pace = DraftLengthController(step_cost)
+        self.fixed_length = length is not None
+        self.controller = DraftLengthController(step_cost)
         self.target = Target(model)
         self.rows = DraftRows(self.target, cuda_graphs)
-        self._packed = PrepackedLinears(self.target.model, pack_weights)
-        self._fused = CompiledModules(self.target.model, compile)
+        self._prepacked = PrepackedLinears(self.target.model, pack_weights)
+        self._compiled = CompiledModules(self.target.model, compile)
         self._tokenizer = tokenizer
         self._round: Round | None = None
         self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
-
-    @property
-    def always_drafts(self) -> bool:
-        """Whether its length is fixed, so that the loop does not pause it either."""
-        return self.length is not None
 
     def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
         """Refuse a target of another vocabulary.
@@ -112,12 +108,12 @@ class ModelDrafter:
             )
         self._checked = (vocab_size, tokenizer)
 
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> ModelRequest:
-        """Begin a request; the input is not looked at."""
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> ModelRequest:
+        """Start a request; the input is not used."""
         return ModelRequest(self, [int(token) for token in prompt_ids])
 
     def propose_batch(
-        self, requests: Sequence[ModelRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
+        self, requests: Sequence[ModelRequest], max_tokens: int, costs: Costs | None = None
     ) -> list[Draft]:
         """Draft for several requests, one pass of the model per token for all of them."""
         return self.extend(requests, [TokenDraft() for _ in requests], max_tokens, costs)
@@ -126,27 +122,29 @@ class ModelDrafter:
     def extend(
         self,
         requests: Sequence[ModelRequest],
-        heads: Sequence[Draft],
+        prefixes: Sequence[Draft],
         max_tokens: int,
-        costs: NDArray[np.float64] | None = None,
+        costs: Costs | None = None,
     ) -> list[Draft]:
-        """Put the model's tokens behind other drafts, or behind a part of them, where that is expected to pay.
+        """Append the model's tokens to other drafts, or to a prefix of them, where that is expected to pay.
 
         Args:
             requests: n requests.
-            heads: (n,) drafts of fixed tokens, which the model reads in one pass; may be empty.
-            max_tokens: Most tokens to draft, those of the heads included.
+            prefixes: (n,) drafts of fixed tokens, which the model reads in one pass; may be empty.
+            max_tokens: Most tokens to draft, those of the prefixes included.
             costs: As for `Request.draft`.
         """
         if self._round is not None:
             self._round.close()
-        curve = given_costs(0.02 if costs is None else costs, max_tokens)
-        rests = self.length is None and self.pace.holds()
-        open_to = [request for request, head in zip(requests, heads, strict=True) if request.begin(head, max_tokens)]
+        curve = (GivenCosts() if costs is None else GivenCosts(costs)).costs(max_tokens)
+        rests = self.length is None and self.controller.should_skip()
+        open_to = [
+            request for request, prefix in zip(requests, prefixes, strict=True) if request.begin(prefix, max_tokens)
+        ]
         going = [] if rests else [request for request in open_to if self._begins(request, curve)]
-        if open_to and not going and not rests and self.pace.idles():
+        if open_to and not going and not rests and self.controller.should_probe():
             for request in open_to:
-                request.keep_head(len(request.given), forced=True)
+                request.keep_prefix(len(request.given), forced=True)
             going = open_to
         try:
             passes = self._run(going, curve) if going else 0.0
@@ -154,35 +152,35 @@ class ModelDrafter:
             self.rows.free(requests)
             raise
         drafts = [request.made() for request in requests]
-        self._round = self._opened(requests, drafts, passes * self.pace.step_cost, curve)
+        self._round = self._new_round(requests, drafts, passes * self.controller.step_cost, curve)
         return drafts
 
-    def _opened(
-        self, requests: Sequence[ModelRequest], drafts: Sequence[Draft], drafting: float, curve: NDArray[np.float64]
+    def _new_round(
+        self, requests: Sequence[ModelRequest], drafts: Sequence[Draft], drafting: float, curve: Costs
     ) -> Round:
-        """The round of these drafts; `drafting` is the cost of the model's passes."""
+        """Start the round of these drafts; `drafting` is the cost of the model's passes."""
         longest = min(max((len(draft.tokens) for draft in drafts), default=0), len(curve) - 1)
         without = min(max((request.num_kept for request in requests), default=0), longest)
         is_prefill = not all(request.has_output for request in requests)
-        made = Round(self.pace, float(curve[longest]), float(curve[without]), drafting, is_prefill)
+        made = Round(self.controller, float(curve[longest]), float(curve[without]), drafting, is_prefill)
         for request in requests:
             request.round = made
         return made
 
-    def _begins(self, request: ModelRequest, curve: NDArray[np.float64]) -> bool:
-        """Whether the model drafts for a request, and after how much of its head."""
+    def _begins(self, request: ModelRequest, curve: Costs) -> bool:
+        """Decide whether the model drafts for a request, and how much of its prefix is kept."""
         if self.length is not None:
             return True
         feed = float(curve[min(request.unread + len(request.given), len(curve)) - 1])
-        ends = bool(request.given) and request.given[-1] in request.terms.eos
-        kept, goes = self.pace.split(request.probs, curve[: request.most + 1], feed, not ends)
+        ends = bool(request.given) and request.given[-1] in request.params.eos
+        kept, goes = self.controller.split(request.probs, curve[: request.most + 1], feed, not ends)
         if goes:
-            request.keep_head(kept)
+            request.keep_prefix(kept)
         return goes
 
-    def _run(self, going: Sequence[ModelRequest], curve: NDArray[np.float64]) -> float:
-        """Draft token by token; returns what the passes cost in passes of one token."""
-        with evaluating(self.target.model), self._packed.applied(), self._fused.applied():
+    def _run(self, going: Sequence[ModelRequest], curve: Costs) -> float:
+        """Draft token by token. Returns the cost of the passes in passes over one token."""
+        with evaluating(self.target.model), self._prepacked.applied(), self._compiled.applied():
             self.rows.place(going)
             passes = 0.0
             while going:
@@ -195,68 +193,68 @@ class ModelDrafter:
                 ]
                 passes += float(curve[min(unread, len(curve)) - 1])
                 if unread <= 2:
-                    self.pace.timed(draft=clock() - begin)
+                    self.controller.record_time(draft=clock() - begin)
         return passes
 
     def _choices(self, requests: Sequence[ModelRequest]) -> list[tuple[float, int | Tensor]]:
-        """Per request the greatest probability, and the likeliest token or the (V,) probabilities to draw from."""
-        logits = _fitted(self.rows.step(requests), requests[0].terms.vocab_size)
-        proposers = [request.terms.proposer for request in requests]
-        if all(proposer is None for proposer in proposers):
+        """Return per request the greatest probability, and the most probable token or (V,) probabilities to sample."""
+        logits = _fitted(self.rows.step(requests), requests[0].params.vocab_size)
+        samplers = [request.params.sampler for request in requests]
+        if all(sampler is None for sampler in samplers):
             peaks, tokens = torch.softmax(logits.float(), dim=-1).max(-1)
             return list(zip(peaks.tolist(), tokens.tolist(), strict=True))
         choices: list[tuple[float, int | Tensor]] = []
-        for request, proposer, row in zip(requests, proposers, logits, strict=True):
-            probs = row.float().softmax(-1) if proposer is None else proposer.probabilities(row, request.tokens)
+        for request, sampler, row in zip(requests, samplers, logits, strict=True):
+            probs = row.float().softmax(-1) if sampler is None else sampler.probabilities(row, request.tokens)
             choices.append((float(probs.max()), probs if request.drawn else int(probs.argmax())))
         return choices
 
-    def _take(self, request: ModelRequest, peak: float, choice: int | Tensor, curve: NDArray[np.float64]) -> bool:
-        """Draft a request's next token if it pays; whether to go on.
+    def _take(self, request: ModelRequest, peak: float, choice: int | Tensor, curve: Costs) -> bool:
+        """Draft a request's next token if it pays. Returns whether to continue.
 
-        Nothing may keep a drawn token out once it is drawn, see `TokenDraft`.
+        A drawn token must stay in its draft, see `TokenDraft`.
         """
         costs, drafted = curve[: request.most + 1], request.num_drafted
-        chance = self.pace.calibrated(peak, request.drawn)
+        chance = self.controller.calibrated(peak, request.drawn)
         must = self.length is not None or request.forced
-        if not must and not self.pace.pays(chance, request.survival, drafted, costs):
+        if not must and not self.controller.pays(chance, request.survival, drafted, costs):
             return False
         request.add(peak, chance, choice)
-        if request.num_drafted == request.most or request.tokens[-1] in request.terms.eos:
+        if request.num_drafted == request.most or request.tokens[-1] in request.params.eos:
             return False
         if self.length is not None:
             return True
-        return self.pace.pays(self.pace.alpha, request.survival, drafted + 1, costs, 1.0)
+        return self.controller.pays(self.controller.alpha, request.survival, drafted + 1, costs, 1.0)
 
 
-class ModelRequest:
-    """One running request of a `ModelDrafter`."""
+class ModelRequest(Request):
+    """Running request of a `ModelDrafter`."""
 
     def __init__(self, drafter: ModelDrafter, prompt: list[int]) -> None:
         self.tokens = prompt  # prompt, output, and after `_known` what is drafted
         self.row: Row | None = None
-        self.terms = RequestParams()
+        self.params = RequestParams()
         self.round: Round | None = None
         self._drafter = drafter
         self._known = self._begin = len(prompt)
         self._readable = max(prompt, default=0) < drafter.target.vocab_size and bool(prompt)
         self._clear(TokenDraft())
 
-    def configure(self, terms: RequestParams) -> None:
-        """Take how the request ends and how proposals are made."""
-        self.terms = terms
+    def configure(self, params: RequestParams) -> None:
+        """Take the request's parameters."""
+        self.params = params
 
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Propose what comes next."""
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
+        """Propose the next tokens."""
         return self._drafter.propose_batch([self], max_tokens, costs)[0]
 
     def update(self, ids: TokenIds) -> None:
-        """Take the tokens that verification has emitted; keys and values of those it accepted stay."""
+        """Take the tokens that verification emitted. Keys and values of the accepted ones stay."""
         emitted = [int(token) for token in ids]
         accepted = common_prefix_length(self.tokens[self._known :], emitted)
         for place, peak in enumerate(self._peaks, self._kept):
             if place <= accepted and place < len(emitted):
-                self._drafter.pace.verified(peak, self.drawn, place < accepted)
+                self._drafter.controller.record_token(peak, self.drawn, place < accepted)
         if self.round is not None:
             self.round.report(len(emitted), max(0, accepted - self._kept) if self._peaks else 0)
             self.round = None
@@ -268,7 +266,7 @@ class ModelRequest:
 
     @property
     def has_output(self) -> bool:
-        """Whether a step has been verified."""
+        """Whether at least one step was verified."""
         return self._known > self._begin
 
     @property
@@ -278,47 +276,47 @@ class ModelRequest:
 
     @property
     def num_kept(self) -> int:
-        """Those of the head among them, or all of it where the model adds nothing."""
+        """Tokens of the n-gram prefix among them; all of the prefix if the model adds nothing."""
         return self._kept
 
     @property
     def unread(self) -> int:
-        """Tokens that the next pass reads."""
+        """Number of tokens that the next pass reads."""
         return max(1, len(self.tokens) - (self.row.length if self.row is not None else 0))
 
     @property
     def drawn(self) -> bool:
-        """Whether proposals are drawn from the model's distribution."""
-        return self.terms.proposer is not None and self.terms.proposer.is_random
+        """Whether tokens are sampled from the model's distribution."""
+        return self.params.sampler is not None and self.params.sampler.is_random
 
-    def begin(self, head: Draft, max_tokens: int) -> bool:
-        """Begin a draft; whether the model can add to it."""
+    def begin(self, prefix: Draft, max_tokens: int) -> bool:
+        """Begin a draft after a prefix. Returns whether the model can extend it."""
         self._forget(0)
-        self._clear(head)
+        self._clear(prefix)
         most = max_tokens if self._drafter.length is None else min(max_tokens, self._drafter.length)
-        if self.terms.max_tokens is not None:
-            most = min(most, self.terms.max_tokens - (self._known - self._begin) - 1)
+        if self.params.max_tokens is not None:
+            most = min(most, self.params.max_tokens - (self._known - self._begin) - 1)
         reach = self._drafter.target.max_length
         self.most = most if reach is None else min(most, reach - self._known + 1)
-        inner = any(token in self.terms.eos for token in self.given[:-1])
+        inner = any(token in self.params.eos for token in self.given[:-1])
         readable = self._readable and max(self.given, default=0) < self._drafter.target.vocab_size
         return readable and not inner and len(self.given) < self.most
 
-    def keep_head(self, count: int, forced: bool = False) -> None:
-        """Put the head's first tokens into the draft; `forced`: the model adds at least one."""
+    def keep_prefix(self, count: int, forced: bool = False) -> None:
+        """Put the prefix's first `count` tokens into the draft; `forced`: the model adds at least one token."""
         self._kept, self.forced = count, forced
         self.tokens.extend(self.given[:count])
         self.survival = float(np.prod(self.probs[:count]))
         del self.probs[count:]
 
     def add(self, peak: float, chance: float, choice: int | Tensor) -> None:
-        """Put one token of the model into the draft."""
+        """Append one token of the model to the draft."""
         if isinstance(choice, int):
             self.tokens.append(choice)
             self._dists.append(None)
         else:
-            assert self.terms.proposer is not None
-            self.tokens.append(self.terms.proposer.sample(choice))
+            assert self.params.sampler is not None
+            self.tokens.append(self.params.sampler.sample(choice))
             self._dists.append(choice)
         self._peaks.append(peak)
         self.probs.append(chance)
@@ -326,12 +324,12 @@ class ModelRequest:
         self.forced = False
 
     def made(self) -> Draft:
-        """The draft; the head as it came where the model added nothing."""
+        """Return the draft; the unchanged prefix if the model added nothing."""
         if not self._peaks:
             self._forget(0)
             self._kept = len(self.given)
-            return self._head
-        sources = [*np.asarray(self._head.sources)[: self._kept].tolist(), *[_SOURCE] * len(self._peaks)]
+            return self._prefix
+        sources = [*np.asarray(self._prefix.sources)[: self._kept].tolist(), *[_SOURCE] * len(self._peaks)]
         return TokenDraft(
             np.array(self.tokens[self._known :], np.uint32),
             np.array(self.probs, np.float32),
@@ -339,24 +337,24 @@ class ModelRequest:
             [None] * self._kept + self._dists if self.drawn else (),
         )
 
-    def _clear(self, head: Draft) -> None:
-        self._head = head
-        self.given: list[int] = np.asarray(head.tokens).tolist()
-        self.probs: list[float] = np.asarray(head.probs).tolist()
+    def _clear(self, prefix: Draft) -> None:
+        self._prefix = prefix
+        self.given: list[int] = np.asarray(prefix.tokens).tolist()
+        self.probs: list[float] = np.asarray(prefix.probs).tolist()
         self.most, self.survival, self.forced = 0, 1.0, False
         self._kept = 0
         self._peaks: list[float] = []
         self._dists: list[Tensor | None] = []
 
     def _forget(self, accepted: int) -> None:
-        """Drop drafted tokens but for the first ones."""
+        """Drop drafted tokens except the first `accepted` ones."""
         del self.tokens[self._known + accepted :]
         if self.row is not None:
             self.row.length = min(self.row.length, len(self.tokens))
 
 
 def _fitted(logits: Tensor, vocab_size: int | None) -> Tensor:
-    """(n, V) logits over the target's ids: what only pads a matrix is cut off, or can never be drawn."""
+    """Return (n, V) logits over the target's ids: padding is cut off, missing ids get probability 0."""
     if vocab_size is None or logits.shape[-1] == vocab_size:
         return logits
     missing = vocab_size - logits.shape[-1]

@@ -3,78 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from tasc.decoding.draft_model.drafter import ModelDrafter, ModelRequest
-from tasc.drafting.batch_length import told_costs
-from tasc.drafting.protocol import Draft, Drafter, Request, RequestParams, TokenIds
+from tasc.drafting.policy import discounted_costs
+from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, RequestParams, TokenIds
 from tasc.errors import InputError
 
-if TYPE_CHECKING:
-    from tasc._core import TaskIndex
 
+class HybridDrafter(DrafterWrapper):
+    """Begins with the n-gram draft's tokens and continues with the draft model's.
 
-class HybridDrafter:
-    """Begins with the n-gram draft's tokens and goes on with the draft model's.
-
-    The n-gram draft costs next to nothing, so it is always made. How much of it is kept, and whether the model drafts
-    after that, is what promises most tokens for the time (`DraftLengthController.split`): its own probabilities
-    against how often the model's tokens were right lately and what they cost. Where the model does not pay it is
-    left alone, and tried again
-    now and then.
+    The n-gram draft costs next to nothing, so it is always made. `DraftLengthController.split` decides how much of it
+    is kept and whether the model drafts after that: it compares the n-grams' own probabilities with the model's recent
+    acceptance rate and the cost of its passes. Where the model does not pay it is left out, and tried again now and
+    then.
 
     Args:
         ngram: An `NgramDrafter`, or any drafter of fixed tokens with probabilities.
         model: The draft model, of free length.
-        name: What reports call it.
+        name: The name in reports.
 
     Raises:
         InputError: The model's drafts have a fixed length.
     """
 
     def __init__(self, ngram: Drafter, model: ModelDrafter, *, name: str = "combined") -> None:
-        if model.length is not None:
+        super().__init__(ngram)
+        if model.fixed_length:
             raise InputError(
                 f"the draft model's length is fixed at {model.length}; a combined draft decides it: give "
                 "ModelDrafter(…, length=None)"
             )
         self.name = name
-        self.ngram = ngram
+        self.negligible_cost = False
         self.model = model
-
-    @property
-    def index(self) -> TaskIndex | None:
-        """The index that the n-gram drafter draws on."""
-        found: TaskIndex | None = getattr(self.ngram, "index", None)
-        return found
 
     def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
         """Refuse a target of another vocabulary; see `ModelDrafter.check_vocabulary`."""
+        self.drafter.check_vocabulary(vocab_size, tokenizer)
         self.model.check_vocabulary(vocab_size, tokenizer)
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
-        """Add served rows where the n-gram drafter takes them."""
-        serve: Any = getattr(self.ngram, "serve", None)
-        if serve is not None:
-            serve(rows)
-
-    def start(self, prompt_ids: TokenIds, input: str | None = None) -> HybridRequest:
-        """Begin a request with both."""
-        return HybridRequest(self, self.ngram.start(prompt_ids, input), self.model.start(prompt_ids))
+    def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> HybridRequest:
+        """Start a request with both."""
+        return HybridRequest(self, self.drafter.start(prompt_ids, input_text), self.model.start(prompt_ids))
 
     def propose_batch(
-        self, requests: Sequence[HybridRequest], max_tokens: int, costs: NDArray[np.float64] | None = None
+        self, requests: Sequence[HybridRequest], max_tokens: int, costs: Costs | None = None
     ) -> list[Draft]:
         """Draft for several requests at once."""
-        told = None if costs is None else told_costs(self.ngram, costs)
-        heads = self.ngram.propose_batch([request.ngram for request in requests], max_tokens, told)
-        return self.model.extend([request.model for request in requests], heads, max_tokens, costs)
+        told = None if costs is None else discounted_costs(self.drafter, costs)
+        prefixes = self.drafter.propose_batch([request.ngram for request in requests], max_tokens, told)
+        return self.model.extend([request.model for request in requests], prefixes, max_tokens, costs)
 
 
-class HybridRequest:
+class HybridRequest(Request):
     """One running request of a `HybridDrafter`."""
 
     def __init__(self, drafter: HybridDrafter, ngram: Request, model: ModelRequest) -> None:
@@ -82,15 +65,16 @@ class HybridRequest:
         self.model = model
         self._drafter = drafter
 
-    def configure(self, terms: RequestParams) -> None:
-        """Tell the model's side how the request ends and how proposals are made."""
-        self.model.configure(terms)
+    def configure(self, params: RequestParams) -> None:
+        """Pass the request's parameters to both."""
+        self.ngram.configure(params)
+        self.model.configure(params)
 
-    def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Propose what comes next."""
+    def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
+        """Propose the next tokens."""
         return self._drafter.propose_batch([self], max_tokens, costs)[0]
 
     def update(self, ids: TokenIds) -> None:
-        """Take the tokens that verification has emitted."""
+        """Take the tokens that verification emitted."""
         self.ngram.update(ids)
         self.model.update(ids)

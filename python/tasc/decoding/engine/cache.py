@@ -1,15 +1,15 @@
-"""KV cache of a batch of requests, addressed by row and position.
+"""KV cache of a batch of requests, addressed by cache row and position.
 
-Every attention layer has one buffer of shape (R, H, C, D) for keys and one for values: R rows (one per running
-request), H key/value heads, C slots, D head size. The slot number is the position: the keys of row r at position p are
-in slot p. The attention mask lets the query at position p see slots ≤ p. This has three consequences:
+Every attention layer has one buffer of shape (R, H, C + 1, D) for keys and one for values: R cache rows (one per
+running request), H key/value heads, C positions, D head size. The token at position p of request r has its keys at
+[r, :, p]. The attention mask lets the query at position p read the positions ≤ p. This has three consequences:
 
-- A rejected draft needs no roll-back. Its slots lie beyond the row's length, so that no later query sees them before
-  they are overwritten.
-- Rows of different lengths need no padding in the cache.
-- A prefix is copied from row to row by copying slots.
+- A rejected draft needs no roll-back. Its positions lie beyond the row's length, so that no later query reads them
+  before they are overwritten.
+- Requests of different lengths need no padding in the cache.
+- A prefix is copied from row to row by copying positions.
 
-Each buffer has one more slot, the spare slot. No query sees it. Steps of fixed shape write their padding to it.
+Position C of every row is the scratch position. Steps of fixed shape write their padding to it, and no query reads it.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 
-class CacheView(Protocol):
-    """The part of the cache that one forward pass writes and reads.
+class StepView(Protocol):
+    """The positions of the cache that one forward pass writes and reads.
 
     Attributes:
-        past: Number of filled slots before the pass, of the longest row.
-        end: Number of slots that queries can see.
+        past: Number of filled positions before the pass, of the longest row.
+        end: Number of positions that queries can read.
     """
 
     past: int
     end: int
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states to a (R, H, C + 1, D) buffer."""
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values to a (R, H, C + 1, D) buffer."""
 
     def read(self, buffer: Tensor) -> Tensor:
-        """Return the visible part of a buffer, (n, H, end, D)."""
+        """Return the readable part of a buffer, (n, H, end, D)."""
 
 
-class DynamicView:
-    """View of a step whose rows and positions are known to Python.
+class DynamicStepView:
+    """Step view whose rows and positions are known to Python.
 
     Args:
-        first_row: First of the n neighbouring rows.
+        first_row: First of the n neighbouring cache rows.
         positions: (n, Q) int64 position of each query token; −1 marks padding, which is not written.
         uniform_start: Position of the first query token if all rows agree on it and nothing is padded, else None.
-        end: Number of slots of the longest row after the step.
+        end: Number of filled positions of the longest row after the step.
         device: Device of the buffers.
     """
 
@@ -61,50 +61,50 @@ class DynamicView:
         if uniform_start is None:
             batch, query = (positions >= 0).nonzero(as_tuple=True)
             self._batch, self._query = batch.to(device), query.to(device)
-            self._slot_rows = (batch + first_row).to(device)
-            self._slots = positions[batch, query].to(device)
+            self._batch_rows = (batch + first_row).to(device)
+            self._positions = positions[batch, query].to(device)
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states except the padding."""
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values except the padding."""
         if self._start is not None:
-            buffer[self._rows, :, self._start : self.end] = states
+            buffer[self._rows, :, self._start : self.end] = new
         else:
-            buffer[self._slot_rows, :, self._slots] = states[self._batch, :, self._query]
+            buffer[self._batch_rows, :, self._positions] = new[self._batch, :, self._query]
 
     def read(self, buffer: Tensor) -> Tensor:
-        """Return the rows' slots below `end`, (n, H, end, D)."""
+        """Return the rows' positions below `end`, (n, H, end, D)."""
         return buffer[self._rows, :, : self.end]
 
 
-class StaticView:
-    """View of a step of fixed shape, whose rows and positions are tensors on the device (`cuda_graphs.py`).
+class StaticStepView:
+    """Step view of fixed shape, whose rows and positions are tensors on the device (`cuda_graphs.py`).
 
     Args:
-        rows: (n,) int64 row numbers.
-        positions: (n, Q) int64 position of each query token; −1 marks padding, which is written to the spare slot.
-        end: Number of slots that queries can see.
-        spare: Number of the spare slot.
-        from_row_0: Whether `rows` are 0, 1, …; their slots are then sliced and not gathered.
+        rows: (n,) int64 cache rows.
+        positions: (n, Q) int64 position of each query token; −1 marks padding, written to the scratch position.
+        end: Number of positions that queries can read.
+        scratch: The scratch position.
+        from_row_0: Whether `rows` are 0, 1, …; they are then sliced and not gathered.
     """
 
-    def __init__(self, rows: Tensor, positions: Tensor, end: int, spare: int, *, from_row_0: bool) -> None:
+    def __init__(self, rows: Tensor, positions: Tensor, end: int, scratch: int, *, from_row_0: bool) -> None:
         self.end = end
         self.past = end - positions.shape[1]
         self._rows = rows[:, None]
-        self._slots = torch.where(positions < 0, spare, positions)
+        self._positions = torch.where(positions < 0, scratch, positions)
         self._read_rows: slice | Tensor = slice(0, len(rows)) if from_row_0 else rows
 
-    def write(self, buffer: Tensor, states: Tensor) -> None:
-        """Write (n, H, Q, D) states."""
-        buffer[self._rows, :, self._slots] = states.transpose(1, 2)
+    def write(self, buffer: Tensor, new: Tensor) -> None:
+        """Write (n, H, Q, D) new keys or values."""
+        buffer[self._rows, :, self._positions] = new.transpose(1, 2)
 
     def read(self, buffer: Tensor) -> Tensor:
-        """Return the rows' slots below `end`, (n, H, end, D)."""
+        """Return the rows' positions below `end`, (n, H, end, D)."""
         return buffer[self._read_rows, :, : self.end]
 
 
 class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Keys and values of one attention layer, (R, H, C + 1, D) each; the last slot is the spare slot."""
+    """Keys and values of one attention layer, (R, H, C + 1, D) each."""
 
     is_sliding = False
     keys: Tensor  # None before the first step
@@ -115,18 +115,17 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._cache = weakref.proxy(cache)  # no reference cycle: the memory is freed with the last use of the cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate the buffers with the head count, head size, dtype and device of (n, H, Q, D) states."""
-        self.keys = self._allocate(key_states)
-        self.values = self._allocate(value_states)
+        """Allocate the buffers with the head count, head size, dtype and device of (n, H, Q, D) keys and values."""
+        self.keys, self.values = self._allocate(key_states), self._allocate(value_states)
         self.is_initialized = True
 
-    def _allocate(self, states: Tensor) -> Tensor:
-        _, heads, _, size = states.shape
-        # zeros, not empty: a masked slot has weight 0, and 0 · NaN would be NaN
-        return states.new_zeros((self._cache.num_rows, heads, self._cache.num_slots + 1, size))
+    def _allocate(self, like: Tensor) -> Tensor:
+        _, heads, _, size = like.shape
+        # zeros, not empty: a masked position has weight 0, and 0 · NaN would be NaN
+        return like.new_zeros((self._cache.num_rows, heads, self._cache.num_positions + 1, size))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (n, H, Q, D) states and return the visible keys and values, (n, H, end, D) each."""
+        """Write (n, H, Q, D) keys and values; return the readable ones, (n, H, end, D) each."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         view = self._cache.view
@@ -135,12 +134,12 @@ class RowLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return view.read(self.keys), view.read(self.values)
 
     def get_seq_length(self) -> int:
-        """Return the number of filled slots before the present step, of the longest row."""
-        view: CacheView = self._cache.view
+        """Return the number of filled positions before the present step, of the longest row."""
+        view: StepView = self._cache.view
         return view.past
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the number of slots visible in the present step, and the position of the first one."""
+        """Return the number of positions that queries can read, and the first of them."""
         return self._cache.view.end, 0
 
     def get_max_length(self) -> int:
@@ -153,28 +152,28 @@ class RowCache(Cache):
 
     Args:
         num_rows: R, the most requests at once.
-        num_slots: Initial C; it grows by doubling.
+        num_positions: Initial C; it grows by doubling.
 
     Attributes:
         num_moves: How often the buffers were reallocated.
         view: View of the present step; set before each forward pass.
     """
 
-    def __init__(self, num_rows: int, num_slots: int = 256) -> None:
+    def __init__(self, num_rows: int, num_positions: int = 256) -> None:
         self._row_layers: list[RowLayer] = []
         super().__init__(layers=self._row_layers)  # type: ignore[arg-type]  # the same list, typed by its base class
         self.num_rows = num_rows
-        self.num_slots = num_slots
+        self.num_positions = num_positions
         self.num_moves = 0
-        self.view: CacheView
+        self.view: StepView
         self._blocks: list[Tensor] = []
         self._num_layers_in_blocks = 0
 
-    def reserve(self, num_slots: int) -> None:
-        """Make room for positions below `num_slots`; contents stay."""
-        if num_slots > self.num_slots:
-            while self.num_slots < num_slots:
-                self.num_slots *= 2
+    def reserve(self, num_positions: int) -> None:
+        """Make room for positions below `num_positions`; contents stay."""
+        if num_positions > self.num_positions:
+            while self.num_positions < num_positions:
+                self.num_positions *= 2
             self._reallocate()
 
     def reserve_rows(self, num_rows: int) -> None:
@@ -191,11 +190,11 @@ class RowCache(Cache):
                 old: Tensor = getattr(layer, name)
                 groups.setdefault((old.shape, old.dtype, old.device), []).append((layer, name))
         self._blocks = []
-        for ((rows, heads, slots, size), dtype, device), owners in groups.items():
-            shape = (len(owners), self.num_rows, heads, self.num_slots + 1, size)
+        for ((rows, heads, positions, size), dtype, device), owners in groups.items():
+            shape = (len(owners), self.num_rows, heads, self.num_positions + 1, size)
             block = torch.zeros(shape, dtype=dtype, device=device)
             for new, (layer, name) in zip(block, owners, strict=True):
-                new[:rows, :, :slots] = getattr(layer, name)
+                new[:rows, :, :positions] = getattr(layer, name)
                 setattr(layer, name, new)
             self._blocks.append(block)
         self._num_layers_in_blocks = len(self._allocated_layers())
@@ -207,20 +206,15 @@ class RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the states of one layer; see `RowLayer.update`."""
+        """Write the keys and values of one layer; see `RowLayer.update`."""
         while len(self._row_layers) <= layer_idx:
             self._row_layers.append(RowLayer(self))
         return self._row_layers[layer_idx].update(key_states, value_states)
 
     def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` slots from one row to another: one tensor operation per block, not per layer."""
+        """Copy the first `length` positions from one row to another: one tensor operation per block, not per layer."""
         if source != target and length > 0:
             if self._num_layers_in_blocks != len(self._allocated_layers()):
                 self._reallocate()
             for block in self._blocks:
                 block[:, target, :, :length] = block[:, source, :, :length]
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the buffers, in bytes."""
-        return sum(buffer.nbytes for layer in self._allocated_layers() for buffer in (layer.keys, layer.values))

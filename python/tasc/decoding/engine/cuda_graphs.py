@@ -2,9 +2,9 @@
 
 On a GPU, one step of a small model takes as long as Python needs to launch its thousand kernels, whatever the kernels
 do. A CUDA graph launches all of them in one call, but it always runs the same kernels on the same memory. Steps
-therefore get a few fixed shapes: the numbers of rows, of tokens per row and of visible slots are rounded up. The token
-ids, the positions and the first row are copied into memory that the graph reads. The padding that fills a shape is
-written to the cache's spare slot, so that it changes nothing.
+therefore get a few fixed shapes: the numbers of rows, of tokens per row and of readable positions are rounded up. The
+token ids, the positions and the first row are copied into memory that the graph reads. The padding that fills a shape
+is written to the scratch position, so that it changes nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasc.decoding.engine.cache import RowCache, StaticView
-from tasc.decoding.engine.target import Target
+from tasc.decoding.engine.cache import RowCache, StaticStepView
+from tasc.decoding.engine.target import Target, TokenLists
 
 _QUERY_LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513)  # tokens per row; longer prompts are compute-bound
-_MIN_SLOTS = 256
+_MIN_POSITIONS = 256
 _MAX_GRAPHS = 256
 
 Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
@@ -30,20 +30,20 @@ Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GraphShape:
-    """The shape of a captured step.
+class StepShape:
+    """Shape of a captured step.
 
     Attributes:
-        num_rows: Rows, with the padding rows.
+        num_rows: Cache rows, with the padding rows.
         query_length: Tokens per row, with the padding.
-        num_slots: Slots that queries can see.
+        num_positions: Positions that queries can read.
         from_row_0: Whether the rows are the cache's first ones.
         greedy: Whether the output is the argmax of the logits instead of the logits.
     """
 
     num_rows: int
     query_length: int
-    num_slots: int
+    num_positions: int
     from_row_0: bool
     greedy: bool
 
@@ -68,7 +68,7 @@ class StepGraphs:
         self.was_replay = False
         self._target, self._cache, self._max_keep = target, cache, max_keep
         self._new_capture = new_capture
-        self._steps: dict[GraphShape, StaticStep] = {}
+        self._steps: dict[StepShape, StaticStep] = {}
         self.clear()
 
     def clear(self) -> None:
@@ -77,7 +77,7 @@ class StepGraphs:
         self._num_moves, self._capture = self._cache.num_moves, self._new_capture()
 
     def run(
-        self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int, *, greedy: bool
+        self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int, *, greedy: bool
     ) -> Tensor | None:
         """Run a step; the arguments are those of `Target.step`.
 
@@ -107,12 +107,16 @@ class StepGraphs:
         return self._padded_rows(num_rows) * (_round_up(query_length) or query_length)
 
     def _step(self, num_rows: int, query_length: int, end: int, from_row_0: bool, greedy: bool) -> StaticStep:
-        """Return the step of this shape, its slots rounded up; the least recently used one is dropped."""
+        """Return the step of this shape, its positions rounded up; the least recently used one is dropped."""
         if self._num_moves != self._cache.num_moves:
             self.clear()
-        num_slots = min(_power_of_two(max(end, _MIN_SLOTS)), self._cache.num_slots)
-        shape = GraphShape(
-            num_rows=num_rows, query_length=query_length, num_slots=num_slots, from_row_0=from_row_0, greedy=greedy
+        num_positions = min(_power_of_two(max(end, _MIN_POSITIONS)), self._cache.num_positions)
+        shape = StepShape(
+            num_rows=num_rows,
+            query_length=query_length,
+            num_positions=num_positions,
+            from_row_0=from_row_0,
+            greedy=greedy,
         )
         step = self._steps.pop(shape, None)
         if step is None:
@@ -129,7 +133,7 @@ class StepGraphs:
 class StaticStep:
     """A step of one shape: its input memory, and its graph once it is captured."""
 
-    def __init__(self, target: Target, cache: RowCache, shape: GraphShape, keep: int, capture: Capture) -> None:
+    def __init__(self, target: Target, cache: RowCache, shape: StepShape, keep: int, capture: Capture) -> None:
         self._target, self._cache, self._shape, self._keep, self._capture = target, cache, shape, keep, capture
         # the first row, then (num_rows, query_length) ids, then as many positions, −1 for padding
         size = 1 + 2 * shape.num_rows * shape.query_length
@@ -143,7 +147,7 @@ class StaticStep:
         """Whether the next run replays a graph."""
         return self._replay is not None
 
-    def __call__(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
+    def __call__(self, first_row: int, tokens: TokenLists, starts: Sequence[int]) -> Tensor:
         """Return (num_rows, keep, V) logits or their (num_rows, keep) argmax; padding rows come last."""
         self._write_input(first_row, tokens, starts)
         self._input.copy_(self._host_input, non_blocking=True)
@@ -152,7 +156,7 @@ class StaticStep:
         self._is_warm = True
         return self._forward() if self._replay is None else self._replay()
 
-    def _write_input(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
+    def _write_input(self, first_row: int, tokens: TokenLists, starts: Sequence[int]) -> None:
         numbers: Any = self._host_input.numpy()
         numbers[0] = first_row
         ids, positions = numbers[1:].reshape(2, self._shape.num_rows, self._shape.query_length)
@@ -166,9 +170,11 @@ class StaticStep:
         shape, cache = self._shape, self._cache
         ids, positions = self._input[1:].view(2, shape.num_rows, shape.query_length)
         rows = (self._input[0] + torch.arange(shape.num_rows, device=ids.device)).clamp(max=cache.num_rows - 1)
-        cache.view = StaticView(rows, positions, shape.num_slots, cache.num_slots, from_row_0=shape.from_row_0)
+        cache.view = StaticStepView(
+            rows, positions, shape.num_positions, cache.num_positions, from_row_0=shape.from_row_0
+        )
         positions = positions.clamp(min=0)
-        mask = self._target.mask(positions, shape.num_slots, additive=True)
+        mask = self._target.mask(positions, shape.num_positions, additive=True)
         logits = self._target.forward(cache, ids, positions, mask, self._keep)
         return logits.argmax(-1) if shape.greedy else logits
 

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.cuda_graphs import StepGraphs, capture_for
-from tasc.decoding.engine.target import Target
+from tasc.decoding.engine.target import Target, TokenLists
 from tasc.decoding.engine.weight_watcher import WeightWatcher
 from tasc.errors import InputError
 
 _log = logging.getLogger(__name__)
 
 _TIMING_CONTEXT = 64  # tokens before a timed step
-_MAX_RESERVED = 1024  # slots reserved in advance
+_MAX_RESERVED = 1024  # positions reserved in advance
 _MAX_GPU_BATCH = 2048  # tokens of prompts and their drafts in one step on a GPU
 _MAX_CPU_PROMPT = 64  # tokens of a prompt; a longer one is compute-bound on a CPU and runs alone
 _MAX_CPU_BATCH = 512  # tokens of short prompts in one step on a CPU
@@ -59,30 +59,28 @@ class StepRunner:
         """Whether the duration of the last step is representative: no graph was prepared in it."""
         return self._graphs is None or self._graphs.was_replay
 
-    def prepare(self, num_slots: int) -> bool:
-        """Prepare for requests with positions below `num_slots`.
+    def prepare(self, num_positions: int) -> bool:
+        """Prepare for requests with positions below `num_positions`.
 
-        With CUDA graphs, up to 1024 slots are reserved in advance, because a cache that grows is captured again.
+        With CUDA graphs, up to 1024 positions are reserved in advance, because a cache that grows is captured again.
 
         Returns:
             Whether the model's weights have changed since the last call, which makes the cache's contents invalid.
         """
         changed = self._weights.changed()
         if self._graphs is not None:
-            self._cache.reserve(min(num_slots, _MAX_RESERVED))
+            self._cache.reserve(min(num_positions, _MAX_RESERVED))
             if changed:
                 self._graphs.clear()
         return changed
 
-    def logits(self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int) -> Tensor:
+    def logits(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
         """Run a step; see `Target.step`. Returns (n, min(keep, Q), V) logits, which the next step may overwrite."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=False))
         return self._target.step(self._cache, first_row, tokens, starts, keep) if output is None else output
 
-    def argmax(
-        self, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
-    ) -> list[list[int]]:
-        """Run a step; return the argmax of its logits, n rows of min(keep, Q) token ids."""
+    def argmax(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> list[list[int]]:
+        """Run a step; return the argmax of its logits, n lists of min(keep, Q) token ids."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
         if output is None:
             output = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
@@ -110,9 +108,9 @@ class StepRunner:
         return self.num_computed_tokens(rows, longest + max_draft) <= _MAX_GPU_BATCH
 
     def timing_step(self) -> Callable[[int], None]:
-        """Return a function that runs a step of n tokens in one row and waits for its end, to be timed.
+        """Return a function that runs a step of n tokens in one cache row and waits for its end, to be timed.
 
-        It does not change the rows in use.
+        It does not change the cache rows in use.
         """
         limit, scratch = self._target.max_length, RowCache(1)
 

@@ -10,8 +10,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tasc.decoding.engine.cache import DynamicView, RowCache
+from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.errors import InputError
+
+TokenLists: TypeAlias = Sequence[Sequence[int]]
+"""Lists of token ids, one per cache row."""
 
 Mask: TypeAlias = "Tensor | dict[str, Tensor] | None"
 """Attention mask in the form that the model takes; None: the causal mask that the model applies by itself."""
@@ -63,17 +66,15 @@ class Target:
             found.add(tokenizer.eos_token_id)
         return frozenset(found)
 
-    def step(
-        self, cache: RowCache, first_row: int, tokens: Sequence[Sequence[int]], starts: Sequence[int], keep: int
-    ) -> Tensor:
-        """Run the next tokens of neighbouring rows through the model.
+    def step(self, cache: RowCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
+        """Run the next tokens of neighbouring cache rows through the model.
 
         Rows may have different numbers of tokens. Shorter ones are padded on the left, which aligns the last `keep`
         positions of all rows.
 
         Args:
-            cache: Row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
-            first_row: Row of the first request.
+            cache: Its row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
+            first_row: Cache row of the first request.
             tokens: n lists of q_b ≥ 1 token ids.
             starts: (n,) position of the first token of each list.
             keep: Number of trailing positions per row whose logits are computed, ≥ 1.
@@ -93,16 +94,16 @@ class Target:
         )
         is_uniform = all(len(row) == query and start + query == end for start, row in zip(starts, tokens, strict=True))
         start = end - query if is_uniform else None
-        cache.view = DynamicView(first_row, positions, start, end, self.device)
+        cache.view = DynamicStepView(first_row, positions, start, end, self.device)
         positions = positions.clamp(min=0).to(self.device)
-        # No mask is needed for rows of equal length in two cases: with one token each, every slot is visible; from
+        # No mask is needed for rows of equal length in two cases: with one token each, every position is readable; from
         # position 0 on, the model applies the causal mask by itself. Models add a sliding window in both cases.
         needs_mask = start is None or (query > 1 and start > 0)
         mask = self.mask(positions, end) if needs_mask else None
         return self.forward(cache, ids.to(self.device), positions, mask, keep)
 
     def forward(self, cache: RowCache, ids: Tensor, positions: Tensor, mask: Mask, keep: int) -> Tensor:
-        """Run the model once on the rows and slots of the cache's view.
+        """Run the model once on the rows and positions of the cache's step view.
 
         Args:
             cache: Stores the keys and values.
@@ -122,12 +123,12 @@ class Target:
         return logits[:, -keep:]
 
     def mask(self, positions: Tensor, end: int, *, additive: bool = False) -> Mask:
-        """Build the attention mask: a query sees the slots up to its own position, within its layer's window.
+        """Build the attention mask: a query reads the positions up to its own, within its layer's window.
 
         Args:
             positions: (n, Q) int64 positions of the queries.
-            end: Number of slots.
-            additive: Return scores to add (0 or the dtype's minimum) instead of booleans (True: visible). Additive
+            end: Number of positions.
+            additive: Return scores to add (0 or the dtype's minimum) instead of booleans (True: readable). Additive
                 masks spare each layer the conversion; "eager" attention always gets them.
 
         Returns:

@@ -1,7 +1,7 @@
 """The HTML pages that `tasc bench`, the demo, `tasc replay` and `tasc eval` write: one file each, nothing fetched.
 
 `render` takes the dictionary described in `tasc.evaluation.report.schema`, `render_replay` what `tasc replay --json`
-prints, `render_evaluation` what `tasc eval --json` writes. Needs ``tasc[report]``.
+prints, `render_evaluation` what `tasc eval --json` writes. Needs ``tasc-lm[report]``.
 """
 
 from tasc.evaluation.report.evaluation import render_evaluation

@@ -42,7 +42,7 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
         `path`.
 
     Raises:
-        MissingExtraError: Without ``tasc[report]``.
+        MissingExtraError: Without ``tasc-lm[report]``.
     """
     environment = templates()
     drawn = [

@@ -35,9 +35,9 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
 
     Raises:
         InputError: If the results hold no method with a speed.
-        MissingExtraError: Without ``tasc[report]``.
+        MissingExtraError: Without ``tasc-lm[report]``.
 
-    Example:
+    Examples:
         >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
         >>> render({"methods": facts}, "report.html")  # doctest: +SKIP
     """

@@ -26,7 +26,7 @@ def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> P
         `path`.
 
     Raises:
-        MissingExtraError: Without ``tasc[report]``.
+        MissingExtraError: Without ``tasc-lm[report]``.
     """
     environment = templates()
     environment.filters["visible"] = visible

@@ -69,7 +69,7 @@ def tune(
     Raises:
         CorpusError: No rows, rows without input, or none short enough.
         InputError: An option that cannot be used; `out` is there already; `OUT.tuning` is of another run.
-        MissingExtraError: `tasc[ft]` is not installed.
+        MissingExtraError: `tasc-lm[ft]` is not installed.
     """
     try:
         import accelerate  # noqa: F401

@@ -2,13 +2,17 @@
 //!
 //! - [`writer`]: rows → a store file, streaming; equal outputs collapse to one document with a weight
 //! - [`store`]: a store file, mapped
-//! - [`served`]: rows as they are served, in a log that survives a crash
+//! - [`online_log`]: rows that are generated later, in a write-ahead log that survives a crash
+//! - [`merged`]: which rows of which logs an index holds
 
+pub mod merged;
+pub mod online_log;
 mod record;
-pub mod served;
 pub mod store;
 pub mod writer;
 
-pub use served::{ServedLog, ServedRow};
-pub use store::{Documents, Input, Store};
+pub use merged::{LogId, MergedLogs};
+pub use online_log::WriteAheadLog;
+pub use record::OnlineRow;
+pub use store::{Documents, Input, Store, StoreMeta};
 pub use writer::StoreWriter;

@@ -1,77 +1,127 @@
-//! The bytes of a log of served rows: a header, then records. docs/format.md is their law.
+//! The bytes of a write-ahead log: a header, then records. docs/format.md specifies them.
 
 use std::io::{self, Read};
 use std::path::Path;
 
-use bytemuck::Zeroable;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::served::{KIND, MAX_ROW_BYTES, ServedRow, VERSION};
+use super::merged::LogId;
+use crate::error::Fault;
 use crate::format::{Fingerprint, Kind, MAGIC};
 use crate::{Error, Result, TokenId};
+
+/// Kind of a write-ahead log.
+pub const KIND: Kind = Kind(*b"SERV");
+
+/// Version of the records written here; a reader takes any minor of its major.
+pub const VERSION: (u16, u16) = (2, 0);
+
+/// Most bytes of one row: 4, its input, and 4 for each id of its output.
+pub const MAX_ROW_BYTES: u32 = 16 << 20;
+
+/// Largest number of a row.
+pub(super) const MAX_NUMBER: u64 = 1 << 62;
+
+/// A row that was generated since the index was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnlineRow {
+    /// The request's input.
+    pub input: String,
+    /// The target's output, with the end token.
+    pub output: Vec<TokenId>,
+}
 
 /// The first [`HEADER_BYTES`] of a log.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Header {
+struct RawLogHeader {
     magic: [u8; 8],
     kind: [u8; 4],
     major: u16,
     minor: u16,
     fingerprint: [u8; 32],
-    reserved: u64,
+    id: [u8; 16],
+    next: u64,
     /// xxh3-64 of the header before this field.
     checksum: u64,
 }
 
 /// Bytes of the header.
-pub(super) const HEADER_BYTES: usize = size_of::<Header>();
+pub(super) const HEADER_BYTES: usize = size_of::<RawLogHeader>();
 
-/// Bytes of a record before its payload: length and checksum.
-const LEAD_BYTES: usize = 12;
+/// Bytes of the header's fields before the identity: they are the same in every log of a tokenizer.
+const COMMON_BYTES: usize = 48;
 
-/// The header of a log of this tokenizer.
-pub(super) fn header(fingerprint: &Fingerprint) -> [u8; HEADER_BYTES] {
-    let (major, minor) = VERSION;
-    let header = Header { magic: MAGIC, kind: KIND.0, major, minor, fingerprint: fingerprint.0, ..Header::zeroed() };
-    let checksum = xxh3_64(&bytemuck::bytes_of(&header)[..HEADER_BYTES - 8]);
-    bytemuck::cast(Header { checksum, ..header })
+/// Version 1 had a header of 64 bytes without an identity, and records without numbers.
+const OLD_MAJOR: u16 = 1;
+const OLD_HEADER_BYTES: usize = 64;
+
+/// Bytes of a record before its payload: length, checksum, number.
+const LEAD_BYTES: usize = 20;
+const OLD_LEAD_BYTES: usize = 12;
+
+/// What the header of a log says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogHeader {
+    /// Identity of the log; `None` in version 1.
+    pub(super) id: Option<LogId>,
+    /// Rows that are appended later have this number or a larger one.
+    pub(super) next: u64,
+    /// Bytes of the header.
+    pub(super) bytes: usize,
 }
 
-/// Whether `head`, the first bytes of the file, is a whole header of this tokenizer's log; `false` when a header was
-/// begun and cut short, or not even begun.
-pub(super) fn check_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -> Result<bool> {
-    let refuse = |why: String| Err(Error::Format { path: path.into(), why });
-    if head.len() < HEADER_BYTES {
-        if header(fingerprint).starts_with(head) || head.iter().all(|&b| b == 0) {
-            return Ok(false);
+/// The bytes of a header.
+pub(super) fn header(fingerprint: &Fingerprint, id: &LogId, next: u64) -> [u8; HEADER_BYTES] {
+    let ((major, minor), fingerprint) = (VERSION, fingerprint.0);
+    let mut header =
+        RawLogHeader { magic: MAGIC, kind: KIND.0, major, minor, fingerprint, id: id.0, next, checksum: 0 };
+    header.checksum = xxh3_64(&bytemuck::bytes_of(&header)[..HEADER_BYTES - 8]);
+    let mut bytes = [0; HEADER_BYTES];
+    bytes.copy_from_slice(bytemuck::bytes_of(&header));
+    bytes
+}
+
+/// Reads a header from `head`, the first bytes of the file. `None` when a header was begun and cut short, or was not
+/// even begun.
+pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -> Result<Option<LogHeader>> {
+    let refuse = |fault| Err(Error::Format { path: path.into(), fault });
+    let old = head.get(12..14) == Some(&OLD_MAJOR.to_le_bytes());
+    let bytes = if old { OLD_HEADER_BYTES } else { HEADER_BYTES };
+    if head.len() < bytes {
+        let known = head.len().min(COMMON_BYTES);
+        if header(fingerprint, &LogId::default(), 0)[..known] == head[..known] || head.iter().all(|&b| b == 0) {
+            return Ok(None);
         }
-        return refuse(format!("it has {} bytes, a header has {HEADER_BYTES}", head.len()));
+        return refuse(Fault::Header { found: head.len(), expected: bytes });
     }
-    let found: Header = bytemuck::pod_read_unaligned(&head[..HEADER_BYTES]);
+    let mut padded = [0; HEADER_BYTES];
+    padded[..bytes].copy_from_slice(&head[..bytes]);
+    let found: RawLogHeader = bytemuck::pod_read_unaligned(&padded);
     if found.magic != MAGIC {
-        return refuse("it is not a tasc file".into());
+        return refuse(Fault::Magic);
     }
     if found.kind != KIND.0 {
-        return refuse(format!("it is of kind {}, {KIND} is wanted here", Kind(found.kind)));
+        return refuse(Fault::Kind { found: found.kind, expected: KIND.0 });
     }
-    if found.major != VERSION.0 {
-        let version = format!("{}.{}", found.major, found.minor);
-        let fix = "use the tasc that wrote it, or another name";
-        return refuse(format!("it has format version {version}, this tasc reads {}.x; {fix}", VERSION.0));
+    if found.major != VERSION.0 && !old {
+        let (found, fix) = ((found.major, found.minor), "use the tasc that wrote it, or another name");
+        return refuse(Fault::Version { found, expected: VERSION.0, fix });
     }
-    if found.checksum != xxh3_64(&head[..HEADER_BYTES - 8]) {
-        return refuse("its header is damaged (checksum)".into());
+    let checked = xxh3_64(&head[..bytes - 8]).to_le_bytes() == head[bytes - 8..bytes];
+    if !checked || (!old && found.next > MAX_NUMBER) {
+        return refuse(Fault::Checksum { part: "header" });
     }
     if found.fingerprint != fingerprint.0 {
         let found = Fingerprint(found.fingerprint);
         return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
     }
-    Ok(true)
+    let (id, next) = if old { (None, 0) } else { (Some(LogId(found.id)), found.next) };
+    Ok(Some(LogHeader { id, next, bytes }))
 }
 
-/// Appends the record of a row to `out`.
-pub(super) fn encode(row: &ServedRow, out: &mut Vec<u8>) -> Result<()> {
+/// Appends the record of a row with this number to `out`.
+pub(super) fn encode(number: u64, row: &OnlineRow, out: &mut Vec<u8>) -> Result<()> {
     let bytes = 4 + row.input.len() + size_of_val(row.output.as_slice());
     let sizes = u32::try_from(bytes).ok().zip(u32::try_from(row.input.len()).ok());
     let Some((length, input)) = sizes.filter(|s| s.0 <= MAX_ROW_BYTES) else {
@@ -84,32 +134,39 @@ pub(super) fn encode(row: &ServedRow, out: &mut Vec<u8>) -> Result<()> {
     out.reserve(LEAD_BYTES + bytes);
     out.extend(length.to_le_bytes());
     out.extend([0; 8]);
+    out.extend(number.to_le_bytes());
     out.extend(input.to_le_bytes());
     out.extend(row.input.as_bytes());
     out.extend_from_slice(bytemuck::cast_slice(&row.output));
-    let sum = checksum(length, &out[start + LEAD_BYTES..]);
-    out[start + 4..start + LEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+    let sum = checksum(length, &out[start + OLD_LEAD_BYTES..]);
+    out[start + 4..start + OLD_LEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
     Ok(())
 }
 
-/// Reads the records of a log one after the other. It ends at the end and at the first torn record.
+/// Reads the records of a log one after the other, up to the first torn one.
 pub(super) struct Records<R> {
     from: R,
     /// Where the next record begins: the length of the whole records so far, with the header.
     pub(super) at: u64,
+    /// The smallest number that the next record may have.
+    pub(super) next: u64,
     /// Length of the file.
     bytes: u64,
+    /// Whether records have numbers; in version 1 their position is their number.
+    numbered: bool,
     payload: Vec<u8>,
 }
 
 impl<R: Read> Records<R> {
-    /// `from` stands behind the header of a file of this length.
-    pub(super) fn new(from: R, bytes: u64) -> Self {
-        Self { from, at: HEADER_BYTES as u64, bytes, payload: Vec::new() }
+    /// `from` stands behind the header of a file with `bytes` bytes.
+    pub(super) fn new(from: R, bytes: u64, numbered: bool) -> Self {
+        let at = if numbered { HEADER_BYTES } else { OLD_HEADER_BYTES } as u64;
+        Self { from, at, next: 0, bytes, numbered, payload: Vec::new() }
     }
 
-    fn record(&mut self) -> io::Result<Option<ServedRow>> {
-        let Some(left) = self.bytes.checked_sub(self.at + LEAD_BYTES as u64) else { return Ok(None) };
+    fn record(&mut self) -> io::Result<Option<(u64, OnlineRow)>> {
+        let lead = if self.numbered { LEAD_BYTES } else { OLD_LEAD_BYTES };
+        let Some(left) = self.bytes.checked_sub(self.at + lead as u64) else { return Ok(None) };
         let (mut length, mut sum) = ([0; 4], [0; 8]);
         if !(fill(&mut self.from, &mut length)? && fill(&mut self.from, &mut sum)?) {
             return Ok(None);
@@ -118,20 +175,23 @@ impl<R: Read> Records<R> {
         if length > MAX_ROW_BYTES || u64::from(length) > left {
             return Ok(None);
         }
-        self.payload.resize(length as usize, 0);
+        self.payload.resize(lead - OLD_LEAD_BYTES + length as usize, 0);
         if !fill(&mut self.from, &mut self.payload)? || checksum(length, &self.payload) != sum {
             return Ok(None);
         }
-        let row = decode(&self.payload);
+        let (number, row) = self.payload.split_at(lead - OLD_LEAD_BYTES);
+        let number = number.try_into().map_or(self.next, u64::from_le_bytes);
+        let row = decode(row).filter(|_| (self.next..=MAX_NUMBER).contains(&number));
         if row.is_some() {
-            self.at += LEAD_BYTES as u64 + u64::from(length);
+            self.at += lead as u64 + u64::from(length);
+            self.next = number + 1;
         }
-        Ok(row)
+        Ok(row.map(|row| (number, row)))
     }
 }
 
 impl<R: Read> Iterator for Records<R> {
-    type Item = io::Result<ServedRow>;
+    type Item = io::Result<(u64, OnlineRow)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.record().transpose()
@@ -146,7 +206,7 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-fn decode(payload: &[u8]) -> Option<ServedRow> {
+fn decode(payload: &[u8]) -> Option<OnlineRow> {
     let (length, rest) = payload.split_first_chunk()?;
     let (input, ids) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     let (ids, odd) = ids.as_chunks();
@@ -154,12 +214,13 @@ fn decode(payload: &[u8]) -> Option<ServedRow> {
     if !odd.is_empty() || output.contains(&TokenId::MAX) {
         return None;
     }
-    Some(ServedRow { input: std::str::from_utf8(input).ok()?.to_owned(), output })
+    Some(OnlineRow { input: std::str::from_utf8(input).ok()?.to_owned(), output })
 }
 
-fn checksum(length: u32, payload: &[u8]) -> u64 {
+/// Checksum of a record's length and of all that follows the checksum.
+fn checksum(length: u32, rest: &[u8]) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&length.to_le_bytes());
-    hash.update(payload);
+    hash.update(rest);
     hash.digest()
 }

@@ -1,208 +1,226 @@
-//! A drafter for one task: starts requests, drafts for them, and learns from what verification says.
+//! The drafter of one task: starts requests, predicts their next tokens, and learns from verified tokens.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
-use super::features::{Candidates, Columns, END};
-use super::general;
-use super::kept::Kept;
 use super::length::{CostCurve, LengthRule};
-use super::mixer::{Mixer, Sample};
-use super::mixtures::{Mixtures, Source, Without};
-use super::online::{AdaptedWeights, Online};
-use super::request::{Draft, FOLLOWED, Request};
-use super::scratch::{Pool, Scratch};
-use super::served::{SERVED_BYTES, START, Served};
-use super::trace::Seen;
-use crate::corpus::ServedRow;
-use crate::corpus::served::LOG_BYTES;
+use super::request::{Draft, MAX_FOLLOWED, Request};
+use super::scratch::{DraftScratch, ScratchPool};
+use super::trace::Observation;
+use crate::corpus::OnlineRow;
+use crate::corpus::online_log::LOG_BYTES;
 use crate::format::Fingerprint;
+use crate::index::Cursor;
 use crate::index::inputs;
-use crate::index::view::{RowsView, Task, TaskView};
-use crate::index::{Cursor, Ngrams};
-use crate::input::spelling::{Learnt as Spelled, Speller};
+use crate::index::view::{Rows, TaskView};
+use crate::mixture::TaskData;
+use crate::mixture::candidates::Candidates;
+use crate::mixture::features::{Columns, END};
+use crate::mixture::features::{Source, SourceMask};
+use crate::mixture::general;
+use crate::mixture::mixer::{Mixer, Sample};
+use crate::mixture::weights::MixtureWeights;
+use crate::online::adapt::{AdaptedWeights, OnlineCalibration};
+use crate::online::served::{SERVED_BYTES, START, Served};
+use crate::online::state::OnlineRows;
+use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Result, TokenId};
 
-/// Words of inputs whose spelling is remembered, beside those of the index, before all are forgotten.
-const REMEMBERED: usize = 1 << 18;
+/// Pieces of inputs whose token ids are cached beside those of the index; past them the cache is emptied.
+const MAX_CACHED_PIECES: usize = 1 << 18;
 
-/// Drafted tokens that a request makes room for at once.
-const USUAL: usize = 16;
+/// Drafted tokens for which a request reserves memory.
+const RESERVED_TOKENS: usize = 16;
 
-/// How a drafter drafts.
+/// Options of a [`Drafter`].
 #[derive(Clone)]
 pub struct DrafterOptions {
-    /// Weights of the mixture; `None`: those of the index, else the general ones.
-    pub mixtures: Option<Mixtures>,
-    /// Whether calibration and rate stay what they are, whatever is verified.
+    /// Weights of the mixture; `None`: the weights of the index, or the general weights where it has none.
+    pub weights: Option<MixtureWeights>,
+    /// Whether calibration, rate and weights stay fixed whatever is verified.
     pub fixed: bool,
-    /// Sources switched off.
-    pub without: Without,
-    /// The tokenizer, for words that the index does not know.
-    pub speller: Option<Arc<dyn Speller>>,
-    /// Most bytes of served rows in memory; past them the older half is forgotten. For the moment in which tables have
-    /// grown and the newer half is copied there are more, up to three times as many; a single row that does not fit
-    /// takes what it takes.
+    /// Sources that are switched off.
+    pub without: SourceMask,
+    /// The tokenizer, for words that the index does not hold; `None`: these words are not copied.
+    pub tokenizer: Option<Arc<dyn PieceTokenizer>>,
+    /// Most bytes of online rows in memory. Past them the older half is dropped. While a table grows or the newer half is
+    /// copied, memory is up to three times as much. A single row may exceed the limit.
     pub served_bytes: usize,
-    /// Most bytes of their log; past them it drops its oldest rows until half of them are left.
+    /// Most bytes of the write-ahead log. Past them its oldest rows are dropped until half of the bytes are left.
     pub log_bytes: u64,
-    /// After so many later rows a served row counts half as much; 0: always the same.
-    pub served_half_life: u32,
 }
 
 impl Default for DrafterOptions {
     fn default() -> Self {
-        let (mixtures, fixed, without, speller) = Default::default();
-        let (served_bytes, log_bytes, served_half_life) = (SERVED_BYTES, LOG_BYTES, 0);
-        Self { mixtures, fixed, without, speller, served_bytes, log_bytes, served_half_life }
+        let (weights, fixed, without, tokenizer) = Default::default();
+        Self { weights, fixed, without, tokenizer, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES }
     }
 }
 
-/// Drafts for the requests of one task.
+/// Predicts the next tokens of the outputs of one task.
+///
+/// A drafter can be used by many threads at once. What it learns from verified tokens (calibration, weights, tokens per
+/// cost) is shared by its requests. A draft is a deterministic function of the index, the request, the options and what
+/// was learned so far.
+///
+/// # Examples
+///
+/// Without an index, a drafter predicts from the running context alone:
+///
+/// ```
+/// use tasc_core::{CostCurve, Drafter, DrafterOptions};
+///
+/// # fn main() -> tasc_core::Result<()> {
+/// let drafter = Drafter::new(None, DrafterOptions::default())?;
+/// let mut request = drafter.start(&[7, 8, 9, 5, 7, 8, 9, 5, 7], None)?;
+/// let draft = drafter.draft(&mut request, 3, &CostCurve::linear(0.02)?);
+/// assert_eq!(draft.tokens, [8, 9, 5]);
+/// assert!(draft.probabilities.iter().all(|p| (0.0..=1.0).contains(p)));
+/// drafter.update(&mut request, &[8, 9, 6]); // the model emitted 6 in place of 5
+/// # Ok(())
+/// # }
+/// ```
 pub struct Drafter {
-    task: Option<Arc<dyn Task>>,
-    mixtures: Mixtures,
-    online: Mutex<Learnt>,
-    spelled: Mutex<Spelled>,
-    kept: Kept,
-    scratch: Pool,
+    task: Option<Arc<dyn TaskData>>,
+    fitted: MixtureWeights,
+    learned: Mutex<Learned>,
+    cache: Mutex<TokenizationCache>,
+    rows: OnlineRows,
+    scratch: ScratchPool,
     options: DrafterOptions,
 }
 
-/// What the requests of a drafter have learnt together.
+/// What the requests of a drafter have learned together.
 #[derive(Clone, Debug, Default)]
-struct Learnt {
-    calibration: Online,
+struct Learned {
+    calibration: OnlineCalibration,
     weights: AdaptedWeights,
 }
 
-const NOTHING: TaskView<'static> = TaskView {
-    ngrams: Ngrams {
-        tokens: &[],
-        starts: &[],
-        next: &[],
-        step: &[],
-        back: &[],
-        weights: &[],
-        weight_sums: &[],
-        heavy_at: &[],
-        heavy: &[],
-        records: &[],
-        slots: &[],
-    },
-    rows: None,
-};
-
 impl Drafter {
-    /// A drafter over a task's index, or over the request's own context alone.
+    /// Makes a drafter over a task's index, or (`None`) over each request's own context alone.
+    ///
+    /// # Complexity
+    /// O(weights): about 10,000 numbers are copied.
     ///
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
-    pub fn new(task: Option<Arc<dyn Task>>, options: DrafterOptions) -> Result<Self> {
-        let served = Served::new(options.served_bytes, options.served_half_life);
-        let kept = Kept::new(task.clone(), served);
-        Self::with(task, options, kept, Learnt::default())
+    pub fn new(task: Option<Arc<dyn TaskData>>, options: DrafterOptions) -> Result<Self> {
+        let rows = OnlineRows::new(task.clone(), Served::new(options.served_bytes));
+        Self::with(task, options, rows, Learned::default())
     }
 
-    fn with(task: Option<Arc<dyn Task>>, options: DrafterOptions, kept: Kept, learnt: Learnt) -> Result<Self> {
-        let own = || task.as_ref().and_then(|t| t.mixtures().cloned());
-        let mixtures = match options.mixtures.clone().or_else(own) {
-            Some(mixtures) => mixtures,
-            None => general::mixtures()?,
-        };
-        let online = Mutex::new(learnt);
-        Ok(Self { task, mixtures, online, spelled: Mutex::default(), kept, scratch: Pool::default(), options })
+    fn with(
+        task: Option<Arc<dyn TaskData>>,
+        options: DrafterOptions,
+        rows: OnlineRows,
+        learned: Learned,
+    ) -> Result<Self> {
+        let own = || task.as_ref().and_then(|t| t.weights().cloned());
+        let fitted = options.weights.clone().or_else(own).map_or_else(general::weights, Ok)?;
+        let (learned, cache, scratch) = (Mutex::new(learned), Mutex::default(), ScratchPool::default());
+        Ok(Self { task, fitted, learned, cache, rows, scratch, options })
     }
 
-    /// A drafter over another index of the same tokenizer, with the same options, a copy of the served rows, and their
-    /// log. The log's oldest `taken` rows are in the new index already: they leave the log, and are not in the copy.
+    /// Makes a drafter over another index of the same tokenizer, with the same options, a copy of the online rows, and
+    /// their write-ahead log. Rows that were merged into the new index ([`TaskData::merged_logs`]) leave the log, and are not
+    /// in the copy, so that no row counts twice.
     ///
-    /// Requests that were begun before go on over the old index and the rows that were served so far. Whichever drafter
-    /// is served a row, the log and the newest one take it in. What was learnt goes on in each by itself; the new one
-    /// begins with the weights that the old one has learnt, not with those of its index.
+    /// Requests that were started before keep the old index and its online rows. A row that either drafter is given goes to
+    /// the log and to the newest drafter. Both drafters learn separately from then on; the new one starts with the weights
+    /// that the old one has learned, not with those of its index.
     ///
     /// # Complexity
-    /// O(served rows), and their memory once more until the old drafter goes; O(log) with `taken`. Others draft
-    /// meanwhile; whoever serves waits.
+    /// O(online rows), and their memory once more until the old drafter goes; O(log) where rows of it were merged.
+    /// Others draft meanwhile; whoever serves waits.
     ///
     /// # Errors
-    /// As [`Drafter::new`]; with `taken`, as [`crate::corpus::ServedLog::forget`]: nothing has changed then.
-    pub fn over(&self, task: Arc<dyn Task>, taken: u64) -> Result<Self> {
-        let learnt = self.online().clone();
-        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.kept.clone(), learnt)?;
-        next.kept = self.kept.over(task, taken)?;
+    /// As [`Drafter::new`]; as [`crate::corpus::WriteAheadLog::forget`], where rows of the log were merged: nothing has
+    /// changed then.
+    pub fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
+        let learned = self.learned().clone();
+        let mut next = Self::with(Some(task.clone()), self.options.clone(), self.rows.clone(), learned)?;
+        next.rows = self.rows.with_index(task)?;
         Ok(next)
     }
 
-    /// Takes in the latest rows of a log, as many as memory may hold, and writes to it whatever is served from now on.
+    /// Opens a write-ahead log, or creates it. Takes in its latest rows that are not in the index, as many as memory may
+    /// hold; every row that is added from now on is appended to it.
+    ///
+    /// # Complexity
+    /// O(log).
     ///
     /// # Errors
-    /// As [`crate::corpus::ServedLog::open`].
+    /// As [`crate::corpus::WriteAheadLog::open`]; [`crate::Error::Locked`] also when this drafter has a log already.
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
-        self.kept.open(path, fingerprint, self.options.log_bytes)
+        self.rows.open(path, fingerprint, self.options.log_bytes)
     }
 
-    /// Adds rows that were served: they are counted and retrievable for every request that begins afterwards. Where
-    /// there is a log they are on disk when this returns.
+    /// Adds finished rows: every request that starts afterwards counts and retrieves them. With a write-ahead log they are
+    /// on disk when this returns.
+    ///
+    /// # Complexity
+    /// O(rows); one `fdatasync` with a log.
     ///
     /// # Errors
-    /// As [`crate::corpus::ServedLog::append`]; no row is added then.
-    pub fn serve(&self, rows: &[ServedRow]) -> Result<()> {
-        self.kept.serve(rows)
+    /// As [`crate::corpus::WriteAheadLog::append`]; no row is added then.
+    pub fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
+        self.rows.serve(rows)
     }
 
-    /// Number of served rows in memory.
+    /// Number of online rows in memory.
     #[must_use]
     pub fn num_served(&self) -> usize {
         self.served().len()
     }
 
-    /// Bytes that they take. O(1).
+    /// Bytes that the online rows take in memory. O(1).
     #[must_use]
     pub fn served_memory(&self) -> usize {
         self.served().memory_usage()
     }
 
     fn served(&self) -> RwLockReadGuard<'_, Served> {
-        self.kept.rows()
+        self.rows.rows()
     }
 
     fn view(&self) -> TaskView<'_> {
-        self.task.as_ref().map_or(NOTHING, |t| t.view())
+        self.task.as_ref().map_or_else(TaskView::default, |t| t.view())
     }
 
-    fn online(&self) -> MutexGuard<'_, Learnt> {
-        self.online.lock().unwrap_or_else(PoisonError::into_inner)
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calibration and rate learnt so far.
+    /// Calibration and rate learned so far.
     #[must_use]
-    pub fn learnt(&self) -> Online {
-        self.online().calibration
+    pub fn calibration(&self) -> OnlineCalibration {
+        self.learned().calibration
     }
 
-    /// The weights as they are now.
-    fn weights(&self, without: Without) -> Arc<Mixer> {
-        self.online().weights.get(without, self.mixtures.narrow(without)).clone()
+    /// The current weights.
+    fn weights(&self, without: SourceMask) -> Arc<Mixer> {
+        self.learned().weights.get(without, self.fitted.for_columns(without)).clone()
     }
 
-    /// Begins a request whose output follows `prompt`; `input` is the part of it that is the row's input, where known.
+    /// Starts a request whose output follows `prompt`; `input` is the part of the prompt that is the row's input, where
+    /// known.
     ///
     /// # Complexity
-    /// O(prompt + input), and one retrieval.
+    /// O(prompt + input), and one retrieval: about 0.15 ms among 100,000 rows.
     ///
     /// # Errors
-    /// The speller's.
+    /// Errors of the tokenizer, which is asked for words that neither the index nor the cache holds.
     pub fn start(&self, prompt: &[TokenId], input: Option<&str>) -> Result<Request> {
         let view = self.view();
         let mut request = Request { without: self.options.without, ..Request::default() };
-        request.context.extend(prompt, &mut request.place.context, FOLLOWED);
+        request.context.extend(prompt, &mut request.place.context, MAX_FOLLOWED);
         request.place.cursor = Cursor::at_start(&view.ngrams);
         let read = match (input, &view.rows) {
             (Some(input), Some(rows)) => Some((self.read(&mut request, input, rows)?, rows)),
             _ => None,
         };
-        // only now: while the speller works, whoever adds served rows waits for nobody
+        // only now, so that rows can be added while the tokenizer works
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
@@ -212,39 +230,39 @@ impl Drafter {
                 retrieved.find(&rows.inputs, &view.ngrams, &served, &terms, &mut place.retrieved);
             }
             Some(_) => {}
-            None => *without = without.and(Without::inputs()),
+            None => *without = without.and(SourceMask::inputs()),
         }
         drop(served);
         Ok(request)
     }
 
-    /// Reads the input; returns its terms.
-    fn read(&self, request: &mut Request, input: &str, rows: &RowsView<'_>) -> Result<Vec<u64>> {
+    /// Tokenizes the input; returns its terms.
+    fn read(&self, request: &mut Request, input: &str, rows: &Rows<'_>) -> Result<Vec<u64>> {
         let Request { source, place, .. } = request;
-        let speller = self.options.speller.as_deref();
-        let mut spelled = self.spelled.lock().unwrap_or_else(PoisonError::into_inner);
-        spelled.bound(REMEMBERED);
-        source.surface.set_cases(rows.cases);
-        source.surface.read(input, &rows.spellings, &mut spelled, speller)?;
-        drop(spelled);
-        source.begin(&rows.copies, &mut place.copying);
+        let tokenizer = self.options.tokenizer.as_deref();
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.bound(MAX_CACHED_PIECES);
+        source.source_text.set_cases(rows.cases());
+        source.source_text.read(input, &rows.pieces, &mut cache, tokenizer)?;
+        drop(cache);
+        source.begin(&rows.copies, &mut place.copy_state);
         let mut terms = Vec::new();
-        inputs::terms(source.surface.words(), &mut terms);
+        inputs::terms(source.source_text.words(), &mut terms);
         Ok(terms)
     }
 
-    /// Drafts at most `max_tokens` for what comes next; nothing when drafting does not pay.
+    /// Drafts at most `max_tokens` tokens. The draft is empty when no length has a positive expected gain at these costs.
     ///
     /// # Complexity
-    /// O(tokens drafted), each a few look-ups in the index; independent of corpus size but for caches and O(log n) steps.
+    /// O(tokens drafted), each a few look-ups in the index of O(log n) for n tokens indexed.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         request.draft.clear();
         request.trace.clear();
-        request.draft.reserve(max_tokens.min(USUAL));
-        request.trace.reserve(max_tokens.min(USUAL));
-        let (online, mixer) = (self.learnt(), self.weights(request.without));
+        request.draft.reserve(max_tokens.min(RESERVED_TOKENS));
+        request.trace.reserve(max_tokens.min(RESERVED_TOKENS));
+        let (online, mixer) = (self.calibration(), self.weights(request.without));
         let mut rule = LengthRule::new(costs, online.rate());
         let columns = Columns::of(request.without);
         self.scratch.lend(|scratch| {
@@ -258,12 +276,12 @@ impl Drafter {
                 if token == END || !rule.extend(calibrated) {
                     break;
                 }
-                // at once, so that what comes next is on its way from memory during the rest
+                // first, so that memory is fetched for the next token during the rest
                 scratch.step(request, &view, &served, token);
                 request.trace.push(&scratch.candidates, &scratch.probabilities, p);
                 request.draft.tokens.push(token);
                 request.draft.probabilities.push(calibrated as f32);
-                request.draft.sources.push(scratch.evidence.speaker(token).code());
+                request.draft.sources.push(scratch.evidence.main_source(token).code());
             }
         });
         request.draft.truncate(rule.best());
@@ -271,7 +289,8 @@ impl Drafter {
         &request.draft
     }
 
-    /// Tells a request which tokens verification has emitted since its last draft: those accepted and the one after.
+    /// Appends the tokens that verification has emitted since the last draft (the accepted ones and one more) to a request,
+    /// and learns from them.
     ///
     /// # Complexity
     /// O(tokens).
@@ -283,42 +302,42 @@ impl Drafter {
         request.trace.clear();
         request.cost = 0.0;
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
-        request.go_on(&view, &served, emitted);
+        request.sync_online_rows(&served);
+        request.advance(&view, &served, emitted);
     }
 
-    /// Learns from the tokens that verification has looked at; returns once all requests draft with it.
+    /// Updates calibration and weights by the drafted tokens that were verified.
     fn learn(&self, request: &Request, emitted: &[TokenId]) {
         let drafted = &request.draft.tokens;
         let right = drafted.iter().zip(emitted).take_while(|(a, b)| a == b).count();
         let tested = (right + 1).min(drafted.len()).min(emitted.len());
-        let mut online = self.online();
-        let fitted = self.mixtures.narrow(request.without);
+        let mut online = self.learned();
+        let fitted = self.fitted.for_columns(request.without);
         for (k, &token) in emitted.iter().enumerate().take(tested) {
             let seen = request.trace.get(k);
-            online.calibration.verified(f64::from(seen.best), k < right);
+            online.calibration.record_token(f64::from(seen.best), k < right);
             let truth = seen.tokens.iter().position(|&t| t == token).unwrap_or(seen.tokens.len());
-            let Seen { rows, probabilities, states, .. } = seen;
+            let Observation { rows, probabilities, states, .. } = seen;
             online.weights.learn(request.without, fitted, &Sample { rows, probabilities, states, truth });
         }
-        online.calibration.stepped(emitted.len(), request.cost);
+        online.calibration.record_step(emitted.len(), request.cost);
     }
 
-    /// What the mixer sees at the request's present place, in all columns: for fitting weights.
+    /// The candidates at the request's position with their features, in all columns: for fitting weights.
     pub fn candidates(&self, request: &mut Request) -> Candidates {
         self.look(request, Columns::All, |scratch| std::mem::take(&mut scratch.candidates))
     }
 
-    /// The likeliest next token and the mixture's probability of it, uncalibrated.
+    /// The most probable next token and its probability before calibration.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
         let (columns, mixer) = (Columns::of(request.without), self.weights(request.without));
         self.look(request, columns, |scratch| scratch.likeliest(&mixer))
     }
 
-    /// What `f` makes of the candidates at the request's present place.
-    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut Scratch) -> T) -> T {
+    /// Calls `f` with the candidates at the request's position.
+    fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
         let (view, served) = (self.view(), self.served());
-        request.still_served(&served);
+        request.sync_online_rows(&served);
         self.scratch.lend(|scratch| {
             scratch.place.copy_from(&request.place);
             scratch.gather(request, &view, &served, columns);
@@ -327,21 +346,24 @@ impl Drafter {
     }
 }
 
-/// How a drafted token came about: for looking into it.
+/// A drafted token with the evidence for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explained {
     /// The token drafted.
     pub token: TokenId,
     /// Its probability, calibrated.
     pub probability: f32,
-    /// What each of [`Source::ALL`] makes of it; 0 for what it does not name.
+    /// Its probability by each of [`Source::ALL`]; 0 where a source does not name it.
     pub sources: [f32; Source::ALL.len()],
     /// The likeliest candidates with the mixture's probabilities, best first, the drafted one included.
     pub candidates: Vec<(TokenId, f32)>,
 }
 
 impl Drafter {
-    /// The draft that [`Drafter::draft`] would make, token by token, with what spoke for each.
+    /// Makes the draft of [`Drafter::draft`] and returns every token with the evidence for it.
+    ///
+    /// # Complexity
+    /// As two drafts.
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
         let draft = self.draft(request, max_tokens, costs).clone();
         let (view, served) = (self.view(), self.served());
@@ -350,7 +372,7 @@ impl Drafter {
             let explained =
                 draft.tokens.iter().zip(&draft.probabilities).enumerate().map(|(k, (&token, &probability))| {
                     scratch.gather(request, &view, &served, Columns::of(request.without));
-                    let sources = scratch.evidence.said(token).map(|s| s.1);
+                    let sources = scratch.evidence.probabilities(token).map(|s| s.1);
                     let seen = request.trace.get(k);
                     let both = seen.tokens.iter().zip(seen.probabilities);
                     let mut candidates: Vec<(TokenId, f32)> = both.map(|(&t, &p)| (t, p)).collect();

@@ -1,22 +1,22 @@
 //! One running request: its context, its input, where its output stands in every source, and its draft.
 
-use super::mixtures::{Source, Without};
-use super::occurrences::{Matches, Occurrences};
-use super::served::Served;
 use super::sources::copy;
 use super::sources::retrieved::Retrieved;
-use super::trace::Trace;
+use super::trace::DraftTrace;
 use crate::TokenId;
 use crate::index::Cursor;
 use crate::index::copies::TAIL;
 use crate::index::view::TaskView;
-use crate::input::Copying;
+use crate::mixture::features::{Source, SourceMask};
+use crate::online::sequence_index::{Matches, SequenceIndex};
+use crate::online::served::Served;
+use crate::text::CopyState;
 
 /// Places of the running context followed at a time.
-pub const FOLLOWED: usize = 16;
+pub const MAX_FOLLOWED: usize = 16;
 
-/// What a token keeps of the breaks before it.
-const BREAK_MEMORY: f32 = 0.98;
+/// What a token keeps of the mismatch_rate before it.
+const MISMATCH_DECAY: f32 = 0.98;
 
 /// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what
 /// the drafter has learnt so far.
@@ -33,31 +33,31 @@ pub struct Draft {
 /// One running request: its context, its input, its place in the task's index, and its draft.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    pub(super) context: Occurrences,
+    pub(super) context: SequenceIndex,
     pub(super) retrieved: Retrieved,
-    pub(super) source: copy::Source,
-    pub(super) without: Without,
+    pub(super) source: copy::CopySource,
+    pub(super) without: SourceMask,
     /// That of the served rows which `place` speaks of.
     pub(super) epoch: u64,
-    pub(super) place: Place,
+    pub(super) place: DraftPosition,
     pub(super) draft: Draft,
     /// What the mixer saw at each drafted token.
-    pub(super) trace: Trace,
+    pub(super) trace: DraftTrace,
     pub(super) cost: f64,
 }
 
 /// Where an output stands in every source.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct DraftPosition {
     pub(super) cursor: Cursor,
     pub(super) context: Matches,
     pub(super) retrieved: Matches,
     pub(super) served: Matches,
-    pub(super) copying: Copying,
+    pub(super) copy_state: CopyState,
     /// The last tokens of the output.
     pub(super) tail: Vec<TokenId>,
     /// How often the output has left the task's outputs, and the retrieved ones, lately.
-    pub(super) breaks: [f32; 2],
+    pub(super) mismatch_rate: [f32; 2],
 }
 
 impl Request {
@@ -68,7 +68,7 @@ impl Request {
     }
 
     /// Forgets its place among served rows that are gone.
-    pub(super) fn still_served(&mut self, served: &Served) {
+    pub(super) fn sync_online_rows(&mut self, served: &Served) {
         if self.epoch != served.epoch() {
             self.place.served.clear();
             self.epoch = served.epoch();
@@ -76,46 +76,46 @@ impl Request {
     }
 
     /// The output goes on by what verification has emitted.
-    pub(super) fn go_on(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
+    pub(super) fn advance(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
         for &token in emitted {
             let Self { source, retrieved, place, without, .. } = self;
             let before = place.cursor.order(&view.ngrams);
             place.cursor.advance(&view.ngrams, view.ngrams.symbol(token));
-            leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
+            record_mismatch(&mut place.mismatch_rate[0], place.cursor.order(&view.ngrams) <= before);
             place.follow(source, retrieved, served, *without, token);
         }
-        self.context.extend(emitted, &mut self.place.context, FOLLOWED);
+        self.context.extend(emitted, &mut self.place.context, MAX_FOLLOWED);
     }
 }
 
-impl Place {
+impl DraftPosition {
     pub(super) fn copy_from(&mut self, other: &Self) {
         self.cursor.copy_from(&other.cursor);
         self.context.copy_from(&other.context);
         self.retrieved.copy_from(&other.retrieved);
         self.served.copy_from(&other.served);
-        self.copying.copy_from(&other.copying);
+        self.copy_state.copy_from(&other.copy_state);
         self.tail.clone_from(&other.tail);
-        self.breaks = other.breaks;
+        self.mismatch_rate = other.mismatch_rate;
     }
 
     /// What depends on the input, or on served rows, goes on by a token of the output.
     pub(super) fn follow(
         &mut self,
-        source: &copy::Source,
+        source: &copy::CopySource,
         retrieved: &Retrieved,
         served: &Served,
-        without: Without,
+        without: SourceMask,
         token: TokenId,
     ) {
         served.advance(&mut self.served, token);
         if !without.has(Source::Retrieved) {
             let before = self.retrieved.order();
             retrieved.advance(&mut self.retrieved, token);
-            leave(&mut self.breaks[1], self.retrieved.order() <= before);
+            record_mismatch(&mut self.mismatch_rate[1], self.retrieved.order() <= before);
         }
         if !(without.has(Source::Copy) && without.has(Source::Coverage)) {
-            source.advance(&mut self.copying, token);
+            source.advance(&mut self.copy_state, token);
             if self.tail.len() == TAIL {
                 self.tail.remove(0);
             }
@@ -125,8 +125,8 @@ impl Place {
 }
 
 /// One token further: a match broke or did not.
-pub(super) fn leave(breaks: &mut f32, broken: bool) {
-    *breaks = *breaks * BREAK_MEMORY + f32::from(u8::from(broken));
+pub(super) fn record_mismatch(mismatch_rate: &mut f32, broken: bool) {
+    *mismatch_rate = *mismatch_rate * MISMATCH_DECAY + f32::from(u8::from(broken));
 }
 
 impl Draft {

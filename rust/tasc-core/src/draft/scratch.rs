@@ -3,21 +3,22 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::evidence::Evidence;
-use super::features::{Candidates, Columns, END};
-use super::mixer::Mixer;
-use super::mixtures::Source;
-use super::request::{FOLLOWED, Place, Request, leave};
-use super::served::Served;
+use super::request::{DraftPosition, MAX_FOLLOWED, Request, record_mismatch};
 use super::sources::{coverage, task};
 use crate::TokenId;
 use crate::index::ngrams::Symbol;
 use crate::index::view::TaskView;
+use crate::mixture::candidates::Candidates;
+use crate::mixture::evidence::Evidence;
+use crate::mixture::features::{Columns, END};
+use crate::mixture::features::{Distribution, Source};
+use crate::mixture::mixer::Mixer;
+use crate::online::served::Served;
 
 /// A chain in the making: where it stands, and what its next token may be.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
-    pub(super) place: Place,
+pub(super) struct DraftScratch {
+    pub(super) place: DraftPosition,
     pub(super) evidence: Evidence,
     pub(super) candidates: Candidates,
     /// What the mixture makes of the candidates.
@@ -29,32 +30,32 @@ pub(super) struct Scratch {
 
 /// All memory that no draft is using.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Scratch>>);
+pub(super) struct ScratchPool(Mutex<Vec<DraftScratch>>);
 
-impl Pool {
+impl ScratchPool {
     /// Runs `f` with memory of its own; what stood in it is of no account.
-    pub(super) fn lend<T>(&self, f: impl FnOnce(&mut Scratch) -> T) -> T {
+    pub(super) fn lend<T>(&self, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
         let mut scratch = self.free().pop().unwrap_or_default();
         let made = f(&mut scratch);
         self.free().push(scratch);
         made
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Scratch>> {
+    fn free(&self) -> MutexGuard<'_, Vec<DraftScratch>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Scratch {
+impl DraftScratch {
     /// Asks every source; candidates get rows of these columns.
     pub(super) fn gather(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, columns: Columns) {
         let Self { place, symbols, matches, evidence, candidates, .. } = self;
         let on = |source| !request.without.has(source);
         evidence.clear();
         if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, &mut evidence.task);
+            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, &mut evidence[Distribution::Task]);
             symbols.clear();
-            for c in &mut evidence.task.candidates {
+            for c in &mut evidence[Distribution::Task].candidates {
                 let symbol = c.0;
                 c.0 = view.ngrams.token(symbol).unwrap_or(END);
                 symbols.push((c.0, symbol));
@@ -65,24 +66,35 @@ impl Scratch {
             }
         }
         if on(Source::Context) {
-            evidence.orders[1] = request.context.blend(&place.context, matches, &mut evidence.context);
+            evidence.orders[1] = request.context.blend(&place.context, matches, &mut evidence[Distribution::Context]);
         }
         if let Some(rows) = &view.rows {
             if on(Source::Retrieved) {
-                evidence.orders[2] = request.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
+                evidence.orders[2] =
+                    request.retrieved.blend(&place.retrieved, matches, &mut evidence[Distribution::Retrieved]);
                 evidence.similarity = request.retrieved.similarity();
             }
-            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copying.waiting());
+            evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copy_state.waiting());
             if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copying.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, request.source.next(&place.copying), &mut evidence.ahead);
+                coverage::blend(
+                    &rows.copies,
+                    &place.tail,
+                    place.copy_state.waiting(),
+                    &mut evidence[Distribution::Coverage],
+                );
+                coverage::ahead(
+                    &rows.copies,
+                    &place.tail,
+                    request.source.next(&place.copy_state),
+                    &mut evidence[Distribution::Ahead],
+                );
             }
             if on(Source::Copy) {
-                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
+                let [task, retrieved, ..] = &evidence.blends;
                 let expects = |token| task.probability(token) + retrieved.probability(token);
-                request.source.say(
+                request.source.gather(
                     &rows.copies,
-                    &place.copying,
+                    &place.copy_state,
                     &place.tail,
                     expects,
                     !evidence.agreed,
@@ -90,7 +102,7 @@ impl Scratch {
                 );
             }
         }
-        evidence.breaks = place.breaks;
+        evidence.mismatch_rate = place.mismatch_rate;
         let copies = view.rows.filter(|_| on(Source::Copy) && !evidence.agreed).map(|r| r.copies);
         candidates
             .gather(evidence, columns, |token| copies.map_or(0.0, |c| (1.0 - c.token_rate(token)).max(1e-3).ln()));
@@ -102,9 +114,9 @@ impl Scratch {
         let before = place.cursor.order(&view.ngrams);
         let known = self.symbols.iter().find(|s| s.0 == token).map(|s| s.1);
         place.cursor.advance_front(&view.ngrams, known.or_else(|| view.ngrams.symbol(token)));
-        leave(&mut place.breaks[0], place.cursor.order(&view.ngrams) <= before);
+        record_mismatch(&mut place.mismatch_rate[0], place.cursor.order(&view.ngrams) <= before);
         place.cursor.prefetch(&view.ngrams);
-        place.context.advance(&request.context, token, FOLLOWED);
+        place.context.advance(&request.context, token, MAX_FOLLOWED);
         place.follow(&request.source, &request.retrieved, served, request.without, token);
         place.cursor.prefetch_summaries(&view.ngrams);
     }

@@ -1,11 +1,12 @@
 //! What the mixer saw at the tokens of a draft, kept until verification says which were right.
 
-use super::features::{Candidates, GROUPS, PLAIN};
 use crate::TokenId;
+use crate::mixture::candidates::Candidates;
+use crate::mixture::features::{GROUPS, NO_INPUT_COLUMNS};
 
 /// What was seen at every token of a draft.
 #[derive(Clone, Debug, Default)]
-pub struct Trace {
+pub struct DraftTrace {
     tokens: Vec<TokenId>,
     rows: Vec<f32>,
     probabilities: Vec<f32>,
@@ -15,7 +16,7 @@ pub struct Trace {
 
 /// What was seen at one token.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen<'a> {
+pub struct Observation<'a> {
     /// The candidates.
     pub tokens: &'a [TokenId],
     /// Their feature rows and that of "something else".
@@ -28,7 +29,7 @@ pub struct Seen<'a> {
     pub best: f32,
 }
 
-impl Trace {
+impl DraftTrace {
     /// Forgets everything, keeping the memory.
     pub fn clear(&mut self) {
         self.tokens.clear();
@@ -40,7 +41,7 @@ impl Trace {
     /// Makes room for so many tokens with few candidates each: one step in place of many small ones.
     pub fn reserve(&mut self, tokens: usize) {
         self.tokens.reserve(4 * tokens);
-        self.rows.reserve(5 * PLAIN.len() * tokens);
+        self.rows.reserve(5 * NO_INPUT_COLUMNS.len() * tokens);
         self.probabilities.reserve(5 * tokens);
         self.ends.reserve(tokens);
     }
@@ -56,10 +57,10 @@ impl Trace {
 
     /// What was seen at token `k`; nothing past the last.
     #[must_use]
-    pub fn get(&self, k: usize) -> Seen<'_> {
-        let Some((to, states, best)) = self.ends.get(k) else { return Seen::default() };
+    pub fn get(&self, k: usize) -> Observation<'_> {
+        let Some((to, states, best)) = self.ends.get(k) else { return Observation::default() };
         let from = k.checked_sub(1).and_then(|before| self.ends.get(before)).map_or([0; 3], |e| e.0);
-        Seen {
+        Observation {
             tokens: &self.tokens[from[0]..to[0]],
             rows: &self.rows[from[1]..to[1]],
             probabilities: &self.probabilities[from[2]..to[2]],

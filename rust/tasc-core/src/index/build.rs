@@ -4,49 +4,13 @@ use libsais::SuffixArrayConstruction;
 use rustc_hash::FxHashMap;
 
 use super::ngrams::{
-    BOUNDARY, ENTRY_WORDS, HEAVY, Interval, Ngrams, RECORD_HEAD, SMALL, SUMMARY_ENTRIES, Symbol, WEIGHT_STRIDE, hash,
+    BOUNDARY, ENTRY_WORDS, HEAVY, Interval, NgramArrays, Ngrams, RECORD_HEAD, SMALL, SUMMARY_ENTRIES, Symbol,
+    WEIGHT_STRIDE, hash,
 };
 use crate::{Error, Result, TokenId};
 
 /// Most positions (tokens plus documents) that one index can hold.
 pub const MAX_POSITIONS: usize = i32::MAX as usize;
-
-/// The arrays of the n-gram section, owned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // each field is described at `Ngrams`
-pub struct OwnedNgrams {
-    pub tokens: Vec<TokenId>,
-    pub starts: Vec<u32>,
-    pub next: Vec<Symbol>,
-    pub step: Vec<u32>,
-    pub back: Vec<u32>,
-    pub weights: Vec<u8>,
-    pub weight_sums: Vec<u64>,
-    pub heavy_at: Vec<u32>,
-    pub heavy: Vec<u64>,
-    pub records: Vec<u32>,
-    pub slots: Vec<u32>,
-}
-
-impl OwnedNgrams {
-    /// The borrowed form that answers queries.
-    #[must_use]
-    pub fn view(&self) -> Ngrams<'_> {
-        Ngrams {
-            tokens: &self.tokens,
-            starts: &self.starts,
-            next: &self.next,
-            step: &self.step,
-            back: &self.back,
-            weights: &self.weights,
-            weight_sums: &self.weight_sums,
-            heavy_at: &self.heavy_at,
-            heavy: &self.heavy,
-            records: &self.records,
-            slots: &self.slots,
-        }
-    }
-}
 
 /// Collects documents, then sorts and summarises them.
 #[derive(Debug, Default)]
@@ -102,7 +66,7 @@ impl NgramsBuilder {
     ///
     /// # Errors
     /// [`Error::EmptyCorpus`] without documents; what `check` returns.
-    pub fn build(self, check: impl FnMut(f64) -> Result<()>) -> Result<OwnedNgrams> {
+    pub fn build(self, check: impl FnMut(f64) -> Result<()>) -> Result<NgramArrays> {
         Ok(self.build_with_starts(check)?.0)
     }
 
@@ -110,7 +74,7 @@ impl NgramsBuilder {
     ///
     /// # Errors
     /// As [`NgramsBuilder::build`].
-    pub fn build_with_starts(self, mut check: impl FnMut(f64) -> Result<()>) -> Result<(OwnedNgrams, Vec<u32>)> {
+    pub fn build_with_starts(self, mut check: impl FnMut(f64) -> Result<()>) -> Result<(NgramArrays, Vec<u32>)> {
         if self.weights.is_empty() {
             return Err(Error::EmptyCorpus);
         }
@@ -152,7 +116,7 @@ fn suffix_array(symbols: &mut [i32]) -> Result<Vec<i32>> {
 
 /// Everything that follows from the sorted order alone.
 #[allow(clippy::cast_sign_loss)] // libsais speaks i32; symbols and positions are never negative
-fn arrays(tokens: Vec<TokenId>, symbols: &[i32], order: &[i32]) -> OwnedNgrams {
+fn arrays(tokens: Vec<TokenId>, symbols: &[i32], order: &[i32]) -> NgramArrays {
     let n = symbols.len();
     let mut starts = vec![0u32; tokens.len() + 2];
     for &s in symbols {
@@ -162,16 +126,16 @@ fn arrays(tokens: Vec<TokenId>, symbols: &[i32], order: &[i32]) -> OwnedNgrams {
         starts[s] += starts[s - 1];
     }
     let mut free = starts.clone();
-    let (mut next, mut step, mut back) = (Vec::with_capacity(n), Vec::with_capacity(n), vec![0u32; n]);
+    let (mut bwt, mut lf, mut lf_inverse) = (Vec::with_capacity(n), Vec::with_capacity(n), vec![0u32; n]);
     for (at, &p) in (0u32..).zip(order) {
         let symbol = if p == 0 { BOUNDARY } else { symbols[p as usize - 1] as u32 };
         let to = free[symbol as usize];
         free[symbol as usize] += 1;
-        next.push(symbol);
-        step.push(to);
-        back[to as usize] = at;
+        bwt.push(symbol);
+        lf.push(to);
+        lf_inverse[to as usize] = at;
     }
-    OwnedNgrams { tokens, starts, next, step, back, ..OwnedNgrams::default() }
+    NgramArrays { tokens, starts, bwt, lf, lf_inverse, ..<NgramArrays>::default() }
 }
 
 /// The sorted position of each document's start: of the boundary that closes it in the reversed text.
@@ -189,7 +153,7 @@ fn document_starts(symbols: &[i32], order: &[i32], documents: usize) -> Vec<u32>
 
 /// Gives every position the weight of its document; nothing is stored when all weights are 1.
 #[allow(clippy::cast_sign_loss)]
-fn attach_weights(built: &mut OwnedNgrams, symbols: &[i32], order: &[i32], weights: &[u64]) {
+fn attach_weights(built: &mut NgramArrays, symbols: &[i32], order: &[i32], weights: &[u64]) {
     if weights.iter().all(|&w| w == 1) {
         return;
     }
@@ -301,8 +265,8 @@ impl<'a> Summaries<'a> {
     /// Counts the positions of `open` up to `end` that no frequent child has counted.
     fn cover(&self, open: &mut Open, end: u32) {
         for at in open.covered as usize..end as usize {
-            let entry = open.gathered.entry(self.ngrams.next[at]).or_insert((self.ngrams.step[at], 0, 0));
-            entry.0 = entry.0.min(self.ngrams.step[at]);
+            let entry = open.gathered.entry(self.ngrams.bwt[at]).or_insert((self.ngrams.lf[at], 0, 0));
+            entry.0 = entry.0.min(self.ngrams.lf[at]);
             entry.1 += 1;
             entry.2 = entry.2.saturating_add(self.ngrams.weight_at(at));
         }

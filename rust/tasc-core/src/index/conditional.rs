@@ -1,26 +1,22 @@
 //! Counts of what followed a hashed condition: the best followers of every condition seen often enough.
 
+use crate::format::sections;
+
 /// At most this many followers are stored for one condition.
 pub const FOLLOWERS: usize = 12;
 
 /// `u32` words of a record before its followers: condition (two words), total, distinct, followers.
 const HEAD: usize = 5;
 
-/// Borrowed arrays. Contents may come from a hostile file: every access is checked, every loop is bounded.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Conditional<'a> {
-    /// Hash slots into `records` (word offset + 1; 0 is empty); a power of two, or empty.
-    pub slots: &'a [u32],
-    /// Records one after the other: condition (low, high), total, distinct, f, then f pairs (follower, count).
-    pub records: &'a [u32],
-}
-
-/// The arrays of [`Conditional`], owned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)] // each field is described at `Conditional`
-pub struct OwnedConditional {
-    pub slots: Vec<u32>,
-    pub records: Vec<u32>,
+sections! {
+    /// The arrays of a table of conditions. Contents may come from a hostile file: every access is checked, every loop is
+    /// bounded.
+    pub struct ConditionalArrays as Conditional {
+        /// Hash slots into `records` (word offset + 1; 0 is empty); a power of two, or empty.
+        slots: [u32],
+        /// Records one after the other: condition (low, high), total, distinct, f, then f pairs (follower, count).
+        records: [u32],
+    }
 }
 
 /// What followed one condition.
@@ -73,14 +69,6 @@ impl<'a> Conditional<'a> {
     }
 }
 
-impl OwnedConditional {
-    /// The borrowed form.
-    #[must_use]
-    pub fn view(&self) -> Conditional<'_> {
-        Conditional { slots: &self.slots, records: &self.records }
-    }
-}
-
 /// Counts followers of conditions.
 ///
 /// Memory: 16 bytes per observation.
@@ -97,9 +85,9 @@ impl ConditionalBuilder {
 
     /// The stored form of the conditions whose (follower, count) pairs `keep` finds worth it.
     #[must_use]
-    pub fn build(mut self, keep: impl Fn(&[(u32, u32)]) -> bool) -> OwnedConditional {
+    pub fn build(mut self, keep: impl Fn(&[(u32, u32)]) -> bool) -> ConditionalArrays {
         self.seen.sort_unstable();
-        let mut built = OwnedConditional::default();
+        let mut built = <ConditionalArrays>::default();
         let mut at = Vec::new();
         for same in self.seen.chunk_by(|a, b| a.0 == b.0) {
             let times = |run: &[(u64, u32, u32)]| run.iter().fold(0u32, |sum, s| sum.saturating_add(s.2));

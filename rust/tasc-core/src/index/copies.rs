@@ -2,9 +2,10 @@
 
 use rustc_hash::FxHashMap;
 
-use super::conditional::{Conditional, ConditionalBuilder, Followers, OwnedConditional};
+use super::conditional::{ConditionalArrays, ConditionalBuilder, Followers};
 use crate::TokenId;
-use crate::input::{Copying, Surface};
+use crate::format::sections;
+use crate::text::{CopyState, SourceText};
 
 /// The longest tail of an output that a condition looks at.
 pub const TAIL: usize = 9;
@@ -16,13 +17,13 @@ const POINTER_TAILS: [usize; 2] = [9, 4];
 const COVERAGE_TAILS: [usize; 3] = [8, 4, 2];
 
 /// A word that is copied more often than this is waited for.
-const USUAL: f32 = 0.4;
+const COPY_RATE_THRESHOLD: f32 = 0.4;
 
 /// Tails, in tokens, that are joined with the word that waits next, then with the word to its left.
 const AHEAD_TAILS: [usize; 2] = [8, 4];
 
 /// Tokens from this id on are not counted one by one: no vocabulary is as large, and the counts are kept by id.
-const COUNTED: TokenId = 1 << 22;
+const MAX_COUNTED_ID: TokenId = 1 << 22;
 
 /// With more rows than this, conditions that held once are not kept.
 const MANY_ROWS: usize = 1000;
@@ -41,37 +42,29 @@ const AHEAD: u64 = 0x510E_527F_ADE6_82D1;
 const TAILS: u64 = 0xA54F_F53A_5F1D_36F1;
 const LEFT: u64 = 0x3C6E_F372_FE94_F82B;
 
-/// Borrowed arrays. Contents may come from a hostile file: every access is checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Copies<'a> {
-    /// Key of each word of the inputs, ascending; 0 stands for words that were never seen.
-    pub words: &'a [u64],
-    /// How often each word is copied, 0 to 1.
-    pub rates: &'a [f32],
-    /// How often each token, by id, was copied where it occurred: 0 to 255; nothing past the largest one seen.
-    pub tokens: &'a [u8],
-    /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
-    pub pointer: Conditional<'a>,
-    /// Tokens by tail of the output and number of waiting words; by tail and the word that waits next.
-    pub coverage: Conditional<'a>,
-}
-
-/// The arrays of [`Copies`], owned.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs)] // each field is described at `Copies`
-pub struct OwnedCopies {
-    pub words: Vec<u64>,
-    pub rates: Vec<f32>,
-    pub tokens: Vec<u8>,
-    pub pointer: OwnedConditional,
-    pub coverage: OwnedConditional,
+sections! {
+    /// The arrays of the copy model. Contents may come from a hostile file: every access is checked.
+    pub struct CopyArrays as CopyModel {
+        /// Key of each word of the inputs, ascending; 0 stands for words that were never seen.
+        words: [u64],
+        /// How often each word is copied, 0 to 1.
+        rates: [f32],
+        /// How often each token, by id, was copied where it occurred: 0 to 255; nothing past the largest one seen.
+        tokens: [u8],
+    }
+    nested {
+        /// Left words of copied ones by tail of the output; words that a copy went on with or ended before.
+        pointer: ConditionalArrays = "pointer_",
+        /// Tokens by tail of the output and number of waiting words; by tail and the word that waits next.
+        coverage: ConditionalArrays = "coverage_",
+    }
 }
 
 /// What stood left of the words that were copied after a tail: the longest tail first, the empty one last.
 #[derive(Clone, Copy, Debug)]
 pub struct Pointers<'a>([Followers<'a>; 3]);
 
-impl<'a> Copies<'a> {
+impl<'a> CopyModel<'a> {
     /// How often a word is copied.
     #[must_use]
     pub fn rate(&self, word: u64) -> f32 {
@@ -81,11 +74,11 @@ impl<'a> Copies<'a> {
 
     /// Fills `usual` with how much each word of an input counts as waiting: its rate, or nothing when it is seldom
     /// copied.
-    pub fn usual(&self, surface: &Surface, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
+    pub fn usual(&self, source_text: &SourceText, rates: &mut Vec<f32>, usual: &mut Vec<f32>) -> f32 {
         rates.clear();
-        rates.extend((0..small(surface.len())).map(|w| self.rate(surface.key(w))));
+        rates.extend((0..small(source_text.len())).map(|w| self.rate(source_text.key(w))));
         usual.clear();
-        usual.extend(rates.iter().map(|&r| if r > USUAL { r } else { 0.0 }));
+        usual.extend(rates.iter().map(|&r| if r > COPY_RATE_THRESHOLD { r } else { 0.0 }));
         usual.iter().sum()
     }
 
@@ -134,20 +127,6 @@ impl<'a> Copies<'a> {
     }
 }
 
-impl OwnedCopies {
-    /// The borrowed form.
-    #[must_use]
-    pub fn view(&self) -> Copies<'_> {
-        Copies {
-            words: &self.words,
-            rates: &self.rates,
-            tokens: &self.tokens,
-            pointer: self.pointer.view(),
-            coverage: self.coverage.view(),
-        }
-    }
-}
-
 impl Pointers<'_> {
     /// Whether a copy was ever seen to begin after such a tail.
     #[must_use]
@@ -181,9 +160,11 @@ impl Pointers<'_> {
 
 /// The word that waits next to be copied and the word to its left; (0, 1) when none waits.
 #[must_use]
-pub fn next(surface: &Surface, copying: &Copying, rates: &[f32]) -> (u64, u64) {
-    let waits = |w: &u32| !copying.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > USUAL);
-    (copying.after()..small(surface.len())).find(waits).map_or((0, 1), |w| (surface.key(w), surface.left(w)))
+pub fn next(source_text: &SourceText, copy_state: &CopyState, rates: &[f32]) -> (u64, u64) {
+    let waits = |w: &u32| !copy_state.is_copied(*w) && rates.get(*w as usize).is_some_and(|&r| r > COPY_RATE_THRESHOLD);
+    (copy_state.after()..small(source_text.len()))
+        .find(waits)
+        .map_or((0, 1), |w| (source_text.key(w), source_text.left(w)))
 }
 
 /// How many words wait, coarsely.
@@ -212,12 +193,12 @@ pub fn short(word: u64) -> u32 {
     word as u32
 }
 
-/// Learns from rows, shown twice: first all to [`CopiesBuilder::count`], then all to [`CopiesBuilder::learn`].
+/// Learns from rows, shown twice: first all to [`CopyModelBuilder::count`], then all to [`CopyModelBuilder::learn`].
 #[derive(Default)]
-pub struct CopiesBuilder {
+pub struct CopyModelBuilder {
     /// word → (rows that hold it, rows whose output copied it)
     seen: FxHashMap<u64, (u32, u32)>,
-    counted: OwnedCopies,
+    counted: CopyArrays,
     pointer: ConditionalBuilder,
     coverage: ConditionalBuilder,
     /// The only token that followed a tail; `AMBIGUOUS` when there were several.
@@ -226,28 +207,29 @@ pub struct CopiesBuilder {
     rows: usize,
     /// token → (occurrences, copied ones)
     tokens: Vec<(u32, u32)>,
-    copying: Copying,
+    copy_state: CopyState,
     rates: Vec<f32>,
     usual: Vec<f32>,
 }
 
-impl CopiesBuilder {
+impl CopyModelBuilder {
     /// Counts which words of a row are copied.
-    pub fn count(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
-        self.copying.reset(surface.len(), 0.0);
+    pub fn count(&mut self, source_text: &SourceText, output: &[TokenId], weight: u32) {
+        self.copy_state.reset(source_text.len(), 0.0);
         for (at, &token) in output.iter().enumerate() {
             for n in COVERAGE_TAILS {
                 let only = self.only.entry(condition(TAILS, &output[..at], n, 0)).or_insert(token);
                 *only = if *only == token { token } else { AMBIGUOUS };
             }
-            let goes_on = self.copying.active().iter().any(|c| surface.token(c.place) == Some(token));
-            let begins =
-                || surface.starting_with(token).iter().any(|&s| output[at..].starts_with(surface.first_word(s)));
+            let goes_on = self.copy_state.active().iter().any(|c| source_text.token(c.place) == Some(token));
+            let begins = || {
+                source_text.starting_with(token).iter().any(|&s| output[at..].starts_with(source_text.first_word(s)))
+            };
             self.count_token(token, goes_on || begins(), weight);
-            self.copying.push(surface, &[], token);
+            self.copy_state.push(source_text, &[], token);
         }
         let mut words: Vec<(u64, bool)> =
-            (0..small(surface.len())).map(|w| (surface.key(w), self.copying.is_copied(w))).collect();
+            (0..small(source_text.len())).map(|w| (source_text.key(w), self.copy_state.is_copied(w))).collect();
         words.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1))); // copied ones first
         words.dedup_by_key(|w| w.0);
         for (word, copied) in words {
@@ -258,7 +240,7 @@ impl CopiesBuilder {
     }
 
     fn count_token(&mut self, token: TokenId, copied: bool, weight: u32) {
-        if token >= COUNTED {
+        if token >= MAX_COUNTED_ID {
             return;
         }
         let at = token as usize;
@@ -285,15 +267,15 @@ impl CopiesBuilder {
     }
 
     /// Learns from where a row's words are copied and what comes when none is left.
-    pub fn learn(&mut self, surface: &Surface, output: &[TokenId], weight: u32) {
+    pub fn learn(&mut self, source_text: &SourceText, output: &[TokenId], weight: u32) {
         self.rows += 1;
-        let waiting = self.counted.view().usual(surface, &mut self.rates, &mut self.usual);
-        self.copying.reset(surface.len(), waiting);
+        let waiting = self.counted.view().usual(source_text, &mut self.rates, &mut self.usual);
+        self.copy_state.reset(source_text.len(), waiting);
         for (at, &token) in output.iter().enumerate() {
             let tail = &output[at.saturating_sub(TAIL)..at];
-            let bucket = bucket(self.copying.waiting());
+            let bucket = bucket(self.copy_state.waiting());
             let ambiguous = |n| self.only.get(&condition(TAILS, tail, n, 0)) == Some(&AMBIGUOUS);
-            let (word, left) = next(surface, &self.copying, &self.rates);
+            let (word, left) = next(source_text, &self.copy_state, &self.rates);
             for n in COVERAGE_TAILS.into_iter().filter(|&n| ambiguous(n)) {
                 self.coverage.add(condition(COVERAGE, tail, n, bucket), token, weight);
                 if AHEAD_TAILS.contains(&n) {
@@ -301,22 +283,26 @@ impl CopiesBuilder {
                     self.coverage.add(condition(LEFT ^ left, tail, n, 0), token, weight);
                 }
             }
-            let longest = self.copying.active().iter().max_by_key(|c| c.matched);
-            if let Some(copy) = longest.filter(|c| surface.is_between(c.place)) {
-                let word = surface.word(copy.place);
-                let went_on = u32::from(surface.token(copy.place) == Some(token));
-                for key in [pair(surface.left(word), surface.key(word)), surface.key(word)] {
+            let longest = self.copy_state.active().iter().max_by_key(|c| c.matched);
+            if let Some(copy) = longest.filter(|c| source_text.is_between(c.place)) {
+                let word = source_text.word(copy.place);
+                let went_on = u32::from(source_text.token(copy.place) == Some(token));
+                for key in [pair(source_text.left(word), source_text.key(word)), source_text.key(word)] {
                     self.pointer.add(CONTINUE ^ key, went_on, weight);
                 }
             }
-            if !self.copying.active().iter().any(|c| surface.token(c.place) == Some(token)) {
+            if !self.copy_state.active().iter().any(|c| source_text.token(c.place) == Some(token)) {
                 let mut begun = false;
-                for start in surface.starting_with(token) {
-                    let ids = surface.first_word(*start);
+                for start in source_text.starting_with(token) {
+                    let ids = source_text.first_word(*start);
                     if output[at..].starts_with(ids) {
                         begun = true;
                         for n in POINTER_TAILS.into_iter().chain([0]) {
-                            self.pointer.add(condition(POINTER, tail, n, 0), short(surface.left(start.word)), weight);
+                            self.pointer.add(
+                                condition(POINTER, tail, n, 0),
+                                short(source_text.left(start.word)),
+                                weight,
+                            );
                         }
                     }
                 }
@@ -324,16 +310,16 @@ impl CopiesBuilder {
                     self.pointer.add(condition(POINTER, tail, n, 0), NO_COPY, weight);
                 }
             }
-            self.copying.push(surface, &self.usual, token);
+            self.copy_state.push(source_text, &self.usual, token);
         }
     }
 
     /// What was learnt. Where there are many rows, conditions that held once are left out: they would fill the file.
     #[must_use]
-    pub fn build(self) -> OwnedCopies {
+    pub fn build(self) -> CopyArrays {
         let least = if self.rows > MANY_ROWS { 2 } else { 1 };
         let often = |followers: &[(u32, u32)]| followers.iter().map(|f| u64::from(f.1)).sum::<u64>() >= least;
-        OwnedCopies {
+        CopyArrays {
             pointer: self.pointer.build(|found| often(found) && found.iter().any(|f| f.0 != NO_COPY)),
             coverage: self.coverage.build(often),
             ..self.counted

@@ -1,6 +1,7 @@
 //! The inputs of a task's rows as an inverted index: which rows hold a word or a pair of adjacent words.
 
-use crate::input::words::{Word, split};
+use crate::format::sections;
+use crate::text::words::{Word, split};
 use crate::{Error, Result};
 
 /// Most rows of one index.
@@ -31,21 +32,22 @@ pub fn idf(rows: usize, holding: usize) -> f32 {
     (((1.0 + rows as f64) / (1.0 + holding as f64)).ln() + 1.0) as f32
 }
 
-/// Borrowed arrays of the inputs section. Contents may come from a hostile file: every access is checked, every loop is
-/// bounded, and nonsense yields useless neighbours, never a panic.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Distinct term keys, ascending.
-    pub terms: &'a [u64],
-    /// `term_starts[t]..term_starts[t + 1]` holds the postings of term `t`; length `terms + 1`.
-    pub term_starts: &'a [u64],
-    /// Rows that hold a term, ascending per term.
-    pub postings: &'a [u32],
-    /// Length of every row's vector of idfs, ascending: rows are numbered by it, so that postings come in order of
-    /// impact.
-    pub norms: &'a [f32],
-    /// The document that was a row's output.
-    pub row_documents: &'a [u32],
+sections! {
+    /// The arrays of the inputs. Contents may come from a hostile file: every access is checked, every loop is bounded, and
+    /// nonsense yields useless neighbours, never a panic.
+    pub struct InputArrays as Inputs {
+        /// Distinct term keys, ascending.
+        terms: [u64],
+        /// `term_starts[t]..term_starts[t + 1]` holds the postings of term `t`; length `terms + 1`.
+        term_starts: [u64],
+        /// Rows that hold a term, ascending per term.
+        postings: [u32],
+        /// Length of every row's vector of idfs, ascending: rows are numbered by it, so that postings come in order of
+        /// impact.
+        norms: [f32],
+        /// The document that was a row's output.
+        row_documents: [u32],
+    }
 }
 
 impl Inputs<'_> {
@@ -71,31 +73,6 @@ impl Inputs<'_> {
         match (start(at), start(at + 1)) {
             (Some(lo), Some(hi)) if lo <= hi && hi <= self.postings.len() => lo..hi,
             _ => 0..0,
-        }
-    }
-}
-
-/// Owned arrays, see [`Inputs`].
-#[allow(missing_docs)] // documented there
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OwnedInputs {
-    pub terms: Vec<u64>,
-    pub term_starts: Vec<u64>,
-    pub postings: Vec<u32>,
-    pub norms: Vec<f32>,
-    pub row_documents: Vec<u32>,
-}
-
-impl OwnedInputs {
-    /// The borrowed form that answers queries.
-    #[must_use]
-    pub fn view(&self) -> Inputs<'_> {
-        Inputs {
-            terms: &self.terms,
-            term_starts: &self.term_starts,
-            postings: &self.postings,
-            norms: &self.norms,
-            row_documents: &self.row_documents,
         }
     }
 }
@@ -142,10 +119,10 @@ impl InputsBuilder {
     /// # Complexity
     /// O(n log n) time for n terms of all rows together; 16 bytes for each at the peak, and 16 per distinct term.
     #[must_use]
-    pub fn build(self) -> OwnedInputs {
+    pub fn build(self) -> InputArrays {
         let Self { mut pairs, documents, .. } = self;
         pairs.sort_unstable_by_key(|&[high, low, row]| (joined(high, low), row));
-        let mut built = OwnedInputs { term_starts: vec![0], ..OwnedInputs::default() };
+        let mut built = InputArrays { term_starts: vec![0], ..<InputArrays>::default() };
         built.postings.reserve_exact(pairs.len());
         let mut squares = vec![0f64; documents.len()];
         for group in pairs.chunk_by(|a, b| a[..2] == b[..2]) {
@@ -173,7 +150,7 @@ fn joined(high: u32, low: u32) -> u64 {
 }
 
 /// Numbers the rows by their norms, in the postings too.
-fn number_rows(built: &mut OwnedInputs, squares: &[f64], documents: &[u32]) {
+fn number_rows(built: &mut InputArrays, squares: &[f64], documents: &[u32]) {
     let norm = |row: u32| squares[row as usize].sqrt() as f32;
     let mut order: Vec<u32> = (0..).take(documents.len()).collect();
     order.sort_by(|&a, &b| norm(a).total_cmp(&norm(b)));

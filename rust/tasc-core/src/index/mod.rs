@@ -5,30 +5,23 @@
 //! Burrows–Wheeler transform of the reversed outputs: the successor of a position is its BWT symbol, and
 //! appending a token to a context maps its interval by one LF step, for every back-off order alike.
 //!
-//! - [`build`]: documents → [`Ngrams`] (suffix sorting, successor summaries)
+//! - [`build`]: documents → [`NgramArrays`] (suffix sorting, successor summaries)
 //! - [`ngrams`]: the arrays, and the queries on one interval
 //! - [`cursor`]: a running output as the chain of its nested intervals
 //! - [`inputs`], [`nearest`]: the rows' inputs as an inverted index, and the rows nearest to an input
 //! - [`conditional`], [`copies`]: what was copied from the inputs, where, and what came when nothing was left to copy
-//! - [`rows`]: a store's rows → all of it
-//! - [`view`]: all of it, borrowed from wherever it is kept
-//! - [`file`]: the arrays as sections of one mapped file
+//! - [`view`]: all of it, in memory, in a file or borrowed
 
 pub mod build;
-pub mod compact;
 pub mod conditional;
 pub mod copies;
 pub mod cursor;
-pub mod file;
 pub mod inputs;
 pub mod nearest;
 pub mod ngrams;
-pub mod row_sections;
-pub mod rows;
 pub mod view;
 
-pub use build::{NgramsBuilder, OwnedNgrams};
+pub use build::NgramsBuilder;
 pub use cursor::{Cursor, Run};
-pub use file::{BuildOptions, Meta, TaskIndex};
-pub use ngrams::{Interval, Ngrams, Successor, Successors};
-pub use view::{OwnedTask, Task, TaskView};
+pub use ngrams::{Interval, NgramArrays, Ngrams, Successor, Successors};
+pub use view::{TaskArrays, TaskView};

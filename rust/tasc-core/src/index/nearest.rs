@@ -5,7 +5,7 @@ use std::hint::select_unpredictable;
 use rustc_hash::FxHashMap;
 
 use super::inputs::{Inputs, idf};
-use crate::input::words::MAX_WORDS;
+use crate::text::words::MAX_WORDS;
 
 /// Postings that one query reads one after the other. Below it the answer is exact.
 pub const POSTINGS_BUDGET: usize = 8192;

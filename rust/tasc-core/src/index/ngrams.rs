@@ -3,6 +3,7 @@
 use prefetch_index::prefetch_index;
 
 use crate::TokenId;
+use crate::format::sections;
 
 /// A symbol: 0 is the document boundary (start and end of an output), `s > 0` is the token `tokens[s - 1]`.
 pub type Symbol = u32;
@@ -82,45 +83,46 @@ impl Successors {
     }
 }
 
-/// Borrowed arrays of the n-gram section. Contents may come from a hostile file: every access is checked,
-/// every loop is bounded, and nonsense yields missing successors, never a panic.
-#[derive(Clone, Copy, Debug)]
-pub struct Ngrams<'a> {
-    /// Distinct tokens, ascending; symbol `s` is `tokens[s - 1]`.
-    pub tokens: &'a [TokenId],
-    /// `starts[s]..starts[s + 1]` holds the positions whose context ends in `s`; length `tokens + 2`.
-    pub starts: &'a [u32],
-    /// Successor symbol of every position (`n`).
-    pub next: &'a [Symbol],
-    /// Position of the context extended by its successor (`n`).
-    pub step: &'a [u32],
-    /// Inverse of `step` (`n`): ascending within each `starts` range.
-    pub back: &'a [u32],
-    /// Weight of every position, [`HEAVY`] for those in `heavy_at`; empty when every weight is 1.
-    pub weights: &'a [u8],
-    /// Weight before every `WEIGHT_STRIDE`-th position; empty when every weight is 1.
-    pub weight_sums: &'a [u64],
-    /// Positions of weight ≥ [`HEAVY`], ascending.
-    pub heavy_at: &'a [u32],
-    /// Their weights.
-    pub heavy: &'a [u64],
-    /// Summary records, see docs/format.md.
-    pub records: &'a [u32],
-    /// Hash slots into `records` (word offset + 1; 0 is empty); a power of two, or empty.
-    pub slots: &'a [u32],
+sections! {
+    /// The arrays of the n-grams. Contents may come from a hostile file: every access is checked, every loop is bounded,
+    /// and nonsense yields missing successors, never a panic.
+    pub struct NgramArrays as Ngrams {
+        /// Distinct tokens, ascending; symbol `s` is `tokens[s - 1]`.
+        tokens: [TokenId],
+        /// `starts[s]..starts[s + 1]` holds the positions whose context ends in `s`; length `tokens + 2`.
+        starts: [u32],
+        /// Burrows–Wheeler transform: the successor symbol of every position (`n`).
+        bwt: [Symbol],
+        /// LF mapping: the position of the context extended by its successor (`n`).
+        lf: [u32],
+        /// Inverse of `lf` (`n`): ascending within each `starts` range.
+        lf_inverse: [u32],
+        /// Weight of every position, 255 for those in `heavy_at`; empty when every weight is 1.
+        weights: [u8],
+        /// Weight before every 64th position; empty when every weight is 1.
+        weight_sums: [u64],
+        /// Positions of weight ≥ 255, ascending.
+        heavy_at: [u32],
+        /// Their weights.
+        heavy: [u64],
+        /// Summary records, see docs/format.md.
+        records: [u32],
+        /// Hash slots into `records` (word offset + 1; 0 is empty); a power of two, or empty.
+        slots: [u32],
+    }
 }
 
 impl<'a> Ngrams<'a> {
     /// Number of positions: tokens plus one per document.
     #[must_use]
     pub fn len(&self) -> u32 {
-        u32::try_from(self.next.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.bwt.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.next.is_empty()
+        self.bwt.is_empty()
     }
 
     /// All positions: the empty context.
@@ -210,10 +212,10 @@ impl<'a> Ngrams<'a> {
     #[must_use]
     pub fn child(&self, i: Interval, symbol: Symbol, outer: Interval) -> Option<Interval> {
         if i.size() <= SMALL {
-            let next = self.next.get(i.lo as usize..i.hi as usize)?;
-            let first = next.iter().position(|&s| s == symbol)?;
-            let count = next.get(first..)?.iter().filter(|&&s| s == symbol).count();
-            let lo = *self.step.get(i.lo as usize + first)?;
+            let bwt = self.bwt.get(i.lo as usize..i.hi as usize)?;
+            let first = bwt.iter().position(|&s| s == symbol)?;
+            let count = bwt.get(first..)?.iter().filter(|&&s| s == symbol).count();
+            let lo = *self.lf.get(i.lo as usize + first)?;
             return self.sized(lo, u32::try_from(count).ok()?);
         }
         if let Some(record) = self.record(i) {
@@ -224,9 +226,9 @@ impl<'a> Ngrams<'a> {
                 return None;
             }
         }
-        let back = self.back.get(outer.lo as usize..outer.hi as usize)?;
-        let from = below(back, i.lo);
-        let count = few_below(back.get(from..)?, i.hi);
+        let positions = self.lf_inverse.get(outer.lo as usize..outer.hi as usize)?;
+        let from = below(positions, i.lo);
+        let count = few_below(positions.get(from..)?, i.hi);
         let lo = outer.lo.checked_add(u32::try_from(from).ok()?)?;
         self.sized(lo, u32::try_from(count).ok()?)
     }
@@ -239,17 +241,17 @@ impl<'a> Ngrams<'a> {
         out.entries.clear();
         (out.total, out.distinct) = (0, 0);
         if i.size() <= SMALL {
-            let Some(next) = self.next.get(i.lo as usize..i.hi as usize) else {
+            let Some(bwt) = self.bwt.get(i.lo as usize..i.hi as usize) else {
                 return;
             };
-            for (&symbol, at) in next.iter().zip(i.lo as usize..) {
+            for (&symbol, at) in bwt.iter().zip(i.lo as usize..) {
                 let weight = self.weight_at(at);
                 out.total = out.total.saturating_add(weight);
                 if let Some(e) = out.entries.iter_mut().find(|e| e.symbol == symbol) {
                     e.weight = e.weight.saturating_add(weight);
                     e.child.hi = e.child.hi.saturating_add(1);
                 } else {
-                    let lo = self.step.get(at).copied().unwrap_or(0);
+                    let lo = self.lf.get(at).copied().unwrap_or(0);
                     let child = Interval { lo, hi: lo.saturating_add(1) };
                     out.entries.push(Successor { symbol, weight, child });
                 }
@@ -270,8 +272,8 @@ impl<'a> Ngrams<'a> {
     pub(super) fn prefetch(&self, i: Interval) {
         if i.size() <= SMALL {
             for at in [i.lo as usize, (i.hi as usize).saturating_sub(1)] {
-                prefetch_index(self.next, at);
-                prefetch_index(self.step, at);
+                prefetch_index(self.bwt, at);
+                prefetch_index(self.lf, at);
             }
             prefetch_index(self.weights, i.lo as usize);
         } else if let Some(mask) = self.slots.len().checked_sub(1) {

@@ -1,112 +1,99 @@
-//! What a drafter reads of a task, wherever it is kept: in a mapped file or in memory.
+//! Everything that a drafter reads of a task: one list of arrays, in memory, in a mapped file, or borrowed.
 
-use super::build::OwnedNgrams;
-use super::copies::{Copies, OwnedCopies};
-use super::inputs::{Inputs, OwnedInputs};
-use super::ngrams::Ngrams;
-use crate::draft::mixtures::Mixtures;
-use crate::input::{Cases, OwnedSpellings, Spellings};
+use super::copies::CopyArrays;
+use super::inputs::InputArrays;
+use super::ngrams::NgramArrays;
+use crate::format::{Storage, sections};
+use crate::text::Cases;
+use crate::text::pieces::PieceArrays;
 
-/// A task's data.
-#[derive(Clone, Copy, Debug)]
-pub struct TaskView<'a> {
-    /// n-grams of the outputs.
-    pub ngrams: Ngrams<'a>,
-    /// What the inputs add; `None` when the index has seen none.
-    pub rows: Option<RowsView<'a>>,
-}
-
-/// What a task's inputs add to its outputs.
-#[derive(Clone, Copy, Debug)]
-pub struct RowsView<'a> {
-    /// The inputs, to retrieve from; a row's document is the sorted position at which its output starts.
-    pub inputs: Inputs<'a>,
-    /// How their words are spelled.
-    pub spellings: Spellings<'a>,
-    /// What is copied from them.
-    pub copies: Copies<'a>,
-    /// The ways, besides as they stand, in which outputs write them.
-    pub cases: Cases,
-}
-
-/// Holds a task's data.
-pub trait Task: Send + Sync {
-    /// The arrays.
-    fn view(&self) -> TaskView<'_>;
-
-    /// Weights fitted to the task; `None`: the general ones serve.
-    fn mixtures(&self) -> Option<&Mixtures> {
-        None
+sections! {
+    /// The arrays of a task.
+    pub struct TaskArrays as TaskView {}
+    nested {
+        /// n-grams of the outputs.
+        ngrams: NgramArrays = "",
+    }
+    optional {
+        /// Fitted weights of the mixture, table after table; empty when none were fitted.
+        mixture: [f32],
+    }
+    optional nested {
+        /// What the inputs add; `None` when the index has seen none.
+        rows: RowArrays = "",
     }
 }
 
-/// The rows' inputs as they were given: an index can be built again from them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnedTexts {
-    /// All texts, one after the other.
-    pub texts: Vec<u8>,
-    /// Where each begins, and the end.
-    pub offsets: Vec<u64>,
-    /// The sorted position at which each row's output starts.
-    pub starts: Vec<u32>,
-    /// How often each row occurred.
-    pub weights: Vec<u64>,
+sections! {
+    /// What a task's inputs add to its outputs.
+    pub struct RowArrays as Rows {
+        /// The ways, besides as they stand, in which outputs write words of the inputs: one byte, see [`Cases::bits`].
+        copy_cases: [u8],
+    }
+    nested {
+        /// The inputs, to retrieve from; a row's document is the sorted position at which its output starts.
+        inputs: InputArrays = "",
+        /// Pieces of their text as token ids.
+        pieces: PieceArrays = "piece_",
+        /// What is copied from them.
+        copies: CopyArrays = "copy_",
+        /// Their texts.
+        texts: TextArrays = "text_",
+    }
 }
 
-impl OwnedTexts {
+sections! {
+    /// The rows' inputs as they were given: an index can be built again from them.
+    pub struct TextArrays as Texts {
+        /// All texts, one after the other.
+        bytes: [u8],
+        /// Where each begins, and the end.
+        offsets: [u64],
+        /// The sorted position at which each row's output starts.
+        starts: [u32],
+        /// How often each row occurred.
+        weights: [u64],
+    }
+}
+
+impl<S: Storage> RowArrays<S> {
+    /// The ways, besides as they stand, in which outputs write words of the inputs.
+    #[must_use]
+    pub fn cases(&self) -> Cases {
+        Cases::from_bits(self.copy_cases.first().copied().unwrap_or(0))
+    }
+}
+
+impl TextArrays {
     /// Adds a row.
     pub fn push(&mut self, text: &str, start: u32, weight: u64) {
         if self.offsets.is_empty() {
             self.offsets.push(0);
         }
-        self.texts.extend_from_slice(text.as_bytes());
-        self.offsets.push(self.texts.len() as u64);
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.offsets.push(self.bytes.len() as u64);
         self.starts.push(start);
         self.weights.push(weight);
     }
 }
 
-/// What a task's inputs add, in memory.
-#[derive(Clone, Debug, Default)]
-#[allow(missing_docs)] // each field is described at `RowsView`
-pub struct OwnedRows {
-    pub inputs: OwnedInputs,
-    pub spellings: OwnedSpellings,
-    pub copies: OwnedCopies,
-    pub texts: OwnedTexts,
-    pub cases: Cases,
-}
-
-impl OwnedRows {
-    /// The borrowed form.
+impl<'a> Texts<'a> {
+    /// Number of rows.
     #[must_use]
-    pub fn view(&self) -> RowsView<'_> {
-        RowsView {
-            inputs: self.inputs.view(),
-            spellings: self.spellings.view(),
-            copies: self.copies.view(),
-            cases: self.cases,
-        }
+    pub fn len(&self) -> usize {
+        self.starts.len().min(self.weights.len())
     }
-}
 
-/// A task in memory.
-#[derive(Clone, Debug, Default)]
-pub struct OwnedTask {
-    /// n-grams of the outputs.
-    pub ngrams: OwnedNgrams,
-    /// What the inputs add.
-    pub rows: Option<OwnedRows>,
-}
-
-impl Task for OwnedTask {
-    fn view(&self) -> TaskView<'_> {
-        TaskView { ngrams: self.ngrams.view(), rows: self.rows.as_ref().map(OwnedRows::view) }
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
-}
 
-impl Task for OwnedNgrams {
-    fn view(&self) -> TaskView<'_> {
-        TaskView { ngrams: self.view(), rows: None }
+    /// The text of a row; `None` when there is none or the arrays do not fit.
+    #[must_use]
+    pub fn get(&self, row: usize) -> Option<&'a [u8]> {
+        let &[start, end] = self.offsets.get(row..)?.first_chunk()?;
+        self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 }

@@ -1,5 +1,5 @@
 //! The kinds of evidence, one file each. The running context needs none: it is a sequence among
-//! [`super::occurrences`].
+//! [`crate::online::sequence_index`].
 
 pub mod copy;
 pub mod coverage;

@@ -1,30 +1,30 @@
 //! Evidence from the outputs of those rows whose inputs are nearest to this request's.
 
 use crate::TokenId;
-use crate::draft::blend::Blend;
-use crate::draft::occurrences::{Matches, Occurrences};
-use crate::draft::served::{START, Served, ServedNeighbour};
 use crate::index::inputs::Inputs;
 use crate::index::nearest::{NearestScratch, Neighbour};
 use crate::index::ngrams::{BOUNDARY, Ngrams};
+use crate::mixture::blend::Blend;
+use crate::online::sequence_index::{Matches, SequenceIndex};
+use crate::online::served::{START, Served, ServedNeighbour};
 
 /// Rows retrieved for a request.
 pub const NEIGHBOURS: usize = 16;
 
 /// Places followed at a time.
-const FOLLOWED: usize = 24;
+const MAX_FOLLOWED: usize = 24;
 
 /// A neighbour counts for (similarity / best similarity) to this power.
 const SHARPNESS: i32 = 4;
 
 /// Tokens taken of a neighbour's output at most, and of all of them.
-const LONGEST: usize = 4096;
-const MOST: usize = 1 << 14;
+const MAX_OUTPUT_TOKENS: usize = 4096;
+const MAX_TOTAL_TOKENS: usize = 1 << 14;
 
 /// The outputs of the nearest rows as a small weighted corpus.
 #[derive(Clone, Debug, Default)]
 pub struct Retrieved {
-    outputs: Occurrences,
+    outputs: SequenceIndex,
     similarity: f32,
     neighbours: Vec<Neighbour>,
     served: Vec<ServedNeighbour>,
@@ -56,11 +56,11 @@ impl Retrieved {
         let mut found: Vec<(f32, &[TokenId])> = of_index.chain(of_served).collect();
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
         self.similarity = found.first().map_or(0.0, |f| f.0);
-        let mut room = MOST;
+        let mut room = MAX_TOTAL_TOKENS;
         for (similarity, text) in found.into_iter().rev() {
             // the nearest last: the most recent places are followed first
             let weight = (similarity / self.similarity).powi(SHARPNESS);
-            let text = &text[..text.len().min(room).min(LONGEST)];
+            let text = &text[..text.len().min(room).min(MAX_OUTPUT_TOKENS)];
             self.outputs.insert(std::iter::once(START).chain(text.iter().copied()), weight);
             room -= text.len();
         }
@@ -96,7 +96,7 @@ impl Retrieved {
     /// The output grows by a token.
     pub fn advance(&self, matches: &mut Matches, token: TokenId) {
         if !self.outputs.ids().is_empty() {
-            matches.advance(&self.outputs, token, FOLLOWED);
+            matches.advance(&self.outputs, token, MAX_FOLLOWED);
         }
     }
 
@@ -114,9 +114,9 @@ fn outputs(ngrams: &Ngrams<'_>, rows: &[Neighbour], texts: &mut Vec<Vec<TokenId>
     texts.resize_with(rows.len(), Vec::new);
     texts.iter_mut().for_each(Vec::clear);
     let mut at: Vec<(usize, u32)> = rows.iter().map(|r| r.document).enumerate().collect();
-    for _ in 0..LONGEST {
+    for _ in 0..MAX_OUTPUT_TOKENS {
         at.retain_mut(|(k, at)| {
-            let (Some(&symbol), Some(&next)) = (ngrams.next.get(*at as usize), ngrams.step.get(*at as usize)) else {
+            let (Some(&symbol), Some(&next)) = (ngrams.bwt.get(*at as usize), ngrams.lf.get(*at as usize)) else {
                 return false;
             };
             *at = next;

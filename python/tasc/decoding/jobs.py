@@ -1,0 +1,120 @@
+"""The requests of a call as the verify loop sees them, and their drafts once they are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from tasc.decoding.detokenize import IncrementalDetokenizer
+from tasc.decoding.sampling import Sampler
+from tasc.decoding.stats import Stats
+from tasc.drafting.protocol import Draft, RequestParams, SafeDrafter, SafeRequest
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Job:
+    """State of one request from its prompt to its last token.
+
+    Attributes:
+        index: Position of the request in the call.
+        tokens: Prompt and output ids.
+        num_prompt: Prompt ids among them.
+        max_tokens: Most output ids.
+        eos: Ids that end the output and are part of it.
+        drafter: Drafts for it; None decodes plainly.
+        input_text: The input's text, where known: for the drafter.
+        sampler: None takes the argmax.
+        detokenizer: Detokenizes the output on the way, where text is needed; else None.
+        emit: Called with new ids and new text.
+        cached: Tokens whose keys and values are in the request's cache row.
+        request: The drafter's side of the request; None before the first draft and after the end.
+        synced_tokens: Tokens that the request knows.
+        stats: Counts of the request.
+        finish_reason: "eos", "stop" (a stop string) or "length" once it has ended.
+    """
+
+    index: int
+    tokens: list[int]
+    num_prompt: int
+    max_tokens: int
+    eos: frozenset[int]
+    drafter: SafeDrafter | None = None
+    input_text: str | None = None
+    sampler: Sampler | None = None
+    detokenizer: IncrementalDetokenizer | None = None
+    emit: Callable[[int, list[int], str], None] | None = None
+    cached: int = 0
+    request: SafeRequest | None = None
+    synced_tokens: int = 0
+    stats: Stats = field(default_factory=lambda: Stats(requests=1))
+    finish_reason: str | None = None
+
+    @property
+    def output(self) -> list[int]:
+        """Output ids so far."""
+        return self.tokens[self.num_prompt :]
+
+    @property
+    def max_draft_tokens(self) -> int:
+        """Longest useful draft: the target's own token after it fills the last place."""
+        return self.num_prompt + self.max_tokens - len(self.tokens) - 1
+
+    @property
+    def can_draft(self) -> bool:
+        """Whether a draft is possible and useful."""
+        return self.drafter is not None and not self.stats.drafter_errors and self.max_draft_tokens > 0
+
+    def sync_request(self, vocab_size: int) -> None:
+        """Start the request with the prompt, and pass it the tokens that it does not know yet."""
+        assert self.drafter is not None
+        if self.request is None:
+            self.request = self.drafter.start(self.tokens[: self.num_prompt], self.input_text)
+            self.synced_tokens = self.num_prompt
+            sampler = None if self.sampler is None else self.sampler.draft_sampler()
+            self.request.configure(
+                RequestParams(max_tokens=self.max_tokens, eos=self.eos, vocab_size=vocab_size, sampler=sampler)
+            )
+        if self.synced_tokens < len(self.tokens):
+            self.request.update(self.tokens[self.synced_tokens :])
+            self.synced_tokens = len(self.tokens)
+
+    def checked(self, draft: Draft, max_tokens: int, vocab_size: int) -> CheckedDraft:
+        """Return the part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
+        tokens = np.asarray(draft.tokens).astype(np.int64, copy=False)[:max_tokens]
+        unknown = (tokens < 0) | (tokens >= vocab_size)
+        if unknown.any():
+            self.stats.out_of_vocab_tokens += int(len(tokens) - unknown.argmax())
+            tokens = tokens[: unknown.argmax()]
+        ids: list[int] = tokens[: self.max_draft_tokens].tolist()
+        end = next((position for position, token in enumerate(ids) if token in self.eos), len(ids))
+        del ids[end + 1 :]
+        dists = tuple(draft.dists)[: len(ids)]
+        return CheckedDraft(ids, _per_token(ids, draft.sources, 255), _per_token(ids, draft.probs, 1.0), dists)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedDraft:
+    """A draft ready for verification, (K,) each: token ids, source codes, probabilities, and their distributions."""
+
+    tokens: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+    dists: Sequence[Tensor | None] = ()
+
+    def cut(self, length: int) -> CheckedDraft:
+        """Return its first tokens."""
+        if len(self.tokens) <= length:
+            return self
+        return CheckedDraft(self.tokens[:length], self.sources[:length], self.probs[:length], self.dists[:length])
+
+
+def _per_token(ids: Sequence[int], given: Any, otherwise: T) -> list[T]:
+    """A draft's values for its tokens, as a list; `otherwise` for each where the draft has another number of them."""
+    values: list[T] = np.asarray(given)[: len(ids)].tolist()
+    return values if len(values) == len(ids) else [otherwise] * len(ids)

@@ -1,0 +1,7 @@
+"""Defaults of drafting, apart from the code so that the command line reads them without numpy."""
+
+DEFAULT_SLOPE = 0.02
+"""Cost of one more drafted token at batch 1, in plain steps, where nothing is known."""
+
+MAX_DRAFT = 64
+"""Longest draft, unless told otherwise."""

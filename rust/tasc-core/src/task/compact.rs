@@ -1,0 +1,110 @@
+//! An index and the rows served since → a new index.
+
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+
+use super::file::{BuildOptions, TaskIndex};
+use crate::corpus::store::StoreMeta;
+use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
+use crate::format::temporary::folder;
+use crate::index::ngrams::{BOUNDARY, Ngrams};
+use crate::{Error, Result, TokenId};
+
+impl TaskIndex {
+    /// The store that this index could have been built from: its outputs with their weights and, where it has them,
+    /// its rows' inputs.
+    ///
+    /// # Complexity
+    /// O(tokens), read out of order.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; a format error when the index is damaged.
+    pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
+        let meta = StoreMeta {
+            writer: env!("CARGO_PKG_VERSION").into(),
+            tokenizer: self.meta().tokenizer.clone(),
+            vocab_size: self.meta().vocab_size,
+            eos_id: self.meta().eos_id,
+        };
+        let mut writer = StoreWriter::create(path, &self.file().fingerprint(), meta)?;
+        let ngrams = self.ngrams();
+        let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
+        for row in 0..self.num_inputs() {
+            let input = self.input(row)?;
+            let total = with_input.entry(input.start).or_default();
+            *total = total.saturating_add(input.weight);
+            writer.push(&self.output(&ngrams, input.start)?, Some(input.text), input.weight)?;
+            check()?;
+        }
+        let starts = ngrams.start();
+        for start in starts.lo..starts.hi {
+            let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
+            if weight > 0 {
+                writer.push(&self.output(&ngrams, start)?, None, weight)?;
+            }
+            check()?;
+        }
+        for row in served {
+            writer.push(&row.output, Some(row.input.as_str()).filter(|i| !i.is_empty()), 1)?;
+        }
+        writer.finish()?;
+        Store::open(path)
+    }
+
+    /// Builds a new index of everything that this one holds and the rows of write-ahead logs that it does not hold yet.
+    /// Where this one has no inputs, neither has the new one. Returns the new index and the number of rows merged.
+    ///
+    /// The new index says which rows of which logs it holds, so that nobody counts them twice. Over this index's own
+    /// path the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
+    /// beside the processes that write to them.
+    ///
+    /// # Errors
+    /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; those of [`WriteAheadLog::open`] over its own path,
+    /// otherwise those of [`online_log::read_unmerged`]. Nothing is written then, unless dropping the rows from a log
+    /// failed, which is harmless.
+    pub fn compact(
+        &self,
+        logs: &[impl AsRef<Path>],
+        path: &Path,
+        options: &BuildOptions<'_>,
+        mut check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<(Self, u64)> {
+        let fingerprint = self.file().fingerprint();
+        let (mut merged, mut rows, mut locked) = (self.meta().merged_logs.clone(), Vec::new(), Vec::new());
+        for (k, log) in logs.iter().map(AsRef::as_ref).enumerate() {
+            if logs[..k].iter().any(|other| other.as_ref() == log) {
+                continue;
+            }
+            if path == self.file().path() {
+                let log = WriteAheadLog::open_each(log, &fingerprint, &merged, |_, row| rows.push(row))?;
+                merged.advance(log.id(), log.next());
+                locked.push(log);
+            } else {
+                rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
+            }
+        }
+        let temporary = tempfile::tempdir_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
+        let store = self.to_store(&temporary.path().join("rows.store"), &rows, || check(0.0))?;
+        let no_inputs = options.no_inputs || self.num_inputs() == 0;
+        let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, check)?;
+        for log in &mut locked {
+            log.forget(log.next())?;
+        }
+        Ok((new, rows.len() as u64))
+    }
+
+    fn output(&self, ngrams: &Ngrams<'_>, start: u32) -> Result<Vec<TokenId>> {
+        let mut tokens = Vec::new();
+        let mut at = start as usize;
+        while tokens.len() <= ngrams.bwt.len() {
+            let (Some(&symbol), Some(&next)) = (ngrams.bwt.get(at), ngrams.lf.get(at)) else { break };
+            if symbol == BOUNDARY {
+                return Ok(tokens);
+            }
+            tokens.extend(ngrams.token(symbol));
+            at = next as usize;
+        }
+        Err(self.file().corrupt("bwt", &format!("the output that starts at {start} has no end")))
+    }
+}

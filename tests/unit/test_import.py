@@ -1,0 +1,24 @@
+"""`import tasc` loads the compiled core and standard modules only: public names are loaded on first use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def loaded(statement: str) -> set[str]:
+    """Top-level modules outside the standard library that a statement loads in a new interpreter."""
+    code = f"import sys\nbefore = set(sys.modules)\n{statement}\nprint(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()} - set(sys.stdlib_module_names)
+
+
+def test_import_loads_the_core_alone() -> None:
+    assert loaded("import tasc") == {"tasc"}
+
+
+@pytest.mark.parametrize("name", ["TaskIndex", "NgramDrafter", "TokenStore", "Drafter", "MergePlan", "load_tokenizer"])
+def test_names_for_drafting_need_no_torch(name: str) -> None:
+    assert not loaded(f"import tasc; tasc.{name}") & {"torch", "transformers"}
