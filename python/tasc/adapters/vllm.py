@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.endings import eos_ids_of
 from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
 
@@ -107,7 +108,5 @@ def engine_tokenizer(model: Any) -> Any:
 
 
 def engine_eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end an output: those of the model's generation settings and of the tokenizer."""
-    named = model.try_get_generation_config().get("eos_token_id")
-    found = [named] if isinstance(named, int) else list(named or ())
-    return frozenset(token for token in (*found, tokenizer.eos_token_id) if token is not None)
+    """Return the ids that end an output: those of the model's generation settings and of the tokenizer."""
+    return eos_ids_of([model.try_get_generation_config()], tokenizer)

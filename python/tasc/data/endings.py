@@ -94,7 +94,7 @@ def eos_hints(tokenizer: Tokenizer, find: FindFile) -> list[str | int]:
 
 
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [] if value is None else [value]
 
 
 def _json(file: Path | None) -> dict[str, Any]:

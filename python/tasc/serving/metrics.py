@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SOURCES
+from tasc.files import atomic_path
 from tasc.serving.tasks import TaskDrafts
 
 
@@ -148,16 +146,9 @@ class Metrics:
         Raises:
             OSError: It cannot be written.
         """
-        path = Path(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.prometheus())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.prometheus(), encoding="utf-8")
+            temporary.chmod(0o644)  # the exporter is another user
 
     def _named(self) -> list[tuple[str, _Counts]]:
         every = list(self._indexes.values())
