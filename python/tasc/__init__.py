@@ -16,20 +16,44 @@ TYPE_CHECKING = False  # type checkers take it for typing's, whose import would 
 if TYPE_CHECKING:
     from typing import Any
 
-    from tasc._core import MergePlan, NgramDrafter, NgramRequest, TaskIndex
-    from tasc.data import NgramTable, Row, TaskTokenizer, TokenStore, load_tokenizer, read_rows
-    from tasc.decoding.draft_model.drafter import ModelDrafter
-    from tasc.decoding.draft_model.hybrid import HybridDrafter
-    from tasc.decoding.generator import Generation, Generations, Generator, generate
-    from tasc.decoding.sampling import Sampling
-    from tasc.decoding.stats import Stats
-    from tasc.drafting.protocol import SOURCES, Draft, Drafter, NullDrafter, Request, TokenDraft
-    from tasc.training.distill.options import DistillOptions
-    from tasc.training.distill.run import distill
-    from tasc.training.finetune.options import TuneOptions
-    from tasc.training.finetune.tune import tune
-    from tasc.vocab.surgery import extend_checkpoint, extend_model
-    from tasc.vocab.vocabulary import extend_tokenizer, learn_vocabulary
+    from tasc._core import (
+        MergePlan as MergePlan,
+        NgramDrafter as NgramDrafter,
+        NgramRequest as NgramRequest,
+        TaskIndex as TaskIndex,
+    )
+    from tasc.data import (
+        NgramTable as NgramTable,
+        Row as Row,
+        TaskTokenizer as TaskTokenizer,
+        TokenStore as TokenStore,
+        load_tokenizer as load_tokenizer,
+        read_rows as read_rows,
+    )
+    from tasc.decoding.draft_model.drafter import ModelDrafter as ModelDrafter
+    from tasc.decoding.draft_model.hybrid import HybridDrafter as HybridDrafter
+    from tasc.decoding.generator import (
+        Generation as Generation,
+        Generations as Generations,
+        Generator as Generator,
+        generate as generate,
+    )
+    from tasc.decoding.sampling import Sampling as Sampling
+    from tasc.decoding.stats import Stats as Stats
+    from tasc.drafting.protocol import (
+        SOURCES as SOURCES,
+        Draft as Draft,
+        Drafter as Drafter,
+        NullDrafter as NullDrafter,
+        Request as Request,
+        TokenDraft as TokenDraft,
+    )
+    from tasc.training.distill.options import DistillOptions as DistillOptions
+    from tasc.training.distill.run import distill as distill
+    from tasc.training.finetune.options import TuneOptions as TuneOptions
+    from tasc.training.finetune.tune import tune as tune
+    from tasc.vocab.surgery import extend_checkpoint as extend_checkpoint, extend_model as extend_model
+    from tasc.vocab.vocabulary import extend_tokenizer as extend_tokenizer, learn_vocabulary as learn_vocabulary
 
 _HOMES = {
     "tasc._core": ("MergePlan", "NgramDrafter", "NgramRequest", "TaskIndex"),
@@ -49,41 +73,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "SOURCES",
-    "Draft",
-    "DistillOptions",
-    "Drafter",
-    "Generation",
-    "Generations",
-    "Generator",
-    "HybridDrafter",
-    "MergePlan",
-    "ModelDrafter",
-    "NgramDrafter",
-    "NgramRequest",
-    "NgramTable",
-    "NullDrafter",
-    "Request",
-    "Row",
-    "Sampling",
-    "Stats",
-    "TaskIndex",
-    "TaskTokenizer",
-    "TokenDraft",
-    "TokenStore",
-    "TuneOptions",
-    "__version__",
-    "distill",
-    "extend_checkpoint",
-    "extend_model",
-    "extend_tokenizer",
-    "generate",
-    "learn_vocabulary",
-    "load_tokenizer",
-    "read_rows",
-    "tune",
-]
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> "Any":

@@ -42,8 +42,14 @@ def reporting(progress: Progress | bool | None, title: str, *, of_bytes: bool = 
     elif not progress:
         yield no_progress
     else:
-        from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress as Bar,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         share = DownloadColumn() if of_bytes else TaskProgressColumn()
         columns = TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn()

@@ -20,8 +20,7 @@ from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import SafeDrafter, served_log
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
-from tasc.serving import reload as module
+from tasc.serving import Metrics, Settings, TaskDrafts, Tasks, reload as module
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +270,7 @@ def test_metrics_as_numbers_and_as_text(tmp_path: Path, task: TaskTokenizer, ind
     metrics.write(file)
     text = file.read_text()
     assert text == metrics.prometheus()
-    assert 'tasc_drafted_tokens_total{index="task.tasc",source="context"} 1\n' in text
+    assert 'tasc_drafted_tokens_total{index="task.tasc",source="context"} 1.0\n' in text
     for line in text.splitlines():
         assert re.fullmatch(r"# (HELP|TYPE) tasc_\w+ .+|tasc_\w+(\{(\w+=\"[^\"]*\",?)+\})? \d+(\.\d+)?(e-\d+)?", line)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -96,7 +96,7 @@ class TascProposer:
         self._written = now
         try:
             self.metrics.write(self._file)
-        except OSError as error:
+        except Exception as error:
             _log.warning("metrics cannot be written: %s", error)
 
 
