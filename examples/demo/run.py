@@ -20,7 +20,8 @@ import assistant
 
 from tasc import TaskIndex
 from tasc.cli.bench import print_methods
-from tasc.cli.console import out as console, progress_bars
+from tasc.cli.console import out as console
+from tasc.cli.console import progress_bars
 from tasc.data import TokenStore, load_tokenizer
 from tasc.evaluation.bench import BenchOptions, bench
 from tasc.evaluation.replay_comparison import Task

@@ -12,49 +12,6 @@ from importlib import import_module
 
 from tasc._core import __version__
 
-TYPE_CHECKING = False  # type checkers take it for typing's, whose import would take most of the time of this one
-if TYPE_CHECKING:
-    from typing import Any
-
-    from tasc._core import (
-        MergePlan as MergePlan,
-        NgramDrafter as NgramDrafter,
-        NgramRequest as NgramRequest,
-        TaskIndex as TaskIndex,
-    )
-    from tasc.data import (
-        NgramTable as NgramTable,
-        Row as Row,
-        TaskTokenizer as TaskTokenizer,
-        TokenStore as TokenStore,
-        load_tokenizer as load_tokenizer,
-        read_rows as read_rows,
-    )
-    from tasc.decoding.draft_model.drafter import ModelDrafter as ModelDrafter
-    from tasc.decoding.draft_model.hybrid import HybridDrafter as HybridDrafter
-    from tasc.decoding.generator import (
-        Generation as Generation,
-        Generations as Generations,
-        Generator as Generator,
-        generate as generate,
-    )
-    from tasc.decoding.sampling import Sampling as Sampling
-    from tasc.decoding.stats import Stats as Stats
-    from tasc.drafting.protocol import (
-        SOURCES as SOURCES,
-        Draft as Draft,
-        Drafter as Drafter,
-        NullDrafter as NullDrafter,
-        Request as Request,
-        TokenDraft as TokenDraft,
-    )
-    from tasc.training.distill.options import DistillOptions as DistillOptions
-    from tasc.training.distill.run import distill as distill
-    from tasc.training.finetune.options import TuneOptions as TuneOptions
-    from tasc.training.finetune.tune import tune as tune
-    from tasc.vocab.surgery import extend_checkpoint as extend_checkpoint, extend_model as extend_model
-    from tasc.vocab.vocabulary import extend_tokenizer as extend_tokenizer, learn_vocabulary as learn_vocabulary
-
 _HOMES = {
     "tasc._core": ("MergePlan", "NgramDrafter", "NgramRequest", "TaskIndex"),
     "tasc.data": ("NgramTable", "Row", "TaskTokenizer", "TokenStore", "load_tokenizer", "read_rows"),
@@ -76,7 +33,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str) -> "Any":
+def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -45,10 +45,12 @@ def reporting(progress: Progress | bool | None, title: str, *, of_bytes: bool = 
         from rich.progress import (
             BarColumn,
             DownloadColumn,
-            Progress as Bar,
             TaskProgressColumn,
             TextColumn,
             TimeRemainingColumn,
+        )
+        from rich.progress import (
+            Progress as Bar,
         )
 
         share = DownloadColumn() if of_bytes else TaskProgressColumn()

@@ -122,7 +122,8 @@ def tiny(tmp_path: Path) -> Path:
     """A random two-layer Llama with a byte tokenizer, saved."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("peft")
-    from tokenizers import Tokenizer, models as kinds, pre_tokenizers
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as kinds
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)

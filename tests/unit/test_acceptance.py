@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from hypothesis import (  # noqa: E402
-    given,
-    settings,
-    strategies as st,
-)
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 from tiny_models import EOS, byte_tokenizer, random_prompts, tiny_model  # noqa: E402
 
 from tasc import Generator, ModelDrafter  # noqa: E402

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasc.adapters.sglang_corpus import PAD, TascCorpus
 from tasc.drafting import protocol

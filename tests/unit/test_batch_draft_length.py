@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, NgramDrafter, TokenDraft

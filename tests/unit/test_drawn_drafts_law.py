@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from test_sampling_law import Uniforms
 from tiny_models import Scripted, random_prompts, tiny_model
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_model_drafter import near
 from tiny_models import ARCHITECTURES, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasc.errors import InputError
 from tasc.evaluation.bootstrap import Interval, Measure, bootstrap_interval, ratio

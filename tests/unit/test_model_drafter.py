@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, EOS, VOCAB, PromptLookup, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import train_tokenizer
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
 from tasc.data import TaskTokenizer, as_ids, load_tokenizer

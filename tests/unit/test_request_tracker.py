@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from engines import Asked, Engine
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasc.drafting import protocol
 from tasc.drafting.costs import LearnedCosts

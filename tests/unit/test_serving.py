@@ -20,7 +20,8 @@ from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import SafeDrafter, served_log
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.serving import Metrics, Settings, TaskDrafts, Tasks, reload as module
+from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
+from tasc.serving import reload as module
 
 
 @pytest.fixture(scope="module")

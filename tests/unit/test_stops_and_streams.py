@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import EOS, PromptLookup, Scripted, byte_tokenizer, random_prompts, tiny_model
 
 from tasc import Generator, NullDrafter

@@ -57,7 +57,8 @@ def bench(
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
     """
     from tasc.data import load_tokenizer
-    from tasc.evaluation.bench import BenchOptions, bench as run
+    from tasc.evaluation.bench import BenchOptions
+    from tasc.evaluation.bench import bench as run
     from tasc.evaluation.replay_comparison import open_task
     from tasc.models import load_checkpoint, load_draft, use_threads
 

@@ -10,11 +10,13 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress as Bars,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bars,
 )
 from rich.table import Table
 

@@ -410,56 +410,28 @@ class Generator:
         return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    inputs: Sequence[str] | None = None,
-    *,
-    index: Any = None,
-    prompts: Sequence[Prompt] | None = None,
-    system: str | None = None,
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float | None = None,
-    seed: int | None = None,
-    eos: int | Sequence[int] | None = None,
-    stop: str | Sequence[str] = (),
-    stream: Stream | None = None,
-    check_plain: bool = False,
-    **options: Any,
-) -> Generations:
+_CALL_OPTIONS = {
+    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "eos",
+    "stop", "stream", "check_plain",
+}  # fmt: skip
+"""Options of `Generator.generate`; all others are the generator's own."""
+
+
+def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
         model: See `Generator`.
         tokenizer: See `Generator`.
-        inputs: See `Generator.generate`, as for the options down to `check_plain`.
-        index: One `TaskIndex` (or path) for all prompts, or a list with one per prompt.
-        prompts: Instead of `inputs`.
-        system: System message.
-        max_tokens: Most output tokens per prompt.
-        temperature: 0 is greedy.
-        top_p: Mass kept.
-        top_k: Tokens kept.
-        min_p: Relative probability kept.
-        repetition_penalty: None: the model's generation config.
-        seed: Of the sampling.
-        eos: Ids that end an output.
-        stop: Strings that end an output.
-        stream: Called as tokens come.
-        check_plain: Decode plainly too, and compare.
-        **options: Further options of `Generator`: drafter, max_draft, batch_size, ….
+        inputs: See `Generator.generate`.
+        **options: Options of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
+            `index` may also be a list with one index per prompt.
     """
-    several = isinstance(index, (list, tuple))
-    with Generator(model, tokenizer, index=None if several else index, **options) as generator:
-        return generator.generate(
-            inputs, prompts=prompts, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
-            top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
-            stream=stream, index=index if several else None, check_plain=check_plain,
-        )  # fmt: skip
+    call = {name: options.pop(name) for name in _CALL_OPTIONS & options.keys()}
+    if isinstance(options.get("index"), (list, tuple)):
+        call["index"] = options.pop("index")
+    with Generator(model, tokenizer, **options) as generator:
+        return generator.generate(inputs, **call)
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:
