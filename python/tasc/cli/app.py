@@ -35,7 +35,7 @@ class OneLineErrors(TyperGroup):
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line; of an operating-system error without its number."""
+    """Return an error's message on one line; an operating-system error without its number."""
     said = str(error)
     if isinstance(error, OSError) and error.strerror:
         named = error.filename is None or str(error.filename) in error.strerror

@@ -96,7 +96,7 @@ def build(
 
 
 def _inputs_said(facts: dict[str, Any]) -> str:
-    """What the index made of the inputs, in a few words."""
+    """Return the facts about the inputs of an index in a few words."""
     if facts["inputs"] == 0:
         return "no inputs"
     fitted = "weights not fitted" if facts["fit"] is None else f"weights fitted, s(0.02) {facts['fit']['speedup']:.1f}"

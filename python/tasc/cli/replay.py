@@ -116,7 +116,7 @@ def _replayed(
 
 
 def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
-    """What is lost without each source."""
+    """Return the loss without each source."""
     from tasc.evaluation.ablation import ablations
 
     return ablations(results)

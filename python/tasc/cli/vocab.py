@@ -135,7 +135,7 @@ def show(
 
 
 def _said(plan: "MergePlan") -> str:
-    """How large a plan is and what it saves, in a few words."""
+    """Return the size of a plan and its savings in a few words."""
     said = f"{len(plan):,} new tokens"
     if not plan.curve:
         return said

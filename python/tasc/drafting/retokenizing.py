@@ -128,7 +128,7 @@ class BasePieceTokenizer:
 
 
 class RetokenizingRequest(Request):
-    """One running request of a `RetokenizingDrafter`."""
+    """Running request of a `RetokenizingDrafter`."""
 
     def __init__(self, drafter: RetokenizingDrafter, inner: Request) -> None:
         self.inner = inner

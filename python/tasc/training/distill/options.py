@@ -1,4 +1,4 @@
-"""How to distil."""
+"""Options of distillation."""
 
 from __future__ import annotations
 
