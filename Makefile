@@ -77,13 +77,10 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
 	$(BIN)/mkdocs build --strict --quiet
 
-# The wheel is installed into an environment of its own, where PATH holds no Rust.
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
 	rm -rf dist
 	$(BIN)/maturin build --release --quiet --sdist --out dist
-	$(PYTHON) -m venv --clear out/wheel-check
-	out/wheel-check/bin/python -m pip install --quiet dist/*.whl
-	cd out && PATH=$(CURDIR)/out/wheel-check/bin:/usr/bin:/bin PYTHONPATH= wheel-check/bin/python ../tests/wheel/check.py ../dist
+	.ci/check_wheel dist $(PYTHON)
 
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
