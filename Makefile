@@ -77,9 +77,11 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
 	$(BIN)/mkdocs build --strict --quiet
 
+# Built from the sdist, so that both are known to work. `make wheel MANYLINUX=2014` links with zig against that old glibc.
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
 	rm -rf dist
-	$(BIN)/maturin build --release --quiet --sdist --out dist
+	$(if $(MANYLINUX),$(BIN)/python -m pip install --quiet ziglang)
+	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --quiet --sdist --out dist $(if $(MANYLINUX),--zig --compatibility manylinux$(MANYLINUX))
 	.ci/check_wheel dist $(PYTHON)
 
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import zipfile
 from email.parser import Parser
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -72,6 +72,8 @@ def main() -> None:
     check_files(Path(sys.argv[1]))
     told = subprocess.run(["tasc", "--version"], check=True, capture_output=True, text=True).stdout
     assert version("tasc-lm") in told, told
+    for group in ("vllm.general_plugins", "sglang.srt.plugins"):
+        assert [entry.name for entry in entry_points(group=group)] == ["tasc"], f"{group} does not name tasc"
     assert "torch" not in sys.modules
     with tempfile.TemporaryDirectory() as name:
         check_main_job(Path(name))
