@@ -81,7 +81,7 @@ docs: $(VENV)/.built ## the documentation site in out/site; a broken link or ref
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust
 	rm -rf dist
 	$(if $(MANYLINUX),$(BIN)/python -m pip install --quiet ziglang)
-	PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --quiet --sdist --out dist $(if $(MANYLINUX),--zig --compatibility manylinux$(MANYLINUX))
+	CARGO_TARGET_DIR="$(CURDIR)/target" PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --quiet --sdist --out dist $(if $(MANYLINUX),--zig --compatibility manylinux$(MANYLINUX))
 	.ci/check_wheel dist $(PYTHON)
 
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
