@@ -75,7 +75,7 @@ format: $(VENV)/.built ## rewrite the sources in the house format
 	$(BIN)/ruff format --quiet
 
 docs: $(VENV)/.built ## the documentation site in out/site; a broken link or reference is an error
-	$(BIN)/mkdocs build --strict --quiet
+	PATH=$(CURDIR)/$(BIN):$$PATH NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Built from the sdist, so that both are known to work. `make wheel MANYLINUX=2014` links with zig against that old glibc.
 wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked in a clean environment without Rust

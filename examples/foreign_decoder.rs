@@ -38,7 +38,7 @@ fn forward(input: &str, output: &[TokenId], draft: &[TokenId]) -> Vec<TokenId> {
 
 fn build(folder: &Path) -> Result<TaskIndex> {
     let tokenizer = Fingerprint([7; 32]); // a hash of your tokenizer: another one's index is then recognised
-    let meta = store::Meta { tokenizer: "bytes".into(), vocab_size: 257, eos_id: Some(EOS), ..Default::default() };
+    let meta = store::StoreMeta { tokenizer: "bytes".into(), vocab_size: 257, eos_id: Some(EOS), ..Default::default() };
     let mut rows = StoreWriter::create(&folder.join("rows.store"), &tokenizer, meta)?;
     for (n, room) in PLACES.iter().enumerate() {
         let input = format!("turn {} the {room}", if n % 2 == 0 { "on" } else { "off" });

@@ -315,6 +315,7 @@ class TaskIndex:
         tokenizer: Speller | None = None,
         inputs: bool = True,
         fit: bool = True,
+        num_threads: int | None = None,
         progress: _Progress | None = None,
     ) -> TaskIndex:
         """Build an index of a store's rows and open it.
@@ -327,9 +328,12 @@ class TaskIndex:
             inputs: Whether the index contains anything of the rows' inputs (docs/format.md lists it).
             fit: Whether mixture weights are fitted on held-out rows. A store with too few rows, or without inputs,
                 gets the general weights.
+            num_threads: Threads of the fit; None: one per core, at most 16. The index is the same for any number.
             progress: Called with the fraction done; an exception stops the build.
 
         Raises:
+            InputError: `num_threads` is below 1.
+            OSError: The file cannot be written, or the threads cannot be started.
             TaskIndexError: There are more than 2**31 − 1 tokens and documents, or too little memory (about 28 bytes
                 per token).
             TokenizerMismatchError: Another tokenizer made the store.
@@ -380,6 +384,7 @@ class TaskIndex:
         served: str | Path | Sequence[str | Path] | None = None,
         tokenizer: Speller | None = None,
         fit: bool = True,
+        num_threads: int | None = None,
         progress: _Progress | None = None,
     ) -> tuple[TaskIndex, int]:
         """Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
@@ -396,6 +401,7 @@ class TaskIndex:
             served: Path of a log, or of several; None: the index is rebuilt from its own rows.
             tokenizer: As in `build`.
             fit: As in `build`.
+            num_threads: As in `build`.
             progress: As in `build`.
 
         Returns:
@@ -494,7 +500,7 @@ class MergePlan:
             progress: Called with the fraction done; an exception stops the work.
 
         Raises:
-            InputError: No pair reaches `min_count` and `min_documents`, or an option is out of range.
+            InputError: No pair passes the thresholds, or an option is out of range.
             FormatError: The store is damaged.
         """
 
@@ -567,7 +573,7 @@ class MergePlan:
 
         Returns:
             path, format, writer, tokenizer, fingerprint, base_vocab_size, size, wanted (new tokens asked for),
-            stopped_by (what limited the size: `size`, `floors` or `held-out`), tokens (of the outputs), tokens_after
+            stopped_by (what limited the size: `size`, `thresholds` or `held-out`), tokens (of the outputs), tokens_after
             (after segmentation), bytes.
         """
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.policy import DraftPolicy
 from tasc.errors import InputError
-from tasc.serving.tasks import TaskDrafts
+from tasc.serving.tasks import StartedRequest, TaskDrafts
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
-    from tasc.drafting.protocol import Drafter, SafeRequest
+    from tasc.drafting.protocol import Drafter
 
 try:
     from llama_cpp.llama_speculative import LlamaDraftModel
@@ -65,7 +66,8 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
             raise InputError(f"max_draft is {max_draft}; it must be at least 1")
         self._drafts = TaskDrafts(index, tokenizer, drafter=drafter)
         self._max_draft, self._costs = max_draft, GivenCosts(costs).costs(max_draft)
-        self._request: SafeRequest | None = None
+        self._policy = DraftPolicy("padded")
+        self._running: StartedRequest | None = None
         self._num_prompt = 0
         self._ids: NDArray[np.intc] = np.empty(0, np.intc)
         self._drafted: NDArray[np.intc] = np.empty(0, np.intc)
@@ -75,22 +77,28 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         ids: NDArray[np.intc] = np.array(input_ids, np.intc)  # a copy: the engine passes a view of its own buffer
         if len(ids) == 0:
             return ids
-        self._follow(ids)
-        self._ids = ids
-        assert self._request is not None
-        self._drafted = self._request.draft(self._max_draft, self._costs).tokens.astype(np.intc)
+        drafter, request, _ = self._follow(ids)
+        self._ids, self._drafted = ids, np.empty(0, np.intc)
+        budget = self._policy.budget(drafter, self._costs)
+        if budget is not None:
+            draft = request.draft(self._max_draft, budget)
+            length = self._policy.cut([draft.probs.tolist()], self._costs)[0]
+            self._drafted = draft.tokens[: None if drafter.fixed_length else length].astype(np.intc)
         return self._drafted.copy()
 
-    def _follow(self, ids: NDArray[np.intc]) -> None:
-        """Bring the request to these ids, or begin another."""
+    def _follow(self, ids: NDArray[np.intc]) -> StartedRequest:
+        """Bring the running request to these ids, or start another."""
         new = ids[len(self._ids) :]
-        if self._request is not None and np.array_equal(ids[: len(self._ids)], self._ids):
+        if self._running is not None and np.array_equal(ids[: len(self._ids)], self._ids):
             if len(new) == 0:
-                return
+                return self._running
             if np.array_equal(new[:-1], self._drafted[: len(new) - 1]):
-                self._request.update(new)
-                return
+                if len(self._drafted):
+                    self._policy.record(self._running.drafter, len(new) - 1, self._costs[len(self._drafted)] - 1.0)
+                self._running.request.update(new)
+                return self._running
         taken_back = self._num_prompt < len(ids) < len(self._ids) and np.array_equal(ids, self._ids[: len(ids)])
         self._num_prompt = self._num_prompt if taken_back else len(ids) - 1
-        self._request = self._drafts.start(ids[: self._num_prompt]).request
-        self._request.update(ids[self._num_prompt :])
+        self._running = self._drafts.start(ids[: self._num_prompt])
+        self._running.request.update(ids[self._num_prompt :])
+        return self._running

@@ -20,6 +20,7 @@ import numpy as np
 
 from tasc.drafting.costs import LearntCosts
 from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.policy import DraftPolicy
 from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
@@ -78,7 +79,7 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._curve = LearntCosts(settings.cost)
+        self._curve, self._policy = LearntCosts(settings.cost), DraftPolicy("packed")
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, TrackedRequest] = {}
@@ -118,6 +119,9 @@ class SuffixDecodingCache:
             running = self._of(req_id)
             accepted = running.emitted(new.tolist())
             self._count_failure(running)
+            if len(running.drafted):
+                extra = float(self._curve.costs(len(running.drafted), len(self._running))[-1]) - 1.0
+                self._policy.record(running.drafter, accepted / len(self._running), extra / len(self._running))
             self.metrics.step(running.drafts, len(new), running.sources, accepted)
             running.drop_draft()
 
@@ -137,7 +141,11 @@ class SuffixDecodingCache:
         """
         running = self._of(req_id)
         longest = MAX_DRAFT if max_spec_tokens is None else max(0, max_spec_tokens)
-        draft = running.request.draft(longest, self._curve.costs(longest, len(self._running)))
+        budget = self._policy.budget(running.drafter, self._curve.costs(longest, len(self._running)))
+        if budget is None:
+            self.metrics.paused(running.drafts)
+            return Speculation([], [], [], 0.0, 0)
+        draft = running.request.draft(longest, budget)
         self._count_failure(running)
         running.hold_draft(draft, longest)
         ids, probs = running.drafted.tolist(), [float(p) for p in draft.probs[: len(running.drafted)]]

@@ -1,6 +1,5 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,7 +29,9 @@ def build(
     split: Annotated[
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads that tokenise; by default one per core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
+    ] = None,
     eos: Annotated[
         str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
     ] = None,
@@ -60,8 +61,6 @@ def build(
     from tasc.data import TokenStore, load_tokenizer
     from tasc.evaluation.replay_comparison import ending
 
-    if threads is not None:
-        os.environ["RAYON_NUM_THREADS"] = str(threads)  # read by tokenizers when its first batch comes
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     ending(task_tokenizer)
     begin = time.perf_counter()
@@ -72,6 +71,7 @@ def build(
             path,
             split=split,
             input_field=None if no_inputs else "input",
+            num_threads=threads,
             progress=bar("tokenising"),
         )
         index = TaskIndex.build(
@@ -80,6 +80,7 @@ def build(
             tokenizer=task_tokenizer,
             inputs=not no_inputs,
             fit=not no_fit,
+            num_threads=threads,
             progress=bar("indexing"),
         )
         facts = index.info()

@@ -20,15 +20,15 @@ Batch: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint
 """N-grams of one length: ids (B, n), counts (B,), documents (B,)."""
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-"""What stands before the B of a number of bytes."""
+"""Unit prefixes of a number of bytes."""
 
 
 class NgramTable(_core.NgramTable):
     """How often each n-gram of 1 to N tokens occurs in a store, and in how many documents, mapped from one file.
 
     Counts are exact and weighted: an output that occurred ten times counts ten times, but is one document. N-grams do
-    not cross documents; the end token is a token as any other. Opening takes constant time; processes share the file's
-    pages.
+    not cross documents. The end token counts like any other token. Opening takes constant time, and processes share
+    the file's pages.
 
     Examples:
         >>> table = NgramTable.count(store, "task.ngrams", max_length=4, memory_limit="1GB")  # doctest: +SKIP
@@ -67,8 +67,8 @@ class NgramTable(_core.NgramTable):
 
         Args:
             store: The documents.
-            path: Where the table goes; one that is there is replaced.
-            max_length: Count n-grams of 1 to so many tokens, at most 32.
+            path: Path of the table; a table that exists there is replaced.
+            max_length: Length of the longest n-grams that are counted, at most 32.
             memory_limit: Most bytes of memory to take, as a number or as text like "64MB", "2GiB"; at least 1 MiB.
                 Mapped pages of the store, which the system takes back when it needs them, are not part of it.
             num_threads: Threads that sort; None for all cores. Fewer are used below 4 MiB of memory each.

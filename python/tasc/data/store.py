@@ -24,18 +24,18 @@ from tasc.progress import Progress, reporting
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 4096
-"""Most rows tokenised at a time."""
+"""Largest number of rows that are tokenised at a time."""
 
 BATCH_CHARACTERS = 1 << 20
-"""A batch is full with this much text."""
+"""Characters at which a batch is full."""
 
 
 class TokenStore(Store):
     """Distinct outputs with weights, and the inputs beside them, mapped from one file.
 
-    Equal outputs are one *document* whose weight says how often it occurred; equal (input, output) rows are one
-    *input*. Opening takes constant time; the file is shared between processes through the page cache, and an open
-    store goes on reading the file it opened when another takes its name.
+    Equal outputs are one *document*; its weight is the number of times it occurred. Equal (input, output) rows are one
+    *input*. Opening takes constant time. Processes share the file through the page cache. An open store keeps reading
+    the file that it opened, even when another file takes its name.
 
     Examples:
         >>> store = TokenStore.build("rows.jsonl", "path/to/model", "rows.store")  # doctest: +SKIP
@@ -68,18 +68,18 @@ class TokenStore(Store):
     ) -> TokenStore:
         """Tokenise rows into a new store; it appears under its name when it is whole.
 
-        Rows are streamed: in memory stay a few batches of text and about 200 bytes per distinct row. The same rows
-        give the same bytes for any `num_threads`.
+        Rows are streamed: memory holds a few batches of text and about 200 bytes per distinct row. The same rows give
+        the same bytes for any `num_threads`.
 
         Args:
             rows: Files (see `read_rows`), or rows `{output, input?}` themselves.
-            tokenizer: Whatever `load_tokenizer` takes.
-            path: Where the store goes; one that is there is replaced.
+            tokenizer: Any argument of `load_tokenizer`.
+            path: Path of the store; a store that exists there is replaced.
             split: Only rows of this `split`.
             output_field: The field with the outputs.
             input_field: The field with the inputs; None leaves inputs out.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
-            num_threads: Threads that tokenise; None leaves it to the `tokenizers` package (all cores).
+            num_threads: Threads that tokenise; None: the `tokenizers` package decides (all cores).
             progress: Called with (bytes read, bytes in all), for files; True shows a progress bar.
 
         Raises:
@@ -116,10 +116,11 @@ class TokenStore(Store):
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> TokenStore:
-        """Add rows and return the store as it is then; this object goes on reading the old one.
+        """Add rows and return the new store; this object keeps reading the old file.
 
-        The result is that of building with all rows at once. Atomic: the file is written anew and takes the old one's
-        place whole. A second append to the same path, from whatever process, waits until the first is done.
+        The result equals a store that is built from all rows. The append is atomic: the file is written anew and
+        replaces the old one. A second append to the same path, also from another process, waits until the first is
+        done.
 
         Args:
             rows: As in `build`.
@@ -165,7 +166,7 @@ Text: TypeAlias = tuple[str, str | None]
 """(output, input)"""
 
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | None]]
-"""(T,) ids of all outputs, (R,) where each ends, (R,) inputs."""
+"""(T,) ids of all outputs, (R,) end of each output, (R,) inputs."""
 
 
 def _texts(
@@ -196,7 +197,7 @@ def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
 
 
 def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_threads: int | None) -> None:
-    """Reads here, tokenises in other threads, writes in order."""
+    """Read rows on this thread, tokenise them on others, write them in order."""
     if num_threads is not None and num_threads < 1:
         raise InputError(f"num_threads is {num_threads}, it must be at least 1 (or None for all cores)")
     workers = num_threads or 1
@@ -210,7 +211,7 @@ def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_t
             while waiting:
                 writer.push(*waiting.popleft().result())
         writer.finish()
-    except BaseException:  # Ctrl-C too: no half-written file stays behind
+    except BaseException:  # also Ctrl-C: no half-written file is left
         writer.discard()
         raise
 
@@ -225,7 +226,7 @@ def _encode(task: TaskTokenizer, batch: Sequence[Text]) -> Encoded:
 
 @contextmanager
 def _threads(number: int | None) -> Iterator[None]:
-    """With a number given, the `tokenizers` package starts no threads of its own: this module's share the work."""
+    """Keep the `tokenizers` package from starting threads where a number is given."""
     if number is None:
         yield
         return

@@ -49,7 +49,7 @@ InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What one prompt brought.
+    """Output of one prompt.
 
     Attributes:
         ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
@@ -88,7 +88,7 @@ class Generations(Sequence[Generation]):
     def __getitem__(self, at: slice) -> Sequence[Generation]: ...
 
     def __getitem__(self, at: int | slice) -> Generation | Sequence[Generation]:
-        """One generation, or a tuple of several."""
+        """Return one generation, or a tuple of several."""
         return self._items[at]
 
     def __len__(self) -> int:
@@ -97,19 +97,19 @@ class Generations(Sequence[Generation]):
 
 
 class Generator:
-    """Generates with a model; drafts come from an index, or from any `Drafter`.
+    """Generates with a model. Drafts come from an index, or from any `Drafter`.
 
-    Keeps its cache, its drafters and what they learn from call to call. One call runs at a time.
+    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
 
     Args:
         model: A `transformers` causal language model with attention layers only, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
-        index: `TaskIndex` (or path of one) that drafts are made from; the running context is used besides, and the
-            request's input, where the index knows the task's inputs. None: the context alone. Of a model with new
-            tokens (`tasc.vocab`) it may be an index made with the tokenizer as it was before them.
+        index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
+            request's input where the index holds inputs. None: the context alone. For a model with new tokens
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
-        draft: A draft model that goes on where n-grams are not confident (`HybridDrafter`).
-        max_draft: Longest draft; None: as long as the cost curve pays, at most 64.
+        draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
+        max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
         batch_size: Most requests at once.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
             the first draft (about a second for a small model), then followed.
@@ -175,19 +175,20 @@ class Generator:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Let go of the drafters, and so of the logs of served rows: another process may write to them then. A
-        generator can be used as a context manager, which closes it; a closed one decodes plainly.
+        """Release the drafters and their logs of online rows, so another process may write to the logs.
+
+        A generator is a context manager, which closes it at the end. A closed generator decodes plainly.
         """
         self._default = SafeDrafter(NullDrafter())
         self._drafters.clear()
         self._safe.cache_clear()
 
     def __enter__(self) -> Generator:
-        """Itself."""
+        """Return the generator."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the generator."""
         self.close()
 
     def generate(
@@ -295,7 +296,7 @@ class Generator:
         return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)
 
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
-        """Output tokens that fit; also checks the prompt's ids."""
+        """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
         if worst >= self._target.vocab_size or min(prompt) < 0:
             bad = worst if worst >= self._target.vocab_size else min(prompt)
@@ -319,7 +320,7 @@ class Generator:
         return float(getattr(config, "repetition_penalty", None) or 1.0)
 
     def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[SafeDrafter | None]:
-        """One drafter per prompt; None decodes plainly."""
+        """Return one drafter per prompt; None decodes plainly."""
         if drafter is not None:
             if index is not None:
                 raise InputError("give index= or drafter=, not both")
@@ -333,13 +334,13 @@ class Generator:
         return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
 
     def _checked(self, drafter: Drafter) -> SafeDrafter:
-        """A given drafter, guarded, once it has accepted the target's vocabulary."""
+        """Return a guarded drafter that accepts the target's vocabulary."""
         safe: SafeDrafter = self._safe(drafter)
         safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
         return safe
 
     def _drafter(self, index: Any) -> SafeDrafter:
-        """The drafter of an index, made once; it learns as long as the generator lives."""
+        """Return the drafter of an index. It is made once and learns as long as the generator lives."""
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
@@ -347,13 +348,13 @@ class Generator:
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None) -> SafeDrafter:
-        """A new drafter over an index, together with the draft model if there is one."""
+        """Make a drafter over an index, with the draft model behind it if there is one."""
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
         return self._checked(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
 
     def _log_of(self, index: TaskIndex | None) -> Path | None:
-        """Path of the log of online rows of an index; None: they are not kept."""
+        """Return the path of the log of online rows of an index; None: they are not kept."""
         if index is None or self._served is False:
             return None
         return served_log(index) if self._served is True or self._drafters else Path(self._served)
@@ -376,7 +377,7 @@ class Generator:
     def _inputs(
         self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[SafeDrafter | None]
     ) -> list[str | None]:
-        """The input's text of each prompt, found where it is not known and its drafter can use it."""
+        """Return the input text of each prompt; find it where it is unknown and the drafter can use it."""
         groups: dict[SafeDrafter, list[int]] = {}
         for number, drafter in enumerate(drafters):
             if known[number] is None and drafter is not None:
@@ -389,7 +390,7 @@ class Generator:
         return known
 
     def _finder(self, drafter: SafeDrafter) -> PromptInputFinder | None:
-        """Finds inputs for a drafter; None for one that does not use them."""
+        """Return the finder of inputs for a drafter; None if the drafter does not use them."""
         if drafter not in self._finders:
             index = drafter.index
             reads = self._tokenizer is not None and index is not None and index.info()["inputs"] > 0
@@ -462,7 +463,7 @@ def generate(
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:
-    """The generation with its divergence from plain decoding counted."""
+    """Return the generation with its divergence from plain decoding counted."""
     item.stats.divergences = int(item.ids != plain)
     if item.ids == plain:
         return item

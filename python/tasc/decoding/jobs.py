@@ -19,23 +19,23 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """One request, from its prompt to its last token.
+    """State of one request from its prompt to its last token.
 
     Attributes:
-        index: Its place in the call.
+        index: Position of the request in the call.
         tokens: Prompt and output ids.
         num_prompt: Prompt ids among them.
         max_tokens: Most output ids.
-        eos: Ids that end the output; they are part of it.
+        eos: Ids that end the output and are part of it.
         drafter: Drafts for it; None decodes plainly.
         input_text: The input's text, where known: for the drafter.
         sampler: None takes the argmax.
-        watcher: Present where text is needed on the way.
+        watcher: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
-        cached: Tokens whose keys and values are in its row.
-        request: What its drafter drafts for; None until a draft is asked for, and after the end.
+        cached: Tokens whose keys and values are in the request's cache row.
+        request: The drafter's side of the request; None before the first draft and after the end.
         synced_tokens: Tokens that the request knows.
-        stats: Its counts.
+        stats: Counts of the request.
         finish_reason: "eos", "stop" (a stop string) or "length" once it has ended.
     """
 
@@ -62,12 +62,12 @@ class Job:
 
     @property
     def max_draft_tokens(self) -> int:
-        """Longest draft of use: the target's own token after it fills the last place."""
+        """Longest useful draft: the target's own token after it fills the last place."""
         return self.num_prompt + self.max_tokens - len(self.tokens) - 1
 
     @property
     def can_draft(self) -> bool:
-        """Whether a draft can be made for it, and is of use."""
+        """Whether a draft is possible and useful."""
         return self.drafter is not None and not self.stats.drafter_errors and self.max_draft_tokens > 0
 
     def sync_request(self, vocab_size: int) -> None:
@@ -85,7 +85,7 @@ class Job:
             self.synced_tokens = len(self.tokens)
 
     def checked(self, draft: Draft, max_tokens: int, vocab_size: int) -> CheckedDraft:
-        """The part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
+        """Return the part of a draft that can be verified: ids of the vocabulary, up to the length limit or an EOS."""
         tokens = np.asarray(draft.tokens).astype(np.int64, copy=False)[:max_tokens]
         unknown = (tokens < 0) | (tokens >= vocab_size)
         if unknown.any():

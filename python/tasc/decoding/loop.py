@@ -25,7 +25,7 @@ _MAX_RECOMPUTED = 16  # tokens of a common prefix that are rather computed twice
 
 @dataclass(slots=True)
 class _Step:
-    """One pass of the model over neighbouring rows.
+    """State of one pass of the model over neighbouring cache rows.
 
     Attributes:
         first_row: Row of the first job.
@@ -47,11 +47,11 @@ class _Step:
 
     @property
     def width(self) -> int:
-        """Tokens per row that are verified: the longest draft and one more."""
+        """Tokens to verify per row: the longest draft and one more."""
         return 1 + max(len(draft.tokens) for draft in self.drafts)
 
     def timed(self, part: str, begin: float) -> float:
-        """Count the time since `begin` for a part of the step; returns the time now."""
+        """Add the time since `begin` to a part of the step and return the time now."""
         now = time.perf_counter()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - begin
         return now
@@ -61,8 +61,8 @@ class Loop:
     """Runs jobs in the rows of a cache.
 
     Active jobs fill rows 0, 1, …; a waiting job's prompt is prefilled into the next row, its first draft behind it, as
-    soon as a row is free. A job that ends gives its row to the last active one. Rows keep what they held: a new
-    prompt starts from the row that shares the longest prefix with it.
+    soon as a row is free. A job that ends gives its row to the last active one. Rows keep their keys and
+    values: a new prompt starts from the row that shares the longest prefix with it.
 
     Args:
         target: The model.
@@ -124,20 +124,23 @@ class Loop:
         self._release()
 
     def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
-        """Whether a job is prefilled in one step with others: no longer prefix is to be had by waiting for theirs."""
+        """Whether a job is prefilled with others: waiting for them would not give it a longer shared prefix."""
         lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
         in_common = max(common_prefix_length(other.tokens, job.tokens) for other in jobs)
         return in_common <= shared + _MAX_RECOMPUTED and self._steps.should_prefill_together(lengths, self._max_draft)
 
     def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
-        """The row that shares the longest prefix with a prompt, the next one if it is among them, and its length."""
+        """Return the cache row that shares the longest prefix with a prompt, and the length of the prefix.
+
+        Among equal rows the next free one is preferred.
+        """
         row = len(self._active)
         shared = [common_prefix_length(held, prompt) for held in self._held]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
         return source, min(shared[source], len(prompt) - 1)
 
     def _place(self, job: Job, source: int, shared: int) -> None:
-        """Give a job the next row, with what another row shares with it."""
+        """Give a job the next cache row, with the prefix that another row shares with it."""
         row = len(self._active)
         job.cached = shared
         self._cache.reserve(len(job.tokens))
@@ -157,7 +160,7 @@ class Loop:
         self._update(step, accepted)
 
     def _propose(self, step: _Step) -> None:
-        """Draft for each job of a step: an empty draft where there is no drafter or no room, or where none pays."""
+        """Draft for each job of a step; the draft is empty without a drafter or room, or where none pays."""
         begin = time.perf_counter()
         groups: dict[SafeDrafter, list[Job]] = {}
         for job in step.jobs:
@@ -177,7 +180,7 @@ class Loop:
         step.timed("draft", begin)
 
     def _asked(self, step: _Step, drafter: SafeDrafter, jobs: list[Job]) -> dict[int, CheckedDraft]:
-        """Drafts of one drafter, by job; none where it is paused."""
+        """Return the drafts of one drafter by job index; empty if the drafter is paused."""
         assert step.costs is not None
         budget = self._policy.budget(drafter, step.costs)
         if budget is None:
@@ -197,7 +200,7 @@ class Loop:
         return drafts
 
     def _costs(self, step: _Step) -> Costs:
-        """Cost curve of a step: given, or measured when first asked for."""
+        """Return the costs of a step: given, or measured on first use."""
         if self._curve is None:
             run, computed = self._steps.timing_step(), self._steps.num_computed_tokens
             self._curve = MeasuredCosts(run, self._max_draft, self._cache.num_rows, computed=computed)
@@ -205,7 +208,7 @@ class Loop:
         return self._curve.costs(self._max_draft, len(step.jobs), prompt, step.num_rows)
 
     def _forward(self, step: _Step) -> list[Callable[[int], int]]:
-        """Run the model; per job its own token after each prefix of its draft, for `verify`."""
+        """Run the model. Returns per job the function for `verify`: the target's token after each draft prefix."""
         begin = time.perf_counter()
         tokens = [job.tokens[job.cached :] + draft.tokens for job, draft in zip(step.jobs, step.drafts, strict=True)]
         where = step.first_row, tokens, [job.cached for job in step.jobs], step.width
@@ -230,7 +233,7 @@ class Loop:
         return choices
 
     def _emit(self, step: _Step, emitted: Sequence[list[int]]) -> dict[int, int]:
-        """Append verified tokens to the jobs; returns the accepted tokens by job."""
+        """Append verified tokens to the jobs. Returns the accepted token count by job index."""
         begin = time.perf_counter()
         accepted: dict[int, int] = {}
         for row, (job, draft, ids) in enumerate(zip(step.jobs, step.drafts, emitted, strict=True), step.first_row):
@@ -240,7 +243,7 @@ class Loop:
         return accepted
 
     def _update(self, step: _Step, accepted: dict[int, int]) -> None:
-        """Pass on what verification made of the drafts: to requests, policy, cost curve and stats."""
+        """Pass the results of verification to requests, policy, cost curve and stats."""
         begin = time.perf_counter()
         drafted = {job.index: len(draft.tokens) for job, draft in zip(step.jobs, step.drafts, strict=True)}
         for drafter, jobs, seconds in step.asked:
@@ -269,7 +272,7 @@ class Loop:
         drafted: dict[int, int],
         seconds: float,
     ) -> None:
-        """Record what a drafter's drafts brought and cost, per row of a plain step.
+        """Record the gain and the cost of a drafter's drafts, per row of a plain step.
 
         Args:
             step: The step.
@@ -286,7 +289,7 @@ class Loop:
         self._policy.record(drafter, gained, extra, self._curve.plain_steps(seconds, step.num_rows))
 
     def _release(self) -> None:
-        """Give the rows of ended jobs to the last active ones."""
+        """Give the cache rows of finished jobs to the last active ones."""
         for row in range(len(self._active) - 1, -1, -1):
             if self._active[row].finish_reason is not None:
                 self._active[row].request = None  # what it held, such as its row in a draft model's cache, is free
@@ -298,8 +301,10 @@ class Loop:
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
-    """Append verified tokens to a job, and end it at an EOS, a stop string or its length; returns how many drafted
-    tokens were accepted.
+    """Append verified tokens to a job and end it at an EOS, a stop string or its length.
+
+    Returns:
+        Number of accepted drafted tokens.
     """
     kept = len(emitted)
     for position, token in enumerate(emitted):

@@ -20,6 +20,9 @@ from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guard
 from tasc.serving.metrics import Metrics
 from tasc.serving.tasks import TaskDrafts
 
+_CUTS = False  # whether a step's drafts are cut to the tokens that pay for themselves (`packed_draft_lengths`)
+_DISCOUNTS = False  # whether n-gram drafters are told a quarter of the cost, for the cut to choose from longer drafts
+
 _MOST_ABSENT = 256  # requests that are in no batch: paused, cut off, or ended without an end token
 
 Ids = NDArray[np.int32]
@@ -27,6 +30,7 @@ Ids = NDArray[np.int32]
 
 _NO_IDS: Ids = np.empty(0, np.int32)
 _NO_SOURCES: NDArray[np.uint8] = np.empty(0, np.uint8)
+_NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 class TrackedRequest:
@@ -48,6 +52,8 @@ class TrackedRequest:
         """(K,) the last draft."""
         self.sources: NDArray[np.uint8] = _NO_SOURCES
         """(K,) where its tokens came from."""
+        self.probs: NDArray[np.float32] = _NO_PROBS
+        """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
         """Whether its output has ended once."""
         self._failure_seen = False
@@ -86,10 +92,16 @@ class TrackedRequest:
         """Keep a draft, its first `most` tokens, to be compared with what is emitted next."""
         self.drafted = np.asarray(draft.tokens)[:most].astype(np.int32)
         self.sources = np.asarray(draft.sources)[:most]
+        probs = np.asarray(draft.probs)[:most]
+        self.probs = probs if len(probs) == len(self.drafted) else np.ones(len(self.drafted), np.float32)
+
+    def cut_draft(self, length: int) -> None:
+        """Keep the draft's first `length` tokens."""
+        self.drafted, self.sources, self.probs = self.drafted[:length], self.sources[:length], self.probs[:length]
 
     def drop_draft(self) -> None:
         """There is no draft."""
-        self.drafted, self.sources = _NO_IDS, _NO_SOURCES
+        self.drafted, self.sources, self.probs = _NO_IDS, _NO_SOURCES, _NO_PROBS
 
     def learn(self, eos: frozenset[int], since: int = 0) -> bool:
         """Teach the task this output, up to the first end token at or after output token `since`; the first time only.
@@ -140,7 +152,7 @@ class RequestTracker:
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = eos
         self._curve, self._metrics = curve, metrics
-        self._policy = DraftPolicy("packed")
+        self._policy = DraftPolicy("packed", discounts=_DISCOUNTS)
         self._rows: list[TrackedRequest | None] = []
         self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by id(), those absent longest first
         self._returned: float | None = None
@@ -160,12 +172,18 @@ class RequestTracker:
         rows, fresh = self._follow(emitted, lengths, tokens)
         self._time(begin, rows, fresh)
         costs = self._curve.costs(self._max_draft, max(1, len(rows)))
-        groups: dict[SafeDrafter, list[TrackedRequest]] = {}
+        ready: dict[SafeDrafter, list[TrackedRequest]] = {}
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]] = {}
         for row, new in zip(rows, emitted, strict=True):
-            if row is not None and self._goes_on(row, new, costs):
-                groups.setdefault(row.drafter, []).append(row)
-        for drafter, group in groups.items():
+            if row is not None and self._take(row, new, costs, outcomes):
+                ready.setdefault(row.drafter, []).append(row)
+        for drafter, found in outcomes.items():
+            accepted, extra = np.sum(found, axis=0) / len(rows)
+            self._policy.record(drafter, float(accepted), float(extra))
+        for drafter, group in ready.items():
             self._draft(drafter, group, costs)
+        if _CUTS and not any(drafter.fixed_length for drafter in ready):
+            self._cut([row for row in rows if row is not None])
         self._rows = rows
         self._returned = time.perf_counter()
         self._metrics.drafting(self._returned - begin)
@@ -225,28 +243,51 @@ class RequestTracker:
             self._metrics.stepped(seconds)
             self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _goes_on(self, row: TrackedRequest, new: Sequence[int], costs: Costs) -> bool:
-        """Bring a request up to what it has emitted; returns whether to draft for it now."""
+    def _take(
+        self,
+        row: TrackedRequest,
+        new: Sequence[int],
+        costs: Costs,
+        outcomes: dict[SafeDrafter, list[tuple[int, float]]],
+    ) -> bool:
+        """Bring a request up to the ids that it has emitted. Returns whether it takes a draft now.
+
+        Args:
+            row: The request.
+            new: The ids.
+            costs: Cost of verifying k drafted tokens per row.
+            outcomes: By drafter, takes the accepted tokens of the last draft and its cost beyond a plain step.
+        """
         accepted = row.emitted(new)
         self._count_failure(row)
         self._metrics.step(row.drafts, len(new), row.sources, accepted)
         if len(row.drafted):
-            self._policy.record(row.drafter, accepted, float(costs[len(row.drafted)]) - 1.0)
+            outcomes.setdefault(row.drafter, []).append((accepted, float(costs[len(row.drafted)]) - 1.0))
         row.drop_draft()
-        if row.learn(self._eos, len(row.ids) - row.num_prompt - len(new)) or row.request.failed or self._room(row) < 1:
-            return False
-        if self._policy.budget(row.drafter, costs) is None:
-            self._metrics.paused(row.drafts)
-            return False
-        return True
+        ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
+        return not ended and not row.request.failed and self._room(row) >= 1
 
     def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
-        """Draft for requests of one drafter."""
-        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, costs)
+        """Draft for requests of one drafter, unless it is paused."""
+        budget = self._policy.budget(drafter, costs)
+        if budget is None:
+            for row in rows:
+                self._metrics.paused(row.drafts)
+            return
+        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, budget)
         for row, draft in zip(rows, drafts, strict=True):
             self._count_failure(row)
             unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
             row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else self._max_draft))
+
+    def _cut(self, rows: Sequence[TrackedRequest]) -> None:
+        """Cut the drafts of a step to the tokens that pay for themselves."""
+        probs = [row.probs.tolist() for row in rows]
+        drafted = sum(map(len, probs))
+        if drafted:
+            lengths = self._policy.cut(probs, self._curve.step_costs(drafted, len(rows)))
+            for row, length in zip(rows, lengths, strict=True):
+                row.cut_draft(length)
 
     def _room(self, row: TrackedRequest) -> int:
         """How many tokens can be drafted at most: the model adds one more after them."""

@@ -31,7 +31,7 @@ fn row(k: u32) -> (String, Vec<TokenId>) {
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
         let rows = path.with_extension("store");
-        let mut writer = StoreWriter::create(&rows, &Fingerprint::default(), store::Meta::default()).expect("created");
+        let mut writer = StoreWriter::create(&rows, &Fingerprint::default(), store::StoreMeta::default()).expect("created");
         for k in 0..40 {
             let (input, output) = row(k);
             writer.push(&output, Some(&input), 1 + u64::from(k) * 9).expect("pushed");

@@ -12,7 +12,7 @@ use tasc_core::format::{File, Fingerprint};
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
         let rows = path.with_extension("store");
-        let mut writer = StoreWriter::create(&rows, &Fingerprint::default(), store::Meta::default()).expect("created");
+        let mut writer = StoreWriter::create(&rows, &Fingerprint::default(), store::StoreMeta::default()).expect("created");
         for k in 0..40 {
             writer.push(&[1, k % 7, 300 * k, k, 1, 2], None, 1 + u64::from(k) * 90).expect("pushed");
         }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use hostile::{changed, from_nothing, written};
 use libfuzzer_sys::fuzz_target;
-use tasc_core::corpus::store::Meta;
+use tasc_core::corpus::store::StoreMeta;
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::{File, Fingerprint};
 use tasc_core::merge::plan::{KIND, VERSION};
@@ -13,7 +13,7 @@ use tasc_core::merge::{LearnOptions, MergePlan, MergerOptions};
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
         let rows = path.with_extension("rows");
-        let meta = Meta { vocab_size: 50, eos_id: Some(2), ..Meta::default() };
+        let meta = StoreMeta { vocab_size: 50, eos_id: Some(2), ..StoreMeta::default() };
         let mut writer = StoreWriter::create(&rows, &Fingerprint::default(), meta).expect("created");
         writer.push(&[1, 3, 4, 5, 1, 3, 2], None, 9).expect("pushed");
         writer.push(&[3, 4, 5, 4, 5, 2], None, 9).expect("pushed");

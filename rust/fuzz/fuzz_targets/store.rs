@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use hostile::{changed, from_nothing, written};
 use libfuzzer_sys::fuzz_target;
-use tasc_core::corpus::store::{KIND, Meta, VERSION};
+use tasc_core::corpus::store::{KIND, StoreMeta, VERSION};
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::{File, Fingerprint};
 
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
-        let mut writer = StoreWriter::create(path, &Fingerprint::default(), Meta::default()).expect("created");
+        let mut writer = StoreWriter::create(path, &Fingerprint::default(), StoreMeta::default()).expect("created");
         writer.push(&[1, 2, 3], Some("é input"), 1).expect("pushed");
         writer.push(&[1, 4], None, 2).expect("pushed");
         writer.finish().expect("finished");

@@ -1,7 +1,8 @@
-//! The one error type of the core.
+//! The error type of the core.
 
-/// Everything that can go wrong in the core; a variant holds the facts, its message names value, limit and fix.
+/// Everything that can go wrong in the core. A variant holds the facts; its message names value, limit and fix.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// An operating-system error on a named file.
     #[error("{path}: {source}")]
@@ -11,13 +12,13 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file that is not what it should be.
-    #[error("{path}: {why}")]
+    /// A file that cannot be read.
+    #[error("{path}: {fault}")]
     Format {
         /// The file.
         path: std::path::PathBuf,
-        /// What is wrong.
-        why: String,
+        /// What is wrong with it.
+        fault: Fault,
     },
     /// A section that cannot be written.
     #[error("section `{name}` cannot be written: {why}")]
@@ -43,9 +44,17 @@ pub enum Error {
         /// The file.
         path: std::path::PathBuf,
         /// The tokenizer that made it.
-        found: crate::format::Fingerprint,
+        found: crate::token::Fingerprint,
         /// The one at hand.
-        wanted: crate::format::Fingerprint,
+        wanted: crate::token::Fingerprint,
+    },
+    /// Threads that could not be started.
+    #[error("{threads} threads could not be started: {why}; ask for fewer (num_threads)")]
+    Threads {
+        /// The number of threads asked for.
+        threads: usize,
+        /// The system's message.
+        why: String,
     },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
@@ -158,6 +167,101 @@ pub enum Error {
     #[error("sorting the corpus failed: {why}; the usual cause is too little memory (about 28 bytes per token)")]
     Sort {
         /// What the library said.
+        why: String,
+    },
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It has no bytes.
+    #[error("it is empty")]
+    Empty,
+    /// It does not begin with the magic bytes.
+    #[error("it is not a tasc file")]
+    Magic,
+    /// It holds something else.
+    #[error("it is of kind {}, {} is wanted here", found.escape_ascii(), expected.escape_ascii())]
+    Kind {
+        /// Kind of the file.
+        found: [u8; 4],
+        /// Kind that was asked for.
+        expected: [u8; 4],
+    },
+    /// Another format version.
+    #[error("it has format version {}.{}, this tasc reads {expected}.x; {fix}", found.0, found.1)]
+    Version {
+        /// Major and minor version of the file.
+        found: (u16, u16),
+        /// The major version that is read.
+        expected: u16,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// It ends inside its header.
+    #[error("it has {found} bytes, a header has {expected}")]
+    Header {
+        /// Bytes of the file.
+        found: usize,
+        /// Bytes of a header.
+        expected: usize,
+    },
+    /// It ends too early, or too late.
+    #[error("it has {found} bytes, its header says {expected}: it is cut short")]
+    Length {
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes that its header names.
+        expected: u64,
+    },
+    /// Too many sections.
+    #[error("it claims {found} sections, the limit is {limit}")]
+    Sections {
+        /// The number in its header.
+        found: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// The section table is not where it should be.
+    #[error("its section table lies outside the file")]
+    Table,
+    /// Bytes that belong to no section.
+    #[error("section `{section}` begins at byte {found} instead of {expected}, after a gap")]
+    Gap {
+        /// The section, or `section table`.
+        section: String,
+        /// Where it begins.
+        found: u64,
+        /// Where the sections before it end, aligned.
+        expected: u64,
+    },
+    /// A checksum that does not hold.
+    #[error("its {part} is damaged (checksum)")]
+    Checksum {
+        /// The part of the file.
+        part: &'static str,
+    },
+    /// A row of a write-ahead log that was whole once.
+    #[error("row {row} of {rows} was damaged since it was written; open the log again")]
+    Row {
+        /// Its place in the log.
+        row: u64,
+        /// Rows of the log.
+        rows: u64,
+    },
+    /// A page of n-grams with contents that cannot be.
+    #[error("a page of n-grams is damaged: {why}")]
+    Page {
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A section with contents that cannot be.
+    #[error("section `{section}`: {why}")]
+    Section {
+        /// Its name.
+        section: String,
+        /// What is wrong.
         why: String,
     },
 }

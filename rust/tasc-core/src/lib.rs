@@ -169,8 +169,7 @@ pub mod text;
 #[doc(hidden)]
 pub mod token;
 
-pub use corpus::store::Meta as StoreMeta;
-pub use corpus::{OnlineRow, Store, StoreWriter};
+pub use corpus::{OnlineRow, Store, StoreMeta, StoreWriter};
 pub use count::NgramTable;
 pub use draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};
 pub use error::{Error, Result};

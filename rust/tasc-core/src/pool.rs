@@ -1,74 +1,77 @@
-//! Threads of our own: as many as asked for, gone when the call returns (so that a fork is safe).
+//! Threads for one call: a rayon pool that is gone when the call returns, so that a process can fork between calls.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use crate::{Error, Result};
 
-/// How long to wait for work to be done before asking whether to stop.
+/// How long to wait for results before `check` is called.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// Most threads that are started unless told otherwise.
-const MOST: usize = 16;
+/// Most threads that are started by default.
+const MAX_THREADS: usize = 16;
 
-/// Threads that [`map`] may take where nobody says how many: one per core that this process may use, at most 16.
+/// Returns the default number of threads: one per core that this process may use, at most 16.
 #[must_use]
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST)
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_THREADS)
 }
 
-/// What `work` makes of every item, in their order, on up to `threads` threads, this one among them. A panic of `work`
-/// goes on here.
+/// Starts `threads` threads, at least one.
+///
+/// # Errors
+/// [`Error::Threads`] when the system starts no more threads.
+pub fn start(threads: usize) -> Result<ThreadPool> {
+    let threads = threads.max(1);
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::Threads { threads, why: e.to_string() })
+}
+
+/// Applies `work` to every item on up to `threads` threads; results are in the order of the items. Works on this thread
+/// alone with fewer than two threads or items, and where no threads can be started. A panic of `work` is propagated.
 ///
 /// # Complexity
 /// The work divided by the threads, and some ten microseconds for each of them.
-pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
     let threads = threads.min(items.len());
-    if threads <= 1 {
-        return items.iter().map(work).collect();
+    let pool = if threads > 1 { start(threads).ok() } else { None };
+    match pool {
+        Some(pool) => pool.install(|| items.par_iter().map(work).collect()),
+        None => items.iter().map(work).collect(),
     }
-    let next = AtomicUsize::new(0);
-    let some = || {
-        let taken = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        taken.map_while(|at| items.get(at).map(|item| (at, work(item)))).collect::<Vec<_>>()
-    };
-    let mut made = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
-        let mut made = some();
-        for other in others {
-            made.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        made
-    });
-    made.sort_unstable_by_key(|m| m.0);
-    made.into_iter().map(|m| m.1).collect()
 }
 
-/// Does all tasks, at most `threads` at a time, and returns the results in their order. The work calls its second
-/// argument now and then: its error ends the task. So does an error of `check`, which is called here, or of another task.
+/// Does all tasks on the pool, at most `at_once` at a time, and returns the results in their order. The work calls its
+/// second argument now and then: its error ends the task. So does an error of `check`, which is called on this thread, or
+/// of another task.
 ///
 /// # Errors
 /// The first error of a task, or of `check`.
 pub(crate) fn all<T: Send, R: Send>(
+    pool: &ThreadPool,
     tasks: Vec<T>,
-    threads: usize,
+    at_once: usize,
     work: impl Fn(T, &mut dyn FnMut() -> Result<()>) -> Result<R> + Sync,
     mut check: impl FnMut() -> Result<()>,
 ) -> Result<Vec<R>> {
-    if threads <= 1 || tasks.len() <= 1 {
+    let threads = at_once.min(pool.current_num_threads()).min(tasks.len());
+    if threads <= 1 {
         return tasks.into_iter().map(|task| work(task, &mut check)).collect();
     }
     let count = tasks.len();
     let stop = AtomicBool::new(false);
     let queue = Mutex::new(tasks.into_iter().enumerate());
     let (sender, receiver) = channel();
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(count) {
+    pool.in_place_scope(|scope| {
+        for _ in 0..threads {
             let (sender, work, queue, stop) = (sender.clone(), &work, &queue, &stop);
-            scope.spawn(move || {
+            scope.spawn(move |_| {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((place, task)) = next.filter(|_| !stop.load(Ordering::Relaxed)) else { return };
@@ -102,7 +105,8 @@ mod tests {
     #[test]
     fn results_come_in_order_for_any_number_of_threads() {
         for threads in 1..5 {
-            let squares = all((0..100u64).collect(), threads, |n, _| Ok(n * n), || Ok(())).unwrap();
+            let squares =
+                all(&start(threads).unwrap(), (0..100u64).collect(), threads, |n, _| Ok(n * n), || Ok(())).unwrap();
             assert!(squares.into_iter().eq((0..100).map(|n| n * n)));
         }
     }
@@ -128,14 +132,18 @@ mod tests {
                 7 => Err(Error::EmptyCorpus),
                 _ => check(),
             };
-            assert!(matches!(all((0..100).collect(), threads, work, || Ok(())), Err(Error::EmptyCorpus)));
+            assert!(matches!(
+                all(&start(threads).unwrap(), (0..100).collect(), threads, work, || Ok(())),
+                Err(Error::EmptyCorpus)
+            ));
             let endless = |_, check: &mut dyn FnMut() -> Result<()>| {
                 loop {
                     check()?;
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };
-            let stopped: Result<Vec<()>> = all(vec![0; 4], threads, endless, || Err(Error::Stopped));
+            let stopped: Result<Vec<()>> =
+                all(&start(threads).unwrap(), vec![0; 4], threads, endless, || Err(Error::Stopped));
             assert!(matches!(stopped, Err(Error::Stopped)));
         }
     }

@@ -3,7 +3,7 @@
 mod toys;
 
 use proptest::prelude::*;
-use tasc_core::corpus::{Store, StoreWriter, store::Meta};
+use tasc_core::corpus::{Store, StoreWriter, store::StoreMeta};
 use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::format::Fingerprint;
 use tasc_core::mixture::TaskData;
@@ -74,7 +74,7 @@ proptest! {
 
 fn store(folder: &std::path::Path, output: impl Fn(&str) -> String) -> Store {
     let path = folder.join("rows.store");
-    let mut writer = StoreWriter::create(&path, &Fingerprint::default(), Meta::default()).unwrap();
+    let mut writer = StoreWriter::create(&path, &Fingerprint::default(), StoreMeta::default()).unwrap();
     for k in 0..80 {
         let word = format!("{}{}", ["bos", "den", "dal", "aus"][k % 4], (b'a' + (k / 4) as u8) as char);
         let row = (format!("go to {word} now"), format!("<{}>", output(&word)));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
-use tasc_core::corpus::{Store, StoreWriter, store::Meta};
+use tasc_core::corpus::{Store, StoreWriter, store::StoreMeta};
 use tasc_core::format::Fingerprint;
 use tasc_core::{Error, TokenId};
 
@@ -48,8 +48,8 @@ impl Naive {
     }
 }
 
-fn meta() -> Meta {
-    Meta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2) }
+fn meta() -> StoreMeta {
+    StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2) }
 }
 
 fn push(mut writer: StoreWriter, rows: &[Row]) -> StoreWriter {
@@ -112,7 +112,7 @@ fn refusals_name_value_and_limit() {
     let error = writer.push(&[1, 50], None, 1).unwrap_err();
     assert!(matches!(error, Error::TokenId { id: 50, limit: 50 }), "{error}");
     assert!(matches!(writer.finish().unwrap_err(), Error::EmptyCorpus));
-    let mut writer = StoreWriter::create(&path, &MADE_BY, Meta { vocab_size: 0, ..meta() }).unwrap();
+    let mut writer = StoreWriter::create(&path, &MADE_BY, StoreMeta { vocab_size: 0, ..meta() }).unwrap();
     assert!(writer.push(&[u32::MAX], None, 1).is_err());
     writer.push(&[u32::MAX - 1], None, 1).unwrap();
     drop(writer);

@@ -20,7 +20,7 @@ const MADE_BY: Fingerprint = Fingerprint([7; 32]);
 type Counts = BTreeMap<Vec<TokenId>, (u64, u64)>;
 
 fn write_store(path: &Path, documents: &[(Vec<TokenId>, u64)], vocab_size: u32) -> Store {
-    let meta = store::Meta { tokenizer: "toy".into(), vocab_size, eos_id: Some(2), ..store::Meta::default() };
+    let meta = store::StoreMeta { tokenizer: "toy".into(), vocab_size, eos_id: Some(2), ..store::StoreMeta::default() };
     let mut writer = StoreWriter::create(path, &MADE_BY, meta).unwrap();
     documents.iter().for_each(|(ids, weight)| writer.push(ids, None, *weight).unwrap());
     writer.finish().unwrap();
@@ -235,7 +235,7 @@ fn refusals_name_value_and_limit() {
     let error = merge(&[&good, &short]);
     assert!(matches!(error, Error::NgramLengths { found: 2, wanted: 4, .. }), "{error}");
     let stranger = file("stranger");
-    let mut writer = StoreWriter::create(&stranger, &Fingerprint([9; 32]), store::Meta::default()).unwrap();
+    let mut writer = StoreWriter::create(&stranger, &Fingerprint([9; 32]), store::StoreMeta::default()).unwrap();
     writer.push(&[1], None, 1).unwrap();
     writer.finish().unwrap();
     let other = counted(&Store::open(&stranger).unwrap(), &file("other"), &options).0;

@@ -6,7 +6,7 @@ mod damage;
 use std::path::Path;
 
 use damage::damaged;
-use tasc_core::corpus::store::{self, Meta};
+use tasc_core::corpus::store::{self, StoreMeta};
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::count::table::{KIND, VERSION};
 use tasc_core::count::{CountOptions, MIN_MEMORY, Minimum, NgramTable, Place, count, merge_tables};
@@ -20,7 +20,7 @@ fn options() -> CountOptions {
 }
 
 fn good_store(path: &Path) {
-    let meta = Meta { tokenizer: "toy".into(), vocab_size: 1000, eos_id: Some(2), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size: 1000, eos_id: Some(2), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(path, &Fingerprint([7; 32]), meta).unwrap();
     for k in 0..60u32 {
         writer.push(&[1, 3 + k % 7, 4 + k * 13, 1, 3, 2], None, u64::from(k) * 70 + 1).unwrap();

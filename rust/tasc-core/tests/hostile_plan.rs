@@ -3,7 +3,7 @@
 mod damage;
 
 use damage::damaged;
-use tasc_core::corpus::store::Meta;
+use tasc_core::corpus::store::StoreMeta;
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::{File, Fingerprint, Writer};
 use tasc_core::merge::plan::{KIND, VERSION};
@@ -16,7 +16,7 @@ const ROUNDS: u64 = 60_000;
 fn plan_bytes() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let meta = Meta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &Fingerprint([7; 32]), meta).unwrap();
     for k in 0..12u32 {
         writer.push(&[1, 3 + k % 7, 4, 5, 6, 4, 5, 2], None, u64::from(k) + 1).unwrap();

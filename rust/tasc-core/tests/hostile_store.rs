@@ -3,7 +3,7 @@
 mod damage;
 
 use damage::{damaged, random};
-use tasc_core::corpus::store::{KIND, Meta, VERSION};
+use tasc_core::corpus::store::{KIND, StoreMeta, VERSION};
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::{File, Fingerprint, Kind, MAGIC};
 use tasc_core::{Error, Result};
@@ -14,7 +14,7 @@ const ROUNDS: u64 = 36_000;
 fn store_bytes() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
-    let meta = Meta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &Fingerprint([7; 32]), meta).unwrap();
     for k in 0..12u32 {
         let text = format!("é input {}", k % 5);
@@ -81,4 +81,25 @@ fn another_kind_or_version_is_named() {
     let why = |bytes: &[u8], kind, major| File::from_bytes(bytes, kind, major).unwrap_err().to_string();
     assert!(why(&good, Kind(*b"INDX"), 1).contains("kind STOR, INDX is wanted"));
     assert!(why(&good, KIND, 7).contains("format version 1.0, this tasc reads 7.x"));
+}
+
+/// Bytes between sections could hold anything unnoticed.
+#[test]
+fn a_gap_between_sections_is_refused() {
+    let good = store_bytes();
+    let table = u64::from_le_bytes(good[56..64].try_into().unwrap()) as usize;
+    let shifted = |entries: usize| {
+        let mut bytes = [&good[..table], &[1; 64], &good[table..]].concat();
+        let (length, new_table) = (bytes.len() as u64, table as u64 + 64);
+        bytes[48..56].copy_from_slice(&length.to_le_bytes());
+        bytes[56..64].copy_from_slice(&new_table.to_le_bytes());
+        for entry in bytes[table + 64..].chunks_exact_mut(40).rev().take(entries) {
+            let offset = u64::from_le_bytes(entry[16..24].try_into().unwrap()) + 64;
+            entry[16..24].copy_from_slice(&offset.to_le_bytes());
+        }
+        damage::reseal(&mut bytes);
+        File::from_bytes(&bytes, KIND, VERSION.0).unwrap_err().to_string()
+    };
+    assert!(shifted(0).contains("section `section table` begins at byte"), "{}", shifted(0));
+    assert!(shifted(1).contains("section `meta` begins at byte"), "{}", shifted(1));
 }

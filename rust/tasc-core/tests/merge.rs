@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use naive::{NaiveMerger, segment};
 use proptest::prelude::*;
-use tasc_core::merge::{Merger, MergerOptions, Segmenter, Stream};
+use tasc_core::merge::{Merger, MergerOptions, SegmentStream, Segmenter};
 use tasc_core::{Error, TokenId};
 
 /// Base ids are below it.
@@ -77,7 +77,7 @@ proptest! {
         sizes in prop::collection::vec(0..5usize, 40),
     ) {
         let segmenter = Arc::new(Segmenter::new(BASE, &expansions).unwrap());
-        let mut stream = Stream::new(segmenter.clone());
+        let mut stream = SegmentStream::new(segmenter.clone());
         for _ in 0..2 {
             let (mut rest, mut out) = (ids.as_slice(), Vec::new());
             for &size in &sizes {
@@ -95,7 +95,7 @@ proptest! {
 
     #[test]
     fn ids_that_no_expansion_holds_are_given_out_at_once(expansions in expansions(), ids in document()) {
-        let mut stream = Stream::new(Arc::new(Segmenter::new(BASE, &expansions).unwrap()));
+        let mut stream = SegmentStream::new(Arc::new(Segmenter::new(BASE, &expansions).unwrap()));
         let mut given = stream.push(&ids).unwrap();
         given.extend(stream.push(&[30]).unwrap());
         prop_assert_eq!(given.last(), Some(&30));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test may
 use std::path::{Path, PathBuf};
 
-use tasc_core::corpus::store::Meta;
+use tasc_core::corpus::store::StoreMeta;
 use tasc_core::corpus::{Store, StoreWriter};
 use tasc_core::format::Fingerprint;
 use tasc_core::merge::{LearnOptions, MergePlan, MergerOptions};
@@ -22,7 +22,7 @@ fn task(documents: &[(&[TokenId], u64)]) -> Task {
 fn with_vocabulary(documents: &[(&[TokenId], u64)], vocab_size: u32) -> Task {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows");
-    let meta = Meta { tokenizer: "toy".into(), vocab_size, eos_id: Some(EOS), ..Meta::default() };
+    let meta = StoreMeta { tokenizer: "toy".into(), vocab_size, eos_id: Some(EOS), ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &Fingerprint([7; 32]), meta).unwrap();
     for (ids, weight) in documents {
         writer.push(&[ids, [EOS].as_slice()].concat(), None, *weight).unwrap();
@@ -54,7 +54,7 @@ fn scaffolding_is_no_part_of_a_plan() {
     let plan = task(&[(&[3, 4, 5, 6, 7, 8], 50)]).learn(&size(4)).unwrap();
     assert_eq!(expansions(&plan), [[3, 4, 5, 6, 7, 8]]); // never its end token
     let meta = plan.meta();
-    assert_eq!((meta.wanted, meta.stopped_by.as_str()), (4, "floors"));
+    assert_eq!((meta.wanted, meta.stopped_by.as_str()), (4, "thresholds"));
     assert_eq!((meta.tokens, meta.tokens_after), (350, 100));
     assert_eq!((plan.counts(), plan.documents()), (&[50][..], &[50][..]));
 }

@@ -250,7 +250,8 @@ proptest! {
     #[test]
     fn the_latest_served_rows_count(outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
         let mut served = Served::new(usize::MAX);
-        outputs.iter().for_each(|&token| served.add(&OnlineRow { input: String::new(), output: vec![9, token] }, None, None));
+        let row = |token| OnlineRow { input: String::new(), output: vec![9, token] };
+        outputs.iter().for_each(|&token| served.add(&row(token), None, None));
         let (mut matches, mut blend) = (Matches::default(), Blend::default());
         for of in [&served, &served.latest(kept)] {
             let mut counts = BTreeMap::<TokenId, f64>::new();

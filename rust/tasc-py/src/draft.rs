@@ -12,13 +12,13 @@ use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::{self, CostCurve, DrafterOptions};
 use tasc_core::mixture::features::{FEATURES, GROUPS};
 use tasc_core::mixture::{MixtureWeights, Source, SourceMask, Weights};
-use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::online::adapt::OnlineCalibration;
+use tasc_core::online::served::SERVED_BYTES;
 use tasc_core::pool;
 use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
-use crate::error::{InputError, Raise};
+use crate::error::{InputError, Raise, at_least};
 use crate::index::TaskIndex;
 use crate::piece_tokenizer::PyPieceTokenizer;
 
@@ -312,12 +312,6 @@ fn to_dict(py: Python<'_>, of: Explained) -> PyResult<Bound<'_, PyDict>> {
 
 /// Fewest bytes that served rows, or their log, can be given.
 const LEAST_BYTES: i64 = 1 << 16;
-
-/// An option that must not be smaller than `least`, nor too large for its type.
-fn at_least<T: TryFrom<i64>>(name: &str, value: i64, least: i64) -> PyResult<T> {
-    let refused = || InputError::new_err(format!("{name}={value} is out of range: give at least {least}"));
-    T::try_from(value).ok().filter(|_| value >= least).ok_or_else(refused)
-}
 
 fn source(name: &str) -> PyResult<Source> {
     let known = Source::ALL.map(Source::name).join(", ");

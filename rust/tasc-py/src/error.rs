@@ -30,20 +30,17 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 Error::Fingerprint { .. } => TokenizerMismatchError::new_err(message),
                 Error::EmptyCorpus => CorpusError::new_err(message),
                 Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
-                Error::TokenId { .. }
-                | Error::MemoryLimit { .. }
-                | Error::NgramLength { .. }
-                | Error::NgramLengths { .. }
-                | Error::NothingToMerge
-                | Error::CutTable { .. }
-                | Error::CostCurve { .. }
-                | Error::Weights { .. }
-                | Error::Samples { .. }
-                | Error::Plan { .. }
-                | Error::RowTooLarge { .. } => InputError::new_err(message),
                 Error::Locked { .. } => pyo3::exceptions::PyBlockingIOError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
+                Error::Threads { .. } => PyOSError::new_err(message),
+                _ => InputError::new_err(message), // an option or input that cannot be used
             }
         })
     }
+}
+
+/// Converts an option that must not be smaller than `least`, nor too large for its type.
+pub(crate) fn at_least<T: TryFrom<i64>>(name: &str, value: i64, least: i64) -> PyResult<T> {
+    let refused = || InputError::new_err(format!("{name}={value} is out of range: give at least {least}"));
+    T::try_from(value).ok().filter(|_| value >= least).ok_or_else(refused)
 }

@@ -14,7 +14,7 @@ use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
-use crate::error::Raise;
+use crate::error::{Raise, at_least};
 use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
@@ -64,7 +64,8 @@ impl TaskIndex {
 
     /// Build an index of a store's rows and open it.
     #[staticmethod]
-    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (store, path, *, tokenizer=None, inputs=true, fit=true, num_threads=None, progress=None))]
     fn build(
         py: Python<'_>,
         store: &Store,
@@ -72,12 +73,14 @@ impl TaskIndex {
         tokenizer: Option<Py<PyAny>>,
         inputs: bool,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let file = store.0.file();
         let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
         let tokenizer = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: !inputs,
@@ -95,7 +98,8 @@ impl TaskIndex {
     }
 
     /// Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
-    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, progress=None))]
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (path, *, served=None, tokenizer=None, fit=true, num_threads=None, progress=None))]
     fn compact(
         &self,
         py: Python<'_>,
@@ -103,6 +107,7 @@ impl TaskIndex {
         served: Option<Logs>,
         tokenizer: Option<Py<PyAny>>,
         fit: bool,
+        num_threads: Option<i64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
@@ -113,7 +118,8 @@ impl TaskIndex {
         };
         let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
         let tokenizer = tokenizer.map(matching).transpose()?;
-        let train = TrainOptions::default();
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
         let built = interruptible(py, |check| {
             let options = BuildOptions {
                 no_inputs: false,

@@ -205,13 +205,13 @@ impl MergePlan {
 
     /// Return an incremental segmenter.
     fn stream(&self) -> PlanStream {
-        PlanStream(Mutex::new(merge::Stream::new(self.0.segmenter().clone())))
+        PlanStream(Mutex::new(merge::SegmentStream::new(self.0.segmenter().clone())))
     }
 }
 
 /// Incremental segmenter, from `MergePlan.stream()`: its outputs, concatenated, equal `segment` of all ids.
 #[pyclass(frozen, module = "tasc._core")]
-pub(crate) struct PlanStream(Mutex<merge::Stream>);
+pub(crate) struct PlanStream(Mutex<merge::SegmentStream>);
 
 #[pymethods]
 impl PlanStream {

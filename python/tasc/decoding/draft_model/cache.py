@@ -1,4 +1,4 @@
-"""Rows of a draft model's cache: who owns them, what they hold, and steps over the rows of a batch."""
+"""Cache rows of a draft model: their owners, their tokens, and steps over the rows of a batch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tasc.decoding.engine.target import Target
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A row of the cache.
+    """One row of the cache.
 
     Attributes:
-        index: Its place.
+        index: Position in the cache.
         tokens: Token ids, the owner's own list.
-        length: How many of them the cache holds.
-        owner: Who uses it; the row is free once nobody else refers to the owner.
+        length: Number of these tokens whose keys and values the cache holds.
+        owner: The request that uses the row; the row is free once nobody else refers to the owner.
     """
 
     index: int
@@ -33,15 +33,15 @@ class Row:
 
     @property
     def is_free(self) -> bool:
-        """Whether a request may have it."""
+        """Whether no request uses the row."""
         return self.owner is None or self.owner() is None
 
 
 class Owner(Protocol):
-    """What has a row."""
+    """Request that owns a cache row."""
 
     tokens: list[int]
-    """Prompt, output and drafted ids; only ever changed past the row's `length`."""
+    """Prompt, output and drafted ids; only changed past the row's `length`."""
     row: Row | None
 
 
@@ -60,14 +60,17 @@ class DraftRows:
 
     @property
     def num_rows(self) -> int:
-        """Rows there are, in use or free."""
+        """Number of rows, in use or free."""
         return len(self._rows)
 
     def place(self, owners: Sequence[Owner]) -> None:
-        """Give each owner a row, the rows of a batch next to each other as far as others leave room."""
+        """Give each owner a row. Rows of a batch become neighbours as far as free rows allow.
+
+        The last row moves into a free row between them until there is none.
+        """
         for owner in owners:
             if owner.row is None:
-                self._record_outcome(owner)
+                self._assign_row(owner)
         rows = [owner.row for owner in owners if owner.row is not None]
         while True:
             rows.sort(key=lambda row: row.index)
@@ -78,15 +81,15 @@ class DraftRows:
             self._move(rows[-1], gap)
 
     def free(self, owners: Sequence[Owner]) -> None:
-        """Take the rows of owners that may outlive their use, such as in a traceback."""
+        """Free the rows of owners that may live on, such as in a traceback."""
         for owner in owners:
             if owner.row is not None:
                 owner.row.owner, owner.row = None, None
 
     def step(self, owners: Sequence[Owner]) -> Tensor:
-        """Run what the cache does not hold of the owners' tokens, at least one each.
+        """Run the owners' tokens that the cache does not hold, at least one each.
 
-        Rows of others between theirs run their last token once more, which changes nothing.
+        Rows of other requests between theirs run their last token again, which has no effect.
 
         Returns:
             (n, V) logits after the last token of each.
@@ -106,8 +109,8 @@ class DraftRows:
             row.length = len(row.tokens)
         return logits[[place - first for place in places], -1]
 
-    def _record_outcome(self, owner: Owner) -> None:
-        """A free row, begun with the longest prefix that some row holds of the owner's tokens."""
+    def _assign_row(self, owner: Owner) -> None:
+        """Give an owner a free row, with the longest prefix of its tokens that some row holds."""
         if self._steps.prepare(len(owner.tokens)):
             for other in self._rows:
                 other.length = 0
@@ -124,7 +127,7 @@ class DraftRows:
         owner.row = row
 
     def _move(self, row: Row, free: Row) -> None:
-        """Exchange a row with a free one; the place it leaves still holds what it held."""
+        """Exchange a row with a free one. The old position keeps its keys and values."""
         self._cache.copy_row(row.index, free.index, row.length)
         free.tokens, free.length = row.tokens[: row.length], row.length
         row.index, free.index = free.index, row.index

@@ -1,10 +1,10 @@
-"""How far a draft model should draft: expected tokens against the cost of verifying them and of drafting them.
+"""Draft length of a draft model: expected tokens against the cost of verification and of drafting.
 
 The rule of the n-gram draft (`docs/draft.md`) with one term more: every drafted token costs a pass of the draft
 model. With ρ the running number of tokens per unit of cost, C(k) the cost of verifying k drafted tokens and c that of a
 pass of the draft model, all in plain steps of the target, n more tokens after k drafted ones that survive with
 probability S bring S·(α + α² + … + αⁿ) - ρ·(C(k + n) - C(k) + n·c), where α is how often the model's tokens were right
-lately. Drafting goes on while some n brings more than nothing.
+lately. Drafting continues while some n has a positive gain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBE = 32  # rounds without the model after which it is tried though it is not
 
 
 class DraftLengthController:
-    """The length rule of one draft model, and what it learns.
+    """Length rule of one draft model, with its online state.
 
     Args:
         step_cost: Cost of one pass of the draft model in plain steps of the target; None: measured.
@@ -46,17 +46,17 @@ class DraftLengthController:
 
     @property
     def rate(self) -> float:
-        """ρ, at least 1: plain decoding reaches that."""
+        """ρ: recent tokens per unit of cost; at least 1, the rate of plain decoding."""
         return max(1.0, self._tokens / self._cost)
 
     @property
     def alpha(self) -> float:
-        """Share of the model's tokens that were right lately, of those tested."""
+        """α: recent share of the model's tested tokens that were accepted."""
         return self._right / self._tested
 
     @property
     def step_cost(self) -> float:
-        """c."""
+        """c: cost of one pass of the draft model in plain steps of the target."""
         if self._given is not None:
             return self._given
         if self._draft_seconds is None or self._plain_seconds is None:
@@ -64,18 +64,23 @@ class DraftLengthController:
         return self._draft_seconds / self._plain_seconds
 
     def calibrated(self, p: float, drawn: bool) -> float:
-        """Chance that a token is accepted which has probability p, or, for a `drawn` one, the likeliest token has."""
+        """Return the chance that a token is accepted.
+
+        Args:
+            p: Probability of the token under the draft model; for a drawn token, that of the most probable token.
+            drawn: Whether the token is drawn.
+        """
         return self._calibrations[drawn](p)
 
     def pays(self, chance: float, survival: float, drafted: int, costs: Costs, passes: float = 0.0) -> bool:
-        """Whether one more token should be drafted, counting what may follow it.
+        """Whether drafting one more token pays, with the tokens that may follow it.
 
         Args:
-            chance: That it is right, if all before it are.
-            survival: Chance that those are.
-            drafted: Their number, below `len(costs) - 1`.
+            chance: Chance that the token is accepted if all before it are.
+            survival: Chance that all tokens before it are accepted.
+            drafted: Number of tokens before it, below `len(costs) - 1`.
             costs: (K + 1,) cost of verifying up to K tokens, the most that may be drafted.
-            passes: Of the draft model that the token takes; 0 where its logits are there.
+            passes: Passes of the draft model for the token; 0 if its logits are known.
         """
         ahead = np.arange(len(costs) - 1 - drafted)
         gain = np.cumsum(survival * chance * self.alpha**ahead)
@@ -83,13 +88,13 @@ class DraftLengthController:
         return bool((gain > self.rate * cost).any())
 
     def split(self, probs: Sequence[float], costs: Costs, feed: float, extendable: bool = True) -> tuple[int, bool]:
-        """How much of a given chain to keep, and whether the model should draft after that.
+        """Decide how much of an n-gram draft to keep, and whether the model drafts after it.
 
         Args:
-            probs: (n,) chance of each token of the chain, if all before it are right.
+            probs: (n,) chance of each token of the draft if all before it are accepted.
             costs: (K + 1,) as for `pays`, n ≤ K.
-            feed: Cost of the pass that reads what the model has not seen, in its usual passes.
-            extendable: Whether anything can follow the whole chain.
+            feed: Cost of the pass over the tokens that the model has not read, in passes over one token.
+            extendable: Whether a token can follow the whole draft.
         """
         length, most = len(probs), len(costs) - 1
         chain = np.cumprod([1.0, *probs])
@@ -108,20 +113,20 @@ class DraftLengthController:
         return best, True
 
     def should_skip(self) -> bool:
-        """Whether the model sits this round out since its last drafts did not pay; counts the round."""
+        """Whether the model is paused in this round because its last drafts did not pay; counts the round."""
         return self._throttle.should_skip()
 
     def should_probe(self) -> bool:
-        """Counts a round in which nothing was expected of the model; whether it is to be tried all the same.
+        """Count a round in which drafting is not expected to pay. Returns whether the model drafts a token as a probe.
 
-        That is one round in 32, and the round after a try that was right.
+        It does in one round in 32, and in the round after a probe that was accepted.
         """
         self._idle = (self._idle + 1) % _PROBE
         self._tries = self._idle == 0
         return self._tries
 
     def record_token(self, p: float, drawn: bool, right: bool) -> None:
-        """A drafted token was tested; p as for `calibrated`."""
+        """Record a tested token; `p` and `drawn` as for `calibrated`."""
         self._calibrations[drawn].learn(p, right)
         self._right = self._right * _MEMORY + right
         self._tested = self._tested * _MEMORY + 1.0
@@ -129,16 +134,16 @@ class DraftLengthController:
             self._idle = _PROBE - 1
 
     def record_step(self, tokens: float, cost: float) -> None:
-        """A step of this cost emitted so many tokens, mean over rows."""
+        """Record the cost of a step and its emitted tokens, mean over rows."""
         self._tokens = self._tokens * _MEMORY + tokens
         self._cost = self._cost * _MEMORY + cost
 
     def record_gain(self, accepted: float, cost: float) -> None:
-        """What the model's tokens brought in a round, mean over rows, and what drafting and verifying them cost."""
+        """Record the model's accepted tokens of a round, mean over rows, and their cost."""
         self._throttle.record(accepted, cost)
 
     def record_time(self, *, draft: float | None = None, plain: float | None = None) -> None:
-        """Seconds of a pass of the draft model, or of a plain step of the target."""
+        """Record seconds of a pass of the draft model, or of a plain step of the target."""
         if draft is not None:
             self._draft_seconds = _averaged(self._draft_seconds, draft)
         if plain is not None:
@@ -146,10 +151,10 @@ class DraftLengthController:
 
 
 class Round:
-    """One call's drafts, from proposal to verification: what they cost and brought.
+    """Drafts of one call from proposal to verification, with their cost and gain.
 
     Args:
-        controller: Learns from it.
+        controller: Receives the results.
         verification: Cost of verifying the drafts, in plain steps.
         without: The same without the model's tokens.
         drafting: Cost of the model's passes.
@@ -169,14 +174,14 @@ class Round:
         self._end = clock()
 
     def report(self, emitted: int, gained: int) -> None:
-        """Take what verification made of one request's draft: tokens emitted, and those of the model among them."""
+        """Take the result of one request: emitted tokens, and accepted tokens of the model among them."""
         if self._is_timed and not self._emitted:
             self._controller.record_time(plain=(clock() - self._end) / self._verification)
         self._emitted.append(emitted)
         self._gained += gained
 
     def close(self) -> None:
-        """Tell the controller."""
+        """Pass the results to the controller."""
         if self._emitted:
             self._controller.record_step(sum(self._emitted) / len(self._emitted), self._cost)
             if self._model_cost > 0:
@@ -184,5 +189,5 @@ class Round:
 
 
 def _averaged(old: float | None, new: float) -> float:
-    """A running average in which one value counts as at most twice the old."""
+    """Return a running average in which one value counts at most as twice the old average."""
     return new if old is None else old + _SOME * (min(new, 2.0 * old) - old)

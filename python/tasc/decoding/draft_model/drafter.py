@@ -1,4 +1,4 @@
-"""Drafts from a smaller language model of the same vocabulary, for all requests of a batch at once."""
+"""Drafts of a smaller language model with the same vocabulary, for all requests of a batch at once."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _SOURCE = SOURCES.index("model")
 
 
 class ModelDrafter(Drafter):
-    """A draft model: its likeliest tokens at temperature 0, tokens drawn from its own distribution above it.
+    """Drafts with a small model: its most probable tokens at temperature 0, its samples above.
 
-    Keeps the model's keys and values in rows of its own, one per running request. At temperature 0 the output is that
-    of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for one call at a time.
+    The drafter keeps the model's keys and values in cache rows of its own, one per running request. At temperature
+    0 the output is that of plain decoding; above it, it follows the same distribution (`verify.py`). It drafts for
+    one call at a time.
 
     Args:
         model: Any causal language model that `Target` takes, with the target's vocabulary, in its place and type. Its
             weights must stay as they are while requests run.
-        length: Tokens of every draft: as many, less only where `max_tokens` or the drafted EOS ends it sooner; nothing
-            pauses it. None: as many as are expected to pay (`pace.py`), none where none do.
-        name: What reports call it.
+        length: Fixed length of every draft; shorter only at `max_tokens` or a drafted EOS, and never paused. None: as
+            many tokens as are expected to pay (`controller.py`).
+        name: The name in reports.
         tokenizer: The model's, where known: another one than the target's is refused, and matrices padded to another
             height are taken if it is the same.
         step_cost: Cost of one pass of the model in plain steps of the target, for `length=None`; None: measured.
@@ -125,7 +126,7 @@ class ModelDrafter(Drafter):
         max_tokens: int,
         costs: Costs | None = None,
     ) -> list[Draft]:
-        """Put the model's tokens behind other drafts, or behind a part of them, where that is expected to pay.
+        """Append the model's tokens to other drafts, or to a prefix of them, where that is expected to pay.
 
         Args:
             requests: n requests.
@@ -157,7 +158,7 @@ class ModelDrafter(Drafter):
     def _new_round(
         self, requests: Sequence[ModelRequest], drafts: Sequence[Draft], drafting: float, curve: Costs
     ) -> Round:
-        """The round of these drafts; `drafting` is the cost of the model's passes."""
+        """Start the round of these drafts; `drafting` is the cost of the model's passes."""
         longest = min(max((len(draft.tokens) for draft in drafts), default=0), len(curve) - 1)
         without = min(max((request.num_kept for request in requests), default=0), longest)
         is_prefill = not all(request.has_output for request in requests)
@@ -167,7 +168,7 @@ class ModelDrafter(Drafter):
         return made
 
     def _begins(self, request: ModelRequest, curve: Costs) -> bool:
-        """Whether the model drafts for a request, and after how much of its prefix."""
+        """Decide whether the model drafts for a request, and how much of its prefix is kept."""
         if self.length is not None:
             return True
         feed = float(curve[min(request.unread + len(request.given), len(curve)) - 1])
@@ -178,7 +179,7 @@ class ModelDrafter(Drafter):
         return goes
 
     def _run(self, going: Sequence[ModelRequest], curve: Costs) -> float:
-        """Draft token by token; returns what the passes cost in passes of one token."""
+        """Draft token by token. Returns the cost of the passes in passes over one token."""
         with evaluating(self.target.model), self._packed.applied(), self._fused.applied():
             self.rows.place(going)
             passes = 0.0
@@ -196,7 +197,7 @@ class ModelDrafter(Drafter):
         return passes
 
     def _choices(self, requests: Sequence[ModelRequest]) -> list[tuple[float, int | Tensor]]:
-        """Per request the greatest probability, and the likeliest token or the (V,) probabilities to draw from."""
+        """Return per request the greatest probability, and the most probable token or (V,) probabilities to sample."""
         logits = _fitted(self.rows.step(requests), requests[0].params.vocab_size)
         proposers = [request.params.proposer for request in requests]
         if all(proposer is None for proposer in proposers):
@@ -209,9 +210,9 @@ class ModelDrafter(Drafter):
         return choices
 
     def _take(self, request: ModelRequest, peak: float, choice: int | Tensor, curve: Costs) -> bool:
-        """Draft a request's next token if it pays; whether to go on.
+        """Draft a request's next token if it pays. Returns whether to continue.
 
-        Nothing may keep a drawn token out once it is drawn, see `TokenDraft`.
+        A drawn token must stay in its draft, see `TokenDraft`.
         """
         costs, drafted = curve[: request.most + 1], request.num_drafted
         chance = self.controller.calibrated(peak, request.drawn)
@@ -227,7 +228,7 @@ class ModelDrafter(Drafter):
 
 
 class ModelRequest(Request):
-    """One running request of a `ModelDrafter`."""
+    """Running request of a `ModelDrafter`."""
 
     def __init__(self, drafter: ModelDrafter, prompt: list[int]) -> None:
         self.tokens = prompt  # prompt, output, and after `_known` what is drafted
@@ -240,15 +241,15 @@ class ModelRequest(Request):
         self._clear(TokenDraft())
 
     def configure(self, params: RequestParams) -> None:
-        """Take how the request ends and how proposals are made."""
+        """Take the request's parameters."""
         self.params = params
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
-        """Propose what comes next."""
+        """Propose the next tokens."""
         return self._drafter.propose_batch([self], max_tokens, costs)[0]
 
     def update(self, ids: TokenIds) -> None:
-        """Take the tokens that verification has emitted; keys and values of those it accepted stay."""
+        """Take the tokens that verification emitted. Keys and values of the accepted ones stay."""
         emitted = [int(token) for token in ids]
         accepted = common_prefix_length(self.tokens[self._known :], emitted)
         for place, peak in enumerate(self._peaks, self._kept):
@@ -265,7 +266,7 @@ class ModelRequest(Request):
 
     @property
     def has_output(self) -> bool:
-        """Whether a step has been verified."""
+        """Whether at least one step was verified."""
         return self._known > self._begin
 
     @property
@@ -275,21 +276,21 @@ class ModelRequest(Request):
 
     @property
     def num_kept(self) -> int:
-        """Those of the prefix among them, or all of it where the model adds nothing."""
+        """Tokens of the n-gram prefix among them; all of the prefix if the model adds nothing."""
         return self._kept
 
     @property
     def unread(self) -> int:
-        """Tokens that the next pass reads."""
+        """Number of tokens that the next pass reads."""
         return max(1, len(self.tokens) - (self.row.length if self.row is not None else 0))
 
     @property
     def drawn(self) -> bool:
-        """Whether proposals are drawn from the model's distribution."""
+        """Whether tokens are sampled from the model's distribution."""
         return self.params.proposer is not None and self.params.proposer.is_random
 
     def begin(self, prefix: Draft, max_tokens: int) -> bool:
-        """Begin a draft; whether the model can add to it."""
+        """Begin a draft after a prefix. Returns whether the model can extend it."""
         self._forget(0)
         self._clear(prefix)
         most = max_tokens if self._drafter.length is None else min(max_tokens, self._drafter.length)
@@ -302,14 +303,14 @@ class ModelRequest(Request):
         return readable and not inner and len(self.given) < self.most
 
     def keep_prefix(self, count: int, forced: bool = False) -> None:
-        """Put the prefix's first tokens into the draft; `forced`: the model adds at least one."""
+        """Put the prefix's first `count` tokens into the draft; `forced`: the model adds at least one token."""
         self._kept, self.forced = count, forced
         self.tokens.extend(self.given[:count])
         self.survival = float(np.prod(self.probs[:count]))
         del self.probs[count:]
 
     def add(self, peak: float, chance: float, choice: int | Tensor) -> None:
-        """Put one token of the model into the draft."""
+        """Append one token of the model to the draft."""
         if isinstance(choice, int):
             self.tokens.append(choice)
             self._dists.append(None)
@@ -323,7 +324,7 @@ class ModelRequest(Request):
         self.forced = False
 
     def made(self) -> Draft:
-        """The draft; the prefix as it came where the model added nothing."""
+        """Return the draft; the unchanged prefix if the model added nothing."""
         if not self._peaks:
             self._forget(0)
             self._kept = len(self.given)
@@ -346,14 +347,14 @@ class ModelRequest(Request):
         self._dists: list[Tensor | None] = []
 
     def _forget(self, accepted: int) -> None:
-        """Drop drafted tokens but for the first ones."""
+        """Drop drafted tokens except the first `accepted` ones."""
         del self.tokens[self._known + accepted :]
         if self.row is not None:
             self.row.length = min(self.row.length, len(self.tokens))
 
 
 def _fitted(logits: Tensor, vocab_size: int | None) -> Tensor:
-    """(n, V) logits over the target's ids: what only pads a matrix is cut off, or can never be drawn."""
+    """Return (n, V) logits over the target's ids: padding is cut off, missing ids get probability 0."""
     if vocab_size is None or logits.shape[-1] == vocab_size:
         return logits
     missing = vocab_size - logits.shape[-1]

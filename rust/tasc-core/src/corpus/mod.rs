@@ -14,5 +14,5 @@ pub mod writer;
 pub use merged::{LogId, MergedLogs};
 pub use online_log::WriteAheadLog;
 pub use record::OnlineRow;
-pub use store::{Documents, Input, Store};
+pub use store::{Documents, Input, Store, StoreMeta};
 pub use writer::StoreWriter;

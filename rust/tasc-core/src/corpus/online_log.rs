@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use super::merged::{LogId, MergedLogs};
 use super::record::{HEADER_BYTES, LogHeader, MAX_NUMBER, Records, encode, header, read_header};
 pub use super::record::{KIND, MAX_ROW_BYTES, OnlineRow, VERSION};
-use super::writer::is_still;
+use crate::error::Fault;
 use crate::format::Fingerprint;
-use crate::format::temporary::{Temporary, folder, sync_folder};
+use crate::format::temporary::{Temporary, folder, is_still, sync_folder};
 use crate::{Error, Result};
 
 /// Default limit of a log in bytes.
@@ -232,8 +232,8 @@ impl WriteAheadLog {
             }
         }
         if seen != self.rows {
-            let why = format!("row {seen} of {} was damaged since it was written; open the log again", self.rows);
-            return Err(Error::Format { path: self.path.clone(), why });
+            let fault = Fault::Row { row: seen, rows: self.rows };
+            return Err(Error::Format { path: self.path.clone(), fault });
         }
         Ok(found.unwrap_or((seen, at)))
     }
@@ -324,9 +324,9 @@ pub fn read_unmerged(path: &Path, fingerprint: &Fingerprint, merged: &mut Merged
     file.sync_data().map_err(failed)?; // a row that a crash takes away would leave its number to another one
     let Some((header, mut records)) = records(path, file, length, fingerprint)? else { return Ok(Vec::new()) };
     let Some(id) = header.id else {
-        let why =
-            "it has format version 1.0 and no identity; merge it over its index (without -o), or serve from it once";
-        return Err(Error::Format { path: path.into(), why: why.into() });
+        let fix = "merge it over its index (without -o), or serve from it once";
+        let fault = Fault::Version { found: (1, 0), expected: VERSION.0, fix };
+        return Err(Error::Format { path: path.into(), fault });
     };
     let mut rows = Vec::new();
     for read in records.by_ref() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::merged::LogId;
+use crate::error::Fault;
 use crate::format::{Fingerprint, Kind, MAGIC};
 use crate::{Error, Result, TokenId};
 
@@ -33,7 +34,7 @@ pub struct OnlineRow {
 /// The first [`HEADER_BYTES`] of a log.
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct Header {
+struct RawLogHeader {
     magic: [u8; 8],
     kind: [u8; 4],
     major: u16,
@@ -46,7 +47,7 @@ struct Header {
 }
 
 /// Bytes of the header.
-pub(super) const HEADER_BYTES: usize = size_of::<Header>();
+pub(super) const HEADER_BYTES: usize = size_of::<RawLogHeader>();
 
 /// Bytes of the header's fields before the identity: they are the same in every log of a tokenizer.
 const COMMON_BYTES: usize = 48;
@@ -73,7 +74,8 @@ pub(super) struct LogHeader {
 /// The bytes of a header.
 pub(super) fn header(fingerprint: &Fingerprint, id: &LogId, next: u64) -> [u8; HEADER_BYTES] {
     let ((major, minor), fingerprint) = (VERSION, fingerprint.0);
-    let mut header = Header { magic: MAGIC, kind: KIND.0, major, minor, fingerprint, id: id.0, next, checksum: 0 };
+    let mut header =
+        RawLogHeader { magic: MAGIC, kind: KIND.0, major, minor, fingerprint, id: id.0, next, checksum: 0 };
     header.checksum = xxh3_64(&bytemuck::bytes_of(&header)[..HEADER_BYTES - 8]);
     let mut bytes = [0; HEADER_BYTES];
     bytes.copy_from_slice(bytemuck::bytes_of(&header));
@@ -83,7 +85,7 @@ pub(super) fn header(fingerprint: &Fingerprint, id: &LogId, next: u64) -> [u8; H
 /// Reads a header from `head`, the first bytes of the file. `None` when a header was begun and cut short, or was not
 /// even begun.
 pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -> Result<Option<LogHeader>> {
-    let refuse = |why: String| Err(Error::Format { path: path.into(), why });
+    let refuse = |fault| Err(Error::Format { path: path.into(), fault });
     let old = head.get(12..14) == Some(&OLD_MAJOR.to_le_bytes());
     let bytes = if old { OLD_HEADER_BYTES } else { HEADER_BYTES };
     if head.len() < bytes {
@@ -91,25 +93,24 @@ pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -
         if header(fingerprint, &LogId::default(), 0)[..known] == head[..known] || head.iter().all(|&b| b == 0) {
             return Ok(None);
         }
-        return refuse(format!("it has {} bytes, a header has {bytes}", head.len()));
+        return refuse(Fault::Header { found: head.len(), expected: bytes });
     }
     let mut padded = [0; HEADER_BYTES];
     padded[..bytes].copy_from_slice(&head[..bytes]);
-    let found: Header = bytemuck::pod_read_unaligned(&padded);
+    let found: RawLogHeader = bytemuck::pod_read_unaligned(&padded);
     if found.magic != MAGIC {
-        return refuse("it is not a tasc file".into());
+        return refuse(Fault::Magic);
     }
     if found.kind != KIND.0 {
-        return refuse(format!("it is of kind {}, {KIND} is wanted here", Kind(found.kind)));
+        return refuse(Fault::Kind { found: found.kind, expected: KIND.0 });
     }
     if found.major != VERSION.0 && !old {
-        let version = format!("{}.{}", found.major, found.minor);
-        let fix = "use the tasc that wrote it, or another name";
-        return refuse(format!("it has format version {version}, this tasc reads {}.x; {fix}", VERSION.0));
+        let (found, fix) = ((found.major, found.minor), "use the tasc that wrote it, or another name");
+        return refuse(Fault::Version { found, expected: VERSION.0, fix });
     }
     let checked = xxh3_64(&head[..bytes - 8]).to_le_bytes() == head[bytes - 8..bytes];
     if !checked || (!old && found.next > MAX_NUMBER) {
-        return refuse("its header is damaged (checksum)".into());
+        return refuse(Fault::Checksum { part: "header" });
     }
     if found.fingerprint != fingerprint.0 {
         let found = Fingerprint(found.fingerprint);

@@ -13,10 +13,10 @@ pub const KIND: Kind = Kind(*b"STOR");
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
 
-/// What a store says of the tokenizer that made it (section `meta`, JSON).
+/// The tokenizer that made a store (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct StoreMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the tokenizer, for people; the fingerprint is what counts.
@@ -32,13 +32,13 @@ pub struct Meta {
 pub struct Input<'a> {
     /// The input's text.
     pub text: &'a str,
-    /// The document that was its output.
+    /// Index of the document that was the row's output.
     pub document: u32,
     /// How often the row occurred.
     pub weight: u64,
 }
 
-/// Successive documents of a store.
+/// A range of a store's documents.
 #[derive(Clone, Copy, Debug)]
 pub struct Documents<'a> {
     /// Their tokens, one document after the other.
@@ -53,7 +53,7 @@ pub struct Documents<'a> {
 #[derive(Clone, Debug)]
 pub struct Store {
     file: File,
-    meta: Meta,
+    meta: StoreMeta,
     tokens: Section<TokenId>,
     offsets: Section<u64>,
     weights: Section<u64>,
@@ -75,7 +75,7 @@ impl Store {
         Self::from_file(File::open(path, KIND, VERSION.0)?)
     }
 
-    /// The same from an open container.
+    /// Opens a store in an open container.
     ///
     /// # Errors
     /// [`Error::Format`] when a section is missing or the arrays cannot belong together.
@@ -116,9 +116,9 @@ impl Store {
         self.file.verify()
     }
 
-    /// What the file says of its tokenizer.
+    /// Returns the tokenizer that made the store.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &StoreMeta {
         &self.meta
     }
 
@@ -134,7 +134,7 @@ impl Store {
         self.weights.get(&self.file).len()
     }
 
-    /// Tokens of all distinct outputs.
+    /// Number of tokens of all distinct outputs.
     #[must_use]
     pub fn num_tokens(&self) -> usize {
         self.tokens.get(&self.file).len()
@@ -146,7 +146,7 @@ impl Store {
         self.input_documents.get(&self.file).len()
     }
 
-    /// The tokens of an output.
+    /// Returns the tokens of an output.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a document that is not there; [`Error::Format`] when the file is damaged.
@@ -154,7 +154,7 @@ impl Store {
         self.slice("tokens", self.tokens.get(&self.file), self.offsets.get(&self.file), index, "document")
     }
 
-    /// Successive outputs at once; their bounds are checked, so that they can be used without further checks.
+    /// Returns a range of outputs. Their bounds are checked once, so that they can be used without further checks.
     ///
     /// # Complexity
     /// O(documents of the range).
@@ -175,7 +175,7 @@ impl Store {
         Ok(Documents { tokens, offsets, weights })
     }
 
-    /// How often an output occurred.
+    /// Returns how often an output occurred.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a document that is not there.
@@ -184,7 +184,7 @@ impl Store {
         weights.get(index).copied().ok_or(Error::OutOfRange { what: "document", index, limit: weights.len() })
     }
 
-    /// A row that has an input.
+    /// Returns a row that has an input.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a row that is not there; [`Error::Format`] when the file is damaged.

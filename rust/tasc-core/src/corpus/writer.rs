@@ -1,4 +1,4 @@
-//! Rows → a store file.
+//! Builds a store file from rows.
 
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::store::{KIND, Meta, Store, VERSION};
-use crate::format::temporary::folder;
+use super::store::{KIND, Store, StoreMeta, VERSION};
+use crate::format::temporary::{folder, is_still};
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
 
 /// Rows between two calls of `check`: well under a millisecond.
 const CHECK_EVERY: usize = 1024;
 
-/// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one; in memory stay
-/// about 100 bytes per distinct output and as many per distinct row.
+/// Streams rows into a store. Tokens go straight to the (temporary) file, inputs to another one. Memory
+/// holds about 100 bytes per distinct output and as many per distinct row.
 ///
-/// Equal outputs collapse to one document, equal rows to one row; equality is that of 128-bit XXH3 digests.
+/// Equal outputs become one document, equal rows one row. Equality is compared by 128-bit XXH3 digests.
 pub struct StoreWriter {
     path: PathBuf,
     out: Writer,
-    meta: Meta,
+    meta: StoreMeta,
     offsets: Vec<u64>,
     weights: Vec<u64>,
     documents: FxHashMap<u128, u32>,
@@ -30,7 +30,7 @@ pub struct StoreWriter {
     input_documents: Vec<u32>,
     input_weights: Vec<u64>,
     rows: FxHashMap<u128, u32>,
-    /// Held while a store is being appended to.
+    /// Lock on a store that is being appended to.
     _lock: Option<std::fs::File>,
 }
 
@@ -39,7 +39,7 @@ impl StoreWriter {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(path: &Path, fingerprint: &Fingerprint, meta: Meta) -> Result<Self> {
+    pub fn create(path: &Path, fingerprint: &Fingerprint, meta: StoreMeta) -> Result<Self> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
         out.begin("tokens")?;
         let spill = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
@@ -59,9 +59,9 @@ impl StoreWriter {
         })
     }
 
-    /// Begins a store that goes on where the one under this name ends. It is written anew beside the old one and
-    /// takes its place whole, so readers see all of the new rows or none. A second append, from whatever process,
-    /// waits until this one is finished or dropped. `check` is called now and then; its error ends the append.
+    /// Begins to append to the store of this name. The store is written anew beside the old one and takes its place
+    /// whole, so that readers see all of the new rows or none. A second append, also from another process, waits until
+    /// this one is finished or dropped. `check` is called repeatedly; its error ends the append.
     ///
     /// # Complexity
     /// O(store).
@@ -76,7 +76,7 @@ impl StoreWriter {
             return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
         old.verify()?; // damage must not be carried over under fresh checksums
-        let meta = Meta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
+        let meta = StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
         let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
         for k in 0..old.num_documents() {
@@ -181,13 +181,13 @@ impl StoreWriter {
     }
 }
 
-/// The index of the next element.
+/// Returns the index of the next element.
 fn next(elements: &[u64]) -> Result<u32> {
     let positions = elements.len();
     u32::try_from(positions).map_err(|_| Error::IndexTooLarge { positions, limit: u32::MAX as usize })
 }
 
-/// Waits until nobody else appends to the store of this name. A signal wakes it, then `check` decides.
+/// Waits until no other process appends to the store of this name. After a signal `check` decides whether to go on.
 fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
     let failed = |source| Error::Io { path: path.into(), source };
     loop {
@@ -202,16 +202,4 @@ fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::F
             }
         }
     }
-}
-
-/// Whether the name still stands for the open file: another append may have replaced it while we waited.
-pub(super) fn is_still(path: &Path, file: &std::fs::File) -> std::io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
-        Ok(named.ino() == open.ino() && named.dev() == open.dev())
-    }
-    #[cfg(not(unix))]
-    Ok(true)
 }

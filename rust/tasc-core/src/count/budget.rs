@@ -1,4 +1,4 @@
-//! What a memory limit is spent on.
+//! Division of a memory limit among the structures of counting.
 
 use super::chunk::Window;
 use super::groups::BYTES_PER_DOCUMENT;
@@ -29,7 +29,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// For n-grams of up to `lengths` tokens with ids below `limit`.
+    /// Divides a limit for n-grams of up to `lengths` tokens with ids below `limit`.
     ///
     /// # Errors
     /// [`Error::MemoryLimit`] below [`MIN_MEMORY`].
@@ -46,17 +46,17 @@ impl Budget {
         Ok(Self { threads, buffer, table, chunk, merge: memory - SMALL })
     }
 
-    /// Bytes that a document of so many tokens takes.
+    /// Returns the bytes that a document of this many tokens takes.
     pub(crate) fn document(&self, tokens: usize) -> usize {
         let symbols = if self.table { 0 } else { Symbols::BYTES_PER_TOKEN };
         (size_of::<Window>() + symbols).saturating_mul(tokens).saturating_add(BYTES_PER_DOCUMENT * self.threads)
     }
 
-    /// How runs are merged: lengths at a time, runs at a time, pages that each reads at once.
+    /// Returns how runs are merged: lengths at a time, runs at a time, and pages that each run reads at once.
     pub(crate) fn merging(&self, runs: usize, lengths: usize) -> (usize, usize, usize) {
         /// A stream or spool beside its buffer.
         const STREAM: usize = 4 * PAGE_BYTES;
-        /// Pages that make reading worth its while.
+        /// Fewest pages per read.
         const ENOUGH: usize = 16;
         let pages =
             |at_once: usize, runs: usize| (self.merge / at_once / (runs + 1)).saturating_sub(STREAM) / PAGE_BYTES;

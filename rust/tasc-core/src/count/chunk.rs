@@ -1,5 +1,5 @@
-//! Documents that are sorted at once: every place of them becomes a window, windows are divided into partitions by
-//! their first symbol, partitions are sorted one by one.
+//! Documents that are sorted together. Every position becomes a window, windows are divided into partitions by their
+//! first symbol, and each partition is sorted by itself.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::symbols::Symbols;
 use crate::corpus::Documents;
 use crate::{Result, TokenId};
 
-/// A window of tokens: its first symbols packed into a key, its document and its place.
+/// A window of tokens: its first symbols packed into a key, its document and its position.
 #[derive(Clone, Copy, Debug, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub(crate) struct Window {
@@ -27,7 +27,7 @@ pub(crate) struct Chunk<'a> {
     pub(crate) bits: u32,
 }
 
-/// Windows whose first symbols are these.
+/// The windows whose first symbols lie in a range.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Partition {
     /// Symbols − 1.
@@ -56,18 +56,18 @@ impl<'a> Chunk<'a> {
         self.packed == self.length
     }
 
-    /// Where a document ends, as a place in the chunk.
+    /// Returns the position in the chunk at which a document ends.
     fn end(&self, document: usize) -> usize {
         (self.documents.offsets[document + 1] - self.documents.offsets[0]) as usize
     }
 
-    /// The tokens of a window, from its first on; fewer where its document ends.
+    /// Returns the tokens of a window; fewer where its document ends.
     pub(crate) fn tokens(&self, window: &Window) -> &'a [TokenId] {
         let start = window.at as usize;
         &self.documents.tokens[start..self.end(window.document as usize).min(start + self.length)]
     }
 
-    /// Neighbouring symbols together, as long as they have at most `most` windows.
+    /// Groups neighbouring symbols into partitions of at most `most` windows.
     pub(crate) fn partitions(&self, most: usize) -> Vec<Partition> {
         let mut partitions: Vec<Partition> = Vec::new();
         for (symbol, &count) in self.symbols.counts().iter().enumerate() {
@@ -83,7 +83,7 @@ impl<'a> Chunk<'a> {
         partitions
     }
 
-    /// Writes the windows of successive partitions, one partition after the other. `check` is called now and then.
+    /// Writes the windows of successive partitions, one partition after the other. `check` is called repeatedly.
     pub(crate) fn fill(
         &self,
         partitions: &[Partition],

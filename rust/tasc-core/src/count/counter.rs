@@ -1,41 +1,34 @@
-//! A store → a table of its n-grams; tables → their sum.
+//! Counts the n-grams of a store into a table, and adds up tables.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
 
 use super::budget::Budget;
 use super::chunk::Chunk;
 use super::groups::Sink;
 use super::merge::{merge, merge_runs};
 use super::page::{MAX_LENGTH, PAGE_BYTES};
-use super::spool::Spool;
+use super::spool::{Minimum, Spool};
 use super::symbols::Symbols;
-use super::table::{KIND, Meta, NgramTable, VERSION, section};
+use super::table::{KIND, NgramTable, TableMeta, VERSION, section};
 use super::workers;
 use crate::corpus::Store;
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId, pool};
 
-/// What an n-gram must reach to be in a table. Zero and one leave nothing out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Minimum {
-    /// Least weighted count.
-    pub count: u64,
-    /// Least number of documents that hold it.
-    pub documents: u64,
-}
-
-/// How to count.
+/// Options of counting.
 #[derive(Clone, Copy, Debug)]
 pub struct CountOptions {
-    /// Count n-grams of 1 to so many tokens; at most [`MAX_LENGTH`].
+    /// Length of the longest n-grams that are counted; at most [`MAX_LENGTH`].
     pub max_length: usize,
     /// Most bytes of memory to take, at least [`super::MIN_MEMORY`]. The store's mapped pages, which the system takes
     /// back when it needs them, are not part of it.
     pub memory_limit: usize,
     /// Threads that sort; fewer are used below 4 MiB of memory each.
     pub num_threads: usize,
-    /// N-grams below it are left out at the end.
+    /// N-grams below this minimum are left out of the table.
     pub minimum: Minimum,
 }
 
@@ -45,7 +38,7 @@ impl Default for CountOptions {
     }
 }
 
-/// How a table came about.
+/// Result of counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
     /// Sorted runs that were merged; 1: everything was sorted at once.
@@ -55,13 +48,13 @@ pub struct Counted {
 /// Share of the work that is done when the runs are sorted.
 const SORTED: f64 = 0.7;
 
-/// Pages that a table is put together by.
+/// Pages that are copied to the table at a time.
 const COPIED: usize = 64;
 
-/// Counts the n-grams of a store's documents into a new table at `path`. N-grams end with their document; its end
+/// Counts the n-grams of a store's documents into a new table at `path`. N-grams do not cross documents; the end
 /// token is a token as any other. Runs that memory cannot hold lie beside `path`, without a name, until they are merged.
 ///
-/// `progress` is told the share of work done, from this thread, many times a second; its error ends the work. The
+/// `progress` is called on this thread with the share of work done, many times a second; its error ends the work. The
 /// table is the same, byte for byte, for any memory limit and number of threads.
 ///
 /// # Complexity
@@ -87,12 +80,12 @@ pub fn count(
     count_within(store, path, options, &budget, progress)
 }
 
-/// Ids of a store are below this.
+/// Returns the number that all ids of a store are below.
 fn id_limit(store: &Store) -> TokenId {
     if store.meta().vocab_size == 0 { TokenId::MAX } else { store.meta().vocab_size }
 }
 
-/// The same with a budget that may be smaller than any limit allows.
+/// Counts as [`count`] does, with a budget that may be smaller than any limit allows.
 pub(super) fn count_within(
     store: &Store,
     path: &Path,
@@ -100,7 +93,7 @@ pub(super) fn count_within(
     budget: &Budget,
     progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<Counted> {
-    let mut pulse = Pulse::new(progress);
+    let (mut pulse, pool) = (Pulse::new(progress), pool::start(budget.threads)?);
     let all = store.num_documents();
     let first = chunk_end(store, 0, budget, options)?;
     let whole = first == all;
@@ -111,16 +104,16 @@ pub(super) fn count_within(
     while start < all {
         weight = store.documents(start..end)?.weights.iter().fold(weight, |sum, &w| sum.saturating_add(w));
         let share = |done: f64| SORTED * (start as f64 + done * (end - start) as f64) / all as f64;
-        sort_chunk(store, start..end, budget, &mut spools, |done| pulse.at(share(done)))?;
+        sort_chunk(store, start..end, budget, &pool, &mut spools, |done| pulse.at(share(done)))?;
         grams = spools.end_run()?;
         runs += 1;
         start = end;
         end = chunk_end(store, start, budget, options)?;
     }
     if !whole {
-        (spools, grams) = merged(spools, options, budget, runs, || pulse.at(SORTED))?;
+        (spools, grams) = merged(spools, options, budget, &pool, runs, || pulse.at(SORTED))?;
     }
-    let meta = Meta {
+    let meta = TableMeta {
         writer: env!("CARGO_PKG_VERSION").into(),
         tokenizer: store.meta().tokenizer.clone(),
         vocab_size: store.meta().vocab_size,
@@ -136,7 +129,7 @@ pub(super) fn count_within(
     Ok(Counted { runs })
 }
 
-/// Where the documents end that are sorted together with those from `start` on.
+/// Returns the end of the documents that are sorted together, beginning with `start`.
 fn chunk_end(store: &Store, start: usize, budget: &Budget, options: &CountOptions) -> Result<usize> {
     let (mut bytes, mut places) = (0usize, 0usize);
     for end in start..store.num_documents() {
@@ -159,13 +152,14 @@ fn sort_chunk(
     store: &Store,
     documents: std::ops::Range<usize>,
     budget: &Budget,
+    pool: &ThreadPool,
     spools: &mut Spools,
     mut progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<()> {
     let documents = store.documents(documents)?;
     let symbols = Symbols::new(documents.tokens, id_limit(store), budget.table, || progress(0.0))?;
     let chunk = Chunk::new(documents, symbols, spools.0.len());
-    workers::group(&chunk, budget.threads, spools, progress)
+    workers::group(&chunk, pool, spools, progress)
 }
 
 /// Merges the runs of all lengths, several lengths at a time.
@@ -173,6 +167,7 @@ fn merged(
     spools: Spools,
     options: &CountOptions,
     budget: &Budget,
+    pool: &ThreadPool,
     runs: usize,
     check: impl FnMut() -> Result<()>,
 ) -> Result<(Spools, Vec<u64>)> {
@@ -181,14 +176,14 @@ fn merged(
     let work = |(length, spool), check: &mut dyn FnMut() -> Result<()>| {
         merge_runs(spool, length, ways, buffer, options.minimum, check)
     };
-    let (spools, grams) = pool::all(lengths, at_once, work, check)?.into_iter().unzip();
+    let (spools, grams) = pool::all(pool, lengths, at_once, work, check)?.into_iter().unzip();
     Ok((Spools(spools), grams))
 }
 
 /// Adds up tables of different documents into a new table at `path`. A document that two tables counted is two
 /// documents of the sum.
 ///
-/// `progress` is told the share of work done; its error ends the work.
+/// `progress` is called with the share of work done; its error ends the work.
 ///
 /// # Complexity
 /// O(n-grams · log tables) time; a few buffers of memory.
@@ -215,16 +210,17 @@ pub fn merge_tables(
         let grams = merge(tables.iter().map(|table| table.stream(length)).collect(), &mut to, check)?;
         Ok((to, grams))
     };
+    let pool = pool::start(num_threads.min(meta.ngrams.len()))?;
     let lengths = (1..=meta.ngrams.len()).collect();
-    let (spools, ngrams) = pool::all(lengths, num_threads, work, || pulse.at(0.5))?.into_iter().unzip();
+    let (spools, ngrams) = pool::all(&pool, lengths, num_threads, work, || pulse.at(0.5))?.into_iter().unzip();
     let fingerprint = tables.first().ok_or(Error::NothingToMerge)?.file().fingerprint();
-    write(Spools(spools), path, &fingerprint, &Meta { ngrams, ..meta }, || pulse.at(0.9))
+    write(Spools(spools), path, &fingerprint, &TableMeta { ngrams, ..meta }, || pulse.at(0.9))
 }
 
-/// What the sum of some tables says of itself, but for its n-grams, or why they cannot be added.
-fn sum(tables: &[&NgramTable], minimum: Minimum) -> Result<Meta> {
+/// Returns the metadata of the sum of tables, without the number of n-grams; an error where they cannot be added.
+fn sum(tables: &[&NgramTable], minimum: Minimum) -> Result<TableMeta> {
     let (first, others) = tables.split_first().ok_or(Error::NothingToMerge)?;
-    let mut meta = Meta {
+    let mut meta = TableMeta {
         writer: env!("CARGO_PKG_VERSION").into(),
         min_count: minimum.count.max(1),
         min_documents: minimum.documents.max(1),
@@ -272,12 +268,12 @@ impl Sink for Spools {
     }
 }
 
-/// Puts a table together from spools of one run each.
+/// Writes a table from spools of one run each.
 fn write(
     spools: Spools,
     path: &Path,
     fingerprint: &Fingerprint,
-    meta: &Meta,
+    meta: &TableMeta,
     mut check: impl FnMut() -> Result<()>,
 ) -> Result<()> {
     let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
@@ -298,7 +294,7 @@ fn write(
     out.finish()
 }
 
-/// Tells how far the work has come, not more often than anyone can see.
+/// Reports progress, at most 50 times a second.
 struct Pulse<P> {
     progress: P,
     last: Option<Instant>,

@@ -1,19 +1,20 @@
-//! Sorted windows → n-grams with their counts.
+//! Finds the n-grams of sorted windows and their counts.
 
 use super::chunk::{Chunk, Window};
 use super::page::MAX_LENGTH;
 use crate::{Result, TokenId};
 
-/// Takes n-grams: ids, weighted count, number of documents. Those of one length come in ascending order.
+/// Receives n-grams: ids, weighted count, number of documents. N-grams of one length come in ascending order.
 pub(crate) trait Sink {
-    /// The next n-gram.
+    /// Takes the next n-gram.
     fn push(&mut self, ids: &[TokenId], count: u64, documents: u64) -> Result<()>;
 }
 
-/// Reads off the n-grams of all lengths at once: those that begin a window are a path of nested groups.
+/// Finds the n-grams of all lengths in one pass: the n-grams that begin a window form a path of nested groups.
 ///
-/// Documents are counted as leaves of a tree are counted by colour (Hui, "Color set size problem", 1992): a document
-/// counts in every group, less once in the smallest group that holds two successive windows of it.
+/// Documents are counted by the method for coloured leaves of a tree (Hui, "Color set size problem", 1992): every
+/// window of a document adds 1 to its groups, and every two successive windows subtract 1 from the smallest group that
+/// holds both.
 pub(crate) struct Grouper<'a> {
     chunk: &'a Chunk<'a>,
     documents: Vec<Seen>,
@@ -22,21 +23,21 @@ pub(crate) struct Grouper<'a> {
     path: [TokenId; MAX_LENGTH],
     /// Length of the path.
     open: usize,
-    /// Of the groups along the path, by length: where each begins; none is open where this is the maximum.
+    /// By length: the window at which the group on the path begins; the maximum where no group is open.
     starts: [u32; MAX_LENGTH + 1],
-    /// … and its figures, complete once those of longer ones are added.
+    /// By length: the group's figures, complete once those of longer groups are added.
     figures: [Figures; MAX_LENGTH + 1],
 }
 
-/// Windows whose documents are brought near at once.
+/// Windows whose documents are prefetched together.
 const TOUCHED: usize = 64;
 
-/// A document beside its windows: what is read together lies together.
+/// A document's state. Fields that are read together lie together.
 #[derive(Clone, Copy)]
 struct Seen {
     /// The number of windows before its latest one, plus one; 0: there was none.
     latest: u32,
-    /// Its weight; the maximum: look it up.
+    /// The document's weight; the maximum stands for a larger one, which is looked up.
     weight: u32,
 }
 
@@ -51,7 +52,7 @@ struct Figures {
 pub(crate) const BYTES_PER_DOCUMENT: usize = size_of::<Seen>();
 
 impl<'a> Grouper<'a> {
-    /// For the windows of a chunk.
+    /// Makes a grouper for the windows of a chunk.
     pub(crate) fn new(chunk: &'a Chunk<'a>) -> Self {
         let seen = |&weight: &u64| Seen { latest: 0, weight: u32::try_from(weight).unwrap_or(u32::MAX) };
         Self {
@@ -82,12 +83,12 @@ impl<'a> Grouper<'a> {
         self.close(0, sink)
     }
 
-    /// Brings the documents of some windows near: all at once, instead of waiting for one after the other.
+    /// Prefetches the documents of some windows, so that their cache misses overlap.
     fn touch(&self, windows: &[Window]) {
         std::hint::black_box(windows.iter().fold(0, |any, w| any | self.documents[w.document as usize].latest));
     }
 
-    /// How many of their first tokens two neighbouring windows share.
+    /// Returns how many leading tokens two neighbouring windows share.
     fn common(&self, a: &Window, b: &Window) -> usize {
         if self.chunk.is_packed() {
             let bits = self.chunk.bits;
@@ -131,7 +132,7 @@ impl<'a> Grouper<'a> {
         self.starts[depth + 1..=self.open].fill(self.seen);
     }
 
-    /// Counts a window. Without branches: whether a document was seen before is anyone's guess.
+    /// Counts a window, without branches: whether a document was seen before cannot be predicted.
     fn take(&mut self, document: u32) {
         let seen = &mut self.documents[document as usize];
         let latest = std::mem::replace(&mut seen.latest, self.seen + 1);
@@ -142,7 +143,7 @@ impl<'a> Grouper<'a> {
         figures.documents += 1;
         let starts = &self.starts[1..=self.chunk.length];
         let shared = starts.iter().map(|&start| usize::from(start < latest)).sum::<usize>();
-        self.figures[shared].documents -= 1; // those of length 0 are nobody's
+        self.figures[shared].documents -= 1; // figures of length 0 are not used
         self.seen += 1;
     }
 }

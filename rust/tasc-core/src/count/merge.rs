@@ -1,4 +1,4 @@
-//! Sorted runs → one: equal n-grams add up.
+//! Merges sorted runs into one; counts of equal n-grams are added.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -6,45 +6,45 @@ use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 use std::path::Path;
 
-use super::counter::Minimum;
-use super::page::{Cursor, MAX_LENGTH, PAGE_BYTES, Page};
-use super::spool::Spool;
+use super::page::{MAX_LENGTH, PAGE_BYTES, Page, PageCursor};
+use super::spool::{Minimum, Spool};
+use crate::error::Fault;
 use crate::{Error, Result};
 
 /// N-grams between two checks for a stop.
 const CHECK_EVERY: u64 = 1 << 16;
 
-/// The ascending n-grams of a run or of a table, one after the other.
-pub(crate) struct Stream<'a> {
-    source: Source<'a>,
-    /// Of the pages at hand, how many were entered; the last of them is being read.
+/// Iterates over the n-grams of a run or of a table in ascending order.
+pub(crate) struct EntryStream<'a> {
+    source: PageSource<'a>,
+    /// Number of loaded pages that were entered; the last of these is being read.
     entered: usize,
-    cursor: Cursor,
+    cursor: PageCursor,
 }
 
-enum Source<'a> {
+enum PageSource<'a> {
     Pages { path: &'a Path, pages: &'a [Page] },
     Run { spool: &'a Spool, left: Range<u64>, pages: Vec<Page> },
 }
 
-impl<'a> Stream<'a> {
-    /// Over pages in memory; `path` is for errors.
+impl<'a> EntryStream<'a> {
+    /// Iterates over pages in memory; `path` is for errors.
     pub(crate) fn of_pages(path: &'a Path, pages: &'a [Page], length: usize) -> Self {
-        Self { source: Source::Pages { path, pages }, entered: 0, cursor: Cursor::new(length) }
+        Self { source: PageSource::Pages { path, pages }, entered: 0, cursor: PageCursor::new(length) }
     }
 
-    /// Over a run, reading some pages at a time.
+    /// Iterates over a run; reads `pages` pages at a time.
     pub(crate) fn of_run(spool: &'a Spool, run: Range<u64>, buffer: usize, length: usize) -> Self {
         let pages = Vec::with_capacity(buffer.max(1));
-        Self { source: Source::Run { spool, left: run, pages }, entered: 0, cursor: Cursor::new(length) }
+        Self { source: PageSource::Run { spool, left: run, pages }, entered: 0, cursor: PageCursor::new(length) }
     }
 
-    /// The entry read last.
-    pub(crate) fn entry(&self) -> &Cursor {
+    /// Returns the entry that was read last.
+    pub(crate) fn entry(&self) -> &PageCursor {
         &self.cursor
     }
 
-    /// Goes to the next entry; false after the last one.
+    /// Moves to the next entry; false after the last one.
     pub(crate) fn next(&mut self) -> Result<bool> {
         loop {
             let pages = self.source.pages();
@@ -65,7 +65,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-impl Source<'_> {
+impl PageSource<'_> {
     fn pages(&self) -> &[Page] {
         match self {
             Self::Pages { pages, .. } => pages,
@@ -73,7 +73,7 @@ impl Source<'_> {
         }
     }
 
-    /// Reads the pages behind those at hand, if there are any.
+    /// Loads the pages that follow, if there are any.
     fn read_on(&mut self) -> Result<bool> {
         let Self::Run { spool, left, pages } = self else { return Ok(false) };
         if left.is_empty() {
@@ -86,40 +86,44 @@ impl Source<'_> {
         Ok(true)
     }
 
-    fn damaged(&self, why: &str) -> Error {
+    fn damaged(&self, why: &'static str) -> Error {
         let path = match self {
             Self::Pages { path, .. } => path,
             Self::Run { spool, .. } => spool.path(),
         };
-        Error::Format { path: path.into(), why: format!("a page of n-grams is damaged: {why}") }
+        Error::Format { path: path.into(), fault: Fault::Page { why } }
     }
 }
 
-impl PartialEq for Stream<'_> {
+impl PartialEq for EntryStream<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.cursor.ids() == other.cursor.ids()
     }
 }
 
-impl Eq for Stream<'_> {}
+impl Eq for EntryStream<'_> {}
 
-impl PartialOrd for Stream<'_> {
+impl PartialOrd for EntryStream<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Stream<'_> {
+impl Ord for EntryStream<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.cursor.ids().cmp(other.cursor.ids())
     }
 }
 
-/// Writes the n-grams of all streams as one run. `check` is called now and then; its error ends it.
+/// Writes the n-grams of all streams as one run. `check` is called repeatedly; its error ends the merge.
 ///
 /// # Complexity
 /// O(entries · log streams).
-pub(crate) fn merge(streams: Vec<Stream<'_>>, to: &mut Spool, mut check: impl FnMut() -> Result<()>) -> Result<u64> {
+pub(crate) fn merge(
+    streams: Vec<EntryStream<'_>>,
+    to: &mut Spool,
+    mut check: impl FnMut() -> Result<()>,
+) -> Result<u64> {
     let mut heap = Heap::with_capacity(streams.len());
     for mut stream in streams {
         if stream.next()? {
@@ -147,10 +151,10 @@ pub(crate) fn merge(streams: Vec<Stream<'_>>, to: &mut Spool, mut check: impl Fn
     to.end_run()
 }
 
-/// Streams, that with the least entry on top.
-type Heap<'a> = BinaryHeap<Reverse<Box<Stream<'a>>>>;
+/// Streams as a heap, with the smallest entry on top.
+type Heap<'a> = BinaryHeap<Reverse<Box<EntryStream<'a>>>>;
 
-/// Count and documents of the least entry, whose stream goes on.
+/// Removes the smallest entry and returns its count and documents; its stream moves on.
 fn take(heap: &mut Heap<'_>) -> Result<(u64, u64)> {
     let Some(mut least) = heap.peek_mut() else { return Ok((0, 0)) };
     let figures = (least.0.entry().count, least.0.entry().documents);
@@ -175,7 +179,7 @@ pub(crate) fn merge_runs(
         let mut to = Spool::create(spool.path(), length, least, buffer)?;
         let mut grams = 0;
         for runs in spool.runs().chunks(ways) {
-            let streams = runs.iter().map(|run| Stream::of_run(&spool, run.clone(), buffer, length)).collect();
+            let streams = runs.iter().map(|run| EntryStream::of_run(&spool, run.clone(), buffer, length)).collect();
             grams = merge(streams, &mut to, &mut check)?;
         }
         if last {
@@ -222,7 +226,7 @@ mod tests {
             prop_assert_eq!(grams, sums.len() as u64);
             let mut read = Run::new();
             for run in merged.runs() {
-                let mut stream = Stream::of_run(&merged, run.clone(), buffer, 3);
+                let mut stream = EntryStream::of_run(&merged, run.clone(), buffer, 3);
                 while stream.next().unwrap() {
                     let entry = stream.entry();
                     read.insert(entry.ids().to_vec(), (entry.count, entry.documents));

@@ -1,11 +1,12 @@
-//! Exact weighted counts of the n-grams of a store: tables on disk, made in bounded memory, that can be added up.
+//! Exact weighted counts of the n-grams of a store: tables on disk, counted in bounded memory, that can be
+//! added up.
 //!
-//! Documents are taken in chunks as large as memory allows. Every place of a chunk is a window of up to N tokens;
-//! sorted windows give the n-grams of all lengths at once. What does not fit is spilled as sorted runs and merged.
+//! Documents are processed in chunks as large as memory allows. Every position of a chunk is a window of up to N tokens;
+//! sorted windows give the n-grams of all lengths in one pass. Chunks are spilled as sorted runs, which are merged.
 //!
 //! - [`table`]: a table of n-grams, mapped
-//! - [`counter`]: a store → a table; tables → their sum
-//! - `budget`: what the memory limit is spent on
+//! - [`counter`]: counts a store into a table, adds up tables
+//! - `budget`: division of the memory limit
 //! - `chunk`, `symbols`: documents → sorted windows; `groups`: sorted windows → n-grams; `workers`: by threads
 //! - `page`: ascending n-grams in bytes; `spool`: runs of pages on their way to disk; `merge`: runs → one
 
@@ -21,6 +22,7 @@ pub mod table;
 mod workers;
 
 pub use budget::MIN_MEMORY;
-pub use counter::{CountOptions, Counted, Minimum, count, merge_tables};
+pub use counter::{CountOptions, Counted, count, merge_tables};
 pub use page::{MAX_LENGTH, PAGE_BYTES};
-pub use table::{Meta, Ngram, NgramTable, Place};
+pub use spool::Minimum;
+pub use table::{Ngram, NgramTable, Place, TableMeta};

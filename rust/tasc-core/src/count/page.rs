@@ -8,7 +8,7 @@ pub const PAGE_BYTES: usize = 1024;
 /// Longest n-gram that a page can hold.
 pub const MAX_LENGTH: usize = 32;
 
-/// Entries of one length: a u16 that counts them, the entries, zeros.
+/// Entries of one length: their number as u16, the entries, zeros.
 pub(crate) type Page = [u8; PAGE_BYTES];
 
 /// Bytes of an entry: its head, at most 5 per id and 10 for each of the two numbers.
@@ -33,7 +33,7 @@ pub(crate) struct PageWriter {
 }
 
 impl PageWriter {
-    /// For n-grams of this length, 1 to [`MAX_LENGTH`].
+    /// Makes a writer for n-grams of this length, 1 to [`MAX_LENGTH`].
     pub(crate) fn new(length: usize) -> Self {
         Self { length, page: [0; _], used: 2, entries: 0, last: [0; MAX_LENGTH] }
     }
@@ -103,12 +103,12 @@ fn varint(out: &mut [u8], mut at: usize, mut value: u64) -> usize {
     at + 1
 }
 
-/// What is wrong with a page.
+/// Description of a damaged page.
 pub(crate) type Damage = &'static str;
 
-/// A place in a page, and the entry that was read there last.
+/// A position in a page, and the entry that was read there last.
 #[derive(Clone, Debug)]
-pub(crate) struct Cursor {
+pub(crate) struct PageCursor {
     length: usize,
     ids: [TokenId; MAX_LENGTH],
     /// Weighted number of occurrences of the entry.
@@ -120,20 +120,20 @@ pub(crate) struct Cursor {
     first: bool,
 }
 
-impl Cursor {
-    /// Before a page: nothing is left to read.
+impl PageCursor {
+    /// Makes a cursor before the first page: it has nothing to read.
     pub(crate) fn new(length: usize) -> Self {
         Self { length, ids: [0; MAX_LENGTH], count: 0, documents: 0, at: 0, left: 0, first: false }
     }
 
-    /// Goes to the beginning of a page.
+    /// Moves to the beginning of a page.
     pub(crate) fn enter(&mut self, page: &Page) {
         self.left = u16::from_le_bytes([page[0], page[1]]);
         self.at = 2;
         self.first = true;
     }
 
-    /// The entry's ids.
+    /// Returns the entry's ids.
     pub(crate) fn ids(&self) -> &[TokenId] {
         &self.ids[..self.length]
     }

@@ -5,12 +5,21 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::counter::Minimum;
 use super::page::{PAGE_BYTES, Page, PageWriter};
 use crate::format::temporary::folder;
 use crate::{Error, Result, TokenId};
 
-/// Sorted runs beside the file that is to be written; gone when dropped, or with the process.
+/// Minimum that an n-gram must reach to be in a table. Zero and one leave nothing out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Minimum {
+    /// Least weighted count.
+    pub count: u64,
+    /// Least number of documents that hold it.
+    pub documents: u64,
+}
+
+/// Sorted runs in a file without a name beside the file that is to be written. The runs are gone when this is dropped,
+/// or with the process.
 pub(crate) struct Spool {
     path: PathBuf,
     file: File,
@@ -26,7 +35,7 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Beside `path`, for n-grams of one length that reach a minimum, buffering some pages.
+    /// Creates a spool beside `path`, for n-grams of one length that reach a minimum, with a buffer of `buffer` pages.
     pub(crate) fn create(path: &Path, length: usize, minimum: Minimum, buffer: usize) -> Result<Self> {
         let file = tempfile::tempfile_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
         let capacity = buffer.max(1) * PAGE_BYTES;
@@ -66,7 +75,7 @@ impl Spool {
         Ok(std::mem::take(&mut self.grams))
     }
 
-    /// The pages of each run.
+    /// Returns the range of pages of each run.
     pub(crate) fn runs(&self) -> &[Range<u64>] {
         &self.runs
     }
@@ -79,7 +88,7 @@ impl Spool {
         file.read_exact(pages.as_flattened_mut()).map_err(failed)
     }
 
-    /// The file that is to be written.
+    /// Path of the file that is to be written.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

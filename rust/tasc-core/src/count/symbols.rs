@@ -16,15 +16,15 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    /// Most bytes of symbols with a table for ids below `limit`, partitions of them included.
+    /// Upper bound of the bytes of symbols with a table for ids below `limit`, partitions included.
     pub(crate) fn bytes(limit: TokenId) -> usize {
         (limit as usize).saturating_mul(16)
     }
 
-    /// Most bytes per token of symbols without a table, partitions of them included.
+    /// Upper bound of the bytes per token of symbols without a table, partitions included.
     pub(crate) const BYTES_PER_TOKEN: usize = 12;
 
-    /// Of less than 2³² tokens with ids below `limit`. `check` is called now and then; its error ends it.
+    /// Numbers the tokens: fewer than 2³², with ids below `limit`. `check` is called repeatedly; its error ends the work.
     pub(crate) fn new(
         tokens: &[TokenId],
         limit: TokenId,
@@ -70,7 +70,7 @@ impl Symbols {
         Ok(Self { ids, counts, table: Vec::new() })
     }
 
-    /// The symbol of a token that occurs.
+    /// Returns the symbol of a token that occurs.
     pub(crate) fn symbol(&self, id: TokenId) -> u32 {
         match self.table.get(id as usize) {
             Some(&symbol) => symbol,
@@ -78,17 +78,17 @@ impl Symbols {
         }
     }
 
-    /// The token id of a symbol > 0.
+    /// Returns the token id of a symbol > 0.
     pub(crate) fn id(&self, symbol: u64) -> TokenId {
         self.ids[symbol as usize - 1]
     }
 
-    /// How often each symbol occurs, by symbol − 1.
+    /// Returns how often each symbol occurs, by symbol − 1.
     pub(crate) fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    /// Bits that hold any symbol.
+    /// Returns the number of bits that hold any symbol.
     pub(crate) fn bits(&self) -> u32 {
         (u32::BITS - (self.ids.len() as u32).leading_zeros()).max(1)
     }

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::merge::Stream;
-use super::page::{Cursor, MAX_LENGTH, Page};
+use super::merge::EntryStream;
+use super::page::{MAX_LENGTH, Page, PageCursor};
 use crate::format::{File, Kind, Section};
 use crate::{Result, TokenId};
 
@@ -17,10 +17,10 @@ pub const KIND: Kind = Kind(*b"NGRM");
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
 
-/// What a table says of itself (section `meta`, JSON).
+/// Metadata of a table (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct TableMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the tokenizer, for people; the fingerprint is what counts.
@@ -43,7 +43,7 @@ pub struct Meta {
     pub ngrams: Vec<u64>,
 }
 
-impl Meta {
+impl TableMeta {
     /// Whether n-grams were left out.
     #[must_use]
     pub fn is_cut(&self) -> bool {
@@ -51,7 +51,7 @@ impl Meta {
     }
 }
 
-/// An n-gram with what was counted.
+/// An n-gram and its counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ngram {
     /// Its tokens.
@@ -66,7 +66,7 @@ pub struct Ngram {
 #[derive(Clone, Debug)]
 pub struct NgramTable {
     file: File,
-    meta: Meta,
+    meta: TableMeta,
     pages: Vec<Section<Page>>,
 }
 
@@ -93,7 +93,7 @@ impl NgramTable {
     /// [`crate::Error::Format`] when a section is missing or has no whole pages.
     pub fn from_file(file: File) -> Result<Self> {
         let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta: Meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let meta: TableMeta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
         let lengths = meta.ngrams.len();
         if !(1..=MAX_LENGTH).contains(&lengths) {
             return Err(file.corrupt("meta", &format!("n-grams of {lengths} lengths: 1 to {MAX_LENGTH} are possible")));
@@ -110,7 +110,7 @@ impl NgramTable {
 
     /// What it says of itself.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &TableMeta {
         &self.meta
     }
 
@@ -134,7 +134,7 @@ impl NgramTable {
     /// [`crate::Error::Format`] when the file is damaged.
     pub fn lookup(&self, ids: &[TokenId]) -> Result<(u64, u64)> {
         let pages = self.pages(ids.len());
-        let mut cursor = Cursor::new(ids.len().clamp(1, MAX_LENGTH));
+        let mut cursor = PageCursor::new(ids.len().clamp(1, MAX_LENGTH));
         let (mut low, mut high) = (0, pages.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -155,7 +155,7 @@ impl NgramTable {
         Ok((0, 0))
     }
 
-    fn step(&self, cursor: &mut Cursor, page: &Page) -> Result<bool> {
+    fn step(&self, cursor: &mut PageCursor, page: &Page) -> Result<bool> {
         cursor.next(page).map_err(|why| self.file.corrupt(&section(cursor.ids().len()), why))
     }
 
@@ -226,8 +226,8 @@ impl NgramTable {
     }
 
     /// For merging.
-    pub(crate) fn stream(&self, length: usize) -> Stream<'_> {
-        Stream::of_pages(self.file.path(), self.pages(length), length)
+    pub(crate) fn stream(&self, length: usize) -> EntryStream<'_> {
+        EntryStream::of_pages(self.file.path(), self.pages(length), length)
     }
 }
 
@@ -248,14 +248,14 @@ pub struct Place {
     length: usize,
     /// How many pages were entered; the last of them is being read.
     entered: usize,
-    cursor: Cursor,
+    cursor: PageCursor,
 }
 
 impl Place {
     /// Before the first n-gram of a length; a table that lacks the length has none.
     #[must_use]
     pub fn new(length: usize) -> Self {
-        Self { length, entered: 0, cursor: Cursor::new(length.clamp(1, MAX_LENGTH)) }
+        Self { length, entered: 0, cursor: PageCursor::new(length.clamp(1, MAX_LENGTH)) }
     }
 
     /// Reads the next n-gram: ids, count, documents; `None` after the last one.

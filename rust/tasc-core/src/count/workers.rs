@@ -1,4 +1,4 @@
-//! Partitions sorted by several threads, their n-grams taken in order by one.
+//! Sorts partitions on several threads; one thread receives their n-grams in order.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
@@ -6,31 +6,32 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use memmap2::MmapMut;
+use rayon::ThreadPool;
 
 use super::chunk::{Chunk, Partition, Window};
 use super::groups::{Grouper, Sink};
 use crate::pool;
 use crate::{Error, Result, TokenId};
 
-/// Windows of a partition, unless those of one symbol are more: as many as a core keeps near.
+/// Windows of a partition, unless one symbol has more: they fit a core's cache.
 const PARTITION: usize = 1 << 14;
 
-/// N-grams handed over at once.
+/// Bytes of n-grams that are sent together.
 const BATCH_BYTES: usize = 1 << 15;
 
-/// Batches of a partition that wait to be taken.
+/// Batches of a partition that wait to be received.
 const WAITING: usize = 2;
 
-/// Partitions in work or waiting, for each thread.
+/// Partitions that are being sorted or wait, for each thread.
 const AHEAD: usize = 2;
 
-/// Most bytes of n-grams that one thread keeps waiting, or is filling.
+/// Upper bound of the bytes of n-grams of one thread.
 pub(crate) const BYTES_PER_WORKER: usize = (AHEAD * (WAITING + 1) + 1) * 2 * BATCH_BYTES + STACK;
 
 /// Stack that a thread uses, with room for what its heap does not give back.
 const STACK: usize = 1 << 17;
 
-/// How long to wait for n-grams before asking whether to stop.
+/// How long to wait for n-grams before `progress` is called.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// N-grams of several lengths.
@@ -53,7 +54,7 @@ impl Batch {
     }
 }
 
-/// Collects batches and sends them; an error says that nobody takes them any more.
+/// Collects batches and sends them; an error says that the receiver is gone.
 struct Sending<'a> {
     batch: Batch,
     to: &'a SyncSender<Batch>,
@@ -81,10 +82,10 @@ impl Sending<'_> {
 type Slice<'a> = (&'a mut [Window], usize);
 
 /// Sorts the partitions of a chunk and gives `sink` their n-grams, those of each length in ascending order.
-/// `progress` is told the share of windows done; its error ends it.
+/// `progress` is called with the share of windows done; its error ends the work.
 pub(crate) fn group(
     chunk: &Chunk<'_>,
-    threads: usize,
+    pool: &ThreadPool,
     sink: &mut impl Sink,
     mut progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<()> {
@@ -93,11 +94,11 @@ pub(crate) fn group(
     // not from the allocator, which may keep what is given back, so that merging would come on top of it
     let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(|source| Error::Io { path: "<memory>".into(), source })?;
     let windows: &mut [Window] = bytemuck::cast_slice_mut(&mut memory[..bytes]);
-    fill(chunk, &partitions, windows, threads, || progress(0.0))?;
+    fill(chunk, &partitions, windows, pool, || progress(0.0))?;
     let share = |windows: usize| windows as f64 / chunk.len() as f64;
     let slices = slices(&partitions, windows);
-    if threads > 1 {
-        return in_order(chunk, slices, threads, sink, |after| progress(share(after)));
+    if pool.current_num_threads() > 1 {
+        return in_order(chunk, slices, pool, sink, |after| progress(share(after)));
     }
     let mut grouper = Grouper::new(chunk);
     for (windows, before) in slices {
@@ -108,14 +109,15 @@ pub(crate) fn group(
     Ok(())
 }
 
-/// Each thread fills in the windows of neighbouring partitions, about as many as the others.
+/// Fills in the windows. Each thread gets neighbouring partitions with about as many windows as the others'.
 fn fill(
     chunk: &Chunk<'_>,
     partitions: &[Partition],
     mut windows: &mut [Window],
-    threads: usize,
+    pool: &ThreadPool,
     check: impl FnMut() -> Result<()>,
 ) -> Result<()> {
+    let threads = pool.current_num_threads();
     let most = windows.len().div_ceil(threads);
     let mut shares = Vec::new();
     let mut partitions = partitions;
@@ -131,7 +133,7 @@ fn fill(
         shares.push((share, own));
         (partitions, windows) = (behind, rest);
     }
-    pool::all(shares, threads, |(share, own), check| chunk.fill(share, own, check), check).map(drop)
+    pool::all(pool, shares, threads, |(share, own), check| chunk.fill(share, own, check), check).map(drop)
 }
 
 /// The windows of each partition.
@@ -145,20 +147,21 @@ fn slices<'a>(partitions: &'a [Partition], mut windows: &'a mut [Window]) -> imp
     })
 }
 
-/// Several threads sort; the n-grams are taken here, partition by partition. Threads go a few partitions ahead.
+/// Sorts on the pool's threads, which go a few partitions ahead, and gives `sink` the n-grams partition by partition.
 fn in_order<'a>(
     chunk: &Chunk<'_>,
     mut slices: impl Iterator<Item = Slice<'a>>,
-    threads: usize,
+    pool: &ThreadPool,
     sink: &mut impl Sink,
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let (tasks, queue) = channel();
-    let queue = Mutex::new(queue);
-    std::thread::scope(|scope| {
+    let (queue, threads) = (Mutex::new(queue), pool.current_num_threads());
+    pool.in_place_scope(|scope| {
         for _ in 0..threads {
             let grouper = Grouper::new(chunk); // here: a thread's own heap would keep what it once had
-            scope.spawn(|| work(chunk, grouper, &queue));
+            let queue = &queue;
+            scope.spawn(move |_| work(chunk, grouper, queue));
         }
         let tasks = tasks; // gone when this ends, whatever it ends with: the threads end then
         let mut waiting = VecDeque::new();
@@ -189,10 +192,10 @@ fn take(batches: &Receiver<Batch>, sink: &mut impl Sink, mut check: impl FnMut()
     }
 }
 
-/// What waits for a thread: a partition, and where its n-grams go.
+/// A partition that waits for a thread, and the channel for its n-grams.
 type Task<'a> = (Slice<'a>, SyncSender<Batch>);
 
-/// What a thread does: partitions, until there are none, or nobody takes their n-grams.
+/// Sorts partitions until there are none left, or until the receiver is gone.
 fn work(chunk: &Chunk<'_>, mut grouper: Grouper<'_>, queue: &Mutex<Receiver<Task<'_>>>) {
     loop {
         let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

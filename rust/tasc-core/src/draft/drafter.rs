@@ -14,14 +14,15 @@ use crate::index::Cursor;
 use crate::index::inputs;
 use crate::index::view::{Rows, TaskView};
 use crate::mixture::TaskData;
-use crate::mixture::features::{Candidates, Columns, END};
+use crate::mixture::candidates::Candidates;
+use crate::mixture::features::{Columns, END};
+use crate::mixture::features::{Source, SourceMask};
 use crate::mixture::general;
 use crate::mixture::mixer::{Mixer, Sample};
-use crate::mixture::source::{Source, SourceMask};
 use crate::mixture::weights::MixtureWeights;
 use crate::online::adapt::{AdaptedWeights, OnlineCalibration};
 use crate::online::served::{SERVED_BYTES, START, Served};
-use crate::online::state::Kept;
+use crate::online::state::OnlineRows;
 use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Result, TokenId};
 
@@ -84,7 +85,7 @@ pub struct Drafter {
     fitted: MixtureWeights,
     learned: Mutex<Learned>,
     cache: Mutex<TokenizationCache>,
-    rows: Kept,
+    rows: OnlineRows,
     scratch: ScratchPool,
     options: DrafterOptions,
 }
@@ -105,11 +106,16 @@ impl Drafter {
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
     pub fn new(task: Option<Arc<dyn TaskData>>, options: DrafterOptions) -> Result<Self> {
-        let rows = Kept::new(task.clone(), Served::new(options.served_bytes));
+        let rows = OnlineRows::new(task.clone(), Served::new(options.served_bytes));
         Self::with(task, options, rows, Learned::default())
     }
 
-    fn with(task: Option<Arc<dyn TaskData>>, options: DrafterOptions, rows: Kept, learned: Learned) -> Result<Self> {
+    fn with(
+        task: Option<Arc<dyn TaskData>>,
+        options: DrafterOptions,
+        rows: OnlineRows,
+        learned: Learned,
+    ) -> Result<Self> {
         let own = || task.as_ref().and_then(|t| t.weights().cloned());
         let fitted = options.weights.clone().or_else(own).map_or_else(general::weights, Ok)?;
         let (learned, cache, scratch) = (Mutex::new(learned), Mutex::default(), ScratchPool::default());

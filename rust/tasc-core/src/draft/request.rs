@@ -7,7 +7,7 @@ use crate::TokenId;
 use crate::index::Cursor;
 use crate::index::copies::TAIL;
 use crate::index::view::TaskView;
-use crate::mixture::source::{Source, SourceMask};
+use crate::mixture::features::{Source, SourceMask};
 use crate::online::sequence_index::{Matches, SequenceIndex};
 use crate::online::served::Served;
 use crate::text::CopyState;

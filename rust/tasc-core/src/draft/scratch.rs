@@ -8,10 +8,11 @@ use super::sources::{coverage, task};
 use crate::TokenId;
 use crate::index::ngrams::Symbol;
 use crate::index::view::TaskView;
+use crate::mixture::candidates::Candidates;
 use crate::mixture::evidence::Evidence;
-use crate::mixture::features::{Candidates, Columns, END};
+use crate::mixture::features::{Columns, END};
+use crate::mixture::features::{Distribution, Source};
 use crate::mixture::mixer::Mixer;
-use crate::mixture::source::Source;
 use crate::online::served::Served;
 
 /// A chain in the making: where it stands, and what its next token may be.
@@ -52,9 +53,9 @@ impl DraftScratch {
         let on = |source| !request.without.has(source);
         evidence.clear();
         if on(Source::Task) {
-            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, &mut evidence.task);
+            evidence.orders[0] = task::blend(&view.ngrams, &mut place.cursor, &mut evidence[Distribution::Task]);
             symbols.clear();
-            for c in &mut evidence.task.candidates {
+            for c in &mut evidence[Distribution::Task].candidates {
                 let symbol = c.0;
                 c.0 = view.ngrams.token(symbol).unwrap_or(END);
                 symbols.push((c.0, symbol));
@@ -65,20 +66,31 @@ impl DraftScratch {
             }
         }
         if on(Source::Context) {
-            evidence.orders[1] = request.context.blend(&place.context, matches, &mut evidence.context);
+            evidence.orders[1] = request.context.blend(&place.context, matches, &mut evidence[Distribution::Context]);
         }
         if let Some(rows) = &view.rows {
             if on(Source::Retrieved) {
-                evidence.orders[2] = request.retrieved.blend(&place.retrieved, matches, &mut evidence.retrieved);
+                evidence.orders[2] =
+                    request.retrieved.blend(&place.retrieved, matches, &mut evidence[Distribution::Retrieved]);
                 evidence.similarity = request.retrieved.similarity();
             }
             evidence.agreed = evidence.agree() && !rows.copies.is_ambiguous(&place.tail, place.copy_state.waiting());
             if on(Source::Coverage) && !evidence.agreed {
-                coverage::blend(&rows.copies, &place.tail, place.copy_state.waiting(), &mut evidence.coverage);
-                coverage::ahead(&rows.copies, &place.tail, request.source.next(&place.copy_state), &mut evidence.ahead);
+                coverage::blend(
+                    &rows.copies,
+                    &place.tail,
+                    place.copy_state.waiting(),
+                    &mut evidence[Distribution::Coverage],
+                );
+                coverage::ahead(
+                    &rows.copies,
+                    &place.tail,
+                    request.source.next(&place.copy_state),
+                    &mut evidence[Distribution::Ahead],
+                );
             }
             if on(Source::Copy) {
-                let (task, retrieved) = (&evidence.task, &evidence.retrieved);
+                let [task, retrieved, ..] = &evidence.blends;
                 let expects = |token| task.probability(token) + retrieved.probability(token);
                 request.source.gather(
                     &rows.copies,

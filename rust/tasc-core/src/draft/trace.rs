@@ -1,7 +1,8 @@
 //! What the mixer saw at the tokens of a draft, kept until verification says which were right.
 
 use crate::TokenId;
-use crate::mixture::features::{Candidates, GROUPS, NO_INPUT_COLUMNS};
+use crate::mixture::candidates::Candidates;
+use crate::mixture::features::{GROUPS, NO_INPUT_COLUMNS};
 
 /// What was seen at every token of a draft.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,8 @@ use bytemuck::Pod;
 use memmap2::Mmap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, checksum};
+use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, checksum};
+use crate::error::Fault;
 use crate::{Error, Result};
 
 /// An open container: header and table are checked, contents are not (see [`File::verify`]).
@@ -33,7 +34,7 @@ impl Default for Bytes {
     }
 }
 
-/// Where a section's elements lie: found once, read without a look-up.
+/// Range of a section's elements in the file. It is found once, so that reading needs no look-up.
 #[derive(Clone, Debug)]
 pub struct Section<T> {
     bytes: Range<usize>,
@@ -47,13 +48,13 @@ impl<T> Default for Section<T> {
 }
 
 impl<T: Pod> Section<T> {
-    /// The elements.
+    /// Returns the elements.
     #[must_use]
     pub fn get<'a>(&self, file: &'a File) -> &'a [T] {
         self.within(file.bytes())
     }
 
-    /// The elements in the bytes of the section's file.
+    /// Returns the elements in the bytes of the section's file.
     pub(super) fn within<'a>(&self, bytes: &'a [u8]) -> &'a [T] {
         bytes.get(self.bytes.clone()).and_then(|b| bytemuck::try_cast_slice(b).ok()).unwrap_or(&[])
     }
@@ -73,17 +74,17 @@ impl File {
         let failed = |source| Error::Io { path: path.into(), source };
         let file = std::fs::File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            return Err(Error::Format { path: path.into(), why: "it is empty".into() });
+            return Err(Error::Format { path: path.into(), fault: Fault::Empty });
         }
         // SAFETY: contents are never trusted (every read is checked), and files are replaced by renaming only.
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-        // what is read here and there is found faster in large pages; where there are none it does without
+        // random reads are faster in large pages; without them reading works as well
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         Self::parse(Bytes::Mapped(Arc::new(map)), path.into(), kind, major)
     }
 
-    /// The same over bytes in memory.
+    /// Opens a container in memory.
     ///
     /// # Errors
     /// As [`File::open`].
@@ -94,63 +95,77 @@ impl File {
     }
 
     fn parse(bytes: Bytes, path: PathBuf, kind: Kind, major: u16) -> Result<Self> {
-        let refuse = |why: String| Error::Format { path: path.clone(), why };
+        let refuse = |fault| Error::Format { path: path.clone(), fault };
         let data = bytes.get();
-        let head = data.get(..HEADER_BYTES);
-        let head = head.ok_or_else(|| refuse(format!("it has {} bytes, a header has {HEADER_BYTES}", data.len())))?;
+        let (found, expected) = (data.len(), HEADER_BYTES);
+        let head = data.get(..HEADER_BYTES).ok_or_else(|| refuse(Fault::Header { found, expected }))?;
         let header: Header = bytemuck::pod_read_unaligned(head);
         if header.magic != MAGIC {
-            return Err(refuse("it is not a tasc file".into()));
+            return Err(refuse(Fault::Magic));
         }
         if header.kind != kind.0 {
-            return Err(refuse(format!("it is of kind {}, {kind} is wanted here", Kind(header.kind))));
+            return Err(refuse(Fault::Kind { found: header.kind, expected: kind.0 }));
         }
         if header.major != major {
-            let found = format!("{}.{}", header.major, header.minor);
-            let rebuild = kind.command();
-            return Err(refuse(format!("it has format version {found}, this tasc reads {major}.x; {rebuild}")));
+            let found = (header.major, header.minor);
+            return Err(refuse(Fault::Version { found, expected: major, fix: kind.command() }));
         }
         if header.file_bytes != data.len() as u64 {
-            let why = format!("it has {} bytes, its header says {}: it is cut short", data.len(), header.file_bytes);
-            return Err(refuse(why));
+            return Err(refuse(Fault::Length { found: data.len() as u64, expected: header.file_bytes }));
         }
         if header.sections > MAX_SECTIONS {
-            return Err(refuse(format!("it claims {} sections, the limit is {MAX_SECTIONS}", header.sections)));
+            return Err(refuse(Fault::Sections { found: header.sections, limit: MAX_SECTIONS }));
         }
         let table = usize::try_from(header.table_offset).ok().and_then(|start| {
             let end = start.checked_add(header.sections as usize * size_of::<Entry>())?;
             data.get(start..end)
         });
-        let table = table.ok_or_else(|| refuse("its section table lies outside the file".into()))?;
+        let table = table.ok_or_else(|| refuse(Fault::Table))?;
         if checksum(&header, table) != header.checksum {
-            return Err(refuse("its header or section table is damaged (checksum)".into()));
+            return Err(refuse(Fault::Checksum { part: "header or section table" }));
         }
         let table: Arc<[Entry]> = table.chunks_exact(size_of::<Entry>()).map(bytemuck::pod_read_unaligned).collect();
         let file = Self { bytes, path, header, table };
-        for entry in file.table.iter() {
-            file.range(entry)?;
-        }
+        file.check_places()?;
         Ok(file)
     }
 
-    /// All bytes.
+    /// Checks that every section lies inside the file, and that nothing but alignment lies between them.
+    fn check_places(&self) -> Result<()> {
+        let mut expected = aligned(HEADER_BYTES as u64);
+        for entry in self.table.iter() {
+            let range = self.range(entry)?;
+            self.check_place(name(entry), entry.offset, expected)?;
+            expected = aligned(range.end as u64);
+        }
+        self.check_place("section table".into(), self.header.table_offset, expected)
+    }
+
+    fn check_place(&self, section: String, found: u64, expected: u64) -> Result<()> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::Format { path: self.path.clone(), fault: Fault::Gap { section, found, expected } })
+    }
+
+    /// Returns all bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get()
     }
 
-    /// All bytes, kept alive by whoever holds them.
+    /// Returns all bytes; the result keeps them alive.
     pub(super) fn shared(&self) -> Bytes {
         self.bytes.clone()
     }
 
-    /// Where it was opened.
+    /// Path that the file was opened at.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which tokenizer made it.
+    /// Identity of the tokenizer that made it.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(self.header.fingerprint)
@@ -207,10 +222,11 @@ impl File {
         Ok(())
     }
 
-    /// An error about one section of this file.
+    /// Makes an error about one section of this file.
     #[must_use]
     pub fn corrupt(&self, section: &str, why: &str) -> Error {
-        Error::Format { path: self.path.clone(), why: format!("section `{section}`: {why}") }
+        let fault = Fault::Section { section: section.into(), why: why.into() };
+        Error::Format { path: self.path.clone(), fault }
     }
 }
 
@@ -221,6 +237,11 @@ impl Bytes {
             Self::Owned(words, len) => &bytemuck::cast_slice(words)[..*len],
         }
     }
+}
+
+/// Rounds `end` up to an offset at which a section can begin.
+fn aligned(end: u64) -> u64 {
+    end.next_multiple_of(ALIGNMENT as u64)
 }
 
 fn name(entry: &Entry) -> String {

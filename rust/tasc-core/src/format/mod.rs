@@ -1,4 +1,4 @@
-//! The container of every tasc file: a header, named sections, a table of them. docs/format.md is its law.
+//! The container of every tasc file: a header, named sections, a table of them, as docs/format.md specifies.
 //!
 //! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
@@ -13,6 +13,8 @@ pub use file::{File, Section};
 pub(crate) use sections::sections;
 pub use sections::{Borrowed, Mapped, MappedArray, Owned, Storage};
 pub use writer::Writer;
+
+pub use crate::token::Fingerprint;
 
 #[cfg(target_endian = "big")]
 compile_error!("tasc files are little-endian and read in place: big-endian machines are not supported");
@@ -29,12 +31,12 @@ pub const NAME_BYTES: usize = 16;
 /// Most sections of a file.
 pub const MAX_SECTIONS: u32 = 1024;
 
-/// What a file holds.
+/// Kind of a file: what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub [u8; 4]);
 
 impl Kind {
-    /// The command that makes a file of this kind again.
+    /// Returns the command that makes a file of this kind again.
     fn command(self) -> &'static str {
         match &self.0 {
             b"INDX" => "build it again: tasc index build",
@@ -46,32 +48,6 @@ impl Kind {
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
-    }
-}
-
-/// Identity of a tokenizer: SHA-256 of its canonical form.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Fingerprint(pub [u8; 32]);
-
-impl Fingerprint {
-    /// From 64 hexadecimal digits; `None` for anything else.
-    #[must_use]
-    pub fn from_hex(hex: &str) -> Option<Self> {
-        let digits = hex.as_bytes();
-        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-        }
-        Some(Self(bytes))
-    }
-}
-
-impl std::fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
     }
 }
 

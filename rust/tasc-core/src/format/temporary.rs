@@ -1,4 +1,4 @@
-//! A file without a name until it is whole.
+//! Files that have no name until they are whole.
 
 use std::fs::File;
 use std::io;
@@ -9,7 +9,7 @@ use tempfile::{Builder, NamedTempFile, TempPath};
 
 /// A file on its way to a name in the same folder.
 ///
-/// On Linux it has no name at all before [`Temporary::persist`] (`O_TMPFILE`), so that not even a killed process
+/// On Linux the file has no name at all before [`Temporary::persist`] (`O_TMPFILE`), so that not even a killed process
 /// leaves anything behind; elsewhere, and on file systems that lack this, it is a hidden sibling removed on drop.
 pub(crate) struct Temporary {
     pub(crate) file: File,
@@ -17,14 +17,14 @@ pub(crate) struct Temporary {
 }
 
 impl Temporary {
-    /// An empty file in `folder`.
+    /// Creates an empty file in `folder`.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         match nameless(folder) {
             Ok(file) => return Ok(Self { file, name: None }),
             Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => {
                 return Err(e);
             }
-            Err(_) => {} // this file system cannot
+            Err(_) => {} // this file system has no nameless files
         }
         let mut builder = named();
         #[cfg(unix)]
@@ -33,7 +33,7 @@ impl Temporary {
         Ok(Self { file, name: Some(name) })
     }
 
-    /// Makes it durable and gives it its name, in place of a file that has it.
+    /// Makes the file durable and gives it its name, in place of a file that has the name.
     pub(crate) fn persist(self, path: &Path) -> io::Result<()> {
         let folder = folder(path);
         self.file.sync_all()?;
@@ -45,7 +45,7 @@ impl Temporary {
         sync_folder(folder)
     }
 
-    /// The same, but never in place of another file: `AlreadyExists` then.
+    /// Makes the file durable and gives it its name; `AlreadyExists` where another file has the name.
     pub(crate) fn persist_new(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         match self.name {
@@ -54,6 +54,18 @@ impl Temporary {
         }
         sync_folder(folder(path))
     }
+}
+
+/// Returns whether `path` still names the open file: another process may have renamed another file over it.
+pub(crate) fn is_still(path: &Path, file: &File) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
+        Ok(named.ino() == open.ino() && named.dev() == open.dev())
+    }
+    #[cfg(not(unix))]
+    Ok(true)
 }
 
 /// Makes the names in a folder durable: a rename itself must survive a crash.
@@ -65,7 +77,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder that holds `path`.
+/// Returns the folder that holds `path`.
 pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

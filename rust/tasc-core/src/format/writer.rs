@@ -83,7 +83,7 @@ impl Writer {
         self.put(bytes)
     }
 
-    /// A whole section at once.
+    /// Writes a whole section.
     ///
     /// # Errors
     /// As [`Writer::begin`] and [`Writer::write`].
@@ -92,7 +92,7 @@ impl Writer {
         self.write(bytemuck::cast_slice(data))
     }
 
-    /// Writes table and header, makes it durable and gives it its name.
+    /// Writes table and header, makes the file durable and gives it its name.
     ///
     /// # Errors
     /// [`Error::Io`]; the temporary file is removed then.

@@ -1,39 +1,37 @@
-//! A store → a plan.
+//! Learns a plan from a store.
 
 use std::cmp::Reverse;
 use std::path::Path;
 
 use rustc_hash::FxHashSet;
 
-use super::live::Live;
+use super::active::ActiveTokens;
+use super::documents::{Expansions, WeightedDocuments, documents, novelty, sample, split};
 use super::merger::{Merger, MergerOptions};
-use super::plan::{Contents, MergePlan, Meta, Point};
+use super::plan::{Contents, MergePlan, PlanMeta, Point};
 use super::prune::{Pruner, Uses};
 use super::segment::Segmenter;
 use crate::corpus::Store;
 use crate::{Error, Result, TokenId};
 
-/// So many times the tokens wanted are live when merging ends and pruning begins: the more of them, the closer the plan
-/// fits the documents, which pays when new rows repeat them and costs when they do not (docs/lab/vocabulary.md).
-const MOST_LIVE: f64 = 3.0;
-const LIVE_BY_NOVELTY: f64 = 4.0;
-const LEAST_LIVE: f64 = 1.25;
+/// Merging ends and pruning begins at this ratio of active tokens to tokens wanted. With a larger ratio the plan fits the
+/// documents more closely. That pays when new rows repeat them, and costs when they do not (docs/lab/vocabulary.md).
+const MAX_ACTIVE: f64 = 3.0;
+const ACTIVE_BY_NOVELTY: f64 = 4.0;
+const MIN_ACTIVE: f64 = 1.25;
 
-/// Tokens of the documents that pruning looks at.
-const SAMPLE: usize = 1 << 20;
-
-/// Share of the work that is done when all merges are made, for people who wait.
+/// Share of the work that is done when all merges are made, for progress reports.
 const MERGED: f64 = 0.7;
 
 /// Merges between two calls of `check`.
 const CHECK_EVERY: usize = 16;
 
-/// What a plan is to be.
+/// Options of learning a plan.
 #[derive(Clone, Debug)]
 pub struct LearnOptions {
-    /// New tokens at most, all of them live: used by the segmentation of the documents.
+    /// Largest number of new tokens. All of them are active: the segmentation of the documents uses them.
     pub size: usize,
-    /// What merges are allowed; the floors hold for the uses of a new token in the final segmentation too. The store's
+    /// Which merges are allowed; the thresholds hold for the uses of a new token in the final segmentation too. The store's
     /// end token is a barrier, named here or not.
     pub merger: MergerOptions,
     /// Share of the rows left out to find how many new tokens still save more on rows never seen; 0: `size` of them.
@@ -48,25 +46,19 @@ impl Default for LearnOptions {
     }
 }
 
-/// Documents with weights.
-pub(super) type Documents<'a> = Vec<(&'a [TokenId], u64)>;
-
-/// Expansions of new tokens.
-pub(super) type Expansions = Vec<Vec<TokenId>>;
-
 impl MergePlan {
-    /// Learns a plan from a store's outputs, writes it and opens it. `check` is called now and then with the share
-    /// done; its error ends the work.
+    /// Learns a plan from a store's outputs, writes it and opens it. `check` is called repeatedly with the
+    /// share done; its error ends the work.
     ///
-    /// Its new tokens come in the order of the tokens that they save. When fewer than asked for pass the floors, or
-    /// more do not save more on held-out rows, [`Meta::stopped_by`] says so.
+    /// The new tokens are sorted by the number of tokens that they save. When fewer than asked for pass the thresholds, or
+    /// more do not save more on held-out rows, [`PlanMeta::stopped_by`] says so.
     ///
     /// # Complexity
     /// For T tokens and size K: O(T + K log K) merging, one segmentation of all documents, and about 70 of some of them
     /// (of 2²⁰ tokens, say) to prune; about twice that with held-out rows. Memory: see [`Merger::new`].
     ///
     /// # Errors
-    /// [`Error::Plan`] when no pair passes the floors, or an option is out of range; [`Error::TokenId`] for an id that
+    /// [`Error::Plan`] when no pair passes the thresholds, or an option is out of range; [`Error::TokenId`] for an id that
     /// the store's vocabulary does not hold; [`Error::IndexTooLarge`]; a format error when the store is damaged;
     /// [`Error::Io`]; what `check` returns. Nothing is written then.
     pub fn learn(
@@ -88,9 +80,9 @@ impl MergePlan {
         let stopped_by = match segmenter.len() {
             found if found == options.size => "size",
             found if found == size && curve.last().is_some_and(|most| most.size > found as u64) => "held-out",
-            _ => "floors",
+            _ => "thresholds",
         };
-        let meta = Meta {
+        let meta = PlanMeta {
             writer: env!("CARGO_PKG_VERSION").into(),
             tokenizer: store.meta().tokenizer.clone(),
             base_vocab_size: learner.base,
@@ -123,52 +115,13 @@ fn checked(store: &Store, options: &LearnOptions) -> Result<()> {
     Ok(())
 }
 
-/// The documents of a store with their weights.
-pub(super) fn documents(store: &Store) -> Result<Documents<'_>> {
-    let limit = store.meta().vocab_size;
-    let document = |k| {
-        let ids = store.document(k)?;
-        match ids.iter().find(|&&id| id >= limit) {
-            Some(&id) => Err(Error::TokenId { id, limit }),
-            None => Ok((ids, store.weight(k)?)),
-        }
-    };
-    (0..store.num_documents()).map(document).collect()
-}
-
-/// Rows apart from every so-many-th of them; those. A document of weight w is w rows.
-fn split<'a>(all: &Documents<'a>, share: f64) -> (Documents<'a>, Documents<'a>) {
-    let (mut train, mut left_out) = (Vec::new(), Vec::new());
-    let mut before = 0u64;
-    for &(document, weight) in all {
-        let after = before.saturating_add(weight);
-        let out = ((after as f64 * share) as u64 - (before as f64 * share) as u64).min(weight);
-        left_out.extend((out > 0).then_some((document, out)));
-        train.extend((out < weight).then_some((document, weight - out)));
-        before = after;
-    }
-    (train, left_out)
-}
-
 /// The smallest size that saves most on rows left out.
 fn best(curve: &[Point]) -> Option<usize> {
     let most = curve.iter().max_by(|a, b| a.held_out.total_cmp(&b.held_out).then(b.size.cmp(&a.size)))?;
     usize::try_from(most.size).ok()
 }
 
-/// Every so-many-th document, so that together they have about `SAMPLE` tokens.
-fn sample<'a>(documents: &Documents<'a>) -> Documents<'a> {
-    let tokens: usize = documents.iter().map(|d| d.0.len()).sum();
-    documents.iter().step_by(tokens.div_ceil(SAMPLE).max(1)).copied().collect()
-}
-
-/// Good and Turing's estimate of the share of new rows whose output was never seen: that of the rows seen once.
-fn novelty(documents: &Documents<'_>) -> f64 {
-    let rows: f64 = documents.iter().map(|d| d.1 as f64).sum();
-    documents.iter().filter(|d| d.1 == 1).count() as f64 / rows.max(1.0)
-}
-
-/// What stays the same while a plan is learnt.
+/// State that is constant while a plan is learned.
 struct Learner<'a> {
     base: TokenId,
     options: &'a LearnOptions,
@@ -186,8 +139,9 @@ impl<'a> Learner<'a> {
         Self { base: store.meta().vocab_size, options, merger, forbidden, novelty }
     }
 
-    /// What each number of new tokens saves, the smallest first: learnt without some rows, measured on them too.
-    fn curve(&self, all: &Documents<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
+    /// Measures the share of tokens that each number of new tokens saves, the smallest first, on the rows learned from
+    /// and on rows held out.
+    fn curve(&self, all: &WeightedDocuments<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Vec<Point>> {
         let (train, left_out) = split(all, self.options.held_out);
         let (train_sample, left_out) = (sample(&train), sample(&left_out));
         let mut curve = Vec::new();
@@ -203,10 +157,10 @@ impl<'a> Learner<'a> {
         Ok(curve)
     }
 
-    /// At most `size` new tokens, those that save most first, and their uses.
+    /// Learns at most `size` new tokens, sorted by the tokens that they save, and counts their uses.
     fn vocabulary(
         &self,
-        all: &Documents<'_>,
+        all: &WeightedDocuments<'_>,
         size: usize,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<(Segmenter, Uses)> {
@@ -237,28 +191,32 @@ impl<'a> Learner<'a> {
         }
     }
 
-    fn pruner<'d>(&self, documents: &'d Documents<'d>, of: &Documents<'_>) -> Pruner<'d> {
-        let size = |documents: &Documents<'_>| documents.iter().map(|d| d.1 as f64).sum::<f64>();
+    fn pruner<'d>(&self, documents: &'d WeightedDocuments<'d>, of: &WeightedDocuments<'_>) -> Pruner<'d> {
+        let size = |documents: &WeightedDocuments<'_>| documents.iter().map(|d| d.1 as f64).sum::<f64>();
         let share = size(documents) / size(of).max(1.0);
-        // what passes in a part of the documents shall pass in all of them
-        let floor = |all: u64| {
+        // a token that passes in the sample must pass in all documents
+        let threshold = |all: u64| {
             let expected = all as f64 * share;
             if share < 1.0 { expected + 2.0 * expected.sqrt() } else { expected }
         };
-        let floors = (floor(self.merger.min_count), floor(self.merger.min_documents));
-        Pruner { base: self.base, documents, novelty: self.novelty, floors }
+        let thresholds = (threshold(self.merger.min_count), threshold(self.merger.min_documents));
+        Pruner { base: self.base, documents, novelty: self.novelty, thresholds }
     }
 
-    /// The expansions of the first merges: enough of them are live to choose from.
-    fn candidates(&self, documents: &Documents<'_>, mut check: impl FnMut(f64) -> Result<()>) -> Result<Expansions> {
-        let wanted = self.options.size as f64 * (MOST_LIVE - LIVE_BY_NOVELTY * self.novelty).max(LEAST_LIVE);
+    /// Returns the expansions of the first merges, until enough of them are active to choose from.
+    fn candidates(
+        &self,
+        documents: &WeightedDocuments<'_>,
+        mut check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<Expansions> {
+        let wanted = self.options.size as f64 * (MAX_ACTIVE - ACTIVE_BY_NOVELTY * self.novelty).max(MIN_ACTIVE);
         check(0.0)?;
         let mut merger = Merger::new(documents, &self.merger)?;
-        let mut live = Live::new(self.merger.min_count, &self.forbidden);
-        while (live.len() as f64) < wanted && merger.step().is_some() {
-            live.follow(&merger);
+        let mut active = ActiveTokens::new(self.merger.min_count, &self.forbidden);
+        while (active.len() as f64) < wanted && merger.step().is_some() {
+            active.follow(&merger);
             if merger.merges().len() % CHECK_EVERY == 0 {
-                check(MERGED * (live.len() as f64 / wanted).min(1.0))?;
+                check(MERGED * (active.len() as f64 / wanted).min(1.0))?;
             }
         }
         let mut found: Expansions = merger.merges().iter().map(|m| m.expansion.clone()).collect();

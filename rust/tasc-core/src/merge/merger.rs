@@ -1,13 +1,13 @@
-//! Merging: again and again, the pair of neighbours whose merge saves most tokens becomes one token.
+//! Merging: the pair of neighbours whose merge saves most tokens becomes one token, repeatedly.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 
-use super::learn::documents;
+use super::documents::documents;
 use super::pairs::{Pair, Tally, count, key, symbols};
-use super::text::{Alphabet, Around, BARRIER, Symbol, Text};
+use super::text::{Alphabet, Around, BARRIER, MergeSymbol, Text};
 use crate::corpus::Store;
 use crate::{Result, TokenId};
 
@@ -68,7 +68,7 @@ pub struct Merger {
     uses: Vec<u64>,
     around: Around,
     tally: Tally,
-    found: FxHashMap<Symbol, Pair>,
+    found: FxHashMap<MergeSymbol, Pair>,
 }
 
 impl Merger {
@@ -99,7 +99,7 @@ impl Merger {
         })
     }
 
-    /// Of a store's documents; its end token is a barrier.
+    /// Counts the pairs of a store's documents; its end token is a barrier.
     ///
     /// # Errors
     /// As [`Merger::new`]; [`crate::Error::TokenId`] for an id that the store's vocabulary does not hold; a format error
@@ -110,7 +110,7 @@ impl Merger {
         Self::new(&documents(store)?, &options)
     }
 
-    /// Makes the next merge; `None` when no pair is left that passes the floors.
+    /// Makes the next merge; `None` when no pair is left that passes the thresholds.
     ///
     /// # Complexity
     /// O(occurrences of the pair · log pairs).
@@ -136,24 +136,24 @@ impl Merger {
         self.merges.last()
     }
 
-    /// The merges made so far.
+    /// Returns the merges made so far.
     #[must_use]
     pub fn merges(&self) -> &[Merge] {
         &self.merges
     }
 
-    /// How often each merge stands in the documents as they are now.
+    /// Returns how often each merge occurs in the present segmentation of the documents.
     #[must_use]
     pub fn uses(&self) -> &[u64] {
         &self.uses
     }
 
-    fn merge_of(&self, symbol: Symbol) -> Option<usize> {
+    fn merge_of(&self, symbol: MergeSymbol) -> Option<usize> {
         (symbol as usize).checked_sub(self.alphabet.len())
     }
 
-    /// Takes out the best pair.
-    fn best(&mut self) -> Option<((Symbol, Symbol), Pair)> {
+    /// Removes the best pair and returns it.
+    fn best(&mut self) -> Option<((MergeSymbol, MergeSymbol), Pair)> {
         loop {
             let (was, Reverse(key)) = self.heap.pop()?;
             let Some(found) = self.pairs.get(&key) else { continue };
@@ -172,8 +172,8 @@ impl Merger {
         }
     }
 
-    /// Counts the pairs that a merge took apart, and those that it made.
-    fn update(&mut self, pair: (Symbol, Symbol), merged: Symbol) {
+    /// Counts the pairs that a merge removed, and those that it made.
+    fn update(&mut self, pair: (MergeSymbol, MergeSymbol), merged: MergeSymbol) {
         let around = &mut self.around;
         for k in 0..around.starts.len() {
             if around.lefts[k] == merged {
@@ -193,7 +193,7 @@ impl Merger {
     }
 
     /// Makes the pairs of a merged symbol and its left or right neighbours.
-    fn gain(&mut self, merged: Symbol, left: bool) {
+    fn gain(&mut self, merged: MergeSymbol, left: bool) {
         let Self { text, pairs, heap, around, tally, options, .. } = self;
         let neighbours = if left { &around.lefts } else { &around.rights };
         let counts = |symbol| symbol != BARRIER && (left || symbol != merged);
@@ -221,7 +221,7 @@ impl Merger {
     }
 }
 
-/// Takes occurrences away from a pair, and forgets it when too few are left.
+/// Subtracts occurrences from a pair, and removes the pair when too few are left.
 fn lose(pairs: &mut FxHashMap<u64, Pair>, key: u64, weight: u64, options: &MergerOptions) {
     if let Some(pair) = pairs.get_mut(&key) {
         pair.count = pair.count.saturating_sub(weight);

@@ -1,16 +1,17 @@
-//! A task vocabulary: which n-grams of the outputs deserve a token of their own, and outputs written with them.
+//! A task vocabulary: n-grams of the outputs that become new tokens, and segmentation of outputs into them.
 //!
-//! - [`merger`]: weighted documents → merges, one after the other, each of the pair that saves most
-//! - [`learn`]: a store → a plan: budget, floors, held-out stop
+//! - [`merger`]: merges of weighted documents, each of the pair that saves most tokens
+//! - [`learn`]: a plan from a store: size, thresholds, held-out stop
 //! - [`plan`]: the new tokens with their expansions, a file
-//! - [`segment`]: ids → fewest tokens, and back
-//! - [`stream`]: the same as the ids come
+//! - [`segment`]: segmentation of ids into the fewest tokens, and back
+//! - [`stream`]: segmentation of ids that arrive one after the other
 //!
 //! Source: arXiv 2602.24174 (TASC-ft).
 
+mod active;
 mod automaton;
+mod documents;
 pub mod learn;
-mod live;
 pub mod merger;
 mod pairs;
 pub mod plan;
@@ -23,4 +24,4 @@ pub use learn::LearnOptions;
 pub use merger::{Merger, MergerOptions};
 pub use plan::MergePlan;
 pub use segment::Segmenter;
-pub use stream::Stream;
+pub use stream::SegmentStream;

@@ -1,36 +1,36 @@
-//! The pairs of neighbours of a text, counted for the first time.
+//! Initial counts of the pairs of neighbours of a text.
 
 use rustc_hash::FxHashMap;
 
-use super::text::{BARRIER, Symbol, Text};
+use super::text::{BARRIER, MergeSymbol, Text};
 
 /// A pair of neighbours.
 pub(super) struct Pair {
-    /// Weighted occurrences, those that overlap too.
+    /// Weighted occurrences, overlapping ones included.
     pub(super) count: u64,
-    /// Where it stood when it was found, ascending; some may be gone.
+    /// Positions at which the pair was found, ascending; some may be gone.
     pub(super) places: Vec<u32>,
 }
 
-/// A pair as one number, in the order of pairs.
-pub(super) fn key((left, right): (Symbol, Symbol)) -> u64 {
+/// Packs a pair into one number; the order of pairs is kept.
+pub(super) fn key((left, right): (MergeSymbol, MergeSymbol)) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-/// The pair of a key.
-pub(super) fn symbols(key: u64) -> (Symbol, Symbol) {
-    ((key >> 32) as Symbol, key as Symbol)
+/// Unpacks a pair.
+pub(super) fn symbols(key: u64) -> (MergeSymbol, MergeSymbol) {
+    ((key >> 32) as MergeSymbol, key as MergeSymbol)
 }
 
 /// Adds up weights by symbol.
 #[derive(Default)]
 pub(super) struct Tally {
     sums: Vec<(u64, u32)>,
-    seen: Vec<Symbol>,
+    seen: Vec<MergeSymbol>,
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, symbol: Symbol, weight: u64) {
+    pub(super) fn add(&mut self, symbol: MergeSymbol, weight: u64) {
         if self.sums.len() <= symbol as usize {
             self.sums.resize(symbol as usize + 1, (0, 0));
         }
@@ -42,8 +42,8 @@ impl Tally {
         *number += 1;
     }
 
-    /// Hands over each symbol, its weight and the number of times it was added, and starts anew.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(Symbol, u64, u32)) {
+    /// Calls the closure with each symbol, its weight and the number of times it was added, then clears the tally.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(MergeSymbol, u64, u32)) {
         for symbol in self.seen.drain(..) {
             let (sum, number) = std::mem::take(&mut self.sums[symbol as usize]);
             each(symbol, sum, number);
@@ -51,7 +51,7 @@ impl Tally {
     }
 }
 
-/// The pairs that occur often enough, by [`key`].
+/// Counts the pairs that occur often enough, by [`key`].
 ///
 /// Neighbours are sorted by the left symbol first: counting the symbols that follow one needs a small table only, and
 /// pairs that are too rare (most of them) are never kept.
@@ -60,7 +60,7 @@ pub(super) fn count(text: &Text, min_count: u64) -> FxHashMap<u64, Pair> {
     let (order, starts) = by_left(text.cells(), text.symbols());
     let (mut pairs, mut tally) = (FxHashMap::default(), Tally::default());
     let mut slots = vec![RARE; text.symbols()];
-    let mut often: Vec<(Symbol, Pair)> = Vec::new();
+    let mut often: Vec<(MergeSymbol, Pair)> = Vec::new();
     for (left, range) in (0..).zip(starts.windows(2)).skip(BARRIER as usize + 1) {
         let neighbours = &order[range[0] as usize..range[1] as usize];
         let mut weight = text.weights();
@@ -86,8 +86,8 @@ pub(super) fn count(text: &Text, min_count: u64) -> FxHashMap<u64, Pair> {
     pairs
 }
 
-/// Every cell but the last with the symbol after it, sorted by its own; and where each symbol's begin.
-fn by_left(cells: &[Symbol], symbols: usize) -> (Vec<(u32, Symbol)>, Vec<u32>) {
+/// Returns every cell but the last, with the symbol after it, sorted by the cell's own symbol; and where each symbol begins.
+fn by_left(cells: &[MergeSymbol], symbols: usize) -> (Vec<(u32, MergeSymbol)>, Vec<u32>) {
     let mut starts = vec![0u32; symbols + 1];
     for two in cells.windows(2) {
         starts[two[0] as usize + 1] += 1;

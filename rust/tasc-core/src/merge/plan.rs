@@ -1,4 +1,4 @@
-//! A plan file.
+//! Plan files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,52 +15,52 @@ pub const KIND: Kind = Kind(*b"PLAN");
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
 
-/// What a plan says of itself (section `meta`, JSON).
+/// Metadata of a plan (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub struct PlanMeta {
     /// Version of tasc that wrote it.
     pub writer: String,
     /// Name of the base tokenizer, for people; the fingerprint is what counts.
     pub tokenizer: String,
     /// The first new id: base ids are below it.
     pub base_vocab_size: u32,
-    /// Live tokens asked for.
+    /// Number of active tokens asked for.
     pub wanted: u64,
-    /// Why there are no more: `size`, `floors` or `held-out`.
+    /// Reason why there are no more new tokens: `size`, `thresholds` or `held-out`.
     pub stopped_by: String,
     /// Tokens of the documents, each as often as it occurred.
     pub tokens: u64,
-    /// The same written with the new tokens.
+    /// Tokens of the documents after segmentation into the new tokens.
     pub tokens_after: u64,
 }
 
-/// A point of the curve: what a number of new tokens saves.
+/// A point of the curve: the share of tokens that a number of new tokens saves.
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Point {
-    /// Live tokens.
+    /// Number of active tokens.
     pub size: u64,
-    /// Share of the tokens saved on the documents learnt from.
+    /// Share of the tokens saved on the documents learned from.
     pub train: f64,
-    /// The same on documents left out.
+    /// Share of the tokens saved on held-out documents.
     pub held_out: f64,
 }
 
-/// New tokens of a task: their expansions, how often the documents use them, what they save.
+/// New tokens of a task: their expansions, their uses in the documents, and the tokens that they save.
 #[derive(Clone, Debug)]
 pub struct MergePlan {
     file: File,
-    meta: Meta,
+    meta: PlanMeta,
     segmenter: Arc<Segmenter>,
     counts: Vec<u64>,
     documents: Vec<u64>,
     curve: Vec<Point>,
 }
 
-/// What goes into a plan file.
+/// Contents of a plan file.
 pub(super) struct Contents<'a> {
-    pub(super) meta: Meta,
+    pub(super) meta: PlanMeta,
     pub(super) expansions: Vec<&'a [TokenId]>,
     pub(super) counts: Vec<u64>,
     pub(super) documents: Vec<u64>,
@@ -99,13 +99,13 @@ impl MergePlan {
         Self::from_file(File::open(path, KIND, VERSION.0)?)
     }
 
-    /// The same from an open container.
+    /// Opens a plan in an open container.
     ///
     /// # Errors
     /// [`Error::Format`], as [`MergePlan::open`].
     pub fn from_file(file: File) -> Result<Self> {
         let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta: Meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let meta: PlanMeta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
         let (ids, offsets) = (file.section::<TokenId>("expansions")?, file.section::<u64>("offsets")?);
         let (ids, offsets) = (ids.get(&file), offsets.get(&file));
         let size = offsets.len().checked_sub(1).ok_or_else(|| file.corrupt("offsets", "it is empty"))?;
@@ -138,7 +138,7 @@ impl MergePlan {
         Ok(Self { meta, segmenter: Arc::new(segmenter), counts, documents, curve, file })
     }
 
-    /// A new file with only these new tokens, in this order, opened. Their uses are those of the old plan.
+    /// Writes a plan with only these new tokens, in this order, and opens it. The uses are copied from this plan.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; [`Error::Plan`] for an index that is there twice; [`Error::Io`].
@@ -147,7 +147,7 @@ impl MergePlan {
         Segmenter::new(self.base_vocab_size(), &expansions)?;
         let pick = |numbers: &[u64]| indices.iter().map(|&k| numbers[k]).collect();
         Contents {
-            meta: Meta { writer: env!("CARGO_PKG_VERSION").into(), ..self.meta.clone() },
+            meta: PlanMeta { writer: env!("CARGO_PKG_VERSION").into(), ..self.meta.clone() },
             expansions,
             counts: pick(&self.counts),
             documents: pick(&self.documents),
@@ -171,37 +171,37 @@ impl MergePlan {
         &self.file
     }
 
-    /// What the plan says of itself.
+    /// Returns the plan's metadata.
     #[must_use]
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &PlanMeta {
         &self.meta
     }
 
-    /// The first new id: base ids are below it.
+    /// Returns the first new id: base ids are below it.
     #[must_use]
     pub fn base_vocab_size(&self) -> u32 {
         self.meta.base_vocab_size
     }
 
-    /// The new tokens' segmenter.
+    /// Returns the segmenter of the new tokens.
     #[must_use]
     pub fn segmenter(&self) -> &Arc<Segmenter> {
         &self.segmenter
     }
 
-    /// How often the documents it was learnt from use each new token.
+    /// Returns the uses of each new token in the documents that the plan was learned from.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// In how many rows each is used.
+    /// Returns the number of rows that use each new token.
     #[must_use]
     pub fn documents(&self) -> &[u64] {
         &self.documents
     }
 
-    /// What fewer new tokens would have saved.
+    /// Returns the share of tokens that fewer new tokens would have saved.
     #[must_use]
     pub fn curve(&self) -> &[Point] {
         &self.curve

@@ -1,34 +1,34 @@
-//! Fewer new tokens: those that are missed least are given up.
+//! Pruning: the new tokens with the smallest removal loss are removed.
 
 use std::cmp::Reverse;
 
-use super::learn::{Documents, Expansions};
+use super::documents::{Expansions, WeightedDocuments};
 use super::merger::MergerOptions;
 use super::segment::{Scratch, Segmenter};
 use crate::{Result, TokenId};
 
-/// Share of the new tokens given up at a time.
-const GIVEN_UP: f64 = 0.1;
+/// Share of the new tokens that is removed in one round.
+const PRUNED_SHARE: f64 = 0.1;
 
-/// Uses that a new token passes on to those that would stand in for it, for each share of rows that are new: in what was
-/// never seen, long tokens fit less often than their parts.
+/// Uses that a new token adds to the tokens of its second-best segmentation, as a factor of the share of new rows: in
+/// unseen outputs, long tokens match less often than their parts.
 const PASSED_ON: f64 = 0.6;
 
-/// How documents use new tokens.
+/// Uses of new tokens in documents.
 pub(super) struct Uses {
-    /// Uses of each, as often as the document occurred.
+    /// Uses of each new token, weighted by the documents.
     pub(super) counts: Vec<u64>,
-    /// Rows that use each.
+    /// Rows that use each new token.
     pub(super) documents: Vec<u64>,
     /// Tokens of the documents.
     pub(super) tokens: u64,
-    /// The same segmented.
+    /// Tokens of the documents after segmentation.
     pub(super) after: u64,
 }
 
 impl Uses {
-    /// Segments documents.
-    pub(super) fn count(segmenter: &Segmenter, documents: &Documents<'_>) -> Result<Self> {
+    /// Segments documents and counts the uses.
+    pub(super) fn count(segmenter: &Segmenter, documents: &WeightedDocuments<'_>) -> Result<Self> {
         let zeros = vec![0u64; segmenter.len()];
         let mut uses = Self { counts: zeros.clone(), documents: zeros, tokens: 0, after: 0 };
         let mut last = vec![usize::MAX; segmenter.len()];
@@ -55,27 +55,27 @@ impl Uses {
     }
 
     /// Whether a new token is used often enough.
-    pub(super) fn pass(&self, token: usize, floors: &MergerOptions) -> bool {
-        self.counts[token] >= floors.min_count && self.documents[token] >= floors.min_documents
+    pub(super) fn pass(&self, token: usize, thresholds: &MergerOptions) -> bool {
+        self.counts[token] >= thresholds.min_count && self.documents[token] >= thresholds.min_documents
     }
 }
 
-/// Gives up new tokens one after the other.
+/// Removes new tokens, round by round.
 pub(super) struct Pruner<'a> {
     pub(super) base: TokenId,
-    pub(super) documents: &'a Documents<'a>,
+    pub(super) documents: &'a WeightedDocuments<'a>,
     /// Share of rows whose output was never seen.
     pub(super) novelty: f64,
     /// Fewest uses, and rows with uses, in these documents.
-    pub(super) floors: (f64, f64),
+    pub(super) thresholds: (f64, f64),
 }
 
 impl Pruner<'_> {
-    /// Until `size` are left. Every set on the way is handed over with its uses, the largest first; among them are one
-    /// of `landmark` and the last.
+    /// Removes new tokens until `size` are left. `each` is called with every set on the way, the largest first, and its
+    /// uses. Among the sets are one of `landmark` tokens and the last.
     ///
     /// # Complexity
-    /// A segmentation of the documents for every tenth of the new tokens given up.
+    /// One segmentation of the documents for every tenth of the new tokens removed.
     pub(super) fn prune(
         &self,
         mut set: Expansions,
@@ -91,32 +91,32 @@ impl Pruner<'_> {
                 return Ok(set);
             }
             let next = if set.len() > landmark { landmark.max(size) } else { size };
-            let given_up = ((set.len() as f64 * GIVEN_UP) as usize).clamp(1, set.len() - next);
-            let mut kept = self.most_missed(&segmenter, &uses)?;
-            kept.truncate(set.len() - given_up);
+            let pruned = ((set.len() as f64 * PRUNED_SHARE) as usize).clamp(1, set.len() - next);
+            let mut kept = self.by_removal_loss(&segmenter, &uses)?;
+            kept.truncate(set.len() - pruned);
             kept.sort_unstable();
             set = kept.into_iter().map(|k| std::mem::take(&mut set[k])).collect();
         }
     }
 
-    /// New tokens, those first that would cost most tokens if they were missing.
-    fn most_missed(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
+    /// Returns the new tokens, the largest removal loss first: the number of tokens that their removal would add.
+    fn by_removal_loss(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
         let length = |k: usize| segmenter.expansion(k).map_or(0, <[TokenId]>::len);
         let mut order: Vec<usize> = (0..segmenter.len()).collect();
         order.sort_by_key(|&k| Reverse(length(k)));
         let mut counts: Vec<f64> = uses.counts.iter().map(|&c| c as f64).collect();
-        let mut missed = vec![0.0; segmenter.len()];
+        let mut removal_loss = vec![0.0; segmenter.len()];
         for &k in &order {
             let parts = segmenter.segment_without(k)?;
-            let enough = uses.counts[k] as f64 >= self.floors.0 && uses.documents[k] as f64 >= self.floors.1;
+            let enough = uses.counts[k] as f64 >= self.thresholds.0 && uses.documents[k] as f64 >= self.thresholds.1;
             if enough {
-                missed[k] = counts[k] * (parts.len() - 1) as f64;
+                removal_loss[k] = counts[k] * (parts.len() - 1) as f64;
             }
             for part in parts.iter().filter_map(|&id| segmenter.new_token(id)) {
                 counts[part] += PASSED_ON * self.novelty * counts[k];
             }
         }
-        order.sort_by(|&a, &b| missed[b].total_cmp(&missed[a]).then(a.cmp(&b)));
+        order.sort_by(|&a, &b| removal_loss[b].total_cmp(&removal_loss[a]).then(a.cmp(&b)));
         Ok(order)
     }
 }

@@ -1,14 +1,15 @@
-//! Ids written with the fewest tokens, and back.
+//! Segmentation of ids into the fewest tokens, and back.
 
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use super::automaton::{Automaton, ROOT};
-use crate::{Error, Result, TokenId};
+use crate::{Error, Result, TokenId, pool};
 
 /// Writes base ids with as few tokens as possible: base ids, and new ids `base + i` that stand for expansions. Among
-/// equally short ways the one with the longest first token is taken, then the longest second one, and so on.
+/// segmentations of equal length the one with the longest first token wins, then the one with the longest second token, and
+/// so on.
 ///
 /// # Examples
 /// ```
@@ -23,26 +24,26 @@ pub struct Segmenter {
     base: TokenId,
     expansions: Vec<TokenId>,
     offsets: Vec<usize>,
-    /// Reads from the end: the best way on from each place must be known before it.
+    /// Reads from the end: the best segmentation of every suffix is computed first.
     backwards: Automaton,
-    /// Reads from the start, for streams; made when there is one.
+    /// Reads from the start, for streams; made for the first stream.
     forwards: OnceLock<Automaton>,
 }
 
-/// Memory of one call, for the next.
+/// Buffers that calls share.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// Fewest tokens from each place to the end.
+    /// Fewest tokens from each position to the end.
     costs: Vec<u32>,
-    /// The first of them: its length, and its id.
+    /// First token of that segmentation: its length, and its id.
     first: Vec<(u32, TokenId)>,
 }
 
 impl Segmenter {
-    /// Of the expansions of the ids from `base` on, each of two base ids or more.
+    /// Makes a segmenter of the expansions of the ids from `base` on, each of two base ids or more.
     ///
     /// # Errors
-    /// [`Error::Plan`] for an expansion that is too short or there twice; [`Error::TokenId`] for an id in one that is
+    /// [`Error::Plan`] for an expansion that is too short or occurs twice; [`Error::TokenId`] for an id in one that is
     /// not below `base`.
     pub fn new<E: AsRef<[TokenId]>>(base: TokenId, expansions: &[E]) -> Result<Self> {
         if u32::try_from(expansions.len()).ok().and_then(|n| base.checked_add(n)).is_none() {
@@ -88,7 +89,7 @@ impl Segmenter {
         self.base
     }
 
-    /// What new token `index` stands for.
+    /// Returns the base ids that new token `index` stands for.
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
@@ -99,7 +100,7 @@ impl Segmenter {
         }
     }
 
-    /// Which new token an id is.
+    /// Returns the index of the new token with this id.
     #[must_use]
     pub fn new_token(&self, id: TokenId) -> Option<usize> {
         id.checked_sub(self.base).map(|new| new as usize).filter(|&new| new < self.len())
@@ -110,7 +111,7 @@ impl Segmenter {
         self.forwards.get_or_init(|| Automaton::new(expansions()))
     }
 
-    /// The fewest tokens that expand to `ids`.
+    /// Segments `ids` into the fewest tokens.
     ///
     /// # Complexity
     /// O(ids + occurrences of expansions).
@@ -123,7 +124,7 @@ impl Segmenter {
         Ok(out)
     }
 
-    /// The same, appended to `out`, with memory used again.
+    /// Segments `ids` and appends the tokens to `out`; `scratch` is reused.
     ///
     /// # Errors
     /// As [`Segmenter::segment`]; nothing is appended then.
@@ -135,10 +136,10 @@ impl Segmenter {
         Ok(())
     }
 
-    /// The same for many sequences, on so many threads; the result does not depend on how many.
+    /// Segments many sequences on up to `num_threads` threads. The result does not depend on their number.
     ///
     /// # Errors
-    /// As [`Segmenter::segment`], for the first sequence that has one.
+    /// As [`Segmenter::segment`], for the first sequence that has one; [`Error::Threads`].
     pub fn segment_batch<I: AsRef<[TokenId]> + Sync>(
         &self,
         batch: &[I],
@@ -148,19 +149,16 @@ impl Segmenter {
             let mut out = Vec::new();
             self.segment_into(ids.as_ref(), scratch, &mut out).map(|()| out)
         };
-        let alone = || {
+        if num_threads <= 1 || batch.len() <= 1 {
             let mut scratch = Scratch::default();
-            batch.iter().map(|ids| one(&mut scratch, ids)).collect()
-        };
-        if num_threads <= 1 {
-            return alone();
+            return batch.iter().map(|ids| one(&mut scratch, ids)).collect();
         }
-        let Ok(pool) = rayon::ThreadPoolBuilder::new().num_threads(num_threads).build() else { return alone() };
+        let pool = pool::start(num_threads.min(batch.len()))?;
         let all: Vec<Result<_>> = pool.install(|| batch.par_iter().map_init(Scratch::default, one).collect());
         all.into_iter().collect()
     }
 
-    /// The fewest tokens for the expansion of a new token, that one not among them.
+    /// Segments the expansion of a new token without that token.
     pub(super) fn segment_without(&self, index: usize) -> Result<Vec<TokenId>> {
         let mut out = Vec::new();
         self.shortest(self.expansion(index)?, Some(index as u32), &mut Scratch::default(), &mut out);
@@ -195,7 +193,7 @@ impl Segmenter {
         }
     }
 
-    /// The base ids of a segmentation.
+    /// Returns the base ids of a segmentation.
     ///
     /// # Complexity
     /// O(result).

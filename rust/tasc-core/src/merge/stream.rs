@@ -1,4 +1,4 @@
-//! Segmentation of ids as they come.
+//! Segmentation of ids that arrive one after the other.
 
 use std::sync::Arc;
 
@@ -6,23 +6,24 @@ use super::automaton::ROOT;
 use super::segment::Segmenter;
 use crate::{Error, Result, TokenId};
 
-/// Segments ids piece by piece; what it gives out adds up to [`Segmenter::segment`] of everything.
+/// Segments ids piece by piece. Its tokens together are [`Segmenter::segment`] of all ids.
 ///
-/// A token is given out as soon as every place at which a token of the whole could begin or end near the end of what is
-/// known agrees on it: the end itself, and each place from where the ids that follow are the beginning of an expansion.
+/// A token is returned as soon as it is part of the best segmentation up to every position at which a token can begin or
+/// end near the end of the known ids: the end itself, and each position from which the ids are the beginning of an
+/// expansion.
 ///
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use tasc_core::merge::{Segmenter, Stream};
-/// let mut stream = Stream::new(Arc::new(Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?));
+/// use tasc_core::merge::{SegmentStream, Segmenter};
+/// let mut stream = SegmentStream::new(Arc::new(Segmenter::new(100, &[vec![1, 2], vec![2, 3, 4]])?));
 /// assert!(stream.push(&[1, 2])?.is_empty()); // 1 2, or 1 and 2 3 4
 /// assert_eq!(stream.push(&[3, 4])?, [1, 101]);
 /// assert!(stream.finish().is_empty());
 /// # Ok::<(), tasc_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Stream {
+pub struct SegmentStream {
     segmenter: Arc<Segmenter>,
     state: u32,
     /// The best way to each place from where the tokens are decided on; the first is that place. What can still become
@@ -42,21 +43,21 @@ struct Way {
 
 const START: Way = Way { cost: 0, from: 0, token: 0 };
 
-impl Stream {
-    /// At the start of a document.
+impl SegmentStream {
+    /// Makes a stream at the start of a document.
     #[must_use]
     pub fn new(segmenter: Arc<Segmenter>) -> Self {
         Self { segmenter, state: ROOT, ways: vec![START] }
     }
 
-    /// Takes in base ids; returns the tokens that are decided now.
+    /// Adds base ids and returns the tokens that are decided now.
     ///
     /// # Complexity
     /// Linear in the ids for expansions of bounded length, as long as tokens are decided; memory grows with what is
     /// undecided.
     ///
     /// # Errors
-    /// [`Error::TokenId`] for an id that is not a base id; nothing was taken in then.
+    /// [`Error::TokenId`] for an id that is not a base id; nothing was added then.
     pub fn push(&mut self, ids: &[TokenId]) -> Result<Vec<TokenId>> {
         let limit = self.segmenter.base();
         if let Some(&id) = ids.iter().find(|&&id| id >= limit) {
@@ -71,7 +72,7 @@ impl Stream {
         Ok(out)
     }
 
-    /// Ends the document: returns the rest. The stream is at the start of another one then.
+    /// Ends the document and returns its last tokens. The stream is then at the start of another document.
     pub fn finish(&mut self) -> Vec<TokenId> {
         let mut out = Vec::new();
         self.give(self.ways.len() - 1, &mut out);
@@ -79,7 +80,7 @@ impl Stream {
         out
     }
 
-    /// Finds the best way to the place behind one more id.
+    /// Finds the best segmentation up to the position behind one more id.
     fn read(&mut self, id: TokenId) {
         let forwards = self.segmenter.forwards();
         self.state = forwards.step(self.state, id);
@@ -117,7 +118,7 @@ impl Stream {
         trunk
     }
 
-    /// Gives out the tokens up to a place and starts from there.
+    /// Returns the tokens up to a position and starts from there.
     fn give(&mut self, place: usize, out: &mut Vec<TokenId>) {
         let (first, mut at) = (out.len(), place);
         while at > 0 {

@@ -1,15 +1,15 @@
-//! Documents side by side, in which pairs of tokens become one.
+//! Concatenated documents in which pairs of tokens are merged.
 
 use crate::{Error, Result, TokenId};
 
 /// A number that stands for a base token or a merge.
-pub(super) type Symbol = u32;
+pub(super) type MergeSymbol = u32;
 
-/// What no merge crosses or contains.
-pub(super) const BARRIER: Symbol = 0;
+/// Symbol that no merge crosses or contains.
+pub(super) const BARRIER: MergeSymbol = 0;
 
 /// Neither a token's first cell nor its last.
-const INSIDE: Symbol = u32::MAX;
+const INSIDE: MergeSymbol = u32::MAX;
 
 /// Cells covered by one entry of `Text::blocks`.
 const BLOCK: usize = 32;
@@ -17,7 +17,7 @@ const BLOCK: usize = 32;
 /// Cells of symbols. A token of length n stands in n cells: its symbol is in the first and in the last, so that both
 /// neighbours of a token are found from the lengths alone, without links.
 pub(super) struct Text {
-    cells: Vec<Symbol>,
+    cells: Vec<MergeSymbol>,
     /// Length of each symbol in cells.
     lengths: Vec<u32>,
     /// Where each document ends, and its weight.
@@ -29,15 +29,15 @@ pub(super) struct Text {
     groups: Vec<(u32, u64)>,
 }
 
-/// What is around the merged occurrences of a pair.
+/// Neighbours of the merged occurrences of a pair.
 #[derive(Default)]
 pub(super) struct Around {
     /// First cells of the merged tokens, ascending.
     pub(super) starts: Vec<u32>,
     /// The symbol before each: the merged one itself where two touch.
-    pub(super) lefts: Vec<Symbol>,
+    pub(super) lefts: Vec<MergeSymbol>,
     /// The symbol after each, as it was before the next was merged.
-    pub(super) rights: Vec<Symbol>,
+    pub(super) rights: Vec<MergeSymbol>,
     /// Weight of each.
     pub(super) weights: Vec<u64>,
 }
@@ -52,7 +52,7 @@ impl Around {
 }
 
 impl Text {
-    /// Documents with weights, written in `alphabet`.
+    /// Concatenates documents with weights, as symbols of `alphabet`.
     pub(super) fn new(mut documents: Vec<(&[TokenId], u64)>, alphabet: &Alphabet) -> Result<Self> {
         let size = documents.iter().fold(1usize, |size, d| size.saturating_add(d.0.len() + 1));
         let limit = (u32::MAX - 1) as usize;
@@ -79,12 +79,12 @@ impl Text {
         Ok(Self { cells, lengths: vec![1; alphabet.len()], ends, weights, blocks, groups })
     }
 
-    /// Says the weights of cells that are asked for in ascending order.
+    /// Returns a reader of the weights of cells in ascending order.
     pub(super) fn weights(&self) -> impl FnMut(u32) -> u64 {
         ascending(&self.groups)
     }
 
-    pub(super) fn cells(&self) -> &[Symbol] {
+    pub(super) fn cells(&self) -> &[MergeSymbol] {
         &self.cells
     }
 
@@ -93,11 +93,11 @@ impl Text {
         self.lengths.len()
     }
 
-    pub(super) fn length(&self, symbol: Symbol) -> u32 {
+    pub(super) fn length(&self, symbol: MergeSymbol) -> u32 {
         self.lengths[symbol as usize]
     }
 
-    /// The document of a cell.
+    /// Returns the document of a cell.
     pub(super) fn document(&self, cell: u32) -> usize {
         let mut document = self.blocks[cell as usize / BLOCK] as usize;
         while self.ends[document] <= cell {
@@ -106,8 +106,8 @@ impl Text {
         document
     }
 
-    /// Weighted number of occurrences of a pair (x, x) that do not overlap: those that a merge from left to right takes.
-    pub(super) fn count_apart(&self, pair: (Symbol, Symbol), places: &[u32]) -> u64 {
+    /// Counts the weighted occurrences of a pair (x, x) that do not overlap, as a merge from left to right finds them.
+    pub(super) fn count_apart(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32]) -> u64 {
         let (mut count, mut free, mut weight) = (0, 0, self.weights());
         for &place in places {
             if place >= free && stands(&self.cells, &self.lengths, pair, place) {
@@ -119,10 +119,10 @@ impl Text {
     }
 
     /// Whether the documents that hold a pair have at least this weight together.
-    pub(super) fn in_documents(&self, pair: (Symbol, Symbol), places: &[u32], floor: u64) -> bool {
+    pub(super) fn in_documents(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32], threshold: u64) -> bool {
         let (mut rows, mut seen) = (0, usize::MAX);
         for &place in places {
-            if rows >= floor {
+            if rows >= threshold {
                 break;
             }
             if stands(&self.cells, &self.lengths, pair, place) {
@@ -133,12 +133,17 @@ impl Text {
                 }
             }
         }
-        rows >= floor
+        rows >= threshold
     }
 
-    /// Makes one new symbol of a pair wherever it stands, from left to right.
-    pub(super) fn merge(&mut self, pair: (Symbol, Symbol), places: &[u32], around: &mut Around) -> Symbol {
-        let merged = self.lengths.len() as Symbol;
+    /// Replaces a pair by a new symbol at all its positions, from left to right.
+    pub(super) fn merge(
+        &mut self,
+        pair: (MergeSymbol, MergeSymbol),
+        places: &[u32],
+        around: &mut Around,
+    ) -> MergeSymbol {
+        let merged = self.lengths.len() as MergeSymbol;
         let (first, second) = (self.length(pair.0), self.length(pair.1));
         self.lengths.push(first + second);
         let Self { cells, lengths, groups, .. } = self;
@@ -161,13 +166,13 @@ impl Text {
     }
 }
 
-/// Whether a pair still stands at a place where it once stood.
-fn stands(cells: &[Symbol], lengths: &[u32], (left, right): (Symbol, Symbol), place: u32) -> bool {
+/// Returns whether a pair still stands at a position where it was found.
+fn stands(cells: &[MergeSymbol], lengths: &[u32], (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
     let next = place + lengths[left as usize];
     cells[place as usize] == left && cells[next as usize] == right
 }
 
-/// Says the weights of cells that are asked for in ascending order.
+/// Reads the weights of cells in ascending order.
 fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
     let mut groups = groups.iter();
     let (mut end, mut weight) = (0, 0);
@@ -185,14 +190,14 @@ fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
 pub(super) struct Alphabet {
     ids: Vec<TokenId>,
     /// Symbols of ids by their upper bits, then by their lower ones: real vocabularies fill a few dozen pages.
-    pages: Vec<Option<Box<[Symbol; PAGE]>>>,
+    pages: Vec<Option<Box<[MergeSymbol; PAGE]>>>,
 }
 
 /// Ids of a page.
 const PAGE: usize = 1 << 12;
 
 impl Alphabet {
-    /// The ids that occur, without the barriers.
+    /// Numbers the ids that occur, without the barriers.
     pub(super) fn new<'a>(documents: impl Iterator<Item = &'a [TokenId]>, barriers: &[TokenId]) -> Self {
         let mut this = Self { ids: Vec::new(), pages: Vec::new() };
         for &id in documents.flatten() {
@@ -206,14 +211,14 @@ impl Alphabet {
             for (symbol, id) in page.iter_mut().flat_map(|p| p.iter_mut()).zip(first..) {
                 if *symbol != BARRIER {
                     ids.push(id);
-                    *symbol = ids.len() as Symbol;
+                    *symbol = ids.len() as MergeSymbol;
                 }
             }
         }
         this
     }
 
-    fn entry(&mut self, id: TokenId) -> &mut Symbol {
+    fn entry(&mut self, id: TokenId) -> &mut MergeSymbol {
         let (page, place) = (id as usize / PAGE, id as usize % PAGE);
         if page >= self.pages.len() {
             self.pages.resize(page + 1, None);
@@ -226,13 +231,13 @@ impl Alphabet {
         self.ids.len() + 1
     }
 
-    /// Of an id that occurs; the barrier's for one that is none.
-    pub(super) fn symbol(&self, id: TokenId) -> Symbol {
+    /// Returns the symbol of an id that occurs; the barrier's symbol for any other id.
+    pub(super) fn symbol(&self, id: TokenId) -> MergeSymbol {
         let page = self.pages.get(id as usize / PAGE).and_then(Option::as_ref);
         page.map_or(BARRIER, |p| p[id as usize % PAGE])
     }
 
-    pub(super) fn id(&self, symbol: Symbol) -> TokenId {
+    pub(super) fn id(&self, symbol: MergeSymbol) -> TokenId {
         self.ids[symbol as usize - 1]
     }
 }

@@ -1,7 +1,7 @@
 //! What the sources say at one place of an output.
 
 use super::blend::Blend;
-use super::source::Source;
+use super::features::{Distribution, Source};
 use crate::TokenId;
 use crate::text::source_text::CopyPosition;
 
@@ -17,18 +17,10 @@ const CONTEXT_MATCH_THRESHOLD: u32 = 8;
 /// What the sources say at one place.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// Of the task's n-grams, over tokens.
-    pub task: Blend,
-    /// Of rows served since; they count as the task's.
+    /// One for each of [`Distribution::ALL`]; that of the task includes online rows.
+    pub blends: [Blend; Distribution::ALL.len()],
+    /// Of online rows, before they are joined with the task's.
     pub served: Blend,
-    /// Of the retrieved outputs.
-    pub retrieved: Blend,
-    /// Of the running context.
-    pub context: Blend,
-    /// Of coverage.
-    pub coverage: Blend,
-    /// Of the word that waits next.
-    pub ahead: Blend,
     /// Of copying.
     pub copy: CopyEvidence,
     /// Longest matches: task, context, retrieved.
@@ -44,19 +36,12 @@ pub struct Evidence {
 impl Evidence {
     /// Nothing is said yet.
     pub fn clear(&mut self) {
-        for blend in [&mut self.task, &mut self.retrieved, &mut self.context, &mut self.coverage, &mut self.ahead] {
-            blend.clear();
-        }
+        self.blends.iter_mut().for_each(Blend::clear);
         self.copy.clear();
         self.orders = [0; 3];
         self.similarity = 0.0;
         self.mismatch_rate = [0.0; 2];
         self.agreed = false;
-    }
-
-    /// The n-grams, in the order of their columns.
-    pub(super) fn blends(&self) -> [&Blend; 5] {
-        [&self.task, &self.retrieved, &self.context, &self.coverage, &self.ahead]
     }
 
     /// Counts served rows in: whichever knows the longer context speaks first, the other for what it leaves over.
@@ -65,39 +50,53 @@ impl Evidence {
             return;
         }
         if order > self.orders[0] {
-            std::mem::swap(&mut self.task, &mut self.served);
+            std::mem::swap(&mut self.blends[Distribution::Task as usize], &mut self.served);
             self.orders[0] = order;
         }
-        self.task.back_off_to(&self.served);
+        self.blends[Distribution::Task as usize].back_off_to(&self.served);
     }
 
     /// Whether n-grams leave no doubt: most places are like that, and need no other evidence.
     #[must_use]
     pub fn agree(&self) -> bool {
-        let Some(&(token, p)) = self.task.candidates.first() else { return false };
+        let Some(&(token, p)) = self[Distribution::Task].candidates.first() else { return false };
         let objection = |blend: &Blend| blend.candidates.iter().filter(|c| c.0 != token).map(|c| c.1).sum::<f32>();
         let [_, context, _] = self.orders;
         p > 1.0 - MAX_DOUBT
-            && objection(&self.retrieved) < OBJECTION_THRESHOLD
-            && (context < CONTEXT_MATCH_THRESHOLD || objection(&self.context) < OBJECTION_THRESHOLD)
+            && objection(&self[Distribution::Retrieved]) < OBJECTION_THRESHOLD
+            && (context < CONTEXT_MATCH_THRESHOLD || objection(&self[Distribution::Context]) < OBJECTION_THRESHOLD)
     }
 
-    /// What each source makes of a token: its probability, 0 where it does not name it.
+    /// The probability of a token by each of [`Source::ALL`], 0 where a source does not name it.
     #[must_use]
     pub fn probabilities(&self, token: TokenId) -> [(Source, f32); Source::ALL.len()] {
-        [
-            (Source::Task, self.task.probability(token)),
-            (Source::Context, self.context.probability(token)),
-            (Source::Retrieved, self.retrieved.probability(token)),
-            (Source::Coverage, self.coverage.probability(token).max(self.ahead.probability(token))),
-            (Source::Copy, self.copy.probability(token)),
-        ]
+        let mut found = Source::ALL.map(|source| (source, 0.0f32));
+        for (kind, blend) in Distribution::ALL.into_iter().zip(&self.blends) {
+            let of_source = &mut found[kind.source() as usize].1;
+            *of_source = of_source.max(blend.probability(token));
+        }
+        found[Source::Copy as usize].1 = self.copy.probability(token);
+        found
     }
 
-    /// The source that found a token likeliest.
+    /// The source that gives a token the highest probability.
     #[must_use]
     pub fn main_source(&self, token: TokenId) -> Source {
         self.probabilities(token).into_iter().reduce(|a, b| if b.1 > a.1 { b } else { a }).map_or(Source::Task, |s| s.0)
+    }
+}
+
+impl std::ops::Index<Distribution> for Evidence {
+    type Output = Blend;
+
+    fn index(&self, kind: Distribution) -> &Blend {
+        &self.blends[kind as usize]
+    }
+}
+
+impl std::ops::IndexMut<Distribution> for Evidence {
+    fn index_mut(&mut self, kind: Distribution) -> &mut Blend {
+        &mut self.blends[kind as usize]
     }
 }
 

@@ -1,9 +1,160 @@
-//! What the mixer sees: candidates of all sources, a row of features each, and the states that pick the weights.
+//! The sources of evidence and what the mixer sees of them: names, columns of a feature row, states that pick weights.
+//!
+//! A new source appends a [`Source`], its [`Distribution`] and its [`Column`]s here: weight tables of fewer columns are
+//! padded when they are read.
 
-use super::blend::Blend;
-use super::evidence::{Continuation, CopyEvidence, CopyStart, Evidence};
-use super::source::SourceMask;
 use crate::TokenId;
+
+/// A kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// n-grams of the task's outputs.
+    Task,
+    /// The running context.
+    Context,
+    /// Outputs of similar inputs.
+    Retrieved,
+    /// n-grams joined with what waits to be copied.
+    Coverage,
+    /// Words of the input.
+    Copy,
+}
+
+impl Source {
+    /// All of them; a draft's source codes count in this order.
+    pub const ALL: [Self; 5] = [Self::Task, Self::Context, Self::Retrieved, Self::Coverage, Self::Copy];
+
+    /// Its name in reports and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::Context => "context",
+            Self::Retrieved => "retrieved",
+            Self::Coverage => "coverage",
+            Self::Copy => "copy",
+        }
+    }
+
+    /// Whether it is silent in a request whose input is not known.
+    #[must_use]
+    pub fn needs_input(self) -> bool {
+        matches!(self, Self::Retrieved | Self::Coverage | Self::Copy)
+    }
+
+    /// Its code in a draft.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Sources that are switched off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceMask(u8);
+
+impl SourceMask {
+    /// None of them.
+    pub const NOTHING: Self = Self(0);
+
+    /// The sources that need an input.
+    #[must_use]
+    pub fn inputs() -> Self {
+        Source::ALL.into_iter().filter(|s| s.needs_input()).collect()
+    }
+
+    /// Whether any source is left that knows the input.
+    #[must_use]
+    pub fn knows_input(self) -> bool {
+        Self::inputs().and(self) != self
+    }
+
+    /// Whether a source is switched off.
+    #[must_use]
+    pub fn has(self, source: Source) -> bool {
+        self.0 >> source.code() & 1 == 1
+    }
+
+    /// What reports call it.
+    #[must_use]
+    pub fn name(self) -> String {
+        if self == Self::inputs() {
+            return "inputs".into();
+        }
+        let names: Vec<&str> = Source::ALL.into_iter().filter(|&s| self.has(s)).map(Source::name).collect();
+        names.join("+")
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Source> for SourceMask {
+    fn from_iter<I: IntoIterator<Item = Source>>(sources: I) -> Self {
+        Self(sources.into_iter().fold(0, |bits, s| bits | 1 << s.code()))
+    }
+}
+
+/// Number of [`variants`], and which of them is without an input.
+pub const VARIANTS: usize = 2 + Source::ALL.len();
+pub(super) const WITHOUT_INPUT: usize = 1;
+
+/// Every set of sources that weights are kept for: all, without an input, and without each.
+#[must_use]
+pub fn variants() -> [SourceMask; VARIANTS] {
+    std::array::from_fn(|k| match k.checked_sub(2) {
+        None if k == WITHOUT_INPUT => SourceMask::inputs(),
+        None => SourceMask::NOTHING,
+        Some(source) => SourceMask::from_iter([Source::ALL[source]]),
+    })
+}
+
+/// A distribution over the next token that a source gives. Each has two columns: the log-probability of a candidate, and
+/// whether the distribution does not name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distribution {
+    /// By the task's n-grams.
+    Task,
+    /// By the retrieved outputs.
+    Retrieved,
+    /// By the running context.
+    Context,
+    /// By coverage.
+    Coverage,
+    /// By the word that waits next to be copied.
+    Ahead,
+}
+
+impl Distribution {
+    /// All of them, in the order in which they name candidates.
+    pub const ALL: [Self; 5] = [Self::Task, Self::Retrieved, Self::Context, Self::Coverage, Self::Ahead];
+
+    /// The source that gives it.
+    #[must_use]
+    pub fn source(self) -> Source {
+        match self {
+            Self::Task => Source::Task,
+            Self::Retrieved => Source::Retrieved,
+            Self::Context => Source::Context,
+            Self::Coverage | Self::Ahead => Source::Coverage,
+        }
+    }
+
+    /// Its columns: log-probability, not named.
+    #[must_use]
+    pub const fn columns(self) -> [Column; 2] {
+        match self {
+            Self::Task => [Column::Task, Column::NoTask],
+            Self::Retrieved => [Column::Retrieved, Column::NoRetrieved],
+            Self::Context => [Column::Context, Column::NoContext],
+            Self::Coverage => [Column::Coverage, Column::NoCoverage],
+            Self::Ahead => [Column::Ahead, Column::NoAhead],
+        }
+    }
+}
 
 /// Columns of a feature row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,198 +246,3 @@ pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
 
 /// The candidate "the output ends here without a token".
 pub const END: TokenId = TokenId::MAX;
-
-/// Least probability that a log is taken of.
-const MIN_PROBABILITY: f32 = 1e-5;
-const LN_MIN_PROBABILITY: f32 = -11.512_925;
-
-/// Candidates taken of a source at most.
-const MAX_CANDIDATES_PER_SOURCE: usize = 8;
-
-/// Candidates with their features. The last row is "something else" and has no token.
-#[derive(Clone, Debug, Default)]
-pub struct Candidates {
-    /// Candidate tokens.
-    pub tokens: Vec<TokenId>,
-    /// A row per token, then one more.
-    pub rows: Vec<f32>,
-    /// State of each group.
-    pub states: [u8; GROUPS.len()],
-}
-
-impl Candidates {
-    /// Joins what the sources say, in rows of these columns.
-    pub fn gather(&mut self, seen: &Evidence, columns: Columns, foreign: impl Fn(TokenId) -> f32) {
-        self.name(seen);
-        self.rows.clear();
-        match columns {
-            Columns::All => self.describe(seen, foreign),
-            Columns::NoInput => self.describe_plain(seen),
-        }
-        let [task, context, retrieved] = seen.orders.map(bucket);
-        let [left_task, left_retrieved] = seen.mismatch_rate.map(mismatch_state);
-        let (copy, similarity) = (copy_state(&seen.copy), similarity_state(seen.similarity));
-        let agreed = u8::from(seen.agreed);
-        self.states = [task, context, retrieved, copy, similarity, left_task, left_retrieved, agreed];
-    }
-
-    fn name(&mut self, seen: &Evidence) {
-        self.tokens.clear();
-        let taken = if seen.agreed { 1 } else { MAX_CANDIDATES_PER_SOURCE };
-        let [first, others @ ..] = seen.blends();
-        self.tokens.extend(first.candidates.iter().take(taken).map(|c| c.0)); // names no token twice
-        for blend in others {
-            for &(token, _) in blend.candidates.iter().take(taken) {
-                self.add(token);
-            }
-        }
-        seen.copy.continuations.iter().for_each(|c| self.add(c.token));
-        seen.copy.starts.iter().for_each(|o| self.add(o.token));
-    }
-
-    fn describe(&mut self, seen: &Evidence, foreign: impl Fn(TokenId) -> f32) {
-        let blends = seen.blends();
-        let longest = seen.copy.continuations.first();
-        let mut other = [0.0; FEATURES]; // of what is no copy
-        other[Column::Leaves as usize] = flag(longest.is_some_and(|c| !c.between));
-        other[Column::Ends as usize] =
-            longest.filter(|c| c.between).map_or(0.0, |_| (1.0 - seen.copy.continue_probability).ln());
-        if seen.copy.known {
-            other[Column::BeginsNot as usize] = (1.0 - seen.copy.begins).max(1e-3).ln();
-        }
-        for &token in &self.tokens {
-            let continuation = seen.copy.continuations.iter().find(|c| c.token == token);
-            let offer = seen.copy.starts.iter().find(|o| o.token == token);
-            let mut row = [0.0; FEATURES];
-            if continuation.is_none() && offer.is_none() {
-                row = other;
-                row[Column::Foreign as usize] = foreign(token);
-            }
-            for (k, blend) in blends.into_iter().enumerate() {
-                [row[Column::Task as usize + k], row[Column::NoTask as usize + k]] = blend_features(blend, token);
-            }
-            if let Some(c) = continuation {
-                describe_continuation(&mut row, c, seen.copy.continue_probability);
-            } else if let Some(offer) = offer {
-                describe_start(&mut row, offer, &seen.copy);
-                row[Column::Leaves as usize] = other[Column::Leaves as usize];
-                row[Column::Ends as usize] = other[Column::Ends as usize];
-            }
-            self.rows.extend(row);
-        }
-        other[Column::Else as usize] = 1.0;
-        for (k, blend) in blends.into_iter().enumerate() {
-            other[Column::Task as usize + k] = unnamed_feature(blend);
-        }
-        self.rows.extend(other);
-    }
-
-    fn describe_plain(&mut self, Evidence { task, context, .. }: &Evidence) {
-        for &token in &self.tokens {
-            let ([task, no_task], [context, no_context]) =
-                (blend_features(task, token), blend_features(context, token));
-            self.rows.extend([context, 0.0, task, no_task, no_context]);
-        }
-        self.rows.extend([unnamed_feature(context), 1.0, unnamed_feature(task), 0.0, 0.0]);
-    }
-
-    fn add(&mut self, token: TokenId) {
-        if !self.tokens.contains(&token) {
-            self.tokens.push(token);
-        }
-    }
-}
-
-/// Log-probability of a token, and whether it is not named; nothing of a source that is silent.
-fn blend_features(blend: &Blend, token: TokenId) -> [f32; 2] {
-    if blend.candidates.is_empty() {
-        return [0.0; 2];
-    }
-    let p = blend.probability(token);
-    [ln(p), flag(p == 0.0)]
-}
-
-/// Log-probability of what a source does not name.
-fn unnamed_feature(blend: &Blend) -> f32 {
-    if blend.candidates.is_empty() { 0.0 } else { ln(blend.rest) }
-}
-
-fn describe_continuation(row: &mut [f32; FEATURES], c: &Continuation, continue_probability: f32) {
-    let (flag, length) =
-        if c.between { (Column::Between, Column::BetweenLength) } else { (Column::Inside, Column::InsideLength) };
-    row[flag as usize] = 1.0;
-    row[length as usize] = (1.0 + c.matched as f32).ln();
-    if c.between {
-        row[Column::GoesOn as usize] = (continue_probability / (1.0 - continue_probability)).ln();
-    }
-}
-
-fn describe_start(row: &mut [f32; FEATURES], offer: &CopyStart, copy: &CopyEvidence) {
-    row[Column::Begins as usize] = if copy.known { copy.begins.max(1e-3).ln() } else { 0.0 };
-    row[Column::Starts as usize] = 1.0;
-    row[Column::Pointer as usize] = offer.pointer + 4.0;
-    row[Column::Rate as usize] = offer.rate;
-    row[Column::InOrder as usize] = flag(offer.in_order);
-    row[Column::Spaced as usize] = flag(offer.spaced);
-}
-
-fn copy_state(copy: &CopyEvidence) -> u8 {
-    match copy.continuations.first() {
-        None => u8::from(copy.known),
-        Some(c) if c.between => 2,
-        Some(c) => 3 + u8::from(c.matched > 1),
-    }
-}
-
-fn mismatch_state(mismatch_rate: f32) -> u8 {
-    match mismatch_rate {
-        b if b < 0.05 => 0,
-        b if b < 0.4 => 1,
-        b if b < 0.9 => 2,
-        b if b < 1.8 => 3,
-        b if b < 3.5 => 4,
-        _ => 5,
-    }
-}
-
-fn similarity_state(similarity: f32) -> u8 {
-    match similarity {
-        s if s <= 0.0 => 0,
-        s if s < 0.3 => 1,
-        s if s < 0.5 => 2,
-        s if s < 0.7 => 3,
-        s if s < 0.9 => 4,
-        _ => 5,
-    }
-}
-
-fn bucket(order: u32) -> u8 {
-    match order {
-        0 => 0,
-        1 => 1,
-        2..=3 => 2,
-        4..=7 => 3,
-        8..=15 => 4,
-        16..=31 => 5,
-        32..=63 => 6,
-        _ => 7,
-    }
-}
-
-/// Natural logarithm of p + MIN_PROBABILITY to three digits, which is what evidence is good for; the same bits on every machine.
-fn ln(p: f32) -> f32 {
-    if p <= 0.0 {
-        return LN_MIN_PROBABILITY;
-    }
-    let bits = (p + MIN_PROBABILITY).to_bits();
-    let exponent = (bits >> 23).cast_signed() - 127;
-    let m = f32::from_bits(bits & 0x007F_FFFF | 0x3F80_0000); // 1 ..= 2
-    // ln m = 2·artanh s with s = (m − 1) / (m + 1), up to s⁷
-    let s = (m - 1.0) / (m + 1.0);
-    let q = s * s;
-    exponent as f32 * std::f32::consts::LN_2 + 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (0.2 + q / 7.0)))
-}
-
-fn flag(b: bool) -> f32 {
-    f32::from(u8::from(b))
-}

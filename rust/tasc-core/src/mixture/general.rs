@@ -11,8 +11,8 @@
 use serde::Deserialize;
 
 use super::features::{FEATURES, GROUPS};
+use super::features::{SourceMask, variants};
 use super::mixer::Weights;
-use super::source::{SourceMask, variants};
 use super::weights::MixtureWeights;
 use crate::{Error, Result};
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::features::{Columns, FEATURES, GROUPS, NO_INPUT_COLUMNS};
+use super::features::{SourceMask, VARIANTS, WITHOUT_INPUT, variants};
 use super::mixer::{Mixer, Weights};
-use super::source::{SourceMask, VARIANTS, WITHOUT_INPUT, variants};
 use crate::{Error, Result};
 
 /// Weights for each of [`variants`].

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use crate::mixture::features::SourceMask;
 use crate::mixture::mixer::{Mixer, Sample};
-use crate::mixture::source::SourceMask;
 
 /// Step size of the calibration in the long run.
 const LR_CALIBRATION: f64 = 0.02;

@@ -112,8 +112,8 @@ impl Served {
         let (mut words, mut found) = (Vec::new(), Vec::new());
         words::split(&row.input, &mut words);
         terms(&words, &mut found);
-        let (norm, number) = (norm(&found, inputs), number.unwrap_or(NO_NUMBER));
-        self.insert(found.into(), number, norm, &row.output);
+        let norm = norm(&found, inputs);
+        self.insert(found.into(), number.unwrap_or(NO_NUMBER), norm, &row.output);
     }
 
     fn insert(&mut self, terms: Box<[u64]>, number: u64, norm: f32, output: &[TokenId]) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::file::{BuildOptions, TaskIndex};
-use crate::corpus::store::Meta;
+use crate::corpus::store::StoreMeta;
 use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::temporary::folder;
 use crate::index::ngrams::{BOUNDARY, Ngrams};
@@ -21,7 +21,7 @@ impl TaskIndex {
     /// # Errors
     /// [`Error::Io`]; a format error when the index is damaged.
     pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
-        let meta = Meta {
+        let meta = StoreMeta {
             writer: env!("CARGO_PKG_VERSION").into(),
             tokenizer: self.meta().tokenizer.clone(),
             vocab_size: self.meta().vocab_size,

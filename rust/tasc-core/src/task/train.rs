@@ -14,13 +14,13 @@ use crate::fit::lbfgs::fit;
 use crate::fit::samples::Samples;
 use crate::mixture::TaskData;
 use crate::mixture::features::{END, FEATURES, GROUPS};
+use crate::mixture::features::{SourceMask, variants};
 use crate::mixture::general;
 use crate::mixture::mixer::Weights;
-use crate::mixture::source::{SourceMask, variants};
 use crate::mixture::weights::MixtureWeights;
 use crate::text::SourceText;
 use crate::text::pieces::{PieceTokenizer, Pieces, TokenizationCache};
-use crate::{Error, Result, TokenId};
+use crate::{Result, TokenId, pool};
 
 /// Drafted at most, and cost of verifying a drafted token, where the figures are taken.
 const MAX_TOKENS: usize = 16;
@@ -43,11 +43,13 @@ pub struct TrainOptions {
     pub min_rows: usize,
     /// Of the optimiser.
     pub fit: FitOptions,
+    /// Threads that fit; `None`: [`pool::cores`].
+    pub num_threads: Option<usize>,
 }
 
 impl Default for TrainOptions {
     fn default() -> Self {
-        Self { rows: 300, tokens: 150, min_rows: 4, fit: FitOptions::default() }
+        Self { rows: 300, tokens: 150, min_rows: 4, fit: FitOptions::default(), num_threads: None }
     }
 }
 
@@ -111,8 +113,7 @@ pub fn train(
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
     let general = general::weights()?;
     // threads of its own: those of a process that forked are gone in its child
-    let pool = rayon::ThreadPoolBuilder::new().build();
-    let pool = pool.map_err(|e| Error::Samples { why: format!("no threads could be started: {e}") })?;
+    let pool = pool::start(options.num_threads.unwrap_or_else(pool::cores))?;
     let fit = |samples: &Samples, prior: &Weights| pool.install(|| fit(samples, prior, &options.fit));
     let mut tables: Vec<Weights> = Vec::new();
     let mut judged = Vec::new();

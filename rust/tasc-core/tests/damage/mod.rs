@@ -45,7 +45,7 @@ fn change(bytes: &mut [u8], state: &mut u64) {
 }
 
 /// The header checksum guards the table; recompute it, so that damage behind it is reached.
-fn reseal(bytes: &mut [u8]) {
+pub(crate) fn reseal(bytes: &mut [u8]) {
     let table = u64::from_le_bytes(bytes[56..64].try_into().unwrap()) as usize;
     let mut hashed = bytes[..HEADER_BYTES - 8].to_vec();
     hashed.extend(bytes.get(table..).unwrap_or(&[]));

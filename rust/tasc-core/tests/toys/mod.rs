@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tasc_core::corpus::{Store, StoreWriter, store::Meta};
+use tasc_core::corpus::{Store, StoreWriter, store::StoreMeta};
 use tasc_core::format::Fingerprint;
 use tasc_core::text::PieceTokenizer;
 use tasc_core::{Result, TokenId};
@@ -124,7 +124,7 @@ pub(crate) fn rows(toy: Toy, n: usize, seed: u64) -> Vec<Row> {
 
 /// A store of rows.
 pub(crate) fn store(path: &Path, rows: &[Row]) -> Store {
-    let mut writer = StoreWriter::create(path, &Fingerprint([3; 32]), Meta::default()).unwrap();
+    let mut writer = StoreWriter::create(path, &Fingerprint([3; 32]), StoreMeta::default()).unwrap();
     rows.iter().for_each(|(input, output, weight)| writer.push(output, Some(input), *weight).unwrap());
     writer.finish().unwrap();
     Store::open(path).unwrap()

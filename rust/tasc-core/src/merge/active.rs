@@ -1,36 +1,37 @@
-//! How many tokens are live: merges that the documents, as they are merged so far, use often enough.
+//! Number of active tokens: merges that the documents, in their present segmentation, use often enough.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::merger::Merger;
 use crate::TokenId;
 
-/// Follows a merger. Merges with the same expansion are one token; most early ones are scaffolding of later ones.
-pub(super) struct Live<'a> {
-    floor: u64,
+/// Counts the active tokens of a merger. Merges with the same expansion are one token. Most early merges end up as
+/// parts of later ones and are no longer active.
+pub(super) struct ActiveTokens<'a> {
+    threshold: u64,
     forbidden: &'a FxHashSet<&'a [TokenId]>,
     tokens: FxHashMap<Vec<TokenId>, usize>,
     /// The token of each merge.
     of_merge: Vec<usize>,
     /// Uses of each token.
     uses: Vec<u64>,
-    /// Whether it may be one.
+    /// Whether each token is allowed in a plan.
     allowed: Vec<bool>,
-    live: usize,
+    active: usize,
 }
 
-impl<'a> Live<'a> {
-    pub(super) fn new(floor: u64, forbidden: &'a FxHashSet<&'a [TokenId]>) -> Self {
+impl<'a> ActiveTokens<'a> {
+    pub(super) fn new(threshold: u64, forbidden: &'a FxHashSet<&'a [TokenId]>) -> Self {
         let (tokens, of_merge, uses, allowed) = (FxHashMap::default(), Vec::new(), Vec::new(), Vec::new());
-        Self { floor, forbidden, tokens, of_merge, uses, allowed, live: 0 }
+        Self { threshold, forbidden, tokens, of_merge, uses, allowed, active: 0 }
     }
 
-    /// Tokens that are live.
+    /// Number of active tokens.
     pub(super) fn len(&self) -> usize {
-        self.live
+        self.active
     }
 
-    /// Takes in the merge made last.
+    /// Counts the latest merge.
     pub(super) fn follow(&mut self, merger: &Merger) {
         let Some(merge) = merger.merges().last() else { return };
         let token = *self.tokens.entry(merge.expansion.clone()).or_insert(self.uses.len());
@@ -47,11 +48,11 @@ impl<'a> Live<'a> {
 
     fn change(&mut self, token: usize, to: impl FnOnce(u64) -> u64) {
         let uses = &mut self.uses[token];
-        let was = *uses >= self.floor;
+        let was = *uses >= self.threshold;
         *uses = to(*uses);
-        let is = *uses >= self.floor;
+        let is = *uses >= self.threshold;
         if self.allowed[token] {
-            self.live = self.live + usize::from(is) - usize::from(was);
+            self.active = self.active + usize::from(is) - usize::from(was);
         }
     }
 }
