@@ -49,7 +49,7 @@ def main() -> None:
                 work / "tuned",
                 options=TuneOptions(max_steps=options.steps, batch_size=8, save_every=50),
                 system=assistant.SYSTEM,
-                progress=lambda done, total, loss: move(done, total),
+                progress=move,
             )
 
     store = TokenStore.build(train, base, work / "rows.store")

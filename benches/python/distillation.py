@@ -27,13 +27,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasc import TaskIndex
 from tasc.cli.console import err, out, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import Floats
 from tasc.evaluation.machine import machine
 from tasc.models import EMBEDDED, checkpoint, use_threads
-from tasc.training import Example
 from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, cut_draft, distill, target_outputs
+from tasc.training.examples import Example
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 REFERENCE = "DistillSpec"
@@ -114,7 +114,7 @@ class Comparison:
                 )  # fmt: skip
         return folder
 
-    def said(self) -> list[Example]:
+    def target_outputs(self) -> list[Example]:
         """The target's outputs to the held-out inputs."""
         file = self.work / "said.json"
         if not file.exists():
@@ -177,9 +177,9 @@ def compare(found: dict[str, list[Acceptance]]) -> dict[str, Any]:
 def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     """All arms and seeds; the table is printed after every seed."""
     task.work.mkdir(parents=True, exist_ok=True)
-    outputs = task.said()
+    outputs = task.target_outputs()
     target = task.loaded(task.target)
-    ends = eos_ids(target, AutoTokenizer.from_pretrained(task.target))
+    ends = required_eos_ids(target, AutoTokenizer.from_pretrained(task.target))
     teacher = CachedHiddenStates.compute(target, outputs, task.work / "said-states")
     untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
     found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}
@@ -204,7 +204,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
 
 
 def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: int, length: int) -> None:
-    def said(figure: list[float] | None, sign: str = "") -> str:
+    def figure_text(figure: list[float] | None, sign: str = "") -> str:
         return "-" if figure is None else f"{figure[0]:{sign}.3f} [{figure[1]:{sign}.3f}, {figure[2]:{sign}.3f}]"
 
     titles = {"steps": f"{task.steps} steps each", "compute": f"the compute of {task.longer} steps on all tokens each"}
@@ -215,10 +215,10 @@ def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: 
             [
                 (
                     arm,
-                    said(f["alpha"]),
-                    said(f.get(f"alpha_less_at_equal_{equal}"), "+"),
-                    said(f["alpha_exp"]),
-                    said(f["tau"]),
+                    figure_text(f["alpha"]),
+                    figure_text(f.get(f"alpha_less_at_equal_{equal}"), "+"),
+                    figure_text(f["alpha_exp"]),
+                    figure_text(f["tau"]),
                 )
                 for arm in (against, *arms)
                 if (f := facts.get(arm)) is not None

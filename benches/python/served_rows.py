@@ -24,9 +24,9 @@ from ratios import Ratio, report
 
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer, read_rows
+from tasc.data.endings import required_eos
 from tasc.drafting.protocol import served_log
 from tasc.evaluation.replay import ReplayResult, ReplayRow, encode_rows, replay
-from tasc.evaluation.replay_comparison import ending
 
 KINDS = ("slots", "sql", "log")
 Rows = list[dict[str, Any]]
@@ -80,7 +80,7 @@ def speedup(results: Sequence[ReplayResult], cost: float) -> float:
 
 def changes(stream: Stream, index: TaskIndex, tokenizer: TaskTokenizer, cost: float) -> Iterator[Ratio]:
     """s of the second half, by what drafts for it."""
-    rows = encode_rows(stream.served, tokenizer, eos=ending(tokenizer))
+    rows = encode_rows(stream.served, tokenizer, eos=required_eos(tokenizer))
     first, second = rows[: stream.turn], rows[stream.turn :]
     old = NgramDrafter(index, tokenizer=tokenizer, served=served_log(index))
     serve(old, first, cost)

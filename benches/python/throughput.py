@@ -25,7 +25,7 @@ from ratios import Ratio, report
 from tasc import Generator, NgramDrafter, NullDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
 from tasc.evaluation.bench import without_eos
@@ -77,7 +77,7 @@ def methods(model: Any, tokenizer: Any, task: Task, prompts: list[list[int]], ba
 
 def padded(model: Any, tokenizer: Any, prompts: list[list[int]], batch: int, options: Options) -> list[list[int]]:
     """`generate` of transformers over left-padded batches."""
-    eos = eos_ids(model, tokenizer)
+    eos = required_eos_ids(model, tokenizer)
     made = []
     for begin in range(0, len(prompts), batch):
         group = prompts[begin : begin + batch]
@@ -98,7 +98,7 @@ def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: Options
     found: dict[str, Any] = {}
     with progress_bars() as bar, open_task(data, load_tokenizer(tokenizer), limit=limit, progress=bar) as task:
         prompts = prompt_ids(tokenizer, [row["input"] for row in task.held_out], None, options.system)
-        eos = eos_ids(model, tokenizer)
+        eos = required_eos_ids(model, tokenizer)
         told = bar("decoding")
         for number, batch in enumerate(options.batches):
             runs = methods(model, tokenizer, task, prompts, batch, options)

@@ -93,7 +93,7 @@ def prepare(recipe: Recipe) -> None:
                     recipe.tuned(arm),
                     options=recipe.options,
                     system=recipe.system,
-                    progress=lambda done, total, loss, move=move: move(done, total),
+                    progress=move,
                 )
     for arm in ("extended", "plain"):
         log = recipe.tuned(arm) / "tuning.json"

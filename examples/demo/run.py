@@ -27,6 +27,7 @@ from tasc.evaluation.bench import BenchOptions, bench
 from tasc.evaluation.replay_comparison import Task
 from tasc.evaluation.report import render
 from tasc.models import load_checkpoint, merge_adapter, smollm2
+from tasc.progress import of_fraction
 
 ROWS = 7000
 SEED = 0  # the adapter was trained on the train rows of this seed; the test rows are new to it
@@ -50,7 +51,9 @@ def write_rows(path: Path) -> list[dict[str, str]]:
 def index_rows(rows: Path, tokenizer: Any, folder: Path, bar: Any) -> tuple[TokenStore, TaskIndex]:
     """Tokenised train rows and their index, both files in `folder`."""
     store = TokenStore.build(rows, tokenizer, folder / "assistant.store", split="train", progress=bar("tokenising"))
-    return store, TaskIndex.build(store, folder / "assistant.tasc", tokenizer=tokenizer, progress=bar("indexing"))
+    return store, TaskIndex.build(
+        store, folder / "assistant.tasc", tokenizer=tokenizer, progress=of_fraction(bar("indexing"))
+    )
 
 
 def show_request(results: dict[str, Any], number: int = 0) -> None:

@@ -573,8 +573,8 @@ class MergePlan:
 
         Returns:
             path, format, writer, tokenizer, fingerprint, base_vocab_size, size, wanted (new tokens asked for),
-            stopped_by (what limited the size: `size`, `thresholds` or `held-out`), tokens (of the outputs), tokens_after
-            (after segmentation), bytes.
+            stopped_by (what limited the size: `size`, `thresholds` or `held-out`), tokens (of the outputs),
+            tokens_after (after segmentation), bytes.
         """
 
     def segment(self, ids: _Ids) -> NDArray[np.uint32]:

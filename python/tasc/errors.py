@@ -1,5 +1,10 @@
 """The exceptions of tasc. Each message names the value, the limit and the fix."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 
 class TascError(Exception):
     """Anything that tasc refuses."""
@@ -34,3 +39,15 @@ class MissingExtraError(TascError, ImportError):
             f"{feature} needs the packages of tasc-lm[{extra}]: run pip install '.[{extra}]' in a checkout of tasc, "
             f"or pip install 'WHEEL[{extra}]' with a wheel of tasc-lm"
         )
+
+
+def import_optional(module: str, extra: str) -> Any:
+    """Import a module of an optional package.
+
+    Raises:
+        MissingExtraError: The package is not installed; `extra` installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(f"{module}, which is needed here,", extra) from error

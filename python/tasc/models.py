@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasc.errors import InputError, MissingExtraError, TascError
+from tasc.errors import InputError, MissingExtraError, TascError, import_optional
+from tasc.files import new_folder, remove_partial
 
 __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 
@@ -112,28 +113,22 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     with _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():  # another process made it while we waited
             return target
-        for left in target.parent.glob(f".{target.name}-*"):  # by a process that was killed: the lock is ours now
-            shutil.rmtree(left, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            temporary.chmod(0o755)  # mkdtemp's 0700 would follow the rename
-            make(temporary)
-            temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        remove_partial(target)  # of a process that was killed: the lock is ours
+        with new_folder(target) as folder:
+            make(folder)
     return target
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Holds an advisory lock on `path` between processes; the system drops it when its holder dies."""
-    with _needs("filelock", "hf").FileLock(str(path)):
+    with import_optional("filelock", "hf").FileLock(str(path)):
         yield
 
 
 def _fetch_and_convert(folder: Path) -> None:
     for module in ("torch", "transformers", "gguf", "accelerate"):
-        _needs(module, "demo")
+        import_optional(module, "demo")
     with tempfile.TemporaryDirectory(prefix="tasc-smollm2-") as download:
         gguf = _download(Path(download))
         _check_sha256(gguf, _GGUF_SHA256)
@@ -174,7 +169,7 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 def _convert(gguf: Path, folder: Path) -> None:
     """Writes `gguf` to `folder` as safetensors with tokenizer, chat template and generation settings."""
-    torch, transformers = _needs("torch", "hf"), _needs("transformers", "hf")
+    torch, transformers = import_optional("torch", "hf"), import_optional("transformers", "hf")
     quantized = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     config = transformers.AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     config.name_or_path = "SmolLM2-135M-Instruct"
@@ -192,7 +187,7 @@ def _repaired_tokenizer(gguf: Path) -> Any:
     """The GGUF file's tokenizer with the digit splitting that it lost: upstream encodes 1234 as four tokens."""
     from tokenizers import decoders, pre_tokenizers
 
-    tokenizer = _needs("transformers", "hf").AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer = import_optional("transformers", "hf").AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -201,7 +196,11 @@ def _repaired_tokenizer(gguf: Path) -> Any:
 
 
 def _merge(base: Path, adapter: Path, folder: Path) -> None:
-    torch, transformers, peft = _needs("torch", "hf"), _needs("transformers", "hf"), _needs("peft", "ft")
+    torch, transformers, peft = (
+        import_optional("torch", "hf"),
+        import_optional("transformers", "hf"),
+        import_optional("peft", "ft"),
+    )
     model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.save_pretrained(folder)
@@ -217,14 +216,6 @@ def _content_key(*folders: Path) -> str:
                 digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         digest.update(b"\n")
     return digest.hexdigest()[:16]
-
-
-def _needs(module: str, extra: str) -> Any:
-    """Imports an optional module, or says which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f"{module}, which is needed here,", extra) from error
 
 
 def load_checkpoint(
@@ -250,7 +241,7 @@ def load_checkpoint(
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as e:
         raise MissingExtraError("running a model", "hf") from e
-    hush()
+    quiet_transformers()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
     if kind not in ("auto", "float32", "bfloat16", "float16"):
@@ -330,8 +321,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0]
 
 
-def hush() -> None:
-    """transformers draws no bars of its own for weights, nor warns of an attribute that it asks its own models for."""
+def quiet_transformers() -> None:
+    """Switch off transformers' progress bars and its warning about `is_gradient_checkpointing`."""
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     from transformers.utils import logging as theirs
 

@@ -1,4 +1,4 @@
-"""How far a long job has come."""
+"""Progress of long jobs: one callback type."""
 
 from __future__ import annotations
 
@@ -6,23 +6,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (done, total), for reading in bytes; what it raises stops the job."""
+Progress: TypeAlias = Callable[[float, float], None]
+"""Called with (done, total); the unit depends on the job. An exception that it raises stops the job."""
+
+ProgressBars: TypeAlias = Callable[[str], Progress]
+"""Called with the title of a job; returns the callback of that job."""
+
+
+def no_progress(done: float, total: float) -> None:
+    """Report nothing."""
+
+
+def no_bars(title: str) -> Progress:
+    """Report nothing for any job."""
+    return no_progress
+
+
+def of_fraction(progress: Progress | None) -> Callable[[float], None] | None:
+    """A callback for the jobs of the core that know only the fraction done; `progress` is called with (fraction, 1).
+
+    >>> of_fraction(lambda done, total: print(done, total))(0.25)
+    0.25 1.0
+    """
+    return None if progress is None else lambda done: progress(done, 1.0)
 
 
 @contextmanager
 def reporting(progress: Progress | bool | None, title: str, *, of_bytes: bool = True) -> Iterator[Progress]:
-    """The callback to report to: the caller's own, a progress bar for True, nobody for None or False.
+    """The callback to report to: the caller's own, a progress bar for True, none for None or False.
 
-    The bar shows how many bytes are done, or how many hundredths.
+    The bar shows the bytes done (`of_bytes`) or the percentage done.
     """
     if callable(progress):
         yield progress
     elif not progress:
-        yield lambda done, total: None
+        yield no_progress
     else:
-        from rich.progress import BarColumn, DownloadColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import (
+            Progress as Bar,
+        )
 
         share = DownloadColumn() if of_bytes else TaskProgressColumn()
         columns = TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn()

@@ -27,10 +27,12 @@ def test_two_processes_distil_as_one(tmp_path: Path) -> None:
     for count in (1, 2):
         out = tmp_path / f"draft-{count}"
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(29510 + count)]
-        options = ["--batch-size", 8 // count, "--steps", 3, "--precision", "fp32", "--select", "all", "--layers", 2]
+        config = tmp_path / f"{count}.toml"
+        config.write_text(f'batch_size = {8 // count}\nprecision = "fp32"\nmax_output = 9\n')
+        options = ["--steps", 3, "--layers", 2, "--config", config]
         command = [
             sys.executable, *launcher, "-m", "tasc.cli", "distill", "--target", target, "--data", data, "-o", out,
-            "--split", "train", "--validation-split", "test", "--max-output", 9, *options,
+            "--split", "train", "--validation-split", "test", *options,
         ]  # fmt: skip
         subprocess.run(list(map(str, command)), check=True, timeout=400, env={**os.environ, "OMP_NUM_THREADS": "1"})
         found.append(json.loads((out / "distill.json").read_text()))

@@ -19,8 +19,8 @@ from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
 from tasc.evaluation.acceptance import Acceptance  # noqa: E402
 from tasc.evaluation.bootstrap import bootstrap_interval  # noqa: E402
-from tasc.training import Example  # noqa: E402
 from tasc.training.distill import CachedHiddenStates, OnlineTeacher, acceptance, cut_draft, difference, target_outputs  # noqa: E402
+from tasc.training.examples import Example  # noqa: E402
 
 
 def counted(model: Any, draft: Any, prompts: list[list[int]], length: int, max_tokens: int, eos: Any) -> list[Any]:

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tasc.data.endings import eos_ids  # noqa: E402
+from tasc.data.endings import required_eos_ids  # noqa: E402
 from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
 from tasc.evaluation.bench import Answer, Tally, draft_facts, without_eos  # noqa: E402
@@ -46,9 +46,9 @@ def named(model_eos: object, tokenizer_eos: object) -> tuple[SimpleNamespace, Si
 
 @pytest.mark.parametrize(("a", "b", "found"), [(2, None, {2}), ([2, 3], 4, {2, 3, 4}), (None, 0, {0}), (0, None, {0})])
 def test_both_model_and_tokenizer_name_the_eos(a: object, b: object, found: set[int]) -> None:
-    assert eos_ids(*named(a, b)) == found
+    assert required_eos_ids(*named(a, b)) == found
 
 
 def test_no_eos_is_an_error() -> None:
     with pytest.raises(InputError, match=r"names? a token that ends an output"):
-        eos_ids(*named(None, None))
+        required_eos_ids(*named(None, None))

@@ -18,7 +18,6 @@ from vocabularies import make_tokenizer  # noqa: E402
 
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError, TokenizerMismatchError  # noqa: E402
-from tasc.training import Collator, Example, make_examples, trainer_arguments  # noqa: E402
 from tasc.training.distill import (  # noqa: E402
     CachedHiddenStates,
     DistillOptions,
@@ -31,6 +30,8 @@ from tasc.training.distill import (  # noqa: E402
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
 from tasc.training.distill.trainer import Distiller, Numbered, losses_of  # noqa: E402
+from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
+from tasc.training.work_dir import trainer_arguments  # noqa: E402
 
 ROWS_OF = "model.embed_tokens.weight"
 QUICK = DistillOptions(select="adaspec", steps=6, batch_size=4, precision="fp32", save_every=2, learning_rate=1e-2)
@@ -208,7 +209,7 @@ def test_every_loss_goes_with_every_selection(target: Path, tmp_path: Path) -> N
             ("forward_kl", "random", "draft"),
         ]
     ):  # fmt: skip
-        options = replace(QUICK, loss=loss, select=select, start=start, steps=8)  # type: ignore[arg-type]
+        options = replace(QUICK, loss=loss, select=select, init_from=start, steps=8)  # type: ignore[arg-type]
         made = distill(target, [0, 3], ROWS, tmp_path / f"draft-{number}", options=options, baseline=False)
         curve = made.metrics["stages"]["draft"]["curve"]
         assert min(entry["loss"] for entry in curve[1:]) < curve[0]["loss"]
@@ -217,11 +218,11 @@ def test_every_loss_goes_with_every_selection(target: Path, tmp_path: Path) -> N
 
 def test_learning_everything_and_beginning_at_the_reference(target: Path, tmp_path: Path) -> None:
     source = folder(tmp_path / "small", tiny(2, seed=7))
-    first = distill(target, source, ROWS, tmp_path / "first", options=replace(QUICK, select="all", learns="all"))
+    first = distill(target, source, ROWS, tmp_path / "first", options=replace(QUICK, select="all", trainable="all"))
     assert not torch.equal(
         weights(source)["model.embed_tokens.weight"], weights(first.path)["model.embed_tokens.weight"]
     )
-    options = replace(QUICK, start="reference", steps=1, learning_rate=1e-9)
+    options = replace(QUICK, init_from="reference", steps=1, learning_rate=1e-9)
     made = distill(target, source, ROWS, tmp_path / "second", options=options, reference=first.path, baseline=False)
     given, found = weights(first.path), weights(made.path)
     assert all(torch.allclose(given[name], found[name], atol=1e-6) for name in given)
@@ -336,7 +337,7 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["draft.baseline"]
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
-        {"select": "most"}, {"precision": "fp8"}, {"learns": "head"}, {"start": "target"},
+        {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistillOptions(**wrong)  # type: ignore[arg-type]

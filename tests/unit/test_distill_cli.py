@@ -27,22 +27,28 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder(path / "target", tiny()), path / "rows.jsonl"
 
 
-QUICK = ("--steps", "3", "--batch-size", "4", "--precision", "fp32", "--threads", "1", "--max-output", "12")
+QUICK = ("--steps", "3", "--threads", "1")
+SETTINGS = {"batch_size": 4, "precision": "fp32", "max_output": 12}
+
+
+def config(path: Path, **settings: object) -> Path:
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in (SETTINGS | settings).items()))
+    return path
 
 
 def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -> None:
     target, rows = task
     common = ("distill", "--target", target, "--data", rows, "--split", "train", "--validation-split", "test", *QUICK)
-    result = tasc(
-        *common, "--layers", "0,3", "-o", tmp_path / "draft", "--select", "adaspec", "--k", "0.5", "--length", "3"
-    )
+    file = config(tmp_path / "first.toml", select="adaspec", k=0.5, length=3)
+    result = tasc(*common, "--layers", "0,3", "-o", tmp_path / "draft", "--config", file)
     assert result.exit_code == 0, result.output
     assert "3 prompts, 3 tokens per draft" in result.stdout and "the draft less the baseline: α" in result.stdout
     assert "baseline: 7 steps of 4 rows" in result.stdout
     facts = json.loads((tmp_path / "draft" / "distill.json").read_text())
     assert facts["options"]["k"] == 0.5 and facts["draft"] == "[0, 3]" and facts["rows"] == 9
-    more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--no-baseline", "--loss", "tvd", "--json")
-    result = tasc(*common, *more, "--limit", "5", "--outputs", "target")
+    more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--json")
+    file = config(tmp_path / "second.toml", baseline=False, loss="tvd", limit=5, outputs="target")
+    result = tasc(*common, *more, "--config", file)
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert list(facts["stages"]) == ["draft"] and facts["rows"] == 5 and facts["outputs"] == "target"
@@ -56,9 +62,39 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
         (("--draft", target, "--layers", "2"), "one of the two"),
         (("--layers", "two"), "--layers two: give how many layers"),
         (("--layers", "4"), "fewer than the target's 4"),
-        (("--layers", "2", "--select", "best"), "select='best': one of adaspec, random, all"),
-        (("--layers", "2", "--outputs", "own"), "given or target"),
     ):
         result = tasc(*common, *wrong)
         assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"select": "best"}, "select = 'best'; allowed: adaspec, random, all"),
+        ({"lenght": 5}, "unknown key lenght = 5; allowed keys: accumulate, adapter"),
+        ({"limit": "5"}, "limit = '5'; allowed: an integer"),
+        ({"length": True}, "length = True; allowed: an integer"),
+        ({"k": 2}, "k=2: a share of the tokens"),
+    ],
+)
+def test_config_files_that_are_refused(
+    task: tuple[Path, Path], tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    file = config(tmp_path / "a.toml", **settings)
+    common = ("distill", "--target", task[0], "--data", task[1], "-o", tmp_path / "draft", "--layers", "2")
+    result = tasc(*common, "--config", file)
+    assert result.exit_code == 2 and message in result.output, result.output
+    assert list(tmp_path.iterdir()) == [file]
+    file.write_text("= 1")
+    assert "is not TOML" in tasc(*common, "--config", file).output
+
+
+def test_the_printed_config_is_the_default(tmp_path: Path) -> None:
+    from tasc.training.distill.config import DistillConfig
+
+    result = tasc("distill", "--print-config")
+    assert result.exit_code == 0
+    (tmp_path / "a.toml").write_text(result.stdout)
+    assert DistillConfig.read(tmp_path / "a.toml") == DistillConfig()
+    assert DistillConfig.read(tmp_path / "a.toml", steps=7).steps == 7

@@ -16,7 +16,8 @@ from vocabularies import ROWS, learn, make_tokenizer, saved  # noqa: E402
 from tasc import MergePlan, extend_checkpoint, extend_model  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import InputError, TokenizerMismatchError  # noqa: E402
-from tasc.vocab.surgery import is_tied, whole_folder  # noqa: E402
+from tasc.files import new_folder  # noqa: E402
+from tasc.vocab.surgery import is_tied  # noqa: E402
 
 SIZE = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -217,6 +218,6 @@ def test_a_checkpoint_that_is_refused_leaves_nothing(tmp_path: Path, plan: Merge
     assert {path.name for path in tmp_path.iterdir()} == {"model", "other"}
     with pytest.raises(InputError, match="is there already"):
         extend_checkpoint(source, plan, tmp_path / "other")
-    with whole_folder(tmp_path / "deep" / "new") as folder:
+    with new_folder(tmp_path / "deep" / "new") as folder:
         (folder / "file").touch()
     assert (tmp_path / "deep" / "new" / "file").exists()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.drafting import protocol
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.serving import Metrics, RequestTracker, TaskDrafts, tracker
 
@@ -67,7 +67,7 @@ def make(drafts: TaskDrafts, **options: Any) -> tuple[RequestTracker, Metrics]:
         "max_length": 4096,
         "vocab_size": 1000,
         "eos": frozenset([EOS]),
-        "curve": LearntCosts(1e-6),
+        "curve": LearnedCosts(1e-6),
     }
     return RequestTracker(lambda _: drafts, metrics=metrics, **{**given, **options}), metrics
 
@@ -190,7 +190,7 @@ def first_drafts(monkeypatch: pytest.MonkeyPatch, cuts: bool, discounts: bool) -
     monkeypatch.setattr(tracker, "_DISCOUNTS", discounts)
     says = {(5,): list(range(10, 20)), (6,): list(range(20, 30))}
     drafter = Unsure(says, {(5,): 0.9, (6,): 0.2})
-    batch, _ = make(Learning(drafter), curve=LearntCosts(0.5))
+    batch, _ = make(Learning(drafter), curve=LearnedCosts(0.5))
     tokens = np.array([[5, 10], [6, 20]], np.int32)
     return [len(draft) for draft in batch.propose([[10], [20]], np.array([2, 2]), tokens)], drafter.costs[0]
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from tasc import NullDrafter, TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import SafeDrafter, served_log
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
@@ -271,7 +271,7 @@ def test_metrics_as_numbers_and_as_text(tmp_path: Path, task: TaskTokenizer, ind
     metrics.write(file)
     text = file.read_text()
     assert text == metrics.prometheus()
-    assert 'tasc_drafted_tokens_total{index="task.tasc",source="context"} 1\n' in text
+    assert 'tasc_drafted_tokens_total{index="task.tasc",source="context"} 1.0\n' in text
     for line in text.splitlines():
         assert re.fullmatch(r"# (HELP|TYPE) tasc_\w+ .+|tasc_\w+(\{(\w+=\"[^\"]*\",?)+\})? \d+(\.\d+)?(e-\d+)?", line)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
@@ -299,7 +299,7 @@ def test_a_metrics_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) ->
 
 def test_step_times_are_learnt_from_steps() -> None:
     rng = np.random.default_rng(0)
-    times = LearntCosts()
+    times = LearnedCosts()
     for _ in range(400):
         tokens = int(rng.integers(1, 130))
         slow = 20.0 if rng.random() < 0.05 else 1.0
@@ -310,7 +310,7 @@ def test_step_times_are_learnt_from_steps() -> None:
 
 
 def test_a_bend_is_learnt_where_there_are_many_steps() -> None:
-    times = LearntCosts()
+    times = LearnedCosts()
     truth = lambda tokens: 1.0 if tokens <= 32 else tokens / 32  # noqa: E731
     for k in range(512):
         tokens = 1 + 8 * (k % 16)
@@ -322,7 +322,7 @@ def test_a_bend_is_learnt_where_there_are_many_steps() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_costs_rise_from_one_whatever_is_seen(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    times = LearntCosts()
+    times = LearnedCosts()
     for k in range(200):
         times.observe(int(rng.integers(1, 1 + k)) if k else 1, float(rng.lognormal(0, 3)))
         for rows in (1, 32):
@@ -331,14 +331,14 @@ def test_costs_rise_from_one_whatever_is_seen(seed: int) -> None:
 
 
 def test_a_given_cost_stays() -> None:
-    times = LearntCosts(0.5)
+    times = LearnedCosts(0.5)
     for k in range(64):
         times.observe(1 + k, 1.0)
     assert times.costs(2, 1).tolist() == [1.0, 1.5, 2.0]
 
 
 def test_one_odd_first_step_does_not_stay() -> None:
-    times = LearntCosts()
+    times = LearnedCosts()
     times.observe(1, 30.0)  # compiling
     for k in range(64):
         times.observe(1 + k % 4, 0.01 * (1 + 0.1 * (k % 4)))

@@ -22,7 +22,8 @@ from tasc import TuneOptions, extend_checkpoint, tune  # noqa: E402
 from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
-from tasc.training import IGNORED, LEAST_RATE, Collator, Example, make_examples, share_of_rate, shuffled_batches  # noqa: E402  # noqa: E402
+from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402  # noqa: E402
+from tasc.training.schedule import LEAST_RATE, share_of_rate  # noqa: E402  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
 QUICK = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=2)
@@ -97,7 +98,7 @@ def test_several_gpus_want_several_processes(extended: Path, tmp_path: Path, mon
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: Path) -> None:
     whole = tune(extended, TASK, tmp_path / "whole", options=QUICK, validation=TASK[:2])
 
-    def stop(done: int, total: int, loss: float | None) -> None:
+    def stop(done: float, total: float) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -113,7 +114,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: P
 
 
 def test_work_of_another_run_is_not_taken_for_this_one(extended: Path, tmp_path: Path) -> None:
-    def stop(done: int, total: int, loss: float | None) -> None:
+    def stop(done: float, total: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

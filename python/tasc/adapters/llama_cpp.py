@@ -1,7 +1,7 @@
 """llama-cpp-python: an object for `Llama(…, draft_model=…)` that drafts from a task's index.
 
-The interface passes nothing but the ids so far, and tells neither where a request begins nor what was accepted. Both
-show in the ids: see `TascDraft`.
+The interface passes only the ids so far. It tells neither where a request begins nor which tokens were accepted.
+`TascDraft` infers both from the ids.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ except ImportError:  # the engine asks for no more than a callable
 class TascDraft(LlamaDraftModel):  # type: ignore[misc]
     """Drafts for one `Llama` object, whose requests follow each other.
 
-    Verification emits the accepted part of a draft and one token of the model's own. So ids that go on where the last
-    ones ended, with a beginning of the last draft and one more token, belong to the running request. Ids that were
-    there before, but fewer, take the request back. Anything else is a new request: llama-cpp-python asks for its first
-    draft when the model has said one token, so all ids but the last are its prompt.
+    Verification emits the accepted prefix of a draft and one more token. So ids that extend the last ids by a prefix of
+    the last draft and one token continue the running request. A proper prefix of the last ids rewinds the request. All
+    other ids start a new request: llama-cpp-python asks for the first draft after the model's first token, so all ids
+    but the last are the prompt.
 
     Args:
         index: The task's `TaskIndex`, or its path; None: each request's own context alone.

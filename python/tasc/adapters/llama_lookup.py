@@ -7,15 +7,14 @@ each pair of neighbouring tokens, with everything that followed it.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc.errors import InputError
+from tasc.files import atomic_path, scratch_folder
 
 if TYPE_CHECKING:
     from tasc._core import NgramBatches, TaskIndex
@@ -45,15 +44,9 @@ def export_lookup(index: TaskIndex, path: str | os.PathLike[str]) -> int:
     """
     from tasc.data import NgramTable
 
-    target = Path(path).absolute()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        store = index.to_store(Path(folder) / "rows.store")
-        table = NgramTable.count(store, Path(folder) / "counts", max_length=3)
-        made = Path(folder) / "static.bin"
-        with made.open("wb") as file:
-            records = sum(_write(file, ids, counts) for ids, counts in _pairs(table.batches(3)))
-        os.replace(made, target)
-    return records
+    with scratch_folder(path) as folder, atomic_path(path) as made, made.open("wb") as file:
+        table = NgramTable.count(index.to_store(folder / "rows.store"), folder / "counts", max_length=3)
+        return sum(_write(file, ids, counts) for ids, counts in _pairs(table.batches(3)))
 
 
 def _pairs(batches: NgramBatches) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.uint64]]]:

@@ -20,10 +20,10 @@ except ImportError as error:
     raise MissingExtraError("tasc.adapters.sglang", "sglang") from error
 
 WIDTH = 16
-"""Tokens verified per step, the last one included, where `--speculative-num-draft-tokens` does not say."""
+"""Default of `--speculative-num-draft-tokens`: tokens verified per step, the last token included."""
 
 MOST_RUNNING = 48
-"""Requests at once where `--max-running-requests` does not say; the engine's own default for n-grams."""
+"""Default of `--max-running-requests`; the engine's own default for n-grams."""
 
 
 def register() -> None:
@@ -38,7 +38,7 @@ def register() -> None:
 
 
 class TascAlgorithm(CustomSpecAlgo):  # type: ignore[misc]
-    """Answers the engine's questions as its `NGRAM` does."""
+    """Algorithm that behaves like the engine's `NGRAM`."""
 
     def is_ngram(self) -> bool:
         """True: batches carry what n-gram workers read and write."""
@@ -73,7 +73,7 @@ class TascAlgorithm(CustomSpecAlgo):  # type: ignore[misc]
         server_args.speculative_eagle_topk = 1
 
     def __getattr__(self, name: str) -> Any:
-        """What `CustomSpecAlgo` lacks is the builtin's."""
+        """Forward to the built-in algorithm what `CustomSpecAlgo` lacks."""
         if name.startswith("__"):  # Python's own: copying would give the builtin
             raise AttributeError(name)
         return getattr(SpeculativeAlgorithm.NGRAM, name)
@@ -84,7 +84,7 @@ def worker_class() -> Any:
     from sglang.srt.speculative import ngram_worker
 
     class TascWorker(ngram_worker.NGRAMWorker):  # type: ignore[misc]
-        """Drafts from what `TASC_INDEX` names.
+        """Drafts from the index that `TASC_INDEX` names.
 
         Args:
             server_args: The engine's options.
@@ -111,7 +111,7 @@ def worker_class() -> Any:
                 ngram_worker.NgramCorpus = own
 
         def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
-            """One step, as `NGRAMWorker` takes it; the corpus is told the prompts, of which that passes the ends."""
+            """Run one step of `NGRAMWorker`, after passing whole prompts to the corpus: the worker passes ends."""
             self.ngram_corpus.take_histories(
                 {request.rid: (request.origin_input_ids_unpadded, request.output_ids) for request in batch.reqs}
             )
@@ -121,7 +121,7 @@ def worker_class() -> Any:
 
 
 def _settings() -> Settings:
-    """What the environment names, once it has been opened."""
+    """Read the settings and open each index once, to fail early."""
     from tasc._core import TaskIndex
 
     settings = Settings.from_environment()

@@ -1,4 +1,4 @@
-"""What SGLang's n-gram worker asks for drafts, answered by a task's index. SGLang itself is not imported here."""
+"""Corpus of SGLang's n-gram worker that drafts from a task's index. SGLang itself is not imported here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasc.serving.tasks import TaskDrafts
 
 PAD = 0
-"""Fills a draft up to its width; it is verified like any drafted token."""
+"""Id that fills a draft up to its width. It is verified like any drafted token."""
 
 
 class TascCorpus:
@@ -26,14 +26,14 @@ class TascCorpus:
     by its name and length. It begins at its prompt where `take_histories` has told it, else at the tokens passed.
 
     A draft is a chain, given as the tree that the worker verifies: node 0 is the request's last token, node i follows
-    node i - 1. The worker verifies `width` nodes whatever is drafted, so drafts are as long as the index has something
-    to say, and what is left is `PAD`, as a part of the chain: beside the draft, as several siblings, sampling would
-    count that token several times.
+    node i - 1. The worker verifies `width` nodes whatever is drafted, so a draft is as long as the index has evidence,
+    and the rest of the nodes are `PAD`, as part of the chain. As siblings of the draft, sampling would count the token
+    several times.
 
     It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
 
     Args:
-        choose: The task of a request, by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
+        choose: Returns the task of a request by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
         width: Nodes of a tree, ≥ 2: the last token and what is drafted (the engine's `draft_token_num`).
         vocab_size: Ids of the model; a draft ends before one that is beyond. None: not known.
 
@@ -78,22 +78,22 @@ class TascCorpus:
         return nodes.reshape(-1), np.tile(self._mask, len(running))
 
     def batch_put(self, batch_tokens: Sequence[Sequence[int]]) -> None:
-        """Nothing: what was emitted is told by the next `batch_get`."""
+        """Do nothing: the next `batch_get` passes the emitted tokens."""
 
     def synchronize(self) -> None:
-        """Nothing: no work is left behind."""
+        """Do nothing: no work is pending."""
 
     def erase_match_state(self, req_ids: Sequence[str]) -> None:
-        """Forget requests that have left."""
+        """Forget finished requests."""
         for name in req_ids:
             self._running.pop(name, None)
 
     def reset(self) -> None:
-        """Forget all requests; what the drafter has learnt from them stays."""
+        """Forget all requests. The drafter keeps its learned state."""
         self._running.clear()
 
     def _followed(self, name: str, tokens: Sequence[int], length: int) -> _Running:
-        """The request of this name, brought to these tokens, or begun."""
+        """Return the request of this name, brought to these tokens, or a new one."""
         running = self._running.get(name)
         if running is None or not running.goes_on(tokens, length):
             running = self._running[name] = self._begun(name, tokens, length)
@@ -104,7 +104,7 @@ class TascCorpus:
         return running
 
     def _begun(self, name: str, tokens: Sequence[int], length: int) -> _Running:
-        """A request at its history; without one that fits, at the tokens before the last one, which is new then."""
+        """Start a request at its history; without a history that fits, at all tokens but the last."""
         prompt, output = self._histories.get(name, ((), ()))
         known = len(prompt) + len(output)
         if known == 0 or not 0 <= length - known <= len(tokens):
@@ -116,7 +116,7 @@ class TascCorpus:
         return running
 
     def _drafted(self, running: Sequence[_Running]) -> list[NDArray[np.int64]]:
-        """A draft for each request, empty where there is none."""
+        """Return a draft for each request; empty where there is none."""
         groups: dict[SafeDrafter, list[int]] = {}
         for at, one in enumerate(running):
             if one.drafter is not None:
@@ -129,7 +129,7 @@ class TascCorpus:
         return made
 
     def _usable(self, tokens: NDArray[np.uint32]) -> NDArray[np.int64]:
-        """The draft up to an id that the model does not have."""
+        """Return the draft up to the first id that the model does not have."""
         ids = np.asarray(tokens).astype(np.int64)[: self._width - 1]
         beyond = [] if self._vocab_size is None else np.flatnonzero(ids >= self._vocab_size).tolist()
         return ids[: beyond[0]] if beyond else ids
@@ -151,10 +151,10 @@ class _Running:
         """The drafter that it was started with, whatever has replaced the index since."""
 
     def start(self, choose: Callable[[TokenIds], TaskDrafts], prompt: TokenIds) -> None:
-        """Start to draft for it."""
+        """Start the drafter's request."""
         self.drafter, self.request, _ = choose(prompt).start(prompt)
 
     def goes_on(self, tokens: Sequence[int], length: int) -> bool:
-        """Whether these last tokens of so many begin with what is known; a name may be used again."""
+        """Whether the last `tokens` of `length` continue this request; a name may be used again."""
         shared = len(tokens) - (length - self.length)
         return 0 <= shared <= len(tokens) and list(tokens[:shared]) == list(self.tail[len(self.tail) - shared :])

@@ -2,7 +2,7 @@
 
 Two ways in. `TascGenerate` goes into one call as `custom_generate=`; `patch` makes every `generate` of a model draft
 for as long as it lasts. Both run transformers' own assisted decoding with `TascCandidateGenerator` as its candidates,
-so logits processors, sampling, EOS lists and what `generate` returns are transformers' own.
+so logits processors, sampling, EOS lists and the returned value are transformers' own.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _log = logging.getLogger(__name__)
 class TascGenerate:
     """A decoding loop for `model.generate(…, custom_generate=…)` that drafts from a task's index.
 
-    Make it once and keep it: it learns from every request. Any number of models of one tokenizer may use it.
+    Make one and keep it: it learns from every request. Any number of models with one tokenizer may use it.
 
     Args:
         index: The task's `TaskIndex`, or its path; None: each request's own context alone.
-        tokenizer: The model's tokenizer; None: prompts are not looked into for their input.
+        tokenizer: The model's tokenizer; None: prompts are not searched for their input.
         drafter: A `Drafter` instead of an index.
         max_draft: Longest draft.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured on each model
@@ -91,10 +91,10 @@ class TascGenerate:
     ) -> Any:
         """Decode one sequence; called by `generate`, which prepares all arguments but one.
 
-        `tasc_input` is yours: the request's input as text, where the prompt is not to be searched for it.
+        `tasc_input` is the request's input as text; without it the prompt is searched for the input.
 
         Raises:
-            InputError: Several sequences, beams, or another thing that assisted decoding cannot do; says what to use.
+            InputError: Assisted decoding cannot do this call (several sequences, beams, …); names the alternative.
         """
         refusal = _refusal(model, input_ids, stopping_criteria, generation_config, model_kwargs)
         if refusal is not None:
@@ -114,7 +114,7 @@ class TascGenerate:
         generation_config: Any,
         **rest: Any,
     ) -> Any:
-        """Decode in place of the model's own `_sample`: plainly, with a warning, where drafts cannot be used."""
+        """Replace the model's own `_sample`. Where drafts cannot be used, decode plainly and warn once."""
         given = (model, input_ids, logits_processor, stopping_criteria, generation_config)
         refusal = _refusal(model, input_ids, stopping_criteria, generation_config, rest)
         if refusal is None:
@@ -164,10 +164,10 @@ def patch(
     tokenizer: Any = None,
     **options: Any,
 ) -> Iterator[TascGenerate]:
-    """Makes a model's `generate` draft with tasc for as long as the context lasts.
+    """Makes a model's `generate` draft with tasc while the context is open.
 
-    Greedy decoding and sampling of one sequence are drafted for. Everything else, and what cannot be drafted for, runs
-    as before; the latter is said in a warning. Patches nest: the innermost counts.
+    tasc drafts for greedy decoding and sampling of one sequence. All other calls run as before; where drafts cannot be
+    used, a warning says so. Patches nest: the innermost counts.
 
     Args:
         model: A transformers model, or a PEFT model around one.
@@ -176,7 +176,7 @@ def patch(
         **options: Of `TascGenerate`.
 
     Raises:
-        InputError: Not such a model, or as `TascGenerate`.
+        InputError: The model has no `generate` of transformers, or as `TascGenerate`.
         TokenizerMismatchError: As `TascGenerate`.
 
     Examples:
@@ -201,19 +201,19 @@ def patch(
 
 
 def _drafting(own: Any, tasc_generate: TascGenerate) -> type:
-    """A model's class, but that it samples (and decodes greedily, which is the same method) with drafts."""
+    """Return a subclass of a model's class that samples with drafts; greedy decoding is the same method."""
     sample = lambda self, *args, **kwargs: tasc_generate.sample(self, *args, **kwargs)  # noqa: E731
     body = {"_sample": sample, "_tasc_own": own, "__module__": own.__module__, "__qualname__": own.__qualname__}
     return type(own.__name__, (own,), body)
 
 
 def _own_class(model: Any) -> Any:
-    """A model's class as it is outside of `patch`."""
+    """Return a model's class outside of `patch`."""
     return getattr(type(model), "_tasc_own", type(model))
 
 
 class _Assisted:
-    """A model whose candidates come from tasc; the model itself is left alone."""
+    """Wrapper of a model whose candidates come from tasc. The model itself is not changed."""
 
     def __init__(self, model: Any, candidates: TascCandidateGenerator) -> None:
         self._model, self._candidates = model, candidates
@@ -231,7 +231,7 @@ class _Assisted:
 def _refusal(
     model: Any, input_ids: Any, stopping_criteria: Any, config: Any, model_kwargs: dict[str, Any]
 ) -> str | None:
-    """Why assisted decoding cannot do this, and what to do instead; None where it can."""
+    """Return why assisted decoding cannot do a call and what to do instead; None if it can."""
     own = _own_class(model)
     if own._sample is not GenerationMixin._sample:
         return f"{own.__name__} has a decoding loop of its own, which cannot be drafted for"
@@ -257,9 +257,10 @@ def _refusal(
 
 
 def _dropped_streamer() -> Any:
-    """The streamer of the `generate` that we are called from.
+    """Find the streamer of the calling `generate` in its stack frame.
 
-    transformers gives it the prompt but does not pass it to a `custom_generate` function (seen up to 5.23).
+    transformers passes the prompt to the streamer, and no streamer to a `custom_generate` function (seen up to 5.24).
+    Without this, a streamer would get the prompt, no token and no end.
     """
     code = inspect.unwrap(GenerationMixin.generate).__code__
     frame = sys._getframe(1)

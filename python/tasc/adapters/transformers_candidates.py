@@ -1,8 +1,8 @@
-"""Candidates for transformers' assisted decoding, made of tasc's drafts, as long as they pay.
+"""Candidates for transformers' assisted decoding, made of tasc's drafts.
 
-A draft is a chain of fixed tokens. The loop draws a token per position from the model's processed distribution, or
-takes its argmax, and keeps the draft as far as the draws agree with it: plain sampling, whatever is drafted
-(docs/verify.md).
+A draft is a chain of fixed tokens. transformers samples a token per position from the model's processed distribution,
+or takes the argmax, and keeps the draft as far as these tokens agree with it. The result is plain sampling, whatever
+the draft is (docs/verify.md).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ except ImportError as error:
     raise MissingExtraError("tasc.adapters.transformers", "hf") from error
 
 PLAIN_ENDS = (MaxLengthCriteria, MaxTimeCriteria, EosTokenCriteria)
-"""Stopping criteria that drafts need not be asked about."""
+"""Stopping criteria that are not evaluated on drafts."""
 
 
 class ModelPolicy:
-    """When and how far drafting pays on one model: the cost of verifying, and the pauses of its drafters.
+    """Draft policy of one model: the cost of verification, and the pauses of its drafters.
 
     Args:
         costs: Cost of verifying: a slope c for 1 + c·k, or an array [k] (see `tasc.drafting.costs.GivenCosts`).
@@ -49,17 +49,17 @@ class ModelPolicy:
 class TascCandidateGenerator(CandidateGenerator):
     """Candidates of one request for transformers' assisted decoding.
 
-    Drafts end before what would end the output (an EOS, a stopping criterion): that token is the model's own then, so
-    that nothing is accepted beyond it. A drafter that raises is logged, and the request goes on plainly.
+    A draft ends before a token that would end the output (an EOS, a stopping criterion). The model emits that token
+    itself, so nothing is accepted beyond it. A drafter that raises is logged, and the request continues plainly.
 
     Args:
         drafts: A `TaskDrafts`.
         model_policy: Costs and pauses, shared by the requests of a model; None: 1 + 0.02·k.
         max_draft: Longest draft.
         max_length: Most ids of prompt and output together; None: not known.
-        vocab_size: Ids from here on are not drafted.
+        vocab_size: Ids of the model; larger ids are not drafted.
         eos: Ids that end the output.
-        stopping_criteria: What else ends it. Each is asked about beginnings of the draft and must depend on the ids
+        stopping_criteria: Further criteria. Each is evaluated on every prefix of the draft, and must depend on the ids
             alone.
         input_text: The input's text; None: found in the prompt where that is possible.
     """
@@ -94,7 +94,7 @@ class TascCandidateGenerator(CandidateGenerator):
         return torch.cat([input_ids, input_ids.new_tensor([ids])], dim=-1) if ids else input_ids, None
 
     def update_candidate_strategy(self, input_ids: Any, scores: Any, num_matches: int) -> None:
-        """Take what verification has made of the last draft: (1, L) ids so far, `num_matches` of it accepted."""
+        """Take the result of verification: (1, L) ids so far, `num_matches` drafted tokens accepted."""
         accepted = int(num_matches)
         if self._drafted and self._started is not None:
             extra = float(self._curve.costs(self._max_draft)[self._drafted]) - 1.0
@@ -105,7 +105,7 @@ class TascCandidateGenerator(CandidateGenerator):
         self._sync(input_ids)
 
     def _draft(self, input_ids: Any) -> list[int]:
-        """What the drafter proposes here."""
+        """Return the drafter's proposal."""
         drafter, request, _ = self._sync(input_ids)
         room = self._max_draft if self._max_length is None else self._max_length - input_ids.shape[1] - 1
         if request.failed or room < 1:
@@ -133,7 +133,7 @@ class TascCandidateGenerator(CandidateGenerator):
         return self._started
 
     def _usable(self, input_ids: Any, ids: list[int]) -> list[int]:
-        """The draft up to an id that the model does not have, or to a token that would end the output."""
+        """Return the draft up to an unknown id, or to a token that would end the output."""
         for at, token in enumerate(ids):
             if token in self._eos or token < 0 or (self._vocab_size is not None and token >= self._vocab_size):
                 ids = ids[:at]
@@ -147,7 +147,7 @@ class TascCandidateGenerator(CandidateGenerator):
 
 
 def _passes(model: Any) -> Any:
-    """Runs the model over n tokens, to be timed."""
+    """Return a function that runs the model over n tokens, for timing."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def run(tokens: int) -> None:

@@ -3,8 +3,8 @@
     TASC_INDEX=task.tasc vllm serve MODEL --speculative-config '{"method": "custom_class",
         "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": 32}'
 
-vLLM verifies as it does any draft. Its configuration takes no keys of ours, so `tasc.serving.Settings` come from the
-variable TASC_INDEX. Written against vLLM 0.32.
+vLLM verifies the drafts with its own sampler. Its configuration takes no further keys, so `tasc.serving.Settings` come
+from the variable TASC_INDEX. Written for vLLM 0.32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import LearntCosts
+from tasc.data.endings import eos_ids_of
+from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
 
 _log = logging.getLogger(__name__)
@@ -26,13 +27,13 @@ _WRITE_EVERY = 5.0  # seconds between two writes of the metrics file
 
 
 class TascProposer:
-    """vLLM's interface of a proposer. Draft lengths follow what steps cost at the present load; see `tasc.serving`.
+    """Proposer for vLLM. Draft lengths follow the cost of steps at the present load; see docs/policy.md.
 
     Args:
         vllm_config: `vllm.config.VllmConfig`; `num_speculative_tokens` is the longest draft.
 
     Raises:
-        InputError: The settings are not there or wrong.
+        InputError: The settings are missing or invalid.
         TokenizerMismatchError: An index was made with another tokenizer than the model's.
         FormatError: An index is none, or damaged.
     """
@@ -43,21 +44,21 @@ class TascProposer:
         tokenizer = engine_tokenizer(model)
         self._tasks = Tasks(settings, tokenizer)
         self.metrics = Metrics()
-        """What was drafted and accepted, by index and source."""
+        """Counts of drafted and accepted tokens by index and source."""
         self._batch = RequestTracker(
             self._tasks.choose,
             max_draft=vllm_config.speculative_config.num_speculative_tokens,
             max_length=model.max_model_len,
             vocab_size=model.get_vocab_size(),
             eos=engine_eos_ids(model, tokenizer),
-            curve=LearntCosts(settings.cost),
+            curve=LearnedCosts(settings.cost),
             metrics=self.metrics,
         )
         self._file, self._written = settings.metrics, 0.0
         self._failed = False
 
     def load_model(self, *_: Any, **__: Any) -> None:
-        """Nothing to load."""
+        """Do nothing: there is no draft model to load."""
 
     def propose(
         self,
@@ -69,13 +70,13 @@ class TascProposer:
         """Draft for the next step.
 
         Args:
-            sampled_token_ids: By row of the batch, what the step has emitted; empty where a prompt is not through.
-            num_tokens_no_spec: (max_num_seqs,) tokens of each row, those emitted included.
-            token_ids_cpu: (max_num_seqs, max_model_len) those tokens.
+            sampled_token_ids: By row of the batch, the ids that the step emitted; empty while a prompt is prefilled.
+            num_tokens_no_spec: (max_num_seqs,) number of tokens of each row, the emitted ones included.
+            token_ids_cpu: (max_num_seqs, max_model_len) tokens of each row.
             slot_mappings: Not used.
 
         Returns:
-            By row, the draft. Nothing raises from here: what fails is logged, and decoding goes on plainly.
+            By row, the ids of the draft. Nothing raises from here: a failure is logged, and decoding continues plainly.
         """
         if self._failed:
             return [[] for _ in sampled_token_ids]
@@ -95,19 +96,17 @@ class TascProposer:
         self._written = now
         try:
             self.metrics.write(self._file)
-        except OSError as error:
+        except Exception as error:
             _log.warning("metrics cannot be written: %s", error)
 
 
 def engine_tokenizer(model: Any) -> Any:
-    """The engine's tokenizer, as transformers has it: its chat template tells where inputs stand."""
+    """Load the engine's tokenizer with transformers: its chat template shows where inputs are."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=model.trust_remote_code)
 
 
 def engine_eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end an output: those of the model's generation settings and of the tokenizer."""
-    named = model.try_get_generation_config().get("eos_token_id")
-    found = [named] if isinstance(named, int) else list(named or ())
-    return frozenset(token for token in (*found, tokenizer.eos_token_id) if token is not None)
+    """Return the ids that end an output: those of the model's generation settings and of the tokenizer."""
+    return eos_ids_of([model.try_get_generation_config()], tokenizer)

@@ -2,7 +2,7 @@
 
     TASC_INDEX=task.tasc vllm serve MODEL --speculative-config '{"method": "suffix", "num_speculative_tokens": 32}'
 
-For engines whose configuration is to stay as it is. `tasc.adapters.vllm.TascProposer` knows more: what steps cost.
+For engines whose configuration must stay as it is. `tasc.adapters.vllm.TascProposer` also learns the cost of steps.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
 from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
 STANDS_FOR = "arctic_inference.suffix_decoding"
-"""The module that vLLM takes its cache from."""
+"""Module that vLLM imports its cache from."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ class Speculation(NamedTuple):
 
 
 class SuffixDecodingCache:
-    """In place of the class of this name in `arctic_inference`, with drafts of tasc.
+    """Replaces the class of this name in `arctic_inference` by drafts of tasc.
 
     Of its limits `max_spec_tokens` holds. `max_spec_factor`, `min_token_prob` and the depth do not: a draft is as long
     as it pays where a token costs `Settings.cost` (else `DEFAULT_SLOPE`) at the number of requests running.
 
     Args:
-        max_tree_depth: Kept, not used.
-        max_cached_requests: Kept, not used: what is learnt is bounded in bytes.
+        max_tree_depth: Accepted and not used.
+        max_cached_requests: Accepted and not used: online rows are bounded in bytes.
         settings: None: `Settings.from_environment()`.
         tokenizer: The model's tokenizer; None: that of the vLLM engine being built.
         eos: Ids that end an output; None: those of that engine.
@@ -79,26 +79,26 @@ class SuffixDecodingCache:
         self.max_tree_depth, self.max_cached_requests = max_tree_depth, max_cached_requests
         self.metrics = Metrics()
         """What was drafted and accepted, by index and source."""
-        self._curve, self._policy = LearntCosts(settings.cost), DraftPolicy("packed")
+        self._curve, self._policy = LearnedCosts(settings.cost), DraftPolicy("packed")
         self._eos = frozenset(eos or ())
         self._tasks = Tasks(settings, tokenizer)
         self._running: dict[Hashable, TrackedRequest] = {}
 
     @property
     def active_requests(self) -> KeysView[Hashable]:
-        """Requests begun and not stopped."""
+        """Names of the started requests that were not stopped."""
         return self._running.keys()
 
     @property
     def cached_requests(self) -> KeysView[Hashable]:
-        """None: what a request said is not kept under its name."""
+        """Always empty: outputs are not kept under request names."""
         return dict[Hashable, Any]().keys()
 
     def start_request(self, req_id: Hashable, prompt_token_ids: Any) -> None:
         """Begin a request.
 
         Args:
-            req_id: Its name.
+            req_id: Name of the request.
             prompt_token_ids: (L,) ids.
 
         Raises:
@@ -162,7 +162,7 @@ class SuffixDecodingCache:
         running.learn(self._eos)
 
     def evict_cached_response(self, req_id: Hashable) -> None:
-        """Nothing: no response is kept under a name.
+        """Refuse: no response is kept under a name.
 
         Raises:
             ValueError: Always, as for any name that is not cached.

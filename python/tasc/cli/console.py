@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bars,
+)
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from tasc.evaluation.replay_comparison import Move
-    from tasc.evaluation.replay_comparison import Progress as Progressing
+    from tasc.progress import Progress, ProgressBars
 
 out = Console(width=None if sys.stdout.isatty() else 120)
 """For results."""
@@ -23,8 +31,8 @@ err = Console(stderr=True)
 
 
 @contextmanager
-def progress_bars() -> Iterator["Progressing"]:
-    """Bars on standard error, gone when done; yields a function that adds a bar and returns what moves it.
+def progress_bars() -> Iterator["ProgressBars"]:
+    """Progress bars on standard error, removed at the end; yields a function that adds a bar and returns its callback.
 
     Examples:
         >>> with progress_bars() as bar:
@@ -38,15 +46,11 @@ def progress_bars() -> Iterator["Progressing"]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Bars(*columns, console=err, transient=True) as progress:
 
-        def bar(what: str) -> "Move":
-            task = progress.add_task(what, total=None)
-
-            def move(done: float, total: float = 1.0, /) -> None:
-                progress.update(task, completed=done, total=total)
-
-            return move
+        def bar(title: str) -> "Progress":
+            task = progress.add_task(title, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
 
         yield bar
 

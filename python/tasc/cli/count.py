@@ -1,7 +1,6 @@
 """`tasc count`: how often n-grams of a task's outputs occur."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.markup import escape
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.files import scratch_folder
 
 if TYPE_CHECKING:
     from tasc.data import NgramTable, TaskTokenizer, TokenStore
@@ -121,8 +121,8 @@ def _tokenised(
     """Rows as a store that is there as long as they are counted."""
     from tasc.data import TokenStore
 
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
-        path = Path(folder) / "rows.store"
+    with scratch_folder(output) as folder:
+        path = folder / "rows.store"
         yield TokenStore.build(rows, task, path, split=split, input_field=None, progress=bar("tokenising"))
 
 

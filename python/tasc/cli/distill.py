@@ -1,4 +1,4 @@
-"""`tasc distill`: a small draft model that says what a target says."""
+"""`tasc distill`: distil a small draft model from a target."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +9,14 @@ from tasc.cli.console import end_token, out, print_json, print_table, progress_b
 from tasc.errors import InputError
 
 
+def _print_config(wanted: bool) -> None:
+    if wanted:
+        from tasc.training.distill.config import DistillConfig
+
+        typer.echo(DistillConfig().to_toml(), nl=False)
+        raise typer.Exit
+
+
 def distill(
     target: Annotated[
         str, typer.Option(help="The model to draft for, tuned to the task: a folder, a hub name or `smollm2`.")
@@ -16,123 +24,67 @@ def distill(
     data: Annotated[
         list[Path], typer.Option(help="Rows with input and output: JSONL (.gz, .zst) or Parquet; may be repeated.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The draft to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The draft model to write.")],
     draft: Annotated[
         str | None, typer.Option(help="A smaller model with the target's vocabulary: a folder or a hub name.")
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of --draft, cut one from the target: how many of its layers, or which (0,10,19,29)."
-        ),
+        typer.Option(help="Instead of --draft, cut a model from the target: number of layers, or a list (0,10,19,29)."),
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter of the target, merged into it first.")] = None,
-    split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, as train.")] = None,
+    split: Annotated[str | None, typer.Option(help="Learn from the rows of this `split`, such as train.")] = None,
     validation_split: Annotated[
-        str | None, typer.Option(help="Measure acceptance on what the target says to the rows of this split.")
+        str | None, typer.Option(help="Measure acceptance on the target's outputs to the rows of this `split`.")
     ] = None,
-    validation_rows: Annotated[int, typer.Option(min=1, help="At most so many of them.")] = 100,
-    limit: Annotated[int | None, typer.Option(min=1, help="Learn from at most so many rows, the first ones.")] = None,
-    system: Annotated[str | None, typer.Option(help="System message before each input.")] = None,
-    outputs: Annotated[
-        str,
-        typer.Option(help="given: learn from the rows' outputs; target: from what the target says to their inputs."),
-    ] = "given",
-    loss: Annotated[str, typer.Option(help="forward_kl, reverse_kl, jsd or tvd.")] = "forward_kl",
-    select: Annotated[
-        str, typer.Option(help="Tokens to learn from: adaspec (those a reference can learn), random or all.")
-    ] = "all",
-    k: Annotated[float, typer.Option(help="Share of the tokens that adaspec and random keep.")] = 0.4,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the draft.")] = 300,
-    reference_steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps of the reference; by default as many.")
-    ] = None,
-    reference: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A reference that is distilled already, such as a DIR.baseline.")
-    ] = None,
-    start: Annotated[
-        str, typer.Option(help="Where the last stage begins: draft, as it came (the paper), or reference.")
-    ] = "draft",
-    learns: Annotated[
-        str, typer.Option(help="blocks: embeddings and head stay as they are; all: every weight.")
-    ] = "blocks",
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
-    accumulate: Annotated[int, typer.Option(min=1, help="Forward passes of an optimizer step.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Highest rate.")] = 1e-3,
-    precision: Annotated[
-        str, typer.Option(help="Of the arithmetic: auto (bf16 where the machine has it), fp32, bf16 or fp16.")
-    ] = "auto",
-    keep_states: Annotated[
-        bool, typer.Option(help="Run the target once and keep its last hidden states, or run it on every batch.")
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the draft; by default 300.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of row order and random tokens; by default 0.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Resume an unfinished run in DIR.distilling, or remove it and start again.")
     ] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Leave out rows longer than this.")] = 2048,
-    max_output: Annotated[
-        int, typer.Option(min=1, help="Most tokens of an output that the target is asked for.")
-    ] = 256,
-    length: Annotated[int, typer.Option(min=1, help="Tokens per draft that acceptance is counted with.")] = 5,
-    baseline: Annotated[
-        bool, typer.Option(help="Also distil on all tokens with the same compute (DistillSpec), and compare.")
-    ] = True,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to resume from.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows and of random tokens.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core.")] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read all other settings from this TOML file.")
     ] = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Begin anew where an unfinished run lies in DIR.distilling.")
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", callback=_print_config, is_eager=True, help="Print the default settings."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
 ) -> None:
     """Distil a small draft model from a target: AdaSPEC, DistillSpec, or any loss on any choice of tokens.
 
-    Prints **α**, the share of tested draft tokens that the target accepts at temperature 0, with an interval of 95 %,
-    beside DistillSpec at equal compute. `tasc bench --draft DIR` runs the draft. A run that was stopped goes on when
-    the same command is given again. On several GPUs: `torchrun --nproc_per_node N -m tasc.cli distill …`.
+    Prints **α**, the share of tested draft tokens that the target accepts at temperature 0, with a 95 % confidence
+    interval, beside DistillSpec at equal compute. `tasc bench --draft DIR` runs the draft. To resume a stopped run,
+    give the same command again. On several GPUs: `torchrun --nproc_per_node N -m tasc.cli distill …`.
     """
     source = draft if layers is None else _layers(layers)
     if source is None or (draft is not None and layers is not None):
         raise InputError("give --draft (a smaller model) or --layers (to cut one from the target), one of the two")
     from tasc.data import read_rows
     from tasc.models import checkpoint, use_threads
-    from tasc.training.distill import DistillOptions
     from tasc.training.distill import distill as run
+    from tasc.training.distill.config import DistillConfig
 
     if threads is not None:
         use_threads(threads)
-    chosen: dict[str, Any] = {
-        "loss": loss, "select": select, "start": start, "learns": learns, "precision": precision,
-    }  # fmt: skip
-    options = DistillOptions(
-        **chosen,
-        k=k,
-        steps=steps,
-        reference_steps=reference_steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        learning_rate=learning_rate,
-        keep_states=keep_states,
-        max_tokens=max_tokens,
-        save_every=save_every,
-        seed=seed,
-    )
-    held_out = list(read_rows(data, validation_split, needs_output=False))[:validation_rows] if validation_split else []
+    settings = DistillConfig.read(config, steps=steps, seed=seed)
+    held_out = list(read_rows(data, validation_split, needs_output=False)) if validation_split else []
     with progress_bars() as bar:
         made = run(
-            checkpoint(target, adapter),
+            checkpoint(target, settings.adapter),
             source,
-            list(read_rows(data, split, needs_output=outputs == "given"))[:limit],
+            list(read_rows(data, split, needs_output=settings.outputs == "given"))[: settings.limit],
             output,
-            options=options,
-            outputs=outputs,  # type: ignore[arg-type]  # checked there
-            validation=held_out,
-            baseline=baseline,
-            reference=reference,
-            length=length,
-            max_output=max_output,
-            system=system,
-            eos=end_token(eos),
-            resume=not anew,
+            options=settings.options(),
+            outputs=settings.outputs,
+            validation=held_out[: settings.validation_rows],
+            baseline=settings.baseline,
+            reference=settings.reference,
+            length=settings.length,
+            max_output=settings.max_output,
+            system=settings.system,
+            eos=settings.eos if isinstance(settings.eos, int) else end_token(settings.eos),
+            resume=resume,
             progress=bar,
         )
     if as_json:

@@ -12,6 +12,7 @@ import typer
 from tasc.cli.console import err, progress_bars
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
+from tasc.files import atomic_path
 
 if TYPE_CHECKING:
     from tasc.decoding.stats import Stats
@@ -155,13 +156,12 @@ def read_prompts(path: Path) -> tuple[list[dict[str, Any]], str]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[str]]:
-    """A file that takes its name only when all of it is written."""
+    """Open a text file for writing that gets its name only after all of it is written.
+
+    Raises:
+        InputError: The folder of `path` does not exist.
+    """
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.absolute().parent} does not exist")
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as sink:
-            yield sink
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
+        yield sink

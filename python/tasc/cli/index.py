@@ -1,6 +1,5 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
+from tasc.files import scratch_folder
+from tasc.progress import of_fraction
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
@@ -59,10 +60,10 @@ def build(
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
-    from tasc.evaluation.replay_comparison import ending
+    from tasc.data.endings import required_eos
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    ending(task_tokenizer)
+    required_eos(task_tokenizer)
     begin = time.perf_counter()
     with _store_path(store, output) as path, progress_bars() as bar:
         tokens = TokenStore.build(
@@ -81,7 +82,7 @@ def build(
             inputs=not no_inputs,
             fit=not no_fit,
             num_threads=threads,
-            progress=bar("indexing"),
+            progress=of_fraction(bar("indexing")),
         )
         facts = index.info()
         documents, count = len(tokens), tokens.num_tokens
@@ -182,7 +183,7 @@ def compact(
             served=logs or [log for log in [served_log(index)] if log.exists()],
             tokenizer=task_tokenizer,
             fit=not no_fit,
-            progress=bar("compacting"),
+            progress=of_fraction(bar("compacting")),
         )
     facts = new.info()
     out.print(
@@ -207,5 +208,5 @@ def _store_path(kept: Path | None, output: Path) -> Iterator[Path]:
     if kept is not None:
         yield kept
     else:
-        with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}.") as folder:
-            yield Path(folder) / "rows.store"
+        with scratch_folder(output) as folder:
+            yield folder / "rows.store"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tasc.drafting.protocol import Drafter
     from tasc.evaluation.explain import Explanation
     from tasc.evaluation.replay import ReplayResult, ReplayRow
-    from tasc.evaluation.replay_comparison import Progress, Task
+    from tasc.evaluation.replay_comparison import Task
+    from tasc.progress import ProgressBars
 
 
 def replay(
@@ -101,7 +102,7 @@ def replay(
 
 
 def _replayed(
-    task: "Task", rows: "list[ReplayRow]", names: list[str], k: int, cost: float, ablate: bool, bar: "Progress"
+    task: "Task", rows: "list[ReplayRow]", names: list[str], k: int, cost: float, ablate: bool, bar: "ProgressBars"
 ) -> list["ReplayResult"]:
     """Every drafter's replay, one at a time, then SuffixDecoding's at its best."""
     from tasc.evaluation.ablation import ablated

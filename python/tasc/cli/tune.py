@@ -82,7 +82,6 @@ def tune(
         seed=seed,
     )
     with progress_bars() as bar:
-        move = bar("tuning")
         tuned = run(
             model,
             read_rows(data, split),
@@ -92,7 +91,7 @@ def tune(
             system=system,
             eos=end_token(eos),
             resume=not anew,
-            progress=lambda done, total, loss: move(done, total),
+            progress=bar("tuning"),
         )
     facts = tuned.metrics
     last = facts["curve"][-1]["loss"]

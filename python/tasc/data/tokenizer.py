@@ -5,25 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tasc._core import MergePlan
+from tasc.data.endings import FindFile, eos_hints, find_eos
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, TokenizerMismatchError
-
-END_TOKENS = (
-    *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<|end_of_role|>"),
-    *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"),
-)
-"""Names under which tokenizers keep the end of an answer: of a chat turn first, then of any text."""
 
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change which ids a text has; transformers rewrites them as it pleases."""
@@ -36,8 +31,6 @@ HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
 
 PLAN_FILE = "merge_plan.tasc"
 """The plan of a checkpoint's new tokens, beside its tokenizer.json."""
-
-FindFile: TypeAlias = Callable[[str], Path | None]
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,7 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
     if isinstance(source, TaskTokenizer):
         if eos == "auto":
             return source
-        return replace(source, eos_id=_end(source.tokenizer, eos, ()))
+        return replace(source, eos_id=find_eos(source.tokenizer, eos, ()))
     if isinstance(source, Tokenizer):
         return _task_tokenizer(_copied(source), "tokenizer", eos)
     if isinstance(source, str | Path):
@@ -173,12 +166,12 @@ def _task_tokenizer(
 ) -> TaskTokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    hints = [*(_hints(tokenizer, find) if find and eos == "auto" else []), *([] if own is None else [own])]
+    hints = [*(eos_hints(tokenizer, find) if find and eos == "auto" else []), *([] if own is None else [own])]
     plan_file = find(PLAN_FILE) if find else None
     plan = None if plan_file is None else MergePlan.open(plan_file)
     if plan is not None:
         _check_plan(tokenizer, plan)
-    return TaskTokenizer(tokenizer, name, _end(tokenizer, eos, hints), plan)
+    return TaskTokenizer(tokenizer, name, find_eos(tokenizer, eos, hints), plan)
 
 
 def _check_plan(tokenizer: Tokenizer, plan: MergePlan) -> None:
@@ -246,48 +239,3 @@ def _in_hub_cache(name: str) -> FindFile:
 
 def _in_folder(folder: Path) -> FindFile:
     return lambda file: folder / file if (folder / file).exists() else None
-
-
-def _hints(tokenizer: Tokenizer, find: FindFile) -> list[str | int]:
-    """What the files beside a tokenizer say of its end token, the most telling first."""
-    several = _json(find("generation_config.json")).get("eos_token_id")
-    found = _listed(several)
-    names = [tokenizer.id_to_token(i) for i in found if isinstance(i, int) and i >= 0]
-    if len(found) > 1:
-        found = [end for end in END_TOKENS if end in names] + found
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _json(find(file)).get("eos_token")
-        found += _listed(token.get("content") if isinstance(token, dict) else token)
-    return found + _listed(_json(find("config.json")).get("eos_token_id"))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _json(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _end(tokenizer: Tokenizer, eos: str | int | None, hints: Sequence[str | int]) -> int | None:
-    if eos is None:
-        return None
-    candidates = [*hints, *END_TOKENS] if eos == "auto" else [eos]
-    found = next((i for c in candidates if (i := _id(tokenizer, c)) is not None), None)
-    if found is None and eos != "auto":
-        raise InputError(f"the tokenizer has no token {eos!r}; give the end token's text or id, or none")
-    return found
-
-
-def _id(tokenizer: Tokenizer, token: Any) -> int | None:
-    if isinstance(token, str):
-        found: int | None = tokenizer.token_to_id(token)
-        return found
-    known = isinstance(token, int) and 0 <= token < 2**32 and tokenizer.id_to_token(token) is not None
-    return token if known else None

@@ -160,8 +160,8 @@ class Generator:
         self._max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
         self._target = Target(model)
-        self._packed = PrepackedLinears(self._target.model, pack_weights)
-        self._fused = CompiledModules(self._target.model, compile)
+        self._prepacked = PrepackedLinears(self._target.model, pack_weights)
+        self._compiled = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
         self._input_template = input_template
         self._served = served
@@ -267,11 +267,11 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
-                watcher=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        with self._lock, evaluating(self._target.model), self._packed.applied(), self._fused.applied():
+        with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
             wall = time.perf_counter() - begin
@@ -288,9 +288,9 @@ class Generator:
         assert job.finish_reason is not None
         if self._tokenizer is None:
             text = ""
-        elif job.watcher is not None:
-            job.watcher.finish()
-            text = job.watcher.text
+        elif job.detokenizer is not None:
+            job.detokenizer.finish()
+            text = job.detokenizer.text
         else:
             text = decode(self._tokenizer, job.output)
         return Generation(ids=job.output, text=text, finish_reason=job.finish_reason, stats=job.stats)
@@ -410,56 +410,28 @@ class Generator:
         return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    inputs: Sequence[str] | None = None,
-    *,
-    index: Any = None,
-    prompts: Sequence[Prompt] | None = None,
-    system: str | None = None,
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    top_p: float | None = None,
-    top_k: int | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float | None = None,
-    seed: int | None = None,
-    eos: int | Sequence[int] | None = None,
-    stop: str | Sequence[str] = (),
-    stream: Stream | None = None,
-    check_plain: bool = False,
-    **options: Any,
-) -> Generations:
+_CALL_OPTIONS = {
+    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "eos",
+    "stop", "stream", "check_plain",
+}  # fmt: skip
+"""Options of `Generator.generate`; all others are the generator's own."""
+
+
+def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
         model: See `Generator`.
         tokenizer: See `Generator`.
-        inputs: See `Generator.generate`, as for the options down to `check_plain`.
-        index: One `TaskIndex` (or path) for all prompts, or a list with one per prompt.
-        prompts: Instead of `inputs`.
-        system: System message.
-        max_tokens: Most output tokens per prompt.
-        temperature: 0 is greedy.
-        top_p: Mass kept.
-        top_k: Tokens kept.
-        min_p: Relative probability kept.
-        repetition_penalty: None: the model's generation config.
-        seed: Of the sampling.
-        eos: Ids that end an output.
-        stop: Strings that end an output.
-        stream: Called as tokens come.
-        check_plain: Decode plainly too, and compare.
-        **options: Further options of `Generator`: drafter, max_draft, batch_size, ….
+        inputs: See `Generator.generate`.
+        **options: Options of `Generator` (index, max_draft, batch_size, …) and of `Generator.generate` (max_tokens, …).
+            `index` may also be a list with one index per prompt.
     """
-    several = isinstance(index, (list, tuple))
-    with Generator(model, tokenizer, index=None if several else index, **options) as generator:
-        return generator.generate(
-            inputs, prompts=prompts, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
-            top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
-            stream=stream, index=index if several else None, check_plain=check_plain,
-        )  # fmt: skip
+    call = {name: options.pop(name) for name in _CALL_OPTIONS & options.keys()}
+    if isinstance(options.get("index"), (list, tuple)):
+        call["index"] = options.pop("index")
+    with Generator(model, tokenizer, **options) as generator:
+        return generator.generate(inputs, **call)
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:

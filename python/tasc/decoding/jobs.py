@@ -30,7 +30,7 @@ class Job:
         drafter: Drafts for it; None decodes plainly.
         input_text: The input's text, where known: for the drafter.
         sampler: None takes the argmax.
-        watcher: Detokenizes the output on the way, where text is needed; else None.
+        detokenizer: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
         cached: Tokens whose keys and values are in the request's cache row.
         request: The drafter's side of the request; None before the first draft and after the end.
@@ -47,7 +47,7 @@ class Job:
     drafter: SafeDrafter | None = None
     input_text: str | None = None
     sampler: Sampler | None = None
-    watcher: IncrementalDetokenizer | None = None
+    detokenizer: IncrementalDetokenizer | None = None
     emit: Callable[[int, list[int], str], None] | None = None
     cached: int = 0
     request: SafeRequest | None = None
@@ -78,7 +78,7 @@ class Job:
             self.synced_tokens = self.num_prompt
             sampler = None if self.sampler is None else self.sampler.draft_sampler()
             self.request.configure(
-                RequestParams(max_tokens=self.max_tokens, eos=self.eos, vocab_size=vocab_size, proposer=sampler)
+                RequestParams(max_tokens=self.max_tokens, eos=self.eos, vocab_size=vocab_size, sampler=sampler)
             )
         if self.synced_tokens < len(self.tokens):
             self.request.update(self.tokens[self.synced_tokens :])

@@ -311,9 +311,9 @@ def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
         if token in job.eos:
             kept, job.finish_reason = position + 1, "eos"
             break
-    if job.watcher is not None:
-        taken = job.watcher.add(emitted[:kept])
-        if job.watcher.stopped:
+    if job.detokenizer is not None:
+        taken = job.detokenizer.add(emitted[:kept])
+        if job.detokenizer.stopped:
             kept, job.finish_reason = taken, "stop"
     ended_in_draft = job.finish_reason is not None and kept < len(emitted)
     emitted = emitted[:kept]
@@ -334,6 +334,6 @@ def _stream(job: Job, emitted: list[int]) -> None:
     """Call a job's stream with new ids and text."""
     if job.emit is not None:
         text = ""
-        if job.watcher is not None:
-            text = job.watcher.release() + (job.watcher.finish() if job.finish_reason else "")
+        if job.detokenizer is not None:
+            text = job.detokenizer.release() + (job.detokenizer.finish() if job.finish_reason else "")
         job.emit(job.index, emitted, text)

@@ -25,7 +25,7 @@ _STEP_WEIGHT = 0.05  # weight of one real step in the running average
 _MAX_RATIO = 1.5  # a real step counts as at most this much slower or faster than expected
 _CACHED_SHAPES = 256
 
-# Of LearntCosts.
+# Of LearnedCosts.
 _KEPT_STEPS = 512
 _FIT_EVERY = 16  # steps between two fits, once there are some
 _LINE_WEIGHT = 4.0  # steps that the straight line counts for beside those seen at a number of tokens
@@ -162,7 +162,7 @@ class MeasuredCosts(CostCurve):
         return np.array([self._computed(num_rows, prompt + k) for k in range(max_draft + 1)])
 
 
-class LearntCosts(CostCurve):
+class LearnedCosts(CostCurve):
     """Seconds of an engine's step over the number of its tokens, drafted ones of all rows included.
 
     A straight line through the medians of the latest steps by number of tokens, bent towards those medians where there
@@ -172,7 +172,7 @@ class LearntCosts(CostCurve):
         slope: Cost of one more token, in steps of one token, which is kept; None: learnt, from `DEFAULT_SLOPE` on.
 
     Examples:
-        >>> curve = LearntCosts(0.5)
+        >>> curve = LearnedCosts(0.5)
         >>> curve.costs(2, num_rows=1).tolist()
         [1.0, 1.5, 2.0]
         >>> curve.costs(2, num_rows=3).tolist()

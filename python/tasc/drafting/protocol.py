@@ -69,13 +69,13 @@ class RequestParams:
         max_tokens: Most output tokens.
         eos: Ids that end the output.
         vocab_size: Ids of the target; None: not known.
-        proposer: Draws proposals above temperature 0, or applies a repetition penalty; None: propose greedily.
+        sampler: Samples drafted tokens above temperature 0, or applies a repetition penalty; None: greedy drafts.
     """
 
     max_tokens: int | None = None
     eos: frozenset[int] = frozenset()
     vocab_size: int | None = None
-    proposer: DraftSampler | None = None
+    sampler: DraftSampler | None = None
 
 
 class Request(Protocol):

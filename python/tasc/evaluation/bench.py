@@ -5,14 +5,14 @@ slows all of them. Greedy decoding is lossless whatever the draft: each answer i
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
@@ -20,6 +20,7 @@ from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
 from tasc.evaluation.machine import machine
+from tasc.progress import Progress
 
 if TYPE_CHECKING:
     from tasc.evaluation.replay_comparison import Task
@@ -137,7 +138,7 @@ def bench(
     *,
     draft: Any = None,
     draft_tokenizer: Any = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Decodes the held-out inputs of `task` with every method and compares.
 
@@ -273,7 +274,7 @@ class LoopMethod:
 
         self.name = drafter.name
         self._options = options
-        self._eos = eos_ids(model, tokenizer)
+        self._eos = required_eos_ids(model, tokenizer)
         self._generator = Generator(
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
@@ -298,7 +299,7 @@ class TransformersMethod:
         self._tokenizer = tokenizer
         self._options = options
         self._extra = extra
-        self._eos = eos_ids(model, tokenizer)
+        self._eos = required_eos_ids(model, tokenizer)
 
     def answer(self, text: str) -> Answer:
         """Greedy output for the user's text."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tasc.data import TaskTokenizer
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
 from tasc.errors import InputError
 
@@ -31,9 +31,9 @@ class Decoder:
     system: str | None = None
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """The ids that end an output."""
-        return eos_ids(self.model, self.tokenizer)
+        return required_eos_ids(self.model, self.tokenizer)
 
     def prompts(self, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Ids of the prompt of each input.
@@ -60,7 +60,7 @@ class Decoder:
         import torch
 
         longest = max(map(len, prompts))
-        pad = min(self.ends)
+        pad = min(self.eos_ids)
         ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=self.model.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
         with torch.inference_mode(), self._plainly(pad):
@@ -69,7 +69,7 @@ class Decoder:
 
     def read(self, decoded: Sequence[int]) -> tuple[str, tuple[int, ...], bool]:
         """Text and ids of what `decode` gave for a prompt, the end token aside, and whether there was one."""
-        finished = bool(decoded) and decoded[-1] in self.ends
+        finished = bool(decoded) and decoded[-1] in self.eos_ids
         ids = tuple(decoded[:-1] if finished else decoded)
         return self.task_tokenizer.decode(ids), ids, finished
 
@@ -81,7 +81,7 @@ class Decoder:
         own = self.model.generation_config
         settings: Any = GenerationConfig
         self.model.generation_config = settings(
-            do_sample=False, num_beams=1, eos_token_id=sorted(self.ends), pad_token_id=pad
+            do_sample=False, num_beams=1, eos_token_id=sorted(self.eos_ids), pad_token_id=pad
         )
         try:
             yield
@@ -89,4 +89,4 @@ class Decoder:
             self.model.generation_config = own
 
     def _ended(self, ids: list[int]) -> list[int]:
-        return ids[: next((k + 1 for k, token in enumerate(ids) if token in self.ends), len(ids))]
+        return ids[: next((k + 1 for k, token in enumerate(ids) if token in self.eos_ids), len(ids))]

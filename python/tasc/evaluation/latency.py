@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.task_eval import EvalOptions
+from tasc.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def measure(
     rows: Sequence[Mapping[str, Any]],
     *,
     options: EvalOptions,
-    progress: Callable[[float, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """Times the first `latency_rows` rows at each of the `batch_sizes`; batches are full, by repeating rows if need be.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.latency import measure
 from tasc.evaluation.machine import machine
 from tasc.evaluation.task_eval import EvalOptions, Evaluation, Prediction, assess, compare, evaluate_decoder
+from tasc.progress import ProgressBars, no_bars
 
 MODEL, AGAINST = "model", "against"
 """The names of the two sides in results."""
@@ -21,7 +22,7 @@ def results(
     *,
     options: EvalOptions | None = None,
     predictions: Mapping[str, Sequence[Prediction]] | None = None,
-    progress: Callable[[str], Callable[[float, float], None]] | None = None,
+    progress: ProgressBars | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     """A whole evaluation of one model or two, as `tasc eval` prints it.
 
@@ -42,7 +43,7 @@ def results(
         MissingExtraError: Without ``tasc-lm[eval]``.
     """
     options = options or EvalOptions()
-    bar = progress or (lambda what: lambda done, total: None)
+    bar = progress or no_bars
     evaluations = {
         name: assess(predictions[name], decoder.task_tokenizer, options=options)
         if predictions is not None

@@ -4,7 +4,7 @@ A model that says exactly what the row says accepts the draft up to its first wr
 own. So a row alone decides how many steps a drafter needs, and a few hundred rows replay in a second.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tasc.data.ids import common_prefix_length
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
+from tasc.progress import Progress
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -142,7 +143,7 @@ def replay(
     *,
     max_tokens: int = MAX_DRAFT,
     cost: float = DEFAULT_SLOPE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ReplayResult:
     """Replays `rows` through `drafter` and counts steps and accepted tokens.
 

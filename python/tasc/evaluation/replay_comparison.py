@@ -2,15 +2,16 @@
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.endings import required_eos
 from tasc.drafting.protocol import Drafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import (
@@ -20,6 +21,7 @@ from tasc.evaluation.baselines import (
     suffix_depth,
 )
 from tasc.evaluation.replay import ReplayResult
+from tasc.progress import ProgressBars, of_fraction
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
@@ -33,17 +35,6 @@ FACTORS = (1.0, 4.0, 16.0)
 
 BEST = "suffix-best"
 """Name of SuffixDecoding at whichever factor did best."""
-
-
-class Move(Protocol):
-    """Tells how far a job has come: so much done of so much, or a share of 1."""
-
-    def __call__(self, done: float, total: float = 1.0, /) -> None:
-        """The job is at `done` of `total`."""
-
-
-Progress: TypeAlias = Callable[[str], Move]
-"""Given what is done, what to tell how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +53,6 @@ class Task:
             yield from itertools.repeat(document, weight)
 
 
-def ending(tokenizer: "TaskTokenizer") -> int:
-    """The id that ends an output.
-
-    Raises:
-        InputError: If the tokenizer names none.
-    """
-    if tokenizer.eos_id is None:
-        raise InputError(f"the tokenizer {tokenizer.name!r} names no token that ends an output: give one with --eos")
-    return tokenizer.eos_id
-
-
 @contextmanager
 def open_task(
     data: Path,
@@ -81,7 +61,7 @@ def open_task(
     corpus: Sequence[Path] = (),
     limit: int | None = None,
     inputs: bool = True,
-    progress: Progress,
+    progress: ProgressBars,
 ) -> Iterator[Task]:
     """Indexes a task in a temporary folder, which goes when the context ends.
 
@@ -108,13 +88,15 @@ def open_task(
     held_out = [r for r in rows if r.get("split") == "test"] if has_split else rows
     if not held_out:
         raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
-    end = ending(tokenizer)
+    end = required_eos(tokenizer)
     with tempfile.TemporaryDirectory(prefix="tasc-") as folder:
         path = Path(folder) / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")
         store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
         file = Path(folder) / "task.tasc"
-        index = TaskIndex.build(store, file, tokenizer=tokenizer, inputs=inputs, progress=progress("indexing"))
+        index = TaskIndex.build(
+            store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
+        )
         yield Task(store, index, tokenizer, held_out[:limit], end)
 
 

@@ -6,7 +6,7 @@ few. Answers are kept as ids and text, so `assess` gives the figures again witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tasc.evaluation import task_metrics as metrics
 from tasc.evaluation.bootstrap import RESAMPLES, Interval, Measure, bootstrap_interval
 from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.tokenization_stats import spelling, spelling_measures
+from tasc.progress import Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def evaluate(
     options: EvalOptions | None = None,
     system: str | None = None,
     task_tokenizer: TaskTokenizer | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Answers the rows' inputs greedily and measures the answers.
 
@@ -138,7 +139,7 @@ def evaluate_decoder(
     rows: Sequence[Mapping[str, Any]],
     *,
     options: EvalOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """The same for a model that is wrapped already."""
     metrics.check_installed()  # before the time that decoding takes
@@ -150,7 +151,7 @@ def answers(
     decoder: Decoder,
     rows: Sequence[Mapping[str, Any]],
     options: EvalOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Prediction]:
     """What the model says for each row, in their order.
 

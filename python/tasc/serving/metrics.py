@@ -1,20 +1,20 @@
-"""What drafting brings a running engine, by index and source: as numbers, and as text that Prometheus reads."""
+"""Counts drafted and accepted tokens of an engine by index and source, as numbers and as Prometheus text."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SOURCES
+from tasc.errors import import_optional
+from tasc.files import atomic_path
 from tasc.serving.tasks import TaskDrafts
 
 
@@ -24,7 +24,7 @@ def _zeros() -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class _Counts:
-    """Of one index."""
+    """Counts of one index."""
 
     drafts: TaskDrafts
     requests: int = 0
@@ -47,7 +47,7 @@ _COUNTERS = {
 
 
 class Metrics:
-    """Counts what the requests of an engine drafted and what was right. Safe to use from many threads.
+    """Counts the drafted and accepted tokens of an engine's requests. Thread-safe.
 
     Examples:
         >>> metrics.as_dict()["indexes"]["task.tasc"]["tau"]  # doctest: +SKIP
@@ -69,10 +69,10 @@ class Metrics:
         """Count a step of one request.
 
         Args:
-            drafts: Its task.
+            drafts: The task of the request.
             tokens: Tokens emitted.
-            sources: (K,) what each drafted token came from: codes of `tasc.drafting.protocol.SOURCES`.
-            accepted: How many of them were right.
+            sources: (K,) source of each drafted token: codes of `tasc.drafting.protocol.SOURCES`.
+            accepted: Number of accepted drafted tokens.
         """
         codes = np.minimum(sources, len(SOURCES) - 1)
         with self._lock:
@@ -117,30 +117,44 @@ class Metrics:
                 "timed_steps": self._timed,
             }
 
-    def prometheus(self) -> str:
-        """Everything in Prometheus' text format 0.0.4; τ is `rate(tasc_tokens_total) / rate(tasc_steps_total)`."""
+    def collect(self) -> Iterator[Any]:
+        """Yield the counts as metric families: a `Metrics` is a collector for a registry of `prometheus_client`."""
+        core = import_optional("prometheus_client.core", "serve")
         found = self.as_dict()
-        lines: list[str] = []
-
-        def family(name: str, kind: str, says: str, samples: list[tuple[dict[str, str], float]]) -> None:
-            lines.extend([f"# HELP {name} {says}", f"# TYPE {name} {kind}"])
-            lines.extend(f"{name}{_labels(labels)} {value}" for labels, value in samples)
-
         indexes: dict[str, Any] = found["indexes"]
         for key, says in _COUNTERS.items():
-            family(f"tasc_{key}_total", "counter", says, [({"index": n}, one[key]) for n, one in indexes.items()])
+            family = core.CounterMetricFamily(f"tasc_{key}", says, labels=["index"])
+            for name, one in indexes.items():
+                family.add_metric([name], one[key])
+            yield family
         for key in ("drafted", "accepted"):
-            samples = [
-                ({"index": n, "source": source}, number)
-                for n, one in indexes.items()
-                for source, number in one[key].items()
-            ]
-            family(f"tasc_{key}_tokens_total", "counter", f"Tokens {key}, by what spoke most for them.", samples)
-        rows = [({"index": n}, one["served_rows"]) for n, one in indexes.items()]
-        family("tasc_served_rows", "gauge", "Finished outputs in memory that requests draft from.", rows)
-        family("tasc_draft_seconds_total", "counter", "Time spent on drafts.", [({}, found["draft_seconds"])])
-        family("tasc_step_seconds_total", "counter", "Time of steps without prompts.", [({}, found["step_seconds"])])
-        return "\n".join(lines) + "\n"
+            family = core.CounterMetricFamily(
+                f"tasc_{key}_tokens", f"Tokens {key}, by the source with the most evidence.", labels=["index", "source"]
+            )
+            for name, one in indexes.items():
+                for source, number in one[key].items():
+                    family.add_metric([name, source], number)
+            yield family
+        rows = core.GaugeMetricFamily("tasc_served_rows", "Online rows in memory.", labels=["index"])
+        for name, one in indexes.items():
+            rows.add_metric([name], one["served_rows"])
+        yield rows
+        yield core.CounterMetricFamily("tasc_draft_seconds", "Time spent on drafts.", value=found["draft_seconds"])
+        yield core.CounterMetricFamily(
+            "tasc_step_seconds", "Time of steps without prompts.", value=found["step_seconds"]
+        )
+
+    def prometheus(self) -> str:
+        """Return the counts in Prometheus' text format; τ is `rate(tasc_tokens_total) / rate(tasc_steps_total)`.
+
+        Raises:
+            MissingExtraError: `prometheus_client` is not installed.
+        """
+        client = import_optional("prometheus_client", "serve")
+        registry = client.CollectorRegistry()
+        registry.register(self)
+        text: bytes = client.generate_latest(registry)
+        return text.decode()
 
     def write(self, path: str | PathLike[str]) -> None:
         """Write `prometheus()` to a file, for the textfile collector of Prometheus' node exporter; it appears whole.
@@ -148,16 +162,9 @@ class Metrics:
         Raises:
             OSError: It cannot be written.
         """
-        path = Path(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.prometheus())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with atomic_path(path) as temporary:
+            temporary.write_text(self.prometheus(), encoding="utf-8")
+            temporary.chmod(0o644)  # the exporter is another user
 
     def _named(self) -> list[tuple[str, _Counts]]:
         every = list(self._indexes.values())
@@ -187,11 +194,3 @@ def _facts(counts: _Counts) -> dict[str, Any]:
         "tau": counts.tokens / counts.steps if counts.steps else None,
         "served_rows": counts.drafts.drafter.num_served,
     }
-
-
-def _labels(labels: dict[str, str]) -> str:
-    def quoted(value: str) -> str:
-        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    inside = ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items())
-    return f"{{{inside}}}" if inside else ""

@@ -1,4 +1,4 @@
-"""What an engine is to draft from, where it takes no arguments of ours: the variable TASC_INDEX and a JSON file."""
+"""Settings of an engine that takes no arguments of tasc: the variable TASC_INDEX and a JSON file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from tasc.errors import InputError
 
 VARIABLE = "TASC_INDEX"
-"""Names an index file, or a JSON file with settings."""
+"""Environment variable with the path of an index, or of a JSON file with settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSettings:
-    """One index.
+    """Settings of one index.
 
     Attributes:
-        path: Its file.
-        prompt_contains: Text in the prompts of its requests, such as a sentence of the task's system message; None: it
-            takes every request that no other index takes.
+        path: File of the index.
+        prompt_contains: Text that occurs in the prompts of the index's requests, such as a sentence of the task's
+            system message. None: the index takes every request that no other index takes.
     """
 
     path: Path
@@ -31,15 +31,15 @@ class IndexSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What to draft from, and how.
+    """Indexes to draft from, and options of drafting.
 
     Attributes:
         indexes: At least one.
         learn: Whether finished outputs are added to their index's drafter, and kept in the log beside the index.
         served_bytes: Most bytes of finished outputs in memory, of each index; see `NgramDrafter`.
-        log_bytes: Most bytes of each index's log.
+        log_bytes: Most bytes of the log of each index.
         cost: Cost of one drafted token in plain steps at batch 1; None: learnt from the engine's steps.
-        metrics: A file for Prometheus' textfile collector, written every few seconds; None: none.
+        metrics: File for Prometheus' textfile collector, written every few seconds; None: no file.
     """
 
     indexes: tuple[IndexSettings, ...]
@@ -51,10 +51,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings that TASC_INDEX names: an index, with `INDEX.json` beside it where there is one, or a JSON file.
+        """Read the settings that TASC_INDEX names: an index (and `INDEX.json` beside it, if it exists), or a JSON file.
 
         Raises:
-            InputError: The variable is not set, a file is missing, or the JSON is not as it must be; says where.
+            InputError: The variable is not set, a file is missing, or the JSON is invalid; names the place.
         """
         named = environment.get(VARIABLE, "")
         if not named:
@@ -73,7 +73,7 @@ class Settings:
 
         Args:
             file: `{"indexes": [{"path": …, "prompt_contains": …}, …], "learn": …, …}`.
-            index: The index it stands beside; it may leave out `indexes` then.
+            index: The index beside the file; the file may then leave out `indexes`.
 
         Raises:
             InputError: As `from_environment`.
@@ -119,7 +119,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _check(where: object, found: Any, kind: type) -> None:
-    """Refuse what is no object, unknown names and wrong types."""
+    """Refuse anything but an object with known names and right types."""
     if not isinstance(found, dict):
         raise InputError(f"{where} is {found!r}; it must be an object")
     known = [one.name for one in fields(kind)]

@@ -165,14 +165,14 @@ def _has_inputs(index: TaskIndex | None) -> bool:
 
 
 class Tasks:
-    """The indexes of some settings.
+    """The tasks of an engine's settings, one per index.
 
     Args:
-        settings: What to draft from.
-        tokenizer: The model's; see `TaskDrafts`.
+        settings: Indexes and options.
+        tokenizer: The model's tokenizer; see `TaskDrafts`.
 
     Raises:
-        InputError: An index is chosen by what a prompt contains, and there is no tokenizer to read prompts with.
+        InputError: `prompt_contains` chooses an index, and there is no tokenizer to decode prompts.
         TokenizerMismatchError: An index was made with another tokenizer.
         FormatError: An index is none, or damaged.
     """
@@ -196,19 +196,20 @@ class Tasks:
             self._rest = TaskDrafts(None, tokenizer)
 
     def choose(self, prompt: TokenIds) -> TaskDrafts:
-        """The first task whose text stands in a prompt of (L,) ids, else the one without a text; where there is none,
-        drafts from the request's own context.
+        """Return the first task whose `prompt_contains` occurs in a prompt of (L,) ids, else the task without one.
+
+        Without such a task, drafts come from the request's own context.
         """
         if self._marked and self._tokenizer is not None:
-            said = self._tokenizer.decode(prompt)
+            decoded = self._tokenizer.decode(prompt)
             for text, drafts in self._marked:
-                if text in said:
+                if text in decoded:
                     return drafts
         assert self._rest is not None
         return self._rest
 
     def close(self) -> None:
-        """Learn what is waiting, and stop learning."""
+        """Learn the outputs that wait, and stop learning."""
         for drafts in (self._rest, *(drafts for _, drafts in self._marked)):
             assert drafts is not None
             drafts.close()

@@ -1,7 +1,7 @@
-"""The requests that an engine is running, known by their tokens alone, and drafted for together.
+"""Tracks the running requests of an engine by their tokens alone, and drafts for them together.
 
-Engines move the rows of their batch about, pause requests and take them up again, and name none of them. A request's
-tokens so far are a name: those of the next step begin with them.
+Engines move the rows of their batch, pause requests and resume them, and pass no request ids. The tokens of a request
+identify it: the tokens of the next step begin with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import LearntCosts
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
 from tasc.serving.metrics import Metrics
@@ -23,7 +23,7 @@ from tasc.serving.tasks import TaskDrafts
 _CUTS = False  # whether a step's drafts are cut to the tokens that pay for themselves (`packed_draft_lengths`)
 _DISCOUNTS = False  # whether n-gram drafters are told a quarter of the cost, for the cut to choose from longer drafts
 
-_MOST_ABSENT = 256  # requests that are in no batch: paused, cut off, or ended without an end token
+_MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an end token
 
 Ids = NDArray[np.int32]
 """(L,) token ids."""
@@ -34,35 +34,35 @@ _NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 class TrackedRequest:
-    """A request that the engine is running.
+    """A request that the engine runs.
 
     Args:
-        drafts: The task that it belongs to.
-        prompt: (L,) its prompt.
+        drafts: The task of the request.
+        prompt: (L,) ids of the prompt.
     """
 
     def __init__(self, drafts: TaskDrafts, prompt: Ids) -> None:
         self.drafts = drafts
         self.num_prompt = len(prompt)
         self.drafter: SafeDrafter = drafts.drafter
-        """The one it began with, whatever has replaced the index since."""
+        """The drafter that the request was started with, whatever has replaced the index since."""
         self.request: SafeRequest = SafeRequest(lambda: None)
         self.input_text: str | None = None
         self.drafted: Ids = _NO_IDS
-        """(K,) the last draft."""
+        """(K,) ids of the last draft."""
         self.sources: NDArray[np.uint8] = _NO_SOURCES
-        """(K,) where its tokens came from."""
+        """(K,) source of each drafted token."""
         self.probs: NDArray[np.float32] = _NO_PROBS
         """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
-        """Whether its output has ended once."""
+        """Whether the output has ended once."""
         self._failure_seen = False
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
         self._append(prompt)
 
     def start(self) -> None:
-        """Start to draft for it."""
+        """Start the drafter's request."""
         guarded([self.request], self._start)
 
     def _start(self) -> None:
@@ -80,7 +80,7 @@ class TrackedRequest:
         return self._ids[: self._length]
 
     def emitted(self, ids: Sequence[int]) -> int:
-        """Take the tokens of a step: those accepted and one of the model's own. Returns how many were accepted."""
+        """Take the tokens of a step: the accepted ones and one more. Returns the number of accepted tokens."""
         new = np.asarray(ids, np.int32)
         self._append(new)
         drafted = self.drafted[: len(new) - 1]
@@ -89,7 +89,7 @@ class TrackedRequest:
         return len(right) if right.all() else int(right.argmin())
 
     def hold_draft(self, draft: Draft, most: int) -> None:
-        """Keep a draft, its first `most` tokens, to be compared with what is emitted next."""
+        """Keep the first `most` tokens of a draft, for comparison with the tokens emitted next."""
         self.drafted = np.asarray(draft.tokens)[:most].astype(np.int32)
         self.sources = np.asarray(draft.sources)[:most]
         probs = np.asarray(draft.probs)[:most]
@@ -100,14 +100,14 @@ class TrackedRequest:
         self.drafted, self.sources, self.probs = self.drafted[:length], self.sources[:length], self.probs[:length]
 
     def drop_draft(self) -> None:
-        """There is no draft."""
+        """Forget the draft."""
         self.drafted, self.sources, self.probs = _NO_IDS, _NO_SOURCES, _NO_PROBS
 
     def learn(self, eos: frozenset[int], since: int = 0) -> bool:
-        """Teach the task this output, up to the first end token at or after output token `since`; the first time only.
+        """Pass this output to the task, up to the first end token at or after output token `since`; once only.
 
         Returns:
-            Whether there is one.
+            Whether there is an end token.
         """
         output = self.ids[self.num_prompt :]
         end = next((since + at for at, token in enumerate(output[since:].tolist()) if token in eos), None)
@@ -128,13 +128,13 @@ class RequestTracker:
     """Follows the requests of an engine from step to step and drafts for all of them.
 
     Args:
-        choose: The task of a request, by its (L,) prompt.
+        choose: Returns the task of a request, by its (L,) prompt.
         max_draft: Longest draft, ≥ 1.
-        max_length: Most tokens of prompt and output together.
-        vocab_size: Ids from here on are not drafted.
+        max_length: Most tokens of prompt and output.
+        vocab_size: Ids of the model; larger ids are not drafted.
         eos: Ids that end an output.
         curve: Cost of steps.
-        metrics: Where everything is counted.
+        metrics: Counts requests, steps and tokens.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class RequestTracker:
         max_length: int,
         vocab_size: int,
         eos: frozenset[int],
-        curve: LearntCosts,
+        curve: LearnedCosts,
         metrics: Metrics,
     ) -> None:
         self._choose = choose
@@ -161,12 +161,12 @@ class RequestTracker:
         """Take a step of the engine and draft for the next.
 
         Args:
-            emitted: By row, the ids that the step has emitted; none: the row's prompt is not through.
-            lengths: (≥ R,) ids of prompt and output so far, by row.
-            tokens: (≥ R, ≥ L) those ids.
+            emitted: By row, the ids that the step emitted; empty while the row's prompt is prefilled.
+            lengths: (≥ R,) number of ids of prompt and output, by row.
+            tokens: (≥ R, ≥ L) ids of prompt and output, by row.
 
         Returns:
-            By row, the draft; empty where none pays.
+            By row, the ids of the draft; empty where drafting does not pay.
         """
         begin = time.perf_counter()
         rows, fresh = self._follow(emitted, lengths, tokens)
@@ -192,7 +192,11 @@ class RequestTracker:
     def _follow(
         self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any
     ) -> tuple[list[TrackedRequest | None], bool]:
-        """The request of each row, None where it has emitted nothing; and whether a prompt was in the step."""
+        """Find the request of each row.
+
+        Returns:
+            By row, the request, or None if the row emitted nothing; and whether the step held a prompt.
+        """
         before = self._rows
         rows: list[TrackedRequest | None] = [None] * len(emitted)
         seen: list[tuple[int, Ids]] = []
@@ -222,7 +226,7 @@ class RequestTracker:
                 candidates.remove(row)
                 del self._absent[id(row)]
             rows[at] = row
-        while len(self._absent) > _MOST_ABSENT:
+        while len(self._absent) > _MAX_ABSENT:
             self._absent.popitem(last=False)
         return rows, fresh
 
@@ -234,7 +238,7 @@ class RequestTracker:
         return row
 
     def _time(self, begin: float, rows: Sequence[TrackedRequest | None], fresh: bool) -> None:
-        """Learn what the step that has just ended cost, where it held no prompt and nothing was idle before it."""
+        """Record the duration of the last step, if it held no prompt and the engine was not idle before it."""
         if fresh or self._returned is None:
             return
         running = [row for row in rows if row is not None]
@@ -290,7 +294,7 @@ class RequestTracker:
                 row.cut_draft(length)
 
     def _room(self, row: TrackedRequest) -> int:
-        """How many tokens can be drafted at most: the model adds one more after them."""
+        """Return the most tokens that can be drafted: the model adds one after them."""
         return self._max_length - len(row.ids) - 1
 
     def _count_failure(self, row: TrackedRequest) -> None:

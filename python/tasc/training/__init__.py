@@ -1,26 +1,5 @@
-"""What fine-tuning (`tasc.vocab`) and distillation (`tasc.training.distill`) share of training.
+"""Training: what fine-tuning (`tasc.training.finetune`) and distillation (`tasc.training.distill`) share.
 
-Rows → `Example`s (`examples.py`) → batches in a fixed order → transformers' `Trainer` in a `WorkFolder` that a stopped
-run goes on from (`work.py`), at rates that rise and fall (`schedule.py`).
+Rows become `Example`s (`examples.py`), which form batches in a fixed order. transformers' `Trainer` runs in a
+`WorkFolder`, from which a stopped run resumes (`work_dir.py`). The learning rate rises and falls (`schedule.py`).
 """
-
-from tasc.training.examples import IGNORED, Collator, Example, make_examples, short_enough, shuffled_batches
-from tasc.training.schedule import LEAST_RATE, dtype_of, share_of_rate
-from tasc.training.work_dir import TrainProgress, WorkFolder, fit, processes, trainer_arguments
-
-__all__ = [
-    "IGNORED",
-    "LEAST_RATE",
-    "Collator",
-    "Example",
-    "TrainProgress",
-    "WorkFolder",
-    "dtype_of",
-    "fit",
-    "make_examples",
-    "processes",
-    "share_of_rate",
-    "short_enough",
-    "shuffled_batches",
-    "trainer_arguments",
-]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasc.training import share_of_rate
 from tasc.training.finetune.options import TuneOptions
+from tasc.training.schedule import share_of_rate
 
 
 def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:

@@ -7,17 +7,15 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from tasc.errors import InputError
+from tasc.progress import Progress
 from tasc.training.examples import Example
 from tasc.training.schedule import dtype_of
-
-TrainProgress: TypeAlias = Callable[[int, int, float | None], None]
-"""Called with (steps done, steps in all, loss lately)."""
 
 LOGGED = 200
 """About so many points of a loss curve."""
@@ -125,7 +123,7 @@ def trainer_arguments(
     )
 
 
-def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
+def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
     """Runs a `Trainer` to its end, from its last checkpoint where there is one.
 
     Returns:
@@ -137,7 +135,7 @@ def fit(trainer: Any, progress: TrainProgress | None) -> dict[str, Any]:
     give_memory_back()
     trainer.remove_callback(transformers.PrinterCallback)
     if progress is not None:
-        trainer.add_callback(_told(progress))
+        trainer.add_callback(_reporter(progress))
     begin = time.perf_counter()
     last: str | None = get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=last)
@@ -181,17 +179,16 @@ def file_beside(model: str, name: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _told(progress: TrainProgress) -> Any:
-    """A callback of the `Trainer` that passes on how far it is."""
+def _reporter(progress: Progress) -> Any:
+    """A callback of the `Trainer` that reports its steps to `progress`."""
     from transformers import TrainerCallback
 
-    class Told(TrainerCallback):
+    class Reporter(TrainerCallback):
         """Reports after every step."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            """Steps done, steps in all, the loss logged last."""
-            losses = [entry["loss"] for entry in state.log_history[-2:] if "loss" in entry]
+            """Report (steps done, steps in all) from the first process."""
             if state.is_world_process_zero:
-                progress(state.global_step, state.max_steps, losses[-1] if losses else None)
+                progress(state.global_step, state.max_steps)
 
-    return Told()
+    return Reporter()

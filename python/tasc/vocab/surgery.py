@@ -6,20 +6,17 @@ ordinary checkpoint.
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tasc._core import MergePlan
 from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
-from tasc.errors import InputError, MissingExtraError
+from tasc.errors import InputError, import_optional
+from tasc.files import new_folder
 from tasc.vocab.vocabulary import extend_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -103,7 +100,7 @@ def _fill(table: Any, plan: MergePlan, ratio: float, before: int) -> None:
         ratio: Weight of a constituent over that of the one before it.
         before: Rows that the table had before it grew.
     """
-    torch = needs("torch", "hf")
+    torch = import_optional("torch", "hf")
     base, end = plan.base_vocab_size, plan.base_vocab_size + len(plan)
     with torch.no_grad():
         for k in range(len(plan)):
@@ -141,8 +138,8 @@ def extend_checkpoint(
         OSError: The model cannot be read, or the folder not be written.
     """
     extended = extend_tokenizer(model, plan)
-    transformers = needs("transformers", "hf")
-    with whole_folder(out_dir) as folder:
+    transformers = import_optional("transformers", "hf")
+    with new_folder(out_dir) as folder:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype or "auto")
         extend_model(loaded, plan, pad_to_multiple=pad_to_multiple).save_pretrained(folder)
         if (settings := Path(model) / "generation_config.json").is_file():  # as it was, not as transformers fills it up
@@ -178,37 +175,9 @@ def _is_loaded_as(extended: TaskTokenizer, folder: Path) -> bool:
 
 
 def _auto_tokenizer(folder: Path) -> Any:
-    return needs("transformers", "hf").AutoTokenizer.from_pretrained(folder)
+    return import_optional("transformers", "hf").AutoTokenizer.from_pretrained(folder)
 
 
 def _set_class(config: Path, name: str) -> None:
     settings = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps({**settings, "tokenizer_class": name}, indent=2), encoding="utf-8")
-
-
-@contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the name `path` when all went well and vanishes otherwise.
-
-    Raises:
-        InputError: `path` is there and not empty.
-    """
-    target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already; give another name or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        temporary.chmod(0o755)  # mkdtemp's 0700 would follow the rename
-        yield temporary
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def needs(module: str, extra: str) -> Any:
-    """Imports an optional module, or says which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f"{module}, which is needed here,", extra) from error

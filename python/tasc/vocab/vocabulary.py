@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from tasc._core import MergePlan, Store
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.progress import Progress, of_fraction
 from tasc.vocab.token_validity import TokenValidity
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def learn_vocabulary(
     split: str | None = None,
     output_field: str = "output",
     eos: str | int | None = "auto",
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> MergePlan:
     """The n-grams of a task's outputs that save the most tokens, all of which the tokenizer can hold.
 
@@ -60,7 +61,7 @@ def learn_vocabulary(
         split: Only rows of this `split`.
         output_field: The field with the outputs.
         eos: The token that ends an output (see `load_tokenizer`).
-        progress: Called with the fraction done of each learning; may raise to stop.
+        progress: Called with (fraction done, 1) during each round of learning; an exception stops it.
 
     Raises:
         InputError: A tokenizer that cannot be extended, with the reason; unusable options.
@@ -88,7 +89,7 @@ def learn_vocabulary(
                 barriers=barred,
                 held_out=held_out,
                 forbidden=forbidden,
-                progress=progress,
+                progress=of_fraction(progress),
             )
             faults = admission.faults(plan)
             if not faults:

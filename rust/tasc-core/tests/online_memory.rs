@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tasc_core::corpus::OnlineRow;
 use tasc_core::draft::{Drafter, DrafterOptions};
-use tasc_core::online::served::Served;
+use tasc_core::online::served::IndexedRows;
 use toys::{Random, Toy};
 
 /// The system's allocator; an allocation counts for 16 bytes more than it was asked for.
@@ -56,7 +56,7 @@ fn what_rows_take_is_what_they_are_said_to_take() {
     for (kind, row) in kinds().into_iter().enumerate() {
         for rows in [0, 1, 2, 10, 300, 5000] {
             let before = LIVE.load(Relaxed);
-            let mut served = Served::default();
+            let mut served = IndexedRows::default();
             (0..rows).for_each(|k| served.add(&row(k), None, None));
             let (said, taken) = (served.memory_usage(), grown(before));
             let off = said.abs_diff(taken);

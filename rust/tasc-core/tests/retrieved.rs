@@ -15,7 +15,7 @@ use tasc_core::index::{NgramArrays, NgramsBuilder};
 use tasc_core::mixture::blend::Blend;
 use tasc_core::mixture::{Source, SourceMask};
 use tasc_core::online::sequence_index::Matches;
-use tasc_core::online::served::{START, Served};
+use tasc_core::online::served::{IndexedRows, START};
 use tasc_core::task::build;
 use tasc_core::text::pieces::TokenizationCache;
 use tasc_core::text::words::split;
@@ -89,7 +89,7 @@ proptest! {
     fn evidence_equals_a_search(rows in rows(), query in "[a-e]( [a-e]){0,4}", walk in prop::collection::vec(0..6u32, 0..6)) {
         let (ngrams, inputs) = build(&rows);
         let (mut retrieved, mut matches) = (Retrieved::default(), Matches::default());
-        retrieved.find(&inputs.view(), &ngrams.view(), &Served::default(), &terms_of(&query), &mut matches);
+        retrieved.find(&inputs.view(), &ngrams.view(), &IndexedRows::default(), &terms_of(&query), &mut matches);
         let neighbours = retrieved.neighbours();
         prop_assert!(neighbours.len() <= NEIGHBOURS);
         prop_assert_eq!(retrieved.similarity(), neighbours.first().map_or(0.0, |n| n.similarity));
@@ -128,14 +128,14 @@ proptest! {
         let (ngrams, inputs) = build(&rows);
         let (mut retrieved, mut matches) = (Retrieved::default(), Matches::default());
         let query = &pick.get(&rows).0;
-        retrieved.find(&inputs.view(), &ngrams.view(), &Served::default(), &terms_of(query), &mut matches);
+        retrieved.find(&inputs.view(), &ngrams.view(), &IndexedRows::default(), &terms_of(query), &mut matches);
         let Some(nearest) = retrieved.neighbours().first() else { return Ok(()) };
         for token in output_at(&ngrams, nearest.document) {
             let (order, blend) = said(&retrieved, &matches);
             prop_assert!(order > 0 && blend.probability(token) > 0.01, "{} in {:?}", token, blend);
             retrieved.advance(&mut matches, token);
         }
-        retrieved.find(&inputs.view(), &ngrams.view(), &Served::default(), &[], &mut matches);
+        retrieved.find(&inputs.view(), &ngrams.view(), &IndexedRows::default(), &[], &mut matches);
         prop_assert_eq!((retrieved.similarity(), retrieved.neighbours().len(), said(&retrieved, &matches).0), (0.0, 0, 0));
     }
 
@@ -152,7 +152,7 @@ proptest! {
         let mut inputs = InputsBuilder::new();
         documents.iter().for_each(|&d| inputs.push("a", d, 1).unwrap());
         let (mut retrieved, mut matches) = (Retrieved::default(), Matches::default());
-        retrieved.find(&inputs.build().view(), &ngrams.view(), &Served::default(), &terms_of("a"), &mut matches);
+        retrieved.find(&inputs.build().view(), &ngrams.view(), &IndexedRows::default(), &terms_of("a"), &mut matches);
         for _ in 0..3 {
             said(&retrieved, &matches);
             retrieved.advance(&mut matches, 1);
@@ -170,7 +170,7 @@ fn nearer_rows_count_for_more() {
     retrieved.find(
         &inputs.view(),
         &ngrams.view(),
-        &Served::default(),
+        &IndexedRows::default(),
         &terms_of("fly to boston on friday"),
         &mut matches,
     );
@@ -187,7 +187,7 @@ fn near_duplicates_do_not_crowd_out() {
     rows.extend((0..40).map(|k| (format!("turn on radio {k}"), vec![8, k, 9])));
     let (ngrams, inputs) = build(&rows);
     let (mut retrieved, mut matches) = (Retrieved::default(), Matches::default());
-    retrieved.find(&inputs.view(), &ngrams.view(), &Served::default(), &terms_of("turn on lamp 3"), &mut matches);
+    retrieved.find(&inputs.view(), &ngrams.view(), &IndexedRows::default(), &terms_of("turn on lamp 3"), &mut matches);
     let outputs: BTreeSet<_> = retrieved.neighbours().iter().map(|n| output_at(&ngrams, n.document)).collect();
     assert_eq!(outputs.len(), NEIGHBOURS);
     assert!(outputs.contains(&vec![7, 7, 7]));
@@ -199,7 +199,7 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
     let rows: Vec<_> = (0..40u32).map(|k| (format!("turn on radio {k}"), vec![8, k, 9])).collect();
     let (ngrams, inputs) = build(&rows);
     let inputs = inputs.view();
-    let mut served = Served::default();
+    let mut served = IndexedRows::default();
     for k in 0..1000 {
         let row = OnlineRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
         served.add(&row, None, Some(&inputs));
@@ -223,7 +223,7 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
 fn forgotten_rows_leave_no_trace() {
     let inputs = InputsBuilder::new().build();
     let row = |k: u32| OnlineRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
-    let (mut bounded, mut fresh) = (Served::new(20_000), Served::default());
+    let (mut bounded, mut fresh) = (IndexedRows::new(20_000), IndexedRows::default());
     for k in 0..500 {
         bounded.add(&row(k), None, Some(&inputs.view()));
         bounded = bounded.fewer().unwrap_or(bounded);
@@ -237,7 +237,7 @@ fn forgotten_rows_leave_no_trace() {
     for text in ["a", "a b499", "b470", "b3"] {
         bounded.nearest(&terms_of(text), &inputs.view(), 500, &mut a);
         fresh.nearest(&terms_of(text), &inputs.view(), 500, &mut b);
-        let all = |s: &Served, found: &[tasc_core::online::served::ServedNeighbour]| {
+        let all = |s: &IndexedRows, found: &[tasc_core::online::served::OnlineNeighbour]| {
             found.iter().map(|n| (n.row, n.similarity, s.output(n.row).to_vec())).collect::<Vec<_>>()
         };
         assert_eq!(all(&bounded, &a), all(&fresh, &b));
@@ -249,7 +249,7 @@ proptest! {
     /// The 16 latest rows count alike; forgetting older ones changes nothing.
     #[test]
     fn the_latest_served_rows_count(outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
-        let mut served = Served::new(usize::MAX);
+        let mut served = IndexedRows::new(usize::MAX);
         let row = |token| OnlineRow { input: String::new(), output: vec![9, token] };
         outputs.iter().for_each(|&token| served.add(&row(token), None, None));
         let (mut matches, mut blend) = (Matches::default(), Blend::default());

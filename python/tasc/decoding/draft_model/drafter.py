@@ -72,8 +72,8 @@ class ModelDrafter(Drafter):
         self.controller = DraftLengthController(step_cost)
         self.target = Target(model)
         self.rows = DraftRows(self.target, cuda_graphs)
-        self._packed = PrepackedLinears(self.target.model, pack_weights)
-        self._fused = CompiledModules(self.target.model, compile)
+        self._prepacked = PrepackedLinears(self.target.model, pack_weights)
+        self._compiled = CompiledModules(self.target.model, compile)
         self._tokenizer = tokenizer
         self._round: Round | None = None
         self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
@@ -180,7 +180,7 @@ class ModelDrafter(Drafter):
 
     def _run(self, going: Sequence[ModelRequest], curve: Costs) -> float:
         """Draft token by token. Returns the cost of the passes in passes over one token."""
-        with evaluating(self.target.model), self._packed.applied(), self._fused.applied():
+        with evaluating(self.target.model), self._prepacked.applied(), self._compiled.applied():
             self.rows.place(going)
             passes = 0.0
             while going:
@@ -199,13 +199,13 @@ class ModelDrafter(Drafter):
     def _choices(self, requests: Sequence[ModelRequest]) -> list[tuple[float, int | Tensor]]:
         """Return per request the greatest probability, and the most probable token or (V,) probabilities to sample."""
         logits = _fitted(self.rows.step(requests), requests[0].params.vocab_size)
-        proposers = [request.params.proposer for request in requests]
-        if all(proposer is None for proposer in proposers):
+        samplers = [request.params.sampler for request in requests]
+        if all(sampler is None for sampler in samplers):
             peaks, tokens = torch.softmax(logits.float(), dim=-1).max(-1)
             return list(zip(peaks.tolist(), tokens.tolist(), strict=True))
         choices: list[tuple[float, int | Tensor]] = []
-        for request, proposer, row in zip(requests, proposers, logits, strict=True):
-            probs = row.float().softmax(-1) if proposer is None else proposer.probabilities(row, request.tokens)
+        for request, sampler, row in zip(requests, samplers, logits, strict=True):
+            probs = row.float().softmax(-1) if sampler is None else sampler.probabilities(row, request.tokens)
             choices.append((float(probs.max()), probs if request.drawn else int(probs.argmax())))
         return choices
 
@@ -287,7 +287,7 @@ class ModelRequest(Request):
     @property
     def drawn(self) -> bool:
         """Whether tokens are sampled from the model's distribution."""
-        return self.params.proposer is not None and self.params.proposer.is_random
+        return self.params.sampler is not None and self.params.sampler.is_random
 
     def begin(self, prefix: Draft, max_tokens: int) -> bool:
         """Begin a draft after a prefix. Returns whether the model can extend it."""
@@ -315,8 +315,8 @@ class ModelRequest(Request):
             self.tokens.append(choice)
             self._dists.append(None)
         else:
-            assert self.params.proposer is not None
-            self.tokens.append(self.params.proposer.sample(choice))
+            assert self.params.sampler is not None
+            self.tokens.append(self.params.sampler.sample(choice))
             self._dists.append(choice)
         self._peaks.append(peak)
         self.probs.append(chance)

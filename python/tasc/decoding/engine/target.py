@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from tasc.data.endings import eos_ids_of
 from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.errors import InputError
 
@@ -55,16 +56,7 @@ class Target:
 
     def eos_ids(self, tokenizer: Any = None) -> frozenset[int]:
         """Return the end-of-sequence ids of the generation config (else of the config) and of the tokenizer."""
-        found: set[int] = set()
-        generation_config = getattr(self.model, "generation_config", None)
-        for source in (generation_config, self.config):
-            ids = getattr(source, "eos_token_id", None)
-            if ids is not None:
-                found.update([ids] if isinstance(ids, int) else ids)
-                break
-        if getattr(tokenizer, "eos_token_id", None) is not None:
-            found.add(tokenizer.eos_token_id)
-        return frozenset(found)
+        return eos_ids_of((getattr(self.model, "generation_config", None), self.config), tokenizer)
 
     def step(self, cache: RowCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
         """Run the next tokens of neighbouring cache rows through the model.

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tasc.evaluation.report import plots
-from tasc.evaluation.report.files import templates, written
+from tasc.evaluation.report.templates import templates
+from tasc.files import write_text
 
 FIGURES = {
     "exact_match": ("exact match", True),
@@ -62,7 +63,7 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
         count=len(results.get("outputs", [])),
         facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
     )
-    return written(page, path)
+    return write_text(path, page)
 
 
 def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tasc.evaluation.report import plots
-from tasc.evaluation.report.files import templates, written
 from tasc.evaluation.report.schema import Results, checked
+from tasc.evaluation.report.templates import templates
+from tasc.files import write_text
 
 SAMPLES = 8
 """Requests shown with their outputs."""
@@ -40,7 +41,7 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
         >>> render({"methods": facts}, "report.html")  # doctest: +SKIP
     """
-    return written(_html(checked(results)), path)
+    return write_text(path, _html(checked(results)))
 
 
 def _html(results: Results) -> str:

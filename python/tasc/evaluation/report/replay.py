@@ -9,7 +9,8 @@ from typing import Any
 
 from tasc.evaluation.ablation import NAMES
 from tasc.evaluation.explain import visible
-from tasc.evaluation.report.files import templates, written
+from tasc.evaluation.report.templates import templates
+from tasc.files import write_text
 
 
 def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -38,4 +39,4 @@ def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> P
         explained=results.get("explained"),
         names=NAMES,
     )
-    return written(page, path)
+    return write_text(path, page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,14 @@ from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import bootstrap_interval
-from tasc.training import Collator, Example
+from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
 from tasc.training.distill.teacher import Teacher, completion_logits, on_device
 from tasc.training.distill.trainer import AT_ONCE
+from tasc.training.examples import Collator, Example
 
 GENERATED_AT_ONCE = 8
 """Requests that the loop answers side by side."""
-
-Move = Callable[[float, float], None]
-"""Told (done, of how much)."""
 
 
 def target_outputs(
@@ -31,7 +29,7 @@ def target_outputs(
     system: str | None = None,
     max_tokens: int = 256,
     index: Any = None,
-    progress: Move | None = None,
+    progress: Progress | None = None,
 ) -> list[Example]:
     """What the target says, greedily, by our own loop: fast with an index, and the same text without.
 
@@ -65,12 +63,12 @@ def target_outputs(
 def acceptance(
     draft: Any,
     outputs: Sequence[Example],
-    ends: frozenset[int],
+    eos: frozenset[int],
     *,
     teacher: Teacher | None = None,
     length: int = 5,
     max_tokens: int | None = None,
-    progress: Move | None = None,
+    progress: Progress | None = None,
 ) -> Acceptance:
     """α, τ and, with a teacher, α_exp of a draft over the target's own greedy outputs.
 
@@ -80,14 +78,14 @@ def acceptance(
     Args:
         draft: A transformers causal model of the target's vocabulary.
         outputs: Of `target_outputs`.
-        ends: Ids that end an output (`tasc.data.endings.eos_ids`).
+        eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
         teacher: Says the target's logits over `outputs`; None: no α_exp.
         length: γ, tokens per draft.
         max_tokens: As in `target_outputs`, where outputs came near it.
         progress: Called with (rows done, rows).
     """
     draft.eval()
-    collator = Collator.for_model(draft, min(ends))
+    collator = Collator.for_model(draft, min(eos))
     requests: list[Any] = [None] * len(outputs)
     overlaps: list[Any] = [None] * len(outputs)
     order = sorted(range(len(outputs)), key=lambda row: len(outputs[row]))
@@ -105,7 +103,7 @@ def acceptance(
             requests[row] = Stats.teacher_forced(
                 [a == b for a, b in zip(ids.tolist(), completion, strict=True)],
                 length,
-                ended=completion[-1] in ends,
+                ended=completion[-1] in eos,
                 max_tokens=max_tokens,
             )
             overlaps[row] = None if overlap is None else overlap.double().numpy()

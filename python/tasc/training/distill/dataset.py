@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +13,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
-from tasc.data.endings import eos_ids
+from tasc.data.endings import required_eos_ids
 from tasc.errors import CorpusError
-from tasc.training import Example, make_examples, processes, short_enough
+from tasc.files import write_json
+from tasc.progress import ProgressBars
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import CachedHiddenStates, OnlineTeacher, Teacher
-from tasc.training.examples import digest
+from tasc.training.examples import Example, digest, make_examples, short_enough
+from tasc.training.work_dir import processes
 
 Outputs: TypeAlias = Literal["given", "target"]
-
-Bars: TypeAlias = Callable[[str], Callable[[float, float], None]]
-"""Given what is done, what to tell how far it has come."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class DistillDataset:
     max_output: int
     system: str | None
     eos: str | int | None
-    bar: Bars
+    bar: ProgressBars
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -75,9 +74,9 @@ class DistillDataset:
         self.__dict__.pop("target", None)
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def eos_ids(self) -> frozenset[int]:
         """Ids that end an output."""
-        return eos_ids(self.target, self.tokenizer)
+        return required_eos_ids(self.target, self.tokenizer)
 
     @property
     def examples(self) -> list[Example]:
@@ -94,16 +93,16 @@ class DistillDataset:
         made = (
             make_examples(self.rows, self.tokenizer, self.task, system=self.system)
             if self.outputs == "given"
-            else self.said("outputs.json", self.rows, "the target answers the rows")
+            else self.target_outputs("outputs.json", self.rows, "the target answers the rows")
         )
         return short_enough(made, self.options.max_tokens)
 
-    def said(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
+    def target_outputs(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
         """The target's outputs to rows."""
         file = self.work / name
         with processes().main_process_first():
             if not file.exists():
-                said = target_outputs(
+                outputs = target_outputs(
                     self.target,
                     self.tokenizer,
                     rows,
@@ -112,7 +111,7 @@ class DistillDataset:
                     index=self._index(),
                     progress=self.bar(what),
                 )
-                write_json(file, [[e.prompt, e.completion] for e in said])
+                write_json(file, [[e.prompt, e.completion] for e in outputs])
         return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
@@ -125,7 +124,7 @@ class DistillDataset:
                 examples,
                 folder,
                 precision=precision,
-                pad_id=min(self.ends),
+                pad_id=min(self.eos_ids),
                 progress=self.bar("the target's states"),
             )
 
@@ -165,10 +164,3 @@ def rows_digest(rows: Sequence[Row]) -> str:
     """What tells these rows, in this order, from any others."""
     texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
     return digest(Example(input, output, 0) for input, output in texts)
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Plain JSON; the file appears whole."""
-    made = file.with_name(file.name + ".part")
-    made.write_text(json.dumps(value) + "\n")
-    made.rename(file)

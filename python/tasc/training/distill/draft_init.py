@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.files import new_folder, remove_partial
 
 
 def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
@@ -100,15 +100,12 @@ def save_draft(draft: Any, tokenizer: Any, out: Path) -> None:
     """A checkpoint that `AutoModelForCausalLM` and `AutoTokenizer` load; it appears whole or not at all.
 
     Raises:
-        InputError: `out` is there already.
+        InputError: `out` exists and is not an empty folder.
     """
-    if out.exists():
-        raise InputError(f"{out} is there already; name another folder or remove it")
-    made = out.with_name(out.name + ".part")
-    shutil.rmtree(made, ignore_errors=True)
-    draft.save_pretrained(made)
-    tokenizer.save_pretrained(made)
-    made.rename(out)
+    remove_partial(out)
+    with new_folder(out) as folder:
+        draft.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _blocks(model: Any) -> Any:

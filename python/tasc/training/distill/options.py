@@ -11,8 +11,8 @@ from tasc.errors import InputError
 CHOICES = {
     "loss": ("forward_kl", "reverse_kl", "jsd", "tvd"),
     "select": ("adaspec", "random", "all"),
-    "start": ("draft", "reference"),
-    "learns": ("blocks", "all"),
+    "init_from": ("draft", "reference"),
+    "trainable": ("blocks", "all"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 
@@ -36,10 +36,10 @@ class DistillOptions:
     """Optimizer steps of the stage that makes the draft."""
     reference_steps: int | None = None
     """Optimizer steps of the reference, which learns from all tokens by KL(p ‖ q); None: as many as `steps`."""
-    start: Literal["draft", "reference"] = "draft"
+    init_from: Literal["draft", "reference"] = "draft"
     """Where the last stage begins: at the draft as it came (the paper), or at the reference. A draft that says nothing
     of use yet, such as a fresh cut, learns nothing from `tvd`, whose slope is 0 where two distributions do not meet."""
-    learns: Literal["blocks", "all"] = "blocks"
+    trainable: Literal["blocks", "all"] = "blocks"
     """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
     batch_size: int = 16
     """Rows of a forward pass on one device."""
@@ -80,9 +80,9 @@ class DistillOptions:
     @property
     def needs_reference(self) -> bool:
         """Whether a reference is distilled first."""
-        return self.select == "adaspec" or self.start == "reference"
+        return self.select == "adaspec" or self.init_from == "reference"
 
     @property
     def is_distillspec(self) -> bool:
         """Whether this is the baseline itself."""
-        return (self.loss, self.select, self.start) == ("forward_kl", "all", "draft")
+        return (self.loss, self.select, self.init_from) == ("forward_kl", "all", "draft")

@@ -15,15 +15,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
-from tasc.models import hush
-from tasc.training import WorkFolder, processes
+from tasc.files import write_json
+from tasc.models import quiet_transformers
+from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
-from tasc.training.distill.dataset import Bars, DistillDataset, Outputs, check_rows, rows_digest, write_json
+from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import losses_of, order_of, rows_per_step, run_stage
-from tasc.training.work_dir import attention_for
+from tasc.training.work_dir import WorkFolder, attention_for, processes
 
 METRICS = "distill.json"
 """What a distilled draft says of its own making."""
@@ -56,7 +57,7 @@ def distill(
     system: str | None = None,
     eos: str | int | None = "auto",
     resume: bool = True,
-    progress: Bars | None = None,
+    progress: ProgressBars | None = None,
 ) -> Distilled:
     """Makes a small draft model say what a target says, and measures how often it does.
 
@@ -96,7 +97,7 @@ def distill(
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
     """
-    hush()
+    quiet_transformers()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")
@@ -109,10 +110,10 @@ def distill(
     if held_out:
         check_rows(held_out, "validation row", outputs=False)
     work = WorkFolder(out.with_name(out.name + ".distilling"))
-    bar = progress or (lambda what: lambda done, total: None)
-    lessons = DistillDataset(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
+    bar = progress or no_bars
+    dataset = DistillDataset(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
-    run = _Run(lessons, draft, out, work, options, baseline and not options.is_distillspec, given)
+    run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
     if run.baseline and run.baseline_out.exists() and not work.path.exists():
         raise InputError(f"{run.baseline_out} is there already; remove it, name another OUT, or give baseline=False")
     run.check_vocabularies()
@@ -131,7 +132,7 @@ def distill(
 class _Run:
     """The stages of a distillation, each kept in the work folder once it is done."""
 
-    lessons: DistillDataset
+    dataset: DistillDataset
     source: str | Path | int | Sequence[int]
     out: Path
     work: WorkFolder
@@ -142,9 +143,9 @@ class _Run:
     def train(self, states: Path) -> None:
         """The reference, the draft and its baseline, as far as they are asked for and not there yet."""
         options = self.options
-        teacher = self.lessons.teacher(states, self.lessons.examples, options.precision)
-        self.lessons.forget_target()  # a kept teacher needs its head alone, a live one has it
-        everything = replace(options, loss="forward_kl", select="all", start="draft")
+        teacher = self.dataset.teacher(states, self.dataset.examples, options.precision)
+        self.dataset.forget_target()  # a kept teacher needs its head alone, a live one has it
+        everything = replace(options, loss="forward_kl", select="all", init_from="draft")
         if options.needs_reference and self.reference is None:
             self._stage("reference", everything, options.reference_steps or options.steps, teacher)
         tokens = self._reference_losses(teacher) if options.select == "adaspec" else None
@@ -172,13 +173,13 @@ class _Run:
     @property
     def _visited(self) -> list[int]:
         """Numbers of the rows that the draft learns from."""
-        return sorted(set(order_of(self.lessons.examples, self.options, self.options.steps)))
+        return sorted(set(order_of(self.dataset.examples, self.options, self.options.steps)))
 
     def measure(self, rows: Sequence[Row], length: int) -> dict[str, Any]:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
-        lessons = self.lessons
-        outputs = lessons.said("validation.json", rows, "the target answers the validation rows")
-        teacher = lessons.teacher(self.work.path / "validation-states", outputs, "fp32")
+        dataset = self.dataset
+        outputs = dataset.target_outputs("validation.json", rows, "the target answers the validation rows")
+        teacher = dataset.teacher(self.work.path / "validation-states", outputs, "fp32")
         found = {}
         for name in ("untrained", "reference", "baseline", "draft"):
             folder = self._reference_folder if name == "reference" else self.work.path / name
@@ -188,11 +189,11 @@ class _Run:
             found[name] = acceptance(
                 model.to(processes().device),
                 outputs,
-                lessons.ends,
+                dataset.eos_ids,
                 teacher=teacher,
                 length=length,
-                max_tokens=lessons.max_output,
-                progress=lessons.bar(f"acceptance ({name})"),
+                max_tokens=dataset.max_output,
+                progress=dataset.bar(f"acceptance ({name})"),
             )
         others = [name for name in ("reference", "baseline") if name in found]
         return {
@@ -203,25 +204,25 @@ class _Run:
 
     def publish(self, figures: dict[str, Any]) -> dict[str, Any]:
         """Gives the finished draft its name; the work folder goes. Returns what `distill.json` says."""
-        lessons = self.lessons
+        dataset = self.dataset
         metrics = {
-            "target": lessons.model,
+            "target": dataset.model,
             "draft": str(self.source),
             "options": asdict(self.options),
-            "outputs": lessons.outputs,
-            "rows": len(lessons.examples),
-            "rows_left_out": lessons.left_out,
-            "completion_tokens": sum(len(e.completion) for e in lessons.examples),
+            "outputs": dataset.outputs,
+            "rows": len(dataset.examples),
+            "rows_left_out": dataset.left_out,
+            "completion_tokens": sum(len(e.completion) for e in dataset.examples),
             "stages": self._done(),
             **figures,
         }
         if processes().is_main_process:
             draft = self.work.path / "draft"
-            _store_as(lessons.model, draft)
+            _store_as(dataset.model, draft)
             write_json(draft / METRICS, metrics)
             if self.baseline:
                 shutil.rmtree(self.baseline_out, ignore_errors=True)  # of a run that was stopped right here
-                _store_as(lessons.model, self.work.path / "baseline")
+                _store_as(dataset.model, self.work.path / "baseline")
                 (self.work.path / "baseline").rename(self.baseline_out)
             self.work.publish(draft, self.out)
         processes().wait_for_everyone()
@@ -229,17 +230,17 @@ class _Run:
 
     def check_vocabularies(self) -> None:
         """That all models have the target's; fingerprints too, where they come with a tokenizer."""
-        lessons = self.lessons
+        dataset = self.dataset
         own = load_tokenizer(self.source) if isinstance(self.source, str | Path) else None
-        check_same_tokens(lessons.target, self._fresh(), lessons.task, own)
+        check_same_tokens(dataset.target, self._fresh(), dataset.task, own)
         if self.reference is not None:
-            check_same_tokens(lessons.target, self._model(self.reference), lessons.task, load_tokenizer(self.reference))
+            check_same_tokens(dataset.target, self._model(self.reference), dataset.task, load_tokenizer(self.reference))
 
     def _fresh(self) -> Any:
         """The draft as it comes, float32."""
         if isinstance(self.source, str | Path):
             return self._model(self.source)
-        return cut_draft(self.lessons.target, self.source).float()
+        return cut_draft(self.dataset.target, self.source).float()
 
     def _model(self, folder: str | Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -250,17 +251,17 @@ class _Run:
 
     def _reference_losses(self, teacher: Teacher) -> dict[int, torch.Tensor]:
         """By row that the draft learns from, the reference's loss on every completion token."""
-        lessons, file = self.lessons, self.work.path / "reference.json"
+        dataset, file = self.dataset, self.work.path / "reference.json"
         with processes().main_process_first():
             if not file.exists():
                 found = losses_of(
                     self._model(self._reference_folder).to(processes().device),
-                    lessons.examples,
+                    dataset.examples,
                     teacher,
                     self.options.loss,
                     rows=self._visited,
                     precision=self.options.precision,
-                    progress=lessons.bar("weighing the tokens"),
+                    progress=dataset.bar("weighing the tokens"),
                 )
                 write_json(file, {row: losses.tolist() for row, losses in found.items()})
         return {int(row): torch.tensor(losses) for row, losses in json.loads(file.read_text()).items()}
@@ -277,23 +278,22 @@ class _Run:
         folder = self.work.path / name
         if folder.exists():
             return
-        draft = self._model(self._reference_folder) if options.start == "reference" else self._fresh()
-        draft.set_attn_implementation(attention_for(self.lessons.examples) or draft.config._attn_implementation)
-        move = self.lessons.bar(f"distilling ({name})")
+        draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
+        draft.set_attn_implementation(attention_for(self.dataset.examples) or draft.config._attn_implementation)
         facts = run_stage(
             draft,
-            self.lessons.examples,
+            self.dataset.examples,
             teacher,
             self.work.path / f"{name}.steps",
             options=options,
             steps=steps,
             reference=tokens,
-            pad_id=min(self.lessons.ends),
-            progress=lambda done, total, loss: move(done, total),
+            pad_id=min(self.dataset.eos_ids),
+            progress=self.dataset.bar(f"distilling ({name})"),
         )
         if processes().is_main_process:
             write_json(self.work.path / "stages.json", self._done() | {name: facts})
-            save_draft(draft, self.lessons.tokenizer, folder)
+            save_draft(draft, self.dataset.tokenizer, folder)
         processes().wait_for_everyone()
 
     def _done(self) -> dict[str, Any]:

@@ -8,9 +8,8 @@ drafts needs nothing of the target but the head.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +19,10 @@ import torch
 from torch import Tensor
 
 from tasc.errors import InputError
-from tasc.training import IGNORED, Collator, Example, dtype_of
-from tasc.training.examples import digest
+from tasc.files import new_folder, remove_partial
+from tasc.progress import Progress
+from tasc.training.examples import IGNORED, Collator, Example, digest
+from tasc.training.schedule import dtype_of
 
 AT_ONCE = 16
 """Rows of a forward pass that computes states."""
@@ -104,7 +105,7 @@ class CachedHiddenStates:
         *,
         precision: str = "fp32",
         pad_id: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> CachedHiddenStates:
         """Runs the target over rows once and keeps its states, or opens what an earlier call kept.
 
@@ -205,7 +206,7 @@ def _write(
     examples: Sequence[Example],
     folder: Path,
     facts: dict[str, Any],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> None:
     begins = np.concatenate([[0], np.cumsum([len(e.completion) for e in examples])]).astype(np.int64)
     width = head.weight.shape[1]
@@ -218,25 +219,23 @@ def _write(
             f"the states of {begins[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
             "GB free; free some, learn from fewer rows, or distil with keep_states=False"
         )
-    made = folder.with_name(folder.name + ".part")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row]))
-    for start in range(0, len(order), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
-        batch = on_device(target, collator([examples[row] for row in rows]))
-        with _into(head) as seen:
-            completion_logits(target, batch)
-        kept = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
-        found = (kept.view(torch.uint16) if kind == np.uint16 else kept).numpy()
-        for row, part in zip(
-            rows, np.split(found, np.cumsum([len(examples[row].completion) for row in rows])[:-1]), strict=True
-        ):
-            states[begins[row] : begins[row + 1]] = part
-        if progress is not None:
-            progress(start + len(rows), len(order))
-    states.flush()
-    np.save(made / "begins.npy", begins)
-    (made / "states.json").write_text(json.dumps(facts) + "\n")
-    os.rename(made, folder)
+    remove_partial(folder)
+    with new_folder(folder) as made:
+        states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
+        order = sorted(range(len(examples)), key=lambda row: len(examples[row]))
+        for start in range(0, len(order), AT_ONCE):
+            rows = order[start : start + AT_ONCE]
+            batch = on_device(target, collator([examples[row] for row in rows]))
+            with _into(head) as seen:
+                completion_logits(target, batch)
+            kept = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
+            found = (kept.view(torch.uint16) if kind == np.uint16 else kept).numpy()
+            for row, part in zip(
+                rows, np.split(found, np.cumsum([len(examples[row].completion) for row in rows])[:-1]), strict=True
+            ):
+                states[begins[row] : begins[row + 1]] = part
+            if progress is not None:
+                progress(start + len(rows), len(order))
+        states.flush()
+        np.save(made / "begins.npy", begins)
+        (made / "states.json").write_text(json.dumps(facts) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,14 @@ import torch
 import transformers
 from torch import Tensor
 
-from tasc.training import (
-    Collator,
-    Example,
-    TrainProgress,
-    fit,
-    processes,
-    share_of_rate,
-    shuffled_batches,
-    trainer_arguments,
-)
+from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher, arithmetic, completion_logits, on_device
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
+from tasc.training.examples import Collator, Example, shuffled_batches
+from tasc.training.schedule import share_of_rate
+from tasc.training.work_dir import fit, processes, trainer_arguments
 
 AT_ONCE = 16
 """Rows of a forward pass that weighs tokens."""
@@ -93,7 +87,7 @@ def run_stage(
     steps: int,
     reference: Mapping[int, Tensor] | None = None,
     pad_id: int = 0,
-    progress: TrainProgress | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Trains `draft` in place; a stopped stage goes on from its last checkpoint in `folder`.
 
@@ -106,7 +100,7 @@ def run_stage(
         steps: Optimizer steps.
         reference: By row, (T,) loss of the reference per completion token.
         pad_id: Any id.
-        progress: Called with (steps done, steps in all, loss lately).
+        progress: Called with (steps done, steps in all).
 
     Returns:
         Steps, rows per step, seconds, loss curve, trainable weights; plain JSON values.
@@ -167,7 +161,7 @@ def losses_of(
     *,
     rows: Sequence[int] | None = None,
     precision: str = "fp32",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[int, Tensor]:
     """A model's loss on every completion token of some rows (None: of all): by row, (T,) float32 on the CPU."""
     model.eval()
@@ -189,7 +183,7 @@ def losses_of(
 
 def _let_learn(draft: Any, options: DistillOptions) -> None:
     draft.requires_grad_(True)
-    if options.learns == "blocks":
+    if options.trainable == "blocks":
         for module in (draft.get_input_embeddings(), draft.get_output_embeddings()):
             module.requires_grad_(False)
 

@@ -11,21 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE
-from tasc.training import (
-    Collator,
-    Example,
-    TrainProgress,
-    WorkFolder,
-    dtype_of,
-    fit,
-    processes,
-    shuffled_batches,
-    trainer_arguments,
-)
-from tasc.training.examples import digest
+from tasc.progress import Progress
+from tasc.training.examples import Collator, Example, digest, shuffled_batches
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.optim import optimizer_and_schedule, with_adapters
-from tasc.training.work_dir import attention_for, file_beside
+from tasc.training.schedule import dtype_of
+from tasc.training.work_dir import WorkFolder, attention_for, file_beside, fit, processes, trainer_arguments
 
 METRICS = "tuning.json"
 """What a tuned checkpoint says of its own tuning."""
@@ -45,7 +36,7 @@ class Run:
     validation: Sequence[Example]
     new_ids: list[int]
     tokenizer: Any
-    progress: TrainProgress | None
+    progress: Progress | None
 
     @property
     def work(self) -> WorkFolder:

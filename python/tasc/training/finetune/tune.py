@@ -15,8 +15,9 @@ import numpy as np
 
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError, MissingExtraError
-from tasc.models import hush
-from tasc.training import TrainProgress, make_examples, short_enough
+from tasc.models import quiet_transformers
+from tasc.progress import Progress
+from tasc.training.examples import make_examples, short_enough
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.finetune.run import Run
 
@@ -43,7 +44,7 @@ def tune(
     system: str | None = None,
     eos: str | int | None = "auto",
     resume: bool = True,
-    progress: TrainProgress | None = None,
+    progress: Progress | None = None,
 ) -> Tuned:
     """Fine-tunes a checkpoint on `{input, output}` rows, loss on the outputs alone, and writes a plain checkpoint.
 
@@ -60,7 +61,7 @@ def tune(
         system: System message before each input.
         eos: The token that ends an output (see `load_tokenizer`).
         resume: Go on from `OUT.tuning`, if it holds a run with the same options and rows; otherwise begin anew.
-        progress: Called with (steps done, steps in all, loss lately).
+        progress: Called with (steps done, steps in all).
 
     Returns:
         The checkpoint and its metrics.
@@ -76,7 +77,7 @@ def tune(
         from transformers import AutoTokenizer
     except ImportError as error:
         raise MissingExtraError("fine-tuning", "ft") from error
-    hush()
+    quiet_transformers()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")

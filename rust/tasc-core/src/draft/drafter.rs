@@ -21,7 +21,7 @@ use crate::mixture::general;
 use crate::mixture::mixer::{Mixer, Sample};
 use crate::mixture::weights::MixtureWeights;
 use crate::online::adapt::{AdaptedWeights, OnlineCalibration};
-use crate::online::served::{SERVED_BYTES, START, Served};
+use crate::online::served::{IndexedRows, SERVED_BYTES, START};
 use crate::online::state::OnlineRows;
 use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Result, TokenId};
@@ -106,7 +106,7 @@ impl Drafter {
     /// # Errors
     /// [`crate::Error::Weights`] when the general weights do not fit the sources.
     pub fn new(task: Option<Arc<dyn TaskData>>, options: DrafterOptions) -> Result<Self> {
-        let rows = OnlineRows::new(task.clone(), Served::new(options.served_bytes));
+        let rows = OnlineRows::new(task.clone(), IndexedRows::new(options.served_bytes));
         Self::with(task, options, rows, Learned::default())
     }
 
@@ -180,7 +180,7 @@ impl Drafter {
         self.served().memory_usage()
     }
 
-    fn served(&self) -> RwLockReadGuard<'_, Served> {
+    fn served(&self) -> RwLockReadGuard<'_, IndexedRows> {
         self.rows.rows()
     }
 

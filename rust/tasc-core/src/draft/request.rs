@@ -9,7 +9,7 @@ use crate::index::copies::TAIL;
 use crate::index::view::TaskView;
 use crate::mixture::features::{Source, SourceMask};
 use crate::online::sequence_index::{Matches, SequenceIndex};
-use crate::online::served::Served;
+use crate::online::served::IndexedRows;
 use crate::text::CopyState;
 
 /// Places of the running context followed at a time.
@@ -68,7 +68,7 @@ impl Request {
     }
 
     /// Forgets its place among served rows that are gone.
-    pub(super) fn sync_online_rows(&mut self, served: &Served) {
+    pub(super) fn sync_online_rows(&mut self, served: &IndexedRows) {
         if self.epoch != served.epoch() {
             self.place.served.clear();
             self.epoch = served.epoch();
@@ -76,7 +76,7 @@ impl Request {
     }
 
     /// The output goes on by what verification has emitted.
-    pub(super) fn advance(&mut self, view: &TaskView<'_>, served: &Served, emitted: &[TokenId]) {
+    pub(super) fn advance(&mut self, view: &TaskView<'_>, served: &IndexedRows, emitted: &[TokenId]) {
         for &token in emitted {
             let Self { source, retrieved, place, without, .. } = self;
             let before = place.cursor.order(&view.ngrams);
@@ -104,7 +104,7 @@ impl DraftPosition {
         &mut self,
         source: &copy::CopySource,
         retrieved: &Retrieved,
-        served: &Served,
+        served: &IndexedRows,
         without: SourceMask,
         token: TokenId,
     ) {

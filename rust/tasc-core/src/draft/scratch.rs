@@ -13,7 +13,7 @@ use crate::mixture::evidence::Evidence;
 use crate::mixture::features::{Columns, END};
 use crate::mixture::features::{Distribution, Source};
 use crate::mixture::mixer::Mixer;
-use crate::online::served::Served;
+use crate::online::served::IndexedRows;
 
 /// A chain in the making: where it stands, and what its next token may be.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl ScratchPool {
 
 impl DraftScratch {
     /// Asks every source; candidates get rows of these columns.
-    pub(super) fn gather(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, columns: Columns) {
+    pub(super) fn gather(&mut self, request: &Request, view: &TaskView<'_>, served: &IndexedRows, columns: Columns) {
         let Self { place, symbols, matches, evidence, candidates, .. } = self;
         let on = |source| !request.without.has(source);
         evidence.clear();
@@ -109,7 +109,7 @@ impl DraftScratch {
     }
 
     /// The chain goes on by a token.
-    pub(super) fn step(&mut self, request: &Request, view: &TaskView<'_>, served: &Served, token: TokenId) {
+    pub(super) fn step(&mut self, request: &Request, view: &TaskView<'_>, served: &IndexedRows, token: TokenId) {
         let place = &mut self.place;
         let before = place.cursor.order(&view.ngrams);
         let known = self.symbols.iter().find(|s| s.0 == token).map(|s| s.1);

@@ -31,7 +31,7 @@ const NO_NUMBER: u64 = u64::MAX;
 
 /// Served rows in memory.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct IndexedRows {
     /// All outputs, each after a [`START`].
     outputs: SequenceIndex,
     rows: VecDeque<Row>,
@@ -57,22 +57,22 @@ struct Row {
 
 /// A served row with an input near the one asked about.
 #[derive(Clone, Copy, Debug)]
-pub struct ServedNeighbour {
+pub struct OnlineNeighbour {
     /// Its number.
     pub row: u32,
     /// Cosine of the two inputs' vectors of idfs, in 0 ..= 1.
     pub similarity: f32,
 }
 
-impl Default for Served {
+impl Default for IndexedRows {
     /// No row, [`SERVED_BYTES`].
     fn default() -> Self {
         Self::new(SERVED_BYTES)
     }
 }
 
-impl Served {
-    /// No row yet. They may take `limit` bytes ([`Served::fewer`]).
+impl IndexedRows {
+    /// No row yet. They may take `limit` bytes ([`IndexedRows::fewer`]).
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let (outputs, rows, postings) = Default::default();
@@ -181,7 +181,7 @@ impl Served {
     ///
     /// # Complexity
     /// O(terms · `LOOKED_AT`).
-    pub fn nearest(&self, terms: &[u64], inputs: &Inputs<'_>, n: usize, out: &mut Vec<ServedNeighbour>) {
+    pub fn nearest(&self, terms: &[u64], inputs: &Inputs<'_>, n: usize, out: &mut Vec<OnlineNeighbour>) {
         out.clear();
         if self.rows.is_empty() {
             return;
@@ -198,7 +198,7 @@ impl Served {
         let norm = square.sqrt();
         out.extend(sums.into_iter().filter_map(|(row, sum)| {
             let similarity = sum / (norm * self.rows.get(row as usize)?.norm);
-            Some(ServedNeighbour { row, similarity: similarity.min(1.0) }).filter(|n| n.similarity > 0.0)
+            Some(OnlineNeighbour { row, similarity: similarity.min(1.0) }).filter(|n| n.similarity > 0.0)
         }));
         out.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(b.row.cmp(&a.row)));
         let mut outputs = FxHashSet::default();

@@ -1,9 +1,9 @@
-//! Online rows in memory and in their write-ahead log. A drafter shares them with its successors.
+//! Online rows in memory and in their write-ahead log: the state that a drafter shares with its successors.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::served::Served;
+use super::served::IndexedRows;
 use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
@@ -13,76 +13,77 @@ use crate::{Error, Result};
 /// The online rows of a drafter. Its successor has a copy of them, and gets the rows that either is served from then on.
 #[derive(Clone)]
 pub(crate) struct OnlineRows {
-    state: Arc<Mutex<SharedState>>,
-    rows: Arc<RwLock<Served>>,
+    shared: Arc<Mutex<SharedState>>,
+    rows: Arc<RwLock<IndexedRows>>,
 }
 
-/// State that a drafter and its successors share. A change of the rows locks it, so that slow work does not block readers.
+/// What a drafter and its successors share. Whoever changes rows holds it, so that what is slow is done while others
+/// read.
 struct SharedState {
     log: Option<WriteAheadLog>,
-    /// Data of the latest drafter. Its inputs give the frequency of terms.
+    /// The data of the latest drafter: it gives the inverse document frequency of terms.
     task: Option<Arc<dyn TaskData>>,
-    /// Rows of the latest drafter.
-    rows: Arc<RwLock<Served>>,
+    /// The rows of the latest drafter.
+    rows: Arc<RwLock<IndexedRows>>,
 }
 
 impl OnlineRows {
-    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: Served) -> Self {
+    pub(crate) fn new(task: Option<Arc<dyn TaskData>>, rows: IndexedRows) -> Self {
         let rows = Arc::new(RwLock::new(rows));
-        Self { state: Arc::new(Mutex::new(SharedState { log: None, task, rows: rows.clone() })), rows }
+        Self { shared: Arc::new(Mutex::new(SharedState { log: None, task, rows: rows.clone() })), rows }
     }
 
     /// Adds the rows of a log that are not in the index. Later rows are appended to the log, up to `limit` bytes.
     pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
-        let mut state = self.state();
-        if let Some(log) = &state.log {
+        let mut shared = self.shared();
+        if let Some(log) = &shared.log {
             return Err(Error::Locked { path: log.path().into() });
         }
-        let merged = state.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
-        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| state.add(&row, Some(number)))?;
-        state.log = Some(log.bounded(limit));
+        let merged = shared.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
+        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| shared.add(&row, Some(number)))?;
+        shared.log = Some(log.bounded(limit));
         Ok(())
     }
 
     /// Adds rows, to the log first.
     pub(crate) fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
-        let mut state = self.state();
-        let first = state.log.as_mut().map(|log| log.append(rows)).transpose()?;
-        rows.iter().zip(0..).for_each(|(row, k)| state.add(row, first.map(|first| first + k)));
+        let mut shared = self.shared();
+        let first = shared.log.as_mut().map(|log| log.append(rows)).transpose()?;
+        rows.iter().zip(0..).for_each(|(row, k)| shared.add(row, first.map(|first| first + k)));
         Ok(())
     }
 
     /// Makes the rows of the next drafter over `task`, without those that were merged into it.
     pub(crate) fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
-        let mut state = self.state();
+        let mut shared = self.shared();
         let mut merged = 0;
-        if let Some(log) = &mut state.log {
+        if let Some(log) = &mut shared.log {
             merged = task.merged_logs().next(&log.id());
             if merged > 0 {
                 log.forget(merged)?;
             }
         }
-        state.task = Some(task);
-        let mut rows = read(&state.rows).without_merged(merged);
-        rows.set_norms(state.inputs().as_ref());
-        state.rows = Arc::new(RwLock::new(rows));
-        Ok(Self { state: self.state.clone(), rows: state.rows.clone() })
+        shared.task = Some(task);
+        let mut rows = read(&shared.rows).without_merged(merged);
+        rows.set_norms(shared.inputs().as_ref());
+        shared.rows = Arc::new(RwLock::new(rows));
+        Ok(Self { shared: self.shared.clone(), rows: shared.rows.clone() })
     }
 
-    pub(crate) fn rows(&self) -> RwLockReadGuard<'_, Served> {
+    pub(crate) fn rows(&self) -> RwLockReadGuard<'_, IndexedRows> {
         read(&self.rows)
     }
 
-    fn state(&self) -> MutexGuard<'_, SharedState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shared(&self) -> MutexGuard<'_, SharedState> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn read(rows: &RwLock<Served>) -> RwLockReadGuard<'_, Served> {
+fn read(rows: &RwLock<IndexedRows>) -> RwLockReadGuard<'_, IndexedRows> {
     rows.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(rows: &RwLock<Served>) -> RwLockWriteGuard<'_, Served> {
+fn write(rows: &RwLock<IndexedRows>) -> RwLockWriteGuard<'_, IndexedRows> {
     rows.write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -99,7 +100,7 @@ impl SharedState {
         }
     }
 
-    fn fewer(&self) -> Option<Served> {
+    fn fewer(&self) -> Option<IndexedRows> {
         read(&self.rows).fewer()
     }
 }

@@ -6,7 +6,7 @@ use crate::index::nearest::{NearestScratch, Neighbour};
 use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::mixture::blend::Blend;
 use crate::online::sequence_index::{Matches, SequenceIndex};
-use crate::online::served::{START, Served, ServedNeighbour};
+use crate::online::served::{IndexedRows, OnlineNeighbour, START};
 
 /// Rows retrieved for a request.
 pub const NEIGHBOURS: usize = 16;
@@ -27,7 +27,7 @@ pub struct Retrieved {
     outputs: SequenceIndex,
     similarity: f32,
     neighbours: Vec<Neighbour>,
-    served: Vec<ServedNeighbour>,
+    served: Vec<OnlineNeighbour>,
     texts: Vec<Vec<TokenId>>,
     scratch: NearestScratch,
 }
@@ -41,7 +41,7 @@ impl Retrieved {
         &mut self,
         inputs: &Inputs<'_>,
         ngrams: &Ngrams<'_>,
-        served: &Served,
+        served: &IndexedRows,
         terms: &[u64],
         matches: &mut Matches,
     ) {

@@ -1,0 +1,97 @@
+"""Atomic writes: a file or folder gets its name only after all of it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasc.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed to `path` after the block; if the block raises, it is removed.
+
+    Create a file or a folder at the temporary path. A file at `path` is replaced. A folder at `path` is replaced only
+    if it is empty. Missing parent folders are created. Nothing is flushed to the disk (`fsync`): the write is atomic
+    for other processes and after a crash of this one, not after a power failure.
+
+    Raises:
+        OSError: `path` is a folder that is not empty, or it cannot be written.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic_path(folder / "notes.txt") as temporary:
+        ...     _ = temporary.write_text("all of it")
+        >>> [file.name for file in folder.iterdir()]
+        ['notes.txt']
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder to fill, renamed to `path` after the block; if the block raises, it is removed.
+
+    Raises:
+        InputError: `path` exists and is not an empty folder.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} exists already; name another folder or remove it")
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a UTF-8 file atomically; return its path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> Path:
+    """Write a value as one line of JSON atomically; return the file's path."""
+    return write_text(path, json.dumps(value) + "\n")
+
+
+def remove_partial(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes have left of their writes of `path`; no process may be writing it now."""
+    target = Path(path)
+    for left in target.parent.iterdir() if target.parent.is_dir() else ():
+        if left.name.startswith(f".{target.name}.") and left.name.endswith(".part"):
+            _remove(left)
+
+
+@contextmanager
+def scratch_folder(output: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder on the disk of `output`, removed after the block.
+
+    Raises:
+        OSError: The folder of `output` does not exist or is read-only.
+    """
+    target = Path(output).absolute()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        yield Path(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""The config file of `tasc distill`: TOML, one key per setting, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tasc.errors import InputError
+from tasc.training.distill.options import DistillOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(DistillOptions):
+    """`DistillOptions` and the settings of a run that are not part of them."""
+
+    outputs: Literal["given", "target"] = "given"
+    """given: learn from the outputs of the rows; target: learn from the target's own greedy outputs."""
+    adapter: str | None = None
+    """Folder of a PEFT adapter, merged into the target first."""
+    reference: str | None = None
+    """Folder of a reference that is distilled already."""
+    system: str | None = None
+    """System message before each input."""
+    eos: str | int | None = None
+    """The token that ends an output, as text or id; by default the tokenizer's."""
+    limit: int | None = None
+    """Number of rows to learn from, the first ones; by default all."""
+    validation_rows: int = 100
+    """Number of validation rows."""
+    max_output: int = 256
+    """Longest output of the target, in tokens."""
+    length: int = 5
+    """Tokens per draft when acceptance is measured."""
+    baseline: bool = True
+    """Distil also on all tokens with the same compute (DistillSpec), and compare."""
+
+    @classmethod
+    def read(cls, file: Path | None, **given: Any) -> DistillConfig:
+        """The settings of a TOML file; `given` settings that are not None take precedence.
+
+        Raises:
+            InputError: No TOML, an unknown key, or a value of a wrong type or range.
+        """
+        found: dict[str, Any] = {}
+        if file is not None:
+            try:
+                found = tomllib.loads(file.read_text(encoding="utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise InputError(f"{file} is not TOML: {error}") from error
+        types = get_type_hints(cls)
+        for key, value in found.items():
+            if key not in types:
+                raise InputError(f"{file}: unknown key {key} = {value!r}; allowed keys: {', '.join(sorted(types))}")
+            if not _fits(value, types[key]):
+                raise InputError(f"{file}: {key} = {value!r}; allowed: {_allowed(types[key])}")
+        return cls(**found | {key: value for key, value in given.items() if value is not None})
+
+    def options(self) -> DistillOptions:
+        """The part that `tasc.training.distill.distill` takes as options."""
+        return DistillOptions(**{field.name: getattr(self, field.name) for field in fields(DistillOptions)})
+
+    def to_toml(self) -> str:
+        """The settings as TOML that `read` accepts; a setting without a value is a comment."""
+        types = get_type_hints(type(self))
+        lines = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            unset = f"# {field.name} =   # {_allowed(types[field.name])}"
+            lines.append(unset if value is None else f"{field.name} = {json.dumps(value)}")
+        return "\n".join(lines) + "\n"
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The alternatives of a type, without None: TOML has no value for it."""
+    literal = get_origin(annotation) is Literal
+    return [annotation] if literal else [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    for kind in _kinds(annotation):
+        if get_origin(kind) is Literal:
+            if isinstance(value, str) and value in get_args(kind):
+                return True
+        elif type(value) is kind or (kind is float and type(value) is int):
+            return True
+    return False
+
+
+def _allowed(annotation: Any) -> str:
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    kinds = _kinds(annotation)
+    return " or ".join(", ".join(get_args(k)) if get_origin(k) is Literal else names[k] for k in kinds)
