@@ -44,11 +44,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "random tokens": {"select": "random"},
     "TVD": {"select": "all", "loss": "tvd"},
     LONGER: {"select": "all", "longer": True},
-    "AdaSPEC from its reference": {"select": "adaspec", "start": "reference"},
-    "DistillSpec from its reference": {"select": "all", "start": "reference"},
+    "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
+    "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
     "random tokens, equal compute": {"select": "random", "longer": True},
-    "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "start": "reference"},
-    "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "start": "reference"},
+    "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "init_from": "reference"},
+    "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
 COMPARISONS = {
     "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD")),

@@ -144,3 +144,12 @@ def test_an_interrupt_passes_through(error: type[BaseException]) -> None:
     with pytest.raises(error):
         request.draft(1)
     assert not request.failed
+
+
+def test_rows_that_cannot_be_added_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(Repeat):
+        def serve(self, rows: Any) -> None:
+            raise OSError("no space left")
+
+    SafeDrafter(Full()).serve([("a", [1])])
+    assert "1 finished rows could not be added to drafter 'repeat'" in caplog.text

@@ -144,7 +144,7 @@ def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: f
         print_table(
             "What each source is worth: the same replay without it",
             ("without", f"s({cost:g})", "lost"),
-            ((NAMES[s], f["speedup"], f"{100 * f['lost']:.1f} %") for s, f in found["ablations"].items()),
+            ((NAMES.get(s, s), f["speedup"], f"{100 * f['lost']:.1f} %") for s, f in found["ablations"].items()),
         )
     if "explained" in found:
         _print_explained(found["explained"])

@@ -258,6 +258,11 @@ class SafeDrafter(DrafterWrapper):
         drafts = iter(made or ())
         return [TokenDraft() if request.failed else next(drafts) for request in requests]
 
+    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+        """Add finished rows to the drafter inside; a failure, such as a full disk, is logged."""
+        reason = f"{len(rows)} finished rows could not be added to drafter {self.name!r}"
+        guarded((), lambda: self.drafter.serve(rows), reason)
+
 
 class SafeRequest(Request):
     """One request of a `SafeDrafter`.
@@ -286,14 +291,14 @@ class SafeRequest(Request):
             guarded([self], lambda: self.inner.configure(params))
 
 
-def guarded(requests: Sequence[SafeRequest], call: Callable[[], T]) -> T | None:
+def guarded(requests: Sequence[SafeRequest], call: Callable[[], T], reason: str = "a drafter failed") -> T | None:
     """Run a call of a drafter for some requests. If it raises, the requests have failed and None is returned."""
     try:
         return call()
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException:  # a panic of the core is no Exception
-        fail(requests, "a drafter failed")
+        fail(requests, reason)
         return None
 
 

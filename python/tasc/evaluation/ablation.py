@@ -19,7 +19,7 @@ NAMES = {
     "task": "the task's n-grams",
     "context": "the running context",
     "retrieved": "outputs of similar inputs",
-    "coverage": "what waits to be copied",
+    "coverage": "input words that are not copied yet",
     "copy": "words copied from the input",
     INPUTS: "the input (all three that need it)",
 }

@@ -15,7 +15,7 @@ use crate::text::CopyState;
 /// Places of the running context followed at a time.
 pub const MAX_FOLLOWED: usize = 16;
 
-/// What a token keeps of the mismatch_rate before it.
+/// Factor by which each token decays the mismatch rate before it.
 const MISMATCH_DECAY: f32 = 0.98;
 
 /// Tokens proposed for verification. Deterministic in the index, the request's input and tokens, the options and what

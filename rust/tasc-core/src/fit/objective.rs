@@ -60,11 +60,11 @@ pub(super) struct Objective<'a> {
 
 /// The objective at one point.
 pub(super) struct Value {
-    /// With penalties.
+    /// Value with penalties.
     pub(super) value: f64,
-    /// SourceMask.
+    /// Mean loss without penalties, in nats.
     pub(super) nats: f64,
-    /// Of the value, in the layout of [`Weights::table`].
+    /// Gradient of the value, in the layout of [`Weights::table`].
     pub(super) gradient: Vec<f64>,
 }
 
@@ -136,7 +136,7 @@ impl<'a> Objective<'a> {
         value
     }
 
-    /// SourceMask penalties. `F` is the padded row length, known when compiled so that inner loops need no tails.
+    /// Mean loss without penalties. `F` is the padded row length, known when compiled so that inner loops need no tails.
     fn mean<const F: usize>(&self, table: &[f64]) -> Value {
         let features = self.samples.features();
         let table = padded::<F>(table, features);

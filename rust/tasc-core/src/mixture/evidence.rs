@@ -130,7 +130,7 @@ pub struct Continuation {
 /// What copying says of the next token.
 #[derive(Clone, Debug, Default)]
 pub struct CopyEvidence {
-    /// CopyModel under way, one per token, the longest first.
+    /// Copies under way, one per token, the longest first.
     pub continuations: Vec<Continuation>,
     /// Words that a copy may begin with.
     pub starts: Vec<CopyStart>,

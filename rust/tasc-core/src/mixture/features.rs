@@ -240,8 +240,8 @@ impl Columns {
     }
 }
 
-/// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; how
-/// near the nearest row is.
+/// States of each group: longest match in the task, in the context, in the retrieved outputs; the copy under way; the
+/// similarity of the nearest row; the mismatch rates of task and retrieved outputs; whether the n-grams are certain.
 pub const GROUPS: [usize; 8] = [8, 8, 8, 5, 6, 6, 6, 2];
 
 /// The candidate "the output ends here without a token".

@@ -3,7 +3,7 @@
 use super::source_text::{CopyPosition, SourceText, Start};
 use crate::TokenId;
 
-/// CopyModel followed at a time; a token that begins more words than this follows the first of them.
+/// Copies followed at a time; a token that begins more words than this follows the first of them.
 const FOLLOWED: usize = 24;
 
 /// A copy under way.
@@ -46,7 +46,7 @@ impl CopyState {
         self.waiting = other.waiting;
     }
 
-    /// CopyModel under way.
+    /// A copy under way.
     #[must_use]
     pub fn active(&self) -> &[ActiveCopy] {
         &self.active
