@@ -34,7 +34,7 @@ def build(
         int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
     store: Annotated[
         Path | None,
