@@ -19,11 +19,12 @@ from unittest.mock import patch
 
 from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
-from tasc.drafting.batch_length import Costs, common_length, discounted_costs
 
 from tasc import Generator, NgramDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
+from tasc.drafting.policy import batch_draft_length, discounted_costs
+from tasc.drafting.protocol import Costs
 from tasc.evaluation.replay_comparison import open_task
 
 PER_ROW = 4  # prompts of a call
@@ -40,8 +41,8 @@ def true_costs(drafter: object, costs: Costs) -> Costs:
 
 
 WAYS: dict[str, tuple[Callable[..., int], Callable[..., Costs]]] = {
-    "cut, told a quarter of the costs": (common_length, discounted_costs),
-    "cut": (common_length, true_costs),
+    "cut, told a quarter of the costs": (batch_draft_length, discounted_costs),
+    "cut": (batch_draft_length, true_costs),
     "told a quarter of the costs": (each_its_own, discounted_costs),
     "neither": (each_its_own, true_costs),
 }
@@ -52,7 +53,7 @@ OURS = next(iter(WAYS))
 def way(name: str) -> Iterator[None]:
     """The loop does it this way."""
     length, told = WAYS[name]
-    with patch("tasc.decoding.loop.common_length", length), patch("tasc.decoding.loop.discounted_costs", told):
+    with patch("tasc.drafting.policy.batch_draft_length", length), patch("tasc.drafting.policy.discounted_costs", told):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class TascError(Exception):
-    """Anything that tasc refuses."""
+    """Base class of all exceptions of tasc."""
 
 
 class InputError(TascError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` after the block; if the block raises, it is removed.
 
     Create a file or a folder at the temporary path. A file at `path` is replaced. A folder at `path` is replaced only
-    if it is empty. Missing parent folders are created. Nothing is flushed to the disk (`fsync`): the write is atomic
+    if it is empty. Nothing is flushed to the disk (`fsync`): the write is atomic
     for other processes and after a crash of this one, not after a power failure.
 
     Raises:
@@ -34,7 +35,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['notes.txt']
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
@@ -52,17 +52,20 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} exists already; name another folder or remove it")
+        raise InputError(f"{target} is there already; name another folder or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(target) as temporary:
         temporary.mkdir()
         yield temporary
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a UTF-8 file atomically; return its path."""
-    with atomic_path(path) as temporary:
+    """Write a UTF-8 file atomically, in a new folder if need be; return its path."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+    return target
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> Path:
@@ -73,8 +76,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> Path:
 def remove_partial(path: str | os.PathLike[str]) -> None:
     """Remove what killed processes have left of their writes of `path`; no process may be writing it now."""
     target = Path(path)
+    partial = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{8}\.part")
     for left in target.parent.iterdir() if target.parent.is_dir() else ():
-        if left.name.startswith(f".{target.name}.") and left.name.endswith(".part"):
+        if partial.fullmatch(left.name):
             _remove(left)
 
 

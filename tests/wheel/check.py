@@ -15,14 +15,15 @@ import tarfile
 import tempfile
 import zipfile
 from email.parser import Parser
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import tasc
 
-NEEDED = ("tasc/py.typed", "tasc/_core.pyi", "tasc/evaluation/report/page.html.j2", "tasc/_core.abi3.so")
+SOURCES = Path(__file__).parents[2] / "python"
+BUILT = (".so", ".pyc")
 ROWS = [{"input": f"{n} cups of tea", "output": f'{{"item": "tea", "count": {n}}}'} for n in range(1, 60)]
 
 
@@ -32,14 +33,17 @@ def check_files(folder: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [facts] = [Parser().parsestr(archive.read(n).decode()) for n in names if n.endswith(".dist-info/METADATA")]
-    missing = [name for name in NEEDED if name not in names]
-    assert not missing, f"{wheel.name} lacks {missing}"
-    stray = [name for name in names if not name.startswith(("tasc/", "tasc_lm-")) or "/tests/" in name]
-    assert not stray, f"{wheel.name} holds {stray}"
+    ours = {n for n in names if not n.startswith(f"tasc_lm-{version('tasc-lm')}.dist-info/") and not n.endswith("/")}
+    files = [path for path in (SOURCES / "tasc").rglob("*") if path.is_file() and path.suffix not in BUILT]
+    wanted = {path.relative_to(SOURCES).as_posix() for path in files} | {"tasc/_core.abi3.so"}
+    assert {"tasc/py.typed", "tasc/_core.pyi", "tasc/evaluation/report/page.html.j2"} < wanted
+    assert ours == wanted, f"{wheel.name} lacks {sorted(wanted - ours)} and should not hold {sorted(ours - wanted)}"
     assert any(name.endswith("LICENSE") for name in names), f"{wheel.name} holds no LICENSE"
     assert facts["Name"] == "tasc-lm" and facts["License-Expression"] == "Apache-2.0" and facts["Requires-Python"]
     with tarfile.open(sdist) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
+    built = [name for name in inside if name.endswith(BUILT) or name.startswith(("target/", ".venv"))]
+    assert not built, f"{sdist.name} holds what was built: {built}"
     for name in ("LICENSE", "Cargo.lock", "pyproject.toml", "rust/tasc-core/src/lib.rs", "python/tasc/__init__.py"):
         assert name in inside, f"{sdist.name} lacks {name}"
 
@@ -68,6 +72,8 @@ def main() -> None:
     check_files(Path(sys.argv[1]))
     told = subprocess.run(["tasc", "--version"], check=True, capture_output=True, text=True).stdout
     assert version("tasc-lm") in told, told
+    for group in ("vllm.general_plugins", "sglang.srt.plugins"):
+        assert [entry.name for entry in entry_points(group=group)] == ["tasc"], f"{group} does not name tasc"
     assert "torch" not in sys.modules
     with tempfile.TemporaryDirectory() as name:
         check_main_job(Path(name))

@@ -16,7 +16,7 @@ from tasc.errors import TascError
 
 
 class OneLineErrors(TyperGroup):
-    """Says what went wrong in one line: exit code 2 for errors of input or files, 130 after Ctrl-C."""
+    """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that `ctx` names."""
@@ -35,7 +35,7 @@ class OneLineErrors(TyperGroup):
 
 
 def _line(error: Exception) -> str:
-    """What an error says, on one line; of an operating-system error without its number."""
+    """Message of an error on one line; for an operating-system error without its number."""
     said = str(error)
     if isinstance(error, OSError) and error.strerror:
         named = error.filename is None or str(error.filename) in error.strerror
@@ -72,13 +72,13 @@ def _print_version(wanted: bool) -> None:
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Makes small language models generate several times faster on one task, without changing what they say.
+    """Speed up a small language model on one task, without changing its outputs.
 
-    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc replay` says beforehand, without
-    a model, how much a task has to gain; `tasc bench` measures it on the model itself.
+    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc replay` estimates the speed-up
+    without a model; `tasc bench` measures it on the model.
     """
 
 

@@ -24,10 +24,10 @@ def bench(
     draft_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens per draft of the draft model alone; by default as many as pay.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most prompts.")] = 100,
-    system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
-    max_draft: Annotated[int, typer.Option(min=1, help="Most tokens per draft.")] = MAX_DRAFT,
+    limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
+    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
+    max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -37,11 +37,15 @@ def bench(
         ),
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Load weights as auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")
+    ] = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,

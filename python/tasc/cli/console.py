@@ -1,4 +1,4 @@
-"""What all commands print with: consoles, progress bars, tables and JSON."""
+"""Output of all commands: consoles, progress bars, tables and JSON."""
 
 import json
 import sys
@@ -77,7 +77,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 

@@ -42,7 +42,7 @@ def count(
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
     max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to so many tokens.")] = 4,
     memory_limit: Annotated[

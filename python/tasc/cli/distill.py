@@ -103,7 +103,7 @@ def _layers(said: str) -> int | list[int]:
 
 
 def print_distilled(output: Path, facts: dict[str, Any]) -> None:
-    """What a distillation gave."""
+    """Print the result of a distillation."""
     for name, stage in facts["stages"].items():
         out.print(
             f"{name}: {stage['steps']:,} steps of {stage['rows_per_step']} rows, {stage['seconds']:,.0f} s, loss "

@@ -34,7 +34,7 @@ def build(
         int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
     store: Annotated[
         Path | None,
@@ -96,7 +96,7 @@ def build(
 
 
 def _inputs_said(facts: dict[str, Any]) -> str:
-    """What the index made of the inputs, in a few words."""
+    """Return the facts about the inputs of an index in a few words."""
     if facts["inputs"] == 0:
         return "no inputs"
     fitted = "weights not fitted" if facts["fit"] is None else f"weights fitted, s(0.02) {facts['fit']['speedup']:.1f}"

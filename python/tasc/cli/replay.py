@@ -40,7 +40,7 @@ def replay(
         typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed."),
     ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
     no_inputs: Annotated[
         bool, typer.Option("--no-inputs", help="Index outputs only, as if the rows' inputs were not known.")
@@ -116,7 +116,7 @@ def _replayed(
 
 
 def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
-    """What is lost without each source."""
+    """Return the loss without each source."""
     from tasc.evaluation.ablation import ablations
 
     return ablations(results)

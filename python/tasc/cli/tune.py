@@ -11,50 +11,65 @@ from tasc.cli.console import end_token, out, progress_bars
 
 def tune(
     model: Annotated[
-        str, typer.Option(help="The model to start from: a folder (`tasc vocab apply` writes one) or a hub name.")
+        str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
     ],
     data: Annotated[
-        list[Path], typer.Option(help="Rows with input and output: JSONL (.gz, .zst) or Parquet; may be repeated.")
+        list[Path],
+        typer.Option(help="Read rows with input and output from JSONL (.gz, .zst) or Parquet; may be repeated."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint to write.")],
-    split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, as train.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
+    split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, e.g. train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure the loss on the rows of this split too, whenever a checkpoint is kept.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System message before each input.")] = None,
+    system: Annotated[str | None, typer.Option(help="Put this system message before each input.")] = None,
     method: Annotated[
         str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
     ] = "lora",
-    epochs: Annotated[float, typer.Option(help="How often each row is seen.")] = 1.0,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps, in place of epochs.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a forward pass on one device.")] = 16,
-    accumulate: Annotated[int, typer.Option(min=1, help="Forward passes of an optimizer step.")] = 1,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest rate; by default 1e-3, full: 2e-5.")] = None,
+    epochs: Annotated[float, typer.Option(help="See each row this many times.")] = 1.0,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Train for this many optimizer steps, in place of epochs.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Put this many rows into a forward pass on one device.")] = 16,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Add up the gradients of this many forward passes in an optimizer step.")
+    ] = 1,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Set the peak learning rate; by default 1e-3, with full 2e-5.")
+    ] = None,
     rows_rate: Annotated[
-        float | None, typer.Option(help="Highest rate of the new tokens' rows; by default the learning rate.")
+        float | None,
+        typer.Option(help="Set the peak rate of the embeddings of new tokens; by default the learning rate."),
     ] = None,
     rows_first: Annotated[
-        int, typer.Option(min=0, help="Steps in which the new tokens' rows learn alone before the adapters begin.")
+        int,
+        typer.Option(
+            min=0, help="Train only the embeddings of new tokens for this many steps before the adapters begin."
+        ),
     ] = 0,
-    rank: Annotated[int, typer.Option(min=1, help="Of the adapters.")] = 16,
+    rank: Annotated[int, typer.Option(min=1, help="Set the rank of the adapters.")] = 16,
     precision: Annotated[
-        str, typer.Option(help="Of the arithmetic: auto (bf16 where the machine has it), fp32, bf16 or fp16.")
+        str, typer.Option(help="Compute in auto (bf16 where the machine has it), fp32, bf16 or fp16.")
     ] = "auto",
     max_tokens: Annotated[int, typer.Option(min=1, help="Leave out rows longer than this.")] = 2048,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to resume from.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows and of fresh weights.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core.")] = None,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Save a checkpoint to resume from every this many steps.")
+    ] = 100,
+    seed: Annotated[int, typer.Option(help="Set the seed of the order of rows and of new weights.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")
+    ] = None,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
     anew: Annotated[
-        bool, typer.Option("--anew", help="Begin anew where an unfinished run lies in DIR.tuning.")
+        bool, typer.Option("--anew", help="Discard the unfinished run in DIR.tuning and start again.")
     ] = False,
 ) -> None:
     """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
 
-    A model that `tasc vocab apply` has extended learns to say its new tokens. A run that was stopped goes on from its
-    last checkpoint when the same command is given again. On several GPUs:
+    A model that `tasc vocab apply` has extended learns to use its new tokens. The same command resumes a stopped run
+    from its last checkpoint. On several GPUs:
     `torchrun --nproc_per_node N -m tasc.cli tune …`.
     """
     from tasc.data import read_rows

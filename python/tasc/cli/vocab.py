@@ -26,22 +26,27 @@ def learn(
         ),
     ],
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="The plan to write.")],
-    size: Annotated[int, typer.Option("--size", "-k", min=1, help="Most new tokens.")] = 500,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="Write the plan to this file.")],
+    size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
     split: Annotated[
         str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
     ] = None,
-    min_count: Annotated[int, typer.Option(min=1, help="A new token stands at least this often in the outputs.")] = 10,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="Require that a new token occurs at least this often in the outputs.")
+    ] = 10,
     min_documents: Annotated[
         int,
-        typer.Option(min=1, help="… and in at least this many rows: its text goes into tokenizer.json."),
+        typer.Option(
+            min=1, help="Require that it occurs in at least this many rows, because its text goes into tokenizer.json."
+        ),
     ] = 5,
-    max_length: Annotated[int, typer.Option(min=2, help="Most base tokens that a new one stands for.")] = 64,
+    max_length: Annotated[int, typer.Option(min=2, help="Let a new token replace at most this many base tokens.")] = 64,
     held_out: Annotated[
-        float, typer.Option(min=0.0, max=0.9, help="Share of the rows left out to find the size that saves most.")
+        float,
+        typer.Option(min=0.0, max=0.9, help="Hold out this share of the rows to choose the size that saves most."),
     ] = 0.1,
     eos: Annotated[
-        str | None, typer.Option(help="The token that ends an output, as text or id, if not the tokenizer's.")
+        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
     ] = None,
 ) -> None:
     """Learn the new tokens that save the most decoding steps on a task's outputs.
@@ -74,7 +79,7 @@ def apply(
         str, typer.Option(help="The model: its folder with the tokenizer in it, or a name on the model hub.")
     ],
     plan: Annotated[Path, typer.Option(help="A plan, as `tasc vocab learn` writes it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
     dtype: Annotated[
         str | None, typer.Option(help="The weights' type, for example bfloat16; by default the model's own.")
     ] = None,
@@ -84,7 +89,7 @@ def apply(
 ) -> None:
     """Write a checkpoint whose tokenizer and embeddings hold a plan's tokens, for fine-tuning.
 
-    transformers and servers load it as it is. Until it is fine-tuned it hardly says its new tokens.
+    transformers and servers load it as it is. Until it is fine-tuned it hardly generates its new tokens.
     """
     from tasc._core import MergePlan
     from tasc.vocab.surgery import extend_checkpoint
@@ -135,7 +140,7 @@ def show(
 
 
 def _said(plan: "MergePlan") -> str:
-    """How large a plan is and what it saves, in a few words."""
+    """Return the size of a plan and its savings in a few words."""
     said = f"{len(plan):,} new tokens"
     if not plan.curve:
         return said

@@ -24,7 +24,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 
 
 class NgramTable(_core.NgramTable):
-    """How often each n-gram of 1 to N tokens occurs in a store, and in how many documents, mapped from one file.
+    """Exact counts of each n-gram of 1 to N tokens in a store and of the documents that hold it, mapped from one file.
 
     Counts are exact and weighted: an output that occurred ten times counts ten times, but is one document. N-grams do
     not cross documents. The end token counts like any other token. Opening takes constant time, and processes share

@@ -81,7 +81,7 @@ def checked_rows(
     input_field: str = "input",
     needs_output: bool = True,
 ) -> Iterator[Row]:
-    """The same checks and names for rows from anywhere, each given as (where it stands, row).
+    """Check and name rows from any source, each given as (position, row).
 
     Raises:
         CorpusError: As `read_rows`.

@@ -1,4 +1,4 @@
-"""The target's tokenizer, and who it is."""
+"""The tokenizer of the target model, with its fingerprint and end token."""
 
 from __future__ import annotations
 
@@ -21,26 +21,29 @@ from tasc.data.ids import as_ids
 from tasc.errors import InputError, TokenizerMismatchError
 
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
-"""Parts of a tokenizer's JSON that do not change which ids a text has; transformers rewrites them as it pleases."""
+"""Parts of a tokenizer's JSON that do not change the ids of a text; transformers rewrites them on load and save."""
 
-CARRIERS = {True: ('is "', "is (", "is:\n", "is-"), False: ("is a", "is 1", "is I", "is _")}
-"""What may stand before a piece that `TaskTokenizer.spell` tokenises, by whether it begins with a letter or digit."""
+AFTER_PUNCTUATION = ('is "', "is (", "is:\n", "is-")
+"""Contexts in which `TaskTokenizer.spell` tokenises a piece that begins with a letter or digit, by preference."""
+
+AFTER_WORD = ("is a", "is 1", "is I", "is _")
+"""Contexts for any other piece, by preference."""
 
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
-"""What may be a model's name; anything else is a path."""
+"""Names of models on the hub; any other text is a path."""
 
 PLAN_FILE = "merge_plan.tasc"
-"""The plan of a checkpoint's new tokens, beside its tokenizer.json."""
+"""File of a checkpoint's merge plan (its new tokens), beside tokenizer.json."""
 
 
 @dataclass(frozen=True)
 class TaskTokenizer:
-    """A fast tokenizer with what tasc needs to know of it; `load_tokenizer` makes it."""
+    """A fast tokenizer with its end token and new tokens; `load_tokenizer` returns one."""
 
     tokenizer: Tokenizer = field(repr=False)
-    """Truncates and pads nothing."""
+    """Truncation and padding are off."""
     name: str
-    """For people; the fingerprint is what counts."""
+    """Display name; tokenizers are compared by `fingerprint`."""
     eos_id: int | None
     """The token that ends an output, None when there is none."""
     plan: MergePlan | None = None
@@ -64,55 +67,45 @@ class TaskTokenizer:
         return np.asarray(self.tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same for many texts, on the threads of the `tokenizers` package."""
+        """Ids of many texts as `encode` gives them, on the threads of the `tokenizers` package."""
         return [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_outputs(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of outputs as the model is to say them: those of `encode_batch`, with the new tokens of `plan`.
-
-        The same as `encode_batch` for a tokenizer without new tokens.
-        """
+        """Ids of outputs as the model should generate them: those of `encode_batch`, with the new tokens of `plan`."""
         ids = self.encode_batch(texts)
         return ids if self.plan is None else [np.asarray(row).tolist() for row in self.plan.segment_batch(ids)]
 
     def spell(self, pieces: Sequence[str]) -> list[list[int]]:
-        """Ids of pieces of text as they stand *inside* a text: a piece that begins with a letter or digit follows a
-        punctuation mark there, any other follows a word.
+        """Ids of pieces of text as they stand *inside* a text; the compiled core calls this method.
 
-        `boston` after a quotation mark and ` boston` after a word are different ids, and a tokenizer that marks the
-        beginning of a text would give a third kind. So each piece is tokenised behind a carrier, and the carrier's
-        ids are cut off. A piece that grows together with its carrier is tried behind the next one; one that grows
-        together with all of them is tokenised alone.
+        The ids of a piece depend on what stands before it: `boston` after a quotation mark and ` boston` after a word
+        differ, and some tokenizers mark the beginning of a text. So each piece is tokenised after a context, whose ids
+        are then cut off: `AFTER_PUNCTUATION` for a piece that begins with a letter or digit, `AFTER_WORD` otherwise.
+        Where a token spans the border between context and piece, the next context is tried. A piece for which all
+        contexts fail is tokenised alone.
 
         Examples:
             >>> tokenizer = load_tokenizer("path/to/model")  # doctest: +SKIP
             >>> [tokenizer.decode(ids) for ids in tokenizer.spell(["boston", " boston"])]  # doctest: +SKIP
             ['boston', ' boston']
         """
-        spelled: list[list[int]] = [[] for _ in pieces]
+        found: list[list[int]] = [[] for _ in pieces]
         left = [k for k, piece in enumerate(pieces) if piece]
-        for carriers in zip(*CARRIERS.values(), strict=True):
-            if not left:
-                return spelled
-            behind = dict(zip(CARRIERS, carriers, strict=True))
-            used = [behind[pieces[k][0].isalnum()] for k in left]
-            grown = []
-            for k, carrier, ids in zip(
-                left, used, self.encode_batch([c + pieces[k] for c, k in zip(used, left, strict=True)]), strict=True
-            ):
-                size = len(self._carriers[carrier])
-                if len(ids) > size and ids[:size] == self._carriers[carrier]:
-                    spelled[k] = ids[size:]
-                else:
-                    grown.append(k)
-            left = grown
+        for mark, word in zip(AFTER_PUNCTUATION, AFTER_WORD, strict=True):
+            contexts = [mark if pieces[k][0].isalnum() else word for k in left]
+            both = self.encode_batch([context + pieces[k] for context, k in zip(contexts, left, strict=True)])
+            for k, context, ids in zip(left, contexts, both, strict=True):
+                size = len(self._context_ids[context])
+                if ids[:size] == self._context_ids[context]:
+                    found[k] = ids[size:]
+            left = [k for k in left if not found[k]]
         for k, ids in zip(left, self.encode_batch([pieces[k] for k in left]), strict=True):
-            spelled[k] = ids
-        return spelled
+            found[k] = ids
+        return found
 
     @cached_property
-    def _carriers(self) -> dict[str, list[int]]:
-        texts = [text for texts in CARRIERS.values() for text in texts]
+    def _context_ids(self) -> dict[str, list[int]]:
+        texts = [*AFTER_PUNCTUATION, *AFTER_WORD]
         return dict(zip(texts, self.encode_batch(texts), strict=True))
 
     def decode(self, ids: Any) -> str:
@@ -122,7 +115,7 @@ class TaskTokenizer:
 
 
 def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokenizer:
-    """A tokenizer from wherever it is.
+    """Loads a tokenizer from a file, a folder, the model hub or another object.
 
     Args:
         source: A folder with `tokenizer.json`, that file itself, a name on the model hub, a `tokenizers.Tokenizer`,
@@ -134,8 +127,8 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
             transformers tokenizer's own, `END_TOKENS`. When there is none of these, outputs have no end token.
 
     Raises:
-        InputError: Nothing there, a slow tokenizer, or an end token that the vocabulary does not hold.
-        TokenizerMismatchError: The plan beside the tokenizer is not that of its new tokens.
+        InputError: There is no tokenizer, it is a slow one, or the vocabulary does not hold the end token.
+        TokenizerMismatchError: The plan beside the tokenizer has other new tokens.
         FormatError: The plan beside the tokenizer is damaged.
     """
     if isinstance(source, TaskTokenizer):
@@ -175,7 +168,7 @@ def _task_tokenizer(
 
 
 def _check_plan(tokenizer: Tokenizer, plan: MergePlan) -> None:
-    """New ids must be written as their n-grams are."""
+    """Checks that the text of each new token is the text of its n-gram."""
     for k in range(len(plan)):
         new = plan.base_vocab_size + k
         meant = "".join(tokenizer.id_to_token(i) or "\0" for i in plan.expansion(k).tolist())

@@ -1,4 +1,4 @@
-"""From the target's logits to its next token: greedy, or sampled with transformers' own processors and warpers."""
+"""Choice of the target's next token from its logits: greedy, or sampled with transformers' own processors."""
 
 from __future__ import annotations
 

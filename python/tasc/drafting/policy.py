@@ -88,7 +88,7 @@ class DraftPolicy:
         return discounted_costs(drafter, costs) if self._discounts else costs
 
     def cut(self, probs: Sequence[Sequence[float]], costs: Costs) -> list[int]:
-        """How many tokens of each row's draft are verified.
+        """Return the number of tokens of each row's draft that are verified.
 
         Args:
             probs: Probabilities of each row's drafted tokens, (K_b,) each.

@@ -79,7 +79,7 @@ class RequestParams:
 
 
 class Request(Protocol):
-    """One running request, as its drafter sees it. Subclass it: `configure` has a default."""
+    """A running request, as its drafter sees it. Subclass it: `configure` has a default."""
 
     @abstractmethod
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
@@ -265,7 +265,7 @@ class SafeDrafter(DrafterWrapper):
 
 
 class SafeRequest(Request):
-    """One request of a `SafeDrafter`.
+    """Request of a `SafeDrafter`.
 
     Args:
         start: Starts the request inside.

@@ -46,7 +46,7 @@ def ngram_drafter(
         return NgramDrafter(index, served=served, **options)
     plan = tokenizer.plan
     if plan is not None and (index is None or index.fingerprint == plan.fingerprint):
-        speller = None if index is None else BaseSpeller(tokenizer, plan.fingerprint)
+        speller = None if index is None else BasePieceTokenizer(tokenizer, plan.fingerprint)
         return RetokenizingDrafter(NgramDrafter(index, tokenizer=speller, served=served, **options), plan)
     if index is not None and index.fingerprint != tokenizer.fingerprint:
         raise TokenizerMismatchError(
@@ -115,7 +115,7 @@ class RetokenizingDrafter(DrafterWrapper):
 
 
 @dataclass(frozen=True)
-class BaseSpeller:
+class BasePieceTokenizer:
     """Spells words of inputs for an index that was made before the tokenizer had new tokens."""
 
     task: TaskTokenizer
@@ -128,7 +128,7 @@ class BaseSpeller:
 
 
 class RetokenizingRequest(Request):
-    """One running request of a `RetokenizingDrafter`."""
+    """Running request of a `RetokenizingDrafter`."""
 
     def __init__(self, drafter: RetokenizingDrafter, inner: Request) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""What each source of a draft is worth on a task, in figures and in words."""
+"""Ablation of the sources of a draft on a task, in figures and in words."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ablated(task: Task) -> Iterator[Ablated]:
 
 
 def ablations(results: Iterable[ReplayResult]) -> dict[str, dict[str, float]]:
-    """What was lost without each source, the greatest loss first.
+    """Return the loss without each source, the greatest loss first.
 
     Args:
         results: Replays of `tasc` and of `ablated` drafters.
@@ -74,7 +74,7 @@ def ablations(results: Iterable[ReplayResult]) -> dict[str, dict[str, float]]:
 
 
 def fit_in_words(info: Mapping[str, Any]) -> list[str]:
-    """What the fit of an index found, one sentence each.
+    """Describe the fit of an index, one sentence per finding.
 
     Args:
         info: Of `TaskIndex.info`.
@@ -96,7 +96,7 @@ def fit_in_words(info: Mapping[str, Any]) -> list[str]:
 
 
 def _worth(source: str, speedup: float, without: float) -> str:
-    """One source's worth."""
+    """Describe the loss without one source."""
     name = NAMES.get(source, source)
     change = without / speedup - 1 if speedup else 0.0
     if abs(change) < _SAME:

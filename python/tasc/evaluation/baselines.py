@@ -42,7 +42,7 @@ class PromptLookupDrafter(Drafter):
 
 
 class PromptLookupRequest(Request):
-    """One running request of `PromptLookupDrafter`."""
+    """Running request of a `PromptLookupDrafter`."""
 
     def __init__(self, prompt_ids: TokenIds, max_ngram: int) -> None:
         """Begins after `prompt_ids`, (L,) token ids."""
@@ -128,7 +128,7 @@ class SuffixDecodingDrafter(Drafter):
 
 
 class SuffixDecodingRequest(Request):
-    """One running request of `SuffixDecodingDrafter`."""
+    """Running request of a `SuffixDecodingDrafter`."""
 
     def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: TokenIds) -> None:
         """Begins after `prompt_ids`, (L,) token ids, under an id that is new to the cache."""
@@ -150,7 +150,7 @@ class SuffixDecodingRequest(Request):
         return TokenDraft(np.asarray(found.token_ids, np.uint32), probs, sources)
 
     def speculate(self, max_tokens: int) -> Any:
-        """What the peer returns for at least one token, as it returns it: the call to time."""
+        """Call the peer for at least one token and return its own result: the call to time."""
         drafter = self._drafter
         return drafter.cache.speculate(
             self._id,

@@ -37,7 +37,7 @@ DRAFTED = ("model", "combined")
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What a benchmark runs.
+    """Options of a benchmark.
 
     Attributes:
         system: System prompt of every request.
@@ -63,7 +63,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a method made of one prompt: token ids without the EOS, text, seconds, and how where the loop says."""
+    """Answer of one method: token ids without the EOS, text, seconds, and the loop's stats where it has them."""
 
     ids: list[int]
     text: str
@@ -82,7 +82,7 @@ class Method(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """All answers of one method, and how many of them are plain decoding's."""
+    """All answers of one method, and the number that equals plain decoding."""
 
     answers: list[Answer] = field(default_factory=list)
     identical: int = 0
@@ -109,7 +109,7 @@ class Tally:
 
 
 def draft_facts(requests: Sequence[Stats]) -> dict[str, Any]:
-    """How the requests were decoded, summed; empty where the method does not say."""
+    """Sum of the requests' stats; empty where the method has none."""
     if not requests:
         return {}
     total = Stats()

@@ -64,7 +64,7 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval | None:
-    """Where a figure would lie if the rows were drawn anew from those that are there (percentile bootstrap).
+    """Compute a percentile bootstrap interval of a figure over its rows.
 
     Args:
         measure: The figure of the rows.

@@ -1,4 +1,4 @@
-"""One row decoded step by step: every drafted token, which sources spoke for it, and what became of it."""
+"""Explanation of one row's replay: every drafted token, its sources, and its verdict."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _facts(
 
 
 def token_text(tokenizer: TaskTokenizer, before: Sequence[int], token: int) -> str:
-    """What a token adds to a text; the name of one that adds nothing, as of special tokens.
+    """Return the text that a token adds; its name if it adds none, as special tokens do.
 
     A character of several tokens is that of the last; the others add "".
     """
@@ -158,7 +158,7 @@ def spans(step: Sequence[TokenFacts]) -> list[TokenFacts]:
 
 
 def _kind(token: TokenFacts) -> str | None:
-    """What a token may be joined with; None: nothing."""
+    """Return the key of tokens that may be joined with this one; None: it stands alone."""
     sure = token["verdict"] == ACCEPTED and (token["prob"] or 0.0) >= SURE
     return token["verdict"] if sure or token["verdict"] == AFTER else None
 

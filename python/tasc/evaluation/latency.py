@@ -1,4 +1,4 @@
-"""How long answers take: the models take turns on the same prompts, so that a busy machine slows both alike."""
+"""Latency of answers. The models take turns on the same prompts, so a busy machine slows both alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasc.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One model's time for B batches of one size, in R rounds.
+    """Times of one model for B batches of one size, in R rounds.
 
     Attributes:
         request: (R, B) seconds per batch, from prompts to ids.
@@ -90,7 +90,7 @@ def measure(
 def _batches(
     sides: Mapping[str, Decoder], rows: Sequence[Mapping[str, Any]], size: int, max_tokens: int
 ) -> dict[str, list[list[list[int]]]]:
-    """By side: batches of prompts."""
+    """Batches of prompts by side."""
     whole = -(-len(rows) // size) * size
     inputs = [row["input"] for row in islice(cycle(rows), whole)]
     prompts = {name: decoder.prompts(inputs, max_tokens) for name, decoder in sides.items()}
@@ -138,7 +138,7 @@ def _timing(decoder: Decoder, seconds: NDArray[np.float64], outputs: list[list[l
 
 
 def speedup(theirs: NDArray[np.float64], ours: NDArray[np.float64], options: EvalOptions) -> dict[str, float | None]:
-    """How many times as long one model takes as the other.
+    """Ratio of the times of two models.
 
     Args:
         theirs: (R, B) seconds per round and batch.

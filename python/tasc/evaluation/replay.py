@@ -35,7 +35,7 @@ class ReplayRow:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay counted.
+    """Counts of a replay.
 
     Attributes:
         name: The drafter's name.

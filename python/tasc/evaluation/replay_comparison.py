@@ -138,7 +138,7 @@ def check_families(names: Iterable[str]) -> list[str]:
 
 
 def families_here() -> list[str]:
-    """Those of `FAMILIES` that this environment can make."""
+    """Return the drafters of `FAMILIES` that this environment can make."""
     return [name for name in FAMILIES if name != "suffix" or suffix_decoding_installed()]
 
 

@@ -1,4 +1,4 @@
-"""What a fine-tuned model says on held-out rows, and beside it the same tuning without the new tokens.
+"""Quality of a fine-tuned model on held-out rows, beside the same tuning without the new tokens.
 
 Quality and speed are measured apart: all rows are answered once in large batches, `tasc.evaluation.latency` times a
 few. Answers are kept as ids and text, so `assess` gives the figures again without a model.
@@ -21,7 +21,7 @@ from tasc.progress import Progress
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
-    """How models are evaluated.
+    """Options of an evaluation.
 
     Attributes:
         max_tokens: Most decoding steps per output.
@@ -60,7 +60,7 @@ class EvalOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model said for a row: the row's input and output, the text, its ids without the end token, and whether
+    """Output of a model for a row: the row's input and output, the text, its ids without the end token, and whether
     that followed within `max_tokens`.
     """
 
@@ -141,7 +141,7 @@ def evaluate_decoder(
     options: EvalOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """The same for a model that is wrapped already."""
+    """Evaluate a model that is wrapped in a `Decoder`."""
     metrics.check_installed()  # before the time that decoding takes
     options = options or EvalOptions()
     return assess(answers(decoder, rows, options, progress), decoder.task_tokenizer, options=options)
@@ -153,7 +153,7 @@ def answers(
     options: EvalOptions,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """What the model says for each row, in their order.
+    """Generate the model's output for each row, in order.
 
     Raises:
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
@@ -198,7 +198,7 @@ def assess(
 
 
 def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
-    """How far `a` is from `b` in each figure that both have: JSON-ready, by name `difference` (`a` less `b`), and `low`
+    """Compare `a` with `b` in each figure that both have: JSON-ready, by name `difference` (`a` less `b`), and `low`
     and `high` of its interval, from the same drawn rows (paired).
 
     Raises:

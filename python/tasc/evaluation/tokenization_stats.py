@@ -1,4 +1,4 @@
-"""How an output was spelled: steps, base tokens, and the new tokens that it used or could have used.
+"""Tokenization of outputs: steps, base tokens, and the new tokens that were used or could have been used.
 
 The *canonical* spelling of a text is what the labels of fine-tuning have: the base tokenizer's ids, written
 with the fewest tokens of the extended vocabulary. A model may spell the same text otherwise.
@@ -18,7 +18,7 @@ from tasc.evaluation.bootstrap import Measure, ratio
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How one output was spelled.
+    """Tokenization of one output.
 
     Attributes:
         steps: Tokens decoded, the end token included.
@@ -42,7 +42,7 @@ class Spelling:
 
 
 def spelling(ids: Sequence[int], text: str, *, finished: bool, tokenizer: TaskTokenizer) -> Spelling:
-    """How an output was spelled.
+    """Count the tokens of one output.
 
     Args:
         ids: The ids decoded, without the end token.

@@ -175,7 +175,13 @@ class RequestTracker:
         ready: dict[SafeDrafter, list[TrackedRequest]] = {}
         outcomes: dict[SafeDrafter, list[tuple[int, float]]] = {}
         for row, new in zip(rows, emitted, strict=True):
-            if row is not None and self._take(row, new, costs, outcomes):
+            if row is None:
+                continue
+            drafted, accepted = len(row.drafted), self._take(row, new)
+            if drafted:
+                outcomes.setdefault(row.drafter, []).append((accepted, float(costs[drafted]) - 1.0))
+            ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
+            if not ended and not row.request.failed and self._room(row) >= 1:
                 ready.setdefault(row.drafter, []).append(row)
         for drafter, found in outcomes.items():
             accepted, extra = np.sum(found, axis=0) / len(rows)
@@ -247,29 +253,13 @@ class RequestTracker:
             self._metrics.stepped(seconds)
             self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _take(
-        self,
-        row: TrackedRequest,
-        new: Sequence[int],
-        costs: Costs,
-        outcomes: dict[SafeDrafter, list[tuple[int, float]]],
-    ) -> bool:
-        """Bring a request up to the ids that it has emitted. Returns whether it takes a draft now.
-
-        Args:
-            row: The request.
-            new: The ids.
-            costs: Cost of verifying k drafted tokens per row.
-            outcomes: By drafter, takes the accepted tokens of the last draft and its cost beyond a plain step.
-        """
+    def _take(self, row: TrackedRequest, new: Sequence[int]) -> int:
+        """Bring a request up to the ids that it has emitted. Returns the number of accepted tokens."""
         accepted = row.emitted(new)
         self._count_failure(row)
         self._metrics.step(row.drafts, len(new), row.sources, accepted)
-        if len(row.drafted):
-            outcomes.setdefault(row.drafter, []).append((accepted, float(costs[len(row.drafted)]) - 1.0))
         row.drop_draft()
-        ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
-        return not ended and not row.request.failed and self._room(row) >= 1
+        return accepted
 
     def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
         """Draft for requests of one drafter, unless it is paused."""

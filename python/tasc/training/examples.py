@@ -92,7 +92,7 @@ def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], in
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """What tells these examples, in this order, from any others."""
+    """Return a digest of the examples and their order."""
     found = hashlib.sha256()
     for example in examples:
         found.update(json.dumps([example.prompt, example.completion]).encode())
@@ -136,7 +136,7 @@ class Collator:
 
     @classmethod
     def for_model(cls, model: Any, pad_id: int) -> Collator:
-        """What the forward pass of `model`, under adapters or not, can take."""
+        """Return the parameter names of the forward pass of `model`, with or without adapters."""
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         known = inspect.signature(base.forward).parameters
         return cls(pad_id, "position_ids" in known, "logits_to_keep" in known)

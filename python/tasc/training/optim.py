@@ -1,4 +1,4 @@
-"""What of a model learns, and how fast: adapters and new rows, or every weight."""
+"""Trained weights of a model and their rates: adapters and new rows, or every weight."""
 
 from __future__ import annotations
 

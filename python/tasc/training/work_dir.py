@@ -28,7 +28,7 @@ EAGER_TOKENS = 640
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Where a run lies until it is finished: `NAME.suffix` beside what it will be."""
+    """Folder of an unfinished run: `NAME.suffix` beside the finished one."""
 
     path: Path
 

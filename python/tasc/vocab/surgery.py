@@ -1,4 +1,4 @@
-"""From a plan and a model to a model that can say the plan's tokens.
+"""Extends a model by the rows of a plan's new tokens.
 
 Old embedding rows stay as they are, bit for bit; new ones begin as a mean of what they stand for. The result is an
 ordinary checkpoint.

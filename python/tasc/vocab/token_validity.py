@@ -1,4 +1,4 @@
-"""Which n-grams can be one entry of a tokenizer's vocabulary, and why others cannot.
+"""Validity of n-grams as entries of a tokenizer's vocabulary, with the reason where one is invalid.
 
 An output-only token is an entry of `model.vocab` that no merge makes. `encode` never finds it then, and `decode` puts
 its string where the strings of its constituents would stand. Both hold only for tokenizers whose decoder works on the
@@ -36,7 +36,7 @@ FOLLOWERS = (
 
 
 class TokenValidity:
-    """What a tokenizer admits as one more entry of its vocabulary.
+    """Rules for a further entry of a tokenizer's vocabulary.
 
     Args:
         task: The tokenizer as it is, without new tokens.

@@ -58,7 +58,7 @@ class HybridDrafter(DrafterWrapper):
 
 
 class HybridRequest(Request):
-    """One running request of a `HybridDrafter`."""
+    """Running request of a `HybridDrafter`."""
 
     def __init__(self, drafter: HybridDrafter, ngram: Request, model: ModelRequest) -> None:
         self.ngram = ngram

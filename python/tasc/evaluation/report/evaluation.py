@@ -67,7 +67,7 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
 
 
 def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:
-    """Of each figure: its label, its value and interval on each side, and the difference where there are two."""
+    """Return each figure's label, its value and interval on each side, and the difference if there are two."""
     sides = [facts["measures"] for facts in results["models"].values()]
     comparison = results.get("comparison")
     for name in dict.fromkeys(name for side in sides for name in side):
@@ -91,7 +91,7 @@ def shown(facts: Mapping[str, float | None], *, share: bool = False, form: str =
 
 
 def verdict(results: Mapping[str, Any]) -> str | None:
-    """What came out, in a sentence; None where there is nothing to compare with."""
+    """Return the result in a sentence; None without a comparison."""
     if not (comparison := results.get("comparison")):
         return None
     said = []

@@ -63,7 +63,7 @@ def _html(results: Results) -> str:
 
 
 def _verdict(results: Results) -> str | None:
-    """What came out, in a sentence."""
+    """Return the result in a sentence."""
     ours: Mapping[str, Any] = results["methods"].get("tasc", {})
     speedup, identical, requests = ours.get("speedup"), ours.get("identical"), ours.get("requests")
     if speedup is None:

@@ -103,7 +103,7 @@ def acceptance(results: Results) -> str | None:
 
 
 def time_split(results: Results) -> str | None:
-    """Where a request's time goes, in milliseconds."""
+    """Plot the parts of a request's time, in milliseconds."""
     timed = {name: facts for name, facts in results["methods"].items() if facts.get("time") and facts.get("requests")}
     if not timed:
         return None

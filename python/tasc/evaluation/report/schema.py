@@ -1,4 +1,4 @@
-"""What a report is made of: the JSON that `tasc bench` writes.
+"""Types of the JSON that `tasc bench` writes and reports are made of.
 
 Only `methods` is needed, and in each method `tokens_per_second`; whatever else is missing is left out of the page.
 All times are in seconds.
@@ -59,7 +59,7 @@ class MethodFacts(TypedDict):
 
 
 class RequestFacts(TypedDict):
-    """One request: what was asked, plain decoding's answer, and seconds by method."""
+    """One request: the prompt, plain decoding's answer, and seconds by method."""
 
     input: str
     output: str

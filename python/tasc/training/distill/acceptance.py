@@ -1,4 +1,4 @@
-"""How often a draft would be accepted, from one teacher-forced pass over what the target says."""
+"""Acceptance rate of a draft model from one teacher-forced pass over the target's outputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def target_outputs(
     index: Any = None,
     progress: Progress | None = None,
 ) -> list[Example]:
-    """What the target says, greedily, by our own loop: fast with an index, and the same text without.
+    """Generate the target's greedy outputs in tasc's loop. An index makes it faster; the text is the same without.
 
     Args:
         target: A transformers causal model.
@@ -113,7 +113,7 @@ def acceptance(
 
 
 def difference(one: Acceptance, other: Acceptance) -> dict[str, Any]:
-    """One draft's α and α_exp less another's over the same prompts: `{value, low, high}` each, a paired interval."""
+    """Return the difference of two drafts' α and α_exp over the same prompts, with paired intervals."""
     found: dict[str, Any] = {}
     for name in ("alpha", "alpha_exp"):
         ours, theirs = getattr(one, name), getattr(other, name)

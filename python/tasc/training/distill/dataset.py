@@ -1,4 +1,4 @@
-"""What a draft learns from: rows as they are, or what the target says to them, and a teacher for either."""
+"""Training data of a draft model: the rows' outputs or the target's outputs, and a teacher for either."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class DistillDataset:
 
     @cached_property
     def task(self) -> TaskTokenizer:
-        """The same as `tasc.data` has it."""
+        """The tokenizer as a `TaskTokenizer`."""
         return load_tokenizer(self.model, eos=self.eos)
 
     @cached_property
@@ -80,7 +80,7 @@ class DistillDataset:
 
     @property
     def examples(self) -> list[Example]:
-        """What to learn from."""
+        """Return the training examples."""
         return self._kept[0]
 
     @property
@@ -161,6 +161,6 @@ def check_rows(rows: Sequence[Row], what: str, *, outputs: bool) -> None:
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """What tells these rows, in this order, from any others."""
+    """Return a digest of the rows and their order."""
     texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
     return digest(Example(input, output, 0) for input, output in texts)

@@ -1,4 +1,4 @@
-"""How far a draft's distributions are from the target's, token by token.
+"""Divergences of a draft's distributions from the target's, token by token.
 
 Every loss takes logits and gives one number in nats (total variation: in [0, 1]) per token, differentiable once in the
 draft's logits. All arithmetic is float32 or better, whatever the logits are. Value and gradient are made together, a

@@ -32,7 +32,7 @@ METRICS = "distill.json"
 
 @dataclass(frozen=True)
 class Distilled:
-    """What a distillation gave."""
+    """Result of a distillation."""
 
     path: Path
     """The draft: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
@@ -155,7 +155,7 @@ class _Run:
 
     @property
     def baseline_out(self) -> Path:
-        """Where the finished baseline goes."""
+        """Path of the finished baseline."""
         return self.out.with_name(self.out.name + ".baseline")
 
     @property
@@ -229,7 +229,7 @@ class _Run:
         return metrics
 
     def check_vocabularies(self) -> None:
-        """That all models have the target's; fingerprints too, where they come with a tokenizer."""
+        """Check that all models have the target's vocabulary, and its tokenizer where they have one."""
         dataset = self.dataset
         own = load_tokenizer(self.source) if isinstance(self.source, str | Path) else None
         check_same_tokens(dataset.target, self._fresh(), dataset.task, own)
@@ -250,7 +250,7 @@ class _Run:
         return self.work.path / "reference" if self.reference is None else self.reference
 
     def _reference_losses(self, teacher: Teacher) -> dict[int, torch.Tensor]:
-        """By row that the draft learns from, the reference's loss on every completion token."""
+        """Return the reference's loss on every completion token, by training row."""
         dataset, file = self.dataset, self.work.path / "reference.json"
         with processes().main_process_first():
             if not file.exists():

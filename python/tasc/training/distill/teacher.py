@@ -1,4 +1,4 @@
-"""What the target says to rows, for a draft to learn from: run beside the draft, or once and kept.
+"""Distributions of the target at the rows' outputs: computed beside the draft, or once and cached.
 
 A target's logits are its output head times its last hidden states, so the states of all completion tokens say all of
 it at 2·H bytes per token instead of 2·V. They are computed once, kept in a file, and the training of any number of
@@ -189,7 +189,7 @@ def _check_head(target: Any, head: Any, batch: dict[str, Any]) -> Tensor:
 
 @contextmanager
 def _into(head: Any) -> Iterator[list[Tensor]]:
-    """What goes into the head, call by call."""
+    """Collect the inputs of the output head, call by call."""
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     try:

@@ -1,4 +1,4 @@
-"""Which tokens a distillation learns from."""
+"""Selection of the tokens that a distillation is trained on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def select_tokens(loss_draft: Tensor, loss_ref: Tensor, k: float, mask: Tensor |
 def random_tokens(
     like: Tensor, k: float, mask: Tensor | None = None, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """As many tokens as `select_tokens` would keep, drawn at random: the control.
+    """Select as many tokens as `select_tokens` would, at random: the control.
 
     Args:
         like: (…) any tensor of the tokens' shape.

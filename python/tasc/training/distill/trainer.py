@@ -1,4 +1,4 @@
-"""One stage of a distillation: a draft learns what the teacher says to some of the tokens of each batch."""
+"""One stage of a distillation: a draft is trained on the teacher's distributions at some tokens of each batch."""
 
 from __future__ import annotations
 

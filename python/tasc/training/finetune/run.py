@@ -1,4 +1,4 @@
-"""One run of fine-tuning: a work folder that it can resume from, transformers' `Trainer`, the finished checkpoint."""
+"""A run of fine-tuning: a work folder to resume from, transformers' `Trainer`, the finished checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COPIED = ("generation_config.json", PLAN_FILE)
 
 @dataclass(frozen=True)
 class Run:
-    """What a run needs, and what it does."""
+    """Inputs and steps of a run."""
 
     model: str
     out: Path
@@ -40,12 +40,12 @@ class Run:
 
     @property
     def work(self) -> WorkFolder:
-        """Where the run lies until it is finished."""
+        """Folder of the unfinished run."""
         return WorkFolder(self.out.with_name(self.out.name + ".tuning"))
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to go on."""
+        """Return the values that must be equal for a run to be resumed."""
         return {"model": self.model, "rows": digest(self.examples), **asdict(self.options)}
 
     def train(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ __all__ = ["TuneOptions", "Tuned", "tune"]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a tuning gave."""
+    """Result of a fine-tuning."""
 
     path: Path
     """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""

@@ -1,6 +1,6 @@
 //! Structures of arrays that are the same in memory, in a file and borrowed for a query.
 //!
-//! [`sections!`] takes one list of arrays and makes a structure of it that is generic in where the arrays lie
+//! `sections!` takes one list of arrays and makes a structure of it that is generic in where the arrays lie
 //! ([`Storage`]), with `open`, `write` and `view`. A section of the file bears the name of its array.
 
 use std::fmt::Debug;

@@ -13,7 +13,7 @@ const MIN_RELATIVE_PROBABILITY: f32 = 0.01;
 /// the index. Returns the length of the longest context that occurs there.
 ///
 /// # Complexity
-/// O(runs asked · entries): stops as soon as the longer contexts leave less than [`MIN_REMAINING_PROBABILITY`] to the shorter ones.
+/// O(runs asked · entries): stops as soon as the longer contexts leave less than `MIN_REMAINING_PROBABILITY` to the shorter ones.
 pub fn blend(ngrams: &Ngrams<'_>, cursor: &mut Cursor, blend: &mut Blend) -> u32 {
     blend.clear();
     cursor.visit(ngrams, |_, seen, orders| {
