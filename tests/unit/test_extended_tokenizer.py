@@ -256,7 +256,7 @@ def test_plan_and_tokenizer_must_belong_together(tmp_path: Path) -> None:
     with pytest.raises(TokenizerMismatchError, match=both):
         learn_vocabulary(store, other, tmp_path / "other.plan")
     extended = extend_tokenizer(base, plan)
-    with pytest.raises(InputError, match="new tokens already"):
+    with pytest.raises(InputError, match="already has 60 new tokens"):
         learn_vocabulary(ROWS, extended, tmp_path / "other.plan")
     (tmp_path / "model").mkdir()
     for tokenizer in (base, other):

@@ -1,4 +1,4 @@
-"""How to distil."""
+"""Options of a distillation."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions:
-    """How to distil; the same options and rows give the same draft on the same machine.
+    """Options of a distillation. Equal options and rows give the same draft on the same machine.
 
     Any `loss` goes with any `select`. AdaSPEC (arXiv 2510.19779) is `forward_kl` with `adaspec`; DistillSpec
     (arXiv 2310.08461) is `forward_kl` with `all`.
     """
 
     loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
-    """Of each token: see `tasc.training.distill.losses`."""
+    """Loss per token: see `tasc.training.distill.losses`."""
     select: Literal["adaspec", "random", "all"] = "all"
-    """Which tokens of a batch count. `all` gave most acceptance for the same compute where it was measured
+    """Tokens of a batch that the loss counts. `all` gave the highest acceptance for equal compute where it was measured
     (docs/distillation.md)."""
     k: float = 0.4
-    """Share of the tokens that `adaspec` and `random` keep, in (0, 1]."""
+    """Share of the tokens that `adaspec` and `random` select, in (0, 1]."""
     steps: int = 300
-    """Optimizer steps of the stage that makes the draft."""
+    """Optimizer steps of the stage that trains the draft."""
     reference_steps: int | None = None
     """Optimizer steps of the reference, which learns from all tokens by KL(p ‖ q); None: as many as `steps`."""
     init_from: Literal["draft", "reference"] = "draft"
-    """Where the last stage begins: at the draft as it came (the paper), or at the reference. A draft that says nothing
-    of use yet, such as a fresh cut, learns nothing from `tvd`, whose slope is 0 where two distributions do not meet."""
+    """Initial model of the last stage: the given draft (as in the paper) or the reference. An untrained draft, such as
+    a fresh cut, learns nothing from `tvd`: the gradient is 0 where two distributions do not overlap."""
     trainable: Literal["blocks", "all"] = "blocks"
-    """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
+    """`blocks`: embeddings and output head stay those of the target, to share its memory; `all`: every parameter."""
     batch_size: int = 16
     """Rows of a forward pass on one device."""
     accumulate: int = 1
-    """Forward passes of an optimizer step; tokens are chosen within each pass."""
+    """Forward passes of an optimizer step. Tokens are selected within each pass."""
     learning_rate: float = 1e-3
-    """Highest rate."""
+    """Highest learning rate."""
     warmup: float = 0.05
-    """Share of the steps in which the rate rises; it falls as a cosine to 2 % then."""
+    """Share of the optimizer steps in which the learning rate rises. It then falls along a cosine to 2 %."""
     weight_decay: float = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the draft's arithmetic; weights that learn are float32 always. auto: bf16 where the machine has it."""
+    """Precision of the draft's arithmetic; trainable parameters are float32. auto: bf16 if the machine supports it."""
     keep_states: bool = True
-    """Run the target once over the rows and keep its last hidden states; otherwise run it on every batch."""
+    """Run the target once over the rows and store its last hidden states; otherwise run it on every batch."""
     max_tokens: int = 2048
-    """Rows longer than this, prompt and output together, are left out, and counted."""
+    """Maximum length of a row, prompt and output together. Longer rows are skipped and counted."""
     save_every: int = 100
     """Steps between checkpoints to resume from."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the numbers. Raises InputError naming the option."""
+        """Check the values. Raise InputError that names the option."""
         for name in ("steps", "batch_size", "accumulate", "save_every", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: at least 1")
@@ -79,10 +79,10 @@ class DistillOptions:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether a reference is distilled first."""
+        """Whether a reference is needed."""
         return self.select == "adaspec" or self.init_from == "reference"
 
     @property
     def is_distillspec(self) -> bool:
-        """Whether this is the baseline itself."""
+        """Whether these options are the baseline."""
         return (self.loss, self.select, self.init_from) == ("forward_kl", "all", "draft")
