@@ -64,7 +64,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Output of a method for one prompt: token ids without the EOS, text, seconds, and statistics of the loop if known."""
+    """Output of a method for one prompt: token ids without the EOS, text, seconds, and loop statistics if known."""
 
     ids: list[int]
     text: str

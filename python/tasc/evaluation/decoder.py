@@ -47,7 +47,8 @@ class Decoder:
             if context is not None and len(prompt) + max_tokens > context:
                 raise InputError(
                     f"the prompt of row {number} has {len(prompt)} tokens, so {max_tokens} more do not fit into the "
-                    f"model's context of {context}: set max_tokens to at most {max(0, context - len(prompt))} or remove the row"
+                    f"model's context of {context}: set max_tokens to at most {max(0, context - len(prompt))} "
+                    "or remove the row"
                 )
         return prompts
 

@@ -1,4 +1,4 @@
-"""Comparison of drafters on one task: its rows are indexed once, its held-out rows are replayed through each drafter."""
+"""Comparison of drafters on one task: rows are indexed once, held-out rows are replayed through each drafter."""
 
 import itertools
 import tempfile

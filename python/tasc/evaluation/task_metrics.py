@@ -53,7 +53,7 @@ def slots(text: str) -> Counter[Slot] | None:
 
 
 def slot_f1(predictions: Sequence[str], references: Sequence[str]) -> Measure:
-    """Compute F1 of the `slots` over all rows (micro-average): twice the common slots, divided by all slots of both sides.
+    """Compute F1 of the `slots` over all rows (micro-average): twice the common slots by all slots of both sides.
 
     A text that is no JSON object or list has no slots. F1 is 1 if neither side has slots.
 
