@@ -62,9 +62,9 @@ def main() -> None:
         made = Generator(model, tokenizer, **way).generate(
             [row["input"] for row in test[:20]], system=assistant.SYSTEM, max_tokens=128
         )
-        base_tokens = sum(len(old.encode(answer.text)) + 1 for answer in made)
+        total = sum(len(old.encode(answer.text)) + 1 for answer in made)
         right = sum(answer.text == row["output"] for answer, row in zip(made, test, strict=False))
-        print(f"{name}: {base_tokens / made.stats.steps:.1f} base tokens per step, {base_tokens / made.wall_seconds:.0f} per second, "
+        print(f"{name}: {total / made.stats.steps:.1f} base tokens per step, {total / made.wall_seconds:.0f} per second, "
               f"{right} of 20 exact")  # fmt: skip
     print(json.dumps({"input": test[0]["input"], "output": made[0].text}, ensure_ascii=False))
 
