@@ -64,8 +64,8 @@ def main() -> None:
         )
         total = sum(len(old.encode(answer.text)) + 1 for answer in made)
         right = sum(answer.text == row["output"] for answer, row in zip(made, test, strict=False))
-        print(f"{name}: {total / made.stats.steps:.1f} base tokens per step, {total / made.wall_seconds:.0f} per second, "
-              f"{right} of 20 exact")  # fmt: skip
+        print(f"{name}: {total / made.stats.steps:.1f} base tokens per step, "
+              f"{total / made.wall_seconds:.0f} per second, {right} of 20 exact")  # fmt: skip
     print(json.dumps({"input": test[0]["input"], "output": made[0].text}, ensure_ascii=False))
 
 

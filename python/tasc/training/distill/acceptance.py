@@ -89,10 +89,10 @@ def acceptance(
     for rows, batch, sizes in batches(draft, outputs, pad_id=min(eos), progress=progress):
         logits = completion_logits(draft, batch)
         if teacher is not None:
-            found = (1 - tvd(teacher.logits(rows, batch), logits)).cpu().double().split(sizes)
-            for row, overlap in zip(rows, found, strict=True):
+            found = (1 - tvd(teacher.logits(rows, batch), logits)).cpu().double()
+            for row, overlap in zip(rows, torch.split(found, sizes), strict=True):
                 overlaps[row] = overlap.numpy()
-        for row, ids in zip(rows, logits.argmax(-1).cpu().split(sizes), strict=True):
+        for row, ids in zip(rows, torch.split(logits.argmax(-1).cpu(), sizes), strict=True):
             completion = outputs[row].completion
             requests[row] = Stats.teacher_forced(
                 [a == b for a, b in zip(ids.tolist(), completion, strict=True)],

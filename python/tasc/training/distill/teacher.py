@@ -250,7 +250,7 @@ def _write(
                 completion_logits(target, batch)
             found = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
             bits = found.view(torch.uint16) if kind == np.uint16 else found
-            for row, part in zip(rows, bits.split(sizes), strict=True):
+            for row, part in zip(rows, torch.split(bits, sizes), strict=True):
                 states[begins[row] : begins[row + 1]] = part.numpy()
         states.flush()
         np.save(made / "begins.npy", begins)

@@ -166,7 +166,7 @@ def token_losses(
         with arithmetic(model, precision):
             logits = completion_logits(model, batch)
         per_token = LOSSES[loss](teacher.logits(chosen, batch), logits).cpu()
-        found |= {row: part.clone() for row, part in zip(chosen, per_token.split(sizes), strict=True)}
+        found |= {row: part.clone() for row, part in zip(chosen, torch.split(per_token, sizes), strict=True)}
     return found
 
 
