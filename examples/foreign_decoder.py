@@ -1,4 +1,4 @@
-"""How a decoder that tasc does not know uses an index: open, start, then draft, verify and update until the end.
+"""Use of an index by any other decoder: open, start, then draft, verify and update until the end.
 
     python examples/foreign_decoder.py
 
@@ -31,7 +31,7 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def answer(text: str) -> str:
-    """What the model says."""
+    """Output of the model."""
     _, state, _, room = text.split()
     return json.dumps({"room": room, "light": state})
 

@@ -62,10 +62,10 @@ def main() -> None:
         made = Generator(model, tokenizer, **way).generate(
             [row["input"] for row in test[:20]], system=assistant.SYSTEM, max_tokens=128
         )
-        said = sum(len(old.encode(answer.text)) + 1 for answer in made)
+        total = sum(len(old.encode(answer.text)) + 1 for answer in made)
         right = sum(answer.text == row["output"] for answer, row in zip(made, test, strict=False))
-        print(f"{name}: {said / made.stats.steps:.1f} base tokens per step, {said / made.wall_seconds:.0f} per second, "
-              f"{right} of 20 exact")  # fmt: skip
+        print(f"{name}: {total / made.stats.steps:.1f} base tokens per step, "
+              f"{total / made.wall_seconds:.0f} per second, {right} of 20 exact")  # fmt: skip
     print(json.dumps({"input": test[0]["input"], "output": made[0].text}, ensure_ascii=False))
 
 

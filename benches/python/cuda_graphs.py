@@ -1,4 +1,4 @@
-"""What CUDA graphs and compiled parts bring on a GPU: the time of a step, and plain decoding beside transformers.
+"""Effect of CUDA graphs and compiled parts on a GPU: the time of a step, and plain decoding beside transformers.
 
     python benches/python/cuda_graphs.py [--model smollm2 | --shape qwen2.5-1.5b] [--dtype bfloat16] [-o OUT.json]
 
@@ -111,11 +111,11 @@ def decoding(model: Any, tokens: int, compiled: bool) -> list[Ratio]:
     }
     if compiled:
         runs["transformers, static cache, compiled"] = theirs(cache_implementation="static")
-    said = {name: run() for name, run in runs.items()}
+    outputs = {name: run() for name, run in runs.items()}
     speed = {name: 1e3 * tokens / median_ms(run, rounds=5, warm=2) for name, run in runs.items()}
     first, *others = speed
     for name in others:
-        same = sum(a == b for a, b in zip(said[first], said[name], strict=True))
+        same = sum(a == b for a, b in zip(outputs[first], outputs[name], strict=True))
         print(f"{name}: {same} of {tokens} tokens the same")
     return [Ratio(f"{first}: tokens/s", speed[first], name, speed[name]) for name in others]
 

@@ -64,7 +64,7 @@ COMPARISONS = {
         ),
     ),
 }
-"""What is equal: which DistillSpec is compared with, and which arms are."""
+"""Equal arms: which DistillSpec is compared with, and which arms are."""
 RESAMPLES = 2000
 
 
@@ -116,7 +116,7 @@ class Comparison:
 
     def target_outputs(self) -> list[Example]:
         """The target's outputs to the held-out inputs."""
-        file = self.work / "said.json"
+        file = self.work / "target-outputs.json"
         if not file.exists():
             model, tokenizer = self.loaded(self.target), AutoTokenizer.from_pretrained(self.target)
             task = load_tokenizer(self.target)
@@ -180,7 +180,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     outputs = task.target_outputs()
     target = task.loaded(task.target)
     ends = required_eos_ids(target, AutoTokenizer.from_pretrained(task.target))
-    teacher = CachedHiddenStates.compute(target, outputs, task.work / "said-states")
+    teacher = CachedHiddenStates.compute(target, outputs, task.work / "target-states")
     untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
     found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}
     spent: dict[str, list[float]] = {arm: [] for arm in task.arms}

@@ -33,13 +33,13 @@ LEAST = {
     16: {"slu_atis": 1.65, "t2s_atis": 1.30, "loghub": 1.79, "nl2bash": 1.34, "gsm8k": 1.10},
     64: {"slu_atis": 2.0, "t2s_atis": 1.35, "loghub": 3.0},
 }
-"""What s(cost) over that of SuffixDecoding must reach, by the most tokens drafted."""
+"""Required ratio of s(cost) over SuffixDecoding, by the most tokens drafted."""
 
 LEAST_OUTPUTS_ONLY = 1.15
-"""What the geometric mean over `REPEATING` must reach where the index has seen no inputs."""
+"""Required geometric mean over `REPEATING` if the index has seen no inputs."""
 
 LEAST_FEW_ROWS = 1.15
-"""What a hundred rows must reach against SuffixDecoding with all of them."""
+"""Required ratio of a hundred rows over SuffixDecoding with all of them."""
 
 
 def measure(
@@ -87,7 +87,7 @@ def compare(name: str, results: list[ReplayResult], peer: str, least: float | No
 
 
 def least(name: str, options: argparse.Namespace) -> float | None:
-    """What a set must reach in this run."""
+    """Required ratios of a set in this run."""
     if options.outputs_only:
         return None if name in REPEATING else 1.0
     if options.train_rows is not None:

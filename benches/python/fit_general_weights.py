@@ -40,7 +40,7 @@ FEATURES, GROUPS = MIXTURE_SHAPE
 
 @dataclass(slots=True)
 class Samples:
-    """What the mixer sees at S places, all feature rows one after the other."""
+    """Features of the mixer at S places, all feature rows one after the other."""
 
     rows: NDArray[np.float32]  # (N, F)
     counts: NDArray[np.int64]  # (S,) rows of each place, the last of them "something else"
@@ -64,7 +64,7 @@ class Samples:
 
 
 def gather(held_out: list[Row], tokenizer: TaskTokenizer, drafter: NgramDrafter, *, inputs: bool) -> Samples:
-    """What the mixer sees at every token of the held-out outputs."""
+    """Features of the mixer at every token of the held-out outputs."""
     seen = []
     for row in held_out:
         prompt = tokenizer.encode(row["input"] + "\n")

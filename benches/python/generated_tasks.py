@@ -93,7 +93,7 @@ def _kit(r: random.Random) -> Kit:
 
 
 def _once(kit: Kit, name: str, draw: Callable[[random.Random], Any]) -> Any:
-    """What a kind draws once per task."""
+    """Values that a kind draws once per task."""
     if name not in kit:
         kit[name] = draw(kit["fixed"])
     return kit[name]
@@ -114,19 +114,19 @@ def slots(r: random.Random, kit: Kit) -> Row:
     """Slot filling: utterance → JSON."""
     intent = _zipf(r, sorted(kit["intents"]))
     found = [(s, _value(r, kit, s)) for s in kit["intents"][intent] if r.random() < 0.6]
-    said = f"{r.choice(_ASKING)} {intent.replace('_', ' a ')}"
+    request = f"{r.choice(_ASKING)} {intent.replace('_', ' a ')}"
     for slot, value in found:
-        said += f" {kit['before'][slot] if r.random() < 0.8 else r.choice(_GLUE)} {value}"
+        request += f" {kit['before'][slot] if r.random() < 0.8 else r.choice(_GLUE)} {value}"
     if r.random() < 0.2:
-        said += " " + _text(r, kit, 2, 5)
+        request += " " + _text(r, kit, 2, 5)
     lists = kit["form"] % 2 == 0
     values: Any = [{"name": s, "value": v} for s, v in found] if lists else dict(found)
     answer = json.dumps({"intent": intent, "slots": values})
-    return {"input": said.strip().lower(), "output": answer.lower() if kit["form"] < 3 else answer}
+    return {"input": request.strip().lower(), "output": answer.lower() if kit["form"] < 3 else answer}
 
 
 def _query(r: random.Random, kit: Kit) -> dict[str, Any]:
-    """What a question asks for: tables that are joined in some order, and what is demanded of their columns."""
+    """Contents of a question: tables that are joined in some order, and what is demanded of their columns."""
     tables = r.choices(sorted(kit["tables"]), k=min(int(r.expovariate(0.6)), 4) + 1)
     aliases = [f"{t}alias{tables[:k].count(t)}" for k, t in enumerate(tables)]
     joins = []
@@ -151,10 +151,12 @@ def sql(r: random.Random, kit: Kit) -> Row:
     q = _zipf(r, queries) if r.random() < 0.7 else _query(r, kit)
     upper = str.upper if kit["form"] % 2 else str
     names = [f"{a[:-6].upper()}{a[-6:]}" if upper is str.upper else a for a in q["aliases"]]
-    said, terms = f"{r.choice(['which', 'show all', 'what is the', 'list the'])} {q['tables'][0]}", []
+    request, terms = f"{r.choice(['which', 'show all', 'what is the', 'list the'])} {q['tables'][0]}", []
     for k, column in r.sample(q["asked"], len(q["asked"])):
         value, more = upper(_value(r, kit, column)), r.random() < 0.15
-        said += f" {r.choice(['with', 'of', 'whose', 'in'])} {column.split('_')[-1]} {'over ' if more else ''}{value}"
+        request += (
+            f" {r.choice(['with', 'of', 'whose', 'in'])} {column.split('_')[-1]} {'over ' if more else ''}{value}"
+        )
         terms.append(f"{names[k]}.{upper(column)} {'>' if more else '='} " + (value if more else f'"{value}"'))
     terms += [f"{names[k]}.{upper(d)} = {names[a]}.{upper(c)}" for a, c, k, d in q["joins"]]
     if r.random() < 0.5:
@@ -168,9 +170,9 @@ def sql(r: random.Random, kit: Kit) -> Row:
     order = ""
     if r.random() < 0.2:
         order = f" ORDER BY {names[0]}.{upper(q['shown'])} LIMIT {(n := r.randint(1, 9))}"
-        said += f", top {n}"
+        request += f", top {n}"
     select = f"SELECT DISTINCT {names[0]}.{upper(q['shown'])} FROM {source}"
-    return {"input": said, "output": f"{select} WHERE {text}{order} ;"}
+    return {"input": request, "output": f"{select} WHERE {text}{order} ;"}
 
 
 def record(r: random.Random, kit: Kit) -> Row:
@@ -182,16 +184,16 @@ def record(r: random.Random, kit: Kit) -> Row:
 
         return [(r.choice(kit["slots"]), options(), r.random() < 0.5) for _ in range(r.randint(6, 16))]
 
-    said, lines = [], []
+    request, lines = [], []
     for key, options, hinted in _zipf(r, _once(kit, "forms", lambda r: [form(r) for _ in range(5)])):
         if r.random() < 0.15:
             continue
         chosen = _zipf(r, options) if r.random() < 0.9 else _value(r, kit, key)
         if hinted and len(options) > 1:
-            said.append(f"{key.split('_')[-1]} {chosen.split('-')[0]}")
+            request.append(f"{key.split('_')[-1]} {chosen.split('-')[0]}")
         depth = "  " * (len(key) % 3)
         lines.append(f'{depth}{key}: "{chosen}"' if kit["form"] % 2 else f"{depth}<{key}>{chosen}</{key}>")
-    return {"input": f"{_text(r, kit, 2, 5)} {', '.join(said)}", "output": "\n".join(lines) or "-"}
+    return {"input": f"{_text(r, kit, 2, 5)} {', '.join(request)}", "output": "\n".join(lines) or "-"}
 
 
 def _variable(r: random.Random, kit: Kit) -> str:
@@ -257,17 +259,17 @@ def command(r: random.Random, kit: Kit) -> Row:
     name, purpose, flags = _zipf(r, tools)
     path = "/".join(r.choice(kit["vocabulary"][:300]) for _ in range(r.randint(1, 3)))
     path = r.choice(["/" + path, f"{path}.{r.choice(['txt', 'log', 'csv'])}", "."])
-    said, line = f"{r.choice(_ASKING)} {purpose} in {path}", f"{name} {path}"
+    request, line = f"{r.choice(_ASKING)} {purpose} in {path}", f"{name} {path}"
     for flag, meaning in r.sample(flags, r.randint(0, 3)):
         number = f" {r.randint(1, 64)}" if r.random() < 0.3 else ""
-        said += f" {meaning}{number}" if r.random() < 0.9 else ""
+        request += f" {meaning}{number}" if r.random() < 0.9 else ""
         line += f" {flag}{number}"
     if r.random() < 0.4:
         name, purpose, _ = _zipf(r, tools)
         quoted = r.choice(kit["vocabulary"]) if r.random() < 0.7 else f"*.{_word(r)}"
-        said += f" and {purpose} {quoted if r.random() < 0.5 else repr(quoted)}"
+        request += f" and {purpose} {quoted if r.random() < 0.5 else repr(quoted)}"
         line += f" | {name} '{quoted}'"
-    return {"input": said.strip(), "output": line}
+    return {"input": request.strip(), "output": line}
 
 
 def prose(r: random.Random, kit: Kit) -> Row:
@@ -343,23 +345,23 @@ def recase(r: random.Random, kit: Kit) -> Row:
 def listing(r: random.Random, kit: Kit) -> Row:
     """A list in words → one entry for each, and a count."""
     items = [(r.randint(1, 40), _zipf(r, kit["vocabulary"]), r.choice(_NOUNS)) for _ in range(r.randint(1, 7))]
-    said = ", ".join(f"{n} {w} {thing}s" for n, w, thing in items)
+    request = ", ".join(f"{n} {w} {thing}s" for n, w, thing in items)
     if len(items) > 1:
-        said = " and ".join(said.rsplit(", ", 1))
+        request = " and ".join(request.rsplit(", ", 1))
     total = sum(n for n, _, _ in items)
     if kit["form"] % 2:
         entries = [{"quantity": n, "item": f"{w} {thing}", "unit": "piece"} for n, w, thing in items]
-        return {"input": f"{r.choice(_ASKING)} order {said}".strip(), "output": json.dumps({"items": entries})}
+        return {"input": f"{r.choice(_ASKING)} order {request}".strip(), "output": json.dumps({"items": entries})}
     lines = [f"- {w.capitalize()} {thing}: {n}" for n, w, thing in items]
-    return {"input": f"we need {said}", "output": "\n".join([f"{len(items)} items", *lines, f"Total: {total}"])}
+    return {"input": f"we need {request}", "output": "\n".join([f"{len(items)} items", *lines, f"Total: {total}"])}
 
 
 def rewrite(r: random.Random, kit: Kit) -> Row:
     """A sentence with mistakes → the sentence without them."""
     wrong = _once(kit, "wrong", lambda r: {w: _word(r, 2) for w in kit["words"][:120]})
     right = [_text(r, kit, 5, 14) for _ in range(r.randint(1, 3))]
-    said = " ".join(" ".join(wrong.get(w, w) if r.random() < 0.6 else w for w in text.split()) for text in right)
-    return {"input": said, "output": " ".join(text.capitalize() + "." for text in right)}
+    request = " ".join(" ".join(wrong.get(w, w) if r.random() < 0.6 else w for w in text.split()) for text in right)
+    return {"input": request, "output": " ".join(text.capitalize() + "." for text in right)}
 
 
 def code(r: random.Random, kit: Kit) -> Row:
@@ -369,11 +371,11 @@ def code(r: random.Random, kit: Kit) -> Row:
     purpose = _text(r, kit, 3, 9)
     called = f"{verb}_{noun}" if kit["form"] % 2 else f"{verb}{noun.capitalize()}"
     kinds = [r.choice(["int", "str", "float", "bool"]) for _ in names]
-    said = f"a function to {verb} a {noun}: {purpose}. It takes {', '.join(names)}."
+    request = f"a function to {verb} a {noun}: {purpose}. It takes {', '.join(names)}."
     head = f"def {called}({', '.join(f'{n}: {k}' for n, k in zip(names, kinds, strict=True))}) -> None:\n"
     body = "".join(f"    if {n} is None:\n        raise ValueError('{n} is missing')\n" for n in names)
     end = f"    self.{noun}s.{verb}({', '.join(names)})"
-    return {"input": said, "output": f'{head}    """{purpose.capitalize()}."""\n{body}{end}'}
+    return {"input": request, "output": f'{head}    """{purpose.capitalize()}."""\n{body}{end}'}
 
 
 KINDS: dict[str, Callable[[random.Random, Kit], Row]] = {

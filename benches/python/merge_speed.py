@@ -94,7 +94,7 @@ def theirs(path: Path, size: int) -> Callable[[], object]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run took: seconds of the processor and on the clock, bytes that the process grew by at most."""
+    """Measurements of one run: seconds of the processor and on the clock, bytes that the process grew by at most."""
 
     processor: float
     clock: float

@@ -1,4 +1,4 @@
-"""What benchmarks on a real model share: their arguments, and the model and rows that these name."""
+"""Shared parts of benchmarks on a real model: their arguments, and the model and rows that these name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cutting a step's drafts to one length brings: the verify loop with it, with half of it, and without, greedy.
+"""Effect of cutting the drafts of a step to one length: the verify loop with it, with half of it, and without, greedy.
 
     python benches/python/one_length.py DATA.jsonl.gz --model smollm2 --adapter FOLDER --system TEXT \\
         [--batch 1,8] [--limit 64] [--max-draft 16] [-o OUT.json]
@@ -36,7 +36,7 @@ def each_its_own(probs: Sequence[Sequence[float]], costs: Costs) -> int:
 
 
 def true_costs(drafter: object, costs: Costs) -> Costs:
-    """What drafted tokens cost, for all drafters."""
+    """Cost of drafted tokens, for all drafters."""
     return costs
 
 
@@ -77,18 +77,18 @@ def measure(model: Any, tokenizer: Any, data: Path, options: Any) -> dict[int, d
             found[batch] = {name: {"seconds": [], "tokens": 0, "steps": 0, "drafted": 0} for name in WAYS}
             calls = [inputs[:1], *(inputs[at : at + PER_ROW * batch] for at in range(0, len(inputs), PER_ROW * batch))]
             for number, call in enumerate(calls):
-                said = []
+                outputs = []
                 for turn in range(len(WAYS)):
                     name = list(WAYS)[(number + turn) % len(WAYS)]
                     with way(name):
                         made = generators[name].generate(call, system=options.system, max_tokens=options.max_tokens)
-                    said.append([item.ids for item in made])
+                    outputs.append([item.ids for item in made])
                     if number:  # the first warms up
                         facts = found[batch][name]
                         facts["seconds"].append(made.wall_seconds)
                         for count in ("tokens", "steps", "drafted"):
                             facts[count] += getattr(made.stats, count)
-                assert all(ids == said[0] for ids in said), f"the ways differ on call {number}"
+                assert all(ids == outputs[0] for ids in outputs), f"the ways differ on call {number}"
                 told(number + 1, len(calls))
     return found
 

@@ -1,4 +1,4 @@
-"""What every benchmark prints: a table of ratios against a peer measured in the same run, and JSON."""
+"""Output of every benchmark: a table of ratios against a peer measured in the same run, and JSON."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ def report(title: str, ratios: Sequence[Ratio], output: Path | None, **facts: An
         "machine": {"python": platform.python_version(), "processor": platform.processor() or platform.machine()},
         **facts,
     }
-    said = json.dumps(found, indent=2, ensure_ascii=False)
+    text = json.dumps(found, indent=2, ensure_ascii=False)
     if output is None:
-        out.print(said, highlight=False, markup=False, soft_wrap=True)
+        out.print(text, highlight=False, markup=False, soft_wrap=True)
     else:
-        output.write_text(said + "\n", encoding="utf-8")
+        output.write_text(text + "\n", encoding="utf-8")
         err.print(f"results: {output}")
 
 

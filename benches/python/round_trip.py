@@ -27,7 +27,7 @@ from tasc.data import Row, TaskTokenizer, load_tokenizer, read_rows
 
 @dataclass
 class Found:
-    """What was found on one set."""
+    """Results of one set."""
 
     new_tokens: int
     rows: int = 0
@@ -36,7 +36,7 @@ class Found:
     before: int = 0
     """Tokens of the outputs."""
     after: int = 0
-    """The same with new tokens."""
+    """Tokens of the outputs, with new tokens."""
 
 
 def measure(data: Path, base: TaskTokenizer, size: int) -> Found:

@@ -59,7 +59,7 @@ def streams(data: Path | None, sets: Iterable[str], indexed: int, limit: int) ->
 
 
 def otherwise(row: dict[str, Any]) -> dict[str, Any]:
-    """The same row, its output without the blanks after punctuation."""
+    """Return the row with its output without the blanks after punctuation."""
     return {**row, "output": row["output"].replace(": ", ":").replace(", ", ",").replace("= ", "=")}
 
 

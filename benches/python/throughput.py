@@ -37,7 +37,7 @@ Answer = Callable[[], list[list[int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is run."""
+    """Settings of a run."""
 
     batches: Sequence[int] = (1, 8, 32)
     system: str | None = None
@@ -50,7 +50,7 @@ class Options:
 
 
 def methods(model: Any, tokenizer: Any, task: Task, prompts: list[list[int]], batch: int, options: Options) -> Any:
-    """What answers all prompts, by name."""
+    """Methods that decode all prompts, by name."""
     drafters: dict[str, Any] = {
         "plain": NullDrafter(),
         "tasc": NgramDrafter(task.index, tokenizer=task.tokenizer),
@@ -102,8 +102,8 @@ def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: Options
         told = bar("decoding")
         for number, batch in enumerate(options.batches):
             runs = methods(model, tokenizer, task, prompts, batch, options)
-            said = {name: [without_eos(ids, eos) for ids in run()] for name, run in runs.items()}
-            tokens = {name: sum(map(len, outputs)) for name, outputs in said.items()}
+            generated = {name: [without_eos(ids, eos) for ids in run()] for name, run in runs.items()}
+            tokens = {name: sum(map(len, outputs)) for name, outputs in generated.items()}
             seconds: dict[str, list[float]] = {name: [] for name in runs}
             for _ in range(options.rounds):
                 for name, run in runs.items():
@@ -113,7 +113,7 @@ def measure(model: Any, tokenizer: Any, data: Path, limit: int, options: Options
             found[str(batch)] = {
                 name: {
                     "tokens_per_second": tokens[name] / statistics.median(seconds[name]),
-                    "identical": sum(a == b for a, b in zip(said[name], said["plain"], strict=True)),
+                    "identical": sum(a == b for a, b in zip(generated[name], generated["plain"], strict=True)),
                 }
                 for name in runs
             }

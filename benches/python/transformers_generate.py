@@ -42,18 +42,18 @@ def measure(
         told = bar("decoding")
         for number, prompt in enumerate([prompts[0], *prompts]):
             ids = torch.tensor([prompt], device=model.device)
-            spent, said = {}, {}
+            spent, generated = {}, {}
             for name, more in options.items():
                 begin = time.perf_counter()
                 out = model.generate(
                     ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_tokens, do_sample=False, **more
                 )
-                said[name] = out[0, len(prompt) :].tolist()
+                generated[name] = out[0, len(prompt) :].tolist()
                 spent[name] = time.perf_counter() - begin
             for name in METHODS:
-                assert said[name] == said["generate"], f"{name} differs from generate on prompt {number}"
+                assert generated[name] == generated["generate"], f"{name} differs from generate on prompt {number}"
             if number:
-                seconds["tokens"].append(len(said["generate"]))
+                seconds["tokens"].append(len(generated["generate"]))
                 for name in METHODS:
                     seconds[name].append(spent[name])
                 told(number, len(prompts))

@@ -33,7 +33,7 @@ from tasc.evaluation.task_eval import EvalOptions, Prediction
 from tasc.models import load_checkpoint, smollm2, use_threads
 
 LEAST = {"slu_atis": {1: 6.0, 8: 4.0}, "t2s_atis": {1: 4.0}}
-"""What decoding must gain, by set and batch size."""
+"""Required decode speed-up, by set and batch size."""
 
 
 @dataclass(frozen=True)

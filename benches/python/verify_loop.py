@@ -1,4 +1,4 @@
-"""What the verify loop costs, beside transformers' generate; CPU seconds, so that other work on the machine counts little.
+"""Cost of the decoding loop, compared with transformers' generate; CPU seconds, so that other work on the machine counts little.
 
     python benches/python/verify_loop.py [--model DIR] [--tokens 40] [--rounds 5] [--threads 1]
 

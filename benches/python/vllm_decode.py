@@ -30,7 +30,7 @@ from tasc.data import TokenStore, load_tokenizer, read_rows
 PLAIN = "plain"
 OURS = ("tasc", "tasc as suffix")
 LEAST = {1: 1.6, 8: 1.4}
-"""What tasc must gain over the best `suffix`, by concurrency."""
+"""Required gain of tasc over the best `suffix`, by concurrency."""
 MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
 
@@ -141,8 +141,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     index = folder / "train.tasc"
     TaskIndex.build(store, index, tokenizer=task)
     outputs = folder / "outputs.json"
-    said = task.encode_outputs([row["output"] for row in train])
-    outputs.write_text(json.dumps([[*ids, task.eos_id] for ids in said]))
+    encoded = task.encode_outputs([row["output"] for row in train])
+    outputs.write_text(json.dumps([[*ids, task.eos_id] for ids in encoded]))
     prompts = chat_prompts(
         args.model, args.system, [row["input"] for row in rows if row["split"] == "test"][: args.limit]
     )
@@ -162,15 +162,15 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     engine.ask({"prompts": prompts[: 2 * together], "together": together})
                 before = metrics(engines)
                 for turn, at in enumerate(range(0, len(prompts), size)):
-                    chunk, said = prompts[at : at + size], {}
+                    chunk, generated = prompts[at : at + size], {}
                     order = [*args.methods[turn % len(args.methods) :], *args.methods[: turn % len(args.methods)]]
                     for method in order:
                         answer = engines[method].ask({"prompts": chunk, "together": together})
-                        said[method] = answer["ids"]
+                        generated[method] = answer["ids"]
                         found[str(together)][method]["seconds"] += answer["seconds"]
                         found[str(together)][method]["tokens"] += sum(map(len, answer["ids"]))
                     for method in args.methods:
-                        pairs = zip(said[method], said[args.methods[0]], strict=True)
+                        pairs = zip(generated[method], generated[args.methods[0]], strict=True)
                         found[str(together)][method]["differ"] += sum(a != b for a, b in pairs)
                     told(min(at + size, len(prompts)), len(prompts))
                 for method, after in metrics(engines).items():
@@ -185,7 +185,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def metrics(engines: dict[str, Engine]) -> dict[str, dict[str, Any]]:
-    """What the engines with `TascProposer` have counted."""
+    """Counters of the engines with `TascProposer`."""
     return {method: engines[method].ask({"metrics": True}) for method in ("tasc",) if method in engines}
 
 

@@ -125,7 +125,7 @@ def save(model: PeftModel, out: Path) -> None:
 
 @torch.no_grad()
 def exact(model, data: list[Example]) -> int:
-    """How many answers greedy decoding would give word for word: each token is the most likely after those before."""
+    """Number of answers that greedy decoding reproduces exactly: each token is the most likely after those before."""
     right = 0
     for example in data:
         logits, expected = answer_logits(model, [example])

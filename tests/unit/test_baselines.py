@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tasc.errors import InputError
 from tasc.evaluation.baselines import (
-    PeerMissingError,
+    BaselineMissingError,
     PromptLookupDrafter,
     SuffixDecodingDrafter,
     suffix_decoding_installed,
@@ -117,7 +117,7 @@ def test_suffix_decoding_runs_many_requests_at_once() -> None:
 
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arctic_inference.suffix_decoding", None)
-    with pytest.raises(PeerMissingError, match=r"pip install .*arctic-inference"):
+    with pytest.raises(BaselineMissingError, match=r"pip install .*arctic-inference"):
         SuffixDecodingDrafter([])
 
 
@@ -125,5 +125,5 @@ def test_installed_says_whether_it_can_be_made() -> None:
     if suffix_decoding_installed():
         assert SuffixDecodingDrafter([]).name == "suffix-1"
     else:
-        with pytest.raises(PeerMissingError):
+        with pytest.raises(BaselineMissingError):
             SuffixDecodingDrafter([])

@@ -111,7 +111,7 @@ def test_info_says_what_each_source_is_worth(fitted: Path) -> None:
         "weights: fitted to",
         "nats per token",
         "words copied from the input: ",
-        "right within",
+        "calibration error",
         "Reliability",
     ):
         assert part in text

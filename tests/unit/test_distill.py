@@ -29,7 +29,7 @@ from tasc.training.distill import (  # noqa: E402
 )
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
-from tasc.training.distill.trainer import Distiller, Numbered, losses_of  # noqa: E402
+from tasc.training.distill.trainer import Distiller, RowCollator, token_losses  # noqa: E402
 from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
 from tasc.training.work_dir import trainer_arguments  # noqa: E402
 
@@ -148,7 +148,7 @@ def distiller(target: Path, tmp_path: Path, options: DistillOptions, reference: 
     args = trainer_arguments(
         tmp_path / "steps", steps=1, batch_size=4, accumulate=1, precision="fp32", save_every=9, seed=0
     )
-    given = {"model": draft, "args": args, "data_collator": Numbered(Collator.for_model(draft, 0), rows)}
+    given = {"model": draft, "args": args, "data_collator": RowCollator(Collator.for_model(draft, 0), rows)}
     trainer = Distiller(teacher=OnlineTeacher(model), options=options, reference=reference, **given)
     per_token = [forward_kl(one_by_one(model, e), one_by_one(draft, e)).detach() for e in rows]
     return trainer, given["data_collator"], per_token
@@ -172,12 +172,12 @@ def test_weighing_is_per_row_in_the_rows_order(target: Path) -> None:
     rows = examples(target)
     model = transformers.AutoModelForCausalLM.from_pretrained(target)
     draft = tiny(2, seed=5)
-    found = losses_of(draft, rows, OnlineTeacher(model), "forward_kl")
+    found = token_losses(draft, rows, OnlineTeacher(model), "forward_kl")
     assert sorted(found) == list(range(len(rows)))
     for row, losses in found.items():
         expected = forward_kl(one_by_one(model, rows[row]), one_by_one(draft, rows[row]))
         assert torch.allclose(losses, expected, atol=1e-5)
-    assert sorted(losses_of(draft, rows, OnlineTeacher(model), "tvd", rows=[7, 2])) == [2, 7]
+    assert sorted(token_losses(draft, rows, OnlineTeacher(model), "tvd", rows=[7, 2])) == [2, 7]
 
 
 def test_a_draft_is_cut_distilled_measured_and_kept(target: Path, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: P
 
 def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path, tmp_path: Path) -> None:
     wide = folder(tmp_path / "wide", tiny(2, vocab=500))
-    with pytest.raises(InputError, match=r"the target says \d+ tokens and the draft 500"):
+    with pytest.raises(InputError, match=r"the target has \d+ tokens and the draft 500"):
         distill(target, wide, ROWS, tmp_path / "draft", options=QUICK)
     with pytest.raises(InputError, match="and the draft 500"):
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, reference=wide)

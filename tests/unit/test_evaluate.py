@@ -21,7 +21,7 @@ from tasc.evaluation.decoder import Decoder  # noqa: E402
 from tasc.evaluation.latency import speedup  # noqa: E402
 from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results  # noqa: E402
 from tasc.evaluation.task_eval import EvalOptions, Prediction, answers, assess, compare, evaluate  # noqa: E402
-from tasc.evaluation.tokenization_stats import spelling, spelling_measures  # noqa: E402
+from tasc.evaluation.tokenization_stats import tokenization, tokenization_measures  # noqa: E402
 
 PLAIN, BASE, THEIRS, EXTENDED = tokenizers()
 ROWS = [
@@ -41,30 +41,30 @@ def canonical(text: str) -> list[int]:
     return EXTENDED.plan.segment(EXTENDED.encode(text)).tolist()
 
 
-def test_spelling_counts_steps_tokens_and_chances() -> None:
+def test_tokenization_counts_steps_and_tokens() -> None:
     assert canonical("xabc") == [*BASE.encode("x"), VOCAB + NEW.index("abc")]
     ids = [*BASE.encode("xa").tolist(), VOCAB + NEW.index("bc")]
-    found = spelling(ids, "xabc", finished=True, tokenizer=EXTENDED)
+    found = tokenization(ids, "xabc", finished=True, tokenizer=EXTENDED)
     assert asdict(found) == {
-        "steps": 4, "base_tokens": 5, "tokens": 3, "new": 1, "chances": 1, "canonical": False, "odd": 2,
+        "steps": 4, "base_tokens": 5, "tokens": 3, "new": 1, "canonical_new": 1, "canonical": False, "non_canonical": 2,
         "round_trip": True,
     }  # fmt: skip
-    whole = spelling(canonical("xabc"), "xabc", finished=False, tokenizer=EXTENDED)
-    assert (whole.steps, whole.base_tokens, whole.canonical, whole.odd) == (2, 4, True, 0)
+    whole = tokenization(canonical("xabc"), "xabc", finished=False, tokenizer=EXTENDED)
+    assert (whole.steps, whole.base_tokens, whole.canonical, whole.non_canonical) == (2, 4, True, 0)
 
 
 def test_spelling_without_new_tokens() -> None:
-    found = spelling(BASE.encode("xabc").tolist(), "xabc", finished=True, tokenizer=BASE)
-    assert (found.steps, found.base_tokens, found.new, found.chances, found.canonical) == (5, 5, 0, 0, True)
-    measures = spelling_measures([found])
+    found = tokenization(BASE.encode("xabc").tolist(), "xabc", finished=True, tokenizer=BASE)
+    assert (found.steps, found.base_tokens, found.new, found.canonical_new, found.canonical) == (5, 5, 0, 0, True)
+    measures = tokenization_measures([found])
     assert measures["base_tokens_per_step"].value == 1.0
     assert measures["adoption"].value is None
 
 
 def test_measures_of_two_spellings() -> None:
-    good = spelling(canonical("abcabc"), "abcabc", finished=True, tokenizer=EXTENDED)  # 2 new
-    odd = spelling(BASE.encode("abcab").tolist(), "abcab", finished=True, tokenizer=EXTENDED)  # 0 of 2
-    found = {name: measure.value for name, measure in spelling_measures([good, odd]).items()}
+    good = tokenization(canonical("abcabc"), "abcabc", finished=True, tokenizer=EXTENDED)  # 2 new
+    odd = tokenization(BASE.encode("abcab").tolist(), "abcab", finished=True, tokenizer=EXTENDED)  # 0 of 2
+    found = {name: measure.value for name, measure in tokenization_measures([good, odd]).items()}
     assert found == {
         "base_tokens_per_step": pytest.approx((7 + 6) / (3 + 6)),
         "steps_per_output": pytest.approx((3 + 6) / 2),
@@ -76,7 +76,7 @@ def test_measures_of_two_spellings() -> None:
 
 def test_ids_that_are_no_tokens_break_the_round_trip() -> None:
     padding = VOCAB + len(NEW)
-    assert not spelling([padding], EXTENDED.decode([padding]), finished=True, tokenizer=EXTENDED).round_trip
+    assert not tokenization([padding], EXTENDED.decode([padding]), finished=True, tokenizer=EXTENDED).round_trip
 
 
 def test_evaluation_of_an_extended_model() -> None:

@@ -127,11 +127,11 @@ def test_a_fit_in_words() -> None:
     assert "0.050 nats per token, with general weights 0.200" in said[0]
     assert "13.0 tokens per step, s(0.02) 10.0" in said[1]
     assert said[2:] == [
-        "the input (all three that need it): without, s(0.02) falls from 10.0 to 7.0 (\N{MINUS SIGN}30 %)",
-        "words copied from the input: without, s(0.02) falls from 10.0 to 9.0 (\N{MINUS SIGN}10 %)",
-        "the task's n-grams: s(0.02) is the same without, 10.0",
-        "the running context: without, s(0.02) rises from 10.0 to 10.2 (+2 %)",
-        "probabilities are right within 0.4 points on held-out rows",
+        "the input (all three that need it): without it, s(0.02) falls from 10.0 to 7.0 (\N{MINUS SIGN}30 %)",
+        "words copied from the input: without it, s(0.02) falls from 10.0 to 9.0 (\N{MINUS SIGN}10 %)",
+        "the task's n-grams: s(0.02) without it is unchanged, 10.0",
+        "the running context: without it, s(0.02) rises from 10.0 to 10.2 (+2 %)",
+        "calibration error on held-out rows: 0.4 points",
     ]
     assert len(fit_in_words(figures(speedup=0.0))) == 7
 

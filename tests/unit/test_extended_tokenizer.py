@@ -150,35 +150,35 @@ def test_learning_leaves_out_what_cannot_be_a_token(tmp_path: Path) -> None:
     """In `ROWS`, plain learning finds whole words; `ignore_merges` would then find them in prompts."""
     base = load_tokenizer(make_tokenizer("ignore-merges"))
     plain = plain_plan(base, tmp_path / "plain.plan", size=30, max_length=4)
-    faults = TokenValidity(base).faults(plain)
-    assert any("without merging" in why for why in faults.values())
+    invalid = TokenValidity(base).invalid_tokens(plain)
+    assert any("without merging" in why for why in invalid.values())
     with pytest.raises(InputError, match=r"n-grams of .* cannot be tokens of tokenizer, for example .*: .*learn"):
         extend_tokenizer(base, plain)
     plan = learn(base, tmp_path / "task.plan", size=30, max_length=4)
-    assert not TokenValidity(base).faults(plan)
+    assert not TokenValidity(base).invalid_tokens(plan)
     assert len(plan) == len(plain) == 30, "others took their place"
 
 
 def test_what_cannot_be_a_token() -> None:
     base = load_tokenizer(make_tokenizer("marked"))
-    admission = TokenValidity(base)
+    validity = TokenValidity(base)
     vocab = base.tokenizer.get_vocab()
-    assert set(admission.barriers) == {vocab[t] for t in [*SPECIAL, "[tool]", *(f"<0x{b:02X}>" for b in range(256))]}
+    assert set(validity.barriers) == {vocab[t] for t in [*SPECIAL, "[tool]", *(f"<0x{b:02X}>" for b in range(256))]}
     ids = [vocab[letter] for letter in "<0x0A>"]
-    assert "name of a byte" not in str(admission.fault(ids)), "in this vocabulary it is an entry"
-    assert "entry of that string" in str(admission.fault(ids))
-    assert "joins with no other" in str(admission.fault([vocab["a"], vocab["<0x0A>"]]))
-    assert "joins with no other" in str(admission.fault([vocab["a"], 10**6]))
+    assert "name of a byte" not in str(validity.reason(ids)), "in this vocabulary it is an entry"
+    assert "entry with that string" in str(validity.reason(ids))
+    assert "cannot be joined" in str(validity.reason([vocab["a"], vocab["<0x0A>"]]))
+    assert "cannot be joined" in str(validity.reason([vocab["a"], 10**6]))
 
 
 def test_half_characters() -> None:
     base = load_tokenizer(make_tokenizer("byte-level"))
-    admission = TokenValidity(base)
+    validity = TokenValidity(base)
     head, *tail = base.encode("東").tolist()
     word = base.encode("x").tolist()
-    assert "inside a character" in str(admission.fault([*word, head]))
-    assert admission.fault([*tail, *word]) is None
-    assert admission.fault([head, *tail]) is None
+    assert "inside a character" in str(validity.reason([*word, head]))
+    assert validity.reason([*tail, *word]) is None
+    assert validity.reason([head, *tail]) is None
 
 
 def test_two_n_grams_of_one_string(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_two_n_grams_of_one_string(tmp_path: Path) -> None:
     plain = MergePlan.learn(store, tmp_path / "plain.plan", **options)
     expansions = {tuple(plain.expansion(k).tolist()) for k in range(len(plain))}
     assert {(4, 3), (1, 5)} <= expansions
-    (fault,) = TokenValidity(task).faults(plain).items()
-    assert plain.expansion(fault[0]).tolist() == [1, 5] and "same string" in fault[1]
+    (invalid,) = TokenValidity(task).invalid_tokens(plain).items()
+    assert plain.expansion(invalid[0]).tolist() == [1, 5] and "same string" in invalid[1]
     plan = learn_vocabulary(store, task, tmp_path / "task.plan", **options)
     left = {tuple(plan.expansion(k).tolist()) for k in range(len(plan))}
     assert (4, 3) in left and (1, 5) not in left
@@ -234,8 +234,8 @@ def test_tokenizers_that_cannot_be_extended(change: object, why: str) -> None:
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0), "weighs every entry"),
-        (models.WordPiece({"[UNK]": 0, "a": 1}), "longest entry"),
+        (models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0), "scores all entries"),
+        (models.WordPiece({"[UNK]": 0, "a": 1}), "longest matching entry"),
         (models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"), "whole words"),
     ],
 )
@@ -256,7 +256,7 @@ def test_plan_and_tokenizer_must_belong_together(tmp_path: Path) -> None:
     with pytest.raises(TokenizerMismatchError, match=both):
         learn_vocabulary(store, other, tmp_path / "other.plan")
     extended = extend_tokenizer(base, plan)
-    with pytest.raises(InputError, match="new tokens already"):
+    with pytest.raises(InputError, match="already has 60 new tokens"):
         learn_vocabulary(ROWS, extended, tmp_path / "other.plan")
     (tmp_path / "model").mkdir()
     for tokenizer in (base, other):

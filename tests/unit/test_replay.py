@@ -105,7 +105,7 @@ def test_the_dictionary_has_the_published_names() -> None:
 
 
 def test_a_draft_that_is_too_long_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'scripted' drafted 3 tokens where at most 2"):
+    with pytest.raises(InputError, match=r"'scripted' drafted 3 tokens; the limit was 2"):
         replay(Scripted([[1, 2, 3]]), [ReplayRow(ids([]), ids([1]))], max_tokens=2)
 
 

@@ -22,8 +22,8 @@ from tasc import TuneOptions, extend_checkpoint, tune  # noqa: E402
 from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
-from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402  # noqa: E402
-from tasc.training.schedule import LEAST_RATE, share_of_rate  # noqa: E402  # noqa: E402
+from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
+from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
 QUICK = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=2)
@@ -168,7 +168,7 @@ def test_the_command_tunes_and_says_so(extended: Path, tmp_path: Path) -> None:
 def test_outputs_alone_count_and_keeping_few_logits_changes_no_loss() -> None:
     examples = [Example([5, 6, 7], [8, 9, 1], 6), Example([4], [3, 1], 3), Example([9, 9], [2, 8, 8, 1], 6)]
     model = make_model("llama-untied")
-    batch = Collator(0, positions=True, keeps=True)(examples)
+    batch = Collator(0, position_ids=True, logits_to_keep=True)(examples)
     assert batch["input_ids"].shape == (3, 7)
     assert batch["labels"].shape == (3, 5)
     assert batch["labels"][1].tolist() == [IGNORED, 3, 1, IGNORED, IGNORED]
@@ -179,7 +179,7 @@ def test_outputs_alone_count_and_keeping_few_logits_changes_no_loss() -> None:
         log = model(ids).logits[0].log_softmax(-1)
         losses += [-log[len(e.prompt) + k - 1, token].item() for k, token in enumerate(e.completion)]
     alone = sum(losses) / len(losses)
-    whole = Collator(0, positions=True, keeps=False)(examples)
+    whole = Collator(0, position_ids=True, logits_to_keep=False)(examples)
     assert model(**batch).loss.item() == pytest.approx(alone, abs=1e-5)
     assert model(**whole).loss.item() == pytest.approx(alone, abs=1e-5)
 
@@ -216,9 +216,9 @@ def test_batches_hold_rows_of_about_the_same_length() -> None:
 
 
 def test_rates_rise_and_fall_and_wait() -> None:
-    share = share_of_rate(begin=10, steps=110, warmup=0.1)
+    share = rate_schedule(begin=10, steps=110, warmup=0.1)
     assert [share(step) for step in (0, 9)] == [0.0, 0.0]
     assert share(10) == pytest.approx(0.1)
     assert share(19) == share(20) == pytest.approx(1.0)
-    assert share(109) == pytest.approx(LEAST_RATE, abs=0.01)
+    assert share(109) == pytest.approx(LR_FINAL_SHARE, abs=0.01)
     assert all(share(step) >= share(step + 1) for step in range(20, 109))

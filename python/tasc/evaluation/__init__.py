@@ -1,1 +1,1 @@
-"""Figures: replay of drafters without a model, benchmarks with one, task quality, reports."""
+"""Evaluation: replay of drafters without a model, benchmarks with a model, task quality, reports."""

@@ -1,7 +1,7 @@
-"""Other training-free drafters behind tasc's `Drafter` protocol, so that all are measured in one loop.
+"""Baselines: other training-free drafters as `Drafter`s, measured in the same loop as tasc.
 
 `PromptLookupDrafter` is the n-gram lookup of transformers (`prompt_lookup_num_tokens`), `SuffixDecodingDrafter` is
-SuffixDecoding as published in `arctic-inference` (arXiv 2411.04975), driven the way serving engines drive it.
+SuffixDecoding as published in `arctic-inference` (arXiv 2411.04975), called as serving engines call it.
 """
 
 import importlib
@@ -18,41 +18,41 @@ from tasc.drafting.protocol import SOURCES, Draft, Drafter, Request, TokenDraft,
 from tasc.errors import InputError, TascError
 
 
-class PeerMissingError(TascError, ImportError):
-    """A peer that is not installed."""
+class BaselineMissingError(TascError, ImportError):
+    """A baseline is not installed."""
 
 
 class PromptLookupDrafter(Drafter):
-    """Drafts what followed the last tokens when they were seen before in prompt or output, longest n-gram first.
+    """Drafter that copies the tokens after an earlier occurrence of the last n-gram, longest n-gram first.
 
     Like transformers, the leftmost earlier occurrence is copied. Unlike there the search is incremental, so that a
     long prompt does not cost a scan per step.
     """
 
     def __init__(self, max_ngram: int = 3) -> None:
-        """Looks up n-grams of at most `max_ngram` tokens."""
+        """Look up n-grams of at most `max_ngram` tokens."""
         if max_ngram < 1:
             raise InputError(f"max_ngram is {max_ngram}: a lookup needs n-grams of at least 1 token")
         self.name = "prompt-lookup"
         self._max_ngram = max_ngram
 
     def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> "PromptLookupRequest":
-        """A request with the prompt `prompt_ids` (L,)."""
+        """Start a request with the prompt `prompt_ids` (L,)."""
         return PromptLookupRequest(prompt_ids, self._max_ngram)
 
 
 class PromptLookupRequest(Request):
-    """Running request of a `PromptLookupDrafter`."""
+    """Request of `PromptLookupDrafter`."""
 
     def __init__(self, prompt_ids: TokenIds, max_ngram: int) -> None:
-        """Begins after `prompt_ids`, (L,) token ids."""
+        """Begin after `prompt_ids`, (L,) token ids."""
         self._ids: list[int] = []
         self._first: dict[tuple[int, ...], int] = {}  # n-gram -> the position after its first occurrence
         self._max_ngram = max_ngram
         self.update(prompt_ids)
 
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Up to `max_tokens` tokens; the cost of verifying them is not looked at."""
+        """Draft up to `max_tokens` tokens; `costs` is not used."""
         for n in range(min(self._max_ngram, len(self._ids)), 0, -1):
             at = self._first.get(tuple(self._ids[-n:]))
             if at is not None and at < len(self._ids):
@@ -60,7 +60,7 @@ class PromptLookupRequest(Request):
         return TokenDraft()
 
     def update(self, ids: TokenIds) -> None:
-        """Appends tokens that the model has emitted."""
+        """Append tokens that the target has emitted."""
         for token in ids:
             self._ids.append(int(token))
             for n in range(1, min(self._max_ngram, len(self._ids)) + 1):
@@ -68,7 +68,7 @@ class PromptLookupRequest(Request):
 
 
 def suffix_decoding_installed() -> bool:
-    """Whether `SuffixDecodingDrafter` can be made here."""
+    """Return whether the package of `SuffixDecodingDrafter` is installed."""
     try:
         return importlib.util.find_spec("arctic_inference.suffix_decoding") is not None
     except ModuleNotFoundError:
@@ -76,12 +76,12 @@ def suffix_decoding_installed() -> bool:
 
 
 def suffix_depth(max_tokens: int) -> int:
-    """The tree depth to give SuffixDecoding for drafts of `max_tokens`: its drafts cannot be longer than its tree."""
+    """Return the tree depth of SuffixDecoding for drafts of `max_tokens`; a draft cannot be longer than the tree."""
     return 24 if max_tokens <= 16 else max_tokens + 32
 
 
 class SuffixDecodingDrafter(Drafter):
-    """SuffixDecoding with a global cache that holds the task's outputs.
+    """Drafter of SuffixDecoding, with a global cache of the task's outputs.
 
     A request's own output joins the global cache while it runs and is evicted when the request is dropped, so that
     held-out outputs do not help later ones. Eviction in 0.3.0 is not complete: replaying the same rows a second time
@@ -91,7 +91,7 @@ class SuffixDecodingDrafter(Drafter):
     def __init__(
         self, outputs: Iterable[TokenIds], *, factor: float = 1.0, depth: int = 24, min_token_prob: float = 0.1
     ) -> None:
-        """Fills the global cache.
+        """Fill the global cache.
 
         Args:
             outputs: Token ids of the task's outputs, with their EOS, repeats included.
@@ -100,12 +100,12 @@ class SuffixDecodingDrafter(Drafter):
             min_token_prob: Least estimated probability of a drafted chain.
 
         Raises:
-            PeerMissingError: If `arctic-inference` is not installed.
+            BaselineMissingError: If `arctic-inference` is not installed.
         """
         try:
             suffix_decoding = importlib.import_module("arctic_inference.suffix_decoding")
         except ImportError as e:
-            raise PeerMissingError(
+            raise BaselineMissingError(
                 "SuffixDecoding needs the package arctic-inference, beside torch: "
                 "pip install nanobind ninja cmake 'setuptools<82' wheel && "
                 "pip install --no-build-isolation --no-deps arctic-inference"
@@ -123,15 +123,15 @@ class SuffixDecodingDrafter(Drafter):
             self.cache.stop_request(request_id)
 
     def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> "SuffixDecodingRequest":
-        """A request with the prompt `prompt_ids` (L,)."""
+        """Start a request with the prompt `prompt_ids` (L,)."""
         return SuffixDecodingRequest(self, next(self._ids), prompt_ids)
 
 
 class SuffixDecodingRequest(Request):
-    """Running request of a `SuffixDecodingDrafter`."""
+    """Request of `SuffixDecodingDrafter`."""
 
     def __init__(self, drafter: SuffixDecodingDrafter, request_id: int, prompt_ids: TokenIds) -> None:
-        """Begins after `prompt_ids`, (L,) token ids, under an id that is new to the cache."""
+        """Begin after `prompt_ids`, (L,) token ids, under an id that is new to the cache."""
         self._drafter = drafter
         self._id = request_id
         self._tail = _int32(prompt_ids)[-drafter.depth :]
@@ -139,7 +139,7 @@ class SuffixDecodingRequest(Request):
         weakref.finalize(self, _forget, drafter.cache, request_id).atexit = False
 
     def draft(self, max_tokens: int, costs: NDArray[np.float64] | None = None) -> Draft:
-        """Up to `max_tokens` tokens; the cost of verifying them is not looked at."""
+        """Draft up to `max_tokens` tokens; `costs` is not used."""
         if max_tokens == 0:
             return TokenDraft()
         found = self.speculate(max_tokens)

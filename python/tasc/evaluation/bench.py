@@ -1,12 +1,13 @@
-"""End to end on a real model: plain decoding, other ways of drafting, and tasc, in one run and prompt by prompt.
+"""Benchmark on a real model: plain decoding, other drafting methods and tasc, in one run, prompt by prompt.
 
-Every method answers every prompt, in an order that rotates from prompt to prompt, so that a machine that slows down
-slows all of them. Greedy decoding is lossless whatever the draft: each answer is compared with plain decoding's.
+Every method decodes every prompt. The order of methods rotates from prompt to prompt, so that a slower machine slows
+all methods. Greedy decoding is lossless with every draft: each output is compared with that of plain decoding.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from tasc.evaluation.replay_comparison import Task
 
 PLAIN = "plain"
-"""The method that the others' speed-ups are against: our loop without drafts."""
+"""Baseline method for speed-ups: the loop of tasc without drafts."""
 
 _STATIC = "transformers-static"
-_CAPTURED = 8  # requests in which a GPU's graphs are captured
+_CAPTURED = 8  # warm-up requests on a GPU, which capture its CUDA graphs
 
 DRAFTED = ("model", "combined")
-"""The methods that need a draft model."""
+"""Methods that need a draft model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,14 @@ class BenchOptions:
 
     Attributes:
         system: System prompt of every request.
-        max_tokens: Most tokens per output.
-        max_draft: Most tokens per draft.
+        max_tokens: Maximum number of tokens per output.
+        max_draft: Maximum number of tokens per draft.
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
-        factors: SuffixDecoding's `max_spec_factor`s; one method each.
-        methods: Names to run; None for all that are installed. `plain` always runs, `transformers-static` (its static
-            cache, whose steps it compiles on a GPU, which takes minutes) only by name.
-        draft_length: Tokens per draft of a draft model alone; None: as many as pay.
-        compile: As for `Generator`, for all that run in our loop.
+        factors: Values of SuffixDecoding's `max_spec_factor`; one method each.
+        methods: Names of methods; None for all that are installed. `plain` always runs. `transformers-static` runs only
+            by name: on a GPU, transformers compiles the steps of its static cache, which takes minutes.
+        draft_length: Tokens per draft of a draft model alone; None: adaptive.
+        compile: Option of `Generator`, for all methods in the loop of tasc.
     """
 
     system: str | None = None
@@ -63,7 +64,7 @@ class BenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer of one method: token ids without the EOS, text, seconds, and the loop's stats where it has them."""
+    """Output of a method for one prompt: token ids without the EOS, text, seconds, and loop statistics if known."""
 
     ids: list[int]
     text: str
@@ -72,27 +73,27 @@ class Answer:
 
 
 class Method(Protocol):
-    """A way to decode."""
+    """Decoding method."""
 
     name: str
 
     def answer(self, text: str) -> Answer:
-        """Greedy output for the user's text `text`."""
+        """Decode the user's text `text` greedily."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """All answers of one method, and the number that equals plain decoding."""
+    """All answers of one method, and the number identical to plain decoding."""
 
     answers: list[Answer] = field(default_factory=list)
     identical: int = 0
 
     def seconds(self) -> NDArray[np.float64]:
-        """(N,) seconds per request."""
+        """Return (N,) seconds per request."""
         return np.array([a.seconds for a in self.answers])
 
     def summary(self) -> dict[str, Any]:
-        """Speed, latency and, where the loop says, drafts; times in seconds."""
+        """Return speed, latency and, if known, draft statistics; times in seconds."""
         seconds = self.seconds()
         tokens = sum(len(a.ids) for a in self.answers)
         facts = {
@@ -109,7 +110,7 @@ class Tally:
 
 
 def draft_facts(requests: Sequence[Stats]) -> dict[str, Any]:
-    """Sum of the requests' stats; empty where the method has none."""
+    """Return the summed statistics of the requests; empty without statistics."""
     if not requests:
         return {}
     total = Stats()
@@ -140,20 +141,20 @@ def bench(
     draft_tokenizer: Any = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Decodes the held-out inputs of `task` with every method and compares.
+    """Decode the held-out inputs of `task` with every method and compare.
 
     Args:
         model: A `PreTrainedModel` in evaluation mode.
-        tokenizer: Its Hugging Face tokenizer.
+        tokenizer: Hugging Face tokenizer of the model.
         task: Indexed rows, and the held-out rows whose inputs are the prompts.
-        options: What to run.
-        draft: A draft model: `model` drafts with it alone, `combined` with it and the n-grams of `tasc`.
-        draft_tokenizer: Its tokenizer, where known.
-        progress: Called with (answers made, answers in all).
+        options: Options of the benchmark.
+        draft: Draft model. Method `model` drafts with it alone, `combined` with it and the n-grams of `tasc`.
+        draft_tokenizer: Tokenizer of the draft model, if known.
+        progress: Called with (answers done, answers).
 
     Returns:
-        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → the facts of `Tally.summary`, `speedup` over
-        plain and `exact`, the outputs equal to their row's), and `requests` (input, output, seconds per method).
+        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → `Tally.summary`, `speedup` over plain and
+        `exact`, the number of outputs equal to the row's), and `requests` (input, output, seconds per method).
 
     Raises:
         InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
@@ -165,7 +166,7 @@ def bench(
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
-            method.answer(row["input"][::-1])  # warm-up: a prompt that is none of those measured
+            method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
     tallies = {m.name: Tally() for m in methods}
     for i, row in enumerate(rows):
         for j in range(len(methods)):
@@ -266,10 +267,10 @@ def _methods(
 
 
 class LoopMethod:
-    """Our verify loop with some drafter; the method has the drafter's name."""
+    """Decoding loop of tasc with a drafter; the method has the drafter's name."""
 
     def __init__(self, model: Any, tokenizer: Any, drafter: Drafter, options: BenchOptions) -> None:
-        """Decodes with the drafts of `drafter`."""
+        """Decode with the drafts of `drafter`."""
         from tasc.decoding.generator import Generator
 
         self.name = drafter.name
@@ -280,7 +281,7 @@ class LoopMethod:
         )
 
     def answer(self, text: str) -> Answer:
-        """Greedy output for the user's text."""
+        """Decode the user's text greedily."""
         begin = time.perf_counter()
         made = self._generator.generate(
             inputs=[text], system=self._options.system, max_tokens=self._options.max_tokens
@@ -290,10 +291,10 @@ class LoopMethod:
 
 
 class TransformersMethod:
-    """`generate` of transformers, greedy, over the same prompt ids."""
+    """Greedy `generate` of transformers on the same prompt ids."""
 
     def __init__(self, name: str, model: Any, tokenizer: Any, options: BenchOptions, extra: dict[str, Any]) -> None:
-        """Decodes with further arguments `extra` of `generate`."""
+        """Decode with further arguments `extra` of `generate`."""
         self.name = name
         self._model = model
         self._tokenizer = tokenizer
@@ -302,7 +303,7 @@ class TransformersMethod:
         self._eos = required_eos_ids(model, tokenizer)
 
     def answer(self, text: str) -> Answer:
-        """Greedy output for the user's text."""
+        """Decode the user's text greedily."""
         import torch
 
         begin = time.perf_counter()
@@ -328,10 +329,5 @@ class TransformersMethod:
 
 
 def without_eos(ids: Sequence[int] | NDArray[Any], eos: frozenset[int]) -> list[int]:
-    """The ids up to the first EOS."""
-    kept: list[int] = []
-    for token in ids:
-        if int(token) in eos:
-            break
-        kept.append(int(token))
-    return kept
+    """Return the ids before the first EOS."""
+    return list(takewhile(lambda token: token not in eos, map(int, ids)))

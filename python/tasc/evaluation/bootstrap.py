@@ -1,6 +1,6 @@
-"""Figures of rows that are functions of sums over them, and how sure they are: bootstrap intervals.
+"""Bootstrap intervals of figures that are functions of sums over rows.
 
-A `Measure` keeps what each row adds, so any resample of the rows has its figure without looking at a row again.
+A `Measure` stores what each row adds to the sums, so the figure of any resample needs no second look at the rows.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from tasc.errors import InputError
 Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES = 1000
-"""Resamples of a bootstrap interval."""
+"""Default number of resamples of a bootstrap interval."""
 
-_AT_ONCE = 64
-"""Resamples drawn together."""
+_CHUNK = 64
+"""Number of resamples drawn together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
-    """A figure of N rows that is a function of S sums over them.
+    """Figure of N rows that is a function of S sums over them.
 
     Attributes:
-        rows: (N, S) float64, what each row adds to the sums.
-        score: From sums (…, S) to figures (…,); NaN where there is none, such as a share of nothing.
+        rows: (N, S) float64, summands of each row.
+        score: Function from sums (…, S) to figures (…,); NaN if undefined, such as 0/0.
     """
 
     rows: Floats
@@ -37,20 +37,20 @@ class Measure:
 
     @property
     def value(self) -> float | None:
-        """The figure of all rows; None where there is none."""
+        """Figure of all rows; None if it is undefined."""
         return _number(self.score(self.rows.sum(axis=0)))
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure lies from `low` to `high` with the confidence asked for."""
+    """Confidence interval from `low` to `high`."""
 
     low: float
     high: float
 
 
 def ratio(numerators: Any, denominators: Any = None) -> Measure:
-    """The sum of (N,) `numerators` over that of (N,) `denominators`; without these, the mean."""
+    """Return the sum of (N,) `numerators` divided by the sum of (N,) `denominators`; without denominators, the mean."""
     above = np.asarray(numerators, np.float64)
     below = np.ones_like(above) if denominators is None else np.asarray(denominators, np.float64)
     return Measure(np.stack([above, below], axis=-1), lambda sums: divided(sums[..., 0], sums[..., 1]))
@@ -64,19 +64,19 @@ def bootstrap_interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval | None:
-    """Compute a percentile bootstrap interval of a figure over its rows.
+    """Compute a percentile bootstrap interval: the figure's distribution over resamples of the rows.
 
     Args:
-        measure: The figure of the rows.
-        against: The figure of the same rows answered by another model: the interval is of the difference `measure`
-            less `against`, both from the same drawn rows (paired).
-        resamples: Draws; the time and the precision of the ends grow with it.
-        confidence: Share of the draws inside the interval.
-        seed: The same seed gives the same interval.
+        measure: Figure of the rows.
+        against: Figure of another model on the same rows. The interval is then of the difference `measure` minus
+            `against`, both from the same resampled rows (paired).
+        resamples: Number of resamples. Time and precision grow with it.
+        confidence: Share of the resamples inside the interval.
+        seed: Seed of the resamples. Equal seeds give equal intervals.
 
     Returns:
-        The interval; None where no draw has a figure. It is a point where all rows say the same, as with 300 of 300
-        right: few rows then still leave doubt, which a bootstrap does not see.
+        The interval; None if the figure is undefined in every resample. If all rows are equal, as with 300 of 300
+        correct, the interval is a point: a bootstrap does not see the doubt that few rows leave.
 
     Raises:
         InputError: If there is no row or no draw, the confidence is not between 0 and 1, or the two measures have
@@ -95,8 +95,8 @@ def bootstrap_interval(
         raise InputError(f"{count} rows against {len(against.rows)}: a paired interval needs the same rows")
     rng = np.random.default_rng(seed)
     figures = []
-    for start in range(0, resamples, _AT_ONCE):
-        drawn = rng.multinomial(count, [1 / count] * count, size=min(_AT_ONCE, resamples - start))
+    for start in range(0, resamples, _CHUNK):
+        drawn = rng.multinomial(count, [1 / count] * count, size=min(_CHUNK, resamples - start))
         figure = measure.score(drawn @ measure.rows)
         figures.append(figure if against is None else figure - against.score(drawn @ against.rows))
     known = np.concatenate(figures)
@@ -108,7 +108,7 @@ def bootstrap_interval(
 
 
 def divided(above: Floats, below: Floats) -> Floats:
-    """`above` by `below`, NaN where that is 0."""
+    """Return `above` / `below`, NaN where `below` is 0."""
     out: Floats = np.full(np.shape(above), np.nan)
     np.divide(above, below, out=out, where=below != 0)
     return out

@@ -1,4 +1,4 @@
-"""Plain greedy decoding in batches by transformers' own `generate`."""
+"""Plain greedy decoding in batches with `generate` of transformers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasc.errors import InputError
 
 @dataclass(frozen=True)
 class Decoder:
-    """A model that answers inputs, and how its ids are read.
+    """Model with its tokenizers, for greedy decoding of inputs.
 
     Attributes:
         model: transformers model in evaluation mode.
-        tokenizer: Its Hugging Face tokenizer, which forms the prompts.
-        task_tokenizer: The same as `tasc.data.load_tokenizer` gives it: what is new in it, and the text of ids.
+        tokenizer: Hugging Face tokenizer, which forms the prompts.
+        task_tokenizer: The tokenizer as `tasc.data.load_tokenizer` returns it. It knows the new tokens and decodes ids.
         system: System prompt of every request.
     """
 
@@ -32,30 +32,31 @@ class Decoder:
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
-        """The ids that end an output."""
+        """Ids that end an output."""
         return required_eos_ids(self.model, self.tokenizer)
 
     def prompts(self, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Ids of the prompt of each input.
+        """Return the prompt ids of each input.
 
         Raises:
             InputError: If a prompt and `max_tokens` do not fit into the model's context together.
         """
         prompts = prompt_ids(self.tokenizer, inputs, None, self.system)
-        holds = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for number, prompt in enumerate(prompts, start=1):
-            if holds is not None and len(prompt) + max_tokens > holds:
+            if context is not None and len(prompt) + max_tokens > context:
                 raise InputError(
                     f"the prompt of row {number} has {len(prompt)} tokens, so {max_tokens} more do not fit into the "
-                    f"model's context of {holds}: ask for at most {max(0, holds - len(prompt))} or leave the row out"
+                    f"model's context of {context}: set max_tokens to at most {max(0, context - len(prompt))} "
+                    "or remove the row"
                 )
         return prompts
 
     def decode(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-        """Greedy outputs of one batch, each up to and including the token that ends it.
+        """Decode one batch greedily; each output includes the token that ends it.
 
-        Shorter prompts are padded on the left. The model's own generation settings, such as a repetition penalty, are
-        left aside.
+        Shorter prompts are padded on the left. The generation settings of the model, such as a repetition penalty, are
+        not used.
         """
         import torch
 
@@ -63,19 +64,19 @@ class Decoder:
         pad = min(self.eos_ids)
         ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=self.model.device)
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
-        with torch.inference_mode(), self._plainly(pad):
+        with torch.inference_mode(), self._greedy_config(pad):
             made = self.model.generate(ids, attention_mask=mask, max_new_tokens=max_tokens)
         return [self._ended(row) for row in made[:, longest:].tolist()]
 
     def read(self, decoded: Sequence[int]) -> tuple[str, tuple[int, ...], bool]:
-        """Text and ids of what `decode` gave for a prompt, the end token aside, and whether there was one."""
+        """Return text and ids of an output of `decode` without its end token, and whether it has one."""
         finished = bool(decoded) and decoded[-1] in self.eos_ids
         ids = tuple(decoded[:-1] if finished else decoded)
         return self.task_tokenizer.decode(ids), ids, finished
 
     @contextmanager
-    def _plainly(self, pad: int) -> Iterator[None]:
-        """The model with settings that say nothing but when to end; `generate` would fill up others from its own."""
+    def _greedy_config(self, pad: int) -> Iterator[None]:
+        """Replace the model's generation settings, from which `generate` would fill in missing values."""
         from transformers import GenerationConfig
 
         own = self.model.generation_config

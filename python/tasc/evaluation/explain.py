@@ -1,4 +1,4 @@
-"""Explanation of one row's replay: every drafted token, its sources, and its verdict."""
+"""Explanation of one row, step by step: every drafted token, the sources that proposed it, and its verdict."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
 
 ACCEPTED, REJECTED, AFTER, OWN = "accepted", "rejected", "after", "own"
-"""What became of a token: right; wrong; drafted behind a wrong one; not drafted but the model's own."""
+"""Verdicts on a token: accepted; rejected; drafted after a rejected one; not drafted but emitted by the target."""
 
 SURE = 0.98
-"""Accepted tokens at least this probable are shown together."""
+"""Minimum probability of accepted tokens that are shown together."""
 
 _PARTIAL = "\N{REPLACEMENT CHARACTER}"
 _RIVALS = 3
-_NEAR = 16  # tokens before one that its text is told from
+_CONTEXT = 16  # preceding tokens that are decoded together with a token to find its text
 
 
 class TokenFacts(TypedDict):
-    """A token of a step.
+    """Token of a step.
 
     Attributes:
-        token: Its id.
-        text: Its text; a special token's name.
+        token: Token id.
+        text: Text of the token; the name of a special token.
         verdict: `ACCEPTED`, `REJECTED`, `AFTER` or `OWN`.
-        prob: Probability that the draft gave it; None for the model's own.
-        sources: Probability by source, of those that named it.
-        candidates: (text, probability) of the likeliest candidates at its place.
+        prob: Probability in the draft; None for a token of the target.
+        sources: Probability by source, for the sources that proposed it.
+        candidates: (text, probability) of the most probable candidates at its place.
     """
 
     token: int
@@ -48,14 +48,14 @@ class TokenFacts(TypedDict):
 
 
 class Explanation(TypedDict):
-    """A row's decoding.
+    """Decoding of a row.
 
     Attributes:
-        row: Its number among the held-out rows, from 1.
-        input: Its input; None without one.
-        output: Its output's text.
-        tokens: Tokens of the output, its end included.
-        steps: Per target step the drafted tokens, then the model's own.
+        row: Number among the held-out rows, from 1.
+        input: Input of the row; None without one.
+        output: Text of the output.
+        tokens: Number of tokens of the output, with the end token.
+        steps: Per step the drafted tokens, then the target's token.
     """
 
     row: int
@@ -74,14 +74,14 @@ def explain(
     max_tokens: int = MAX_DRAFT,
     cost: float = DEFAULT_SLOPE,
 ) -> Explanation:
-    """Decodes one row as a model would that says just what the row says.
+    """Decode one row with a simulated target that generates exactly the row's output.
 
     Args:
-        drafter: Makes the drafts.
+        drafter: Drafter to explain.
         rows: Held-out rows.
-        number: Which of them, from 1.
-        tokenizer: The tokenizer that made them.
-        max_tokens: Most tokens per draft.
+        number: Number of the row, from 1.
+        tokenizer: Tokenizer of the rows.
+        max_tokens: Maximum number of tokens per draft.
         cost: Cost of verifying one drafted token, in plain steps.
 
     Raises:
@@ -129,11 +129,11 @@ def _facts(
 
 
 def token_text(tokenizer: TaskTokenizer, before: Sequence[int], token: int) -> str:
-    """Return the text that a token adds; its name if it adds none, as special tokens do.
+    """Return the text that a token adds, or the name of a token that adds nothing, such as a special token.
 
-    A character of several tokens is that of the last; the others add "".
+    If a character has several tokens, the last token adds it and the others add "".
     """
-    near = list(before[-_NEAR:])
+    near = list(before[-_CONTEXT:])
     text, longer = tokenizer.decode(near).rstrip(_PARTIAL), tokenizer.decode([*near, token])
     added = longer[len(text) :] if longer.startswith(text) else longer
     if _PARTIAL in added and tokenizer.tokenizer.id_to_token(token) is not None:
@@ -144,9 +144,9 @@ def token_text(tokenizer: TaskTokenizer, before: Sequence[int], token: int) -> s
 
 
 def spans(step: Sequence[TokenFacts]) -> list[TokenFacts]:
-    """A step with neighbours joined that need no line each: accepted tokens that were sure, tokens after a wrong one.
+    """Join neighbouring tokens of a step: accepted tokens with high probability, and tokens after a rejected one.
 
-    Of a joined span, `prob` is the least, `sources` the mean of each source, `candidates` empty.
+    In a joined span, `prob` is the minimum, `sources` holds the mean of each source, and `candidates` is empty.
     """
     joined: list[list[TokenFacts]] = []
     for token in step:
@@ -158,7 +158,7 @@ def spans(step: Sequence[TokenFacts]) -> list[TokenFacts]:
 
 
 def _kind(token: TokenFacts) -> str | None:
-    """Return the key of tokens that may be joined with this one; None: it stands alone."""
+    """Return the kind of tokens that a token may be joined with; None: none."""
     sure = token["verdict"] == ACCEPTED and (token["prob"] or 0.0) >= SURE
     return token["verdict"] if sure or token["verdict"] == AFTER else None
 
@@ -176,5 +176,5 @@ def _span(tokens: Sequence[TokenFacts]) -> TokenFacts:
 
 
 def visible(text: str) -> str:
-    """A token's text with line ends and tabs that can be seen; dots for a part of a character."""
+    """Return a token's text with visible line ends and tabs; an ellipsis for part of a character."""
     return text.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "…"

@@ -1,4 +1,4 @@
-"""Latency of answers. The models take turns on the same prompts, so a busy machine slows both alike."""
+"""Latency of models, which alternate on the same prompts, so that a busy machine slows both equally."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Timing:
 
     Attributes:
         request: (R, B) seconds per batch, from prompts to ids.
-        decode: (R, B) seconds of it behind the first token.
-        rows: Rows answered in all batches.
-        steps: Decoding steps of the batches, each as many as its longest output has.
-        base_tokens: Of all outputs.
-        characters: Of all outputs.
+        decode: (R, B) seconds per batch after the first token.
+        rows: Number of rows in all batches.
+        steps: Decoding steps of all batches; a batch has as many as its longest output.
+        base_tokens: Base tokens of all outputs.
+        characters: Characters of all outputs.
     """
 
     request: NDArray[np.float64]
@@ -37,7 +37,7 @@ class Timing:
     characters: int
 
     def to_dict(self) -> dict[str, float]:
-        """JSON-ready; times in seconds, each batch's the median over the rounds; speeds over the whole request."""
+        """Return JSON values; times in seconds, per batch the median over rounds; speeds over the whole request."""
         batches = np.median(self.request, axis=0)
         whole = float(batches.sum())
         return {
@@ -57,12 +57,12 @@ def measure(
     options: EvalOptions,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Times the first `latency_rows` rows at each of the `batch_sizes`; batches are full, by repeating rows if need be.
+    """Time the first `latency_rows` rows at each of the `batch_sizes`. Rows are repeated to fill the last batch.
 
     Returns:
         One JSON-ready dictionary per batch size: `batch_size`, `batches`, `rounds`, `models` (by side, of
         `Timing.to_dict`), and where there are two sides `speedup` and `decode_speedup` (the second's seconds by the
-        first's, of whole requests and behind the first token), each what `speedup` returns.
+        first's, of whole requests and after the first token), each a result of `speedup`.
     """
     count = min(options.latency_rows, len(rows))
     if count == 0:
@@ -72,11 +72,11 @@ def measure(
     for k, size in enumerate(options.batch_sizes):
         batches = _batches(sides, rows[:count], size, options.max_tokens)
 
-        def tell(share: float, before: int = sum(calls[:k]), here: int = calls[k]) -> None:
+        def report(share: float, before: int = sum(calls[:k]), here: int = calls[k]) -> None:
             if progress is not None:
                 progress(before + share * here, sum(calls))
 
-        timings = _timed(sides, batches, options, tell)
+        timings = _timed(sides, batches, options, report)
         facts: dict[str, Any] = {"batch_size": size, "batches": calls[k], "rounds": options.rounds}
         facts["models"] = {name: timing.to_dict() for name, timing in timings.items()}
         if len(timings) == 2:
@@ -90,7 +90,7 @@ def measure(
 def _batches(
     sides: Mapping[str, Decoder], rows: Sequence[Mapping[str, Any]], size: int, max_tokens: int
 ) -> dict[str, list[list[list[int]]]]:
-    """Batches of prompts by side."""
+    """Return batches of prompts by side."""
     whole = -(-len(rows) // size) * size
     inputs = [row["input"] for row in islice(cycle(rows), whole)]
     prompts = {name: decoder.prompts(inputs, max_tokens) for name, decoder in sides.items()}
@@ -101,7 +101,7 @@ def _timed(
     sides: Mapping[str, Decoder],
     batches: Mapping[str, list[list[list[int]]]],
     options: EvalOptions,
-    tell: Callable[[float], None],
+    report: Callable[[float], None],
 ) -> dict[str, Timing]:
     names = list(sides)
     count = len(batches[names[0]])
@@ -120,34 +120,34 @@ def _timed(
                 seconds[name][turn, k] = time.perf_counter() - first, first - began
                 if turn == 0:
                     outputs[name].append(made)
-            tell((turn * count + k + 1) / (options.rounds * count))
+            report((turn * count + k + 1) / (options.rounds * count))
     return {name: _timing(sides[name], seconds[name], outputs[name]) for name in names}
 
 
 def _timing(decoder: Decoder, seconds: NDArray[np.float64], outputs: list[list[list[int]]]) -> Timing:
-    said = [decoder.read(ids) for batch in outputs for ids in batch]
+    outputs_read = [decoder.read(ids) for batch in outputs for ids in batch]
     request, prefill = seconds[..., 0], seconds[..., 1]
     return Timing(
         request=request,
         decode=np.maximum(request - prefill, 0.0),
-        rows=len(said),
+        rows=len(outputs_read),
         steps=sum(max(map(len, batch)) for batch in outputs),
-        base_tokens=sum(len(decoder.task_tokenizer.encode(text)) + finished for text, _, finished in said),
-        characters=sum(len(text) for text, _, _ in said),
+        base_tokens=sum(len(decoder.task_tokenizer.encode(text)) + finished for text, _, finished in outputs_read),
+        characters=sum(len(text) for text, _, _ in outputs_read),
     )
 
 
 def speedup(theirs: NDArray[np.float64], ours: NDArray[np.float64], options: EvalOptions) -> dict[str, float | None]:
-    """Ratio of the times of two models.
+    """Return the time of one model divided by that of the other.
 
     Args:
         theirs: (R, B) seconds per round and batch.
         ours: (R, B) of the same rounds and batches.
-        options: How the interval is drawn.
+        options: Options of the interval.
 
     Returns:
         `value`: the ratio of the sums over the batches of medians over the rounds. `low` and `high`: its bootstrap
-        interval, rounds and batches both drawn anew, the same for both models; None for a single measurement.
+        interval, with rounds and batches resampled equally for both models; None for a single measurement.
     """
     rounds, batches = theirs.shape
     rng = np.random.default_rng(options.seed)

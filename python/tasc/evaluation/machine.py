@@ -1,4 +1,4 @@
-"""Facts about the machine that figures were measured on."""
+"""Description of the machine of a measurement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Processors, threads of torch, GPU and versions, for the JSON of a run."""
+    """Return processors, torch threads, GPU and versions, for the JSON of a run."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""A whole evaluation, quality and speed, of one model or of two beside each other."""
+"""Evaluation of quality and speed, of one model or of two models in comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasc.evaluation.task_eval import EvalOptions, Evaluation, Prediction, asses
 from tasc.progress import ProgressBars, no_bars
 
 MODEL, AGAINST = "model", "against"
-"""The names of the two sides in results."""
+"""Names of the two sides in results."""
 
 
 def results(
@@ -24,14 +24,14 @@ def results(
     predictions: Mapping[str, Sequence[Prediction]] | None = None,
     progress: ProgressBars | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluation]]:
-    """A whole evaluation of one model or two, as `tasc eval` prints it.
+    """Evaluate one model or two, as `tasc eval` does.
 
     Args:
-        sides: The model under `MODEL`, and where there is one, that to compare with under `AGAINST`.
+        sides: The model under `MODEL`; optionally a model to compare with under `AGAINST`.
         rows: `{input, output}` each.
-        options: How.
-        predictions: By side, what a lossless loop has said to the rows already; None: transformers' `generate` says it.
-        progress: Given what is done, what to tell how far it has come.
+        options: Options of the evaluation.
+        predictions: Existing outputs of a lossless loop, by side; None: `generate` of transformers makes them.
+        progress: Called with the title of a job; returns its progress callback.
 
     Returns:
         A JSON-ready dictionary: `settings`, `machine`, `models` (by side, `Evaluation.to_dict`), `comparison` (of
@@ -39,7 +39,7 @@ def results(
         `outputs` (of each row: input, reference and by side the text); and the evaluations by side.
 
     Raises:
-        InputError: As `evaluate`.
+        InputError: See `evaluate`.
         MissingExtraError: Without ``tasc-lm[eval]``.
     """
     options = options or EvalOptions()

@@ -1,7 +1,7 @@
-"""Replay of known outputs through a drafter, without a model: how good are its drafts on this task?
+"""Replay of known outputs through a drafter, without a model, to measure its drafts on a task.
 
-A model that says exactly what the row says accepts the draft up to its first wrong token and adds one token of its
-own. So a row alone decides how many steps a drafter needs, and a few hundred rows replay in a second.
+A target that generates exactly the row's output accepts the draft up to its first wrong token and adds one token. The
+row alone therefore determines the number of steps, and a few hundred rows are replayed in a second.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tasc.drafting.protocol import Drafter, Request
 
 STANDARD_COSTS = (0.0, 0.02, 0.05)
-"""Costs of one drafted token, in plain steps, at which every replay says its speed-up."""
+"""Costs of one drafted token, in plain steps, for which every replay reports its speed-up."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayRow:
-    """A held-out row: `prompt` (L,) uint32, `output` (T,) uint32, which ends with the EOS, and the input's text."""
+    """Held-out row: `prompt` (L,) uint32, `output` (T,) uint32, which ends with the EOS, and the input's text."""
 
     prompt: NDArray[np.uint32]
     output: NDArray[np.uint32]
@@ -38,15 +38,15 @@ class ReplayResult:
     """Counts of a replay.
 
     Attributes:
-        name: The drafter's name.
+        name: Name of the drafter.
         cost: Cost of verifying one drafted token, in plain steps.
-        rows: Rows replayed.
-        tokens: Tokens emitted, the EOS of each row included.
-        steps: Target steps taken; each emits the accepted tokens and one more.
-        drafted: Tokens drafted.
-        hits: Drafted tokens accepted.
-        tested_at: Drafts whose token at this position was looked at, that is, whose tokens before it were right.
-        hits_at: Drafts whose token at this position was accepted.
+        rows: Number of rows replayed.
+        tokens: Number of tokens emitted, with the EOS of each row.
+        steps: Number of target steps; each emits the accepted tokens and one more.
+        drafted: Number of tokens drafted.
+        hits: Number of drafted tokens accepted.
+        tested_at: By position, number of drafts whose earlier tokens were all accepted.
+        hits_at: By position, number of drafts whose token was accepted.
     """
 
     name: str
@@ -66,7 +66,7 @@ class ReplayResult:
 
     @property
     def drafted_per_step(self) -> float:
-        """Mean length of a draft, empty ones included."""
+        """Mean draft length, with empty drafts."""
         return self.drafted / max(1, self.steps)
 
     @property
@@ -84,7 +84,7 @@ class ReplayResult:
         return self.tokens / max(1.0, self.steps + cost * self.drafted)
 
     def count(self, drafted: int, hits: int, emitted: int) -> None:
-        """Adds one step that drafted `drafted` tokens, accepted `hits` of them and emitted `emitted`."""
+        """Add one step that drafted `drafted` tokens, accepted `hits` of them and emitted `emitted`."""
         self.steps += 1
         self.tokens += emitted
         self.drafted += drafted
@@ -95,7 +95,7 @@ class ReplayResult:
             self.tested_at[position] += 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Every count and ratio, ready for JSON."""
+        """Return every count and ratio as JSON values."""
         ratios = {
             "tau": self.tau,
             "drafted_per_step": self.drafted_per_step,
@@ -114,12 +114,12 @@ def encode_rows(
     input_field: str = "input",
     output_field: str = "output",
 ) -> list[ReplayRow]:
-    """Tokenises held-out rows: the context is the input followed by a newline, the output ends with `eos`.
+    """Tokenize held-out rows: the context is the input followed by a newline, and the output ends with `eos`.
 
     Args:
-        rows: Rows with `output_field` and, where known, `input_field`; a row without an input has an empty context.
-        tokenizer: The target model's tokenizer.
-        eos: The id that ends an output.
+        rows: Rows with `output_field` and optionally `input_field`; a row without an input has an empty context.
+        tokenizer: Tokenizer of the target.
+        eos: Id that ends an output.
         input_field: Name of the input in a row.
         output_field: Name of the output in a row.
 
@@ -145,14 +145,14 @@ def replay(
     cost: float = DEFAULT_SLOPE,
     progress: Progress | None = None,
 ) -> ReplayResult:
-    """Replays `rows` through `drafter` and counts steps and accepted tokens.
+    """Replay `rows` through `drafter` and count steps and accepted tokens.
 
     Args:
-        drafter: Makes the drafts, and learns from the rows as it would from live requests.
+        drafter: Drafter to measure. It learns from the rows as from live requests.
         rows: Held-out rows.
-        max_tokens: Most tokens per draft.
-        cost: Cost of verifying one drafted token, in plain steps; told to the drafter as `costs[k] = 1 + cost * k`.
-        progress: Called with (rows done, rows in all).
+        max_tokens: Maximum number of tokens per draft.
+        cost: Cost of verifying one drafted token, in plain steps. The drafter receives `costs[k] = 1 + cost * k`.
+        progress: Called with (rows done, rows).
 
     Raises:
         InputError: If `max_tokens` or `cost` is negative, or a draft is longer than `max_tokens`.
@@ -183,9 +183,7 @@ def _replay_row(
     while position < len(output):
         draft = request.draft(max_tokens, costs).tokens
         if len(draft) > max_tokens:
-            raise InputError(
-                f"drafter {result.name!r} drafted {len(draft)} tokens where at most {max_tokens} were asked"
-            )
+            raise InputError(f"drafter {result.name!r} drafted {len(draft)} tokens; the limit was {max_tokens}")
         hits = common_prefix_length(draft, output[position:])
         emitted = output[position : position + hits + 1]
         request.update(emitted)

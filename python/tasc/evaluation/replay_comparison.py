@@ -1,4 +1,4 @@
-"""Drafters side by side on one task: its rows indexed once, its held-out rows replayed through each."""
+"""Comparison of drafters on one task: rows are indexed once, held-out rows are replayed through each drafter."""
 
 import itertools
 import tempfile
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from tasc.data import TaskTokenizer, TokenStore
 
 FAMILIES = ("tasc", "suffix", "prompt-lookup")
-"""What `drafters` takes; `suffix` stands for one drafter per factor."""
+"""Names that `make_drafters` accepts; `suffix` is one drafter per factor."""
 
 FACTORS = (1.0, 4.0, 16.0)
-"""The `max_spec_factor`s at which SuffixDecoding is measured; its default is 1."""
+"""Values of `max_spec_factor` for SuffixDecoding; its default is 1."""
 
 BEST = "suffix-best"
-"""Name of SuffixDecoding at whichever factor did best."""
+"""Name of SuffixDecoding with its best factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task's indexed rows and the rows held out of them."""
+    """Indexed rows of a task, and its held-out rows."""
 
     store: "TokenStore"
     index: "TaskIndex"
@@ -48,7 +48,7 @@ class Task:
     eos: int
 
     def outputs(self) -> Iterator[NDArray[np.uint32]]:
-        """(T,) uint32 of each indexed output with its EOS, repeats included."""
+        """Yield each indexed output with its EOS, (T,) uint32, with repeats."""
         for document, weight in self.store:
             yield from itertools.repeat(document, weight)
 
@@ -63,17 +63,17 @@ def open_task(
     inputs: bool = True,
     progress: ProgressBars,
 ) -> Iterator[Task]:
-    """Indexes a task in a temporary folder, which goes when the context ends.
+    """Index a task in a temporary folder, which is removed when the context ends.
 
     Rows with a split: `train` is indexed and `test` held out. Rows without: all are held out and `corpus` is indexed.
 
     Args:
         data: Rows `{input, output, split?}`.
-        tokenizer: The target model's tokenizer, with the EOS that ends an output.
+        tokenizer: Tokenizer of the target, with an end token.
         corpus: Files to index instead of the `train` rows of `data`.
-        limit: Most rows to hold out, the first ones; None for all.
+        limit: Maximum number of held-out rows, the first ones; None for all.
         inputs: Whether the index sees the rows' inputs.
-        progress: Given the name of a job, what to tell how far it has come.
+        progress: Called with the title of a job; returns its progress callback.
 
     Raises:
         InputError: If there is nothing to index or nothing to hold out.
@@ -101,16 +101,16 @@ def open_task(
 
 
 def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator[Drafter]:
-    """The drafters named, one at a time: their caches need not be in memory together.
+    """Yield the named drafters one at a time, so that their caches need not be in memory together.
 
     Args:
         names: Some of `FAMILIES`.
-        task: What they may draw on.
-        max_tokens: Most tokens that will be asked of one draft.
+        task: Task to draft for.
+        max_tokens: Maximum number of tokens per draft.
 
     Raises:
         InputError: If a name is not one of `FAMILIES`.
-        PeerMissingError: If `suffix` is named and not installed.
+        BaselineMissingError: If `suffix` is named and not installed.
     """
     from tasc._core import NgramDrafter
 
@@ -125,7 +125,7 @@ def make_drafters(names: Iterable[str], task: Task, max_tokens: int) -> Iterator
 
 
 def check_families(names: Iterable[str]) -> list[str]:
-    """The names, once each.
+    """Return the names without repeats.
 
     Raises:
         InputError: If a name is not one of `FAMILIES`.
@@ -138,11 +138,11 @@ def check_families(names: Iterable[str]) -> list[str]:
 
 
 def families_here() -> list[str]:
-    """Return the drafters of `FAMILIES` that this environment can make."""
+    """Return the names of `FAMILIES` whose packages are installed."""
     return [name for name in FAMILIES if name != "suffix" or suffix_decoding_installed()]
 
 
 def best_suffix(results: Iterable[ReplayResult]) -> ReplayResult | None:
-    """SuffixDecoding at the factor with the highest speed-up, renamed `suffix-best`; None where it did not run."""
+    """Return SuffixDecoding with the highest speed-up, renamed `suffix-best`; None if it did not run."""
     theirs = [r for r in results if r.name.startswith("suffix-")]
     return replace(max(theirs, key=lambda r: r.speedup), name=BEST) if theirs else None

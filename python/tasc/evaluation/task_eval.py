@@ -1,7 +1,7 @@
-"""Quality of a fine-tuned model on held-out rows, beside the same tuning without the new tokens.
+"""Task quality of a fine-tuned model on held-out rows, and comparison of two models.
 
-Quality and speed are measured apart: all rows are answered once in large batches, `tasc.evaluation.latency` times a
-few. Answers are kept as ids and text, so `assess` gives the figures again without a model.
+Quality and speed are measured separately: all rows are decoded once in large batches, and `tasc.evaluation.latency`
+times a few. Predictions hold ids and text, so `assess` computes the figures again without a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasc.errors import InputError
 from tasc.evaluation import task_metrics as metrics
 from tasc.evaluation.bootstrap import RESAMPLES, Interval, Measure, bootstrap_interval
 from tasc.evaluation.decoder import Decoder
-from tasc.evaluation.tokenization_stats import spelling, spelling_measures
+from tasc.evaluation.tokenization_stats import tokenization, tokenization_measures
 from tasc.progress import Progress
 
 
@@ -24,14 +24,14 @@ class EvalOptions:
     """Options of an evaluation.
 
     Attributes:
-        max_tokens: Most decoding steps per output.
-        batch_size: Rows answered together for quality.
-        batch_sizes: Rows answered together for latency, one measurement each.
-        latency_rows: Rows timed, the first ones; 0 for no timing.
-        rounds: Times each row is timed; the median counts.
-        resamples: Resamples of an interval.
+        max_tokens: Maximum number of decoding steps per output.
+        batch_size: Rows decoded together for quality.
+        batch_sizes: Rows decoded together for latency, one measurement each.
+        latency_rows: Number of rows timed, the first ones; 0 for no timing.
+        rounds: Number of times each row is timed; the median counts.
+        resamples: Number of resamples of an interval.
         confidence: Confidence of an interval.
-        seed: Of the resamples.
+        seed: Seed of the resamples.
     """
 
     max_tokens: int = 512
@@ -52,7 +52,7 @@ class EvalOptions:
             raise InputError(f"confidence is {self.confidence}; it must be between 0 and 1")
 
     def interval(self, measure: Measure, against: Measure | None = None) -> Interval | None:
-        """The bootstrap interval of a figure, or of its difference from another model's."""
+        """Compute the bootstrap interval of a figure, or of its difference from another model's figure."""
         return bootstrap_interval(
             measure, against=against, resamples=self.resamples, confidence=self.confidence, seed=self.seed
         )
@@ -60,8 +60,8 @@ class EvalOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Output of a model for a row: the row's input and output, the text, its ids without the end token, and whether
-    that followed within `max_tokens`.
+    """Output of a model for a row: input and reference of the row, text, ids without the end token, and whether the end
+    token followed within `max_tokens`.
     """
 
     input: str
@@ -78,10 +78,10 @@ class Evaluation:
     Attributes:
         predictions: One per row.
         measures: By name: exact_match, slot_f1 (where outputs are JSON), rouge_l, bleu, and those of
-            `tasc.evaluation.tokenization_stats.spelling_measures`.
-        counts: rows; unfinished outputs; round_trip, outputs whose ids and whose expanded ids have the same text;
-            new_tokens in the vocabulary; unparsable outputs, those that are no JSON (where the references are).
-        options: How intervals are drawn.
+            `tasc.evaluation.tokenization_stats.tokenization_measures`.
+        counts: rows; unfinished outputs; round_trip, outputs whose ids and expanded ids decode to the same text;
+            new_tokens in the vocabulary; unparsable outputs, which are not JSON although references are.
+        options: Options of the intervals.
     """
 
     predictions: tuple[Prediction, ...]
@@ -90,7 +90,7 @@ class Evaluation:
     options: EvalOptions
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: `counts`, and of each of the `measures` value, low and high."""
+        """Return JSON values: `counts`, and value, low and high of each of the `measures`."""
         found = {
             name: {"value": measure.value, **interval_ends(self.options.interval(measure))}
             for name, measure in self.measures.items()
@@ -141,7 +141,7 @@ def evaluate_decoder(
     options: EvalOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a model that is wrapped in a `Decoder`."""
+    """Evaluate a `Decoder`; see `evaluate`."""
     metrics.check_installed()  # before the time that decoding takes
     options = options or EvalOptions()
     return assess(answers(decoder, rows, options, progress), decoder.task_tokenizer, options=options)
@@ -153,32 +153,32 @@ def answers(
     options: EvalOptions,
     progress: Progress | None = None,
 ) -> list[Prediction]:
-    """Generate the model's output for each row, in order.
+    """Decode the input of each row, in the order of the rows.
 
     Raises:
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
     """
     prompts = decoder.prompts(inputs_of(rows), options.max_tokens)
-    order = sorted(range(len(rows)), key=lambda k: len(rows[k]["output"]))  # those that end together, decoded together
-    said: dict[int, list[int]] = {}
+    order = sorted(range(len(rows)), key=lambda k: len(rows[k]["output"]))  # outputs of similar length form a batch
+    decoded: dict[int, list[int]] = {}
     for start in range(0, len(order), options.batch_size):
         batch = order[start : start + options.batch_size]
         outputs = decoder.decode([prompts[k] for k in batch], options.max_tokens)
-        said.update(zip(batch, outputs, strict=True))
+        decoded.update(zip(batch, outputs, strict=True))
         if progress is not None:
-            progress(len(said), len(rows))
-    return [Prediction(row["input"], row["output"], *decoder.read(said[k])) for k, row in enumerate(rows)]
+            progress(len(decoded), len(rows))
+    return [Prediction(row["input"], row["output"], *decoder.read(decoded[k])) for k, row in enumerate(rows)]
 
 
 def assess(
     predictions: Sequence[Prediction], tokenizer: TaskTokenizer, *, options: EvalOptions | None = None
 ) -> Evaluation:
-    """The figures of predictions that are there already.
+    """Compute the figures of existing predictions.
 
     Args:
         predictions: At least one.
-        tokenizer: That of the model which made them.
-        options: How intervals are drawn.
+        tokenizer: Tokenizer of the model that made them.
+        options: Options of the intervals.
 
     Raises:
         InputError: If there is no prediction.
@@ -191,18 +191,22 @@ def assess(
         measures["slot_f1"] = metrics.slot_f1(texts, references)
         counts["unparsable"] = sum(metrics.slots(text) is None for text in texts)
     measures |= {"rouge_l": metrics.rouge_l(texts, references), "bleu": metrics.bleu(texts, references)}
-    spelled = [spelling(p.ids, p.text, finished=p.finished, tokenizer=tokenizer) for p in predictions]
-    counts["round_trip"] = sum(s.round_trip for s in spelled)
+    tokenizations = [tokenization(p.ids, p.text, finished=p.finished, tokenizer=tokenizer) for p in predictions]
+    counts["round_trip"] = sum(t.round_trip for t in tokenizations)
     counts["new_tokens"] = len(tokenizer.plan or ())
-    return Evaluation(tuple(predictions), measures | spelling_measures(spelled), counts, options or EvalOptions())
+    return Evaluation(
+        tuple(predictions), measures | tokenization_measures(tokenizations), counts, options or EvalOptions()
+    )
 
 
 def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
-    """Compare `a` with `b` in each figure that both have: JSON-ready, by name `difference` (`a` less `b`), and `low`
-    and `high` of its interval, from the same drawn rows (paired).
+    """Compare two evaluations in each figure that both have.
+
+    Returns:
+        JSON values by name: `difference` (`a` minus `b`), and `low` and `high` of its paired interval.
 
     Raises:
-        InputError: If they answered different rows.
+        InputError: If the evaluations are of different rows.
     """
     rows = [[(p.input, p.reference) for p in e.predictions] for e in (a, b)]
     if rows[0] != rows[1]:
@@ -219,7 +223,7 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
 
 
 def inputs_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The inputs of rows that can be evaluated.
+    """Return the inputs of rows for an evaluation.
 
     Raises:
         InputError: If there is no row, or one without an input or output that is text.
@@ -235,5 +239,5 @@ def inputs_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def interval_ends(interval: Interval | None) -> dict[str, float | None]:
-    """`low` and `high`, None where there is no interval."""
+    """Return `low` and `high`; None for both without an interval."""
     return asdict(interval) if interval is not None else {"low": None, "high": None}

@@ -1,7 +1,7 @@
-"""Task metrics of texts beside their references, each with a bootstrap interval.
+"""Task metrics of texts and their references, each with a bootstrap interval.
 
-Every figure here depends on the rows through sums alone: right rows, common slots, matching n-grams; so each is a
-`tasc.evaluation.bootstrap.Measure`. All are from 0 to 1; BLEU and ROUGE-L are those of sacrebleu and rouge-score.
+Every metric depends on the rows only through sums (correct rows, common slots, matching n-grams), and is therefore a
+`tasc.evaluation.bootstrap.Measure`. All are from 0 to 1. BLEU and ROUGE-L come from sacrebleu and rouge-score.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tasc.errors import InputError, MissingExtraError
 from tasc.evaluation.bootstrap import Floats, Measure, divided, ratio
 
 Slot: TypeAlias = tuple[tuple[str, ...], str]
-"""The names that lead to a leaf of a JSON text, and the leaf as JSON."""
+"""Path of names to a leaf of a JSON text, and the leaf as JSON."""
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> Measure:
-    """Share of the predictions that are their reference, white space around both aside.
+    """Compute the share of predictions equal to their reference, without surrounding white space.
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
@@ -34,10 +34,10 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> Measur
 
 
 def slots(text: str) -> Counter[Slot] | None:
-    """The slots of a JSON text: its leaves with the names that lead to them; None for a text that is no object or list.
+    """Return the slots of a JSON text: its leaves with their paths of names; None if it is no JSON object or list.
 
-    An object with `slots` has those alone (its other members, such as an intent, are none). An object of a `name` and a
-    `value` is one slot of that name. The order of a list does not matter; how often a slot is there does.
+    In an object with `slots`, only these are slots (not other members, such as an intent). An object of a `name` and a
+    `value` is one slot of that name. The order of a list does not matter; the number of equal slots does.
 
     Examples:
         >>> slots('{"intent": "fly", "slots": [{"name": "to", "value": "boston"}]}')
@@ -53,17 +53,17 @@ def slots(text: str) -> Counter[Slot] | None:
 
 
 def slot_f1(predictions: Sequence[str], references: Sequence[str]) -> Measure:
-    """F1 of the `slots`, counted over all rows (micro): twice the slots in common by all slots of both.
+    """Compute F1 of the `slots` over all rows (micro-average): twice the common slots by all slots of both sides.
 
-    A text that is no JSON object or list has no slots. 1 where neither side has any.
+    A text that is no JSON object or list has no slots. F1 is 1 if neither side has slots.
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
     """
     counted = []
     for prediction, reference in _pairs(predictions, references):
-        said, wanted = slots(prediction) or Counter(), slots(reference) or Counter()
-        counted.append([(said & wanted).total(), said.total() + wanted.total()])
+        found, expected = slots(prediction) or Counter(), slots(reference) or Counter()
+        counted.append([(found & expected).total(), found.total() + expected.total()])
 
     def f1(sums: Floats) -> Floats:
         return np.where(sums[..., 1] == 0, 1.0, divided(2 * sums[..., 0], sums[..., 1]))
@@ -72,7 +72,7 @@ def slot_f1(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:
-    """Mean over the rows of the F-measure of rouge-score's `rougeL` (words in lower case, no stemming).
+    """Compute the mean over rows of the F-measure of rouge-score's `rougeL` (words in lower case, no stemming).
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
@@ -86,7 +86,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
-    """BLEU of all rows together as sacrebleu computes it (words of `13a`, up to 4 of them, smoothing `exp`), by 100.
+    """Compute corpus BLEU as sacrebleu does (tokenizer `13a`, n-grams up to 4, smoothing `exp`), divided by 100.
 
     Raises:
         InputError: If there is no row, or not one reference for each prediction.
@@ -95,7 +95,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
     check_installed()
     from sacrebleu.metrics.bleu import BLEU
 
-    counter = BLEU(effective_order=True)  # for single rows; their counts are the same without
+    counter = BLEU(effective_order=True)  # for the score of single rows; counts do not depend on it
     found = [counter.sentence_score(p, [r]) for p, r in _pairs(predictions, references)]
     rows = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], np.float64)
 
@@ -108,10 +108,10 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
 
 
 def check_installed() -> None:
-    """Nothing, where rouge-score and sacrebleu can be imported.
+    """Check that rouge-score and sacrebleu can be imported.
 
     Raises:
-        MissingExtraError: Where they cannot.
+        MissingExtraError: If they cannot.
     """
     try:
         import rouge_score.rouge_scorer  # noqa: F401

@@ -1,7 +1,7 @@
-"""Tokenization of outputs: steps, base tokens, and the new tokens that were used or could have been used.
+"""Tokenization of outputs: steps, base tokens, and the new tokens that were or could have been emitted.
 
-The *canonical* spelling of a text is what the labels of fine-tuning have: the base tokenizer's ids, written
-with the fewest tokens of the extended vocabulary. A model may spell the same text otherwise.
+The *canonical* tokenization of a text is that of the labels in fine-tuning: the base tokenizer's ids, segmented into
+the fewest tokens of the extended vocabulary. A model may emit other tokens for the same text.
 """
 
 from __future__ import annotations
@@ -17,71 +17,71 @@ from tasc.evaluation.bootstrap import Measure, ratio
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
+class Tokenization:
     """Tokenization of one output.
 
     Attributes:
-        steps: Tokens decoded, the end token included.
-        base_tokens: Ids that the base tokenizer has for the text, and the end token.
-        tokens: Tokens decoded, without the end token.
-        new: New tokens among them.
-        chances: New tokens in the canonical spelling.
-        canonical: Whether it is the canonical spelling.
-        odd: Tokens that the canonical spelling has not in their place.
-        round_trip: Whether the text of the ids is the text of their expansion.
+        steps: Number of tokens decoded, with the end token.
+        base_tokens: Number of base tokens of the text, with the end token.
+        tokens: Number of tokens decoded, without the end token.
+        new: Number of new tokens decoded.
+        canonical_new: Number of new tokens in the canonical tokenization.
+        canonical: Whether the tokenization is canonical.
+        non_canonical: Number of decoded tokens that the canonical tokenization does not have at their place.
+        round_trip: Whether the ids and their expansion decode to the same text.
     """
 
     steps: int
     base_tokens: int
     tokens: int
     new: int
-    chances: int
+    canonical_new: int
     canonical: bool
-    odd: int
+    non_canonical: int
     round_trip: bool
 
 
-def spelling(ids: Sequence[int], text: str, *, finished: bool, tokenizer: TaskTokenizer) -> Spelling:
-    """Count the tokens of one output.
+def tokenization(ids: Sequence[int], text: str, *, finished: bool, tokenizer: TaskTokenizer) -> Tokenization:
+    """Compare the ids of an output with the canonical tokenization of its text.
 
     Args:
-        ids: The ids decoded, without the end token.
-        text: Their text.
+        ids: Decoded ids, without the end token.
+        text: Text of `ids`.
         finished: Whether the end token followed.
-        tokenizer: The model's; its `plan` says which tokens are new.
+        tokenizer: Tokenizer of the model. Its `plan` lists the new tokens.
     """
     base = tokenizer.encode(text)
     plan = tokenizer.plan
     canonical = (base if plan is None else plan.segment(base)).tolist()
     first_new = None if plan is None else plan.base_vocab_size
-    return Spelling(
+    return Tokenization(
         steps=len(ids) + finished,
         base_tokens=len(base) + finished,
         tokens=len(ids),
         new=_from(ids, first_new),
-        chances=_from(canonical, first_new),
+        canonical_new=_from(canonical, first_new),
         canonical=list(ids) == canonical,
-        odd=len(ids) - _in_common(list(ids), canonical),
+        non_canonical=len(ids) - _in_common(list(ids), canonical),
         round_trip=_round_trip(ids, text, tokenizer),
     )
 
 
-def spelling_measures(found: Sequence[Spelling]) -> dict[str, Measure]:
-    """The figures of N ≥ 1 outputs, by name:
+def tokenization_measures(found: Sequence[Tokenization]) -> dict[str, Measure]:
+    """Return the figures of N ≥ 1 outputs by name.
 
-    - `base_tokens_per_step`: what a decoding step says; 1 for a base model that spells canonically;
-    - `steps_per_output`;
-    - `adoption`: new tokens decoded by new tokens in the canonical spelling of the same texts;
-    - `non_canonical_outputs`: share of the outputs that are spelled otherwise;
-    - `non_canonical_tokens`: share of the tokens that the canonical spelling has not in their place.
+    - `base_tokens_per_step`: base tokens per decoding step; 1 for a base model with canonical tokenization;
+    - `steps_per_output`: decoding steps per output;
+    - `adoption`: new tokens decoded, divided by the new tokens in the canonical tokenization of the same texts;
+    - `non_canonical_outputs`: share of the outputs whose tokenization is not canonical;
+    - `non_canonical_tokens`: share of the tokens that the canonical tokenization does not have at their place.
     """
-    columns = {name: np.array([getattr(s, name) for s in found], np.float64) for name in Spelling.__slots__}
+    columns = {name: np.array([getattr(s, name) for s in found], np.float64) for name in Tokenization.__slots__}
     return {
         "base_tokens_per_step": ratio(columns["base_tokens"], columns["steps"]),
         "steps_per_output": ratio(columns["steps"]),
-        "adoption": ratio(columns["new"], columns["chances"]),
+        "adoption": ratio(columns["new"], columns["canonical_new"]),
         "non_canonical_outputs": ratio(1 - columns["canonical"]),
-        "non_canonical_tokens": ratio(columns["odd"], columns["tokens"]),
+        "non_canonical_tokens": ratio(columns["non_canonical"], columns["tokens"]),
     }
 
 
@@ -90,7 +90,7 @@ def _from(ids: Sequence[int], first: int | None) -> int:
 
 
 def _in_common(ids: list[int], canonical: list[int]) -> int:
-    """Tokens in blocks that both spellings have, in order."""
+    """Return the number of tokens in blocks that both sequences have in the same order."""
     matcher = SequenceMatcher(None, ids, canonical, autojunk=False)
     return sum(block.size for block in matcher.get_matching_blocks())
 

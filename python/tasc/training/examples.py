@@ -1,4 +1,4 @@
-"""Rows as what a causal model is trained on: the prompt as it will be asked, the output as it should be said."""
+"""Training examples of a causal model: prompt ids and completion ids of rows, and their batches."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tasc.errors import CorpusError, InputError
 _log = logging.getLogger(__name__)
 
 IGNORED = -100
-"""Label of a position that the loss passes over, as transformers has it."""
+"""Label of a position that the loss ignores, as in transformers."""
 
 WINDOW_BATCHES = 32
-"""Rows are sorted by length within so many batches: long enough to save padding, short enough to stay shuffled."""
+"""Number of batches in which rows are sorted by length: enough to save padding, few enough to stay shuffled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of one row, (P,) of the prompt and (C,) of the output with its end token.
+    """Token ids of one row: prompt (P,), and output with its end token (C,).
 
-    Its length is that in base tokens: the same rows make the same batches whatever the vocabulary.
+    Its `len` is its length in base tokens, so that equal rows form equal batches with every vocabulary.
     """
 
     prompt: list[int]
     completion: list[int]
     base_length: int
-    """Base tokens of both."""
+    """Number of base tokens of prompt and completion."""
 
     def __len__(self) -> int:
         return self.base_length
@@ -45,28 +45,28 @@ class Example:
 def make_examples(
     rows: Iterable[Row], tokenizer: Any, task: TaskTokenizer, *, system: str | None = None
 ) -> list[Example]:
-    """Token ids of rows: inputs as chats with the plain vocabulary, outputs with the task's new tokens.
+    """Tokenize rows: inputs as chats in base tokens, outputs with the task's new tokens.
 
     Args:
         rows: `{input, output}`.
-        tokenizer: The transformers tokenizer, whose chat template makes the prompts.
-        task: The same tokenizer as `load_tokenizer` gives it; its plan segments the outputs.
+        tokenizer: Transformers tokenizer, whose chat template makes the prompts.
+        task: The tokenizer as `load_tokenizer` returns it; its plan segments the outputs.
         system: System message before each input.
 
     Raises:
-        CorpusError: There are no rows, or one has no input.
-        InputError: The tokenizer names no token that ends an output.
+        CorpusError: There are no rows, or a row has no input.
+        InputError: The tokenizer has no end token.
     """
     if task.eos_id is None:
         raise InputError(f"the tokenizer {task.name} names no token that ends an output; give eos= as its text or id")
-    kept = list(rows)
-    if not kept:
+    rows = list(rows)
+    if not rows:
         raise CorpusError("there are no rows to learn from")
-    for number, row in enumerate(kept):
+    for number, row in enumerate(rows):
         if row.get("input") is None:
             raise CorpusError(f"row {number} has no input; fine-tuning needs rows with input and output")
-    prompts = prompt_ids(tokenizer, [row["input"] for row in kept], None, system)
-    old = task.encode_batch([row["output"] for row in kept])
+    prompts = prompt_ids(tokenizer, [row["input"] for row in rows], None, system)
+    old = task.encode_batch([row["output"] for row in rows])
     new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
     return [
         Example(prompt, [*completion, task.eos_id], len(prompt) + len(before) + 1)
@@ -75,10 +75,10 @@ def make_examples(
 
 
 def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:
-    """The examples of at most `limit` base tokens, and how many were longer.
+    """Return the examples of at most `limit` base tokens, and the number of longer ones.
 
     Raises:
-        CorpusError: All are longer.
+        CorpusError: All examples are longer.
     """
     kept = [e for e in examples if len(e) <= limit]
     if not kept:
@@ -86,13 +86,13 @@ def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], in
         raise CorpusError(f"every row is longer than max_tokens={limit}; the shortest has {shortest} tokens")
     if len(kept) < len(examples):
         _log.warning(
-            "%d of %d rows are longer than %d tokens and left out", len(examples) - len(kept), len(examples), limit
+            "%d of %d rows are longer than %d tokens and skipped", len(examples) - len(kept), len(examples), limit
         )
     return kept, len(examples) - len(kept)
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """Return a digest of the examples and their order."""
+    """Return the SHA-256 of these examples in this order, in hex."""
     found = hashlib.sha256()
     for example in examples:
         found.update(json.dumps([example.prompt, example.completion]).encode())
@@ -100,9 +100,9 @@ def digest(examples: Iterable[Example]) -> str:
 
 
 def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
-    """Row numbers in the order of training: `steps` batches of `batch_size` rows of about the same length.
+    """Return row numbers in training order: `steps` batches of `batch_size` rows of similar length.
 
-    Every row comes once before any comes twice. The order depends on the arguments alone.
+    Every row occurs once before any row occurs twice. The order depends on the arguments alone.
 
     Returns:
         `steps · batch_size` row numbers.
@@ -125,25 +125,29 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: 
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples as one batch of tensors: prompts padded on the left, completions on the right, so that all completions
-    begin in one column and the model reckons logits for those columns alone, where it can."""
+    """Collator of examples into tensors. Prompts are padded on the left and completions on the right.
+
+    All completions therefore begin in one column, and the model computes logits for those columns only, if it can.
+    """
 
     pad_id: int
-    positions: bool
-    """The model takes `position_ids`."""
-    keeps: bool
-    """The model takes `logits_to_keep`."""
+    position_ids: bool
+    """Whether the model accepts `position_ids`."""
+    logits_to_keep: bool
+    """Whether the model accepts `logits_to_keep`."""
 
     @classmethod
     def for_model(cls, model: Any, pad_id: int) -> Collator:
-        """Return the parameter names of the forward pass of `model`, with or without adapters."""
+        """Make a collator for the forward pass of `model`, with or without LoRA adapters."""
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         known = inspect.signature(base.forward).parameters
         return cls(pad_id, "position_ids" in known, "logits_to_keep" in known)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """(B, T) `input_ids`, `attention_mask`, `position_ids`; `labels` are (B, C + 1) beside `logits_to_keep`, else
-        (B, T): the loss shifts them by one itself."""
+        """Return (B, T) `input_ids`, `attention_mask` and `position_ids`, and `labels`, which the loss shifts by one.
+
+        `labels` are (B, C + 1) with `logits_to_keep`, else (B, T).
+        """
         import torch
 
         left = max(len(e.prompt) for e in examples)
@@ -157,9 +161,9 @@ class Collator:
             mask[k, begin:end] = 1
             labels[k, left:end] = e.completion
         batch: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        if self.positions:
+        if self.position_ids:
             batch["position_ids"] = torch.from_numpy((mask.cumsum(1) - 1).clip(0))
-        if self.keeps:
+        if self.logits_to_keep:
             # As indices, not as a number: a slice of the hidden states is not contiguous, and a CPU's matrix product
             # would copy the output head once per row.
             batch["logits_to_keep"] = torch.arange(left - 1, left + right)

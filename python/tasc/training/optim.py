@@ -1,18 +1,18 @@
-"""Trained weights of a model and their rates: adapters and new rows, or every weight."""
+"""Trainable parameters and their optimizer: LoRA adapters and new embedding rows, or every parameter."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tasc.training.finetune.options import TuneOptions
-from tasc.training.schedule import share_of_rate
+from tasc.training.schedule import rate_schedule
 
 
 def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
-    """`model` frozen, under LoRA adapters on the linear layers of its blocks and trainable rows `new_ids`.
+    """Freeze `model`; add LoRA adapters to the linear layers of its blocks and trainable embedding rows `new_ids`.
 
-    The rows are named in the input embeddings and, where it is untied, in the output head: peft's list form would leave
-    the head's rows as they are. All that learns is float32.
+    The rows are named in the input embeddings and in an untied output head, because the list form of peft would not
+    train the rows of the output head. All trainable parameters are float32.
     """
     import peft
     import torch
@@ -32,14 +32,14 @@ def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
 
 
 def embedding_names(model: Any) -> list[str]:
-    """Names of the modules that hold a row per token: the input embeddings, and the output head where it is untied."""
+    """Return the names of the modules with one row per token: input embeddings, and the output head if it is untied."""
     inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
     wanted = [inputs] if head is None or head.weight is inputs.weight else [inputs, head]
     return [name for module in wanted for name, found in model.named_modules() if found is module]
 
 
 def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tuple[Any, Any]:
-    """AdamW over what learns, and its rates by step: new rows from the first step on, all else after `rows_first`."""
+    """AdamW over the trainable parameters and its learning rates: new rows from step 0, others from `rows_first`."""
     import torch
 
     rate = options.learning_rate or (1e-3 if options.method == "lora" else 2e-5)
@@ -56,5 +56,5 @@ def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tupl
     ]
     kept = [(group, begin) for group, begin in groups if group["params"]]
     optimizer = torch.optim.AdamW([group for group, _ in kept], betas=(0.9, 0.98))
-    shares = [share_of_rate(begin, steps, options.warmup) for _, begin in kept]
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, shares)
+    schedules = [rate_schedule(begin, steps, options.warmup) for _, begin in kept]
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)

@@ -1,4 +1,4 @@
-"""Rates by step, and the precision of the arithmetic."""
+"""Learning-rate schedule, and the precision of the arithmetic."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-LEAST_RATE = 0.02
-"""Of the highest rate, at the end."""
+LR_FINAL_SHARE = 0.02
+"""Share of the highest learning rate at the last optimizer step."""
 
 
 def dtype_of(precision: str, device: str) -> Any:
-    """The torch dtype that a `precision` option means on a device, `cpu` or `cuda`."""
+    """Return the torch dtype of a `precision` option on a device, `cpu` or `cuda`."""
     import torch
 
     if precision == "auto":
@@ -20,8 +20,8 @@ def dtype_of(precision: str, device: str) -> Any:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def share_of_rate(begin: int, steps: int, warmup: float) -> Callable[[int], float]:
-    """Share of the highest rate by step: nothing before `begin`, then a rise, then a cosine down to `LEAST_RATE`."""
+def rate_schedule(begin: int, steps: int, warmup: float) -> Callable[[int], float]:
+    """Return the share of the highest rate by step: 0 before `begin`, a linear rise, a cosine to `LR_FINAL_SHARE`."""
     rise = max(1, round(warmup * (steps - begin)))
 
     def share(step: int) -> float:
@@ -31,6 +31,6 @@ def share_of_rate(begin: int, steps: int, warmup: float) -> Callable[[int], floa
         if since < rise:
             return (since + 1) / rise
         done = min(1.0, (since - rise) / max(1, steps - begin - rise))
-        return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+        return LR_FINAL_SHARE + (1 - LR_FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
 
     return share

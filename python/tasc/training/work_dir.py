@@ -1,4 +1,4 @@
-"""A run of training: a work folder that it can go on from, and transformers' `Trainer` inside it."""
+"""Run of training: a work folder from which it can resume, and transformers' `Trainer` inside it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from tasc.progress import Progress
 from tasc.training.examples import Example
 from tasc.training.schedule import dtype_of
 
-LOGGED = 200
-"""About so many points of a loss curve."""
+CURVE_POINTS = 200
+"""Approximate number of points of a loss curve."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 EAGER_TOKENS = 640
-"""Longest rows that are trained with plain attention on a CPU."""
+"""Maximum row length for eager attention on a CPU."""
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Folder of an unfinished run: `NAME.suffix` beside the finished one."""
+    """Folder of an unfinished run: `NAME.suffix` beside the final folder."""
 
     path: Path
 
     def claim(self, identity: Mapping[str, Any], resume: bool) -> None:
-        """Makes the folder, or checks that the one there is of this very run.
+        """Create the folder, or check that the existing folder belongs to this run.
 
         Args:
-            identity: What must be equal for a run to go on; plain JSON values.
-            resume: Go on from what is there; otherwise remove it.
+            identity: Settings that must be equal to resume a run; JSON values.
+            resume: Resume from an existing folder; otherwise remove it.
 
         Raises:
-            InputError: It is of another run, naming what differs; or several GPUs are to be driven by one process.
+            InputError: The folder is of another run (the message names what differs), or one process would have to
+                drive several GPUs.
         """
         import torch
 
@@ -63,17 +64,17 @@ class WorkFolder:
         if differing:
             raise InputError(
                 f"{self.path} is of another run ({', '.join(differing)} differ); "
-                "remove it, or begin anew with resume=False"
+                "remove it, or start again with resume=False"
             )
 
     def publish(self, finished: Path, out: Path) -> None:
-        """Gives what is finished its name; the work folder goes."""
+        """Rename the finished folder to `out` and remove the work folder."""
         finished.rename(out)
         shutil.rmtree(self.path)
 
 
 def processes() -> Any:
-    """The processes that a launcher has started for this run, as accelerate knows them; on CPUs too."""
+    """Return accelerate's state of the processes that a launcher has started for this run, on CPUs too."""
     import torch
     from accelerate import PartialState
 
@@ -91,7 +92,7 @@ def trainer_arguments(
     seed: int,
     validate: bool = False,
 ) -> Any:
-    """transformers' `TrainingArguments` for rows that come in their order, with checkpoints in `folder`."""
+    """Return `TrainingArguments` of transformers for rows in their given order, with checkpoints in `folder`."""
     import torch
     import transformers
 
@@ -108,7 +109,7 @@ def trainer_arguments(
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device == "cpu",
-        logging_steps=max(1, steps // LOGGED),
+        logging_steps=max(1, steps // CURVE_POINTS),
         save_steps=save_every,
         save_total_limit=1,
         eval_strategy="steps" if validate else "no",
@@ -124,7 +125,7 @@ def trainer_arguments(
 
 
 def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
-    """Runs a `Trainer` to its end, from its last checkpoint where there is one.
+    """Run a `Trainer` to its end, from its last checkpoint if there is one.
 
     Returns:
         `seconds`, `resumed_at` (step), `curve` [{step, loss, grad_norm, learning_rate}], `validation` [{step, loss}].
@@ -132,7 +133,7 @@ def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
     import transformers
     from transformers.trainer_utils import get_last_checkpoint
 
-    give_memory_back()
+    return_freed_memory()
     trainer.remove_callback(transformers.PrinterCallback)
     if progress is not None:
         trainer.add_callback(_reporter(progress))
@@ -149,18 +150,21 @@ def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
 
 
 def attention_for(examples: Sequence[Example]) -> str | None:
-    """On a CPU short rows train faster with plain attention; its memory grows with the square of their length."""
+    """Return `eager` for short rows on a CPU, else None.
+
+    Eager attention trains short rows faster there. Its memory grows with the square of their length.
+    """
     import torch
 
     short = max(map(len, examples)) <= EAGER_TOKENS
     return "eager" if short and not torch.cuda.is_available() else None
 
 
-def give_memory_back() -> None:
-    """Has glibc map tensors one by one, so that freed ones go back to the machine.
+def return_freed_memory() -> None:
+    """Make glibc map large tensors separately, so that freed memory returns to the system.
 
-    Its threshold rises to 32 MB by itself otherwise, and batches of ever other lengths leave holes: tuning a model of
-    135 M weights on 16 rows at a time grew from 5 to 16 GB within half an hour. Other C libraries are left alone.
+    Otherwise glibc raises its threshold to 32 MB, and batches of varying length fragment the heap: tuning a model of
+    135 M parameters with batches of 16 rows grew from 5 to 16 GB within half an hour. No effect with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -169,7 +173,7 @@ def give_memory_back() -> None:
 
 
 def file_beside(model: str, name: str) -> Path | None:
-    """A file of a model's folder, or of the hub's cache; None where it has none."""
+    """Return the path of a file in a model's folder or in the hub's cache; None if there is no such file."""
     if Path(model).is_dir():
         file = Path(model) / name
         return file if file.exists() else None

@@ -1,5 +1,5 @@
-"""TASC-ft's vocabulary (arXiv 2602.24174): a task's frequent n-grams become tokens of tokenizer and model.
+"""Task vocabulary of TASC-ft (arXiv 2602.24174): frequent n-grams of a task become tokens of tokenizer and model.
 
-`vocabulary.py` (outputs → plan → tokenizer), `token_validity.py` (which n-grams may become tokens), `surgery.py`
-(new rows in the model's matrices).
+`vocabulary.py` learns a plan from outputs and extends a tokenizer. `token_validity.py` decides which n-grams may become
+tokens. `surgery.py` adds embedding rows to a model.
 """

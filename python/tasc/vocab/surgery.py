@@ -1,7 +1,7 @@
-"""Extends a model by the rows of a plan's new tokens.
+"""Embedding surgery: extends a model so that it can generate the new tokens of a plan.
 
-Old embedding rows stay as they are, bit for bit; new ones begin as a mean of what they stand for. The result is an
-ordinary checkpoint.
+Old embedding rows stay unchanged, bit for bit. A new row is initialised as a mean of its constituents' rows. The result
+is an ordinary checkpoint.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ from tasc.vocab.vocabulary import extend_tokenizer
 logger = logging.getLogger(__name__)
 
 SECOND_TABLES = ("embed_tokens_per_layer",)
-"""Further embeddings by token, of models that are not extended."""
+"""Names of further embedding tables by token. Models with such a table cannot be extended."""
 
 PROBES = ("Hello, it's 12345!", "  two spaces\n\n\ta tab", "naïve 東京 🙂", "")
-"""Texts by which two tokenizers are compared."""
+"""Texts with which two tokenizers are compared."""
 
 
 def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> Any:
-    """Gives a model rows for the new tokens of a plan, in place.
+    """Adds embedding rows for the new tokens of a plan to a model, in place.
 
-    New token k has the row `plan.base_vocab_size + k`. Matrices that are padded beyond the tokenizer's ids have that
-    padding filled and never shrink. With tied matrices a row is the mean of its constituents' rows. With untied ones
-    the input row is weighted to the last constituent, behind which the text goes on, and the output row (and bias) to
-    the first, which is the one to predict; the weights halve from each to the next.
+    New token k has the row `plan.base_vocab_size + k`. Where matrices are padded beyond the tokenizer's ids, the
+    padding is filled. Matrices never shrink. If the embeddings are tied, a row is the mean of its constituents' rows.
+    If they are untied, the mean is weighted, and the coefficients halve from one constituent to the next: the input row
+    favours the last constituent, after which the text continues; the output row (and bias) favours the first, which
+    has to be predicted.
 
     Args:
         model: A transformers causal language model.
-        plan: Learnt with this model's tokenizer.
-        pad_to_multiple: Where matrices have to grow, to a multiple of this. Rows without a token are then the mean of
-            the old rows, whose logit is never above all others.
+        plan: Plan learned with this model's tokenizer.
+        pad_to_multiple: Matrices that have to grow get a multiple of this many rows. Rows without a token are then the
+            mean of the old rows, whose logit is never above all others.
 
     Returns:
-        The same model.
+        `model`.
 
     Raises:
-        InputError: A model with fewer rows than the plan's tokenizer has ids, or with a second table of embeddings.
+        InputError: The model has fewer rows than the plan's tokenizer has ids, or a second embedding table; or
+            `pad_to_multiple` is below 1.
 
     Examples:
         >>> model = AutoModelForCausalLM.from_pretrained("path/to/model")  # doctest: +SKIP
@@ -74,7 +76,7 @@ def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> An
 
 
 def is_tied(model: Any) -> bool:
-    """Whether a model's output matrix is its input matrix."""
+    """Return whether the output embeddings of a model are its input embeddings."""
     outputs = model.get_output_embeddings()
     return outputs is not None and outputs.weight is model.get_input_embeddings().weight
 
@@ -84,30 +86,29 @@ def _check_tables(model: Any, plan: MergePlan) -> None:
     if rows < plan.base_vocab_size:
         raise InputError(
             f"the model has embeddings for {rows} tokens, the plan's tokenizer {plan.tokenizer} has "
-            f"{plan.base_vocab_size}; give the model that belongs to it"
+            f"{plan.base_vocab_size}; give the model of that tokenizer"
         )
     for name, _ in model.named_modules():
         if name.rpartition(".")[2] in SECOND_TABLES:
-            raise InputError(f"the model looks tokens up in a second table, {name}; such models cannot be extended yet")
+            raise InputError(f"the model has a second embedding table, {name}; such models cannot be extended yet")
 
 
 def _fill(table: Any, plan: MergePlan, ratio: float, before: int) -> None:
-    """Sets the rows of new tokens, and those that are there only because of `pad_to_multiple`.
+    """Set the rows of new tokens, and the rows without a token that `pad_to_multiple` added.
 
     Args:
         table: (V, D) matrix or (V,) bias.
-        plan: The new tokens.
-        ratio: Weight of a constituent over that of the one before it.
-        before: Rows that the table had before it grew.
+        plan: New tokens.
+        ratio: Coefficient of a constituent, divided by the coefficient of the one before it.
+        before: Number of rows before the table grew.
     """
     torch = import_optional("torch", "hf")
     base, end = plan.base_vocab_size, plan.base_vocab_size + len(plan)
     with torch.no_grad():
         for k in range(len(plan)):
             rows = table[torch.from_numpy(plan.expansion(k).astype("int64")).to(table.device)].float()
-            weights = ratio ** torch.arange(len(rows), dtype=torch.float64)
-            weights = (weights / weights.sum()).to(rows)
-            table[base + k] = torch.tensordot(weights, rows, dims=1).to(table.dtype)
+            mean = ratio ** torch.arange(len(rows), dtype=torch.float64)
+            table[base + k] = torch.tensordot((mean / mean.sum()).to(rows), rows, dims=1).to(table.dtype)
         if (unused := max(end, before)) < len(table):
             table[unused:] = table[:before].float().mean(0).to(table.dtype)
 
@@ -115,57 +116,64 @@ def _fill(table: Any, plan: MergePlan, ratio: float, before: int) -> None:
 def extend_checkpoint(
     model: str | Path, plan: MergePlan, out_dir: str | Path, *, dtype: Any = None, pad_to_multiple: int = 1
 ) -> Path:
-    """Writes a checkpoint that can say the new tokens of a plan, for fine-tuning.
+    """Writes a checkpoint that can generate the new tokens of a plan, for fine-tuning.
 
-    The folder holds what `AutoModelForCausalLM` and `AutoTokenizer` load as it is, chat template and generation
-    settings included, and the plan as `merge_plan.tasc`, by which `tasc.data.load_tokenizer` segments outputs. It
-    appears under its name when it is whole.
+    `AutoModelForCausalLM` and `AutoTokenizer` load the folder, chat template and generation settings included. The
+    folder also holds the plan as `merge_plan.tasc`, with which `tasc.data.load_tokenizer` segments outputs. The folder
+    appears under its name only when it is complete.
 
     Args:
         model: Folder of a checkpoint with its tokenizer, or a name on the model hub.
-        plan: Learnt with that tokenizer (`learn_vocabulary`).
-        out_dir: The folder to write; it must not exist, or be empty.
-        dtype: The weights' type, a torch dtype or its name; by default that of the checkpoint.
+        plan: Plan learned with that tokenizer (`learn_vocabulary`).
+        out_dir: Folder to write. It must be empty or not exist.
+        dtype: Type of the model weights, a torch dtype or its name; by default the type of the checkpoint.
         pad_to_multiple: See `extend_model`.
 
     Returns:
         `out_dir`.
 
     Raises:
-        TokenizerMismatchError: The plan was learnt with another tokenizer.
-        InputError: A tokenizer or model that cannot be extended, with the reason; a folder that is not empty.
+        TokenizerMismatchError: The plan was learned with another tokenizer.
+        InputError: The tokenizer or model cannot be extended (the message names the reason), or `out_dir` is not empty.
         MissingExtraError: torch or transformers is not installed.
-        OSError: The model cannot be read, or the folder not be written.
+        OSError: The model cannot be read, or the folder cannot be written.
+
+    Examples:
+        >>> plan = MergePlan.open("task.plan")  # doctest: +SKIP
+        >>> extend_checkpoint("path/to/model", plan, "extended")  # doctest: +SKIP
+        PosixPath('extended')
     """
     extended = extend_tokenizer(model, plan)
     transformers = import_optional("transformers", "hf")
     with new_folder(out_dir) as folder:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype or "auto")
         extend_model(loaded, plan, pad_to_multiple=pad_to_multiple).save_pretrained(folder)
-        if (settings := Path(model) / "generation_config.json").is_file():  # as it was, not as transformers fills it up
+        if (settings := Path(model) / "generation_config.json").is_file():  # unchanged: transformers would add defaults
             shutil.copyfile(settings, folder / settings.name)
         _save_tokenizer(transformers.AutoTokenizer.from_pretrained(model), extended, folder)
     return Path(out_dir)
 
 
 def _save_tokenizer(original: Any, extended: TaskTokenizer, folder: Path) -> None:
-    """The original's settings and chat template, the extended vocabulary, the plan; then all of it is read back."""
+    """Write the original settings and chat template, the extended vocabulary and the plan, and read all of it back."""
     assert extended.plan is not None
     original.save_pretrained(folder)
     extended.tokenizer.save(str(folder / "tokenizer.json"))
     extended.plan.keep(range(len(extended.plan)), folder / PLAN_FILE)
-    if not _is_loaded_as(extended, folder):  # classes of transformers that build their own instead of reading the file
+    if not _is_loaded_as(
+        extended, folder
+    ):  # some transformers classes build a tokenizer of their own instead of reading the file
         _set_class(folder / "tokenizer_config.json", "PreTrainedTokenizerFast")
         if not _is_loaded_as(extended, folder):
             raise InputError(
-                f"transformers makes another tokenizer of {extended.name} than its tokenizer.json says, for example "
-                "by adding a token; load it with AutoTokenizer, save it with save_pretrained, and start from that"
+                f"the tokenizer that transformers loads for {extended.name} differs from its tokenizer.json, for "
+                "example by an added token; load it with AutoTokenizer, save it with save_pretrained, and start from "
+                "that folder"
             )
         loaded = _auto_tokenizer(folder)
         if any(original(text)["input_ids"] != loaded(text)["input_ids"] for text in PROBES):
             logger.warning(
-                "transformers encodes with %s otherwise than its tokenizer.json says; the extended checkpoint follows "
-                "the file",
+                "transformers and tokenizer.json encode differently with %s; the extended checkpoint follows the file",
                 extended.name,
             )
 

@@ -1,7 +1,8 @@
-"""A task's vocabulary: learnt so that a tokenizer can hold it, and put into that tokenizer.
+"""Task vocabularies: learned from a task's outputs and added to a tokenizer.
 
-New tokens are *output-only*: entries of the tokenizer's `model.vocab` and nothing else. Prompts are encoded as before,
-labels are `plan.segment(ids)`, and what the model emits decodes to the exact text (TASC-ft, arXiv 2602.24174).
+New tokens are *output-only*: they are entries of the tokenizer's `model.vocab` and nothing else. Prompts are encoded as
+before. Labels are `plan.segment(ids)`. The ids that the model emits decode to the exact text (TASC-ft,
+arXiv 2602.24174).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tasc.vocab.token_validity import TokenValidity
 logger = logging.getLogger(__name__)
 
 ROUNDS = 8
-"""How often a plan is learnt anew because the tokenizer could not hold some of its tokens."""
+"""Maximum number of times that a plan is learned because some n-grams cannot be tokens of the tokenizer."""
 
 
 def learn_vocabulary(
@@ -43,38 +44,52 @@ def learn_vocabulary(
     eos: str | int | None = "auto",
     progress: Progress | None = None,
 ) -> MergePlan:
-    """The n-grams of a task's outputs that save the most tokens, all of which the tokenizer can hold.
+    """Learns the n-grams of a task's outputs that save the most tokens and that can be tokens of the tokenizer.
 
-    Special and added tokens are barriers. Where a plan holds an n-gram that cannot be a token (`TokenValidity`), it is
-    learnt again without that n-gram, so that others take its place.
+    Special and added tokens are barriers. If a plan contains an n-gram that cannot be a token (`TokenValidity`), the
+    plan is learned again without that n-gram, so that others take its place.
 
     Args:
         rows: Past rows of the task (see `TokenStore.build`), or a store of them.
-        tokenizer: Whatever `load_tokenizer` takes; the model's own, without new tokens.
-        path: Where the plan goes.
-        size: Most new tokens.
-        min_count: Fewest uses of a new token.
-        min_documents: Fewest rows that use it: an n-gram is text of the rows that ships inside tokenizer.json.
-        max_length: Most ids that a new token stands for.
-        held_out: Share of the rows left out to find how many new tokens save more on rows never seen.
-        barriers: Further ids that no new token holds.
-        split: Only rows of this `split`.
-        output_field: The field with the outputs.
+        tokenizer: Tokenizer of the model, without new tokens, in any form that `load_tokenizer` accepts.
+        path: File to write the plan to.
+        size: Maximum number of new tokens.
+        min_count: Minimum uses of a new token.
+        min_documents: Minimum number of rows that use it. An n-gram is text of the rows and ships in tokenizer.json.
+        max_length: Maximum number of base ids that a new token stands for.
+        held_out: Share of the rows held out to find the number of new tokens that saves most on unseen rows.
+        barriers: Further ids that no expansion may contain.
+        split: Use only rows of this `split`.
+        output_field: Field with the outputs.
         eos: The token that ends an output (see `load_tokenizer`).
         progress: Called with (fraction done, 1) during each round of learning; an exception stops it.
 
+    Returns:
+        The plan, opened from `path`.
+
     Raises:
-        InputError: A tokenizer that cannot be extended, with the reason; unusable options.
-        CorpusError: A bad row, or no rows.
-        TokenizerMismatchError: A store that another tokenizer made.
+        InputError: The tokenizer cannot be extended (the message names the reason), or an option is out of range.
+        CorpusError: A row is malformed, or there are no rows.
+        TokenizerMismatchError: `rows` is a store that another tokenizer made.
 
     Examples:
-        >>> plan = learn_vocabulary("rows.jsonl", "path/to/model", "task.plan", size=256)  # doctest: +SKIP
-        >>> len(plan), plan.curve[-1]  # doctest: +SKIP
+        >>> import tempfile
+        >>> from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        >>> letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        >>> base = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+        >>> base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        >>> base.decoder = decoders.ByteLevel()
+        >>> _ = base.add_special_tokens(["<end>"])
+        >>> rows = [{"output": f"{count} cups of tea"} for count in range(9)] * 2
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = f"{folder.name}/task.plan"
+        >>> plan = learn_vocabulary(rows, base, path, size=8, held_out=0.0, eos="<end>")
+        >>> base.decode(plan.expansion(0).tolist())
+        ' cups of tea'
+        >>> folder.cleanup()
     """
     task = load_tokenizer(tokenizer, eos=eos)
-    admission = TokenValidity(task)
-    barred = sorted({*admission.barriers, *barriers})
+    validity = TokenValidity(task)
     forbidden: list[list[int]] = []
     with tempfile.TemporaryDirectory(prefix="tasc-vocabulary-") as folder:
         store = _stored(rows, task, Path(folder) / "outputs.store", split, output_field)
@@ -86,17 +101,17 @@ def learn_vocabulary(
                 min_count=min_count,
                 min_documents=min_documents,
                 max_length=max_length,
-                barriers=barred,
+                barriers=sorted({*validity.barriers, *barriers}),
                 held_out=held_out,
                 forbidden=forbidden,
                 progress=of_fraction(progress),
             )
-            faults = admission.faults(plan)
-            if not faults:
+            invalid = validity.invalid_tokens(plan)
+            if not invalid:
                 break
-            forbidden += [plan.expansion(k).tolist() for k in faults]
-            logger.info("%d of %d n-grams cannot be tokens; learning again without them", len(faults), len(plan))
-        return plan.keep([k for k in range(len(plan)) if k not in faults], path)
+            forbidden += [plan.expansion(k).tolist() for k in invalid]
+            logger.info("%d of %d n-grams cannot be tokens; learning again without them", len(invalid), len(plan))
+        return plan.keep([k for k in range(len(plan)) if k not in invalid], path)
 
 
 def _stored(rows: Any, task: TaskTokenizer, path: Path, split: str | None, output_field: str) -> Store:
@@ -107,69 +122,88 @@ def _stored(rows: Any, task: TaskTokenizer, path: Path, split: str | None, outpu
 
 
 def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
-    """The tokenizer with the new tokens of a plan, which only outputs use.
+    """Adds the new tokens of a plan to a copy of a tokenizer; only outputs use them.
 
-    `encode` gives the same ids as before, every base token keeps its id, and `decode` of `plan.segment(ids)` is that
-    of `ids`, in streams too. New tokens are entries of `model.vocab` that no merge makes. Added tokens go there too,
-    under the ids they have: a tokenizer that is loaded numbers those it does not find there anew.
+    `encode` gives the same ids as before, and every base token keeps its id. `decode` gives the same text for
+    `plan.segment(ids)` and `ids`, in streams too. New tokens are entries of `model.vocab` that no merge produces. Added
+    tokens become entries there too, with their ids, because a loaded tokenizer renumbers added tokens that are missing
+    there.
 
     Args:
-        tokenizer: Whatever `load_tokenizer` takes.
-        plan: Learnt with this very tokenizer.
+        tokenizer: Tokenizer in any form that `load_tokenizer` accepts.
+        plan: Plan learned with this tokenizer.
 
     Returns:
-        An extended copy, its `plan` the one given.
+        An extended copy whose `plan` is the given one.
 
     Raises:
-        TokenizerMismatchError: The plan was learnt with another tokenizer.
-        InputError: A tokenizer that cannot be extended, or an n-gram that cannot be a token, with the reason.
+        TokenizerMismatchError: The plan was learned with another tokenizer.
+        InputError: The tokenizer cannot be extended, or an n-gram cannot be a token. The message names the reason.
+
+    Examples:
+        >>> import tempfile
+        >>> from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        >>> letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        >>> base = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+        >>> base.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        >>> base.decoder = decoders.ByteLevel()
+        >>> _ = base.add_special_tokens(["<end>"])
+        >>> rows = [{"output": f"{count} cups of tea"} for count in range(9)] * 2
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = f"{folder.name}/task.plan"
+        >>> plan = learn_vocabulary(rows, base, path, size=8, held_out=0.0, eos="<end>")
+        >>> extended = extend_tokenizer(base, plan)
+        >>> ids = extended.encode("7 cups of tea")
+        >>> len(ids), len(plan.segment(ids)), extended.decode(plan.segment(ids))
+        (13, 2, '7 cups of tea')
+        >>> folder.cleanup()
     """
     task = load_tokenizer(tokenizer)
     check_plan(task, plan)
-    admission = TokenValidity(task)
-    faults = admission.faults(plan)
-    for k, why in faults.items():
-        said = task.tokenizer.decode(plan.expansion(k).tolist(), skip_special_tokens=False)
+    validity = TokenValidity(task)
+    invalid = validity.invalid_tokens(plan)
+    for k, reason in invalid.items():
+        text = task.tokenizer.decode(plan.expansion(k).tolist(), skip_special_tokens=False)
         raise InputError(
-            f"{len(faults)} of {len(plan)} n-grams of {plan.path} cannot be tokens of {task.name}, for example "
-            f"{said!r}: {why}; learn the plan with tasc.learn_vocabulary, which leaves such n-grams out"
+            f"{len(invalid)} of {len(plan)} n-grams of {plan.path} cannot be tokens of {task.name}, for example "
+            f"{text!r}: {reason}; learn the plan with tasc.learn_vocabulary, which excludes such n-grams"
         )
     state = json.loads(task.tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     for number, token in task.tokenizer.get_added_tokens_decoder().items():
         vocabulary.setdefault(token.content, number)
     for k in range(len(plan)):
-        vocabulary[admission.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
+        vocabulary[validity.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
     extended = TaskTokenizer(Tokenizer.from_str(json.dumps(state)), task.name, task.eos_id, plan)
     _check_extended(extended.tokenizer, task.tokenizer, plan)
     return extended
 
 
 def _check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> None:
-    """Compares an extended tokenizer with the one it was: base tokens have their ids, new ones decode as their n-grams.
+    """Check that base tokens keep their ids and added tokens, and that new tokens decode like their expansions.
 
     Raises:
-        InputError: They differ, naming the token.
+        InputError: A token differs. The message names it.
     """
     after = extended.get_vocab(with_added_tokens=True)
     for string, number in base.get_vocab(with_added_tokens=True).items():
         if after.get(string) != number:
             raise InputError(
-                f"token {string!r} had the id {number} and has {after.get(string)} in the extended tokenizer"
+                f"token {string!r} has id {number} in the base tokenizer and {after.get(string)} in the extended one"
             )
     flags = {i: str(token) for i, token in base.get_added_tokens_decoder().items()}
     if flags != {i: str(token) for i, token in extended.get_added_tokens_decoder().items()}:
-        raise InputError("the extended tokenizer has other added tokens than the one it was")
+        raise InputError("the added tokens of the extended tokenizer differ from those of the base tokenizer")
     for k in range(len(plan)):
         new, old = [plan.base_vocab_size + k], plan.expansion(k).tolist()
         for before, behind in (([], []), (old[-1:], old[:1])):
-            said, meant = (extended.decode([*before, *ids, *behind]) for ids in (new, old))
-            if said != meant:
-                raise InputError(f"new token {new[0]} decodes to {said!r}, its n-gram to {meant!r}")
+            text, expected = (extended.decode([*before, *ids, *behind]) for ids in (new, old))
+            if text != expected:
+                raise InputError(f"new token {new[0]} decodes to {text!r}, its n-gram to {expected!r}")
 
 
 def check_plan(task: TaskTokenizer, plan: MergePlan) -> None:
-    """Raises TokenizerMismatchError, naming both, when a plan was learnt with another tokenizer."""
+    """Raise TokenizerMismatchError if a plan was learned with another tokenizer; the message names both."""
     _check_fingerprint(task, f"the plan {plan.path}", plan.tokenizer, plan.fingerprint)
 
 
@@ -177,5 +211,5 @@ def _check_fingerprint(task: TaskTokenizer, what: str, name: str, fingerprint: s
     if task.fingerprint != fingerprint:
         raise TokenizerMismatchError(
             f"{what} was made by the tokenizer {name} ({fingerprint[:12]}…), not by {task.name} "
-            f"({task.fingerprint[:12]}…); use the same tokenizer or learn it again"
+            f"({task.fingerprint[:12]}…); use that tokenizer or make the file again"
         )

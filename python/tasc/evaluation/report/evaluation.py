@@ -1,4 +1,4 @@
-"""The page of `tasc eval --html`: what a fine-tuned model says and how fast, beside the tuning without new tokens."""
+"""Page of `tasc eval --html`: quality and speed of a fine-tuned model, compared with tuning without new tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES = {
     "non_canonical_outputs": ("outputs not canonical", True),
     "non_canonical_tokens": ("tokens not canonical", True),
 }
-"""How a figure is called, and whether it is a share, to be shown in per cent."""
+"""Label of each figure, and whether it is a share, which is shown in per cent."""
 
 SAMPLES = 8
 """Rows shown with their outputs."""
@@ -31,7 +31,7 @@ _DASH = "\N{EN DASH}"
 
 
 def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes what `tasc eval --json` writes as one HTML page that needs no other file.
+    """Write the results of `tasc eval --json` as one HTML page that needs no other file.
 
     Args:
         results: The dictionary of `tasc.evaluation.pairwise_eval.results`; `comparison`, `latency`, `outputs`,
@@ -67,7 +67,7 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
 
 
 def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:
-    """Return each figure's label, its value and interval on each side, and the difference if there are two."""
+    """Yield per figure: label, value with interval on each side, and the difference if there are two sides."""
     sides = [facts["measures"] for facts in results["models"].values()]
     comparison = results.get("comparison")
     for name in dict.fromkeys(name for side in sides for name in side):
@@ -79,29 +79,29 @@ def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], st
 
 
 def shown(facts: Mapping[str, float | None], *, share: bool = False, form: str = "{:.2f}", unit: str = " %") -> str:
-    """A value and, where it is known, its interval in brackets; a share in per cent."""
+    """Format a value with its interval in brackets, if known; a share in per cent."""
     scale = 100.0 if share else 1.0
     value, low, high = (facts.get(name) for name in ("value", "low", "high"))
     if value is None:
         return _DASH
-    said = form.format(scale * value) + (unit if share else "")
+    text = form.format(scale * value) + (unit if share else "")
     if low is None or high is None:
-        return said
-    return f"{said} [{form.format(scale * low)}, {form.format(scale * high)}]"
+        return text
+    return f"{text} [{form.format(scale * low)}, {form.format(scale * high)}]"
 
 
 def verdict(results: Mapping[str, Any]) -> str | None:
-    """Return the result in a sentence; None without a comparison."""
+    """Summarise the comparison in a sentence; None without a comparison."""
     if not (comparison := results.get("comparison")):
         return None
-    said = []
+    parts = []
     for facts in results.get("latency", []):
         if (times := facts.get("decode_speedup", {}).get("value")) is not None:
-            said.append(f"{times:.1f} times as fast at batch {facts['batch_size']}")
+            parts.append(f"{times:.1f} times as fast at batch {facts['batch_size']}")
     name = "slot_f1" if "slot_f1" in comparison else "exact_match"
     facts = comparison.get(name, {})
     if (difference := facts.get("difference")) is not None:
-        said.append(
+        parts.append(
             f"{FIGURES[name][0]} {100 * difference:+.1f} points [{100 * facts['low']:+.1f}, {100 * facts['high']:+.1f}]"
         )
-    return "Decodes " + ", ".join(said) + "." if len(said) > 1 else None
+    return "Decodes " + ", ".join(parts) + "." if len(parts) > 1 else None

@@ -18,7 +18,7 @@ SAMPLES = 8
 _PLOTS = (
     ("Speed", plots.speed, "All methods answered the same prompts in the same run, taking turns."),
     ("Latency", plots.latency, "The whole request, from text to text. Further left is faster."),
-    ("Acceptance", plots.acceptance, "Of the tokens drafted at a position, those that the model would have said."),
+    ("Acceptance", plots.acceptance, "Of the tokens drafted at a position, those that the model would have text."),
     ("Where the time goes", plots.time_split, "Prefill reads the prompt, verify runs the model, draft is our guess."),
 )
 
@@ -63,16 +63,16 @@ def _html(results: Results) -> str:
 
 
 def _verdict(results: Results) -> str | None:
-    """Return the result in a sentence."""
+    """Summarise the result in a sentence."""
     ours: Mapping[str, Any] = results["methods"].get("tasc", {})
     speedup, identical, requests = ours.get("speedup"), ours.get("identical"), ours.get("requests")
     if speedup is None:
         return None
-    said = f"tasc generated {speedup:.1f} times as fast as plain decoding"
+    text = f"tasc generated {speedup:.1f} times as fast as plain decoding"
     if identical is None or requests is None:
-        return f"{said}."
+        return f"{text}."
     same = "every text is identical" if identical == requests else f"{identical} of {requests} texts are identical"
-    return f"{said}; {same}."
+    return f"{text}; {same}."
 
 
 def _cards(results: Results) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The plots of a report, each an SVG text to be placed in the page; None where the figures for it are missing."""
+"""Plots of a report, each as SVG text for the page; None if its figures are missing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STYLE: Any = {
 
 
 def colors(names: list[str]) -> dict[str, str]:
-    """A colour for each method, the same in all plots."""
+    """Return a colour for each method, the same in all plots."""
     others = [name for name in names if name not in _COLORS]
     return _COLORS | {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(others)}
 
@@ -103,7 +103,7 @@ def acceptance(results: Results) -> str | None:
 
 
 def time_split(results: Results) -> str | None:
-    """Plot the parts of a request's time, in milliseconds."""
+    """Time of a request by part, in milliseconds."""
     timed = {name: facts for name, facts in results["methods"].items() if facts.get("time") and facts.get("requests")}
     if not timed:
         return None
@@ -123,7 +123,7 @@ def time_split(results: Results) -> str | None:
 
 
 def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]]) -> str | None:
-    """The shares among the `figures` (name → label, whether it is a share) of each model, with their intervals."""
+    """Shares among the `figures` (name → label, whether it is a share) of each model, with their intervals."""
     sides = {name: facts["measures"] for name, facts in results["models"].items()}
     names = [name for name, (_, share) in figures.items() if share and any(_known(s, name) for s in sides.values())]
     if not names:
@@ -149,7 +149,7 @@ def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]])
 
 
 def row_seconds(results: Mapping[str, Any]) -> str | None:
-    """Milliseconds per row by batch size and model: until the first token, and behind it."""
+    """Milliseconds per row by batch size and model: until the first token, and after it."""
     timed = results.get("latency", [])
     if not timed:
         return None
@@ -172,7 +172,7 @@ def row_seconds(results: Mapping[str, Any]) -> str | None:
 
 
 def _known(measures: Mapping[str, Any], name: str) -> bool:
-    """Whether a figure has both a value and an interval."""
+    """Return whether a figure has both a value and an interval."""
     return None not in (measures.get(name, {}).get(part) for part in ("value", "low", "high"))
 
 
@@ -186,7 +186,7 @@ def _legend_above(axes: Any, *, columns: int) -> None:
 
 
 def _svg(draw: Any, *, height: float = 3.3) -> str:
-    """Draws on fresh axes, 6 inches wide; no global state of matplotlib is touched."""
+    """Draw on new axes, 6 inches wide, without changing matplotlib's global state."""
     try:
         import matplotlib
         from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The page of `tasc replay --html`: drafters side by side, what each source is worth, a row explained."""
+"""Page of `tasc replay --html`: comparison of drafters, ablation of sources, explanation of a row."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tasc.files import write_text
 
 
 def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes what `tasc replay --json` prints as one HTML page that needs no other file.
+    """Write the results of `tasc replay --json` as one HTML page that needs no other file.
 
     Args:
-        results: `rows`, `k`, `cost`, `drafters` (name → facts of
-            `tasc.evaluation.replay.ReplayResult.as_dict`), and where they were asked for `ablations` (of
+        results: `rows`, `k`, `cost`, `drafters` (name →
+            `tasc.evaluation.replay.ReplayResult.as_dict`), and optionally `ablations` (of
             `tasc.evaluation.ablation`) and `explained` (of `tasc.evaluation.explain`).
         path: The page; one that is there is replaced whole, or not at all.
 

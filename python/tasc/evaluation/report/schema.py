@@ -1,6 +1,6 @@
-"""Types of the JSON that `tasc bench` writes and reports are made of.
+"""Schema of a report: the JSON that `tasc bench` writes.
 
-Only `methods` is needed, and in each method `tokens_per_second`; whatever else is missing is left out of the page.
+Only `methods` is required, with `tokens_per_second` in each method. The page omits other missing parts.
 All times are in seconds.
 """
 
@@ -13,7 +13,7 @@ from tasc.errors import InputError
 
 
 class MethodFacts(TypedDict):
-    """Figures of one way to decode, over all requests.
+    """Figures of one decoding method over all requests.
 
     Attributes:
         tokens_per_second: Generated tokens by seconds, prefill included.
@@ -59,7 +59,7 @@ class MethodFacts(TypedDict):
 
 
 class RequestFacts(TypedDict):
-    """One request: the prompt, plain decoding's answer, and seconds by method."""
+    """One request: input, output of plain decoding, and seconds by method."""
 
     input: str
     output: str
@@ -85,7 +85,7 @@ class Results(TypedDict):
 
 
 def checked(results: Mapping[str, Any]) -> Results:
-    """`results` as `Results`.
+    """Check `results` and return them as `Results`.
 
     Raises:
         InputError: If there is no method, or one without its speed.

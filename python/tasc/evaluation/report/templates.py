@@ -8,7 +8,7 @@ from tasc.errors import MissingExtraError
 
 
 def templates() -> Any:
-    """The jinja2 environment of the pages: what is shown is escaped, and nothing may be missing."""
+    """Return the jinja2 environment of the pages: values are escaped, and a missing value is an error."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""AdaSPEC and DistillSpec: a small draft model that says what a target would say (arXiv 2510.19779, 2310.08461).
+"""Distillation of draft models: AdaSPEC (arXiv 2510.19779) and DistillSpec (arXiv 2310.08461).
 
-Rows → what the target says to them (`teacher.py`) → stages of training (`stage.py`), each with a loss (`losses.py`) on
-some of the tokens (`select.py`) → a draft model (`makers.py` cuts one from the target where there is none) → how often
-it is accepted (`accept.py`). `distill` does all of it.
+`distill` (`run.py`) runs all steps. A teacher computes the target's logits for rows (`teacher.py`). Stages of training
+(`trainer.py`) minimise a loss (`losses.py`) on some of the tokens (`token_selection.py`). The draft model is given, or
+is cut from the target (`draft_init.py`). `acceptance.py` measures the acceptance rate.
 """
 
 try:

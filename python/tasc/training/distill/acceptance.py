@@ -1,4 +1,4 @@
-"""Acceptance rate of a draft model from one teacher-forced pass over the target's outputs."""
+"""Acceptance rate of a draft model, from one teacher-forced pass over the target's outputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import bootstrap_interval
 from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
-from tasc.training.distill.teacher import Teacher, completion_logits, on_device
-from tasc.training.distill.trainer import AT_ONCE
-from tasc.training.examples import Collator, Example
+from tasc.training.distill.teacher import Teacher, batches, completion_logits
+from tasc.training.examples import Example
 
-GENERATED_AT_ONCE = 8
-"""Requests that the loop answers side by side."""
+BATCH_SIZE = 8
+"""Requests that the loop decodes together."""
 
 
 def target_outputs(
@@ -31,26 +30,26 @@ def target_outputs(
     index: Any = None,
     progress: Progress | None = None,
 ) -> list[Example]:
-    """Generate the target's greedy outputs in tasc's loop. An index makes it faster; the text is the same without.
+    """Generates the target's greedy outputs with the decoding loop of tasc. An index makes it faster, not different.
 
     Args:
         target: A transformers causal model.
-        tokenizer: Its Hugging Face tokenizer.
-        rows: `{input, …}` each.
+        tokenizer: Hugging Face tokenizer of the target.
+        rows: Rows with an `input` each.
         system: System message before each input.
-        max_tokens: Most output tokens.
+        max_tokens: Maximum number of output tokens.
         index: `TaskIndex` of the task's outputs, or None.
-        progress: Called with (rows answered, rows).
+        progress: Called with (rows done, rows).
 
     Returns:
-        One per row; its completion ends with an EOS unless it was cut at `max_tokens`.
+        One example per row. Its completion ends with an end token unless it was cut at `max_tokens`.
     """
     from tasc.decoding.generator import Generator
 
     found: list[Example] = []
-    with Generator(target, tokenizer, index=index, batch_size=GENERATED_AT_ONCE) as generator:
-        for start in range(0, len(rows), 4 * GENERATED_AT_ONCE):
-            inputs = [row["input"] for row in rows[start : start + 4 * GENERATED_AT_ONCE]]
+    with Generator(target, tokenizer, index=index, batch_size=BATCH_SIZE) as generator:
+        for start in range(0, len(rows), 4 * BATCH_SIZE):
+            inputs = [row["input"] for row in rows[start : start + 4 * BATCH_SIZE]]
             prompts = prompt_ids(tokenizer, inputs, None, system)
             made = generator.generate(inputs, system=system, max_tokens=max_tokens)
             found += [Example(p, m.ids, len(p) + len(m.ids)) for p, m in zip(prompts, made, strict=True)]
@@ -70,35 +69,30 @@ def acceptance(
     max_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> Acceptance:
-    """α, τ and, with a teacher, α_exp of a draft over the target's own greedy outputs.
+    """Measures α, τ and, with a teacher, α_exp of a draft on the target's greedy outputs.
 
-    α and τ are those that the loop counts at temperature 0 with `ModelDrafter(draft, length=length)`, to the token, as
-    far as the draft's arithmetic is the same for one token and for many.
+    α and τ equal, token for token, the counts of the loop at temperature 0 with `ModelDrafter(draft, length=length)`,
+    provided that the draft computes the same numbers for one token as for many.
 
     Args:
-        draft: A transformers causal model of the target's vocabulary.
-        outputs: Of `target_outputs`.
+        draft: A transformers causal model with the target's vocabulary.
+        outputs: Outputs of `target_outputs`.
         eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
-        teacher: Says the target's logits over `outputs`; None: no α_exp.
+        teacher: Teacher of the target's logits for `outputs`; None: no α_exp.
         length: γ, tokens per draft.
-        max_tokens: As in `target_outputs`, where outputs came near it.
+        max_tokens: Limit of `target_outputs`, needed if outputs reached or nearly reached it.
         progress: Called with (rows done, rows).
     """
     draft.eval()
-    collator = Collator.for_model(draft, min(eos))
     requests: list[Any] = [None] * len(outputs)
     overlaps: list[Any] = [None] * len(outputs)
-    order = sorted(range(len(outputs)), key=lambda row: len(outputs[row]))
-    for start in range(0, len(order), AT_ONCE):
-        rows = order[start : start + AT_ONCE]
-        batch = on_device(draft, collator([outputs[row] for row in rows]))
+    for rows, batch, sizes in batches(draft, outputs, pad_id=min(eos), progress=progress):
         logits = completion_logits(draft, batch)
-        sizes = [len(outputs[row].completion) for row in rows]
-        said = torch.split(logits.argmax(-1).cpu(), sizes)
-        near = (
-            torch.split((1 - tvd(teacher.logits(rows, batch), logits)).cpu(), sizes) if teacher else [None] * len(rows)
-        )
-        for row, ids, overlap in zip(rows, said, near, strict=True):
+        if teacher is not None:
+            found = (1 - tvd(teacher.logits(rows, batch), logits)).cpu().double()
+            for row, overlap in zip(rows, torch.split(found, sizes), strict=True):
+                overlaps[row] = overlap.numpy()
+        for row, ids in zip(rows, torch.split(logits.argmax(-1).cpu(), sizes), strict=True):
             completion = outputs[row].completion
             requests[row] = Stats.teacher_forced(
                 [a == b for a, b in zip(ids.tolist(), completion, strict=True)],
@@ -106,14 +100,11 @@ def acceptance(
                 ended=completion[-1] in eos,
                 max_tokens=max_tokens,
             )
-            overlaps[row] = None if overlap is None else overlap.double().numpy()
-        if progress is not None:
-            progress(start + len(rows), len(order))
-    return Acceptance.of(requests, overlaps if teacher else None)
+    return Acceptance.of(requests, None if teacher is None else overlaps)
 
 
 def difference(one: Acceptance, other: Acceptance) -> dict[str, Any]:
-    """Return the difference of two drafts' α and α_exp over the same prompts, with paired intervals."""
+    """Return α and α_exp of `one` minus those of `other` on the same prompts: `{value, low, high}`, paired interval."""
     found: dict[str, Any] = {}
     for name in ("alpha", "alpha_exp"):
         ours, theirs = getattr(one, name), getattr(other, name)

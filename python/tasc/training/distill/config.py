@@ -22,11 +22,11 @@ class DistillConfig(DistillOptions):
     adapter: str | None = None
     """Folder of a PEFT adapter, merged into the target first."""
     reference: str | None = None
-    """Folder of a reference that is distilled already."""
+    """Folder of an already distilled reference."""
     system: str | None = None
     """System message before each input."""
     eos: str | int | None = None
-    """The token that ends an output, as text or id; by default the tokenizer's."""
+    """Token that ends an output, as text or id; by default the tokenizer's."""
     limit: int | None = None
     """Number of rows to learn from, the first ones; by default all."""
     validation_rows: int = 100
@@ -40,7 +40,7 @@ class DistillConfig(DistillOptions):
 
     @classmethod
     def read(cls, file: Path | None, **given: Any) -> DistillConfig:
-        """The settings of a TOML file; `given` settings that are not None take precedence.
+        """Read the settings of a TOML file; `given` settings that are not None take precedence.
 
         Raises:
             InputError: No TOML, an unknown key, or a value of a wrong type or range.
@@ -60,11 +60,11 @@ class DistillConfig(DistillOptions):
         return cls(**found | {key: value for key, value in given.items() if value is not None})
 
     def options(self) -> DistillOptions:
-        """The part that `tasc.training.distill.distill` takes as options."""
+        """Return the part that `tasc.training.distill.distill` takes as options."""
         return DistillOptions(**{field.name: getattr(self, field.name) for field in fields(DistillOptions)})
 
     def to_toml(self) -> str:
-        """The settings as TOML that `read` accepts; a setting without a value is a comment."""
+        """Return the settings as TOML that `read` accepts; a setting without a value is a comment."""
         types = get_type_hints(type(self))
         lines = []
         for field in fields(self):
@@ -75,7 +75,7 @@ class DistillConfig(DistillOptions):
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """The alternatives of a type, without None: TOML has no value for it."""
+    """Return the alternatives of a type without None, for which TOML has no value."""
     literal = get_origin(annotation) is Literal
     return [annotation] if literal else [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]
 

@@ -1,4 +1,4 @@
-"""Training data of a draft model: the rows' outputs or the target's outputs, and a teacher for either."""
+"""Training data of a distillation: outputs of the rows or of the target, and a teacher for them."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Outputs: TypeAlias = Literal["given", "target"]
 
 @dataclass(frozen=True)
 class DistillDataset:
-    """The target, the rows, and what the one says to the other; made when asked for first and kept in `work`.
+    """Target, rows, and the target's outputs for them. Each part is made on first use and stored in `work`.
 
     Attributes:
         model: Folder or hub name of the target.
-        rows: To learn from.
-        outputs: `given`: the rows' own; `target`: what the target says to their inputs, greedily.
-        options: Of the distillation.
-        work: Folder for what takes long: outputs, states.
-        max_output: Most tokens that the target is asked for.
+        rows: Rows to learn from.
+        outputs: `given`: the outputs of the rows; `target`: greedy outputs of the target for their inputs.
+        options: Options of the distillation.
+        work: Folder for results that take long: outputs, states.
+        max_output: Maximum number of tokens of a target output.
         system: System message before each input.
-        eos: The token that ends an output.
-        bar: Tells how far things have come.
+        eos: Token that ends an output.
+        bar: Called with the title of a job; returns its progress callback.
     """
 
     model: str
@@ -59,18 +59,18 @@ class DistillDataset:
 
     @cached_property
     def task(self) -> TaskTokenizer:
-        """The tokenizer as a `TaskTokenizer`."""
+        """The target's tokenizer as a `TaskTokenizer`."""
         return load_tokenizer(self.model, eos=self.eos)
 
     @cached_property
     def target(self) -> Any:
-        """The target as it answers: float32 on a CPU, its own dtype on a GPU."""
+        """The target model: float32 on a CPU, its stored dtype on a GPU."""
         dtype = "auto" if torch.cuda.is_available() else torch.float32
         model: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)
         return model.to(processes().device).eval()
 
     def forget_target(self) -> None:
-        """Gives up its memory; it is loaded again where it is needed."""
+        """Release the target's memory. It is loaded again when it is needed."""
         self.__dict__.pop("target", None)
 
     @cached_property
@@ -80,25 +80,25 @@ class DistillDataset:
 
     @property
     def examples(self) -> list[Example]:
-        """Return the training examples."""
-        return self._kept[0]
+        """Examples to learn from."""
+        return self._selected[0]
 
     @property
     def left_out(self) -> int:
-        """Rows that are too long."""
-        return self._kept[1]
+        """Number of rows that are too long."""
+        return self._selected[1]
 
     @cached_property
-    def _kept(self) -> tuple[list[Example], int]:
+    def _selected(self) -> tuple[list[Example], int]:
         made = (
             make_examples(self.rows, self.tokenizer, self.task, system=self.system)
             if self.outputs == "given"
-            else self.target_outputs("outputs.json", self.rows, "the target answers the rows")
+            else self.target_outputs("outputs.json", self.rows, "target outputs")
         )
         return short_enough(made, self.options.max_tokens)
 
     def target_outputs(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
-        """The target's outputs to rows."""
+        """Load the target's outputs for rows from the file `name`, or generate them first."""
         file = self.work / name
         with processes().main_process_first():
             if not file.exists():
@@ -115,7 +115,7 @@ class DistillDataset:
         return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
-        """Says what the target says to examples."""
+        """Return a teacher for examples; cached states go to `folder`."""
         if not self.options.keep_states:
             return OnlineTeacher(self.target, precision)
         with processes().main_process_first():
@@ -125,11 +125,11 @@ class DistillDataset:
                 folder,
                 precision=precision,
                 pad_id=min(self.eos_ids),
-                progress=self.bar("the target's states"),
+                progress=self.bar("target states"),
             )
 
     def _index(self) -> Any:
-        """An index of the rows' outputs, where they have some: it makes the target answer faster, the same."""
+        """Index of the rows' outputs, if they have any. It makes the target faster without changing its outputs."""
         from tasc._core import TaskIndex
 
         known = [row for row in self.rows if row.get("output") is not None]
@@ -146,10 +146,10 @@ class DistillDataset:
 
 
 def check_rows(rows: Sequence[Row], what: str, *, outputs: bool) -> None:
-    """Nothing, where all rows have what is needed.
+    """Check that all rows have an input (with `outputs`: and an output).
 
     Raises:
-        CorpusError: There is no row, or one lacks an input (with `outputs`: or an output).
+        CorpusError: There is no row, or a row lacks a field.
     """
     if not rows:
         raise CorpusError(f"there is no {what} to learn from")
@@ -161,6 +161,6 @@ def check_rows(rows: Sequence[Row], what: str, *, outputs: bool) -> None:
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """Return a digest of the rows and their order."""
+    """Return a digest of these rows in this order."""
     texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
     return digest(Example(input, output, 0) for input, output in texts)

@@ -1,4 +1,4 @@
-"""Draft models: cut from the target, or checked to speak its vocabulary."""
+"""Initialisation of draft models: cut from the target, or checked to have its vocabulary."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tasc.files import new_folder, remove_partial
 
 
 def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
-    """A draft of some of the target's layers, its embeddings, final norm and head with them.
+    """Makes a draft from some of the target's layers, with its embeddings, final norm and output head.
 
-    Such a draft exists for any target whose blocks are one list of layers. It says little of use before it is
-    distilled; what its layers know of the language makes that short.
+    This works for any target whose blocks are one list of layers. The draft predicts little before it is distilled, but
+    the copied layers shorten the distillation.
 
     Args:
         target: A transformers causal model.
-        layers: How many to keep, spread evenly with the first and the last among them; or their numbers, in order.
+        layers: Number of layers, spread evenly and including the first and the last; or their numbers, in order.
 
     Returns:
-        A model of the same class, weights copied, in evaluation mode.
+        A model of the same class with copied parameters, in evaluation mode.
 
     Raises:
-        InputError: The numbers do not fit the target, or its blocks are not found.
+        InputError: The layer numbers do not fit the target, or its blocks are not found.
 
     Source: drafts of early or skipped layers, arXiv 2309.08168 (Draft & Verify) and 2404.16710 (LayerSkip).
     """
@@ -54,7 +54,7 @@ def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
 
 
 def chosen_layers(count: int, layers: int | Sequence[int]) -> list[int]:
-    """The numbers of the layers to keep out of `count`.
+    """Return the numbers of the layers to copy out of `count`.
 
     >>> chosen_layers(30, 4)
     [0, 10, 19, 29]
@@ -70,22 +70,22 @@ def chosen_layers(count: int, layers: int | Sequence[int]) -> list[int]:
 
 
 def check_same_tokens(target: Any, draft: Any, target_tokenizer: Any = None, draft_tokenizer: Any = None) -> None:
-    """Nothing, where a draft speaks the target's tokens.
+    """Check that a draft has the target's tokens.
 
     Args:
-        target: The target model.
-        draft: The draft model, or the reference of a distillation.
-        target_tokenizer: `tasc.data.TaskTokenizer`; None: not known.
-        draft_tokenizer: The draft's own, where it has one.
+        target: Target model.
+        draft: Draft model, or the reference of a distillation.
+        target_tokenizer: `tasc.data.TaskTokenizer` of the target; None: unknown.
+        draft_tokenizer: `tasc.data.TaskTokenizer` of the draft; None: unknown.
 
     Raises:
-        InputError: Logits of another width.
-        TokenizerMismatchError: Another tokenizer.
+        InputError: The logits have different widths.
+        TokenizerMismatchError: The tokenizers differ.
     """
     widths = [model.get_output_embeddings().weight.shape[0] for model in (target, draft)]
     if widths[0] != widths[1]:
         raise InputError(
-            f"the target says {widths[0]:,} tokens and the draft {widths[1]:,}: a draft needs the target's vocabulary; "
+            f"the target has {widths[0]:,} tokens and the draft {widths[1]:,}: a draft needs the target's vocabulary; "
             "take a smaller model of the same family, or cut one from the target (tasc.training.distill.cut_draft)"
         )
     if target_tokenizer is not None and draft_tokenizer is not None:
@@ -97,7 +97,7 @@ def check_same_tokens(target: Any, draft: Any, target_tokenizer: Any = None, dra
 
 
 def save_draft(draft: Any, tokenizer: Any, out: Path) -> None:
-    """A checkpoint that `AutoModelForCausalLM` and `AutoTokenizer` load; it appears whole or not at all.
+    """Writes a checkpoint for `AutoModelForCausalLM` and `AutoTokenizer`; it appears complete or not at all.
 
     Raises:
         InputError: `out` exists and is not an empty folder.
@@ -109,13 +109,13 @@ def save_draft(draft: Any, tokenizer: Any, out: Path) -> None:
 
 
 def _blocks(model: Any) -> Any:
-    """The list of a model's layers: the only one as long as the config says, outside of any other."""
+    """Return the list of a model's layers: the outermost list whose length is the number of layers in the config."""
     from torch.nn import ModuleList
 
     count = model.config.get_text_config().num_hidden_layers
     found = [module for module in model.modules() if isinstance(module, ModuleList) and len(module) == count]
     if not found:
-        raise InputError(f"{type(model).__name__} has no list of {count} layers; give a draft model of its own instead")
+        raise InputError(f"{type(model).__name__} has no list of {count} layers; give a separate draft model instead")
     return found[0]
 
 

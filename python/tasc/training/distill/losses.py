@@ -1,8 +1,9 @@
-"""Divergences of a draft's distributions from the target's, token by token.
+"""Losses: divergences of a draft's distributions from the target's, token by token.
 
-Every loss takes logits and gives one number in nats (total variation: in [0, 1]) per token, differentiable once in the
-draft's logits. All arithmetic is float32 or better, whatever the logits are. Value and gradient are made together, a
-few tokens at a time: one tensor of the logits' size is kept where autograd through the formula would keep six.
+Every loss takes logits and returns one number per token, in nats (total variation: in [0, 1]). It is differentiable
+once in the draft's logits. All arithmetic is float32 or better, whatever the dtype of the logits. Value and gradient
+are computed together, a few tokens at a time: one tensor of the logits' size is stored, where autograd through the
+formula would store six.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """`loss(target, draft)`: (…, V) logits both → (…) per token."""
 
 _NEVER = -1e4
-"""Log-probability in place of -inf, so that a token that never comes adds 0 and not 0·∞; its `exp` is 0."""
+"""Log-probability in place of -inf, so that an impossible token adds 0 and not 0·∞. Its `exp` is 0."""
 
 _CHUNK = 1 << 21
-"""Logits that are worked on together: 8 MB, so that a processor's cache holds them."""
+"""Number of logits per chunk: 8 MB, which fits into a processor's cache."""
 
 
 def forward_kl(target: Tensor, draft: Tensor) -> Tensor:
-    """KL(p ‖ q) of the target p from the draft q: DistillSpec's and AdaSPEC's loss.
+    """KL(p ‖ q) of the target p from the draft q: the loss of DistillSpec and AdaSPEC.
 
     Args:
-        target: (…, V) logits of the target; -inf for tokens that never come.
+        target: (…, V) logits of the target; -inf for impossible tokens.
         draft: (…, V) logits of the draft.
 
     Returns:
@@ -46,7 +47,7 @@ def forward_kl(target: Tensor, draft: Tensor) -> Tensor:
 
 
 def reverse_kl(target: Tensor, draft: Tensor) -> Tensor:
-    """KL(q ‖ p): seeks the target's modes. Shapes and source as `forward_kl`."""
+    """KL(q ‖ p): mode-seeking. Shapes and source as `forward_kl`."""
     return _divergence(_reverse_kl, target, draft)
 
 
@@ -59,7 +60,7 @@ def jsd(target: Tensor, draft: Tensor) -> Tensor:
 
 
 def tvd(target: Tensor, draft: Tensor) -> Tensor:
-    """Total variation distance Σ|p − q|/2: 1 less the probability that a token drawn from q is accepted.
+    """Total variation distance Σ|p − q|/2: 1 minus the probability that a token drawn from q is accepted.
 
     Shapes as `forward_kl`. Source: arXiv 2211.17192 theorem 3.5 (acceptance is 1 − TVD); as a loss DistillSpec §3.
     """
@@ -69,10 +70,10 @@ def tvd(target: Tensor, draft: Tensor) -> Tensor:
 LOSSES: Mapping[str, Loss] = MappingProxyType(
     {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd, "tvd": tvd}
 )
-"""By the name that options and commands use."""
+"""Losses by the name in options and commands."""
 
 _Formula: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Callable[[], Tensor]]]
-"""From (n, V) log p and log q to the (n,) values, and what makes their (n, V) derivative by the draft's logits z.
+"""Function of (n, V) log p and log q: returns the (n,) values and a function for their (n, V) gradient in the logits z.
 
 With g = ∂L/∂q it is ∂L/∂z = q·(g − Σ q·g), as q = softmax(z).
 """
@@ -108,7 +109,7 @@ def _tvd(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
 
 
 def _sum(weights: Tensor, values: Tensor) -> Tensor:
-    """(n,) Σ w·x over the last axis."""
+    """Return (n,) Σ w·x over the last axis."""
     found: Tensor = torch.linalg.vecdot(weights, values)
     return found
 
@@ -127,11 +128,11 @@ def _divergence(formula: _Formula, target: Tensor, draft: Tensor) -> Tensor:
 
 
 class _Divergence(torch.autograd.Function):
-    """A formula over (n, V) logits, a few tokens at a time, its derivative beside it."""
+    """Evaluation of a formula over (n, V) logits, a few tokens at a time, together with its gradient."""
 
     @staticmethod
     def forward(ctx: Any, formula: _Formula, target: Tensor, draft: Tensor) -> Tensor:
-        """(n,) values."""
+        """Return the (n,) values."""
         precise = torch.promote_types(torch.promote_types(target.dtype, draft.dtype), torch.float32)
         wanted = ctx.needs_input_grad[2]
         slopes = torch.empty_like(draft) if wanted else None
@@ -151,6 +152,6 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, weights: Tensor) -> tuple[None, None, Tensor]:
-        """∂L/∂draft."""
+        """Return ∂L/∂draft."""
         (slopes,) = ctx.saved_tensors
         return None, None, slopes * weights[:, None].to(slopes.dtype)

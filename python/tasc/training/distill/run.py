@@ -1,4 +1,4 @@
-"""A whole distillation: the target's words, a reference, the draft, its baseline at equal compute, the figures."""
+"""Run of a distillation: target outputs, reference, draft, baseline at equal compute, acceptance figures."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, r
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
-from tasc.training.distill.trainer import losses_of, order_of, rows_per_step, run_stage
+from tasc.training.distill.trainer import row_order, rows_per_step, run_stage, token_losses
 from tasc.training.work_dir import WorkFolder, attention_for, processes
 
 METRICS = "distill.json"
-"""What a distilled draft says of its own making."""
+"""File with metrics in the folder of a distilled draft."""
 
 
 @dataclass(frozen=True)
@@ -59,43 +59,49 @@ def distill(
     resume: bool = True,
     progress: ProgressBars | None = None,
 ) -> Distilled:
-    """Makes a small draft model say what a target says, and measures how often it does.
+    """Distils a small draft model from a target and measures its acceptance rate.
 
-    The target speaks to the rows' outputs, or to its own; a reference copy of the draft learns from all tokens
-    (DistillSpec), which shows where learning pays; the draft itself learns from those tokens (AdaSPEC). Until it is
-    finished the work lies in `OUT.distilling`, from where a killed run goes on. Under ``torchrun`` or ``accelerate
-    launch`` all devices train; the first one writes.
+    The target's distributions are learned on the outputs of the rows, or on the target's own outputs. With AdaSPEC, a
+    reference copy of the draft first learns from all tokens (DistillSpec), which shows the tokens that can be learned.
+    The draft then learns from those tokens. Unfinished work is in `OUT.distilling`, from which a stopped run resumes.
+    Under ``torchrun`` or ``accelerate launch`` all devices train, and the first process writes.
 
     Args:
-        target: Folder or hub name of the model to draft for, tuned to the task already.
-        draft: Folder or hub name of a smaller model with the same vocabulary; or which of the target's layers to make
-            one of (see `cut_draft`): how many, or their numbers.
-        rows: `{input, output}`; without `output` where `outputs="target"`.
-        out: Folder to write; it must not be there yet.
+        target: Folder or hub name of the target, already tuned to the task.
+        draft: Folder or hub name of a smaller model with the same vocabulary; or the target's layers to cut a draft
+            from (see `cut_draft`): their number, or a list.
+        rows: `{input, output}`; `output` is not needed with `outputs="target"`.
+        out: Folder to write. It must not exist.
         options: See `DistillOptions`.
-        outputs: Learn from the rows' outputs as they are, or from what the target says to their inputs, greedily.
-        validation: Rows whose inputs the target answers to measure acceptance; without any, nothing is measured.
-        baseline: Also make the same draft by DistillSpec, on all tokens with the compute that all stages took, and
-            compare. That draft is kept in `OUT.baseline`. Not where DistillSpec is what was asked for.
-        reference: Folder of a reference distilled already, in place of training one.
-        states: Folder for the target's kept states; None: inside `OUT.distilling`, removed with it.
-        length: γ, tokens per draft, that acceptance is counted with.
-        max_output: Most tokens of an output that the target is asked for.
+        outputs: `given`: learn from the outputs of the rows; `target`: from greedy outputs of the target.
+        validation: Rows for whose inputs the target generates outputs to measure acceptance; if empty, nothing is
+            measured.
+        baseline: Also train the same draft with DistillSpec, on all tokens with the compute of all stages, and compare.
+            That draft is written to `OUT.baseline`. No effect if the options are DistillSpec.
+        reference: Folder of an already distilled reference, instead of training one.
+        states: Folder for the target's stored states; None: inside `OUT.distilling`, removed with it.
+        length: γ, tokens per draft when acceptance is measured.
+        max_output: Maximum number of tokens of a target output.
         system: System message before each input.
-        eos: The token that ends an output (see `tasc.data.load_tokenizer`).
-        resume: Go on from `OUT.distilling`, if it holds a run with the same options and rows; otherwise begin anew.
-        progress: Given what is done, what to tell how far it has come.
+        eos: Token that ends an output (see `tasc.data.load_tokenizer`).
+        resume: Resume from `OUT.distilling`, if it holds a run with the same options and rows; otherwise start again.
+        progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        The draft and its metrics.
+        The draft's folder and its metrics.
 
     Raises:
-        CorpusError: No rows, rows without input, or none short enough.
-        InputError: An option that cannot be used; `out` or `OUT.baseline` is there already; `OUT.distilling` is of
-            another run; models with vocabularies of different size.
-        TokenizerMismatchError: The draft's tokenizer is another one.
+        CorpusError: There are no rows, a row has no input, or every row is too long.
+        InputError: An option is out of range; `out` or `OUT.baseline` exists; `OUT.distilling` is of another run; or
+            the models have vocabularies of different size.
+        TokenizerMismatchError: The draft has another tokenizer.
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
+
+    Examples:
+        >>> rows = [{"input": "two teas", "output": "tea: 2"}]  # doctest: +SKIP
+        >>> made = distill("path/to/target", 4, rows, "draft", validation=rows)  # doctest: +SKIP
+        >>> made.path, made.metrics["acceptance"]["draft"]["alpha"]  # doctest: +SKIP
     """
     quiet_transformers()
     out = Path(out)
@@ -105,20 +111,20 @@ def distill(
         raise InputError(f"outputs={outputs!r}: given or target")
     if length < 1 or max_output < 1:
         raise InputError(f"length={length}, max_output={max_output}: at least 1")
-    kept, held_out = list(rows), list(validation)
-    check_rows(kept, "row", outputs=outputs == "given")
+    rows, held_out = list(rows), list(validation)
+    check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
         check_rows(held_out, "validation row", outputs=False)
     work = WorkFolder(out.with_name(out.name + ".distilling"))
     bar = progress or no_bars
-    dataset = DistillDataset(str(target), kept, outputs, options, work.path, max_output, system, eos, bar)
+    dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
     if run.baseline and run.baseline_out.exists() and not work.path.exists():
         raise InputError(f"{run.baseline_out} is there already; remove it, name another OUT, or give baseline=False")
     run.check_vocabularies()
     identity = {
-        "target": str(target), "draft": str(draft), "rows": rows_digest(kept), "outputs": outputs,
+        "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
         "max_output": max_output, "system": system, "eos": eos, **asdict(options),
     }  # fmt: skip
@@ -130,7 +136,7 @@ def distill(
 
 @dataclass(frozen=True)
 class _Run:
-    """The stages of a distillation, each kept in the work folder once it is done."""
+    """Stages of a distillation. Each finished stage is stored in the work folder."""
 
     dataset: DistillDataset
     source: str | Path | int | Sequence[int]
@@ -141,10 +147,10 @@ class _Run:
     reference: Path | None
 
     def train(self, states: Path) -> None:
-        """The reference, the draft and its baseline, as far as they are asked for and not there yet."""
+        """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision)
-        self.dataset.forget_target()  # a kept teacher needs its head alone, a live one has it
+        self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft")
         if options.needs_reference and self.reference is None:
             self._stage("reference", everything, options.reference_steps or options.steps, teacher)
@@ -155,13 +161,13 @@ class _Run:
 
     @property
     def baseline_out(self) -> Path:
-        """Path of the finished baseline."""
+        """Folder of the finished baseline."""
         return self.out.with_name(self.out.name + ".baseline")
 
     @property
     def baseline_steps(self) -> int:
-        """Steps on all tokens that cost what the draft's stages do: those of the reference, its pass over the rows that
-        the draft learns from (a forward pass is a third of a training step), and the draft's own."""
+        """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, its forward
+        pass over the draft's rows (a third of an optimizer step per batch), and steps of the draft."""
         options = self.options
         steps = options.steps
         if options.needs_reference:
@@ -173,7 +179,7 @@ class _Run:
     @property
     def _visited(self) -> list[int]:
         """Numbers of the rows that the draft learns from."""
-        return sorted(set(order_of(self.dataset.examples, self.options, self.options.steps)))
+        return sorted(set(row_order(self.dataset.examples, self.options, self.options.steps)))
 
     def measure(self, rows: Sequence[Row], length: int) -> dict[str, Any]:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
@@ -254,7 +260,7 @@ class _Run:
         dataset, file = self.dataset, self.work.path / "reference.json"
         with processes().main_process_first():
             if not file.exists():
-                found = losses_of(
+                found = token_losses(
                     self._model(self._reference_folder).to(processes().device),
                     dataset.examples,
                     teacher,

@@ -1,8 +1,8 @@
-"""Distributions of the target at the rows' outputs: computed beside the draft, or once and cached.
+"""Teachers: the target's logits for rows, computed with every batch or once and cached.
 
-A target's logits are its output head times its last hidden states, so the states of all completion tokens say all of
-it at 2·H bytes per token instead of 2·V. They are computed once, kept in a file, and the training of any number of
-drafts needs nothing of the target but the head.
+A target's logits are its output head times its last hidden states. The states of all completion tokens therefore
+determine all logits, with 2·H bytes per token instead of 2·V. They are computed once and stored in a file. Training any
+number of drafts then needs only the output head of the target.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from tasc.progress import Progress
 from tasc.training.examples import IGNORED, Collator, Example, digest
 from tasc.training.schedule import dtype_of
 
-AT_ONCE = 16
-"""Rows of a forward pass that computes states."""
+ROWS_PER_PASS = 16
+"""Rows of a forward pass outside of training."""
 
 _ROUNDING = 0.01
-"""Of the largest logit: what bfloat16 may change between two ways to the same product."""
+"""Tolerance as a share of the largest logit: bfloat16 rounding between two computations of the same product."""
 
-_SAME = 0.05
-"""Of the logits' spread: what arithmetic in bfloat16 changes on average between two batches of the same model."""
+_MAX_DEVIATION = 0.05
+"""Tolerance as a share of the logits' standard deviation: mean bfloat16 difference between two batches of one model."""
 
 
 class Teacher(Protocol):
-    """Says what the draft should say."""
+    """Source of the target's logits, which the draft learns."""
 
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
-        """(n, V) logits for every completion token of a batch, row after row.
+        """Return (n, V) logits for every completion token of a batch, row after row.
 
         Args:
-            rows: (B,) numbers of its examples.
-            batch: The batch itself, as `Collator` makes it.
+            rows: (B,) numbers of the examples in the batch.
+            batch: Batch of `Collator`.
         """
 
 
 class OnlineTeacher:
-    """The target itself, run on every batch.
+    """Teacher that runs the target on every batch.
 
     Args:
         target: A transformers causal model.
-        precision: Of its arithmetic, as in `DistillOptions`.
+        precision: Precision of its arithmetic, as in `DistillOptions`.
     """
 
     def __init__(self, target: Any, precision: str = "fp32") -> None:
@@ -66,16 +66,16 @@ class OnlineTeacher:
 
 
 class CachedHiddenStates:
-    """The target's last hidden states of all completion tokens, in a file, and its output head.
+    """Teacher from the target's last hidden states of all completion tokens, in a file, and its output head.
 
     Args:
-        folder: Where `compute` has put them.
-        head: The target's output head, in its place.
-        precision: Of the head's arithmetic, as in `DistillOptions`.
+        folder: Folder that `compute` has written.
+        head: Output head of the target, on its device.
+        precision: Precision of the head's arithmetic, as in `DistillOptions`.
 
     Attributes:
-        states: (N, H), memory-mapped; float16 or float32 as they are, bfloat16 as its uint16 bits.
-        begins: (R + 1,) int64, row r has `states[begins[r]:begins[r + 1]]`.
+        states: (N, H), memory-mapped; float16 or float32, or bfloat16 as uint16 bits.
+        begins: (R + 1,) int64; row r has `states[begins[r]:begins[r + 1]]`.
     """
 
     def __init__(self, folder: Path, head: Any, precision: str = "fp32") -> None:
@@ -87,7 +87,7 @@ class CachedHiddenStates:
 
     @torch.no_grad()
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
-        """See `Teacher`; the batch is not looked at."""
+        """See `Teacher`; `batch` is not used."""
         found = np.concatenate([self.states[self.begins[r] : self.begins[r + 1]] for r in rows])
         states = torch.from_numpy(found)
         weight = self.head.weight
@@ -107,89 +107,112 @@ class CachedHiddenStates:
         pad_id: int = 0,
         progress: Progress | None = None,
     ) -> CachedHiddenStates:
-        """Runs the target over rows once and keeps its states, or opens what an earlier call kept.
+        """Run the target over rows once and store its states, or open the states that an earlier call stored.
 
         Args:
-            target: A transformers causal model, in its place and dtype.
+            target: A transformers causal model, on its device and in its dtype.
             examples: R rows.
-            folder: Appears when all is written; 2 or 4 bytes · H per completion token.
-            precision: Of the arithmetic, as in `DistillOptions`.
+            folder: Folder to write, 2 or 4 bytes · H per completion token. It appears when it is complete.
+            precision: Precision of the arithmetic, as in `DistillOptions`.
             pad_id: Any id.
             progress: Called with (rows done, R).
 
         Raises:
             InputError: The folder holds states of other rows or of another target; the disk is too small; or the
-                target does more to its logits than its head does (soft-capping, a scale): use `OnlineTeacher`.
+                target changes its logits after the output head (soft cap, scale): use `OnlineTeacher`.
         """
         head = _head(target)
         target.eval()
-        collator = Collator.for_model(target, pad_id)
         dtype = str(next(target.parameters()).dtype).removeprefix("torch.")
         facts = {"rows": digest(examples), "dtype": dtype, "precision": precision}
-        first = on_device(target, collator([examples[0]]))
-        said = _check_head(target, head, first)
+        _, first, _ = next(batches(target, examples, rows=[0], pad_id=pad_id))
+        expected = _check_head(target, head, first).float()
         if not folder.exists():
             with arithmetic(target, precision):
-                _write(target, head, collator, examples, folder, facts, progress)
-        kept = cls(folder, head, precision)
-        found = json.loads((folder / "states.json").read_text())
-        if found != facts or (kept.logits([0], {}).float() - said.float()).abs().mean() > _SAME * said.float().std():
+                _write(target, head, examples, folder, facts, pad_id, progress)
+        cached = cls(folder, head, precision)
+        stored = json.loads((folder / "states.json").read_text())
+        deviation = (cached.logits([0], {}).float() - expected).abs().mean()
+        if stored != facts or deviation > _MAX_DEVIATION * expected.std():
             raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")
-        return kept
+        return cached
+
+
+def batches(
+    model: Any,
+    examples: Sequence[Example],
+    *,
+    rows: Sequence[int] | None = None,
+    pad_id: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[tuple[list[int], dict[str, Any], list[int]]]:
+    """Yield batches of examples of similar length: row numbers, the batch on the model's device, completion lengths.
+
+    Args:
+        model: A transformers causal model.
+        examples: Examples to choose from.
+        rows: Numbers of the examples; None: all.
+        pad_id: Any id.
+        progress: Called with (rows done, rows) after each batch.
+    """
+    collator = Collator.for_model(model, pad_id)
+    order = sorted(range(len(examples)) if rows is None else rows, key=lambda row: len(examples[row]))
+    for start in range(0, len(order), ROWS_PER_PASS):
+        chosen = [(row, examples[row]) for row in order[start : start + ROWS_PER_PASS]]
+        batch = collator([example for _, example in chosen])
+        on_device = {name: value.to(model.device) for name, value in batch.items()}
+        yield [row for row, _ in chosen], on_device, [len(example.completion) for _, example in chosen]
+        if progress is not None:
+            progress(start + len(chosen), len(order))
 
 
 def completion_logits(model: Any, batch: dict[str, Any]) -> Tensor:
-    """(n, V) logits that say the completion tokens of a batch, row after row.
+    """Return the (n, V) logits that predict the completion tokens of a batch, row after row.
 
     Args:
-        model: A transformers causal model, under a wrapper or not.
-        batch: Of `Collator`, on the model's device; `labels` may stay in it.
+        model: A transformers causal model, wrapped or not.
+        batch: Batch of `Collator` on the model's device, with its `labels`.
     """
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
     return _of_completions(logits, batch["labels"])
 
 
 def arithmetic(model: Any, precision: str) -> Any:
-    """The context in which a model computes in a precision of `DistillOptions`."""
+    """Return the autocast context for a precision of `DistillOptions`."""
     device = next(model.parameters()).device.type
     dtype = dtype_of(precision, device)
     return torch.autocast(device, dtype, enabled=dtype != torch.float32)
 
 
-def on_device(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch where the model is."""
-    return {name: value.to(model.device) for name, value in batch.items()}
-
-
 def _of_completions(columns: Tensor, labels: Tensor) -> Tensor:
-    """(n, …) of (B, T, …): what stands where completion tokens are said."""
+    """Select from (B, T, …) the n positions that predict completion tokens: (n, …)."""
     return columns[:, -labels.shape[1] : -1][labels[:, 1:] != IGNORED]
 
 
 def _head(target: Any) -> Any:
     head = target.get_output_embeddings()
     if head is None:
-        raise InputError(f"{type(target).__name__} has no output head of its own; distil with keep_states=False")
+        raise InputError(f"{type(target).__name__} has no output head; distil with keep_states=False")
     return head
 
 
 @torch.no_grad()
 def _check_head(target: Any, head: Any, batch: dict[str, Any]) -> Tensor:
-    """The target's logits over a batch, which must be its head's."""
-    with _into(head) as seen:
+    """Return the target's logits for a batch; raise InputError if they differ from the output of its head."""
+    with _head_inputs(head) as seen:
         logits = completion_logits(target, batch)
     product = head(_of_completions(seen[-1], batch["labels"]))
     if product.shape != logits.shape or (product - logits).abs().max() > _ROUNDING * logits.abs().max():
         raise InputError(
-            f"{type(target).__name__} changes its logits after the output head (a scale or soft cap), so kept states "
-            "do not say them; distil with keep_states=False"
+            f"{type(target).__name__} changes its logits after the output head (a scale or soft cap), so its states "
+            "do not determine them; distil with keep_states=False"
         )
     return logits
 
 
 @contextmanager
-def _into(head: Any) -> Iterator[list[Tensor]]:
-    """Collect the inputs of the output head, call by call."""
+def _head_inputs(head: Any) -> Iterator[list[Tensor]]:
+    """Record the inputs of the output head, one per call."""
     seen: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     try:
@@ -202,10 +225,10 @@ def _into(head: Any) -> Iterator[list[Tensor]]:
 def _write(
     target: Any,
     head: Any,
-    collator: Collator,
     examples: Sequence[Example],
     folder: Path,
     facts: dict[str, Any],
+    pad_id: int,
     progress: Progress | None,
 ) -> None:
     begins = np.concatenate([[0], np.cumsum([len(e.completion) for e in examples])]).astype(np.int64)
@@ -222,20 +245,13 @@ def _write(
     remove_partial(folder)
     with new_folder(folder) as made:
         states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
-        order = sorted(range(len(examples)), key=lambda row: len(examples[row]))
-        for start in range(0, len(order), AT_ONCE):
-            rows = order[start : start + AT_ONCE]
-            batch = on_device(target, collator([examples[row] for row in rows]))
-            with _into(head) as seen:
+        for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):
+            with _head_inputs(head) as seen:
                 completion_logits(target, batch)
-            kept = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
-            found = (kept.view(torch.uint16) if kind == np.uint16 else kept).numpy()
-            for row, part in zip(
-                rows, np.split(found, np.cumsum([len(examples[row].completion) for row in rows])[:-1]), strict=True
-            ):
-                states[begins[row] : begins[row + 1]] = part
-            if progress is not None:
-                progress(start + len(rows), len(order))
+            found = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
+            bits = found.view(torch.uint16) if kind == np.uint16 else found
+            for row, part in zip(rows, torch.split(bits, sizes), strict=True):
+                states[begins[row] : begins[row + 1]] = part.numpy()
         states.flush()
         np.save(made / "begins.npy", begins)
         (made / "states.json").write_text(json.dumps(facts) + "\n")

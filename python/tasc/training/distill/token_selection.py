@@ -1,4 +1,4 @@
-"""Selection of the tokens that a distillation is trained on."""
+"""Selection of the tokens that a distillation learns from."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tasc.errors import InputError
 
 
 def select_tokens(loss_draft: Tensor, loss_ref: Tensor, k: float, mask: Tensor | None = None) -> Tensor:
-    """The tokens that the draft can still learn: the largest differences between its loss and a reference's.
+    """Selects the tokens with the largest difference between draft loss and reference loss: the draft can learn them.
 
     Args:
         loss_draft: (…) loss of the draft per token.
-        loss_ref: (…) loss of the reference per token: a copy of the draft that has been distilled on all tokens.
-        k: Share of the tokens to keep, in (0, 1].
-        mask: (…) bool, the tokens to choose among; None: all.
+        loss_ref: (…) loss of the reference per token. The reference is a copy of the draft, distilled on all tokens.
+        k: Share of the tokens to select, in (0, 1].
+        mask: (…) bool, candidate tokens; None: all.
 
     Returns:
-        (…) bool, true for exactly ceil(k·n) of the n tokens; of equal differences the first ones. Detached.
+        (…) bool, true for exactly ceil(k·n) of the n candidates; of equal differences the first ones. Detached.
 
     Raises:
-        InputError: k is out of its range, shapes differ, or a difference is not a number.
+        InputError: `k` is out of range, shapes differ, or a difference is not a number.
 
-    Source: AdaSPEC, arXiv 2510.19779 §3.2 (eq. 4–6). The paper's code cuts at a quantile, which keeps more where
-    values tie; here the number is exact.
+    Source: AdaSPEC, arXiv 2510.19779 §3.2 (eq. 4–6). The paper's code cuts at a quantile and selects more
+    tokens if values tie; here the number is exact.
 
     >>> select_tokens(torch.tensor([3.0, 1.0, 2.0, 2.0]), torch.zeros(4), 0.5).tolist()
     [True, False, True, False]
@@ -43,20 +43,20 @@ def select_tokens(loss_draft: Tensor, loss_ref: Tensor, k: float, mask: Tensor |
 def random_tokens(
     like: Tensor, k: float, mask: Tensor | None = None, *, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Select as many tokens as `select_tokens` would, at random: the control.
+    """Selects as many tokens as `select_tokens`, at random: the control.
 
     Args:
         like: (…) any tensor of the tokens' shape.
-        k: Share of the tokens, in (0, 1].
-        mask: (…) bool, the tokens to choose among; None: all.
-        generator: On the CPU; None: torch's own.
+        k: Share of the tokens to select, in (0, 1].
+        mask: (…) bool, candidate tokens; None: all.
+        generator: Random generator on the CPU; None: torch's global one.
     """
     _check(like, k, mask)
     return _largest(torch.rand(like.shape, generator=generator).to(like.device), k, mask)
 
 
 def all_tokens(like: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Every token there is: (…) bool."""
+    """Selects every candidate token: (…) bool."""
     return torch.ones(like.shape, dtype=torch.bool, device=like.device) if mask is None else mask.clone()
 
 
@@ -68,11 +68,11 @@ def _check(tokens: Tensor, k: float, mask: Tensor | None) -> None:
 
 
 def _largest(score: Tensor, k: float, mask: Tensor | None) -> Tensor:
-    """The ceil(k·n) largest of the masked scores; the first of equal ones."""
+    """Mark the ceil(k·n) largest of the masked scores; of equal scores the first ones."""
     chosen = all_tokens(score, mask)
     count = int(chosen.sum())
     order = torch.where(chosen, score, -math.inf).flatten().argsort(descending=True, stable=True)
-    # a masked-out token may tie with a score of -inf: masked ones go behind
+    # a masked-out token may tie with a score of -inf, so masked-out tokens are moved to the end
     order = order[chosen.flatten()[order].logical_not().long().argsort(stable=True)]
     kept = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
     kept[order[: _ceil(k, count)]] = True
@@ -80,5 +80,5 @@ def _largest(score: Tensor, k: float, mask: Tensor | None) -> Tensor:
 
 
 def _ceil(k: float, count: int) -> int:
-    """ceil(k·n) for the decimal number that k was written as: 0.28·25 is 7, not the 8 of binary rounding."""
+    """Return ceil(k·n) with k as its decimal number: 0.28·25 gives 7, not the 8 of binary rounding."""
     return math.ceil(round(k * count, 9))

@@ -1,1 +1,1 @@
-"""Fine-tuning of an extended (or plain) checkpoint: LoRA and the new rows (arXiv 2602.24174)."""
+"""Fine-tuning of a checkpoint, with or without new tokens: LoRA and new embedding rows (arXiv 2602.24174)."""

@@ -1,4 +1,4 @@
-"""A run of fine-tuning: a work folder to resume from, transformers' `Trainer`, the finished checkpoint."""
+"""Run of fine-tuning: a work folder to resume from, transformers' `Trainer`, the finished checkpoint."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tasc.training.schedule import dtype_of
 from tasc.training.work_dir import WorkFolder, attention_for, file_beside, fit, processes, trainer_arguments
 
 METRICS = "tuning.json"
-"""What a tuned checkpoint says of its own tuning."""
+"""File with metrics in the folder of a tuned checkpoint."""
 
 COPIED = ("generation_config.json", PLAN_FILE)
-"""Files that a tuned checkpoint takes over from the model as they are, where they are there."""
+"""Files that are copied from the model to the tuned checkpoint, if they exist."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Inputs and steps of a run."""
+    """Settings and data of one run, and its steps."""
 
     model: str
     out: Path
@@ -45,11 +45,11 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return the values that must be equal for a run to be resumed."""
+        """Settings that must be equal to resume a run."""
         return {"model": self.model, "rows": digest(self.examples), **asdict(self.options)}
 
     def train(self) -> dict[str, Any]:
-        """Trains to the end and leaves what was learnt in the work folder; returns steps, seconds and loss curves."""
+        """Train to the end and save the result in the work folder; return steps, seconds and loss curves."""
         import torch
         import transformers
 
@@ -58,7 +58,7 @@ class Run:
         steps = options.max_steps or max(1, math.ceil(options.epochs * len(self.examples) / effective))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         transformers.set_seed(options.seed)
-        model = self._learner(dtype_of(options.precision, device))
+        model = self._trainable_model(dtype_of(options.precision, device))
         order = shuffled_batches([len(e) for e in self.examples], effective, steps, options.seed)
         trainer = transformers.Trainer(
             model=model,
@@ -87,7 +87,7 @@ class Run:
         }
 
     def publish(self, metrics: dict[str, Any]) -> None:
-        """Merges what was learnt into the model and gives the finished checkpoint its name; the work folder goes."""
+        """Merge the trained parameters into the model, write the checkpoint and remove the work folder."""
         state = processes()
         if state.is_main_process:
             finished = self.work.path / "finished"
@@ -102,7 +102,7 @@ class Run:
             self.work.publish(finished, self.out)
         state.wait_for_everyone()
 
-    def _learner(self, dtype: Any) -> Any:
+    def _trainable_model(self, dtype: Any) -> Any:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -116,7 +116,7 @@ class Run:
         return model if full else with_adapters(model, self.options, self.new_ids)
 
     def _merged(self) -> Any:
-        """The tuned model as the one it came from is stored: merged in float32, then in that one's dtype."""
+        """The tuned model: merged in float32, then cast to the stored dtype of the original model."""
         import torch
         from peft import PeftModel
         from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,7 +1,7 @@
-"""Completion-only fine-tuning of a causal model on a task's rows: LoRA and new rows, or everything.
+"""Completion-only fine-tuning of a causal model on a task's rows: LoRA and new embedding rows, or all parameters.
 
-Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task). Training itself is transformers'
-`Trainer` and peft; here are the order of the rows, what may learn, the schedule, and a checkpoint for any server.
+Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task). Training uses transformers' `Trainer`
+and peft. This package adds row order, trainable parameters, learning-rate schedule and a checkpoint for any server.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["TuneOptions", "Tuned", "tune"]
 
 @dataclass(frozen=True)
 class Tuned:
-    """Result of a fine-tuning."""
+    """Result of fine-tuning."""
 
     path: Path
     """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
@@ -46,30 +46,35 @@ def tune(
     resume: bool = True,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Fine-tunes a checkpoint on `{input, output}` rows, loss on the outputs alone, and writes a plain checkpoint.
+    """Fine-tunes a checkpoint on `{input, output}` rows, with the loss on outputs only, and writes a merged checkpoint.
 
-    An extended checkpoint (`tasc.extend_checkpoint`) learns its new tokens, any other is tuned as it is: the same
-    recipe for both. Until it is finished the work lies in `OUT.tuning`, from where a killed run goes on. Under
-    ``torchrun`` or ``accelerate launch`` all devices work; the first one writes.
+    The recipe is the same for every checkpoint; an extended one (`tasc.extend_checkpoint`) also learns its new tokens.
+    Unfinished work is in `OUT.tuning`, from which a stopped run resumes. Under ``torchrun`` or ``accelerate launch``
+    all devices train, and the first process writes.
 
     Args:
-        model: Folder or hub name of the model to start from.
-        rows: `{input, output}`; inputs become chats by the model's template.
-        out: Folder to write; it must not be there yet.
+        model: Folder or hub name of the initial model.
+        rows: `{input, output}`; the model's chat template turns inputs into prompts.
+        out: Folder to write. It must not exist.
         options: See `TuneOptions`.
-        validation: Rows whose loss is measured at each checkpoint; they take no part otherwise.
+        validation: Rows whose loss is measured at each checkpoint. They are not trained on.
         system: System message before each input.
-        eos: The token that ends an output (see `load_tokenizer`).
-        resume: Go on from `OUT.tuning`, if it holds a run with the same options and rows; otherwise begin anew.
+        eos: Token that ends an output (see `load_tokenizer`).
+        resume: Resume from `OUT.tuning`, if it holds a run with the same options and rows; otherwise start again.
         progress: Called with (steps done, steps in all).
 
     Returns:
-        The checkpoint and its metrics.
+        The checkpoint's folder and its metrics.
 
     Raises:
-        CorpusError: No rows, rows without input, or none short enough.
-        InputError: An option that cannot be used; `out` is there already; `OUT.tuning` is of another run.
+        CorpusError: There are no rows, a row has no input, or every row is too long.
+        InputError: An option is out of range; `out` exists; or `OUT.tuning` is of another run.
         MissingExtraError: `tasc-lm[ft]` is not installed.
+
+    Examples:
+        >>> rows = [{"input": "two teas", "output": "tea: 2"}]  # doctest: +SKIP
+        >>> tune("path/to/model", rows, "tuned", options=TuneOptions(epochs=2.0)).path  # doctest: +SKIP
+        PosixPath('tuned')
     """
     try:
         import accelerate  # noqa: F401
