@@ -80,10 +80,8 @@ impl Store {
     /// # Errors
     /// [`Error::Format`] when a section is missing or the arrays cannot belong together.
     pub fn from_file(file: File) -> Result<Self> {
-        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
         let store = Self {
-            meta,
+            meta: file.meta()?,
             tokens: file.section("tokens")?,
             offsets: file.section("offsets")?,
             weights: file.section("weights")?,

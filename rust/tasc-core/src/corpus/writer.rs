@@ -176,7 +176,7 @@ impl StoreWriter {
         out.section("input_offsets", &self.input_offsets)?;
         out.section("input_documents", &self.input_documents)?;
         out.section("input_weights", &self.input_weights)?;
-        out.section("meta", &serde_json::to_vec(&meta).map_err(|e| failed(e.into()))?)?;
+        out.meta(&meta)?;
         out.finish()
     }
 }

@@ -289,8 +289,7 @@ fn write(
             }
         }
     }
-    let failed = |source| Error::Io { path: path.into(), source };
-    out.section("meta", &serde_json::to_vec(meta).map_err(|e| failed(e.into()))?)?;
+    out.meta(meta)?;
     out.finish()
 }
 

@@ -92,8 +92,7 @@ impl NgramTable {
     /// # Errors
     /// [`crate::Error::Format`] when a section is missing or has no whole pages.
     pub fn from_file(file: File) -> Result<Self> {
-        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta: TableMeta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let meta: TableMeta = file.meta()?;
         let lengths = meta.ngrams.len();
         if !(1..=MAX_LENGTH).contains(&lengths) {
             return Err(file.corrupt("meta", &format!("n-grams of {lengths} lengths: 1 to {MAX_LENGTH} are possible")));

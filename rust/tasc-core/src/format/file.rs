@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 use memmap2::Mmap;
+use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, checksum};
@@ -196,6 +197,15 @@ impl File {
             return Err(self.corrupt(wanted, &why));
         }
         Ok(section)
+    }
+
+    /// Reads the section `meta`, JSON.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when it is missing or does not describe a `T`.
+    pub fn meta<T: DeserializeOwned>(&self) -> Result<T> {
+        let found = serde_json::from_slice(self.section::<u8>("meta")?.get(self));
+        found.map_err(|e| self.corrupt("meta", &e.to_string()))
     }
 
     fn range(&self, entry: &Entry) -> Result<Range<usize>> {

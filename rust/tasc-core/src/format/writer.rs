@@ -5,6 +5,7 @@ use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use bytemuck::{Pod, Zeroable};
+use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::temporary::{Temporary, folder};
@@ -90,6 +91,15 @@ impl Writer {
     pub fn section<T: Pod>(&mut self, name: &str, data: &[T]) -> Result<()> {
         self.begin(name)?;
         self.write(bytemuck::cast_slice(data))
+    }
+
+    /// Writes the section `meta`, JSON.
+    ///
+    /// # Errors
+    /// As [`Writer::section`].
+    pub fn meta(&mut self, meta: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec(meta).map_err(|e| Error::Io { path: self.path.clone(), source: e.into() })?;
+        self.section("meta", &json)
     }
 
     /// Writes table and header, makes the file durable and gives it its name.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::segment::Segmenter;
 use crate::format::{File, Fingerprint, Kind, Writer};
-use crate::{Error, Result, TokenId};
+use crate::{Result, TokenId};
 
 /// Kind of a plan file.
 pub const KIND: Kind = Kind(*b"PLAN");
@@ -80,8 +80,7 @@ impl Contents<'_> {
         out.section("counts", &self.counts)?;
         out.section("documents", &self.documents)?;
         out.section("curve", self.curve)?;
-        let meta = serde_json::to_vec(&self.meta);
-        out.section("meta", &meta.map_err(|e| Error::Io { path: path.into(), source: e.into() })?)?;
+        out.meta(&self.meta)?;
         out.finish()
     }
 }
@@ -93,7 +92,7 @@ impl MergePlan {
     /// O(file): a plan is small, and all of it is checked.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] when it is no plan of a known major version, is cut short, lacks a section, or
+    /// [`crate::Error::Io`]; [`crate::Error::Format`] when it is no plan of a known major version, is cut short, lacks a section, or
     /// its expansions are none: shorter than two ids, of ids outside the base vocabulary, or there twice.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_file(File::open(path, KIND, VERSION.0)?)
@@ -102,10 +101,9 @@ impl MergePlan {
     /// Opens a plan in an open container.
     ///
     /// # Errors
-    /// [`Error::Format`], as [`MergePlan::open`].
+    /// [`crate::Error::Format`], as [`MergePlan::open`].
     pub fn from_file(file: File) -> Result<Self> {
-        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta: PlanMeta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
+        let meta: PlanMeta = file.meta()?;
         let (ids, offsets) = (file.section::<TokenId>("expansions")?, file.section::<u64>("offsets")?);
         let (ids, offsets) = (ids.get(&file), offsets.get(&file));
         let size = offsets.len().checked_sub(1).ok_or_else(|| file.corrupt("offsets", "it is empty"))?;
@@ -141,7 +139,7 @@ impl MergePlan {
     /// Writes a plan with only these new tokens, in this order, and opens it. The uses are copied from this plan.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`]; [`Error::Plan`] for an index that is there twice; [`Error::Io`].
+    /// [`crate::Error::OutOfRange`]; [`crate::Error::Plan`] for an index that is there twice; [`crate::Error::Io`].
     pub fn keep(&self, indices: &[usize], path: &Path) -> Result<Self> {
         let expansions: Vec<_> = indices.iter().map(|&k| self.segmenter.expansion(k)).collect::<Result<_>>()?;
         Segmenter::new(self.base_vocab_size(), &expansions)?;
@@ -160,7 +158,7 @@ impl MergePlan {
     /// Reads the whole file and compares its checksums.
     ///
     /// # Errors
-    /// [`Error::Format`] naming the damaged section.
+    /// [`crate::Error::Format`] naming the damaged section.
     pub fn verify(&self) -> Result<()> {
         self.file.verify()
     }

@@ -148,39 +148,17 @@ fn copy_state(copy: &CopyEvidence) -> u8 {
     }
 }
 
-fn mismatch_state(mismatch_rate: f32) -> u8 {
-    match mismatch_rate {
-        b if b < 0.05 => 0,
-        b if b < 0.4 => 1,
-        b if b < 0.9 => 2,
-        b if b < 1.8 => 3,
-        b if b < 3.5 => 4,
-        _ => 5,
-    }
+fn mismatch_state(rate: f32) -> u8 {
+    [0.05, 0.4, 0.9, 1.8, 3.5].map(|limit| u8::from(rate >= limit)).iter().sum()
 }
 
 fn similarity_state(similarity: f32) -> u8 {
-    match similarity {
-        s if s <= 0.0 => 0,
-        s if s < 0.3 => 1,
-        s if s < 0.5 => 2,
-        s if s < 0.7 => 3,
-        s if s < 0.9 => 4,
-        _ => 5,
-    }
+    [0.3, 0.5, 0.7, 0.9].map(|limit| u8::from(similarity >= limit)).iter().sum::<u8>() + u8::from(similarity > 0.0)
 }
 
+/// Number of binary digits of the order, at most 7.
 fn bucket(order: u32) -> u8 {
-    match order {
-        0 => 0,
-        1 => 1,
-        2..=3 => 2,
-        4..=7 => 3,
-        8..=15 => 4,
-        16..=31 => 5,
-        32..=63 => 6,
-        _ => 7,
-    }
+    (u32::BITS - order.leading_zeros()).min(7) as u8
 }
 
 /// Natural logarithm of p + MIN_PROBABILITY to three digits, which is what evidence is good for; the same bits on every machine.

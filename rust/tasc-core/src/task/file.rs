@@ -217,8 +217,7 @@ impl TaskIndex {
     /// [`Error::Io`].
     pub fn write(path: &Path, fingerprint: &Fingerprint, meta: &IndexMeta, task: &TaskArrays) -> Result<()> {
         let mut out = Writer::create(path, KIND, VERSION.0, VERSION.1, fingerprint)?;
-        let json = serde_json::to_vec(meta).map_err(|e| Error::Io { path: path.into(), source: e.into() })?;
-        out.section("meta", &json)?;
+        out.meta(meta)?;
         task.write(&mut out, "")?;
         out.finish()
     }
@@ -242,9 +241,7 @@ impl TaskIndex {
     /// # Errors
     /// A format error when a section is missing or its arrays cannot belong together.
     pub fn from_file(file: File) -> Result<Self> {
-        let meta = serde_json::from_slice(file.section::<u8>("meta")?.get(&file));
-        let meta = meta.map_err(|e| file.corrupt("meta", &e.to_string()))?;
-        let index = Self { meta, arrays: TaskArrays::open(&file, "")?, weights: None, file };
+        let index = Self { meta: file.meta()?, arrays: TaskArrays::open(&file, "")?, weights: None, file };
         index.check_lengths()?;
         Ok(Self { weights: index.stored_weights(), ..index })
     }
