@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
 from tasc.cli import app
+from tasc.drafting.protocol import INDEX_SOURCES
 from tasc.errors import InputError
 
 ROWS = [
@@ -172,7 +173,7 @@ def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path
 def test_replay_without_each_source(tmp_path: Path, tokenizer: Path) -> None:
     args = ["replay", write_rows(tmp_path / "many.jsonl", MANY), "--tokenizer", tokenizer, "--drafters", "tasc"]
     found = json.loads(tasc(*args, "--ablate", "--json").stdout)
-    without = {"inputs", "task", "context", "retrieved", "coverage", "copy"}
+    without = {"inputs", *INDEX_SOURCES}
     assert found["ablations"].keys() == without
     assert found["drafters"].keys() == {"tasc", *(f"tasc-without-{w}" for w in without)}
     whole = found["drafters"]["tasc"]["speedup"]

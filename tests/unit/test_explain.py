@@ -9,6 +9,7 @@ from conftest import train_tokenizer
 
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
+from tasc.drafting.protocol import INDEX_SOURCES
 from tasc.errors import InputError
 from tasc.evaluation.ablation import Ablated, ablated, ablations, fit_in_words
 from tasc.evaluation.explain import TokenFacts, explain, spans, token_text, visible
@@ -95,7 +96,7 @@ def test_tokens_that_need_no_line_are_joined() -> None:
 def test_each_source_is_left_out_by_name(task: Task) -> None:
     rows = encode_rows(task.held_out, task.tokenizer, eos=task.eos)
     names = [drafter.name for drafter in ablated(task)]
-    assert names == [f"tasc-without-{s}" for s in ("inputs", "task", "context", "retrieved", "coverage", "copy")]
+    assert names == [f"tasc-without-{s}" for s in ("inputs", *INDEX_SOURCES)]
     blind = Ablated(task, "inputs").start(rows[0].prompt, rows[0].input).explain(16)
     assert all(t["sources"][s] == 0 for t in blind for s in ("retrieved", "coverage", "copy"))
     without = Ablated(task, "task").start(rows[0].prompt, rows[0].input).explain(16)

@@ -11,6 +11,7 @@ from tiny_models import byte_tokenizer, peer_greedy, tiny_model
 from tasc import Generator, NgramDrafter, TaskIndex
 from tasc._core import StoreWriter
 from tasc.data import TokenStore, load_tokenizer
+from tasc.drafting.protocol import INDEX_SOURCES
 
 MAX_TOKENS = 24
 TOKENIZER = byte_tokenizer()
@@ -59,7 +60,7 @@ def test_drafts_that_know_their_input_change_no_text(task: Any, batch_size: int)
         assert again.stats.drafter_errors == 0
 
 
-@pytest.mark.parametrize("without", ["task", "context", "retrieved", "coverage", "copy"])
+@pytest.mark.parametrize("without", INDEX_SOURCES)
 def test_nor_do_they_without_a_source(task: Any, without: str) -> None:
     model, expected, index = task
     drafter = NgramDrafter(index, tokenizer=TASK, without=[without])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
-from tasc import Generator, NullDrafter, Stats, TokenDraft
+from tasc import Generator, NgramDrafter, NullDrafter, Stats, TokenDraft
 from tasc.drafting.costs import GivenCosts, MeasuredCosts
 from tasc.drafting.policy import DraftThrottle
 from tasc.drafting.protocol import INDEX_SOURCES, SOURCES
@@ -76,9 +76,10 @@ def test_tested_tokens() -> None:
 
 
 def test_sources_have_the_codes_of_the_core_first() -> None:
-    assert SOURCES[: len(INDEX_SOURCES)] == INDEX_SOURCES == ("task", "context", "retrieved", "coverage", "copy")
+    explained = NgramDrafter().start([7, 8, 9, 7, 8]).explain(4)
+    assert SOURCES[: len(INDEX_SOURCES)] == INDEX_SOURCES == tuple(explained[0]["sources"])
     stats = Stats()
-    stats.count_step([4, 5, 6, 255], 4, False)
+    stats.count_step([*(SOURCES.index(name) for name in ("copy", "model", "other")), 255], 4, False)
     assert dict(stats.accepted_by) == {"copy": 1, "model": 1, "other": 2}
 
 

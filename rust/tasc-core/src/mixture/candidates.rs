@@ -2,7 +2,7 @@
 
 use super::blend::Blend;
 use super::evidence::{Continuation, CopyEvidence, CopyStart, Evidence};
-use super::features::{Column, Columns, Distribution, FEATURES, GROUPS};
+use super::features::{Column, Columns, Distribution, FEATURES, GROUPS, NO_INPUT_COLUMNS};
 use crate::TokenId;
 
 /// Least probability that a log is taken of.
@@ -91,13 +91,21 @@ impl Candidates {
     }
 
     fn describe_plain(&mut self, seen: &Evidence) {
-        let (task, context) = (&seen[Distribution::Task], &seen[Distribution::Context]);
+        let kinds = Distribution::ALL.into_iter().filter(|kind| !kind.source().needs_input());
+        let mut row = [0.0; FEATURES];
         for &token in &self.tokens {
-            let ([task, no_task], [context, no_context]) =
-                (blend_features(task, token), blend_features(context, token));
-            self.rows.extend([context, 0.0, task, no_task, no_context]);
+            for kind in kinds.clone() {
+                let [log, unnamed] = kind.columns();
+                [row[log as usize], row[unnamed as usize]] = blend_features(&seen[kind], token);
+            }
+            self.rows.extend(NO_INPUT_COLUMNS.map(|column| row[column as usize]));
         }
-        self.rows.extend([unnamed_feature(context), 1.0, unnamed_feature(task), 0.0, 0.0]);
+        row = [0.0; FEATURES];
+        row[Column::Else as usize] = 1.0;
+        for kind in kinds {
+            row[kind.columns()[0] as usize] = unnamed_feature(&seen[kind]);
+        }
+        self.rows.extend(NO_INPUT_COLUMNS.map(|column| row[column as usize]));
     }
 
     fn add(&mut self, token: TokenId) {

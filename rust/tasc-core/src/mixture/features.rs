@@ -38,7 +38,7 @@ impl Source {
 
     /// Whether it is silent in a request whose input is not known.
     #[must_use]
-    pub fn needs_input(self) -> bool {
+    pub const fn needs_input(self) -> bool {
         matches!(self, Self::Retrieved | Self::Coverage | Self::Copy)
     }
 
@@ -134,7 +134,7 @@ impl Distribution {
 
     /// The source that gives it.
     #[must_use]
-    pub fn source(self) -> Source {
+    pub const fn source(self) -> Source {
         match self {
             Self::Task => Source::Task,
             Self::Retrieved => Source::Retrieved,
@@ -221,6 +221,16 @@ pub const FEATURES: usize = Column::Foreign as usize + 1;
 /// has with all columns.
 pub const NO_INPUT_COLUMNS: [Column; 5] =
     [Column::Context, Column::Else, Column::Task, Column::NoTask, Column::NoContext];
+
+// both columns of every distribution that needs no input, and `Else`
+const _: () = {
+    let (mut columns, mut k) = (1, 0);
+    while k < Distribution::ALL.len() {
+        columns += if Distribution::ALL[k].source().needs_input() { 0 } else { 2 };
+        k += 1;
+    }
+    assert!(columns == NO_INPUT_COLUMNS.len(), "add the columns of the source that needs no input to NO_INPUT_COLUMNS");
+};
 
 /// Which columns the rows have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
