@@ -67,13 +67,10 @@ class DraftPolicy:
 
     Args:
         layout: How the decoder verifies drafts.
-        discounts: Whether drafters of negligible cost are told less (`discounted_costs`); None: where the layout is
-            padded.
     """
 
-    def __init__(self, layout: Layout, *, discounts: bool | None = None) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._discounts = layout == "padded" if discounts is None else discounts
         self._throttles: WeakKeyDictionary[Drafter, DraftThrottle] = WeakKeyDictionary()
 
     def budget(self, drafter: Drafter, costs: Costs) -> Costs | None:
@@ -85,7 +82,7 @@ class DraftPolicy:
         """
         if not drafter.fixed_length and self._throttle(drafter).should_skip():
             return None
-        return discounted_costs(drafter, costs) if self._discounts else costs
+        return discounted_costs(drafter, costs) if self.layout == "padded" else costs
 
     def cut(self, probs: Sequence[Sequence[float]], costs: Costs) -> list[int]:
         """Return the number of tokens of each row's draft that are verified.

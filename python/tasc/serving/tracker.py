@@ -20,9 +20,6 @@ from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guard
 from tasc.serving.metrics import Metrics
 from tasc.serving.tasks import TaskDrafts
 
-_CUTS = False  # whether a step's drafts are cut to the tokens that pay for themselves (`packed_draft_lengths`)
-_DISCOUNTS = False  # whether n-gram drafters are told a quarter of the cost, for the cut to choose from longer drafts
-
 _MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an end token
 
 Ids = NDArray[np.int32]
@@ -152,7 +149,7 @@ class RequestTracker:
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = eos
         self._curve, self._metrics = curve, metrics
-        self._policy = DraftPolicy("packed", discounts=_DISCOUNTS)
+        self._policy = DraftPolicy("packed")
         self._rows: list[TrackedRequest | None] = []
         self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by id(), those absent longest first
         self._returned: float | None = None
@@ -188,7 +185,7 @@ class RequestTracker:
             self._policy.record(drafter, float(accepted), float(extra))
         for drafter, group in ready.items():
             self._draft(drafter, group, costs)
-        if _CUTS and not any(drafter.fixed_length for drafter in ready):
+        if not any(drafter.fixed_length for drafter in ready):
             self._cut([row for row in rows if row is not None])
         self._rows = rows
         self._returned = time.perf_counter()
