@@ -176,7 +176,7 @@ def test_bench_says_what_a_draft_model_needs(model: Path, data: Path, draft: Pat
     for extra, said in (
         (["--methods", "combined"], "method 'combined' needs a draft model: give its folder with --draft"),
         (["--draft-length", 3], "--draft-length is for a draft model: give its folder with --draft"),
-        (["--draft", draft, "--draft-length", 30], "draft_length is 30; it must be at most max_draft, 16"),
+        (["--draft", draft, "--draft-length", 80], "draft_length is 80; it must be at most max_draft, 64"),
     ):
         result = tasc("bench", "--model", model, "--data", data, *extra)
         assert result.exit_code == 2
