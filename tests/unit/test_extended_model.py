@@ -216,7 +216,7 @@ def test_a_checkpoint_that_is_refused_leaves_nothing(tmp_path: Path, plan: Merge
     with pytest.raises(InputError, match="the model has embeddings"):
         extend_checkpoint(source, plan, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model", "other"}
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="is there already"):
         extend_checkpoint(source, plan, tmp_path / "other")
     with new_folder(tmp_path / "deep" / "new") as folder:
         (folder / "file").touch()
