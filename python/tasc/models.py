@@ -256,7 +256,10 @@ def load_checkpoint(
         raise InputError(f"cannot load model {model!r}: {_first_line(e)}") from e
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
-    return loaded.to(device).eval(), tokenizer
+    try:
+        return loaded.to(device).eval(), tokenizer
+    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+        raise InputError(f"cannot use device {device!r}: {_first_line(e)}") from e
 
 
 def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tasc
@@ -153,3 +154,28 @@ def test_rows_that_cannot_be_added_are_logged(caplog: pytest.LogCaptureFixture) 
 
     SafeDrafter(Full()).serve([("a", [1])])
     assert "1 finished rows could not be added to drafter 'repeat'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "made",
+    [None, 5, TokenDraft(np.array([[1]])), TokenDraft(np.array(["a"])), TokenDraft(np.array([1]), None)],  # type: ignore[arg-type]
+)
+def test_a_malformed_draft_fails_its_request_alone(made: Any) -> None:
+    class Malformed(Repeat):
+        def propose_batch(self, requests: Any, max_tokens: int, costs: Any = None) -> list[Any]:
+            return [made, *(request.draft(max_tokens) for request in requests[1:])]
+
+    drafter = SafeDrafter(Malformed())
+    bad, good = drafter.start([3]), drafter.start([5])
+    assert [len(draft.tokens) for draft in drafter.propose_batch([bad, good], 2)] == [0, 2]
+    assert bad.failed and not good.failed
+
+
+def test_classes_and_what_cannot_be_hashed_are_refused() -> None:
+    class Unhashable(Repeat):
+        __hash__ = None  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match="Repeat is the class of a drafter"):
+        SafeDrafter(Repeat)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Unhashable is not hashable"):
+        SafeDrafter(Unhashable())

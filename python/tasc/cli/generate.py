@@ -161,6 +161,8 @@ def written_whole(path: Path) -> Iterator[IO[str]]:
     Raises:
         InputError: The folder of `path` does not exist.
     """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file")
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.absolute().parent} does not exist")
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:

@@ -61,10 +61,14 @@ def build(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
+    from tasc.errors import InputError
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
     begin = time.perf_counter()
+    for path in rows:
+        if output.resolve() == path.resolve():
+            raise InputError(f"-o {output} is one of the files of rows; name another file")
     with _store_path(store, output) as path, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
@@ -173,6 +177,12 @@ def compact(
     from tasc.errors import InputError
 
     index = TaskIndex.open(file)
+    index.verify()  # damage must not get new checksums
+    if output is not None and output.resolve() == file.resolve():
+        output = None
+    for log in [*(logs or []), served_log(index)]:
+        if output is not None and output.resolve() == log.resolve():
+            raise InputError(f"-o {output} is a log of served rows; name another file")
     for log in logs or []:
         if not log.exists():
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")

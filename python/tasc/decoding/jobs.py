@@ -95,6 +95,12 @@ class Job:
         end = next((position for position, token in enumerate(ids) if token in self.eos), len(ids))
         del ids[end + 1 :]
         dists = tuple(draft.dists)[: len(ids)]
+        for position, (token, q) in enumerate(zip(ids, dists, strict=False)):
+            # a token that its own distribution cannot give, or a distribution that is none, ends the draft and drafting
+            if q is not None and not (len(q) == vocab_size and float(q[token]) > 0 and bool(q.sum().isfinite())):
+                self.stats.drafter_errors += 1
+                ids, dists = ids[:position], dists[:position]
+                break
         return CheckedDraft(ids, _per_token(ids, draft.sources, 255), _per_token(ids, draft.probs, 1.0), dists)
 
 

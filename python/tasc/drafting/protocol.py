@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar, runti
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc._core import Draft as CoreDraft
 from tasc.errors import InputError
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
@@ -255,8 +256,10 @@ class SafeDrafter(DrafterWrapper):
         if made is not None and len(made) != len(running):
             fail(running, f"drafter {self.name!r} made {len(made)} drafts for {len(running)} requests")
             made = None
-        drafts = iter(made or ())
-        return [TokenDraft() if request.failed else next(drafts) for request in requests]
+        checked: dict[SafeRequest, Draft | None] = {}
+        for request, draft in zip(running, made or (), strict=False):
+            checked[request] = guarded([request], lambda draft=draft: _well_formed(draft))  # type: ignore[misc]
+        return [checked.get(request) or _NO_DRAFT for request in requests]
 
     def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
         """Add finished rows to the drafter inside; a failure, such as a full disk, is logged."""
@@ -277,7 +280,7 @@ class SafeRequest(Request):
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         """Propose the next tokens; none after a failure."""
-        made = None if self.failed else guarded([self], lambda: self.inner.draft(max_tokens, costs))
+        made = None if self.failed else guarded([self], lambda: _well_formed(self.inner.draft(max_tokens, costs)))
         return TokenDraft() if made is None else made
 
     def update(self, ids: TokenIds) -> None:
@@ -309,14 +312,38 @@ def fail(requests: Sequence[SafeRequest], reason: str) -> None:
         request.failed, request.inner = True, None
 
 
+def _well_formed(draft: Draft) -> Draft:
+    """Return a draft whose arrays have the right shapes and types.
+
+    Raises:
+        TypeError: They have not.
+    """
+    if isinstance(draft, CoreDraft):
+        return draft
+    tokens, probs, sources = (np.asarray(array) for array in (draft.tokens, draft.probs, draft.sources))
+    integers = tokens.dtype.kind in "iu" or not tokens.size
+    if tokens.ndim != 1 or not integers or probs.ndim != 1 or probs.dtype.kind not in "fiu" or sources.ndim != 1:
+        raise TypeError(
+            f"a draft holds tokens {tokens.dtype}{tokens.shape}, probs {probs.dtype}{probs.shape} and sources "
+            f"{sources.dtype}{sources.shape}; give (K,) integers, (K,) floats and (K,) integers"
+        )
+    if len(draft.dists) not in (0, len(tokens)) or any(q is not None and q.ndim != 1 for q in draft.dists):
+        raise TypeError("a draft holds dists of another number or shape; give (V,) probabilities or None per token")
+    return draft
+
+
 def checked_drafter(drafter: Any) -> Drafter:
     """Return a drafter once it has proved to be one.
 
     Raises:
         InputError: It is no `Drafter`; names what is missing.
     """
-    if isinstance(drafter, Drafter):
+    if isinstance(drafter, Drafter) and not isinstance(drafter, type) and isinstance(drafter, Hashable):
         return drafter
+    if isinstance(drafter, type):
+        raise InputError(f"{drafter.__name__} is the class of a drafter; give an object of it")
+    if not isinstance(drafter, Hashable):
+        raise InputError(f"{type(drafter).__name__} is not hashable; drafters are told apart by identity")
     members = ("name", "fixed_length", "negligible_cost", "index", "start", "propose_batch", "check_vocabulary")
     missing = [name for name in (*members, "serve", "with_index") if name not in dir(drafter)]
     raise InputError(
@@ -359,6 +386,9 @@ class TokenDraft:
         tokens = np.asarray(ids, dtype=np.uint32)
         code = SOURCES.index(source)
         return cls(tokens, np.ones(len(tokens), np.float32), np.full(len(tokens), code, np.uint8))
+
+
+_NO_DRAFT = TokenDraft()
 
 
 class _NullRequest(Request):
