@@ -769,7 +769,7 @@ class NgramDrafter:
                 None: such words are not copied.
             served: Path of a log of online rows. Its latest rows are loaded into memory, and `serve` appends to it. The
                 log is created if it does not exist. It is locked as long as this drafter, a drafter made from it by
-                `over`, or a request of either lives. None: online rows are kept in memory only.
+                `with_index`, or a request of either lives. None: online rows are kept in memory only.
             served_bytes: Most bytes of online rows in memory, ≥ 65,536; default: 64 MiB. Beyond them the older half of
                 the rows is dropped. While tables grow and the newer half is copied, up to three times as much is in
                 use. A single row that does not fit takes what it needs.
@@ -829,7 +829,8 @@ class NgramDrafter:
             rows: (input or None, (T,) output ids with the end token) of each row.
 
         Raises:
-            InputError: A row has more than 16 MiB or `log_bytes`, or an id is out of range; no row is added.
+            InputError: A row has more than 16 MiB or `log_bytes`; no row is added. A row holds an id that the index's
+                vocabulary lacks; the other rows are added.
             FormatError: The log is full and is damaged in the rows to be dropped; no row is added.
             OSError: The log cannot be written; no row is added.
         """

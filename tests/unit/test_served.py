@@ -417,7 +417,7 @@ def test_bad_input_gets_a_clear_error(index: TaskIndex, task: TaskTokenizer, tmp
     with pytest.raises(InputError, match="needs an index"):
         NgramDrafter(served=tmp_path / "log")
     drafter = NgramDrafter(index, served=served_log(index))
-    with pytest.raises(InputError, match="4294967295"):
+    with pytest.raises(InputError, match="1 of 1 rows hold an id"):
         drafter.serve([("x", [2**32 - 1])])
     with pytest.raises(InputError, match="16777216"):
         drafter.serve([("x" * (17 << 20), [1])])
@@ -463,3 +463,17 @@ def test_a_forked_child_can_build_and_fit(index: TaskIndex, task: TaskTokenizer,
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run([sys.executable, "-c", script, *paths], check=True, timeout=60, env=environment)
     assert paths[2].read_bytes() == paths[3].read_bytes()
+
+
+def test_a_row_with_an_id_that_the_index_lacks_does_not_keep_its_log_from_being_compacted(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    log = served_log(index)
+    drafter = NgramDrafter(index, served=log)
+    beyond = index.info()["vocab_size"]
+    with pytest.raises(InputError, match=f"1 of 2 rows hold an id of {beyond} or above.*the others were added"):
+        drafter.serve([("odd", [5, beyond]), (NEW["input"], ids(task, NEW))])
+    assert drafter.num_served == 1
+    del drafter
+    _, merged = index.compact(tmp_path / "next.tasc", served=log, tokenizer=task)
+    assert merged == 1

@@ -207,7 +207,18 @@ impl NgramDrafter {
             Ok(OnlineRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
         };
         let rows = rows.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
-        py.detach(|| self.drafter.serve(&rows)).raise()
+        // an id that the index cannot hold would keep its log from ever being compacted
+        let limit = self.index.as_ref().map_or(u32::MAX, |index| index.get().vocab_size());
+        let count = rows.len();
+        let known: Vec<_> = rows.into_iter().filter(|row| row.output.iter().all(|&id| id < limit)).collect();
+        py.detach(|| self.drafter.serve(&known)).raise()?;
+        match count - known.len() {
+            0 => Ok(()),
+            unknown => Err(InputError::new_err(format!(
+                "{unknown} of {count} rows hold an id of {limit} or above, which the index's vocabulary lacks; they were \
+                 left out, the others were added"
+            ))),
+        }
     }
 
     /// Number of online rows in memory.

@@ -52,6 +52,11 @@ impl TaskIndex {
     pub(crate) fn task(&self) -> Arc<dyn TaskData> {
         self.0.clone()
     }
+
+    /// Ids are below this.
+    pub(crate) fn vocab_size(&self) -> u32 {
+        self.0.meta().vocab_size
+    }
 }
 
 #[pymethods]
