@@ -238,7 +238,7 @@ pub enum Columns {
     /// Every [`Column`] in order.
     #[default]
     All,
-    /// Those of [`NO_INPUT_COLUMNS`].
+    /// Columns of [`NO_INPUT_COLUMNS`].
     NoInput,
 }
 

@@ -63,7 +63,7 @@ impl Cases {
         self.0
     }
 
-    /// Those of [`Case::ALL`] that belong to it.
+    /// Forms of [`Case::ALL`] that belong to the set.
     pub fn iter(self) -> impl Iterator<Item = Case> {
         Case::ALL.into_iter().filter(move |&c| self.0 >> c as u8 & 1 == 1)
     }
