@@ -35,7 +35,7 @@ pub fn start(threads: usize) -> Result<ThreadPool> {
 /// Applies `work` to every item on up to `threads` threads, this one among them; results are in the order of the items.
 /// Where fewer threads can be started, these do the work. A panic of `work` is propagated.
 ///
-/// It starts scoped threads instead of a pool: engines call it once per step, and a pool takes some 50 µs longer.
+/// It starts scoped threads instead of a pool: engines call it once per step, where starting a pool would count.
 ///
 /// # Complexity
 /// The work divided by the threads, and some ten microseconds for each of them.
