@@ -1,0 +1,140 @@
+"""Tiny random models of every type of `AutoModelForCausalLM`.
+
+A configuration starts from the defaults of its class. `SIZES` shrinks each field that the class has, `layer_types` keeps
+one layer of each kind, and `KINDS` states what a type needs besides.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+VOCAB = 257
+CONTEXT = 256
+
+SIZES: dict[str, Any] = {
+    # vocabulary and context
+    "vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None, "decoder_start_token_id": 1,
+    "sep_token_id": 1, "cls_token_id": 1, "forced_eos_token_id": None, "begin_suppress_tokens": None,
+    "max_position_embeddings": CONTEXT, "n_positions": CONTEXT, "max_seq_len": CONTEXT, "context_length": CONTEXT,
+    "model_max_length": CONTEXT, "max_target_positions": CONTEXT, "vocab_size_per_layer_input": VOCAB,
+    "unpadded_vocab_size": None, "type_vocab_size": 2,
+    "tie_word_embeddings": False,  # a tied head repeats the last token
+    # widths
+    "hidden_size": 32, "d_model": 32, "n_embd": 32, "emb_dim": 32, "embedding_size": 32, "word_embed_proj_dim": 32,
+    "embedding_dim": 32, "intermediate_size": 64, "ffn_dim": 64, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64,
+    "d_inner": 64, "dim_ff": 64, "dff": 64, "n_inner": 64, "ffn_hidden_size": 64, "intermediate_size_mlp": 64,
+    "dense_intermediate_size": 64, "hidden_size_per_layer_input": 8, "input_embedding_size": 16,
+    "output_embedding_size": 24,
+    # depth
+    "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_layers": 2, "decoder_layers": 2, "encoder_layers": 2,
+    "num_decoder_layers": 2, "num_encoder_layers": 2, "num_blocks": 2, "num_nextn_predict_layers": 0,
+    # attention
+    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "num_encoder_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "d_head": 8, "kv_channels": 8, "rotary_dim": 4, "sliding_window": 6,
+    "sliding_window_size": 6, "local_attention": 6, "attention_window_size": 6, "window_size": 6,
+    "attention_chunk_size": 6, "query_pre_attn_scalar": 8, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
+    "swa_head_dim": 8, "d_rel": 4, "rel_extent": 12, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_head_dim": 12, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8,
+    "original_max_position_embeddings": 24, "num_kv_shared_layers": 0, "max_window_layers": 1,
+    # experts
+    "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
+    "num_experts_per_token": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1, "num_expert_group": 1,
+    "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "shared_intermediate_size": 16,
+    "expert_ffn_hidden_size": 16, "n_shared_experts": 1, "num_shared_experts": 1, "moe_num_shared_experts": 1,
+    "first_k_dense_replace": 1, "num_dense_layers": 1, "zero_expert_num": 2, "moe_shared_expert_intermediate_size": 16,
+    # recurrent layers
+    "mamba_d_state": 8, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_chunk_size": 8,
+    "mamba_expand": 2, "mamba_dt_rank": 4, "state_size": 8, "ssm_state_size": 8, "expand": 2, "time_step_rank": 4,
+    "n_groups": 1, "chunk_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_num_heads": 4,
+    "linear_head_dim": 8, "attention_hidden_size": 32, "lru_width": 32,
+    # decoders of encoder-decoder models and encoders that decode
+    "is_decoder": True, "is_encoder_decoder": False, "dropout": 0.0, "layerdrop": 0.0,
+}  # fmt: skip
+"""Fields of a tiny configuration, set where its class has them."""
+
+DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks")
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 6.0],
+    "original_max_position_embeddings": 24,
+}  # fmt: skip
+WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
+
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "bailing_hybrid": {"": {}},
+    "xlm": {"": {"causal": True}},
+    "falcon": {
+        "rotary": {"alibi": False, "multi_query": False, "new_decoder_architecture": False, "parallel_attn": False},
+        "alibi": {"alibi": True, "multi_query": False, "new_decoder_architecture": False, "parallel_attn": False},
+        "multi-query": {"alibi": False, "multi_query": True},
+        "new decoder": {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2},
+    },
+    "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}},
+    "phimoe": {"": {}, "longrope": {"rope_parameters": {**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.3}}},
+    "qwen2": {"": {}, "window": {"use_sliding_window": True, **WINDOWED}},
+}
+"""Fields by type and configuration, besides `SIZES`; the configuration's name is "" where a type has one."""
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    """Yield (type, configuration) for every type of `AutoModelForCausalLM`."""
+    for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        for name in KINDS.get(model_type, {"": {}}):
+            yield model_type, name
+
+
+def tiny_config(model_type: str, name: str = "") -> Any:
+    """Return the tiny configuration of a type."""
+    return _shrunken(CONFIG_MAPPING[model_type], KINDS.get(model_type, {}).get(name, {}))
+
+
+def tiny_model(model_type: str, name: str = "", *, seed: int = 0) -> Any:
+    """Build a tiny random fp32 model in evaluation mode, whose greedy text wanders.
+
+    Raises:
+        Exception: Whatever transformers raises where it cannot build the type.
+    """
+    torch.manual_seed(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = transformers.AutoModelForCausalLM.from_config(tiny_config(model_type, name), dtype=torch.float32)
+    _spread(model)
+    model.generation_config = transformers.GenerationConfig(pad_token_id=0)
+    return model.eval()
+
+
+def _shrunken(config_class: Any, given: dict[str, Any]) -> Any:
+    """Return a configuration with `SIZES` and the given fields; nested dicts are the fields of nested configurations."""
+    default = config_class()
+    fields = {field: value for field, value in SIZES.items() if field in vars(default)}
+    if "kv_lora_rank" in fields:  # latent attention has a key and a value of its own for each head
+        fields |= {"num_key_value_heads": 4, "head_dim": 4}
+    kinds = list(dict.fromkeys(vars(default).get("layer_types") or ()))
+    for name in getattr(config_class, "sub_configs", {}):
+        inner = getattr(default, name, None)
+        if inner is not None:
+            fields[name] = _shrunken(type(inner), given.get(name, {}))
+    fields |= {field: value for field, value in given.items() if field not in config_class.sub_configs}
+    if kinds and "layer_types" not in given:
+        depth = max(2, len(kinds))
+        fields["layer_types"] = (kinds * depth)[:depth]
+    if "layer_types" in fields:
+        fields |= {field: len(fields["layer_types"]) for field in DEPTHS if field in fields}
+    return config_class(**fields)
+
+
+def _spread(model: Any) -> None:
+    """Draw every matrix anew, wide enough that logits differ from token to token."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim >= 2 and not name.endswith("A_log"):
+                weight.normal_(std=1.2 / math.sqrt(weight.shape[-1]))
