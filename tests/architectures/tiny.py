@@ -25,7 +25,7 @@ SIZES: dict[str, Any] = {
     "sep_token_id": 1, "cls_token_id": 1, "forced_eos_token_id": None, "begin_suppress_tokens": None,
     "max_position_embeddings": CONTEXT, "n_positions": CONTEXT, "max_seq_len": CONTEXT, "context_length": CONTEXT,
     "model_max_length": CONTEXT, "max_target_positions": CONTEXT, "vocab_size_per_layer_input": VOCAB,
-    "unpadded_vocab_size": None, "type_vocab_size": 2,
+    "unpadded_vocab_size": VOCAB, "type_vocab_size": 2,
     "tie_word_embeddings": False,  # a tied head repeats the last token
     # widths
     "hidden_size": 32, "d_model": 32, "n_embd": 32, "emb_dim": 32, "embedding_size": 32, "word_embed_proj_dim": 32,
@@ -56,7 +56,7 @@ SIZES: dict[str, Any] = {
     "mamba_expand": 2, "mamba_dt_rank": 4, "state_size": 8, "ssm_state_size": 8, "expand": 2, "time_step_rank": 4,
     "n_groups": 1, "chunk_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "linear_key_head_dim": 8,
     "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_num_heads": 4,
-    "linear_head_dim": 8, "attention_hidden_size": 32, "lru_width": 32,
+    "linear_head_dim": 8, "lru_width": 32,
     # decoders of encoder-decoder models and encoders that decode
     "is_decoder": True, "is_encoder_decoder": False, "dropout": 0.0, "layerdrop": 0.0,
 }  # fmt: skip
@@ -69,19 +69,92 @@ LONGROPE = {
 }  # fmt: skip
 WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
 
+# Layers by kind, for types whose defaults have one kind only, or list the kinds otherwise.
+MAMBA_HYBRID = {"layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention"]}
+INDEXER = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 4,
+    "hc_count": 2, "hc_lowrank": 8,
+}  # fmt: skip
+OLD_FALCON = {"new_decoder_architecture": False, "parallel_attn": False}
+SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "mrope_section": [2, 1, 1]}
+QWEN_WINDOW = {"use_sliding_window": True, **WINDOWED}
+
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
-    "bailing_hybrid": {"": {}},
-    "xlm": {"": {"causal": True}},
+    "bamba": {"": {"attn_layer_indices": [1], "num_hidden_layers": 3}},
+    "big_bird": {"": {"attention_type": "original_full"}, "block sparse": {}},
+    "blt": {"": {"encoder_hash_byte_group_vocab": 64, "local_attention_window_len": 6}},
+    "cohere_compass_text": {"": {"rope_parameters": {"full_attention": SECTIONS}}},
+    "deepseek_v4": {
+        "": {
+            "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention", "sliding_attention"],
+            "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8},
+            "o_groups": 2, "o_lora_rank": 8, "num_key_value_heads": 1, "hc_mult": 2,
+            "mlp_layer_types": ["hash_moe", "moe", "moe"],
+        }
+    },
+    "dory": {"": {"num_hidden_layers": 4, "n_input_layers": 1, "n_output_layers": 1, "layer_types": None}},
     "falcon": {
-        "rotary": {"alibi": False, "multi_query": False, "new_decoder_architecture": False, "parallel_attn": False},
-        "alibi": {"alibi": True, "multi_query": False, "new_decoder_architecture": False, "parallel_attn": False},
-        "multi-query": {"alibi": False, "multi_query": True},
+        "rotary": {"alibi": False, "multi_query": False, **OLD_FALCON},
+        "alibi": {"alibi": True, "multi_query": False, **OLD_FALCON},
+        "multi-query": {"alibi": False, "multi_query": True, "new_decoder_architecture": False},
         "new decoder": {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2},
     },
-    "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}},
+    "falcon_h1": {"": {"mamba_d_ssm": 64}},
+    "gemma4_assistant": {"": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}}},
+    "gpt_neo": {"": {"attention_types": [[["global", "local"], 1]]}},
+    "granitemoehybrid": {
+        "hybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+        "hybrid dense": {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 0},
+        "attention": {"layer_types": ["full_attention"] * 2},
+        "attention dense": {"layer_types": ["full_attention"] * 2, "num_local_experts": 0},
+    },
+    "jamba": {
+        "": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1},
+        "dense": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1},
+    },
+    "laguna": {"": WINDOWED},
+    "lfm2": {"": {"layer_types": ["conv", "full_attention", "conv"]}},
+    "lfm2_moe": {"": {"layer_types": ["conv", "full_attention", "conv"]}},
+    "mamba2": {"": {"head_dim": 16}},
+    "mellum": {"": WINDOWED},
+    "minimax": {"": {"block_size": 8}, "attention": {"layer_types": ["full_attention"] * 2}},
+    "minimax_m3_vl_text": {
+        "": {"mlp_layer_types": ["dense", "sparse"]},
+        "sparse": {
+            "layer_types": ["full_attention", "minimax_m3_sparse"], "index_block_size": 4, "index_topk_blocks": 2,
+        },
+    },
+    "ministral": {"": {"layer_types": ["sliding_attention", "full_attention"]}},
+    "nemotron_h": {
+        "": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
+        "attention": {"layers_block_type": ["full_attention", "mlp"]},
+    },
+    "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}, "window": {"sliding_window": 6}},
     "phimoe": {"": {}, "longrope": {"rope_parameters": {**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.3}}},
-    "qwen2": {"": {}, "window": {"use_sliding_window": True, **WINDOWED}},
-}
+    "qwen2": {"": {}, "window": QWEN_WINDOW},
+    "qwen2_moe": {"": {}, "window": QWEN_WINDOW},
+    "qwen3": {"": {}, "window": QWEN_WINDOW},
+    "qwen3_moe": {"": {}, "dense layers": {"mlp_only_layers": [0]}},
+    "qwen4_exp": {"": {"text_config": INDEXER}},
+    "qwen4_exp_text": {"": INDEXER},
+    "recurrent_gemma": {"": {"num_hidden_layers": 3}},
+    "reformer": {
+        "": {
+            "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh"],
+            "attention_head_size": 8, "feed_forward_size": 64, "local_attn_chunk_length": 8,
+            "lsh_attn_chunk_length": 8, "num_buckets": 4, "hash_seed": 0,
+        }
+    },
+    "rwkv": {"": {"attention_hidden_size": 32}},
+    "smollm3": {"": {}, "window": {"use_sliding_window": True, "no_rope_layer_interval": 2}},
+    "stablelm": {"": {}, "normed": {"use_qkv_bias": True, "qk_layernorm": True, "use_parallel_residual": True}},
+    "xlm": {"": {"causal": True}},
+    "xlstm": {"": {"hidden_size": 128, "embedding_dim": 128}},
+    "xmod": {"": {"default_language": "en_XX"}},
+    "zamba": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "attention_hidden_size": 64, "attention_head_dim": 16}},
+    "zamba2": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "n_mamba_heads": 4}},
+    "zaya": {"": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid_sliding"], "router_hidden_size": 8}},
+}  # fmt: skip
 """Fields by type and configuration, besides `SIZES`; the configuration's name is "" where a type has one."""
 
 
@@ -127,7 +200,7 @@ def _shrunken(config_class: Any, given: dict[str, Any]) -> Any:
     if kinds and "layer_types" not in given:
         depth = max(2, len(kinds))
         fields["layer_types"] = (kinds * depth)[:depth]
-    if "layer_types" in fields:
+    if fields.get("layer_types"):
         fields |= {field: len(fields["layer_types"]) for field in DEPTHS if field in fields}
     return config_class(**fields)
 
