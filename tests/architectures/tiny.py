@@ -16,6 +16,7 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+SPREAD = 2.0  # standard deviation of weights, in units of 1/√fan-in
 VOCAB = 257
 CONTEXT = 256
 
@@ -25,7 +26,7 @@ SIZES: dict[str, Any] = {
     "sep_token_id": 1, "cls_token_id": 1, "forced_eos_token_id": None, "begin_suppress_tokens": None,
     "max_position_embeddings": CONTEXT, "n_positions": CONTEXT, "max_seq_len": CONTEXT, "context_length": CONTEXT,
     "model_max_length": CONTEXT, "max_target_positions": CONTEXT, "vocab_size_per_layer_input": VOCAB,
-    "unpadded_vocab_size": VOCAB, "type_vocab_size": 2,
+    "unpadded_vocab_size": VOCAB, "type_vocab_size": 2, "shape_vocab_size": VOCAB, "pronunciation_vocab_size": VOCAB,
     "tie_word_embeddings": False,  # a tied head repeats the last token
     # widths
     "hidden_size": 32, "d_model": 32, "n_embd": 32, "emb_dim": 32, "embedding_size": 32, "word_embed_proj_dim": 32,
@@ -44,7 +45,7 @@ SIZES: dict[str, Any] = {
     "attention_chunk_size": 6, "query_pre_attn_scalar": 8, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
     "swa_head_dim": 8, "d_rel": 4, "rel_extent": 12, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_head_dim": 12, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8,
-    "original_max_position_embeddings": 24, "num_kv_shared_layers": 0, "max_window_layers": 1,
+    "original_max_position_embeddings": 24, "logit_scale": 1.0, "logits_mup_width_multiplier": 1.0, "num_kv_shared_layers": 0, "max_window_layers": 1,
     # experts
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
     "num_experts_per_token": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1, "num_expert_group": 1,
@@ -75,6 +76,10 @@ INDEXER = {
     "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 4,
     "hc_count": 2, "hc_lowrank": 8,
 }  # fmt: skip
+DOTS = {
+    "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16,
+    "swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "shared_experts_intermediate_size": 16,
+}  # fmt: skip
 OLD_FALCON = {"new_decoder_architecture": False, "parallel_attn": False}
 SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "mrope_section": [2, 1, 1]}
 QWEN_WINDOW = {"use_sliding_window": True, **WINDOWED}
@@ -84,6 +89,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "big_bird": {"": {"attention_type": "original_full"}, "block sparse": {}},
     "blt": {"": {"encoder_hash_byte_group_vocab": 64, "local_attention_window_len": 6}},
     "cohere_compass_text": {"": {"rope_parameters": {"full_attention": SECTIONS}}},
+    "dbrx": {"": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}, "ffn_config": {"moe_num_experts": 4}}},
     "deepseek_v4": {
         "": {
             "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention", "sliding_attention"],
@@ -93,6 +99,13 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "dory": {"": {"num_hidden_layers": 4, "n_input_layers": 1, "n_output_layers": 1, "layer_types": None}},
+    "dots3_note": {
+        "": {
+            "text_config": DOTS, "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
+            "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32, "mlp_layer_types": ["dense"] * 2},
+        }
+    },
+    "dots3_note_text": {"": DOTS},
     "falcon": {
         "rotary": {"alibi": False, "multi_query": False, **OLD_FALCON},
         "alibi": {"alibi": True, "multi_query": False, **OLD_FALCON},
@@ -194,7 +207,7 @@ def _shrunken(config_class: Any, given: dict[str, Any]) -> Any:
     kinds = list(dict.fromkeys(vars(default).get("layer_types") or ()))
     for name in getattr(config_class, "sub_configs", {}):
         inner = getattr(default, name, None)
-        if inner is not None:
+        if inner is not None and given.get(name, {}) is not None:
             fields[name] = _shrunken(type(inner), given.get(name, {}))
     fields |= {field: value for field, value in given.items() if field not in config_class.sub_configs}
     if kinds and "layer_types" not in given:
@@ -210,4 +223,4 @@ def _spread(model: Any) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim >= 2 and not name.endswith("A_log"):
-                weight.normal_(std=1.2 / math.sqrt(weight.shape[-1]))
+                weight.normal_(std=SPREAD / math.sqrt(weight.shape[-1]))
