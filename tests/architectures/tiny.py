@@ -1,7 +1,7 @@
 """Tiny random models of every type of `AutoModelForCausalLM`.
 
-A configuration starts from the defaults of its class. `SIZES` shrinks each field that the class has, `layer_types` keeps
-one layer of each kind, and `KINDS` states what a type needs besides.
+A configuration starts from the defaults of its class. `SIZES` replaces each field that the class has. `layer_types`
+keeps one layer of each kind. `KINDS` holds the fields that a type needs besides.
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ SIZES: dict[str, Any] = {
     "num_hidden_layers": 2, "n_layer": 2, "n_layers": 2, "num_layers": 2, "decoder_layers": 2, "encoder_layers": 2,
     "num_decoder_layers": 2, "num_encoder_layers": 2, "num_blocks": 2, "num_nextn_predict_layers": 0,
     # attention
-    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "attention_heads": 4, "decoder_attention_heads": 4,
-    "encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "num_encoder_attention_heads": 4,
+    "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4, "attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_attention_heads": 4, "num_decoder_attention_heads": 4,
+    "num_encoder_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "d_head": 8, "kv_channels": 8, "rotary_dim": 4, "sliding_window": 6,
     "sliding_window_size": 6, "local_attention": 6, "attention_window_size": 6, "window_size": 6,
-    "attention_chunk_size": 6, "query_pre_attn_scalar": 8, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
+    "attention_chunk_size": 6, "keep_window_size": 8, "query_pre_attn_scalar": 8,
+    "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
     "swa_head_dim": 8, "d_rel": 4, "rel_extent": 12, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_head_dim": 12, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8,
-    "original_max_position_embeddings": 24, "logit_scale": 1.0, "logits_mup_width_multiplier": 1.0, "num_kv_shared_layers": 0, "max_window_layers": 1,
+    "original_max_position_embeddings": 24, "max_window_layers": 1,
+    # scale of the logits
+    "logit_scale": 1.0, "logits_mup_width_multiplier": 1.0,
     # experts
     "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2,
     "num_experts_per_token": 2, "moe_topk": 2, "moe_k": 2, "n_group": 1, "topk_group": 1, "num_expert_group": 1,
@@ -58,8 +62,7 @@ SIZES: dict[str, Any] = {
     "n_groups": 1, "chunk_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16, "linear_key_head_dim": 8,
     "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_num_heads": 4,
     "linear_head_dim": 8, "lru_width": 32,
-    # decoders of encoder-decoder models and encoders that decode
-    "is_decoder": True, "is_encoder_decoder": False, "dropout": 0.0, "layerdrop": 0.0,
+    "is_encoder_decoder": False,
 }  # fmt: skip
 """Fields of a tiny configuration, set where its class has them."""
 
@@ -73,23 +76,29 @@ WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
 # Layers by kind, for types whose defaults have one kind only, or list the kinds otherwise.
 MAMBA_HYBRID = {"layers_block_type": ["linear_attention", "linear_attention", "hybrid", "linear_attention"]}
 INDEXER = {
-    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8, "indexer_compress_ratio": 4,
-    "hc_count": 2, "hc_lowrank": 8,
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 8,
+    "indexer_compress_ratio": 4, "hc_count": 2, "hc_lowrank": 8,
 }  # fmt: skip
 DOTS = {
     "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16,
     "swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "shared_experts_intermediate_size": 16,
 }  # fmt: skip
+SHARED = {"num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * 2}
+WINDOW = {"sliding_window": 6}
 OLD_FALCON = {"new_decoder_architecture": False, "parallel_attn": False}
 SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "mrope_section": [2, 1, 1]}
-QWEN_WINDOW = {"use_sliding_window": True, **WINDOWED}
+QWEN_WINDOW = {"use_sliding_window": True, **WINDOW, **WINDOWED}
 
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "bamba": {"": {"attn_layer_indices": [1], "num_hidden_layers": 3}},
-    "big_bird": {"": {"attention_type": "original_full"}, "block sparse": {}},
     "blt": {"": {"encoder_hash_byte_group_vocab": 64, "local_attention_window_len": 6}},
     "cohere_compass_text": {"": {"rope_parameters": {"full_attention": SECTIONS}}},
-    "dbrx": {"": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}, "ffn_config": {"moe_num_experts": 4}}},
+    "dbrx": {
+        "": {
+            "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0},
+            "ffn_config": {"moe_num_experts": 4, "ffn_hidden_size": 64},
+        }
+    },
     "deepseek_v4": {
         "": {
             "layer_types": ["heavily_compressed_attention", "compressed_sparse_attention", "sliding_attention"],
@@ -98,6 +107,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
             "mlp_layer_types": ["hash_moe", "moe", "moe"],
         }
     },
+    "dots1": {"": {}, "window": WINDOWED},
     "dory": {"": {"num_hidden_layers": 4, "n_input_layers": 1, "n_output_layers": 1, "layer_types": None}},
     "dots3_note": {
         "": {
@@ -113,7 +123,17 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "new decoder": {"alibi": False, "new_decoder_architecture": True, "num_kv_heads": 2},
     },
     "falcon_h1": {"": {"mamba_d_ssm": 64}},
-    "gemma4_assistant": {"": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}}},
+    "gemma3n_text": {"": SHARED, "own keys": {"num_kv_shared_layers": 0}},
+    "gemma4_text": {"": {}, "shared keys": SHARED},
+    "gemma4_assistant": {
+        "": {
+            "text_config": {
+                "model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0,
+                "layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2,
+                "num_kv_shared_layers": 2,
+            }
+        }
+    },
     "gpt_neo": {"": {"attention_types": [[["global", "local"], 1]]}},
     "granitemoehybrid": {
         "hybrid": {"layer_types": ["linear_attention", "full_attention", "linear_attention"]},
@@ -130,6 +150,8 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "lfm2_moe": {"": {"layer_types": ["conv", "full_attention", "conv"]}},
     "mamba2": {"": {"head_dim": 16}},
     "mellum": {"": WINDOWED},
+    "ministral3": {"": {}, "window": WINDOW},
+    "mixtral": {"": {}, "window": WINDOW},
     "minimax": {"": {"block_size": 8}, "attention": {"layer_types": ["full_attention"] * 2}},
     "minimax_m3_vl_text": {
         "": {"mlp_layer_types": ["dense", "sparse"]},
@@ -142,8 +164,9 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "": {"layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"]},
         "attention": {"layers_block_type": ["full_attention", "mlp"]},
     },
-    "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}, "window": {"sliding_window": 6}},
+    "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}, "window": WINDOW},
     "phimoe": {"": {}, "longrope": {"rope_parameters": {**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.3}}},
+    "phi4_multimodal": {"": {}, "longrope": {"rope_parameters": LONGROPE}},
     "qwen2": {"": {}, "window": QWEN_WINDOW},
     "qwen2_moe": {"": {}, "window": QWEN_WINDOW},
     "qwen3": {"": {}, "window": QWEN_WINDOW},
@@ -152,22 +175,35 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "qwen4_exp_text": {"": INDEXER},
     "recurrent_gemma": {"": {"num_hidden_layers": 3}},
     "reformer": {
-        "": {
+        "decoder": {
+            "is_decoder": True,
             "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh"],
             "attention_head_size": 8, "feed_forward_size": 64, "local_attn_chunk_length": 8,
             "lsh_attn_chunk_length": 8, "num_buckets": 4, "hash_seed": 0,
         }
     },
     "rwkv": {"": {"attention_hidden_size": 32}},
-    "smollm3": {"": {}, "window": {"use_sliding_window": True, "no_rope_layer_interval": 2}},
+    "smollm3": {"": {}, "window": {"use_sliding_window": True, **WINDOW, "no_rope_layer_interval": 2}},
     "stablelm": {"": {}, "normed": {"use_qkv_bias": True, "qk_layernorm": True, "use_parallel_residual": True}},
+    "starcoder2": {"": {}, "window": WINDOW},
     "xlm": {"": {"causal": True}},
     "xlstm": {"": {"hidden_size": 128, "embedding_dim": 128}},
-    "xmod": {"": {"default_language": "en_XX"}},
     "zamba": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "attention_hidden_size": 64, "attention_head_dim": 16}},
     "zamba2": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "n_mamba_heads": 4}},
-    "zaya": {"": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid_sliding"], "router_hidden_size": 8}},
+    "zaya": {"": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid_sliding"], **WINDOW, "router_hidden_size": 8}},
 }  # fmt: skip
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": {}, "bert-generation": {}, "big_bird": {"attention_type": "original_full"}, "camembert": {},
+    "data2vec-text": {}, "electra": {}, "ernie": {}, "megatron-bert": {}, "rembert": {}, "roberta": {},
+    "roberta-prelayernorm": {}, "roc_bert": {}, "roformer": {}, "xlm-roberta": {}, "xlm-roberta-xl": {},
+    "xmod": {"default_language": "en_XX"},
+}  # fmt: skip
+"""Types that are encoders by default."""
+
+KINDS |= {
+    model_type: {"decoder": {"is_decoder": True, **fields}, "encoder": fields}
+    for model_type, fields in ENCODERS.items()
+}
 """Fields by type and configuration, besides `SIZES`; the configuration's name is "" where a type has one."""
 
 
@@ -199,9 +235,11 @@ def tiny_model(model_type: str, name: str = "", *, seed: int = 0) -> Any:
 
 
 def _shrunken(config_class: Any, given: dict[str, Any]) -> Any:
-    """Return a configuration with `SIZES` and the given fields; nested dicts are the fields of nested configurations."""
-    default = config_class()
+    """Return a configuration with `SIZES` and the given fields, where a dict holds those of a nested configuration."""
+    default = _default(config_class, given)
     fields = {field: value for field, value in SIZES.items() if field in vars(default)}
+    if not vars(default).get("sliding_window"):
+        fields.pop("sliding_window", None)  # a type without a window by default
     if "kv_lora_rank" in fields:  # latent attention has a key and a value of its own for each head
         fields |= {"num_key_value_heads": 4, "head_dim": 4}
     kinds = list(dict.fromkeys(vars(default).get("layer_types") or ()))
@@ -216,6 +254,14 @@ def _shrunken(config_class: Any, given: dict[str, Any]) -> Any:
     if fields.get("layer_types"):
         fields |= {field: len(fields["layer_types"]) for field in DEPTHS if field in fields}
     return config_class(**fields)
+
+
+def _default(config_class: Any, given: dict[str, Any]) -> Any:
+    """Return the default configuration; one with the given fields where there is no default."""
+    try:
+        return config_class()
+    except Exception:
+        return config_class(**given)
 
 
 def _spread(model: Any) -> None:
