@@ -89,6 +89,7 @@ OLD_FALCON = {"new_decoder_architecture": False, "parallel_attn": False}
 SECTIONS = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "mrope_section": [2, 1, 1]}
 QWEN_WINDOW = {"use_sliding_window": True, **WINDOW, **WINDOWED}
 
+# Fields by type and configuration, besides `SIZES`; the configuration's name is "" where a type has one.
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "bamba": {"": {"attn_layer_indices": [1], "num_hidden_layers": 3}},
     "blt": {"": {"encoder_hash_byte_group_vocab": 64, "local_attention_window_len": 6}},
@@ -190,7 +191,9 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "xlstm": {"": {"hidden_size": 128, "embedding_dim": 128}},
     "zamba": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "attention_hidden_size": 64, "attention_head_dim": 16}},
     "zamba2": {"": {**MAMBA_HYBRID, "num_hidden_layers": 4, "n_mamba_heads": 4}},
-    "zaya": {"": {"num_experts_per_tok": 1, "layer_types": ["hybrid", "hybrid_sliding"], **WINDOW, "router_hidden_size": 8}},
+    "zaya": {
+        "": {"layer_types": ["hybrid", "hybrid_sliding"], **WINDOW, "num_experts_per_tok": 1, "router_hidden_size": 8}
+    },
 }  # fmt: skip
 ENCODERS: dict[str, dict[str, Any]] = {
     "bert": {}, "bert-generation": {}, "big_bird": {"attention_type": "original_full"}, "camembert": {},
@@ -198,13 +201,11 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "roberta-prelayernorm": {}, "roc_bert": {}, "roformer": {}, "xlm-roberta": {}, "xlm-roberta-xl": {},
     "xmod": {"default_language": "en_XX"},
 }  # fmt: skip
-"""Types that are encoders by default."""
+"""Types that are encoders by default, with their fields."""
 
 KINDS |= {
-    model_type: {"decoder": {"is_decoder": True, **fields}, "encoder": fields}
-    for model_type, fields in ENCODERS.items()
+    encoder: {"decoder": {"is_decoder": True, **fields}, "encoder": fields} for encoder, fields in ENCODERS.items()
 }
-"""Fields by type and configuration, besides `SIZES`; the configuration's name is "" where a type has one."""
 
 
 def cases() -> Iterator[tuple[str, str]]:
