@@ -1,0 +1,221 @@
+"""The model's own cache, one per row, for models that `RowCache` cannot serve.
+
+Some models keep more than keys and values (recurrent and convolution states), or place tokens by the length of the
+cache. They run one row at a time over the cache that transformers makes for them, as `generate` runs them. A rejected
+draft is taken back in one of two ways:
+
+- A cache that can be cropped loses the rejected tokens.
+- Any other cache is replaced by the copy that was made at the row's mark, before the draft. The next step runs the
+  accepted tokens again, together with its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicCache,
+    DynamicLayer,
+    LinearAttentionCacheLayerMixin,
+)
+
+_ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")  # names of the cache in `forward`
+_MAX_RERUN = 48  # accepted tokens that a row may run again before a step without a draft saves its state
+_MIN_HEAD = 16  # tokens of a common prefix that are worth a copy
+_MAX_HEADS = 4  # copies kept per row
+
+
+@dataclass(slots=True)
+class _Row:
+    """State of one row.
+
+    Attributes:
+        cache: The model's cache; None: empty.
+        length: Number of tokens in it.
+        mark: Length and copy of the cache before the draft.
+        heads: Copies of the cache at the ends of prompt prefixes, by length.
+        next_head: Length at which the next copy is made; 0: none.
+        rerun: Number of tokens that were run again since the last step without a draft.
+    """
+
+    cache: Any = None
+    length: int = 0
+    mark: tuple[int, Any] | None = None
+    heads: dict[int, Any] = field(default_factory=dict)
+    next_head: int = 0
+    rerun: int = 0
+
+
+class ModelCaches:
+    """One cache of the model's own kind per row; it has the interface of `RowCache` as far as the loop needs it.
+
+    Args:
+        model: A causal language model whose `forward` takes and returns a cache.
+        num_rows: Most requests at once.
+        continues: Whether several tokens may be run onto a filled cache. If not, prefixes are not reused.
+    """
+
+    num_moves = 0
+
+    def __init__(self, model: Any, num_rows: int, *, continues: bool = True) -> None:
+        self._model, self._continues = model, continues
+        parameters = inspect.signature(model.forward).parameters
+        self._argument = cache_argument(model)
+        self._takes = {name for name in ("position_ids", "logits_to_keep", "attention_mask") if name in parameters}
+        self._rows = [_Row() for _ in range(num_rows)]
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
+
+    def reserve(self, num_positions: int) -> None:
+        """Do nothing: these caches grow by themselves."""
+
+    def reserve_rows(self, num_rows: int) -> None:
+        """Make room for `num_rows` rows; contents stay."""
+        self._rows += [_Row() for _ in range(num_rows - len(self._rows))]
+
+    def copy_row(self, source: int, target: int, length: int) -> int:
+        """Fill a row with the longest kept prefix of another row, of at most `length` tokens.
+
+        If the prefix is much shorter, the next step makes a copy at `length`: other prompts may share it too.
+
+        Returns:
+            Number of tokens in the row.
+        """
+        heads = {at: cache for at, cache in self._rows[source].heads.items() if at <= length}
+        reused = max(heads, default=0)
+        row = self._rows[target] = _Row(_copied(heads[reused]) if reused else None, reused, heads=heads)
+        if self._continues and length - reused >= _MIN_HEAD:
+            row.next_head = length
+        return reused
+
+    def move_row(self, source: int, target: int, length: int) -> None:
+        """Give a row's whole state to another row; the source row becomes empty."""
+        self._rows[target], self._rows[source] = self._rows[source], _Row()
+
+    def mark(self, row: int) -> None:
+        """Note the row's present end, to which `keep` can go back."""
+        state = self._rows[row]
+        state.mark = None if _crops(state.cache) else (state.length, _copied(state.cache))
+
+    def may_draft(self, row: int, unread: int) -> bool:
+        """Whether a draft may follow a row's unread tokens.
+
+        A cache that cannot be cropped goes back to its mark after a rejection, and the accepted tokens are run again in
+        each step until a step ends without a rejection. After enough of them, one step goes without a draft. So does
+        the prompt's step: a rejection would cost the whole prompt.
+        """
+        state = self._rows[row]
+        if _crops(state.cache):
+            return True
+        state.rerun += unread - 1
+        if state.length == 0 or state.rerun > _MAX_RERUN:
+            state.rerun = 0
+            return False
+        return True
+
+    def keep(self, row: int, length: int) -> int:
+        """Take back the tokens behind the first `length` ones.
+
+        Returns:
+            Number of tokens in the row: `length`, or fewer if the row went back to its mark.
+        """
+        state = self._rows[row]
+        if _crops(state.cache):
+            state.cache.crop(length - state.length)
+            state.length = length
+        elif length < state.length:
+            is_reached = state.mark is not None and state.mark[0] <= length
+            state.length, state.cache = state.mark if is_reached and state.mark is not None else (0, None)
+        state.mark = None
+        return state.length
+
+    def step(self, row: int, tokens: Sequence[int], start: int, keep: int) -> Tensor:
+        """Run the next tokens of one row.
+
+        Args:
+            row: The row.
+            tokens: (Q,) token ids.
+            start: Number of tokens in the row; 0 empties it first.
+            keep: Number of trailing positions whose logits are wanted; above 1, all but the first may be taken back.
+
+        Returns:
+            (1, min(keep, Q), V) logits.
+        """
+        state = self._rows[row]
+        if start == 0:
+            state.cache, state.length = None, 0
+        assert state.length == start, f"row {row} holds {state.length} tokens, not {start}"
+        head = state.next_head - start
+        state.next_head = 0
+        if 0 < head <= len(tokens) - keep:
+            self._forward(state, tokens[:head], 1)
+            state.heads[state.length] = _copied(state.cache)
+            while len(state.heads) > _MAX_HEADS:
+                del state.heads[next(iter(state.heads))]
+            tokens = tokens[head:]
+        if keep > 1:
+            self.mark(row)
+        return self._forward(state, tokens, keep)
+
+    def _forward(self, state: _Row, tokens: Sequence[int], keep: int) -> Tensor:
+        end = state.length + len(tokens)
+        device = self._model.device
+        options: dict[str, Any] = {"use_cache": True}
+        if state.cache is None and self._model._supports_default_dynamic_cache():
+            state.cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
+        if state.cache is not None:
+            options[self._argument] = state.cache
+        if "attention_mask" in self._takes:
+            options["attention_mask"] = torch.ones((1, end), dtype=torch.long, device=device)
+        if "position_ids" in self._takes:
+            options["position_ids"] = torch.arange(state.length, end, device=device)[None]
+        if "logits_to_keep" in self._takes:
+            options["logits_to_keep"] = keep
+        output = self._model(input_ids=torch.tensor([tokens], device=device), **options)
+        is_first = state.length == 0
+        state.cache, state.length = getattr(output, self._argument), end
+        if is_first and isinstance(state.cache, Cache):
+            state.cache.activate_past_recording()
+        logits: Tensor = output.logits[:, -keep:]
+        return logits
+
+
+def cache_argument(model: Any) -> str:
+    """Return the name of the cache in a model's `forward`; "" if it has none."""
+    known = inspect.signature(model.forward).parameters
+    return next((name for name in _ARGUMENTS if name in known), "")
+
+
+def _crops(cache: Any) -> bool:
+    """Whether tokens can be taken off the end of a cache."""
+    return isinstance(cache, Cache) and cache.is_croppable
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a cache that later steps do not change.
+
+    Keys and values of growing layers are shared: a step replaces these tensors. All other tensors are copied.
+    """
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(item) for item in value)
+    if isinstance(value, (Cache, CacheLayerMixin, LinearAttentionCacheLayerMixin)):
+        shared = {"keys", "values"} if isinstance(value, DynamicLayer) else set()
+        made = copy.copy(value)
+        vars(made).update({key: item if key in shared else _copied(item) for key, item in vars(value).items()})
+        return made
+    return value
