@@ -27,10 +27,12 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
 )
 
+from tasc.errors import InputError
+
 _ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")  # names of the cache in `forward`
 _MAX_RERUN = 48  # accepted tokens that a row may run again before a step without a draft saves its state
 _MIN_HEAD = 16  # tokens of a common prefix that are worth a copy
-_MAX_HEADS = 4  # copies kept per row
+_MAX_HEADS = 8  # copies kept
 
 
 @dataclass(slots=True)
@@ -39,17 +41,15 @@ class _Row:
 
     Attributes:
         cache: The model's cache; None: empty.
-        length: Number of tokens in it.
-        mark: Length and copy of the cache before the draft.
-        heads: Copies of the cache at the ends of prompt prefixes, by length.
-        next_head: Length at which the next copy is made; 0: none.
+        tokens: Token ids in it.
+        mark: Number of tokens and copy of the cache before the draft.
+        next_head: Length at which the next copy for other prompts is made; 0: none.
         rerun: Number of tokens that were run again since the last step without a draft.
     """
 
     cache: Any = None
-    length: int = 0
+    tokens: list[int] = field(default_factory=list)
     mark: tuple[int, Any] | None = None
-    heads: dict[int, Any] = field(default_factory=dict)
     next_head: int = 0
     rerun: int = 0
 
@@ -61,16 +61,18 @@ class ModelCaches:
         model: A causal language model whose `forward` takes and returns a cache.
         num_rows: Most requests at once.
         continues: Whether several tokens may be run onto a filled cache. If not, prefixes are not reused.
+        crops: Whether a cache that says so can be cropped.
     """
 
     num_moves = 0
 
-    def __init__(self, model: Any, num_rows: int, *, continues: bool = True) -> None:
-        self._model, self._continues = model, continues
+    def __init__(self, model: Any, num_rows: int, *, continues: bool = True, crops: bool = True) -> None:
+        self._model, self._continues, self._crops = model, continues, crops
         parameters = inspect.signature(model.forward).parameters
         self._argument = cache_argument(model)
-        self._takes = {name for name in ("position_ids", "logits_to_keep", "attention_mask") if name in parameters}
+        self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
         self._rows = [_Row() for _ in range(num_rows)]
+        self._heads: dict[tuple[int, ...], Any] = {}  # copies at the ends of shared prefixes, the last used one last
 
     @property
     def num_rows(self) -> int:
@@ -92,12 +94,15 @@ class ModelCaches:
         Returns:
             Number of tokens in the row.
         """
-        heads = {at: cache for at, cache in self._rows[source].heads.items() if at <= length}
-        reused = max(heads, default=0)
-        row = self._rows[target] = _Row(_copied(heads[reused]) if reused else None, reused, heads=heads)
-        if self._continues and length - reused >= _MIN_HEAD:
-            row.next_head = length
-        return reused
+        prefix = tuple(self._rows[source].tokens[:length])
+        head = max((head for head in self._heads if head == prefix[: len(head)]), key=len, default=())
+        row = self._rows[target] = _Row()
+        if head:
+            self._heads[head] = self._heads.pop(head)
+            row.cache, row.tokens = _copied(self._heads[head]), list(head)
+        if self._continues and len(prefix) - len(head) >= _MIN_HEAD:
+            row.next_head = len(prefix)
+        return len(head)
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Give a row's whole state to another row; the source row becomes empty."""
@@ -106,7 +111,7 @@ class ModelCaches:
     def mark(self, row: int) -> None:
         """Note the row's present end, to which `keep` can go back."""
         state = self._rows[row]
-        state.mark = None if _crops(state.cache) else (state.length, _copied(state.cache))
+        state.mark = None if self._can_crop(state.cache) else (len(state.tokens), _copied(state.cache))
 
     def may_draft(self, row: int, unread: int) -> bool:
         """Whether a draft may follow a row's unread tokens.
@@ -116,10 +121,10 @@ class ModelCaches:
         the prompt's step: a rejection would cost the whole prompt.
         """
         state = self._rows[row]
-        if _crops(state.cache):
+        if self._can_crop(state.cache):
             return True
         state.rerun += unread - 1
-        if state.length == 0 or state.rerun > _MAX_RERUN:
+        if not state.tokens or state.rerun > _MAX_RERUN:
             state.rerun = 0
             return False
         return True
@@ -131,14 +136,14 @@ class ModelCaches:
             Number of tokens in the row: `length`, or fewer if the row went back to its mark.
         """
         state = self._rows[row]
-        if _crops(state.cache):
-            state.cache.crop(length - state.length)
-            state.length = length
-        elif length < state.length:
+        if self._can_crop(state.cache):
+            state.cache.crop(length - len(state.tokens))
+        elif length < len(state.tokens):
             is_reached = state.mark is not None and state.mark[0] <= length
-            state.length, state.cache = state.mark if is_reached and state.mark is not None else (0, None)
+            length, state.cache = state.mark if is_reached and state.mark is not None else (0, None)
+        del state.tokens[length:]
         state.mark = None
-        return state.length
+        return length
 
     def step(self, row: int, tokens: Sequence[int], start: int, keep: int) -> Tensor:
         """Run the next tokens of one row.
@@ -154,38 +159,41 @@ class ModelCaches:
         """
         state = self._rows[row]
         if start == 0:
-            state.cache, state.length = None, 0
-        assert state.length == start, f"row {row} holds {state.length} tokens, not {start}"
-        head = state.next_head - start
-        state.next_head = 0
+            state.cache, state.tokens = None, []
+        assert len(state.tokens) == start, f"row {row} holds {len(state.tokens)} tokens, not {start}"
+        head, state.next_head = state.next_head - start, 0
         if 0 < head <= len(tokens) - keep:
             self._forward(state, tokens[:head], 1)
-            state.heads[state.length] = _copied(state.cache)
-            while len(state.heads) > _MAX_HEADS:
-                del state.heads[next(iter(state.heads))]
+            self._heads[tuple(state.tokens)] = _copied(state.cache)
+            while len(self._heads) > _MAX_HEADS:
+                del self._heads[next(iter(self._heads))]
             tokens = tokens[head:]
         if keep > 1:
             self.mark(row)
         return self._forward(state, tokens, keep)
 
+    def _can_crop(self, cache: Any) -> bool:
+        """Whether tokens can be taken off the end of a cache."""
+        return self._crops and isinstance(cache, Cache) and cache.is_croppable
+
     def _forward(self, state: _Row, tokens: Sequence[int], keep: int) -> Tensor:
-        end = state.length + len(tokens)
+        start, end = len(state.tokens), len(state.tokens) + len(tokens)
         device = self._model.device
         options: dict[str, Any] = {"use_cache": True}
         if state.cache is None and self._model._supports_default_dynamic_cache():
             state.cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         if state.cache is not None:
             options[self._argument] = state.cache
-        if "attention_mask" in self._takes:
-            options["attention_mask"] = torch.ones((1, end), dtype=torch.long, device=device)
         if "position_ids" in self._takes:
-            options["position_ids"] = torch.arange(state.length, end, device=device)[None]
+            options["position_ids"] = torch.arange(start, end, device=device)[None]
         if "logits_to_keep" in self._takes:
             options["logits_to_keep"] = keep
         output = self._model(input_ids=torch.tensor([tokens], device=device), **options)
-        is_first = state.length == 0
-        state.cache, state.length = getattr(output, self._argument), end
-        if is_first and isinstance(state.cache, Cache):
+        state.cache = getattr(output, self._argument, None)
+        if state.cache is None:
+            raise InputError(f"{type(self._model).__name__} returns no cache")
+        state.tokens += tokens
+        if start == 0 and isinstance(state.cache, Cache):
             state.cache.activate_past_recording()
         logits: Tensor = output.logits[:, -keep:]
         return logits
@@ -195,11 +203,6 @@ def cache_argument(model: Any) -> str:
     """Return the name of the cache in a model's `forward`; "" if it has none."""
     known = inspect.signature(model.forward).parameters
     return next((name for name in _ARGUMENTS if name in known), "")
-
-
-def _crops(cache: Any) -> bool:
-    """Whether tokens can be taken off the end of a cache."""
-    return isinstance(cache, Cache) and cache.is_croppable
 
 
 def _copied(value: Any) -> Any:

@@ -21,7 +21,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,14 +60,13 @@ def probed_target(model: Any, probe: bool = True) -> Target:
     """
     target = Target(model)
     if not probe:
-        return Target(model, Drive(mode=_modes(target.model)[0]))
+        return Target(model, _drives(target.model)[0])
     if target.model not in _known:
         with evaluating(target.model), torch.inference_mode():
-            _known[target.model] = _found(target.model)
-    drive = _known[target.model]
-    if drive.reason:
-        _log.warning("%s: %s", type(target.model).__name__, drive.reason)
-    return Target(model, drive)
+            drive = _known[target.model] = _found(target.model)
+        if drive.reason:
+            _log.warning("%s %s", type(target.model).__name__, drive.reason)
+    return Target(model, _known[target.model])
 
 
 def _found(model: Any) -> Drive:
@@ -83,18 +82,19 @@ def _found(model: Any) -> Drive:
         if switch is not None:
             drive = _with_switch(drive, model, switch)
         _write(path, drive)
-    if drive.mode != "undrafted" and not _agrees(model, lambda: _is_one_pass_two(model, drive.mode)):
+    if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
         return _examined(model)
     return drive
 
 
-def _modes(model: Any) -> tuple[Mode, ...]:
+def _drives(model: Any) -> list[Drive]:
     """Return the ways that a model's `forward` allows, the fastest first."""
+    alone = [Drive(mode="single"), Drive(mode="single", crops=False), Drive(mode="undrafted")]
     layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
     has_state = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
     if has_state or "position_ids" not in inspect.signature(model.forward).parameters:
-        return "single", "undrafted"
-    return "batched", "single", "undrafted"
+        return alone
+    return [Drive(), *alone]
 
 
 @dataclass(slots=True)
@@ -142,28 +142,28 @@ def _examined(model: Any) -> Drive:
         reference = _reference(model)
     except Exception as error:
         raise InputError(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
-    reasons: list[str] = []
-    checks: dict[Mode, Callable[[Any, _Reference], None]] = {
-        "batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted,
-    }  # fmt: skip
-    for mode in _modes(model):
-        reason = _failure(lambda mode=mode: checks[mode](model, reference))  # type: ignore[misc]
-        if reason is None:
-            return Drive(mode=mode, reason=_restriction(mode, reasons))
-        reasons.append(reason)
+    reason = ""
+    for drive in _drives(model):
+        check = _check_batched if drive.mode == "batched" else _check_single
+        if drive.mode == "undrafted":
+            check = _check_undrafted
+        failure = _failure(lambda drive=drive, check=check: check(Target(model, drive), reference))  # type: ignore[misc]
+        if failure is None:
+            return replace(drive, reason=_restriction(drive.mode, reason))
+        reason = failure
     raise InputError(
-        f"{name} does not give the text of its own generate in the verify loop ({reasons[-1]}); "
-        "call model.generate instead"
+        f"{name} does not give the text of its own generate in the verify loop ({reason}); call model.generate instead"
     )
 
 
-def _restriction(mode: Mode, reasons: Sequence[str]) -> str:
+def _restriction(mode: Mode, reason: str) -> str:
+    """Return what a mode restricts and why, after the model's name."""
     if mode == "batched":
         return ""
-    why = f" ({reasons[-1]})" if reasons else " (it keeps a state or places tokens by itself)"
+    why = reason or "it keeps a state or places tokens by itself"
     if mode == "single":
-        return f"runs one request at a time, since batches would change its text{why}"
-    return f"runs one token at a time without drafts, which would change its text{why}"
+        return f"runs one request at a time; batches would change its text ({why})"
+    return f"runs token by token; drafts would change its text ({why})"
 
 
 def _failure(check: Callable[[], None]) -> str | None:
@@ -171,6 +171,8 @@ def _failure(check: Callable[[], None]) -> str | None:
         check()
     except _Differs as error:
         return f"logits differ by {error.args[0]:.2g} of their spread"
+    except InputError as error:
+        return str(error)
     except Exception as error:
         return _line(error)
     return None
@@ -226,8 +228,8 @@ def _junk(tokens: Sequence[int], count: int) -> list[int]:
     return [tokens[at] ^ 1 for at in range(count)]
 
 
-def _check_batched(model: Any, reference: _Reference) -> None:
-    target, seq, n = Target(model), reference.tokens, reference.num_prompt
+def _check_batched(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
     cache = target.new_cache(3)
     other = [token ^ 1 for token in reversed(seq)]
     long = len(other) - 10
@@ -244,8 +246,8 @@ def _check_batched(model: Any, reference: _Reference) -> None:
     reference.check(target.step(cache, 1, [[seq[n + 12]]], [n + 12], 1)[0], n + 13)
 
 
-def _check_single(model: Any, reference: _Reference) -> None:
-    target, seq, n = Target(model, Drive(mode="single")), reference.tokens, reference.num_prompt
+def _check_single(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
     cache: Any = target.new_cache(2)
     reference.check(cache.step(0, seq[:n], 0, 1)[0], n)
     reference.check(cache.step(0, [seq[n], *_junk(seq, 4)], n, 5)[0, :1], n + 1)
@@ -259,8 +261,8 @@ def _check_single(model: Any, reference: _Reference) -> None:
     reference.check(cache.step(0, seq[kept : n + 2], kept, 1)[0], n + 2)  # the copy used again
 
 
-def _check_undrafted(model: Any, reference: _Reference) -> None:
-    target, seq, n = Target(model, Drive(mode="undrafted")), reference.tokens, reference.num_prompt
+def _check_undrafted(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
     cache: Any = target.new_cache(1)
     reference.check(cache.step(0, seq[:n], 0, 1)[0], n)
     for at in range(n, len(seq) - 1):
@@ -271,7 +273,7 @@ def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
     """Return the way to run a model whose rotary factors may change above `length` tokens."""
     twin = make_twin(model, _SWITCH)
     reason = f"only texts of up to {length} tokens are known to be its own: its rotary factors change there"
-    limited = Drive(mode=drive.mode, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
+    limited = replace(drive, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
     if twin is None:
         return limited
     reference, end = _reference(twin), _SWITCH + 4
@@ -279,9 +281,9 @@ def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
     if _failure(lambda: _check_passes(twin, drive, reference, whole)) is None:
         return drive  # nothing changes there
     if _failure(lambda: _check_passes(twin, drive, reference, shorter, longer)) is None:
-        return Drive(mode=drive.mode, reason=drive.reason, rope_switch=length)
+        return replace(drive, rope_switch=length)
     if _failure(lambda: _check_passes(twin, drive, reference, shorter, (0, end, 4))) is None:
-        return Drive(mode=drive.mode, reason=drive.reason, rope_switch=length, recomputes=True)
+        return replace(drive, rope_switch=length, recomputes=True)
     return limited
 
 
@@ -293,9 +295,8 @@ def _check_passes(model: Any, drive: Drive, reference: _Reference, *passes: tupl
         reference.check(target.step(cache, 0, [reference.tokens[start:end]], [start], keep)[0], end)
 
 
-def _is_one_pass_two(model: Any, mode: Mode) -> None:
+def _check_two_passes(target: Target) -> None:
     """Compare eight tokens in one pass with the same tokens in two."""
-    target = Target(model, Drive(mode=mode))
     tokens = [at % target.vocab_size for at in range(1, 9)]
     one, two = target.new_cache(1), target.new_cache(1)
     wanted = target.step(one, 0, [tokens], [0], 4)[0].float()
@@ -304,7 +305,7 @@ def _is_one_pass_two(model: Any, mode: Mode) -> None:
     if not wanted.isfinite().all():
         return  # not a matter of how the model is run; the loop refuses such logits
     difference = float((made - wanted).norm() / (wanted - wanted.mean()).norm())
-    if difference > _tolerance(model):
+    if difference > _tolerance(target.model):
         raise _Differs(difference)
 
 

@@ -38,6 +38,7 @@ class Drive:
 
     Attributes:
         mode: How the model is run.
+        crops: Whether a rejected draft is cropped off the model's own cache, if the cache says that it can be.
         reason: Why it is not run in a batch, or not beyond a length; "" if nothing is restricted.
         rope_switch: Number of tokens above which the rotary embedding takes other factors; None: no such number.
         recomputes: Whether `generate` computes a sequence anew when it grows beyond `rope_switch`.
@@ -45,6 +46,7 @@ class Drive:
     """
 
     mode: Mode = "batched"
+    crops: bool = True
     reason: str = ""
     rope_switch: int | None = None
     recomputes: bool = False
@@ -95,7 +97,8 @@ class Target:
         """Return an empty cache for `num_rows` requests."""
         if self.is_batched:
             return RowCache(num_rows)
-        return ModelCaches(self.model, num_rows, continues=self.drive.mode == "single")
+        continues = self.drive.mode == "single"
+        return ModelCaches(self.model, num_rows, continues=continues, crops=self.drive.crops)
 
     def regime(self, length: int) -> bool:
         """Whether a pass over a sequence of `length` tokens takes the rotary factors for long sequences."""
