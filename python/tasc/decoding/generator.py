@@ -22,7 +22,7 @@ from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
-from tasc.decoding.engine.target import Mode, evaluating
+from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
@@ -243,7 +243,8 @@ class Generator:
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             drafter: Instead of the generator's, for this call.
-            check_plain: Decode plainly too, and count the requests whose ids differ in `stats.divergences`.
+            check_plain: Decode plainly too, each prompt alone and token by token over the model's own cache, and count the
+                requests whose ids differ in `stats.divergences`.
 
         Returns:
             One `Generation` per prompt, in order; `.stats` is their sum.
@@ -278,6 +279,7 @@ class Generator:
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
@@ -291,7 +293,8 @@ class Generator:
                 self._keep_served(jobs)
             if check_plain:
                 plain = [job(number, None, None) for number in range(len(rows))]
-                self._loop.run(plain)
+                for each in plain:
+                    self._plain_loop.run([each])
                 done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
         return Generations(done, wall)
 
@@ -378,6 +381,12 @@ class Generator:
                 rows.setdefault(job.drafter, []).append(job)
         for drafter, done in rows.items():
             drafter.serve([(job.input_text, job.output) for job in done])
+
+    @cached_property
+    def _plain_loop(self) -> Loop:
+        """Loop that runs one request at a time, token by token, over the model's own cache."""
+        drive = replace(self._target.drive, mode="undrafted")
+        return Loop(Target(self._target.model, drive), num_rows=1, max_draft=0)
 
     @cached_property
     def _task_tokenizer(self) -> TaskTokenizer:

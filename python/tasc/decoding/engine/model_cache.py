@@ -60,7 +60,8 @@ class ModelCaches:
     Args:
         model: A causal language model whose `forward` takes and returns a cache.
         num_rows: Most requests at once.
-        continues: Whether several tokens may be run onto a filled cache. If not, prefixes are not reused.
+        continues: Whether several tokens may be run onto a filled cache at once. If not, they are run one by one, and
+            prefixes are not reused.
         crops: Whether a cache that says so can be cropped.
     """
 
@@ -170,6 +171,8 @@ class ModelCaches:
             tokens = tokens[head:]
         if keep > 1:
             self.mark(row)
+        if start > 0 and not self._continues:
+            return torch.cat([self._forward(state, [token], 1) for token in tokens], dim=1)[:, -keep:]
         return self._forward(state, tokens, keep)
 
     def _can_crop(self, cache: Any) -> bool:
