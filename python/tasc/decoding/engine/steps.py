@@ -130,15 +130,16 @@ class StepRunner:
         return run
 
     def _timing_step_over(self, scratch: ModelCaches) -> Callable[[int], None]:
-        """`timing_step` over a cache of the model's own, with a context that each step is taken back to."""
+        """`timing_step` over a cache of the model's own: drafts are taken back, single tokens stay in the context."""
         limit = self._target.max_length
         context = _TIMING_CONTEXT if limit is None else max(1, min(_TIMING_CONTEXT, limit // 2))
         scratch.step(0, [0] * context, 0, 1)
 
         def run(num_tokens: int) -> None:
-            num_tokens = num_tokens if limit is None else min(num_tokens, limit - context)
+            nonlocal context
+            num_tokens = num_tokens if limit is None else max(1, min(num_tokens, limit - context))
             scratch.step(0, [0] * num_tokens, context, num_tokens).argmax(-1).tolist()
-            scratch.keep(0, context)
+            context = scratch.keep(0, context + (num_tokens == 1))
 
         return run
 
