@@ -39,8 +39,8 @@ from tasc.models import cache_root
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1  # of what is tried
-_PROMPT, _NEW = 20, 16  # tokens
+_VERSION = 2  # of what is tried
+_PROMPT, _NEW = 20, 40  # tokens
 _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _TOLERANCE = {torch.float32: 0.01}  # of the logits' spread; other dtypes and quantised weights:
 _LOW_TOLERANCE = 0.5
@@ -232,7 +232,7 @@ def _check_batched(target: Target, reference: _Reference) -> None:
     seq, n = reference.tokens, reference.num_prompt
     cache = target.new_cache(3)
     other = [token ^ 1 for token in reversed(seq)]
-    long = len(other) - 10
+    long = n + 6
 
     def step(tokens: Sequence[int], start: int, keep: int, beside: Sequence[int], beside_start: int) -> Tensor:
         return target.step(cache, 0, [beside, tokens], [beside_start, start], keep)[1]
@@ -244,6 +244,8 @@ def _check_batched(target: Target, reference: _Reference) -> None:
     reference.check(target.step(cache, 2, [seq[n - 4 : n + 1]], [n - 4], 2)[0], n + 1)  # a prefix used again
     reference.check(target.step(cache, 1, [seq[n + 9 : n + 12]], [n + 9], 3)[0], n + 12)
     reference.check(target.step(cache, 1, [[seq[n + 12]]], [n + 12], 1)[0], n + 13)
+    rest = seq[n + 13 : -1]  # a long draft
+    reference.check(target.step(cache, 1, [rest], [n + 13], len(rest))[0], len(seq) - 1)
 
 
 def _check_single(target: Target, reference: _Reference) -> None:
@@ -255,6 +257,8 @@ def _check_single(target: Target, reference: _Reference) -> None:
     reference.check(cache.step(0, seq[kept : n + 6], kept, 5)[0], n + 6)
     kept = cache.keep(0, n + 6)
     reference.check(cache.step(0, seq[kept : n + 7], kept, 1)[0], n + 7)
+    rest = seq[n + 7 : -1]  # a long draft
+    reference.check(cache.step(0, rest, n + 7, len(rest))[0], len(seq) - 1)
     cache.copy_row(0, 1, n - 3)
     reference.check(cache.step(1, seq[:n], 0, 1)[0], n)  # in two passes, with a copy between them
     kept = cache.copy_row(1, 0, n - 3)
@@ -265,7 +269,7 @@ def _check_undrafted(target: Target, reference: _Reference) -> None:
     seq, n = reference.tokens, reference.num_prompt
     cache: Any = target.new_cache(1)
     reference.check(cache.step(0, seq[:n], 0, 1)[0], n)
-    for at in range(n, len(seq) - 1):
+    for at in range(n, n + 8):
         reference.check(cache.step(0, [seq[at]], at, 1)[0], at + 1)
 
 

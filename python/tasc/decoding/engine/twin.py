@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -105,13 +106,19 @@ def _shrink_layers(config: Any) -> None:
         kept = first * 2 if getattr(config, "num_kv_shared_layers", 0) or len(first) == 1 else first
     for name, value in values.items():
         if _is_per_layer(value, total):
-            setattr(config, name, [value[at] for at in kept])
+            _set(config, name, [value[at] for at in kept])
     if getattr(config, "num_kv_shared_layers", 0):
-        config.num_kv_shared_layers = len(kept) // 2
+        _set(config, "num_kv_shared_layers", len(kept) // 2)
     for name in ("first_k_dense_replace", "num_dense_layers", "max_window_layers"):
         if isinstance(getattr(config, name, None), int):
-            setattr(config, name, min(getattr(config, name), 1))
-    config.num_hidden_layers = len(kept)
+            _set(config, name, min(getattr(config, name), 1))
+    _set(config, "num_hidden_layers", len(kept))
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    """Set a value of a configuration, unless its class refuses."""
+    with suppress(Exception):
+        setattr(config, name, value)
 
 
 def _is_per_layer(value: Any, total: int) -> bool:
@@ -122,9 +129,8 @@ def _shrink_values(config: Any, factor: int) -> None:
     for name, value in dict(vars(config)).items():
         if not isinstance(value, int) or isinstance(value, bool):
             continue
-        small = _small(name, value, factor)
-        if small != value:
-            setattr(config, name, small)
+        if (small := _small(name, value, factor)) != value:
+            _set(config, name, small)
 
 
 def _small(name: str, value: int, factor: int) -> int:
