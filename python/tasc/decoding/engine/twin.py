@@ -98,10 +98,11 @@ def _shrink_layers(config: Any) -> None:
     if not isinstance(total, int):
         return
     values = dict(vars(config))
-    kinds = next((v for v in values.values() if _is_per_layer(v, total) and isinstance(v[0], str)), None)
+    named = [value for value in values.values() if _is_per_layer(value, total) and isinstance(value[0], str)]
+    kinds = list(zip(*named, strict=True))
     periods = [v for name, v in values.items() if ("period" in name or "interval" in name) and isinstance(v, int)]
     kept = list(range(min(total, max([2, *periods]))))
-    if kinds is not None:
+    if kinds:
         first = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
         kept = first * 2 if getattr(config, "num_kv_shared_layers", 0) or len(first) == 1 else first
     for name, value in values.items():
