@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 2  # of what is tried
 _PROMPT, _NEW = 20, 40  # tokens
 _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
+_FAR = 1000  # tokens; longer than any reference
 _TOLERANCE = {torch.float32: 0.01}  # of the logits' spread; other dtypes and quantised weights:
 _LOW_TOLERANCE = 0.5
 
@@ -74,11 +75,11 @@ def _found(model: Any) -> Drive:
     path = cache_root() / "probes" / f"{_key(model)}.json"
     drive = _read(path)
     if drive is None:
-        twin = make_twin(model)
+        switch = rope_switch(model.config.get_text_config())
+        twin = make_twin(model, None if switch is None else max(switch, _FAR))
         if twin is None:
             return _examined(model)
         drive = _examined(twin)
-        switch = rope_switch(model.config.get_text_config())
         if switch is not None:
             drive = _with_switch(drive, model, switch)
         _write(path, drive)
