@@ -31,8 +31,8 @@ from tasc.errors import InputError
 
 _ARGUMENTS = ("cache", "past_key_values", "cache_params", "state")  # names of the cache in `forward`
 _MAX_RERUN = 48  # accepted tokens that a row may run again before a step without a draft saves its state
-_MIN_HEAD = 16  # tokens of a common prefix that are worth a copy
-_MAX_HEADS = 8  # copies kept
+_MIN_PREFIX = 16  # tokens of a shared prefix that are worth a copy
+_MAX_PREFIXES = 8  # copies kept
 
 
 @dataclass(slots=True)
@@ -43,14 +43,14 @@ class _Row:
         cache: The model's cache; None: empty.
         tokens: Token ids in it.
         mark: Number of tokens and copy of the cache before the draft.
-        next_head: Length at which the next copy for other prompts is made; 0: none.
+        next_copy: Length at which the next copy for other prompts is made; 0: none.
         rerun: Number of tokens that were run again since the last step without a draft.
     """
 
     cache: Any = None
     tokens: list[int] = field(default_factory=list)
     mark: tuple[int, Any] | None = None
-    next_head: int = 0
+    next_copy: int = 0
     rerun: int = 0
 
 
@@ -73,7 +73,7 @@ class ModelCaches:
         self._argument = cache_argument(model)
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
         self._rows = [_Row() for _ in range(num_rows)]
-        self._heads: dict[tuple[int, ...], Any] = {}  # copies at the ends of shared prefixes, the last used one last
+        self._prefixes: dict[tuple[int, ...], Any] = {}  # copies at the ends of shared prefixes, the last used one last
 
     @property
     def num_rows(self) -> int:
@@ -95,15 +95,15 @@ class ModelCaches:
         Returns:
             Number of tokens in the row.
         """
-        prefix = tuple(self._rows[source].tokens[:length])
-        head = max((head for head in self._heads if head == prefix[: len(head)]), key=len, default=())
+        shared = tuple(self._rows[source].tokens[:length])
+        kept = max((prefix for prefix in self._prefixes if prefix == shared[: len(prefix)]), key=len, default=())
         row = self._rows[target] = _Row()
-        if head:
-            self._heads[head] = self._heads.pop(head)
-            row.cache, row.tokens = _copied(self._heads[head]), list(head)
-        if self._continues and len(prefix) - len(head) >= _MIN_HEAD:
-            row.next_head = len(prefix)
-        return len(head)
+        if kept:
+            self._prefixes[kept] = self._prefixes.pop(kept)
+            row.cache, row.tokens = _copied(self._prefixes[kept]), list(kept)
+        if self._continues and len(shared) - len(kept) >= _MIN_PREFIX:
+            row.next_copy = len(shared)
+        return len(kept)
 
     def move_row(self, source: int, target: int, length: int) -> None:
         """Give a row's whole state to another row; the source row becomes empty."""
@@ -162,13 +162,13 @@ class ModelCaches:
         if start == 0:
             state.cache, state.tokens = None, []
         assert len(state.tokens) == start, f"row {row} holds {len(state.tokens)} tokens, not {start}"
-        head, state.next_head = state.next_head - start, 0
-        if 0 < head <= len(tokens) - keep:
-            self._forward(state, tokens[:head], 1)
-            self._heads[tuple(state.tokens)] = _copied(state.cache)
-            while len(self._heads) > _MAX_HEADS:
-                del self._heads[next(iter(self._heads))]
-            tokens = tokens[head:]
+        before_copy, state.next_copy = state.next_copy - start, 0
+        if 0 < before_copy <= len(tokens) - keep:
+            self._forward(state, tokens[:before_copy], 1)
+            self._prefixes[tuple(state.tokens)] = _copied(state.cache)
+            while len(self._prefixes) > _MAX_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            tokens = tokens[before_copy:]
         if keep > 1:
             self.mark(row)
         if start > 0 and not self._continues:
