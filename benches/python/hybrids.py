@@ -126,7 +126,12 @@ def main() -> None:
     tokens, prompts = (24, 2) if options.smoke else (options.tokens, options.prompts)
     found = {kind: measured(known[kind](), tokens, options.wrong, prompts) for kind in options.kinds or known}
     ratios = [
-        Ratio(f"{kind}: tokens/s, {one['tau']:.1f} tokens per step, mode {one['mode']}", one["drafted"], "plain", one["plain"])
+        Ratio(
+            f"{kind}: tokens/s, {one['tau']:.1f} tokens per step, mode {one['mode']}",
+            one["drafted"],
+            "plain",
+            one["plain"],
+        )
         for kind, one in found.items()
     ]
     report("Drafts on recurrent and hybrid models, CPU fp32, one at a time", ratios, options.output, kinds=found)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-
 from tiny_models import VOCAB, Scripted, peer_greedy, random_prompts
 
 from tasc import Generator

@@ -197,7 +197,7 @@ class ModelCaches:
             raise InputError(f"{type(self._model).__name__} returns no cache")
         state.tokens += tokens
         if start == 0 and isinstance(state.cache, Cache):
-            state.cache.activate_past_recording()
+            state.cache.activate_past_recording()  # type: ignore[no-untyped-call]
         logits: Tensor = output.logits[:, -keep:]
         return logits
 

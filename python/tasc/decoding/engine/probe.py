@@ -212,7 +212,7 @@ def _reference(model: Any) -> _Reference:
 def _plain_generation(model: Any) -> Iterator[None]:
     """Let a model's `generate` decode plainly to the end inside the `with` block."""
     config = model.generation_config
-    model.generation_config = transformers.GenerationConfig(pad_token_id=0)
+    model.generation_config = transformers.GenerationConfig(pad_token_id=0)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:

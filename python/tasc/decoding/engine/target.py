@@ -73,7 +73,7 @@ class Target:
             per query.
     """
 
-    def __init__(self, model: Any, drive: Drive = Drive()) -> None:  # noqa: B008  # frozen
+    def __init__(self, model: Any, drive: Drive = Drive()) -> None:  # frozen
         self.model = _unwrapped(model)
         self.drive = drive
         self.config = self.model.config.get_text_config()
@@ -108,9 +108,7 @@ class Target:
         """Return the end-of-sequence ids of the generation config (else of the config) and of the tokenizer."""
         return eos_ids_of((getattr(self.model, "generation_config", None), self.config), tokenizer)
 
-    def step(
-        self, cache: AnyCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int
-    ) -> Tensor:
+    def step(self, cache: AnyCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
         """Run the next tokens of neighbouring cache rows through the model.
 
         Rows may have different numbers of tokens. Shorter ones are padded on the left, which aligns the last `keep`

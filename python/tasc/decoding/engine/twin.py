@@ -43,7 +43,7 @@ def make_twin(model: Any, rope_switch: int | None = None) -> Any | None:
                 logits = twin(input_ids=torch.arange(1, 4)[None]).logits
             if logits.isfinite().all() and float(logits.std()) > 0:
                 return twin
-        except Exception:  # noqa: S112, PERF203  # whatever a model's code raises for a width that it cannot have
+        except Exception:  # whatever a model's code raises for a width that it cannot have
             continue
     return None
 
@@ -80,7 +80,7 @@ def _built(model: Any, factor: int, switch: int | None) -> Any:
             for weight in twin.parameters():
                 if weight.ndim > 1:
                     weight.normal_(std=1.0 if weight in tables else _STD / weight.shape[-1] ** 0.5)
-    twin.generation_config = GenerationConfig(pad_token_id=0)
+    twin.generation_config = GenerationConfig(pad_token_id=0)  # type: ignore[no-untyped-call]
     return twin
 
 
