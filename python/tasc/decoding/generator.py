@@ -243,7 +243,7 @@ class Generator:
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             drafter: Instead of the generator's, for this call.
-            check_plain: Decode plainly too, each prompt alone and token by token over the model's own cache, and count the
+            check_plain: Decode plainly too, each prompt alone over the model's own cache, and count the
                 requests whose ids differ in `stats.divergences`.
 
         Returns:
