@@ -19,12 +19,13 @@ tokens = st.integers(1, VOCAB - 1)
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("step"), st.integers(0, ROWS - 1), st.lists(tokens, min_size=1, max_size=9), st.integers(1, 9)),
+        st.tuples(st.just("draft"), st.integers(0, ROWS - 1), st.lists(tokens, min_size=2, max_size=9), st.integers(1, 9)),
         st.tuples(st.just("keep"), st.integers(0, ROWS - 1), st.integers(0, 9)),
         st.tuples(st.just("copy"), st.integers(0, ROWS - 1), st.integers(0, ROWS - 1), st.integers(0, 40)),
         st.tuples(st.just("move"), st.integers(0, ROWS - 1), st.integers(0, ROWS - 1)),
         st.tuples(st.just("mark"), st.integers(0, ROWS - 1)),
     ),
-    min_size=4, max_size=14,
+    min_size=4, max_size=16,
 )  # fmt: skip
 
 
@@ -41,15 +42,16 @@ def test_any_order_of_steps(model: Any, operations: list[tuple[Any, ...]]) -> No
         patched.setattr(model_cache, "_MAX_PREFIXES", 2)
         caches, rows = ModelCaches(model, ROWS), [[] for _ in range(ROWS)]  # type: ignore[var-annotated]
         for name, row, *rest in operations:
-            if name == "step":
-                new, keep = rest[0], min(rest[1], len(rest[0]))
+            if name in ("step", "draft"):
+                new, keep = rest[0], min(rest[1], len(rest[0])) if name == "step" else len(rest[0])
                 logits = caches.step(row, new, len(rows[row]), keep)
                 rows[row] = rows[row] + new
                 wanted = model(input_ids=torch.tensor([rows[row]])).logits[:, -keep:]
                 assert logits.shape == wanted.shape
                 torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=2e-3)
-            elif name == "keep":
-                length = max(0, len(rows[row]) - rest[0])
+            if name in ("keep", "draft"):
+                taken_back = rest[0] if name == "keep" else max(0, len(rest[0]) - rest[1])
+                length = max(0, len(rows[row]) - taken_back)
                 kept = caches.keep(row, length)
                 assert kept <= length
                 rows[row] = rows[row][:kept]
