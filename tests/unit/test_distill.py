@@ -145,9 +145,7 @@ def distiller(target: Path, tmp_path: Path, options: DistillOptions, reference: 
     rows = examples(target)
     model = transformers.AutoModelForCausalLM.from_pretrained(target)
     draft = tiny(2, seed=5)
-    args = trainer_arguments(
-        tmp_path / "steps", steps=1, batch_size=4, accumulate=1, precision="fp32", save_every=9, seed=0
-    )
+    args = trainer_arguments(tmp_path / "steps", options, steps=1)
     given = {"model": draft, "args": args, "data_collator": RowCollator(Collator.for_model(draft, 0), rows)}
     trainer = Distiller(teacher=OnlineTeacher(model), options=options, reference=reference, **given)
     per_token = [forward_kl(one_by_one(model, e), one_by_one(draft, e)).detach() for e in rows]

@@ -23,8 +23,8 @@ from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, r
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
-from tasc.training.distill.trainer import row_order, rows_per_step, run_stage, token_losses
-from tasc.training.work_dir import WorkFolder, attention_for, processes
+from tasc.training.distill.trainer import run_stage, token_losses
+from tasc.training.work_dir import WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
 """File with metrics in the folder of a distilled draft."""
@@ -285,7 +285,7 @@ class _Run:
         if folder.exists():
             return
         draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
-        draft.set_attn_implementation(attention_for(self.dataset.examples) or draft.config._attn_implementation)
+        draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         facts = run_stage(
             draft,
             self.dataset.examples,
