@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,9 @@ def _zeros() -> NDArray[np.int64]:
 
 @dataclass(slots=True)
 class _Counts:
-    """Counts of one index."""
+    """Counts of one index: events by name, and tokens by source."""
 
-    drafts: TaskDrafts
-    requests: int = 0
-    steps: int = 0
-    tokens: int = 0
-    paused: int = 0
-    failures: int = 0
+    events: Counter[str] = field(default_factory=Counter)
     drafted: NDArray[np.int64] = field(default_factory=_zeros)
     accepted: NDArray[np.int64] = field(default_factory=_zeros)
 
@@ -56,14 +51,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._indexes: dict[int, _Counts] = {}
+        self._indexes: defaultdict[TaskDrafts, _Counts] = defaultdict(_Counts)
         self._draft_seconds = self._step_seconds = 0.0
         self._timed = 0
 
-    def began(self, drafts: TaskDrafts) -> None:
-        """Count a request of a task."""
+    def count(self, drafts: TaskDrafts, event: Literal["requests", "paused", "failures"]) -> None:
+        """Count a request of a task that began, a step without a draft, or a request whose drafter raised."""
         with self._lock:
-            self._of(drafts).requests += 1
+            self._indexes[drafts].events[event] += 1
 
     def step(self, drafts: TaskDrafts, tokens: int, sources: NDArray[np.uint8], accepted: int) -> None:
         """Count a step of one request.
@@ -76,22 +71,11 @@ class Metrics:
         """
         codes = np.minimum(sources, len(SOURCES) - 1)
         with self._lock:
-            counts = self._of(drafts)
-            counts.steps += 1
-            counts.tokens += tokens
+            counts = self._indexes[drafts]
+            counts.events.update(steps=1, tokens=tokens)
             if len(codes):
                 counts.drafted += np.bincount(codes, minlength=len(SOURCES))
                 counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
-
-    def paused(self, drafts: TaskDrafts) -> None:
-        """Count a step without a draft because drafting is paused."""
-        with self._lock:
-            self._of(drafts).paused += 1
-
-    def failed(self, drafts: TaskDrafts) -> None:
-        """Count a request whose drafter raised."""
-        with self._lock:
-            self._of(drafts).failures += 1
 
     def drafting(self, seconds: float) -> None:
         """Add time spent on drafts, of all requests of a step."""
@@ -111,7 +95,7 @@ class Metrics:
         """
         with self._lock:
             return {
-                "indexes": {name: _facts(counts) for name, counts in self._named()},
+                "indexes": {name: _facts(*found) for name, found in self._named()},
                 "draft_seconds": self._draft_seconds,
                 "step_seconds": self._step_seconds,
                 "timed_steps": self._timed,
@@ -166,31 +150,22 @@ class Metrics:
             temporary.write_text(self.prometheus(), encoding="utf-8")
             temporary.chmod(0o644)  # the exporter is another user
 
-    def _named(self) -> list[tuple[str, _Counts]]:
-        every = list(self._indexes.values())
-        shared = Counter(counts.drafts.name for counts in every)
-        return [
-            (str(index.path) if shared[name] > 1 and index is not None else name, counts)
-            for counts in every
-            for name, index in [(counts.drafts.name, counts.drafts.index)]
-        ]
-
-    def _of(self, drafts: TaskDrafts) -> _Counts:
-        counts = self._indexes.get(id(drafts))
-        if counts is None:
-            counts = self._indexes[id(drafts)] = _Counts(drafts)
-        return counts
+    def _named(self) -> Iterator[tuple[str, tuple[TaskDrafts, _Counts]]]:
+        shared = Counter(drafts.name for drafts in self._indexes)
+        for drafts, counts in self._indexes.items():
+            name, index = drafts.name, drafts.index
+            yield str(index.path) if shared[name] > 1 and index is not None else name, (drafts, counts)
 
 
-def _facts(counts: _Counts) -> dict[str, Any]:
+def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
     drafted, accepted = int(counts.drafted.sum()), int(counts.accepted.sum())
     some = [code for code in range(len(SOURCES)) if counts.drafted[code]]
     return {
-        **{name: getattr(counts, name) for name in ("requests", "steps", "tokens", "paused", "failures")},
-        "reloads": counts.drafts.reloads,
+        **{name: counts.events[name] for name in _COUNTERS},
+        "reloads": drafts.reloads,
         "drafted": {SOURCES[code]: int(counts.drafted[code]) for code in some},
         "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
         "rate": accepted / drafted if drafted else None,
-        "tau": counts.tokens / counts.steps if counts.steps else None,
-        "served_rows": counts.drafts.drafter.num_served,
+        "tau": counts.events["tokens"] / counts.events["steps"] if counts.events["steps"] else None,
+        "served_rows": drafts.drafter.num_served,
     }
