@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.cli.options import Corpus, Device, Eos, Threads
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
@@ -14,9 +15,7 @@ from tasc.errors import InputError
 def bench(
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
     data: Annotated[Path, typer.Option(help="Rows `{input, output, split?}`: `train` is indexed, `test` is asked.")],
-    corpus: Annotated[
-        list[Path] | None, typer.Option(help="Rows to index, where the data have no split column. May be repeated.")
-    ] = None,
+    corpus: Corpus = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
     draft: Annotated[
         str | None, typer.Option(help="A draft model's folder: adds the methods model and combined.")
@@ -36,16 +35,10 @@ def bench(
             "transformers-static (on a GPU it compiles for minutes) only by name."
         ),
     ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")
-    ] = None,
+    eos: Eos = None,
+    threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="Load weights as auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")
-    ] = None,
+    device: Device = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,

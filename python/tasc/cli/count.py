@@ -1,8 +1,7 @@
 """`tasc count`: how often n-grams of a task's outputs occur."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, Split, Threads
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 
@@ -38,17 +38,13 @@ def count(
             "is needed; otherwise it shows n-grams as text."
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    split: Split = None,
+    eos: Eos = None,
     max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to so many tokens.")] = 4,
     memory_limit: Annotated[
         str, typer.Option(help="Most memory to take; what it cannot hold is spilled beside the table.")
     ] = "512MB",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
+    threads: Threads = None,
     min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often.")] = 1,
     min_documents: Annotated[int, typer.Option(min=1, help="Leave out n-grams that fewer outputs hold.")] = 1,
     top: Annotated[int, typer.Option(min=0, help="Print so many of the most frequent n-grams.")] = 0,
@@ -72,19 +68,18 @@ def count(
     elif output is None:
         raise InputError("there is no place for the table: name it with -o FILE")
     else:
-        with progress_bars() as bar:
+        with progress_bars() as bar, scratch_folder(output) as folder:
             if kinds == {"NGRM"}:
                 table = NgramTable.merge(sources, output, progress=bar("merging"), **cut)
             else:
-                with _store(sources, kinds, task, split, output, bar) as store:
-                    table = NgramTable.count(
-                        store,
-                        output,
-                        max_length=max_length,
-                        memory_limit=memory_limit,
-                        progress=bar("counting"),
-                        **cut,
-                    )
+                table = NgramTable.count(
+                    _store(sources, kinds, task, split, folder / "rows.store", bar),
+                    output,
+                    max_length=max_length,
+                    memory_limit=memory_limit,
+                    progress=bar("counting"),
+                    **cut,
+                )
     _show(table, task, top, length, as_json)
 
 
@@ -100,30 +95,19 @@ def _store(
     kinds: set[str],
     task: "TaskTokenizer | None",
     split: str | None,
-    output: Path,
+    path: Path,
     bar: Callable[[str], Any],
-) -> "AbstractContextManager[TokenStore]":
+) -> "TokenStore":
+    """Open the token store, or make one of rows at `path`."""
     from tasc.data import TokenStore
 
     if kinds == {"STOR"} and len(sources) == 1:
-        return nullcontext(TokenStore.open(sources[0]))
+        return TokenStore.open(sources[0])
     if kinds != {""}:
         raise InputError("give either rows, or one token store, or tables of n-grams")
     if task is None:
         raise InputError("rows become token ids by a tokenizer: name the model's with --tokenizer")
-    return _tokenised(sources, task, split, output, bar)
-
-
-@contextmanager
-def _tokenised(
-    rows: list[Path], task: "TaskTokenizer", split: str | None, output: Path, bar: Callable[[str], Any]
-) -> "Iterator[TokenStore]":
-    """Rows as a store that is there as long as they are counted."""
-    from tasc.data import TokenStore
-
-    with scratch_folder(output) as folder:
-        path = folder / "rows.store"
-        yield TokenStore.build(rows, task, path, split=split, input_field=None, progress=bar("tokenising"))
+    return TokenStore.build(sources, task, path, split=split, input_field=None, progress=bar("tokenising"))
 
 
 def _said(best: dict[str, Any]) -> str:

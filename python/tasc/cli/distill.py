@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
+from tasc.cli.options import Threads, TrainingRows
 from tasc.errors import InputError
 
 
@@ -21,9 +22,7 @@ def distill(
     target: Annotated[
         str, typer.Option(help="The model to draft for, tuned to the task: a folder, a hub name or `smollm2`.")
     ],
-    data: Annotated[
-        list[Path], typer.Option(help="Rows with input and output: JSONL (.gz, .zst) or Parquet; may be repeated.")
-    ],
+    data: TrainingRows,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The draft model to write.")],
     draft: Annotated[
         str | None, typer.Option(help="A smaller model with the target's vocabulary: a folder or a hub name.")
@@ -41,7 +40,7 @@ def distill(
     resume: Annotated[
         bool, typer.Option(help="Resume an unfinished run in DIR.distilling, or remove it and start again.")
     ] = True,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core.")] = None,
+    threads: Threads = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read all other settings from this TOML file.")
     ] = None,

@@ -11,6 +11,7 @@ import typer
 
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.cli.generate import written_whole
+from tasc.cli.options import Device, Threads
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def evaluate(
     latency_rows: Annotated[int, typer.Option(min=0, help="Rows timed at each batch size; 0 for none.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each row is timed; the median counts.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
+    threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
     save_outputs: Annotated[

@@ -1,14 +1,13 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
@@ -19,23 +18,12 @@ IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index file, 
 
 @app.command()
 def build(
-    rows: Annotated[
-        list[Path],
-        typer.Argument(metavar="ROWS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
-    ],
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
+    rows: PastRows,
+    tokenizer: TokenizerName,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The index file to write.")],
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
-    ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    split: Split = None,
+    threads: Threads = None,
+    eos: Eos = None,
     store: Annotated[
         Path | None,
         typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
@@ -49,9 +37,7 @@ def build(
             "how often each word is copied.",
         ),
     ] = False,
-    no_fit: Annotated[
-        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
-    ] = False,
+    no_fit: NoFit = False,
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
@@ -69,11 +55,11 @@ def build(
     for path in rows:
         if output.resolve() == path.resolve():
             raise InputError(f"-o {output} is one of the files of rows; name another file")
-    with _store_path(store, output) as path, progress_bars() as bar:
+    with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
             task_tokenizer,
-            path,
+            store or folder / "rows.store",
             split=split,
             input_field=None if no_inputs else "input",
             num_threads=threads,
@@ -149,9 +135,7 @@ def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
 @app.command()
 def compact(
     file: IndexFile,
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
+    tokenizer: TokenizerName,
     logs: Annotated[
         list[Path] | None,
         typer.Option("--log", help="A log of served rows; may be repeated. By default FILE.served, where it exists."),
@@ -160,9 +144,7 @@ def compact(
         Path | None,
         typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
     ] = None,
-    no_fit: Annotated[
-        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
-    ] = False,
+    no_fit: NoFit = False,
 ) -> None:
     """Merge rows served since into an index, and fit its weights anew.
 
@@ -211,12 +193,3 @@ def verify(file: IndexFile) -> None:
 
     TaskIndex.open(file).verify()
     err.print(f"{file}: all checksums hold", highlight=False)
-
-
-@contextmanager
-def _store_path(kept: Path | None, output: Path) -> Iterator[Path]:
-    if kept is not None:
-        yield kept
-    else:
-        with scratch_folder(output) as folder:
-            yield folder / "rows.store"

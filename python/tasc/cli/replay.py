@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
+from tasc.cli.options import Corpus, Eos, TokenizerName
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -24,12 +25,8 @@ def replay(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
     ],
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
-    corpus: Annotated[
-        list[Path] | None, typer.Option(help="Rows to index, where DATA has no split column. May be repeated.")
-    ] = None,
+    tokenizer: TokenizerName,
+    corpus: Corpus = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")
@@ -39,9 +36,7 @@ def replay(
         str | None,
         typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed."),
     ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    eos: Eos = None,
     no_inputs: Annotated[
         bool, typer.Option("--no-inputs", help="Index outputs only, as if the rows' inputs were not known.")
     ] = False,
@@ -68,6 +63,7 @@ def replay(
     that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
     """
     from tasc.data import load_tokenizer
+    from tasc.evaluation.ablation import ablations
     from tasc.evaluation.replay import encode_rows
     from tasc.evaluation.replay_comparison import check_families, families_here, open_task
 
@@ -89,7 +85,7 @@ def replay(
     if results:
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
-        found["ablations"] = _ablations(results)
+        found["ablations"] = ablations(results)
     if html is not None:
         from tasc.evaluation.report import render_replay
 
@@ -113,13 +109,6 @@ def _replayed(
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
     best = best_suffix(results)
     return results + ([best] if best else [])
-
-
-def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
-    """Return the loss without each source."""
-    from tasc.evaluation.ablation import ablations
-
-    return ablations(results)
 
 
 def _explained(task: "Task", rows: "list[ReplayRow]", number: int, k: int, cost: float) -> "Explanation":
@@ -183,7 +172,7 @@ def _print_explained(row: "Explanation") -> None:
                 Text(visible(token["text"]), look),
                 "" if token["prob"] is None else f"{token['prob']:.3f}",
                 Text("  ").join(sources),
-                Text(token["verdict"] + (also if token["verdict"] == "rejected" else ""), look),
+                Text(token["verdict"] + also, look),
                 end_section=place == len(shown) - 1,
             )
     out.print(table)

@@ -6,31 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, PastRows, Split, TokenizerName
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan
 
 app = typer.Typer(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
 
-TokenizerName = Annotated[
-    str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-]
-
 
 @app.command()
 def learn(
-    outputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="OUTPUTS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
-        ),
-    ],
+    rows: PastRows,
     tokenizer: TokenizerName,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="Write the plan to this file.")],
     size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
+    split: Split = None,
     min_count: Annotated[
         int, typer.Option(min=1, help="Require that a new token occurs at least this often in the outputs.")
     ] = 10,
@@ -45,9 +35,7 @@ def learn(
         float,
         typer.Option(min=0.0, max=0.9, help="Hold out this share of the rows to choose the size that saves most."),
     ] = 0.1,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    eos: Eos = None,
 ) -> None:
     """Learn the new tokens that save the most decoding steps on a task's outputs.
 
@@ -58,7 +46,7 @@ def learn(
 
     with progress_bars() as bar:
         plan = learn_vocabulary(
-            outputs,
+            rows,
             tokenizer,
             output,
             size=size,
