@@ -13,15 +13,15 @@ from tasc.errors import InputError
 
 
 def bench(
-    model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
-    data: Annotated[Path, typer.Option(help="Rows `{input, output, split?}`: `train` is indexed, `test` is asked.")],
+    model: Annotated[str, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")],
+    data: Annotated[Path, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")],
     corpus: Corpus = None,
-    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")] = None,
     draft: Annotated[
-        str | None, typer.Option(help="A draft model's folder: adds the methods model and combined.")
+        str | None, typer.Option(help="Add the methods model and combined, with the draft model of this folder.")
     ] = None,
     draft_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per draft of the draft model alone; by default as many as pay.")
+        int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
     system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
@@ -30,9 +30,9 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc; with "
-            "--draft also model, combined. By default all that are installed; plain decoding always runs, "
-            "transformers-static (on a GPU it compiles for minutes) only by name."
+            help="Run these methods, comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, "
+            "suffix-16, tasc; with --draft also model, combined. By default all that are installed; plain decoding "
+            "always runs, transformers-static (on a GPU it compiles for minutes) only by name."
         ),
     ] = None,
     eos: Eos = None,

@@ -1,4 +1,4 @@
-"""`tasc count`: how often n-grams of a task's outputs occur."""
+"""`tasc count`: count the n-grams of a task's outputs."""
 
 import json
 from collections.abc import Callable
@@ -24,32 +24,32 @@ def count(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Past rows (JSONL, .gz, .zst, Parquet or text), or a token store; or tables of n-grams: one is shown, "
-            "several are added up.",
+            help="Count past rows (JSONL, .gz, .zst, Parquet or text) or a token store; or show one table of n-grams, "
+            "or add up several.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the table of n-grams goes.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table of n-grams to this file.")
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
+            help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
             "is needed; otherwise it shows n-grams as text."
         ),
     ] = None,
     split: Split = None,
     eos: Eos = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to so many tokens.")] = 4,
+    max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to this many tokens.")] = 4,
     memory_limit: Annotated[
-        str, typer.Option(help="Most memory to take; what it cannot hold is spilled beside the table.")
+        str, typer.Option(help="Take at most this much memory; the rest is spilled to disk beside the table.")
     ] = "512MB",
     threads: Threads = None,
-    min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often.")] = 1,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often than this.")] = 1,
     min_documents: Annotated[int, typer.Option(min=1, help="Leave out n-grams that fewer outputs hold.")] = 1,
-    top: Annotated[int, typer.Option(min=0, help="Print so many of the most frequent n-grams.")] = 0,
+    top: Annotated[int, typer.Option(min=0, help="Print this many of the most frequent n-grams.")] = 0,
     length: Annotated[
-        list[int] | None, typer.Option("--length", "-n", help="Of `--top`: only n-grams of this length; repeatable.")
+        list[int] | None, typer.Option("--length", "-n", help="Print only this length with `--top`; may be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -110,7 +110,7 @@ def _store(
     return TokenStore.build(sources, task, path, split=split, input_field=None, progress=bar("tokenising"))
 
 
-def _said(best: dict[str, Any]) -> str:
+def _as_text(best: dict[str, Any]) -> str:
     """An n-gram as text with its blanks and line ends visible, or as ids."""
     text = best["text"]
     return " ".join(map(str, best["ids"])) if text is None else escape(json.dumps(text, ensure_ascii=False))
@@ -142,5 +142,5 @@ def _show(table: "NgramTable", task: "TaskTokenizer | None", top: int, length: l
         print_table(
             "The most frequent n-grams",
             ("n-gram", "tokens", "count", "outputs"),
-            [(_said(b), len(b["ids"]), b["count"], b["documents"]) for b in best],
+            [(_as_text(b), len(b["ids"]), b["count"], b["documents"]) for b in best],
         )

@@ -13,14 +13,14 @@ from tasc.progress import of_fraction
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
-IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index file, as `tasc index build` writes it.")]
+IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index file of `tasc index build`.")]
 
 
 @app.command()
 def build(
     rows: PastRows,
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The index file to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the index to this file.")],
     split: Split = None,
     threads: Threads = None,
     eos: Eos = None,
@@ -79,13 +79,13 @@ def build(
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(
         f"{output}: {documents:,} documents, {count:,} tokens, {size / 1e6:,.1f} MB "
-        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_said(facts)}",
+        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _inputs_said(facts: dict[str, Any]) -> str:
+def _inputs_summary(facts: dict[str, Any]) -> str:
     """Return the facts about the inputs of an index in a few words."""
     if facts["inputs"] == 0:
         return "no inputs"
@@ -98,10 +98,10 @@ def info(
     file: IndexFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what an index holds: tokenizer, documents, tokens, sections, and what each source of a draft is worth.
+    """Show what an index holds: tokenizer, documents, tokens, sections, and the speed-up from each source of drafts.
 
-    Opens in constant time, reads no contents. What sources are worth was measured when the index was built, on rows
-    held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
+    Opens in constant time, reads no contents. The speed-up from each source was measured when the index was built, on
+    rows held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
     """
     from tasc._core import TaskIndex
     from tasc.evaluation.ablation import fit_in_words
@@ -138,7 +138,7 @@ def compact(
     tokenizer: TokenizerName,
     logs: Annotated[
         list[Path] | None,
-        typer.Option("--log", help="A log of served rows; may be repeated. By default FILE.served, where it exists."),
+        typer.Option("--log", help="Merge this log of online rows; may be repeated. By default FILE.served, if any."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -180,7 +180,7 @@ def compact(
     facts = new.info()
     out.print(
         f"{output or file}: {merged:,} served rows merged, {facts['documents']:,} documents, "
-        f"{facts['tokens']:,} tokens; {_inputs_said(facts)}",
+        f"{facts['tokens']:,} tokens; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -7,7 +7,7 @@ import typer
 
 PastRows = Annotated[
     list[Path],
-    typer.Argument(metavar="ROWS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
+    typer.Argument(metavar="ROWS...", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
 ]
 TrainingRows = Annotated[
     list[Path],
@@ -18,7 +18,7 @@ Corpus = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")]
 TokenizerName = Annotated[
-    str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+    str, typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
 ]
 Eos = Annotated[str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")]

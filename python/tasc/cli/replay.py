@@ -1,4 +1,4 @@
-"""`tasc replay`: how much a task has to gain, without a model."""
+"""`tasc replay`: estimate the speed-up on a task without a model."""
 
 from itertools import chain
 from pathlib import Path
@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 
 def replay(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
+        Path, typer.Argument(metavar="DATA", help="Read rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
     ],
     tokenizer: TokenizerName,
     corpus: Corpus = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = MAX_DRAFT,
+    k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
-        float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")
+        float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
     ] = DEFAULT_SLOPE,
     limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first rows held out.")] = None,
     drafters: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed."),
+        typer.Option(help="Replay these: tasc, suffix, prompt-lookup, comma-separated; by default all installed."),
     ] = None,
     eos: Eos = None,
     no_inputs: Annotated[
         bool, typer.Option("--no-inputs", help="Index outputs only, as if the rows' inputs were not known.")
     ] = False,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also replay tasc without each source, and say what s(c) loses.")
+        bool, typer.Option("--ablate", help="Also replay tasc without each source, and show the loss of s(c).")
     ] = False,
     explain: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="ROW",
-            help="Decode this held-out row alone (from 1): each drafted token and the sources that spoke for it.",
+            help="Explain this held-out row (from 1): each drafted token and the sources that proposed it.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all of it as an HTML page too.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?

@@ -58,21 +58,21 @@ def learn(
             eos=end_token(eos),
             progress=bar("learning"),
         )
-    out.print(f"{output}: {_said(plan)}", highlight=False, soft_wrap=True)
+    out.print(f"{output}: {_summary(plan)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def apply(
     model: Annotated[
-        str, typer.Option(help="The model: its folder with the tokenizer in it, or a name on the model hub.")
+        str, typer.Option(help="Extend this model: its folder with the tokenizer in it, or a name on the model hub.")
     ],
-    plan: Annotated[Path, typer.Option(help="A plan, as `tasc vocab learn` writes it.")],
+    plan: Annotated[Path, typer.Option(help="Read this plan of `tasc vocab learn`.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
     dtype: Annotated[
-        str | None, typer.Option(help="The weights' type, for example bfloat16; by default the model's own.")
+        str | None, typer.Option(help="Write weights as this type, for example bfloat16; by default the model's own.")
     ] = None,
     pad_to_multiple: Annotated[
-        int, typer.Option(min=1, help="Where the embedding matrices have to grow, to a multiple of this.")
+        int, typer.Option(min=1, help="Pad embedding matrices that have to grow to a multiple of this.")
     ] = 1,
 ) -> None:
     """Write a checkpoint whose tokenizer and embeddings hold a plan's tokens, for fine-tuning.
@@ -89,7 +89,7 @@ def apply(
 
 @app.command()
 def show(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan, as `tasc vocab learn` writes it.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Read this plan of `tasc vocab learn`.")],
     tokenizer: TokenizerName,
     top: Annotated[int, typer.Option(min=0, help="Print only the most used tokens; 0 prints all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -127,10 +127,10 @@ def show(
     )
 
 
-def _said(plan: "MergePlan") -> str:
+def _summary(plan: "MergePlan") -> str:
     """Return the size of a plan and its savings in a few words."""
-    said = f"{len(plan):,} new tokens"
+    size = f"{len(plan):,} new tokens"
     if not plan.curve:
-        return said
+        return size
     at = next((point for point in plan.curve if point[0] >= len(plan)), plan.curve[-1])
-    return f"{said}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"
+    return f"{size}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"
