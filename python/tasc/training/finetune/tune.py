@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasc.data import Row, load_tokenizer
-from tasc.errors import InputError, MissingExtraError
+from tasc.errors import InputError, import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
 from tasc.training.examples import make_examples, short_enough
@@ -76,17 +76,14 @@ def tune(
         >>> tune("path/to/model", rows, "tuned", options=TuneOptions(epochs=2.0)).path  # doctest: +SKIP
         PosixPath('tuned')
     """
-    try:
-        import accelerate  # noqa: F401
-        import peft  # noqa: F401
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError("fine-tuning", "ft") from error
+    for package in ("accelerate", "peft"):
+        import_optional(package, "ft")
+    transformers = import_optional("transformers", "ft")
     quiet_transformers()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     task = load_tokenizer(model, eos=eos)
     examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
     held_out = list(validation)
