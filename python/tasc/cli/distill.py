@@ -127,5 +127,5 @@ def _interval(found: dict[str, Any] | None, sign: str = "") -> str:
     """A figure with its interval."""
     if found is None or found["value"] is None:
         return "-"
-    ends = f" [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]" if "low" in found else ""
+    ends = f" [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]" if found["low"] is not None else ""
     return f"{found['value']:{sign}.3f}{ends}"
