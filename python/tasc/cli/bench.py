@@ -1,13 +1,13 @@
 """`tasc bench`: the methods side by side on a real model."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, print_json, print_table, progress_bars
 from tasc.cli.options import Corpus, Device, Eos, Threads
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
@@ -92,22 +92,11 @@ def bench(
             draft_tokenizer=its_tokenizer,
             progress=bar("decoding"),
         )
-    _write(results, output, html)
+    write_results(results, output, html, "render")
     if as_json:
         print_json(results)
     else:
         print_methods(results)
-
-
-def _write(results: dict[str, Any], output: Path | None, html: Path | None) -> None:
-    if output is not None:
-        output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        err.print(f"results: {output}", highlight=False, soft_wrap=True)
-    if html is not None:
-        from tasc.evaluation.report import render
-
-        render(results, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
 
 
 def print_methods(results: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import typer
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.cli.generate import written_whole
 from tasc.cli.options import Device, Threads
+from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def evaluate(
     with progress_bars() as bar:
         found, evaluations = results(sides, rows, options=options, progress=bar)
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
-    _write(found, evaluations, json_file, html, save_outputs)
+    write_results(found, json_file, html, "render_evaluation")
+    if save_outputs is not None:
+        _write_outputs(evaluations, save_outputs)
     print_evaluation(found)
 
 
@@ -112,28 +115,12 @@ def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "
     return Decoder(model, tokenizer, load_tokenizer(tokenizer), system)
 
 
-def _write(
-    found: dict[str, Any],
-    evaluations: "Mapping[str, Evaluation]",
-    json_file: Path | None,
-    html: Path | None,
-    save_outputs: Path | None,
-) -> None:
-    if json_file is not None:
-        with written_whole(json_file) as sink:
-            sink.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
-    if save_outputs is not None:
-        with written_whole(save_outputs) as sink:
-            for side, evaluation in evaluations.items():
-                for prediction in evaluation.predictions:
-                    sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
-        err.print(f"outputs: {save_outputs}", highlight=False, soft_wrap=True)
-    if html is not None:
-        from tasc.evaluation.report import render_evaluation
-
-        render_evaluation(found, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+def _write_outputs(evaluations: "Mapping[str, Evaluation]", file: Path) -> None:
+    with written_whole(file) as sink:
+        for side, evaluation in evaluations.items():
+            for prediction in evaluation.predictions:
+                sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
+    err.print(f"outputs: {file}", highlight=False, soft_wrap=True)
 
 
 def print_evaluation(found: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
 from tasc.cli.options import Corpus, Eos, TokenizerName
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -62,8 +63,10 @@ def replay(
     **τ** is tokens per target step, **drafted** the mean length of a draft, **accepted** the share of drafted tokens
     that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
     """
+    from tasc._core import NgramDrafter
     from tasc.data import load_tokenizer
     from tasc.evaluation.ablation import ablations
+    from tasc.evaluation.explain import explain as explain_row
     from tasc.evaluation.replay import encode_rows
     from tasc.evaluation.replay_comparison import check_families, families_here, open_task
 
@@ -79,18 +82,15 @@ def replay(
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
         results = [] if explain and not ablate else _replayed(task, rows, names, k, cost, ablate, bar)
         if explain is not None:
-            found["explained"] = _explained(task, rows, explain, k, cost)
+            drafter = NgramDrafter(task.index, tokenizer=task_tokenizer)
+            found["explained"] = explain_row(drafter, rows, explain, task_tokenizer, max_tokens=k, cost=cost)
     if results and drafters is None and "suffix" not in names:
         err.print("SuffixDecoding is not installed (package arctic-inference): left out")
     if results:
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
         found["ablations"] = ablations(results)
-    if html is not None:
-        from tasc.evaluation.report import render_replay
-
-        render_replay(found, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+    write_results(found, None, html, "render_replay")
     if as_json:
         print_json(found)
     else:
@@ -109,14 +109,6 @@ def _replayed(
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
     best = best_suffix(results)
     return results + ([best] if best else [])
-
-
-def _explained(task: "Task", rows: "list[ReplayRow]", number: int, k: int, cost: float) -> "Explanation":
-    from tasc._core import NgramDrafter
-    from tasc.evaluation.explain import explain
-
-    drafter = NgramDrafter(task.index, tokenizer=task.tokenizer)
-    return explain(drafter, rows, number, task.tokenizer, max_tokens=k, cost=cost)
 
 
 def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: float) -> None:

@@ -38,7 +38,8 @@ class Measure:
     @property
     def value(self) -> float | None:
         """Figure of all rows; None if it is undefined."""
-        return _number(self.score(self.rows.sum(axis=0)))
+        figure = float(self.score(self.rows.sum(axis=0)))
+        return None if np.isnan(figure) else figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,3 @@ def divided(above: Floats, below: Floats) -> Floats:
     out: Floats = np.full(np.shape(above), np.nan)
     np.divide(above, below, out=out, where=below != 0)
     return out
-
-
-def _number(figure: Any) -> float | None:
-    return None if np.isnan(figure) else float(figure)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.ids import common_prefix_length
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
@@ -24,10 +25,6 @@ _MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an 
 
 Ids = NDArray[np.int32]
 """(L,) token ids."""
-
-_NO_IDS: Ids = np.empty(0, np.int32)
-_NO_SOURCES: NDArray[np.uint8] = np.empty(0, np.uint8)
-_NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 class TrackedRequest:
@@ -47,11 +44,11 @@ class TrackedRequest:
         """The drafter that the request was started with, whatever has replaced the index since."""
         self.request: SafeRequest = SafeRequest(lambda: None)
         self.input_text: str | None = None
-        self.drafted: Ids = _NO_IDS
+        self.drafted: Ids = np.empty(0, np.int32)
         """(K,) ids of the last draft."""
-        self.sources: NDArray[np.uint8] = _NO_SOURCES
+        self.sources: NDArray[np.uint8] = np.empty(0, np.uint8)
         """(K,) source of each drafted token."""
-        self.probs: NDArray[np.float32] = _NO_PROBS
+        self.probs: NDArray[np.float32] = np.empty(0, np.float32)
         """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
         """Whether the output has ended once."""
@@ -85,11 +82,9 @@ class TrackedRequest:
         """
         new = np.asarray(ids, np.int32)
         self._append(new)
-        drafted = self.drafted[: len(new) - 1]
-        right = new[: len(drafted)] == drafted
+        accepted = common_prefix_length(self.drafted, new[:-1])
         self.request.update(new)
         self._count_failure()
-        accepted = len(right) if right.all() else int(right.argmin())
         self._metrics.step(self.drafts, len(new), self.sources, accepted)
         self.cut_draft(0)
         return accepted
