@@ -67,7 +67,6 @@ def distill(
     if threads is not None:
         use_threads(threads)
     settings = DistillConfig.read(config, steps=steps, seed=seed)
-    of_run = ("outputs", "baseline", "reference", "length", "max_output", "system")
     held_out = list(read_rows(data, validation_split, needs_output=False)) if validation_split else []
     with progress_bars() as bar:
         made = run(
@@ -76,8 +75,13 @@ def distill(
             list(read_rows(data, split, needs_output=settings.outputs == "given"))[: settings.limit],
             output,
             options=settings.options(),
+            outputs=settings.outputs,
             validation=held_out[: settings.validation_rows],
-            **{name: getattr(settings, name) for name in of_run},
+            baseline=settings.baseline,
+            reference=settings.reference,
+            length=settings.length,
+            max_output=settings.max_output,
+            system=settings.system,
             eos=settings.eos if isinstance(settings.eos, int) else end_token(settings.eos),
             resume=resume,
             progress=bar,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasc.data.tokenizer import PLAN_FILE
+from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -84,9 +84,9 @@ class Run:
             shutil.rmtree(finished, ignore_errors=True)
             self._merged().save_pretrained(finished)
             self.tokenizer.save_pretrained(finished)
+            find = model_files(self.model)
             for name in COPIED:
-                found = _file_beside(self.model, name)
-                if found is not None:
+                if (found := find(name)) is not None:
                     shutil.copyfile(found, finished / name)
             (finished / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
             self.work.publish(finished, self.out)
@@ -121,14 +121,3 @@ class Run:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.examples[0].completion[-1] if pad is None else pad)
-
-
-def _file_beside(model: str, name: str) -> Path | None:
-    """Return the path of a file in a model's folder or in the hub's cache; None if there is no such file."""
-    if Path(model).is_dir():
-        file = Path(model) / name
-        return file if file.exists() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(model, name)
-    return Path(cached) if isinstance(cached, str) else None
