@@ -72,16 +72,11 @@ def bench(
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
+    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
     with (
         progress_bars() as bar,
-        open_task(
-            data,
-            load_tokenizer(tokenizer, eos=end_token(eos)),
-            corpus=corpus or (),
-            limit=limit,
-            progress=bar,
-        ) as task,
+        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
     ):
         results = run(
             loaded,

@@ -52,8 +52,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._indexes: defaultdict[TaskDrafts, _Counts] = defaultdict(_Counts)
-        self._draft_seconds = self._step_seconds = 0.0
-        self._timed = 0
+        self._times: dict[str, float] = {"draft_seconds": 0.0, "step_seconds": 0.0, "timed_steps": 0}
 
     def count(self, drafts: TaskDrafts, event: Literal["requests", "paused", "failures"]) -> None:
         """Count a request of a task that began, a step without a draft, or a request whose drafter raised."""
@@ -80,13 +79,13 @@ class Metrics:
     def drafting(self, seconds: float) -> None:
         """Add time spent on drafts, of all requests of a step."""
         with self._lock:
-            self._draft_seconds += seconds
+            self._times["draft_seconds"] += seconds
 
     def stepped(self, seconds: float) -> None:
         """Add the rest of a step's time, of a step without a prompt."""
         with self._lock:
-            self._step_seconds += seconds
-            self._timed += 1
+            self._times["step_seconds"] += seconds
+            self._times["timed_steps"] += 1
 
     def as_dict(self) -> dict[str, Any]:
         """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
@@ -94,12 +93,7 @@ class Metrics:
         of the `timed_steps`, which held no prompt.
         """
         with self._lock:
-            return {
-                "indexes": {name: _facts(*found) for name, found in self._named()},
-                "draft_seconds": self._draft_seconds,
-                "step_seconds": self._step_seconds,
-                "timed_steps": self._timed,
-            }
+            return {"indexes": {name: _facts(*found) for name, found in self._named()}, **self._times}
 
     def collect(self) -> Iterator[Any]:
         """Yield the counts as metric families: a `Metrics` is a collector for a registry of `prometheus_client`."""
