@@ -24,11 +24,11 @@ from tasc.training.distill import (  # noqa: E402
     OnlineTeacher,
     cut_draft,
     distill,
-    forward_kl,
-    select_tokens,
 )
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
+from tasc.training.distill.losses import forward_kl  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
+from tasc.training.distill.token_selection import select_tokens  # noqa: E402
 from tasc.training.distill.trainer import Distiller, RowCollator, token_losses  # noqa: E402
 from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
 from tasc.training.work_dir import trainer_arguments  # noqa: E402

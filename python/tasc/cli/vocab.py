@@ -97,11 +97,11 @@ def show(
     """List a plan's new tokens with their uses, and what each size of vocabulary would save."""
     from tasc._core import MergePlan
     from tasc.data import load_tokenizer
-    from tasc.vocab.vocabulary import check_plan
+    from tasc.vocab.vocabulary import check_tokenizer
 
     tokens, task = MergePlan.open(plan), load_tokenizer(tokenizer)
     if task.plan is None or task.plan.fingerprint != tokens.fingerprint:
-        check_plan(task, tokens)
+        check_tokenizer(task, "plan", tokens)
     rows = [
         (task.tokenizer.decode(ids, skip_special_tokens=False), tokens.base_vocab_size + k, len(ids), uses, documents)
         for k, (uses, documents) in enumerate(zip(map(int, tokens.counts), map(int, tokens.documents), strict=True))

@@ -28,6 +28,16 @@ EAGER_TOKENS = 640
 
 
 @dataclass(frozen=True)
+class TrainedModel:
+    """Result of a training run."""
+
+    path: Path
+    """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
+    metrics: dict[str, Any]
+    """As in the JSON file of metrics in the checkpoint's folder."""
+
+
+@dataclass(frozen=True)
 class WorkFolder:
     """Folder of an unfinished run: `NAME.suffix` beside the final folder."""
 

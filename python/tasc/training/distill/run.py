@@ -24,20 +24,10 @@ from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
-from tasc.training.work_dir import WorkFolder, attention, processes, row_order, rows_per_step
+from tasc.training.work_dir import TrainedModel, WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
 """File with metrics in the folder of a distilled draft."""
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """Result of a distillation."""
-
-    path: Path
-    """The draft: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
-    metrics: dict[str, Any]
-    """As in the checkpoint's `distill.json`: options, stages, compute, acceptance of each draft, comparison."""
 
 
 def distill(
@@ -58,7 +48,7 @@ def distill(
     eos: str | int | None = "auto",
     resume: bool = True,
     progress: ProgressBars | None = None,
-) -> Distilled:
+) -> TrainedModel:
     """Distils a small draft model from a target and measures its acceptance rate.
 
     The target's distributions are learned on the outputs of the rows, or on the target's own outputs. With AdaSPEC, a
@@ -88,7 +78,8 @@ def distill(
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        The draft's folder and its metrics.
+        The draft's folder and its metrics, as in its `distill.json`: options, stages, compute, acceptance of each
+        draft, comparison.
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
@@ -131,7 +122,7 @@ def distill(
     work.claim(identity, resume)
     run.train(work.path / "states" if states is None else Path(states))
     figures = run.measure(held_out, length) if held_out else {}
-    return Distilled(out, run.publish(figures))
+    return TrainedModel(out, run.publish(figures))
 
 
 @dataclass(frozen=True)
