@@ -124,12 +124,8 @@ def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]])
     def draw(axes: Any) -> None:
         for place, (side, measures) in enumerate(sides.items()):
             mine = [name for name in names if _known(measures, name)]
-            values = [measures[name]["value"] for name in mine]
-            ends = [(measures[name]["low"], measures[name]["high"]) for name in mine]
-            spread = [
-                [max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
-                [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
-            ]
+            low, values, high = (np.array([measures[n][part] for n in mine]) for part in ("low", "value", "high"))
+            spread = np.maximum(0.0, [values - low, high - values])
             places = [names.index(name) + 0.24 * (place - (len(sides) - 1) / 2) for name in mine]
             axes.errorbar(values, places, xerr=spread, fmt="o", color=_SIDES[place % 2], label=side, capsize=3)
         axes.set_yticks(range(len(names)), [figures[name][0] for name in names])
