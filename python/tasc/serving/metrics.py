@@ -18,17 +18,13 @@ from tasc.files import atomic_path
 from tasc.serving.tasks import TaskDrafts
 
 
-def _zeros() -> NDArray[np.int64]:
-    return np.zeros(len(SOURCES), np.int64)
-
-
 @dataclass(slots=True)
 class _Counts:
     """Counts of one index: events by name, and tokens by source."""
 
     events: Counter[str] = field(default_factory=Counter)
-    drafted: NDArray[np.int64] = field(default_factory=_zeros)
-    accepted: NDArray[np.int64] = field(default_factory=_zeros)
+    drafted: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
 
 
 _COUNTERS = {
@@ -68,13 +64,12 @@ class Metrics:
             sources: (K,) source of each drafted token: codes of `tasc.drafting.protocol.SOURCES`.
             accepted: Number of accepted drafted tokens.
         """
-        codes = np.minimum(sources, len(SOURCES) - 1)
+        names = [SOURCES[code] for code in np.minimum(sources, len(SOURCES) - 1).tolist()]
         with self._lock:
             counts = self._indexes[drafts]
             counts.events.update(steps=1, tokens=tokens)
-            if len(codes):
-                counts.drafted += np.bincount(codes, minlength=len(SOURCES))
-                counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
+            counts.drafted.update(names)
+            counts.accepted.update(names[:accepted])
 
     def drafting(self, seconds: float) -> None:
         """Add time spent on drafts, of all requests of a step."""
@@ -100,8 +95,9 @@ class Metrics:
         core = import_optional("prometheus_client.core", "serve")
         found = self.as_dict()
         indexes: dict[str, Any] = found["indexes"]
-        for key, says in _COUNTERS.items():
-            family = core.CounterMetricFamily(f"tasc_{key}", says, labels=["index"])
+        kinds = [(core.CounterMetricFamily, key, says) for key, says in _COUNTERS.items()]
+        for kind, key, says in [*kinds, (core.GaugeMetricFamily, "served_rows", "Online rows in memory.")]:
+            family = kind(f"tasc_{key}", says, labels=["index"])
             for name, one in indexes.items():
                 family.add_metric([name], one[key])
             yield family
@@ -113,14 +109,9 @@ class Metrics:
                 for source, number in one[key].items():
                     family.add_metric([name, source], number)
             yield family
-        rows = core.GaugeMetricFamily("tasc_served_rows", "Online rows in memory.", labels=["index"])
-        for name, one in indexes.items():
-            rows.add_metric([name], one["served_rows"])
-        yield rows
-        yield core.CounterMetricFamily("tasc_draft_seconds", "Time spent on drafts.", value=found["draft_seconds"])
-        yield core.CounterMetricFamily(
-            "tasc_step_seconds", "Time of steps without prompts.", value=found["step_seconds"]
-        )
+        times = {"draft_seconds": "Time spent on drafts.", "step_seconds": "Time of steps without prompts."}
+        for key, says in times.items():
+            yield core.CounterMetricFamily(f"tasc_{key}", says, value=found[key])
 
     def prometheus(self) -> str:
         """Return the counts in Prometheus' text format; τ is `rate(tasc_tokens_total) / rate(tasc_steps_total)`.
@@ -152,14 +143,13 @@ class Metrics:
 
 
 def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
-    drafted, accepted = int(counts.drafted.sum()), int(counts.accepted.sum())
-    some = [code for code in range(len(SOURCES)) if counts.drafted[code]]
+    drafted = counts.drafted.total()
     return {
         **{name: counts.events[name] for name in _COUNTERS},
         "reloads": drafts.reloads,
-        "drafted": {SOURCES[code]: int(counts.drafted[code]) for code in some},
-        "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
-        "rate": accepted / drafted if drafted else None,
+        "drafted": dict(counts.drafted),
+        "accepted": {name: counts.accepted[name] for name in counts.drafted},
+        "rate": counts.accepted.total() / drafted if drafted else None,
         "tau": counts.events["tokens"] / counts.events["steps"] if counts.events["steps"] else None,
         "served_rows": drafts.drafter.num_served,
     }
