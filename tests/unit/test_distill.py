@@ -315,7 +315,7 @@ def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path,
 
 
 def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no row to learn from"):
+    with pytest.raises(CorpusError, match="no rows to learn from"):
         distill(target, 2, [], tmp_path / "draft")
     with pytest.raises(CorpusError, match="row 1 has no input"):
         distill(target, 2, [ROWS[0], {"output": "x"}], tmp_path / "draft")

@@ -19,11 +19,12 @@ from tasc.files import write_json
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
-from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, rows_digest
+from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
+from tasc.training.examples import check_rows
 from tasc.training.work_dir import TrainedModel, WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
@@ -105,7 +106,7 @@ def distill(
     rows, held_out = list(rows), list(validation)
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
-        check_rows(held_out, "validation row", outputs=False)
+        check_rows(held_out, "validation row")
     work = WorkFolder(out.with_name(out.name + ".distilling"))
     bar = progress or no_bars
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
