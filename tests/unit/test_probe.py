@@ -105,6 +105,19 @@ def test_the_text_is_the_models_own(kind: str) -> None:
         assert made.stats.reused_tokens > 0  # the last two prompts begin as the one before
 
 
+@pytest.mark.parametrize("kind", ["lfm2", "falcon_h1", "bloom"])
+def test_ends_inside_drafts(kind: str) -> None:
+    model = random_model(CONFIGS[kind][1]())
+    prompts = [*random_prompts(4), *random_prompts(4)]  # each row is used again after an end
+    wanted = [peer_greedy(model, prompt, 24) for prompt in prompts]
+    outputs = {tuple(prompt): want for prompt, want in zip(prompts, wanted, strict=True)}
+    ends = {want[9] for want in wanted}
+    cut = [want[: next(at for at, token in enumerate(want) if token in ends) + 1] for want in wanted]
+    generator = Generator(model, drafter=Scripted(outputs, 0.1), batch_size=2, costs=0.0)
+    made = generator.generate(prompts=prompts, max_tokens=24, eos=sorted(ends))
+    assert [item.ids for item in made] == cut
+
+
 def test_seeds_give_the_same_sample_drafted_or_not() -> None:
     model = random_model(CONFIGS["falcon_h1"][1]())
     prompts = random_prompts(3)

@@ -22,6 +22,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -39,7 +40,6 @@ from tasc.models import cache_root
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 2  # of what is tried
 _PROMPT, _NEW = 20, 40  # tokens
 _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _FAR = 1000  # tokens; longer than any reference
@@ -318,9 +318,16 @@ def _key(model: Any) -> str:
     """Return the name of a model's file: class, code version, shrunken configuration, attention implementation."""
     config = shrunken(model.config, 1).to_json_string(use_diff=False)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    versions = f"{transformers.__version__} {torch.__version__} {_VERSION}"
+    versions = f"{transformers.__version__} {torch.__version__} {_engine_digest()}"
     parts = (kind, versions, model.config._attn_implementation, str(rope_switch(model.config)), config)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@cache
+def _engine_digest() -> str:
+    """Return a digest of this package's code: another engine is probed again."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(code).hexdigest()
 
 
 def _read(path: Path) -> Drive | None:
