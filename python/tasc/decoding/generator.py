@@ -25,6 +25,7 @@ from tasc.decoding.engine.probe import probed_target
 from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
+from tasc.decoding.processors import check_generation_config, logits_processors
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
@@ -164,6 +165,7 @@ class Generator:
         max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
         self._target = probed_target(model, probe)
+        check_generation_config(self._target.model)
         self._max_draft = 0 if self.mode == "undrafted" else max_draft
         self._prepacked = PrepackedLinears(self._target.model, pack_weights)
         self._compiled = CompiledModules(self._target.model, compile)
@@ -263,6 +265,7 @@ class Generator:
         if self._tokenizer is None and (stop or stream):
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
         _at_least("max_tokens", max_tokens, 1)
+        check_generation_config(self._target.model)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
         drafters = self._drafters_for(len(rows), index, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
@@ -272,9 +275,10 @@ class Generator:
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
             room = self._room(number, prompt, max_tokens)
-            sampler = None
-            if not sampling.is_argmax:
-                sampler = Sampler(sampling, prompt, room, seed, number, self._target.device)
+            sampler, device = None, self._target.device
+            processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
+            if processors or sampling.temperature > 0:
+                sampler = Sampler(sampling, prompt, room, seed, number, device, processors)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,

@@ -14,10 +14,11 @@ from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 from tasc.decoding.jobs import CheckedDraft, Job
 from tasc.decoding.sampling import sample_batch
-from tasc.decoding.verify import verify
+from tasc.decoding.verify import NO_TOKEN, verify
 from tasc.drafting.costs import CostCurve, MeasuredCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, SafeDrafter
+from tasc.errors import NoTokenError
 
 _MAX_RECOMPUTED = 16  # tokens of a common prefix that are rather computed twice than waited for
 
@@ -171,6 +172,11 @@ class Loop:
         self._propose(step)
         choices = self._forward(step)
         emitted = [verify(draft.tokens, choose) for draft, choose in zip(step.drafts, choices, strict=True)]
+        for job, ids in zip(jobs, emitted, strict=True):
+            if ids[-1] == NO_TOKEN:
+                self._cache.reset()  # type: ignore[no-untyped-call]  # masks do not keep NaN out
+                self._held = [[] for _ in self._held]
+                raise NoTokenError(job.index, len(job.output) + len(ids) - 1)
         accepted = self._emit(step, emitted)
         self._update(step, accepted)
 

@@ -89,6 +89,11 @@ class ModelCaches:
         """Make room for `num_rows` rows; contents stay."""
         self._rows += [_Row() for _ in range(num_rows - len(self._rows))]
 
+    def reset(self) -> None:
+        """Empty all rows and forget the copies."""
+        self._rows = [_Row() for _ in self._rows]
+        self._prefixes.clear()
+
     def copy_row(self, source: int, target: int, length: int) -> int:
         """Fill a row with the longest kept prefix of another row, of at most `length` tokens.
 

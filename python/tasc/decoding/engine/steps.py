@@ -14,6 +14,7 @@ from tasc.decoding.engine.cuda_graphs import StepGraphs, capture_for
 from tasc.decoding.engine.model_cache import ModelCaches
 from tasc.decoding.engine.target import AnyCache, Target, TokenLists
 from tasc.decoding.engine.weight_watcher import WeightWatcher
+from tasc.decoding.verify import argmax
 from tasc.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -81,10 +82,10 @@ class StepRunner:
         return self._target.step(self._cache, first_row, tokens, starts, keep) if output is None else output
 
     def argmax(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> list[list[int]]:
-        """Run a step; return the argmax of its logits, n lists of min(keep, Q) token ids."""
+        """Run a step; return the `argmax` of its logits, n lists of min(keep, Q) token ids or `NO_TOKEN`."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
         if output is None:
-            output = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
+            output = argmax(self._target.step(self._cache, first_row, tokens, starts, keep))
         ids: list[list[int]] = output.tolist()
         return ids
 
