@@ -1,9 +1,7 @@
-"""What a model's generation config says about the logits holds: outputs equal those of `generate`, whatever is drafted.
-"""
+"""What a model's generation config says about the logits holds: outputs equal those of `generate`, whatever is drafted."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -12,10 +10,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_adapter_transformers_law import law
 from test_drawn_drafts_law import Branches
-from tiny_models import EOS, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
+from tiny_models import PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, ModelDrafter, NullDrafter
-from tasc.errors import InputError, NoTokenError
+from tasc.errors import InputError
 
 VOCAB = 61
 MAX_TOKENS = 14
@@ -135,9 +133,7 @@ def test_the_law_is_that_of_generate(monkeypatch: pytest.MonkeyPatch, config: di
 
     def sample() -> tuple[int, ...]:
         inputs, given = torch.tensor([prompt]), {"top_p": 1.0, "min_p": 0.0, **options}
-        out = model.generate(
-            inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=3, do_sample=True, **given
-        )
+        out = model.generate(inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=3, do_sample=True, **given)
         return tuple(out[0, len(prompt) :].tolist())
 
     expected = law(sample, monkeypatch)

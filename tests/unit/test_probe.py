@@ -13,6 +13,7 @@ import transformers
 from tiny_models import VOCAB, Scripted, peer_greedy, random_prompts
 
 from tasc import Generator
+from tasc.adapters.transformers import TascGenerate, patch
 from tasc.decoding.engine import probe
 from tasc.decoding.engine.target import Drive, Target
 from tasc.decoding.engine.twin import make_twin
@@ -210,6 +211,27 @@ class Forgets(transformers.LlamaForCausalLM):
         output = super().forward(input_ids, position_ids=position_ids, cache=cache, **options)
         output.logits = output.logits + torch.randn_like(output.logits)
         return output
+
+
+@pytest.mark.parametrize("kind", ["phi3", "llama-longrope"])
+def test_transformers_own_loop_at_a_switch_of_rotary_factors(kind: str) -> None:
+    model = random_model(CONFIGS[kind][1]())
+    for repeats, crosses in ((2, False), (7, True), (15, False)):
+        prompt = [5, 60, 7, 80] * repeats
+        wanted = peer_greedy(model, prompt, 24)
+        with patch(model, TascGenerate(costs=0.0)):
+            assert peer_greedy(model, prompt, 24) == wanted
+        if crosses:
+            with pytest.raises(InputError, match="takes other rotary factors above 48 tokens"):
+                peer_greedy(model, prompt, 24, custom_generate=TascGenerate(costs=0.0))
+        else:
+            assert peer_greedy(model, prompt, 24, custom_generate=TascGenerate(costs=0.0)) == wanted
+
+
+def test_transformers_own_loop_where_drafts_change_the_text() -> None:
+    model = CountsTokens(transformers.LlamaConfig(**SIZES)).eval()
+    with pytest.raises(InputError, match="CountsTokens runs token by token, without drafts"):
+        peer_greedy(model, [1, 2, 3], 8, custom_generate=TascGenerate(costs=0.0))
 
 
 @pytest.mark.parametrize(("model_class", "mode"), [(CountsTokens, "undrafted"), (CountsRows, "single")])

@@ -12,12 +12,13 @@ import logging
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tasc.adapters.transformers_candidates import PLAIN_ENDS, ModelPolicy, TascCandidateGenerator
 from tasc.adapters.transformers_processors import InOrderProcessors, may_keep_state
+from tasc.decoding.engine.probe import find_drive
 from tasc.decoding.processors import mode_refusal
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import MAX_DRAFT
@@ -196,6 +197,8 @@ def patch(
     target = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(target, GenerationMixin):
         raise InputError(f"{type(model).__name__} has no generate of transformers; give an AutoModelForCausalLM")
+    with suppress(InputError):
+        find_drive(target)  # before its generate drafts
     previous = type(target)
     target.__class__ = _drafting(_own_class(target), tasc_generate)
     try:
@@ -254,6 +257,18 @@ def _refusal(
         return other_mode
     if model.config.is_encoder_decoder or model._is_stateful:
         return f"{own.__name__} is an encoder-decoder or has a recurrent state; drafts need attention over a cache"
+    try:
+        drive = find_drive(model)
+    except InputError as error:
+        return str(error)
+    if drive.mode == "undrafted":
+        return f"{own.__name__} {drive.reason}"
+    limit = drive.rope_switch if drive.max_length is None else drive.max_length
+    if limit is not None and input_ids.shape[1] <= limit < config.max_length:
+        return (
+            f"{own.__name__} takes other rotary factors above {limit} tokens, and this call may reach "
+            f"{config.max_length}; lower max_new_tokens, or use tasc.Generator, which drafts on both sides"
+        )
     if model_kwargs.get("inputs_embeds") is not None or input_ids.shape[1] == 0:
         return "a prompt of embeddings has no ids to draft from; give input_ids"
     cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))  # the latter before transformers 5.24

@@ -174,7 +174,7 @@ class Loop:
         emitted = [verify(draft.tokens, choose) for draft, choose in zip(step.drafts, choices, strict=True)]
         for job, ids in zip(jobs, emitted, strict=True):
             if ids[-1] == NO_TOKEN:
-                self._cache.reset()  # type: ignore[no-untyped-call]  # masks do not keep NaN out
+                self._cache.reset()  # masks do not keep NaN out
                 self._held = [[] for _ in self._held]
                 raise NoTokenError(job.index, len(job.output) + len(ids) - 1)
         accepted = self._emit(step, emitted)

@@ -32,7 +32,8 @@ import transformers
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
-from tasc.decoding.engine.target import Drive, Mode, Target, evaluating
+from tasc.decoding.engine.model_cache import cache_argument
+from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
 from tasc.decoding.engine.twin import make_twin, rope_switch, shrunken
 from tasc.errors import InputError
 from tasc.files import atomic_path
@@ -46,7 +47,7 @@ _FAR = 1000  # tokens; longer than any reference
 _TOLERANCE = {torch.float32: 0.01}  # of the logits' spread; other dtypes and quantised weights:
 _LOW_TOLERANCE = 0.5
 
-_known: WeakKeyDictionary[Any, Drive] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
 
 
 def probed_target(model: Any, probe: bool = True) -> Target:
@@ -57,17 +58,30 @@ def probed_target(model: Any, probe: bool = True) -> Target:
         probe: False: do not run anything; take the way that fits the kinds of layers.
 
     Raises:
-        InputError: No way gives the model's own text, or the model is not supported (see `Target`).
+        InputError: As `find_drive`.
     """
-    target = Target(model)
-    if not probe:
-        return Target(model, _drives(target.model)[0])
-    if target.model not in _known:
-        with evaluating(target.model), torch.inference_mode():
-            drive = _known[target.model] = _found(target.model)
-        if drive.reason:
-            _log.warning("%s %s", type(target.model).__name__, drive.reason)
-    return Target(model, _known[target.model])
+    return Target(model, find_drive(model) if probe else _drives(unwrapped(model))[0][0])
+
+
+def find_drive(model: Any) -> Drive:
+    """Return the fastest way to run a model that gives its own text; a warning says what it restricts.
+
+    Raises:
+        InputError: No way gives the model's own text, or it is an encoder-decoder.
+    """
+    model = unwrapped(model)
+    if model not in _known:
+        try:
+            with evaluating(model), torch.inference_mode():
+                found = _known[model] = _found(model)
+            if found.reason:
+                _log.warning("%s %s", type(model).__name__, found.reason)
+        except InputError as error:
+            _known[model] = str(error)
+    drive = _known[model]
+    if isinstance(drive, str):
+        raise InputError(drive)
+    return drive
 
 
 def _found(model: Any) -> Drive:
@@ -88,14 +102,26 @@ def _found(model: Any) -> Drive:
     return drive
 
 
-def _drives(model: Any) -> list[Drive]:
-    """Return the ways that a model's `forward` allows, the fastest first."""
+def _drives(model: Any) -> tuple[list[Drive], str]:
+    """Return the ways that a model's code allows, the fastest first, and why batches are not among them.
+
+    Raises:
+        InputError: There is none.
+    """
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder-decoder; tasc drafts for decoder-only models (AutoModelForCausalLM)")
+    if not cache_argument(model):
+        raise InputError(f"{name} keeps no cache of past tokens, which drafts need; call model.generate instead")
     alone = [Drive(mode="single"), Drive(mode="single", crops=False), Drive(mode="undrafted")]
-    layers = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
-    has_state = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
-    if has_state or "position_ids" not in inspect.signature(model.forward).parameters:
-        return alone
-    return [Drive(), *alone]
+    config = model.config.get_text_config(decoder=True)
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return alone, f"attn_implementation={config._attn_implementation!r} takes no mask per request; 'sdpa' does"
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        return alone, "its recurrent layers take no padding"
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return alone, "it places tokens by itself"
+    return [Drive(), *alone], ""
 
 
 @dataclass(slots=True)
@@ -139,16 +165,14 @@ def _examined(model: Any) -> Drive:
         InputError: None does.
     """
     name = type(model).__name__
+    drives, reason = _drives(model)
     try:
         reference = _reference(model)
     except Exception as error:
         raise InputError(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
-    reason = ""
-    for drive in _drives(model):
-        check = _check_batched if drive.mode == "batched" else _check_single
-        if drive.mode == "undrafted":
-            check = _check_undrafted
-        failure = _failure(lambda drive=drive, check=check: check(Target(model, drive), reference))  # type: ignore[misc]
+    checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
+    for drive in drives:
+        failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
         if failure is None:
             return replace(drive, reason=_restriction(drive.mode, reason))
         reason = failure
@@ -159,12 +183,9 @@ def _examined(model: Any) -> Drive:
 
 def _restriction(mode: Mode, reason: str) -> str:
     """Return what a mode restricts and why, after the model's name."""
-    if mode == "batched":
-        return ""
-    why = reason or "it keeps a state or places tokens by itself"
     if mode == "single":
-        return f"runs one request at a time; batches would change its text ({why})"
-    return f"runs token by token; drafts would change its text ({why})"
+        return f"runs one request at a time: {reason}"
+    return f"runs token by token, without drafts, which would change its text: {reason}" if mode == "undrafted" else ""
 
 
 def _failure(check: Callable[[], None]) -> str | None:

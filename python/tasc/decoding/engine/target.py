@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tasc.data.endings import eos_ids_of
 from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.decoding.engine.model_cache import ModelCaches, cache_argument
-from tasc.errors import InputError
 
 TokenLists: TypeAlias = Sequence[Sequence[int]]
 """Lists of token ids, one per cache row."""
@@ -57,7 +56,7 @@ class Target:
     """A `transformers` causal language model and the way to run it.
 
     Args:
-        model: Any `AutoModelForCausalLM` with "sdpa" or "eager" attention.
+        model: Any `AutoModelForCausalLM`.
         drive: The way to run it.
 
     Attributes:
@@ -67,17 +66,12 @@ class Target:
         device: Its device.
         vocab_size: Rows of its input embedding.
         max_length: Longest context in tokens; None: not limited.
-
-    Raises:
-        InputError: The model is an encoder-decoder, has no cache, or an attention implementation that takes no mask
-            per query.
     """
 
     def __init__(self, model: Any, drive: Drive = Drive()) -> None:  # frozen
-        self.model = _unwrapped(model)
+        self.model = unwrapped(model)
         self.drive = drive
         self.config = self.model.config.get_text_config()
-        _check_supported(self.model, self.config)
         self.device: torch.device = self.model.device
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         limits = [limit for limit in (_context_length(self.model), drive.max_length) if limit is not None]
@@ -207,7 +201,7 @@ def evaluating(model: Any) -> Iterator[None]:
             model.train()
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Return the model inside a PEFT wrapper; its adapters stay in place."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
@@ -238,19 +232,3 @@ def _context_length(model: Any) -> int | None:
         if isinstance(module, nn.Embedding) and "position" in name.rsplit(".", 1)[-1]
     ]
     return min(tables, default=None)
-
-
-def _check_supported(model: Any, config: Any) -> None:
-    name = type(model).__name__
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise InputError(
-            f"{name} is an encoder-decoder; the verify loop takes decoder-only models (AutoModelForCausalLM)"
-        )
-    if not cache_argument(model):
-        raise InputError(f"{name} keeps no cache of past tokens; the verify loop needs one (see docs/architectures.md)")
-    attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
-        raise InputError(
-            f"{name} runs with attn_implementation={attention!r}, which takes no mask per query; "
-            "call model.set_attn_implementation('sdpa') or load it with attn_implementation='sdpa'"
-        )
