@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,10 @@ class PrepackedLinears:
 
     def __init__(self, model: nn.Module, enabled: bool | None = None) -> None:
         self._layers: list[nn.Linear] = []
-        self._packed: dict[nn.Linear, tuple[tuple[int, int], Tensor]] = {}
+        self._packed: dict[nn.Linear, tuple[tuple[Any, ...], Tensor]] = {}
         if enabled is False:
             return
-        layers = [module for module in model.modules() if type(module) is nn.Linear and _is_packable(module.weight)]
+        layers = [module for module in model.modules() if type(module) is nn.Linear and _is_packable(module)]
         has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         if enabled and not (layers and has_onednn):
             raise InputError("pack_weights=True needs linear layers in fp32 on the CPU and a torch with oneDNN")
@@ -91,8 +92,15 @@ class _PrepackedForward:
         return product
 
 
-def _is_packable(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > 0
+def _is_packable(layer: nn.Linear) -> bool:
+    """Return whether the layer's parameters are ordinary fp32 tensors in the CPU's memory.
+
+    Left alone are quantised weights (tensor subclasses), weights kept on a disk or in another place (no parameter, or
+    on the "meta" device), and weights that hooks compute before each forward pass (attributes, no parameters).
+    """
+    weight, bias = (layer._parameters.get(name) for name in ("weight", "bias"))
+    plain = type(weight) is nn.Parameter and (layer.bias is None or type(bias) is nn.Parameter)
+    return plain and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > 0
 
 
 def _num_bytes(layers: list[nn.Linear]) -> int:

@@ -32,7 +32,7 @@ class Target:
     Attributes:
         model: The model without its PEFT wrapper; adapters stay in place.
         config: Its text config.
-        device: Its device.
+        device: The device of its inputs.
         vocab_size: Rows of its input embedding.
         max_length: Longest context in tokens; None: not limited.
 
@@ -45,7 +45,7 @@ class Target:
         self.model = _unwrapped(model)
         self.config = self.model.config.get_text_config()
         _check_supported(self.model, self.config)
-        self.device: torch.device = self.model.device
+        self.device = _device(self.model)
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         self.max_length: int | None = getattr(self.config, "max_position_embeddings", None)
         known = inspect.signature(self.model.forward).parameters
@@ -154,6 +154,13 @@ def evaluating(model: Any) -> Iterator[None]:
 def _unwrapped(model: Any) -> Any:
     """Return the model inside a PEFT wrapper; its adapters stay in place."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+
+
+def _device(model: Any) -> torch.device:
+    """Return the device that a model runs on; offloaded weights, which accelerate loads for each layer, are elsewhere."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    execution_device = getattr(hook, "execution_device", None)
+    return torch.device(model.device if execution_device is None else execution_device)
 
 
 def _sliding_windows(config: Any) -> dict[str, int | None]:
