@@ -41,7 +41,7 @@ def test_any_order_of_steps(model: Any, operations: list[tuple[Any, ...]]) -> No
     with pytest.MonkeyPatch.context() as patched, torch.inference_mode():
         patched.setattr(model_cache, "_MIN_PREFIX", 2)
         patched.setattr(model_cache, "_MAX_PREFIXES", 2)
-        caches, rows = ModelCaches(model, ROWS), [[] for _ in range(ROWS)]  # type: ignore[var-annotated]
+        caches, rows = ModelCaches(model, ROWS, torch.device("cpu")), [[] for _ in range(ROWS)]  # type: ignore[var-annotated]
         for name, row, *rest in operations:
             if name in ("step", "draft"):
                 new, keep = rest[0], min(rest[1], len(rest[0])) if name == "step" else len(rest[0])
@@ -70,14 +70,14 @@ def test_any_order_of_steps(model: Any, operations: list[tuple[Any, ...]]) -> No
 
 def test_a_marked_row_loses_only_the_draft(model: Any) -> None:
     with torch.inference_mode():
-        caches = ModelCaches(model, 1)
+        caches = ModelCaches(model, 1, torch.device("cpu"))
         caches.step(0, [5, 6, 7], 0, 1)
         caches.step(0, [8, 9, 10, 11], 3, 4)
         assert caches.keep(0, 5) in (3, 5)  # back to the mark, or cropped
 
 
 def test_a_shared_prefix_is_run_once(model: Any) -> None:
-    caches, prefix = ModelCaches(model, 2), list(range(1, 30))
+    caches, prefix = ModelCaches(model, 2, torch.device("cpu")), list(range(1, 30))
     with torch.inference_mode():
         caches.step(0, [*prefix, 40, 41], 0, 1)
         assert caches.copy_row(0, 1, len(prefix)) == 0

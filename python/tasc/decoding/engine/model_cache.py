@@ -62,6 +62,7 @@ class ModelCaches:
     Args:
         model: A causal language model whose `forward` takes and returns a cache.
         num_rows: Most requests at once.
+        device: The device of the model's inputs.
         continues: Whether several tokens may be run onto a filled cache at once. If not, they are run one by one, and
             prefixes are not reused.
         crops: Whether a cache that says so can be cropped.
@@ -69,8 +70,10 @@ class ModelCaches:
 
     num_moves = 0
 
-    def __init__(self, model: Any, num_rows: int, *, continues: bool = True, crops: bool = True) -> None:
-        self._model, self._continues, self._crops = model, continues, crops
+    def __init__(
+        self, model: Any, num_rows: int, device: torch.device, *, continues: bool = True, crops: bool = True
+    ) -> None:
+        self._model, self._device, self._continues, self._crops = model, device, continues, crops
         parameters = inspect.signature(model.forward).parameters
         self._argument = cache_argument(model)
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
@@ -192,17 +195,16 @@ class ModelCaches:
 
     def _forward(self, state: _Row, tokens: Sequence[int], keep: int) -> Tensor:
         start, end = len(state.tokens), len(state.tokens) + len(tokens)
-        device = self._model.device
         options: dict[str, Any] = {"use_cache": True}
         if state.cache is None and self._model._supports_default_dynamic_cache():
             state.cache = DynamicCache(config=self._model.config.get_text_config(decoder=True))
         if state.cache is not None:
             options[self._argument] = state.cache
         if "position_ids" in self._takes:
-            options["position_ids"] = torch.arange(start, end, device=device)[None]
+            options["position_ids"] = torch.arange(start, end, device=self._device)[None]
         if "logits_to_keep" in self._takes:
             options["logits_to_keep"] = keep
-        output = self._model(input_ids=torch.tensor([tokens], device=device), **options)
+        output = self._model(input_ids=torch.tensor([tokens], device=self._device), **options)
         state.cache = getattr(output, self._argument, None)
         if state.cache is None:
             raise InputError(f"{type(self._model).__name__} returns no cache")

@@ -63,7 +63,7 @@ class Target:
         model: The model without its PEFT wrapper; adapters stay in place.
         drive: The way to run it.
         config: Its text config.
-        device: Its device.
+        device: The device of its inputs.
         vocab_size: Rows of its input embedding.
         max_length: Longest context in tokens; None: not limited.
     """
@@ -72,7 +72,7 @@ class Target:
         self.model = unwrapped(model)
         self.drive = drive
         self.config = self.model.config.get_text_config()
-        self.device: torch.device = self.model.device
+        self.device = _device(self.model)
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
         limits = [limit for limit in (_context_length(self.model), drive.max_length) if limit is not None]
         self.max_length: int | None = min(limits, default=None)
@@ -92,7 +92,7 @@ class Target:
         if self.is_batched:
             return RowCache(num_rows)
         continues = self.drive.mode == "single"
-        return ModelCaches(self.model, num_rows, continues=continues, crops=self.drive.crops)
+        return ModelCaches(self.model, num_rows, self.device, continues=continues, crops=self.drive.crops)
 
     def regime(self, length: int) -> bool:
         """Whether a pass over a sequence of `length` tokens takes the rotary factors for long sequences."""
@@ -206,6 +206,7 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
+<<<<<<< HEAD
 def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
     """Return what each kind of attention layer reads: (tokens, whether they form chunks); (None, False): all tokens."""
     window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
@@ -214,6 +215,22 @@ def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
         kinds = ["full_attention" if window is None else "sliding_attention"]
     reads = {"sliding_attention": (window, False), "chunked_attention": (chunk, True)}
     return {kind: reads.get(kind, (None, False)) for kind in kinds}
+=======
+def _device(model: Any) -> torch.device:
+    """Return the device that a model runs on; offloaded weights, which accelerate loads for each layer, are elsewhere."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    execution_device = getattr(hook, "execution_device", None)
+    return torch.device(model.device if execution_device is None else execution_device)
+
+
+def _sliding_windows(config: Any) -> dict[str, int | None]:
+    """Return the sliding window, in tokens, of each kind of attention layer; None: full attention."""
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds:
+        return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+    return {"full_attention": None} if window is None else {"sliding_attention": window}
+>>>>>>> i18-quant
 
 
 def _context_length(model: Any) -> int | None:
