@@ -34,7 +34,7 @@ from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixi
 
 from tasc.decoding.engine.model_cache import cache_argument
 from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
-from tasc.decoding.engine.twin import make_twin, rope_switch, shrunken
+from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
 from tasc.errors import InputError
 from tasc.files import atomic_path
 from tasc.models import cache_root
@@ -216,7 +216,7 @@ def _reference(model: Any) -> _Reference:
     vocab = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(1)
     prompt = torch.randint(1, min(vocab, 1000), (1, _PROMPT), generator=generator)
-    with _plain_generation(model):
+    with _plain_generation(model), quiet_transformers():
         output = model.generate(
             prompt.to(model.device),
             attention_mask=torch.ones_like(prompt).to(model.device),
@@ -337,7 +337,8 @@ def _check_two_passes(target: Target) -> None:
 
 def _key(model: Any) -> str:
     """Return the name of a model's file: class, code version, shrunken configuration, attention implementation."""
-    config = shrunken(model.config, 1).to_json_string(use_diff=False)
+    with quiet_transformers():
+        config = shrunken(model.config, 1).to_json_string(use_diff=False)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     versions = f"{transformers.__version__} {torch.__version__} {_engine_digest()}"
     parts = (kind, versions, model.config._attn_implementation, str(rope_switch(model.config)), config)

@@ -206,7 +206,13 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
-<<<<<<< HEAD
+def _device(model: Any) -> torch.device:
+    """Return the device that a model runs on; accelerate keeps offloaded weights elsewhere."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    execution_device = getattr(hook, "execution_device", None)
+    return torch.device(model.device if execution_device is None else execution_device)
+
+
 def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
     """Return what each kind of attention layer reads: (tokens, whether they form chunks); (None, False): all tokens."""
     window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
@@ -215,22 +221,6 @@ def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
         kinds = ["full_attention" if window is None else "sliding_attention"]
     reads = {"sliding_attention": (window, False), "chunked_attention": (chunk, True)}
     return {kind: reads.get(kind, (None, False)) for kind in kinds}
-=======
-def _device(model: Any) -> torch.device:
-    """Return the device that a model runs on; offloaded weights, which accelerate loads for each layer, are elsewhere."""
-    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
-    execution_device = getattr(hook, "execution_device", None)
-    return torch.device(model.device if execution_device is None else execution_device)
-
-
-def _sliding_windows(config: Any) -> dict[str, int | None]:
-    """Return the sliding window, in tokens, of each kind of attention layer; None: full attention."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds:
-        return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
-    return {"full_attention": None} if window is None else {"sliding_attention": window}
->>>>>>> i18-quant
 
 
 def _context_length(model: Any) -> int | None:

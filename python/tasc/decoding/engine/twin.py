@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import GenerationConfig, PreTrainedConfig
 
@@ -35,6 +36,11 @@ def make_twin(model: Any, rope_switch: int | None = None) -> Any | None:
         model: A causal language model.
         rope_switch: Length at which the twin's rotary factors change, in tokens; None: as in the model.
     """
+    with quiet_transformers():
+        return _first_that_runs(model, rope_switch)
+
+
+def _first_that_runs(model: Any, rope_switch: int | None) -> Any | None:
     width = getattr(model.config.get_text_config(), "hidden_size", _MIN_WIDTH)
     for factor in (factor for factor in _FACTORS if factor == 1 or width // factor >= _MIN_WIDTH):
         try:
@@ -46,6 +52,17 @@ def make_twin(model: Any, rope_switch: int | None = None) -> Any | None:
         except Exception:  # whatever a model's code raises for a width that it cannot have
             continue
     return None
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from warning about a twin inside the `with` block."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def shrunken(config: Any, factor: int, rope_switch: int | None = None) -> Any:
