@@ -58,7 +58,7 @@ def _first_that_runs(model: Any, rope_switch: int | None) -> Any | None:
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers from warning about a twin inside the `with` block."""
     before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
