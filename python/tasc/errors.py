@@ -30,6 +30,21 @@ class TokenizerMismatchError(TascError, ValueError):
     """Two different tokenizers where one is needed."""
 
 
+class NoTokenError(TascError, ArithmeticError):
+    """Logits that allow no next token: NaN, or −inf everywhere."""
+
+    def __init__(self, prompt: int, output_tokens: int) -> None:
+        """`prompt`: index of the request in the call; `output_tokens`: number of its output tokens so far.
+
+        NaN at a drafted token may spread to the positions before it, so with drafts the number may be smaller.
+        """
+        super().__init__(
+            f"prompt {prompt} has no next token after {output_tokens} output tokens: its logits are NaN, or −inf "
+            "everywhere. float16 may have overflowed (load the model in bfloat16 or float32), the checkpoint may be "
+            "damaged, or the model's generation_config may suppress every token"
+        )
+
+
 class MissingExtraError(TascError, ImportError):
     """A feature whose optional packages are not installed."""
 

@@ -47,7 +47,7 @@ class Table:
     def law(self, output: Sequence[int]) -> list[float]:
         """Probabilities of the next token, in float64."""
         scores = self.logits(output)[None]
-        for process in self._sampling.processors(torch.device("cpu")):
+        for process in self._sampling.processors():
             scores = process(torch.tensor([PROMPT + list(output)]), scores)
         weights = np.exp(scores[0].double().numpy() - float(scores.max()))
         return (weights / weights.sum()).tolist()  # type: ignore[no-any-return]
@@ -208,7 +208,7 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
             break
     assert drafted > 0
     assert math.isclose(sum(law.values()), 1.0, abs_tol=1e-9)
-    processors = Sampling(**options).processors(torch.device("cpu"))
+    processors = Sampling(**options).processors()
     for output in itertools.product(range(V), repeat=3):
         expected = 1.0
         for at, token in enumerate(output):

@@ -33,7 +33,7 @@ def naive_law(model: Any, sampling: Sampling) -> dict[tuple[int, ...], list[tupl
             ids = torch.tensor([PROMPT + list(output[:position])])
             with torch.inference_mode():
                 scores = model(ids).logits[:, -1].float()
-            for process in sampling.processors(torch.device("cpu")):
+            for process in sampling.processors():
                 scores = process(ids, scores)
             p = torch.softmax(scores[0].double(), -1).tolist()
             spans.append((sum(p[:token]), sum(p[: token + 1])))

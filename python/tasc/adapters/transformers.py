@@ -12,11 +12,14 @@ import logging
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from tasc.adapters.transformers_candidates import PLAIN_ENDS, ModelPolicy, TascCandidateGenerator
+from tasc.adapters.transformers_processors import InOrderProcessors, may_keep_state
+from tasc.decoding.engine.probe import find_drive
+from tasc.decoding.processors import mode_refusal
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError, MissingExtraError
@@ -96,7 +99,7 @@ class TascGenerate:
         Raises:
             InputError: Assisted decoding cannot do this call (several sequences, beams, …); names the alternative.
         """
-        refusal = _refusal(model, input_ids, stopping_criteria, generation_config, model_kwargs)
+        refusal = _refusal(model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs)
         if refusal is not None:
             raise InputError(refusal)
         streamer = _dropped_streamer() if streamer is None else streamer
@@ -116,7 +119,7 @@ class TascGenerate:
     ) -> Any:
         """Replace the model's own `_sample`. Where drafts cannot be used, decode plainly and warn once."""
         given = (model, input_ids, logits_processor, stopping_criteria, generation_config)
-        refusal = _refusal(model, input_ids, stopping_criteria, generation_config, rest)
+        refusal = _refusal(*given, rest)
         if refusal is None:
             return self._decode(*given, None, **rest)
         if refusal not in self._warned:
@@ -136,6 +139,8 @@ class TascGenerate:
     ) -> Any:
         if model not in self._policies:
             self._policies[model] = ModelPolicy(self._costs, model=model, max_draft=self._max_draft)
+        if may_keep_state(logits_processor):
+            logits_processor = InOrderProcessors(logits_processor, generation_config.do_sample)
         eos = generation_config._eos_token_tensor
         candidates = TascCandidateGenerator(
             self.drafts,
@@ -192,6 +197,8 @@ def patch(
     target = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not isinstance(target, GenerationMixin):
         raise InputError(f"{type(model).__name__} has no generate of transformers; give an AutoModelForCausalLM")
+    with suppress(InputError):
+        find_drive(target)  # before its generate drafts
     previous = type(target)
     target.__class__ = _drafting(_own_class(target), tasc_generate)
     try:
@@ -229,7 +236,12 @@ class _Assisted:
 
 
 def _refusal(
-    model: Any, input_ids: Any, stopping_criteria: Any, config: Any, model_kwargs: dict[str, Any]
+    model: Any,
+    input_ids: Any,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    config: Any,
+    model_kwargs: dict[str, Any],
 ) -> str | None:
     """Return why assisted decoding cannot do a call and what to do instead; None if it can."""
     own = _own_class(model)
@@ -240,19 +252,34 @@ def _refusal(
             f"{input_ids.shape[0]} sequences at once, but transformers' assisted decoding takes one; call generate per "
             "sequence, or use tasc.Generator(batch_size=…), which drafts for batches"
         )
-    if (config.num_beams or 1) > 1:
-        return f"num_beams is {config.num_beams}, but drafts serve one sequence; set num_beams=1"
+    other_mode = mode_refusal(config)
+    if other_mode is not None:
+        return other_mode
     if model.config.is_encoder_decoder or model._is_stateful:
         return f"{own.__name__} is an encoder-decoder or has a recurrent state; drafts need attention over a cache"
+    try:
+        drive = find_drive(model)
+    except InputError as error:
+        return str(error)
+    if drive.mode == "undrafted":
+        return f"{own.__name__} {drive.reason}"
+    limit = drive.rope_switch if drive.max_length is None else drive.max_length
+    if limit is not None and input_ids.shape[1] <= limit < config.max_length:
+        return (
+            f"{own.__name__} takes other rotary factors above {limit} tokens, and this call may reach "
+            f"{config.max_length}; lower max_new_tokens, or use tasc.Generator, which drafts on both sides"
+        )
     if model_kwargs.get("inputs_embeds") is not None or input_ids.shape[1] == 0:
         return "a prompt of embeddings has no ids to draft from; give input_ids"
     cache = model_kwargs.get("cache", model_kwargs.get("past_key_values"))  # the latter before transformers 5.24
     if not model_kwargs.get("use_cache") or type(cache) is not DynamicCache or cache.get_seq_length() > 0:
         held = "no cache" if cache is None else f"another or a filled one ({type(cache).__name__})"
         return f"drafts need an empty DynamicCache, which is transformers' default; this call brings {held}"
-    others = any(not isinstance(end, PLAIN_ENDS) for end in stopping_criteria)
-    if others and config.return_dict_in_generate and config.output_scores:
+    gives_scores = config.return_dict_in_generate and config.output_scores
+    if gives_scores and any(not isinstance(end, PLAIN_ENDS) for end in stopping_criteria):
         return "stopping criteria that may read scores cannot be asked about a draft; leave output_scores out"
+    if gives_scores and config.do_sample and may_keep_state(logits_processor):
+        return "sampling with logits processors that may keep a state returns no scores; leave output_scores out"
     return None
 
 

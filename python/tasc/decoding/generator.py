@@ -21,9 +21,11 @@ from tasc.decoding.detokenize import IncrementalDetokenizer, decode
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
-from tasc.decoding.engine.target import Target, evaluating
+from tasc.decoding.engine.probe import probed_target
+from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
+from tasc.decoding.processors import check_generation_config, logits_processors
 from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
@@ -102,7 +104,7 @@ class Generator:
     A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
 
     Args:
-        model: A `transformers` causal language model with attention layers only, in its place and type.
+        model: A `transformers` causal language model, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
             request's input where the index holds inputs. None: the context alone. For a model with new tokens
@@ -126,6 +128,8 @@ class Generator:
         served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
             from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
             generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
+        probe: Whether a small random model of the same class is run first, to find the way of running the model that
+            gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
 
     Raises:
         InputError: The model cannot be driven this way, or an option is out of its range.
@@ -152,14 +156,17 @@ class Generator:
         compile: bool = False,
         input_template: InputTemplate | None = None,
         served: bool | str | PathLike[str] = False,
+        probe: bool = True,
     ) -> None:
         if index is not None and drafter is not None:
             raise InputError("give index= or drafter=, not both")
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
-        self._max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
+        max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
         _at_least("batch_size", batch_size, 1)
-        self._target = Target(model)
+        self._target = probed_target(model, probe)
+        check_generation_config(self._target.model)
+        self._max_draft = 0 if self.mode == "undrafted" else max_draft
         self._prepacked = PrepackedLinears(self._target.model, pack_weights)
         self._compiled = CompiledModules(self._target.model, compile)
         self._tokenizer = tokenizer
@@ -173,6 +180,11 @@ class Generator:
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         self._lock = threading.Lock()
+
+    @property
+    def mode(self) -> Mode:
+        """How the model is run: "batched", "single" (one request at a time) or "undrafted" (token by token)."""
+        return self._target.drive.mode
 
     def close(self) -> None:
         """Release the drafters and their logs of online rows, so another process may write to the logs.
@@ -233,7 +245,8 @@ class Generator:
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             drafter: Instead of the generator's, for this call.
-            check_plain: Decode plainly too, and count the requests whose ids differ in `stats.divergences`.
+            check_plain: Decode plainly too, each prompt alone over the model's own cache, and count the
+                requests whose ids differ in `stats.divergences`.
 
         Returns:
             One `Generation` per prompt, in order; `.stats` is their sum.
@@ -252,6 +265,7 @@ class Generator:
         if self._tokenizer is None and (stop or stream):
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
         _at_least("max_tokens", max_tokens, 1)
+        check_generation_config(self._target.model)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
         drafters = self._drafters_for(len(rows), index, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
@@ -261,12 +275,15 @@ class Generator:
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
             room = self._room(number, prompt, max_tokens)
-            sampler = None
-            if not sampling.is_argmax:
-                sampler = Sampler(sampling, prompt, room, seed, number, self._target.device)
+            sampler, device = None, self._target.device
+            processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
+            if processors or sampling.temperature > 0:
+                sampler = Sampler(sampling, prompt, room, seed, number, device, processors)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
+                rope_switch=self._target.drive.rope_switch,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
             )  # fmt: skip
 
@@ -280,7 +297,8 @@ class Generator:
                 self._keep_served(jobs)
             if check_plain:
                 plain = [job(number, None, None) for number in range(len(rows))]
-                self._loop.run(plain)
+                for each in plain:
+                    self._plain_loop.run([each])
                 done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
         return Generations(done, wall)
 
@@ -367,6 +385,12 @@ class Generator:
                 rows.setdefault(job.drafter, []).append(job)
         for drafter, done in rows.items():
             drafter.serve([(job.input_text, job.output) for job in done])
+
+    @cached_property
+    def _plain_loop(self) -> Loop:
+        """Loop that runs one request at a time, token by token, over the model's own cache."""
+        drive = replace(self._target.drive, mode="undrafted")
+        return Loop(Target(self._target.model, drive), num_rows=1, max_draft=0)
 
     @cached_property
     def _task_tokenizer(self) -> TaskTokenizer:

@@ -26,6 +26,7 @@ class Job:
         tokens: Prompt and output ids.
         num_prompt: Prompt ids among them.
         max_tokens: Most output ids.
+        rope_switch: Number of tokens that a draft must not carry a shorter sequence across; None: none.
         eos: Ids that end the output and are part of it.
         drafter: Drafts for it; None decodes plainly.
         input_text: The input's text, where known: for the drafter.
@@ -44,6 +45,7 @@ class Job:
     num_prompt: int
     max_tokens: int
     eos: frozenset[int]
+    rope_switch: int | None = None
     drafter: SafeDrafter | None = None
     input_text: str | None = None
     sampler: Sampler | None = None
@@ -63,7 +65,10 @@ class Job:
     @property
     def max_draft_tokens(self) -> int:
         """Longest useful draft: the target's own token after it fills the last place."""
-        return self.num_prompt + self.max_tokens - len(self.tokens) - 1
+        useful = self.num_prompt + self.max_tokens - len(self.tokens) - 1
+        if self.rope_switch is not None and len(self.tokens) <= self.rope_switch:
+            return min(useful, self.rope_switch - len(self.tokens))
+        return useful
 
     @property
     def can_draft(self) -> bool:

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 import torch
 
 from tasc.data.ids import common_prefix_length
-from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 from tasc.decoding.jobs import CheckedDraft, Job
 from tasc.decoding.sampling import sample_batch
-from tasc.decoding.verify import verify
+from tasc.decoding.verify import NO_TOKEN, verify
 from tasc.drafting.costs import CostCurve, MeasuredCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, SafeDrafter
+from tasc.errors import NoTokenError
 
 _MAX_RECOMPUTED = 16  # tokens of a common prefix that are rather computed twice than waited for
 
@@ -33,6 +33,7 @@ class _Step:
         num_rows: Rows of a plain step: those that will be in use.
         costs: (max_draft + 1,) cost of k drafted tokens per row; None: no job can use a draft.
         drafts: By job, the draft to verify.
+        unread: Most tokens per row that come before the draft.
         asked: Drafters that drafted, their jobs, and the seconds that they took.
         seconds: Seconds of the whole step by part of it.
     """
@@ -42,6 +43,7 @@ class _Step:
     num_rows: int
     costs: Costs | None = None
     drafts: list[CheckedDraft] = field(default_factory=list)
+    unread: int = 1
     asked: list[tuple[SafeDrafter, list[Job], float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -81,9 +83,10 @@ class Loop:
         cuda_graphs: bool | None = None,
     ) -> None:
         self._target = target
-        self._cache = RowCache(num_rows)
+        self._cache = target.new_cache(num_rows)
         self._steps = StepRunner(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
+        self._is_long = [False] * num_rows  # whether a row's sequence is beyond the target's RoPE switch
         self._active: list[Job] = []
         self._max_draft = max_draft
         self._curve = curve
@@ -99,11 +102,18 @@ class Loop:
             while waiting or self._active:
                 while waiting and len(self._active) < self._cache.num_rows:
                     self._admit(waiting)
-                if self._active:
-                    self._step(0, self._active, len(self._active))
-                    self._release()
+                for row, jobs in self._groups():
+                    self._step(row, jobs, len(jobs))
+                self._release()
         finally:
             self._active = []
+
+    def _groups(self) -> list[tuple[int, Sequence[Job]]]:
+        """Return the active jobs by pass of the model, each with the row of the first job."""
+        regimes = {self._target.regime(len(job.tokens)) for job in self._active}
+        if self._target.is_batched and len(regimes) == 1:
+            return [(0, self._active)]
+        return [(row, [job]) for row, job in enumerate(self._active)]
 
     def _admit(self, waiting: deque[Job]) -> None:
         """Prefill the first waiting jobs into the next rows, together with their first drafts."""
@@ -120,12 +130,15 @@ class Loop:
         placing = (time.perf_counter() - begin) / len(jobs)
         for job in jobs:
             job.stats.rest_seconds += placing
-        self._step(first_row, jobs, min(self._cache.num_rows, len(self._active) + len(waiting)))
+        num_rows = min(self._cache.num_rows, len(self._active) + len(waiting)) if self._target.is_batched else 1
+        self._step(first_row, jobs, num_rows)
         self._release()
 
     def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
         """Whether a job is prefilled with others: waiting for them would not give it a longer shared prefix."""
         lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
+        if len({self._target.regime(len(one.tokens)) for one in (job, *jobs)}) > 1:
+            return False
         in_common = max(common_prefix_length(other.tokens, job.tokens) for other in jobs)
         return in_common <= shared + _MAX_RECOMPUTED and self._steps.should_prefill_together(lengths, self._max_draft)
 
@@ -134,28 +147,36 @@ class Loop:
 
         Among equal rows the next free one is preferred.
         """
-        row = len(self._active)
-        shared = [common_prefix_length(held, prompt) for held in self._held]
+        row, is_long = len(self._active), self._target.regime(len(prompt))
+        shared = [
+            common_prefix_length(held, prompt) if was_long == is_long else 0
+            for held, was_long in zip(self._held, self._is_long, strict=True)
+        ]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
         return source, min(shared[source], len(prompt) - 1)
 
     def _place(self, job: Job, source: int, shared: int) -> None:
         """Give a job the next cache row, with the prefix that another row shares with it."""
         row = len(self._active)
-        job.cached = shared
         self._cache.reserve(len(job.tokens))
-        self._cache.copy_row(source, row, shared)
-        self._held[row] = job.tokens[:shared]
+        job.cached = self._cache.copy_row(source, row, shared)
+        self._held[row] = job.tokens[: job.cached]
+        self._is_long[row] = self._target.regime(len(job.tokens))
         job.stats.prompt_tokens = len(job.tokens)
-        job.stats.reused_tokens = shared
+        job.stats.reused_tokens = job.cached
         self._active.append(job)
 
     def _step(self, first_row: int, jobs: Sequence[Job], num_rows: int) -> None:
         """Propose, forward, verify, emit, update: one step of neighbouring rows, of `num_rows` that will be in use."""
-        step = _Step(first_row, jobs, num_rows)
+        step = _Step(first_row, jobs, num_rows, unread=max(len(job.tokens) - job.cached for job in jobs))
         self._propose(step)
         choices = self._forward(step)
         emitted = [verify(draft.tokens, choose) for draft, choose in zip(step.drafts, choices, strict=True)]
+        for job, ids in zip(jobs, emitted, strict=True):
+            if ids[-1] == NO_TOKEN:
+                self._cache.reset()  # masks do not keep NaN out
+                self._held = [[] for _ in self._held]
+                raise NoTokenError(job.index, len(job.output) + len(ids) - 1)
         accepted = self._emit(step, emitted)
         self._update(step, accepted)
 
@@ -163,8 +184,9 @@ class Loop:
         """Draft for each job of a step; the draft is empty without a drafter or room, or where none pays."""
         begin = time.perf_counter()
         groups: dict[SafeDrafter, list[Job]] = {}
-        for job in step.jobs:
-            if job.drafter is not None and job.can_draft:
+        for row, job in enumerate(step.jobs, step.first_row):
+            may_draft = self._cache.may_draft(row, len(job.tokens) - job.cached)
+            if job.drafter is not None and job.can_draft and may_draft:
                 groups.setdefault(job.drafter, []).append(job)
         step.costs = self._costs(step) if groups else None
         begin = step.timed("rest", begin)
@@ -203,9 +225,9 @@ class Loop:
         """Return the costs of a step: given, or measured on first use."""
         if self._curve is None:
             run, computed = self._steps.timing_step(), self._steps.num_computed_tokens
-            self._curve = MeasuredCosts(run, self._max_draft, self._cache.num_rows, computed=computed)
-        prompt = max(len(job.tokens) - job.cached for job in step.jobs)
-        return self._curve.costs(self._max_draft, len(step.jobs), prompt, step.num_rows)
+            num_rows = self._cache.num_rows if self._target.is_batched else 1
+            self._curve = MeasuredCosts(run, self._max_draft, num_rows, computed=computed)
+        return self._curve.costs(self._max_draft, len(step.jobs), step.unread, step.num_rows)
 
     def _forward(self, step: _Step) -> list[Callable[[int], int]]:
         """Run the model. Returns per job the function for `verify`: the target's token after each draft prefix."""
@@ -238,6 +260,9 @@ class Loop:
         accepted: dict[int, int] = {}
         for row, (job, draft, ids) in enumerate(zip(step.jobs, step.drafts, emitted, strict=True), step.first_row):
             accepted[job.index] = _append(job, draft, ids)
+            job.cached = self._cache.keep(row, job.cached)
+            if self._target.drive.recomputes and self._target.regime(len(job.tokens)) and not self._is_long[row]:
+                job.cached, self._is_long[row] = 0, True
             self._held[row] = job.tokens[: job.cached]
         step.timed("rest", begin)
         return accepted
@@ -255,7 +280,8 @@ class Loop:
         step.timed("draft", begin)
         is_prefill = step.jobs[0].stats.steps == 1
         if self._curve is not None and not is_prefill and self._steps.was_warm:
-            self._curve.observe(self._steps.num_computed_tokens(len(step.jobs), step.width), step.seconds["model"])
+            computed = self._steps.num_computed_tokens(len(step.jobs), step.unread + step.width - 1)
+            self._curve.observe(computed, step.seconds["model"])
         draft, model, rest = (step.seconds[part] / len(step.jobs) for part in ("draft", "model", "rest"))
         for job in step.jobs:
             job.stats.draft_seconds += draft
@@ -296,8 +322,9 @@ class Loop:
                 last = self._active.pop()
                 if row < len(self._active):
                     self._active[row] = last
-                    self._cache.copy_row(len(self._active), row, last.cached)
+                    self._cache.move_row(len(self._active), row, last.cached)
                     self._held[row] = list(self._held[len(self._active)])
+                    self._is_long[row] = self._is_long[len(self._active)]
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:

@@ -1,7 +1,8 @@
-"""Choice of the target's next token from its logits: greedy, or sampled with transformers' own processors."""
+"""Choice of the target's next token from its logits: greedy or sampled, after transformers' own processors."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers.generation import logits_process as steps
 
-from tasc.decoding.verify import accept_or_replace, quantile, quantiles
+from tasc.decoding.verify import NO_TOKEN, accept_or_replace, argmax, quantile, quantiles
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tasc.decoding.processors import Processor
+
+_WARPERS = (steps.TemperatureLogitsWarper, steps.TopKLogitsWarper, steps.TopPLogitsWarper, steps.MinPLogitsWarper)
+_MIN_TEMPERATURE = 1e-30  # a smaller one carries logits / temperature out of float32
 _MAX_SCORES = 2**25  # scores processed at once: 256 MiB as float64
 
 
@@ -25,7 +31,7 @@ class Sampling:
     """Sampling options, applied in transformers' order: penalty, temperature, top-k, top-p, min-p.
 
     Attributes:
-        temperature: 0 decodes greedily. Above 0, logits are divided by it and a token is sampled.
+        temperature: 0 decodes greedily. From 1e-30 on, logits are divided by it and a token is sampled.
         top_k: Keep the k most probable tokens.
         top_p: Keep the smallest set of most probable tokens whose probabilities sum to at least top_p.
         min_p: Keep tokens whose probability is at least min_p times the highest one.
@@ -33,10 +39,8 @@ class Sampling:
             output contains; 1 is off. It applies to greedy decoding too.
 
     Examples:
-        >>> Sampling().is_argmax
-        True
         >>> sampling = Sampling(temperature=0.7, top_p=0.9)
-        >>> [type(step).__name__ for step in sampling.processors(torch.device("cpu"))]
+        >>> [type(step).__name__ for step in sampling.processors()]
         ['TemperatureLogitsWarper', 'TopPLogitsWarper']
         >>> Sampling(top_p=1.5)
         Traceback (most recent call last):
@@ -56,25 +60,19 @@ class Sampling:
         Raises:
             InputError: An option is out of its range.
         """
-        _check("temperature", self.temperature, self.temperature >= 0, "≥ 0; 0 is greedy decoding")
-        _check("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0, "> 0; 1 is off")
+        is_scale = self.temperature == 0 or _MIN_TEMPERATURE <= self.temperature < math.inf
+        _check("temperature", self.temperature, is_scale, f"0 for greedy decoding, or ≥ {_MIN_TEMPERATURE} and finite")
+        penalises = 0 < self.repetition_penalty < math.inf
+        _check("repetition_penalty", self.repetition_penalty, penalises, "> 0 and finite; 1 is off")
         _check("top_k", self.top_k, self.top_k is None or self.top_k >= 1, "≥ 1, or None for off")
         _check("top_p", self.top_p, self.top_p is None or 0 < self.top_p <= 1, "in (0, 1], or None for off")
         _check("min_p", self.min_p, self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1], or None for off")
 
-    @property
-    def is_argmax(self) -> bool:
-        """Whether the next token is the argmax of the unprocessed logits."""
-        return self.temperature == 0 and self.repetition_penalty == 1.0
-
-    def processors(self, device: torch.device) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    def processors(self) -> list[Processor]:
         """Return transformers' processors for these options: each maps (n, L) ids and (n, V) scores to (n, V) scores.
 
-        Args:
-            device: Device of the scores.
+        Those of the target come from its generation config too: see `tasc.decoding.processors.logits_processors`.
         """
-        from transformers.generation import logits_process as steps
-
         chain: list[Any] = []
         if self.repetition_penalty != 1.0:
             chain.append(steps.RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
@@ -109,22 +107,31 @@ class Sampler:
         seed: Seed of the call.
         request: Index of the request in the call.
         device: Device of the logits.
+        processors: Processors of the logits (`logits_processors`); None: those of the options.
 
     Attributes:
         sampling: Options.
         prefers_batch: Whether `sample_batch` is faster than `choose_lazily`: on a GPU, each lazy choice waits for the
-            device.
+            device. False if a processor reads more of the history than the set of its ids.
     """
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], max_tokens: int, seed: int, request: int, device: torch.device
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        max_tokens: int,
+        seed: int,
+        request: int,
+        device: torch.device,
+        processors: Sequence[Processor] | None = None,
     ) -> None:
         self.sampling = sampling
-        self.prefers_batch = device.type == "cuda"
-        self._processors = sampling.processors(device)
+        self._processors = sampling.processors() if processors is None else processors
+        readers = {type(process) for process in self._processors} - set(_WARPERS)
+        self.prefers_batch = device.type == "cuda" and readers <= {steps.RepetitionPenaltyLogitsProcessor}
         self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
         self._uniform = UniformStream(self._bits)
-        size = len(prompt) + max_tokens + 1 if sampling.repetition_penalty != 1.0 else 0  # only the penalty reads it
+        size = len(prompt) + max_tokens + 1 if readers else 0
         self._history = torch.zeros((1, size), dtype=torch.long, device=device)
         self.append(0, prompt)
 
@@ -136,6 +143,9 @@ class Sampler:
         self, logits: Tensor, length: int, draft: Sequence[int], dists: Sequence[Tensor | None] = ()
     ) -> Callable[[int], int]:
         """Return the `choose` function of `verify`, which samples a token when it is asked for.
+
+        So every processor is called once per output position, in order. The token is `NO_TOKEN` where the logits are
+        NaN, or −inf everywhere.
 
         Args:
             logits: (K + 1, V) target logits after the history and after each drafted token.
@@ -150,8 +160,10 @@ class Sampler:
             for process in self._processors:
                 scores = process(self._history[:, : length + position], scores)
             if self.sampling.temperature == 0:
-                return int(scores.argmax())
+                return int(argmax(scores))
             p = torch.softmax(scores[0].double(), dim=-1)
+            if p[0].isnan():  # then all of p is
+                return NO_TOKEN
             q = dists[position] if position < len(dists) else None
             if q is None:
                 return quantile(p, self._uniform())
@@ -169,12 +181,15 @@ class Sampler:
         return choose
 
     def sample(self, logits: Tensor, histories: Tensor, uniforms: Tensor) -> Tensor:
-        """Sample one token per row: (R,) ids from (R, V) logits, (R, L) preceding ids and (R,) uniform numbers."""
+        """Sample one token per row: (R,) ids from (R, V) logits, (R, L) preceding ids and (R,) uniform numbers.
+
+        `NO_TOKEN` stands where the logits are NaN, or −inf everywhere.
+        """
         scores = logits.float()
         for process in self._processors:
             scores = process(histories, scores)
         if self.sampling.temperature == 0:
-            return scores.argmax(-1)
+            return argmax(scores)
         return quantiles(torch.softmax(scores.double(), dim=-1), uniforms)
 
     def append(self, length: int, ids: Sequence[int]) -> None:
@@ -183,7 +198,7 @@ class Sampler:
             self._history[0, length : length + len(ids)] = torch.tensor(ids, dtype=torch.long)
 
     def histories(self, length: int, draft: Sequence[int], width: int) -> Tensor:
-        """Return the tokens before each choice: (K + 1, width) ids; (K + 1, 0) without a repetition penalty.
+        """Return the tokens before each choice: (K + 1, width) ids; (K + 1, 0) where no processor reads them.
 
         Shorter histories are padded with their first token, which a penalty counts once however often it occurs.
         """
@@ -252,7 +267,7 @@ class DraftSampler:
 
     def __init__(self, sampling: Sampling, bits: np.random.BitGenerator) -> None:
         self._sampling = sampling
-        self._processors = sampling.processors(torch.device("cpu"))
+        self._processors = sampling.processors()
         self._uniform: Callable[[], float] = np.random.Generator(bits).random
 
     @property

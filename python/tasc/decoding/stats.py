@@ -41,6 +41,7 @@ class Stats:
         verify_seconds: Time of the model after the prompt.
         rest_seconds: All other time: sampling, text, bookkeeping.
         divergences: Requests whose ids differ from plain decoding's; None if not checked.
+        mode: How the model is run (`tasc.decoding.engine.target.Mode`); None where no model was run.
 
     Examples:
         >>> stats = Stats(requests=1, tokens=3)
@@ -70,6 +71,7 @@ class Stats:
     verify_seconds: float = 0.0
     rest_seconds: float = 0.0
     divergences: int | None = None
+    mode: str | None = None
 
     @property
     def alpha(self) -> float | None:
@@ -119,6 +121,8 @@ class Stats:
             ours, theirs = getattr(self, name), getattr(other, name)
             if isinstance(ours, Counter):
                 ours.update(theirs)
+            elif isinstance(theirs, str):
+                setattr(self, name, theirs)
             elif theirs is not None:
                 setattr(self, name, (ours or 0) + theirs)
 

@@ -23,6 +23,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+NO_TOKEN = -1
+"""Stands for the target's token where its logits are NaN, or −inf everywhere. No draft holds it."""
+
 
 def verify(draft: Sequence[int], choose: Callable[[int], int]) -> list[int]:
     """Return the tokens that one verification emits: the accepted prefix of the draft and one token of the target.
@@ -46,6 +49,17 @@ def verify(draft: Sequence[int], choose: Callable[[int], int]) -> list[int]:
             return emitted
     emitted.append(choose(len(draft)))
     return emitted
+
+
+def argmax(logits: Tensor) -> Tensor:
+    """Return the (…) ids of the greatest of (…, V) logits; `NO_TOKEN` where one is NaN or all are −inf.
+
+    >>> argmax(torch.tensor([[1.0, 3.0], [1.0, float("nan")], [float("-inf"), float("-inf")]]))
+    tensor([ 1, -1, -1])
+    """
+    ids = logits.argmax(-1)
+    greatest = logits.gather(-1, ids[..., None])[..., 0]  # NaN if one logit is: argmax takes it for the greatest
+    return torch.where(greatest > -torch.inf, ids, NO_TOKEN)
 
 
 def accept_or_replace(drafted: int, p: Tensor, q: Tensor, uniform: float) -> int:
@@ -90,14 +104,14 @@ def quantiles(weights: Tensor, uniforms: Tensor) -> Tensor:
     """Compute `quantile` for several distributions without waiting for the device.
 
     Args:
-        weights: (n, V) float64, ≥ 0, with a positive weight in each row.
+        weights: (n, V) float64, ≥ 0, or NaN; with a positive weight in each row without NaN.
         uniforms: (n,) float64 in [0, 1).
 
     Returns:
-        (n,) token ids.
+        (n,) token ids; `NO_TOKEN` for a row with a NaN.
     """
     cumulative = weights.cumsum(-1)
     totals = cumulative[:, -1:].contiguous()
     tokens = torch.searchsorted(cumulative, totals * uniforms[:, None], right=True)
     last = torch.searchsorted(cumulative, totals)  # rounding may carry uniform·total up to the total
-    return torch.minimum(tokens, last)[:, 0]
+    return torch.where(totals > 0, torch.minimum(tokens, last), NO_TOKEN)[:, 0]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from tasc.data.ids import common_prefix_length
-from tasc.decoding.engine.cache import RowCache
+from tasc.decoding.engine.model_cache import ModelCaches
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 
@@ -44,6 +45,11 @@ class Owner(Protocol):
     """Prompt, output and drafted ids; only changed past the row's `length`."""
     row: Row | None
 
+    @property
+    def verified(self) -> int:
+        """Number of these tokens that are no draft."""
+        ...
+
 
 class DraftRows:
     """The cache of a draft model, one cache row per running request (see `engine/cache.py`).
@@ -54,7 +60,7 @@ class DraftRows:
     """
 
     def __init__(self, target: Target, cuda_graphs: bool | None = None) -> None:
-        self._cache = RowCache(1)
+        self._cache = target.new_cache(1)
         self._steps = StepRunner(target, self._cache, 1, cuda_graphs)
         self._rows = [Row(0)]
 
@@ -72,7 +78,7 @@ class DraftRows:
             if owner.row is None:
                 self._assign_row(owner)
         rows = [owner.row for owner in owners if owner.row is not None]
-        while True:
+        while not isinstance(self._cache, ModelCaches):  # which runs one row at a time
             rows.sort(key=lambda row: row.index)
             between = self._rows[rows[0].index : rows[-1].index]
             gap = next((row for row in between if row.is_free), None)
@@ -94,6 +100,8 @@ class DraftRows:
         Returns:
             (n, V) logits after the last token of each.
         """
+        if isinstance(self._cache, ModelCaches):
+            return torch.stack([self._single_step(self._cache, owner) for owner in owners])
         places = [owner.row.index for owner in owners if owner.row is not None]
         first, end = min(places), max(places) + 1
         wanted = set(places)
@@ -109,6 +117,27 @@ class DraftRows:
             row.length = len(row.tokens)
         return logits[[place - first for place in places], -1]
 
+    def cut(self, row: Row, length: int) -> None:
+        """Take back the tokens of a row behind the first `length` ones."""
+        if row.length > length:
+            row.length = self._cache.keep(row.index, length)
+
+    def _single_step(self, cache: ModelCaches, owner: Owner) -> Tensor:
+        """Run the unread tokens of one owner; the row is marked where its draft begins. Returns (V,) logits."""
+        row = owner.row
+        assert row is not None
+        if row.length >= len(owner.tokens):
+            row.length = 0
+        logits: Tensor | None = None
+        for end in (owner.verified, len(owner.tokens)):
+            if row.length < end:
+                logits = cache.step(row.index, owner.tokens[row.length : end], row.length, 1)
+                row.length = end
+            if end == owner.verified == row.length:
+                cache.mark(row.index)
+        assert logits is not None
+        return logits[0, -1]
+
     def _assign_row(self, owner: Owner) -> None:
         """Give an owner a free row, with the longest prefix of its tokens that some row holds."""
         if self._steps.prepare(len(owner.tokens)):
@@ -121,8 +150,7 @@ class DraftRows:
             self._cache.reserve_rows(1 << (row.index).bit_length())  # in doubling steps, as all that is in it moves
         shared = [common_prefix_length(other.tokens[: other.length], owner.tokens) for other in self._rows]
         source = max(range(len(shared)), key=lambda place: (shared[place], place == row.index))
-        length = min(shared[source], len(owner.tokens) - 1)
-        self._cache.copy_row(source, row.index, length)
+        length = self._cache.copy_row(source, row.index, min(shared[source], len(owner.tokens) - 1))
         row.tokens, row.length, row.owner = owner.tokens, length, weakref.ref(owner)
         owner.row = row
 

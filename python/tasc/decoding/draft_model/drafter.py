@@ -14,7 +14,8 @@ from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
-from tasc.decoding.engine.target import Target, evaluating
+from tasc.decoding.engine.probe import probed_target
+from tasc.decoding.engine.target import evaluating
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.protocol import SOURCES, Costs, Draft, Drafter, Request, RequestParams, TokenDraft, TokenIds
 from tasc.errors import InputError, TokenizerMismatchError
@@ -70,7 +71,7 @@ class ModelDrafter(Drafter):
         self.length = length
         self.fixed_length = length is not None
         self.controller = DraftLengthController(step_cost)
-        self.target = Target(model)
+        self.target = probed_target(model)
         self.rows = DraftRows(self.target, cuda_graphs)
         self._prepacked = PrepackedLinears(self.target.model, pack_weights)
         self._compiled = CompiledModules(self.target.model, compile)
@@ -270,6 +271,11 @@ class ModelRequest(Request):
         return self._known > self._begin
 
     @property
+    def verified(self) -> int:
+        """Number of prompt and output tokens."""
+        return self._known
+
+    @property
     def num_drafted(self) -> int:
         """Tokens drafted so far in this round."""
         return len(self.tokens) - self._known
@@ -350,7 +356,7 @@ class ModelRequest(Request):
         """Drop drafted tokens except the first `accepted` ones."""
         del self.tokens[self._known + accepted :]
         if self.row is not None:
-            self.row.length = min(self.row.length, len(self.tokens))
+            self._drafter.rows.cut(self.row, len(self.tokens))
 
 
 def _fitted(logits: Tensor, vocab_size: int | None) -> Tensor:

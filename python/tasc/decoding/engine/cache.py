@@ -211,10 +211,27 @@ class RowCache(Cache):
             self._row_layers.append(RowLayer(self))
         return self._row_layers[layer_idx].update(key_states, value_states)
 
-    def copy_row(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions from one row to another: one tensor operation per block, not per layer."""
+    def copy_row(self, source: int, target: int, length: int) -> int:
+        """Copy the first `length` positions from one row to another: one tensor operation per block, not per layer.
+
+        Returns:
+            Number of tokens that the row holds then: `length`.
+        """
         if source != target and length > 0:
             if self._num_layers_in_blocks != len(self._allocated_layers()):
                 self._reallocate()
             for block in self._blocks:
                 block[:, target, :, :length] = block[:, source, :, :length]
+        return length
+
+    def move_row(self, source: int, target: int, length: int) -> None:
+        """Give the first `length` positions of a row to another row."""
+        self.copy_row(source, target, length)
+
+    def may_draft(self, row: int, unread: int) -> bool:
+        """Whether a draft may follow a row's unread tokens: always."""
+        return True
+
+    def keep(self, row: int, length: int) -> int:
+        """Take back the tokens behind the first `length` ones: later steps overwrite them. Returns `length`."""
+        return length

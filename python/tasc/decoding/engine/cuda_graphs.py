@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tasc.decoding.engine.cache import RowCache, StaticStepView
 from tasc.decoding.engine.target import Target, TokenLists
+from tasc.decoding.verify import argmax
 
 _QUERY_LENGTHS = (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513)  # tokens per row; longer prompts are compute-bound
 _MIN_POSITIONS = 256
@@ -176,7 +177,7 @@ class StaticStep:
         positions = positions.clamp(min=0)
         mask = self._target.mask(positions, shape.num_positions, additive=True)
         logits = self._target.forward(cache, ids, positions, mask, self._keep)
-        return logits.argmax(-1) if shape.greedy else logits
+        return argmax(logits) if shape.greedy else logits
 
 
 def capture_for(device: torch.device) -> Callable[[], Capture] | None:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.cuda_graphs import StepGraphs, capture_for
-from tasc.decoding.engine.target import Target, TokenLists
+from tasc.decoding.engine.model_cache import ModelCaches
+from tasc.decoding.engine.target import AnyCache, Target, TokenLists
 from tasc.decoding.engine.weight_watcher import WeightWatcher
+from tasc.decoding.verify import argmax
 from tasc.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class StepRunner:
         InputError: `cuda_graphs` is True and the model is not on a CUDA device.
     """
 
-    def __init__(self, target: Target, cache: RowCache, max_keep: int, cuda_graphs: bool | None = None) -> None:
+    def __init__(self, target: Target, cache: AnyCache, max_keep: int, cuda_graphs: bool | None = None) -> None:
         self._target, self._cache, self._required = target, cache, bool(cuda_graphs)
         self._weights = WeightWatcher(target.model)
         new_capture = capture_for(target.device)
@@ -51,7 +53,7 @@ class StepRunner:
                 f"cuda_graphs=True, but the model is on {target.device}; move it to a CUDA device, or leave it out"
             )
         self._graphs = None
-        if new_capture is not None and cuda_graphs is not False:
+        if new_capture is not None and cuda_graphs is not False and isinstance(cache, RowCache):
             self._graphs = StepGraphs(target, cache, max_keep, new_capture)
 
     @property
@@ -80,10 +82,10 @@ class StepRunner:
         return self._target.step(self._cache, first_row, tokens, starts, keep) if output is None else output
 
     def argmax(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> list[list[int]]:
-        """Run a step; return the argmax of its logits, n lists of min(keep, Q) token ids."""
+        """Run a step; return the `argmax` of its logits, n lists of min(keep, Q) token ids or `NO_TOKEN`."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=True))
         if output is None:
-            output = self._target.step(self._cache, first_row, tokens, starts, keep).argmax(-1)
+            output = argmax(self._target.step(self._cache, first_row, tokens, starts, keep))
         ids: list[list[int]] = output.tolist()
         return ids
 
@@ -101,6 +103,8 @@ class StepRunner:
             max_draft: Longest draft behind a prompt, in tokens.
         """
         rows, longest = len(lengths), max(lengths)
+        if not self._target.is_batched:
+            return False
         if self._target.device.type == "cpu":
             padding = rows * longest - sum(lengths)
             is_short = longest <= _MAX_CPU_PROMPT and rows * longest <= _MAX_CPU_BATCH
@@ -112,7 +116,9 @@ class StepRunner:
 
         It does not change the cache rows in use.
         """
-        limit, scratch = self._target.max_length, RowCache(1)
+        limit, scratch = self._target.max_length, self._target.new_cache(1)
+        if isinstance(scratch, ModelCaches):
+            return self._timing_step_over(scratch)
 
         def run(num_tokens: int) -> None:
             num_tokens = min(num_tokens, limit or num_tokens)
@@ -121,6 +127,20 @@ class StepRunner:
             if self._graphs is None:
                 start = _TIMING_CONTEXT if limit is None else max(0, min(_TIMING_CONTEXT, limit - num_tokens))
                 self._target.step(scratch, 0, [[0] * num_tokens], [start], num_tokens).argmax(-1).tolist()
+
+        return run
+
+    def _timing_step_over(self, scratch: ModelCaches) -> Callable[[int], None]:
+        """`timing_step` over a cache of the model's own: drafts are taken back, single tokens stay in the context."""
+        limit = self._target.max_length
+        context = _TIMING_CONTEXT if limit is None else max(1, min(_TIMING_CONTEXT, limit // 2))
+        scratch.step(0, [0] * context, 0, 1)
+
+        def run(num_tokens: int) -> None:
+            nonlocal context
+            num_tokens = num_tokens if limit is None else max(1, min(num_tokens, limit - context))
+            scratch.step(0, [0] * num_tokens, context, num_tokens).argmax(-1).tolist()
+            context = scratch.keep(0, context + (num_tokens == 1))
 
         return run
 

@@ -1,18 +1,19 @@
-"""The model that a step runs: token ids in, logits out, keys and values in a `RowCache`."""
+"""The model that a step runs: token ids in, logits out, keys and values in a cache."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasc.data.endings import eos_ids_of
 from tasc.decoding.engine.cache import DynamicStepView, RowCache
-from tasc.errors import InputError
+from tasc.decoding.engine.model_cache import ModelCaches, cache_argument
 
 TokenLists: TypeAlias = Sequence[Sequence[int]]
 """Lists of token ids, one per cache row."""
@@ -20,52 +21,95 @@ TokenLists: TypeAlias = Sequence[Sequence[int]]
 Mask: TypeAlias = "Tensor | dict[str, Tensor] | None"
 """Attention mask in the form that the model takes; None: the causal mask that the model applies by itself."""
 
-_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+AnyCache: TypeAlias = "RowCache | ModelCaches"
+
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "max_target_positions", "n_positions", "seq_length")
+"""Names of the longest context in transformers' configurations."""
+
+Mode = Literal["batched", "single", "undrafted"]
+"""How a model is run. batched: the requests of a batch in one pass, over a `RowCache`. single: one request per pass,
+over the model's own cache. undrafted: as single, one token at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drive:
+    """The way to run a model that gives its own text; `probe.py` finds it.
+
+    Attributes:
+        mode: How the model is run.
+        crops: Whether a rejected draft is cropped off the model's own cache, if the cache says that it can be.
+        reason: Why it is not run in a batch, or not beyond a length; "" if nothing is restricted.
+        rope_switch: Number of tokens above which the rotary embedding takes other factors; None: no such number.
+        recomputes: Whether `generate` computes a sequence anew when it grows beyond `rope_switch`.
+        max_length: Longest context for which the text is known to be the model's own; None: no limit but the model's.
+    """
+
+    mode: Mode = "batched"
+    crops: bool = True
+    reason: str = ""
+    rope_switch: int | None = None
+    recomputes: bool = False
+    max_length: int | None = None
 
 
 class Target:
-    """A `transformers` causal language model with attention layers only.
+    """A `transformers` causal language model and the way to run it.
 
     Args:
-        model: Any `AutoModelForCausalLM` with "sdpa" or "eager" attention and no state but keys and values.
+        model: Any `AutoModelForCausalLM`.
+        drive: The way to run it.
 
     Attributes:
         model: The model without its PEFT wrapper; adapters stay in place.
+        drive: The way to run it.
         config: Its text config.
-        device: Its device.
+        device: The device of its inputs.
         vocab_size: Rows of its input embedding.
         max_length: Longest context in tokens; None: not limited.
-
-    Raises:
-        InputError: The model is an encoder-decoder, has a state that cannot be rolled back, or an attention
-            implementation that takes no mask per query.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = _unwrapped(model)
+    def __init__(self, model: Any, drive: Drive = Drive()) -> None:  # frozen
+        self.model = unwrapped(model)
+        self.drive = drive
         self.config = self.model.config.get_text_config()
-        _check_supported(self.model, self.config)
-        self.device: torch.device = self.model.device
+        self.device = _device(self.model)
         self.vocab_size: int = self.model.get_input_embeddings().weight.shape[0]
-        self.max_length: int | None = getattr(self.config, "max_position_embeddings", None)
+        limits = [limit for limit in (_context_length(self.model), drive.max_length) if limit is not None]
+        self.max_length: int | None = min(limits, default=None)
         known = inspect.signature(self.model.forward).parameters
         self._takes_logits_to_keep = "logits_to_keep" in known
-        self._cache_argument = "cache" if "cache" in known else "past_key_values"  # its name before transformers 5.24
+        self._cache_argument = cache_argument(self.model)
         self._needs_additive_mask = self.config._attn_implementation == "eager"
-        self._sliding_windows = _sliding_windows(self.config)
+        self._windows = _attention_windows(self.config)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether one pass may run several requests."""
+        return self.drive.mode == "batched"
+
+    def new_cache(self, num_rows: int) -> AnyCache:
+        """Return an empty cache for `num_rows` requests."""
+        if self.is_batched:
+            return RowCache(num_rows)
+        continues = self.drive.mode == "single"
+        return ModelCaches(self.model, num_rows, self.device, continues=continues, crops=self.drive.crops)
+
+    def regime(self, length: int) -> bool:
+        """Whether a pass over a sequence of `length` tokens takes the rotary factors for long sequences."""
+        return self.drive.rope_switch is not None and length > self.drive.rope_switch
 
     def eos_ids(self, tokenizer: Any = None) -> frozenset[int]:
         """Return the end-of-sequence ids of the generation config (else of the config) and of the tokenizer."""
         return eos_ids_of((getattr(self.model, "generation_config", None), self.config), tokenizer)
 
-    def step(self, cache: RowCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
+    def step(self, cache: AnyCache, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
         """Run the next tokens of neighbouring cache rows through the model.
 
         Rows may have different numbers of tokens. Shorter ones are padded on the left, which aligns the last `keep`
-        positions of all rows.
+        positions of all rows. A model that is not run in a batch takes one row.
 
         Args:
-            cache: Its row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
+            cache: From `new_cache`. Its row `first_row + b` holds `starts[b]` tokens; `tokens[b]` are appended to it.
             first_row: Cache row of the first request.
             tokens: n lists of q_b ≥ 1 token ids.
             starts: (n,) position of the first token of each list.
@@ -74,6 +118,9 @@ class Target:
         Returns:
             (n, min(keep, Q), V) logits, Q = max q_b; entry [b, -1] follows the last token of row b.
         """
+        if isinstance(cache, ModelCaches):
+            ((row_tokens, row_start),) = zip(tokens, starts, strict=True)
+            return cache.step(first_row, row_tokens, row_start, keep)
         query = max(map(len, tokens))
         end = max(start + len(row) for start, row in zip(starts, tokens, strict=True))
         cache.reserve(end)
@@ -126,10 +173,13 @@ class Target:
         Returns:
             (n, 1, Q, end) tensor, or one per kind of attention layer if the model has several kinds.
         """
-        distance = positions[:, None, :, None] - torch.arange(end, device=self.device)  # (n, 1, Q, end)
+        keys = torch.arange(end, device=self.device)
+        queries = positions[:, None, :, None]  # (n, 1, Q, 1)
         masks = {}
-        for kind, window in self._sliding_windows.items():
-            visible = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+        for kind, (window, is_chunk) in self._windows.items():
+            visible = queries >= keys  # (n, 1, Q, end)
+            if window is not None:
+                visible &= (queries // window == keys // window) if is_chunk else (queries - keys < window)
             masks[kind] = self._as_scores(visible) if additive or self._needs_additive_mask else visible
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
@@ -151,38 +201,41 @@ def evaluating(model: Any) -> Iterator[None]:
             model.train()
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Return the model inside a PEFT wrapper; its adapters stay in place."""
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 
-def _sliding_windows(config: Any) -> dict[str, int | None]:
-    """Return the sliding window, in tokens, of each kind of attention layer; None: full attention."""
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds:
-        return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
-    return {"full_attention": None} if window is None else {"sliding_attention": window}
+def _device(model: Any) -> torch.device:
+    """Return the device that a model runs on; accelerate keeps offloaded weights elsewhere."""
+    hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
+    execution_device = getattr(hook, "execution_device", None)
+    return torch.device(model.device if execution_device is None else execution_device)
 
 
-def _check_supported(model: Any, config: Any) -> None:
-    name = type(model).__name__
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise InputError(
-            f"{name} is an encoder-decoder; the verify loop takes decoder-only models (AutoModelForCausalLM)"
-        )
-    unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
-    if getattr(model, "_is_stateful", False) or unknown:
-        what = f" (layers: {', '.join(sorted(unknown))})" if unknown else ""
-        raise InputError(
-            f"{name} has a state that cannot be rolled back to an earlier token{what}; "
-            "the verify loop takes models with full or sliding-window attention in every layer"
-        )
-    if getattr(config, "attention_chunk_size", None) is not None:
-        raise InputError(f"{name} attends in chunks; the verify loop takes full or sliding-window attention")
-    attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
-        raise InputError(
-            f"{name} runs with attn_implementation={attention!r}, which takes no mask per query; "
-            "call model.set_attn_implementation('sdpa') or load it with attn_implementation='sdpa'"
-        )
+def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
+    """Return what each kind of attention layer reads: (tokens, whether they form chunks); (None, False): all tokens."""
+    window, chunk = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    if not kinds:
+        kinds = ["full_attention" if window is None else "sliding_attention"]
+    reads = {"sliding_attention": (window, False), "chunked_attention": (chunk, True)}
+    return {kind: reads.get(kind, (None, False)) for kind in kinds}
+
+
+def _context_length(model: Any) -> int | None:
+    """Return the longest context of a model in tokens; None: not limited.
+
+    The names are those of transformers' configurations. Without any, the table of learned positions is looked for.
+    """
+    config = model.config.get_text_config()
+    for name in CONTEXT_NAMES:
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    tables = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and "position" in name.rsplit(".", 1)[-1]
+    ]
+    return min(tables, default=None)

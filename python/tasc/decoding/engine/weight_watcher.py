@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 _PEFT_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters")
 
@@ -55,6 +56,12 @@ class WeightWatcher:
         return [children, tensors, adapters]
 
 
-def tensor_version(tensor: Tensor) -> tuple[int, int]:
-    """Return a tensor's address and its number of in-place changes (0 for inference tensors)."""
+def tensor_version(tensor: Tensor) -> tuple[Any, ...]:
+    """Return a tensor's address and its number of in-place changes (0 for inference tensors).
+
+    A tensor that wraps others, as quantised weights do, has no address; its version is the versions of its parts.
+    """
+    if is_traceable_wrapper_subclass(tensor):
+        names, _ = tensor.__tensor_flatten__()
+        return tuple(tensor_version(getattr(tensor, name)) for name in names)
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

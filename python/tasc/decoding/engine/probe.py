@@ -1,0 +1,368 @@
+"""The probe: which way of running a model gives the model's own text.
+
+Nothing about a model is taken from a list of names. A shrunken twin of the model decodes with `generate`; then the
+ways to run it are tried in the order of their speed, and the first whose logits agree is taken:
+
+1. batched: requests of a batch in one pass, over a `RowCache`.
+2. single: one request per pass, over the model's own cache.
+3. undrafted: as single, one token at a time.
+
+Each is tried as the verify loop uses it: several tokens onto a filled cache, a draft taken back, a row beside a longer
+one, a short prompt after a long one with the same prefix. If rotary factors change at a length, a twin whose factors
+change after a few tokens tells how `generate` crosses it. What is found is kept on disk by class, configuration and
+version of transformers. The model itself runs three short passes: eight tokens in one pass and in two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
+
+from tasc.decoding.engine.model_cache import cache_argument
+from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
+from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
+from tasc.errors import InputError
+from tasc.files import atomic_path
+from tasc.models import cache_root
+
+_log = logging.getLogger(__name__)
+
+_PROMPT, _NEW = 20, 40  # tokens
+_SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
+_FAR = 1000  # tokens; longer than any reference
+_TOLERANCE = {torch.float32: 0.01}  # of the logits' spread; other dtypes and quantised weights:
+_LOW_TOLERANCE = 0.5
+
+_known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
+
+
+def probed_target(model: Any, probe: bool = True) -> Target:
+    """Return a target that runs a model in the fastest way that gives its own text.
+
+    Args:
+        model: A causal language model.
+        probe: False: do not run anything; take the way that fits the kinds of layers.
+
+    Raises:
+        InputError: As `find_drive`.
+    """
+    return Target(model, find_drive(model) if probe else _drives(unwrapped(model))[0][0])
+
+
+def find_drive(model: Any) -> Drive:
+    """Return the fastest way to run a model that gives its own text; a warning says what it restricts.
+
+    Raises:
+        InputError: No way gives the model's own text, or it is an encoder-decoder.
+    """
+    model = unwrapped(model)
+    if model not in _known:
+        try:
+            with evaluating(model), torch.inference_mode():
+                found = _known[model] = _found(model)
+            if found.reason:
+                _log.warning("%s %s", type(model).__name__, found.reason)
+        except InputError as error:
+            _known[model] = str(error)
+    drive = _known[model]
+    if isinstance(drive, str):
+        raise InputError(drive)
+    return drive
+
+
+def _found(model: Any) -> Drive:
+    """Return the way to run a model, from the disk, from a twin or from the model itself."""
+    path = cache_root() / "probes" / f"{_key(model)}.json"
+    drive = _read(path)
+    if drive is None:
+        switch = rope_switch(model.config.get_text_config())
+        twin = make_twin(model, None if switch is None else max(switch, _FAR))
+        if twin is None:
+            return _examined(model)
+        drive = _examined(twin)
+        if switch is not None:
+            drive = _with_switch(drive, model, switch)
+        _write(path, drive)
+    if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
+        return _examined(model)
+    return drive
+
+
+def _drives(model: Any) -> tuple[list[Drive], str]:
+    """Return the ways that a model's code allows, the fastest first, and why batches are not among them.
+
+    Raises:
+        InputError: There is none.
+    """
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder-decoder; tasc drafts for decoder-only models (AutoModelForCausalLM)")
+    if not cache_argument(model):
+        raise InputError(f"{name} keeps no cache of past tokens, which drafts need; call model.generate instead")
+    alone = [Drive(mode="single"), Drive(mode="single", crops=False), Drive(mode="undrafted")]
+    config = model.config.get_text_config(decoder=True)
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return alone, f"attn_implementation={config._attn_implementation!r} takes no mask per request; 'sdpa' does"
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        return alone, "its recurrent layers take no padding"
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return alone, "it places tokens by itself"
+    return [Drive(), *alone], ""
+
+
+@dataclass(slots=True)
+class _Reference:
+    """What `generate` gives: tokens, and logits before each new one.
+
+    Attributes:
+        tokens: (prompt + new) ids.
+        num_prompt: Prompt ids among them.
+        logits: (new, V); entry i follows the first `num_prompt + i` tokens.
+        tolerance: Greatest difference that counts as rounding.
+    """
+
+    tokens: list[int]
+    num_prompt: int
+    logits: Tensor
+    tolerance: float
+
+    def check(self, made: Tensor, end: int) -> None:
+        """Compare (k, V) logits after the last tokens of a pass; the row then holds `end` tokens.
+
+        Raises:
+            _Differs: They differ by more than rounding.
+        """
+        last = end - self.num_prompt + 1
+        wanted = self.logits[max(0, last - made.shape[0]) : last]
+        made = made[-len(wanted) :].float()
+        difference = float((made - wanted).abs().max() / wanted.std())
+        if not difference <= self.tolerance:
+            raise _Differs(difference)
+
+
+class _Differs(Exception):
+    """Logits that differ from those of `generate`, by a part of their spread."""
+
+
+def _examined(model: Any) -> Drive:
+    """Return the first way of running a model that gives the logits of `generate`.
+
+    Raises:
+        InputError: None does.
+    """
+    name = type(model).__name__
+    drives, reason = _drives(model)
+    try:
+        reference = _reference(model)
+    except Exception as error:
+        raise InputError(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
+    checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
+    for drive in drives:
+        failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
+        if failure is None:
+            return replace(drive, reason=_restriction(drive.mode, reason))
+        reason = failure
+    raise InputError(
+        f"{name} does not give the text of its own generate in the verify loop ({reason}); call model.generate instead"
+    )
+
+
+def _restriction(mode: Mode, reason: str) -> str:
+    """Return what a mode restricts and why, after the model's name."""
+    if mode == "single":
+        return f"runs one request at a time: {reason}"
+    return f"runs token by token, without drafts, which would change its text: {reason}" if mode == "undrafted" else ""
+
+
+def _failure(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except _Differs as error:
+        return f"logits differ by {error.args[0]:.2g} of their spread"
+    except InputError as error:
+        return str(error)
+    except Exception as error:
+        return _line(error)
+    return None
+
+
+def _agrees(model: Any, check: Callable[[], None]) -> bool:
+    reason = _failure(check)
+    if reason is not None:
+        _log.warning("%s differs from its twin: %s", type(model).__name__, reason)
+    return reason is None
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__
+
+
+def _reference(model: Any) -> _Reference:
+    vocab = model.get_input_embeddings().weight.shape[0]
+    generator = torch.Generator().manual_seed(1)
+    prompt = torch.randint(1, min(vocab, 1000), (1, _PROMPT), generator=generator)
+    with _plain_generation(model), quiet_transformers():
+        output = model.generate(
+            prompt.to(model.device),
+            attention_mask=torch.ones_like(prompt).to(model.device),
+            max_new_tokens=_NEW,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logits = torch.stack([step[0].float() for step in output.logits])
+    return _Reference(output.sequences[0].tolist(), _PROMPT, logits, _tolerance(model))
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Let a model's `generate` decode plainly to the end inside the `with` block."""
+    config = model.generation_config
+    model.generation_config = transformers.GenerationConfig(pad_token_id=0)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = config
+
+
+def _tolerance(model: Any) -> float:
+    is_quantised = getattr(model, "is_quantized", False)
+    return _LOW_TOLERANCE if is_quantised else _TOLERANCE.get(model.dtype, _LOW_TOLERANCE)
+
+
+def _junk(tokens: Sequence[int], count: int) -> list[int]:
+    """Tokens for a wrong draft."""
+    return [tokens[at] ^ 1 for at in range(count)]
+
+
+def _check_batched(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
+    cache = target.new_cache(3)
+    other = [token ^ 1 for token in reversed(seq)]
+    long = n + 6
+
+    def step(tokens: Sequence[int], start: int, keep: int, beside: Sequence[int], beside_start: int) -> Tensor:
+        return target.step(cache, 0, [beside, tokens], [beside_start, start], keep)[1]
+
+    reference.check(step(seq[: n + 3], 0, 4, other[:long], 0), n + 3)  # a prompt and its draft beside a longer row
+    reference.check(step([seq[n + 3], *_junk(seq, 5)], n + 3, 6, other[long:][:2], long)[:1], n + 4)
+    reference.check(step(seq[n + 4 : n + 9], n + 4, 5, other[long + 2 :][:8], long + 2), n + 9)  # the draft taken back
+    cache.copy_row(1, 2, n - 4)
+    reference.check(target.step(cache, 2, [seq[n - 4 : n + 1]], [n - 4], 2)[0], n + 1)  # a prefix used again
+    reference.check(target.step(cache, 1, [seq[n + 9 : n + 12]], [n + 9], 3)[0], n + 12)
+    reference.check(target.step(cache, 1, [[seq[n + 12]]], [n + 12], 1)[0], n + 13)
+    rest = seq[n + 13 : -1]  # a long draft
+    reference.check(target.step(cache, 1, [rest], [n + 13], len(rest))[0], len(seq) - 1)
+
+
+def _check_single(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
+    cache: Any = target.new_cache(2)
+    reference.check(cache.step(0, seq[:n], 0, 1)[0], n)
+    reference.check(cache.step(0, [seq[n], *_junk(seq, 4)], n, 5)[0, :1], n + 1)
+    kept = cache.keep(0, n + 1)  # the draft taken back
+    reference.check(cache.step(0, seq[kept : n + 6], kept, 5)[0], n + 6)
+    kept = cache.keep(0, n + 6)
+    reference.check(cache.step(0, seq[kept : n + 7], kept, 1)[0], n + 7)
+    rest = seq[n + 7 : -1]  # a long draft
+    reference.check(cache.step(0, rest, n + 7, len(rest))[0], len(seq) - 1)
+    cache.copy_row(0, 1, n - 3)
+    reference.check(cache.step(1, seq[:n], 0, 1)[0], n)  # in two passes, with a copy between them
+    kept = cache.copy_row(1, 0, n - 3)
+    reference.check(cache.step(0, seq[kept : n + 2], kept, 1)[0], n + 2)  # the copy used again
+
+
+def _check_undrafted(target: Target, reference: _Reference) -> None:
+    seq, n = reference.tokens, reference.num_prompt
+    cache: Any = target.new_cache(1)
+    reference.check(cache.step(0, seq[:n], 0, 1)[0], n)
+    for at in range(n, n + 8):
+        reference.check(cache.step(0, [seq[at]], at, 1)[0], at + 1)
+
+
+def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
+    """Return the way to run a model whose rotary factors may change above `length` tokens."""
+    twin = make_twin(model, _SWITCH)
+    reason = f"only texts of up to {length} tokens are known to be its own: its rotary factors change there"
+    limited = replace(drive, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
+    if twin is None:
+        return limited
+    reference, end = _reference(twin), _SWITCH + 4
+    whole, shorter, longer = (0, end, end - _PROMPT), (0, _SWITCH, 1), (_SWITCH, end, 4)
+    if _failure(lambda: _check_passes(twin, drive, reference, whole)) is None:
+        return drive  # nothing changes there
+    if _failure(lambda: _check_passes(twin, drive, reference, shorter, longer)) is None:
+        return replace(drive, rope_switch=length)
+    if _failure(lambda: _check_passes(twin, drive, reference, shorter, (0, end, 4))) is None:
+        return replace(drive, rope_switch=length, recomputes=True)
+    return limited
+
+
+def _check_passes(model: Any, drive: Drive, reference: _Reference, *passes: tuple[int, int, int]) -> None:
+    """Run passes over one row, each from a token to another; compare the logits of the last positions of each."""
+    target = Target(model, drive)
+    cache = target.new_cache(1)
+    for start, end, keep in passes:
+        reference.check(target.step(cache, 0, [reference.tokens[start:end]], [start], keep)[0], end)
+
+
+def _check_two_passes(target: Target) -> None:
+    """Compare eight tokens in one pass with the same tokens in two."""
+    tokens = [at % target.vocab_size for at in range(1, 9)]
+    one, two = target.new_cache(1), target.new_cache(1)
+    wanted = target.step(one, 0, [tokens], [0], 4)[0].float()
+    target.step(two, 0, [tokens[:4]], [0], 1)
+    made = target.step(two, 0, [tokens[4:]], [4], 4)[0].float()
+    if not wanted.isfinite().all():
+        return  # not a matter of how the model is run; the loop refuses such logits
+    difference = float((made - wanted).norm() / (wanted - wanted.mean()).norm())
+    if difference > _tolerance(target.model):
+        raise _Differs(difference)
+
+
+def _key(model: Any) -> str:
+    """Return the name of a model's file: class, code version, shrunken configuration, attention implementation."""
+    with quiet_transformers():
+        config = shrunken(model.config, 1).to_json_string(use_diff=False)
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    versions = f"{transformers.__version__} {torch.__version__} {_engine_digest()}"
+    parts = (kind, versions, model.config._attn_implementation, str(rope_switch(model.config)), config)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+@cache
+def _engine_digest() -> str:
+    """Return a digest of this package's code: another engine is probed again."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(code).hexdigest()
+
+
+def _read(path: Path) -> Drive | None:
+    try:
+        return Drive(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or not written by this version: it is probed again
+
+
+def _write(path: Path, drive: Drive) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(drive)), encoding="utf-8")
+    except OSError as error:
+        _log.info("the probe's result is not kept: %s", error)
