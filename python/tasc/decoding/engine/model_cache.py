@@ -42,14 +42,16 @@ class _Row:
     Attributes:
         cache: The model's cache; None: empty.
         tokens: Token ids in it.
-        mark: Number of tokens and copy of the cache before the draft.
+        floor: Number of tokens that a crop leaves at least: the cache records what it drops since then.
+        mark: Copy of the cache with `floor` tokens; None where it can be cropped.
         next_copy: Length at which the next copy for other prompts is made; 0: none.
         rerun: Number of tokens that were run again since the last step without a draft.
     """
 
     cache: Any = None
     tokens: list[int] = field(default_factory=list)
-    mark: tuple[int, Any] | None = None
+    floor: int = 0
+    mark: Any = None
     next_copy: int = 0
     rerun: int = 0
 
@@ -100,7 +102,7 @@ class ModelCaches:
         row = self._rows[target] = _Row()
         if kept:
             self._prefixes[kept] = self._prefixes.pop(kept)
-            row.cache, row.tokens = _copied(self._prefixes[kept]), list(kept)
+            row.cache, row.tokens, row.floor = _copied(self._prefixes[kept]), list(kept), len(kept)
         if self._continues and len(shared) - len(kept) >= _MIN_PREFIX:
             row.next_copy = len(shared)
         return len(kept)
@@ -112,7 +114,8 @@ class ModelCaches:
     def mark(self, row: int) -> None:
         """Note the row's present end, to which `keep` can go back."""
         state = self._rows[row]
-        state.mark = None if self._can_crop(state.cache) else (len(state.tokens), _copied(state.cache))
+        state.floor = len(state.tokens)
+        state.mark = None if self._can_crop(state.cache) else _copied(state.cache)
 
     def may_draft(self, row: int, unread: int) -> bool:
         """Whether a draft may follow a row's unread tokens.
@@ -134,16 +137,19 @@ class ModelCaches:
         """Take back the tokens behind the first `length` ones.
 
         Returns:
-            Number of tokens in the row: `length`, or fewer if the row went back to its mark.
+            Number of tokens in the row: `length`, or fewer if the row went back to its mark, or to nothing where the
+            mark lies behind `length`.
         """
         state = self._rows[row]
-        if self._can_crop(state.cache):
+        can_crop = self._can_crop(state.cache)
+        if length < state.floor or (length < len(state.tokens) and not can_crop and state.mark is None):
+            length, state.cache = 0, None
+        elif can_crop:
             state.cache.crop(length - len(state.tokens))
         elif length < len(state.tokens):
-            is_reached = state.mark is not None and state.mark[0] <= length
-            length, state.cache = state.mark if is_reached and state.mark is not None else (0, None)
+            length, state.cache = state.floor, state.mark
         del state.tokens[length:]
-        state.mark = None
+        state.floor, state.mark = length, None
         return length
 
     def step(self, row: int, tokens: Sequence[int], start: int, keep: int) -> Tensor:
@@ -160,7 +166,7 @@ class ModelCaches:
         """
         state = self._rows[row]
         if start == 0:
-            state.cache, state.tokens = None, []
+            state.cache, state.tokens, state.floor, state.mark = None, [], 0, None
         assert len(state.tokens) == start, f"row {row} holds {len(state.tokens)} tokens, not {start}"
         before_copy, state.next_copy = state.next_copy - start, 0
         if 0 < before_copy <= len(tokens) - keep:
@@ -197,6 +203,7 @@ class ModelCaches:
             raise InputError(f"{type(self._model).__name__} returns no cache")
         state.tokens += tokens
         if start == 0 and isinstance(state.cache, Cache):
+            state.floor = end
             state.cache.activate_past_recording()  # type: ignore[no-untyped-call]
         logits: Tensor = output.logits[:, -keep:]
         return logits
