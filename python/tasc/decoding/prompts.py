@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from jinja2 import TemplateError
 
-from tasc.errors import InputError
+from tasc.errors import InputError, PromptError
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
 """A string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
@@ -26,23 +27,24 @@ def prompt_ids(
         system: System message before each of `inputs`.
 
     Raises:
-        InputError: Both or neither of `inputs` and `prompts` are given, a string is given instead of a list, or a
-            prompt has no token.
+        InputError: Both or neither of `inputs` and `prompts` are given, or a string is given instead of a list.
+        PromptError: A prompt has no token, or it cannot be tokenized.
     """
     if (inputs is None) == (prompts is None):
         raise InputError("give either inputs= (user texts) or prompts= (strings, ids or messages), not both or neither")
     for name, value in (("inputs", inputs), ("prompts", prompts)):
         if isinstance(value, str):
             raise InputError(f"{name}= is one string; give a list: {name}=[{value[:20]!r}]")
-    if inputs is not None:
-        rows = [_of_input(tokenizer, text, system) for text in inputs]
-    else:
-        if system is not None:
-            raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
-        rows = [_of_prompt(tokenizer, prompt) for prompt in prompts or ()]
-    for number, row in enumerate(rows):
-        if not row:
-            raise InputError(f"prompt {number} has no token; give at least one, such as the tokenizer's BOS")
+    if inputs is None and system is not None:
+        raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
+    rows: list[list[int]] = []
+    for number, prompt in enumerate(prompts or () if inputs is None else inputs):
+        try:
+            rows.append(_of_prompt(tokenizer, prompt) if inputs is None else _of_input(tokenizer, prompt, system))
+        except (InputError, TemplateError) as error:
+            raise PromptError(number, f"cannot be tokenized: {error}") from error
+        if not rows[-1]:
+            raise PromptError(number, "has no token; give at least one, such as the tokenizer's BOS")
     return rows
 
 
@@ -72,7 +74,7 @@ def _is_chat(prompt: Prompt) -> bool:
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
-def _of_input(tokenizer: Any, text: str, system: str | None) -> list[int]:
+def _of_input(tokenizer: Any, text: Any, system: str | None) -> list[int]:
     if not isinstance(text, str):
         raise InputError(f"inputs= takes strings, got {type(text).__name__}; give ids or messages as prompts=")
     if getattr(tokenizer, "chat_template", None) is None:
