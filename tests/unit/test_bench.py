@@ -87,6 +87,17 @@ def test_every_method_decodes_the_same_prompts(task: Task) -> None:
     assert list(named["methods"]) == ["plain", "transformers-static", "tasc"]
 
 
+def test_inputs_are_checked_before_any_is_decoded(task: Task) -> None:
+    task.held_out[1]["input"] = "tea " * 20
+    told: list[int] = []
+    with pytest.raises(PromptError, match="prompt 1 has 81 tokens, but the model's context holds 64; shorten it"):
+        bench(
+            tiny_model("llama", positions=64), byte_tokenizer(), task, BenchOptions(methods=("tasc",)),
+            progress=lambda done, total: told.append(done),
+        )  # fmt: skip
+    assert told == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

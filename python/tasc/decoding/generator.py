@@ -315,6 +315,18 @@ class Generator:
                 done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
         return Generations(done, wall)
 
+    def check(
+        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+    ) -> None:
+        """Check prompts as `generate` does, without answering them.
+
+        Raises:
+            InputError: As `generate`.
+            PromptError: A prompt cannot be used; says which.
+        """
+        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+            self._room(number, row, 1)
+
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
         if self._tokenizer is None:
