@@ -14,7 +14,7 @@ from tiny_models import EOS, byte_tokenizer, tiny_model  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.data.endings import required_eos_ids  # noqa: E402
 from tasc.decoding.stats import Stats  # noqa: E402
-from tasc.errors import InputError  # noqa: E402
+from tasc.errors import InputError, PromptError  # noqa: E402
 from tasc.evaluation.baselines import suffix_decoding_installed  # noqa: E402
 from tasc.evaluation.bench import Answer, BenchOptions, Tally, bench, draft_facts, without_eos  # noqa: E402
 from tasc.evaluation.replay_comparison import Task, open_task  # noqa: E402

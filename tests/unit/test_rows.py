@@ -32,6 +32,8 @@ def zstd(data: bytes) -> bytes:
         ("r.jsonl.gz", gzip.compress(JSONL)),
         ("r.jsonl.gz", gzip.compress(JSONL[:50]) + gzip.compress(JSONL[50:])),
         ("r.jsonl.zst", zstd(JSONL)),
+        ("R.JSONL.GZ", gzip.compress(JSONL)),
+        ("r.Json.Zst", zstd(JSONL)),
         ("r.jsonl.zst", zstd(JSONL[:50]) + zstd(JSONL[50:])),
     ],
 )
@@ -73,6 +75,9 @@ def test_of_parquet_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
         list(read_rows(path, input_field="when"))
     with pytest.raises(CorpusError, match=r"has no field 'a'; its fields are 'input', 'output', 'split', 'id', 'when'"):
         list(read_rows(path, output_field="a"))
+    parquet.write_table(pyarrow.Table.from_arrays([["a"], ["b"]], names=["output", "output"]), path)
+    with pytest.raises(CorpusError, match=r"r\.parquet: has 2 columns named 'output'; rename or remove one"):
+        list(read_rows(path))
 
 
 def test_text_of_parquet_that_is_not_utf8_is_named(tmp_path: Path) -> None:

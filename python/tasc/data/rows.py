@@ -197,8 +197,8 @@ def _raw_rows(
     output_field: str,
     tell: Callable[[int], None],
 ) -> Iterator[tuple[str, Any]]:
-    compression = file.suffix if file.suffix in (".gz", ".zst") else ""
-    suffix = Path(file.name.removesuffix(compression)).suffix.lower()
+    compression = file.suffix.lower() if file.suffix.lower() in (".gz", ".zst") else ""
+    suffix = (file.with_suffix("") if compression else file).suffix.lower()
     if suffix == ".parquet" and not compression:
         yield from _parquet(file, columns, needed, tell)
         return
@@ -293,6 +293,9 @@ def _parquet(
             schema = table.schema_arrow
             _check_fields(str(file), schema.names, needed)
             names = [f.name for f in schema if (_fits_json(f.type) if columns is None else f.name in columns)]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise CorpusError(f"{file}: has {names.count(twice)} columns named {twice!r}; rename or remove one")
             if columns is None and len(names) < len(schema):
                 left = ", ".join(f"{field.name} ({field.type})" for field in schema if field.name not in names)
                 _log.warning("%s: columns that JSON cannot hold are left out: %s", file, left)
