@@ -312,10 +312,9 @@ class Generator:
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
         """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
-        if worst >= self._target.vocab_size or min(prompt) < 0:
-            bad = worst if worst >= self._target.vocab_size else min(prompt)
+        if worst >= self._target.vocab_size:
             raise InputError(
-                f"prompt {number} holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                f"prompt {number} holds id {worst}, but the model's vocabulary has {self._target.vocab_size} ids; "
                 "is it the tokenizer of this model?"
             )
         limit = self._target.max_length
