@@ -191,7 +191,7 @@ def test_prompts_that_cannot_be_used_are_named_and_the_rest_goes_on(
     assert sorted(line for line in lines if line.startswith("skipped")) == [
         f"skipped {files['mixed']}:10: has no token; give at least one, such as the tokenizer's BOS",
         f"skipped {files['mixed']}:4: has 200 tokens, but the model's context holds 128; shorten it",
-        f"skipped {files['mixed']}:5: cannot be tokenized: no end",
+        f"skipped {files['mixed']}:5: is refused by the tokenizer's chat template (no end); change the messages",
         "skipped 3 of 13 rows",
     ]
     assert lines[-1] == "skipped 3 of 13 rows"

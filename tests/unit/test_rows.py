@@ -55,6 +55,10 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     with pytest.raises(CorpusError, match=r"r\.parquet: row 2346: field 'output' is NoneType, it must be text"):
         list(read_rows(path))
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * (len(content) - 12) + content[-8:])
+    with pytest.raises(CorpusError, match=r"r\.parquet: is no Parquet file that can be read: "):
+        list(read_rows(path))
     path.write_bytes(b"PAR1 or not")
     with pytest.raises(CorpusError, match="is no Parquet file"):
         list(read_rows(path))

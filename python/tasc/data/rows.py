@@ -305,7 +305,7 @@ def _parquet(
                     where = f"{file}: row {number}"
                     yield where, {name: _value(where, name, batch.column(name)[k]) for name in names}
                 tell(size * number // table.metadata.num_rows)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{file}: is no Parquet file that can be read: {error}") from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
-from tasc.decoding.detokenize import IncrementalDetokenizer, decode
+from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
@@ -58,7 +58,8 @@ class Generation:
     Attributes:
         ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
         text: Their text without special tokens, cut before the stop string; "" without a tokenizer.
-        finish_reason: "eos", "stop" (a stop string) or "length" (max_tokens or the model's context).
+        finish_reason: "eos" (also if the EOS completes a stop string), "stop" (a stop string) or "length" (max_tokens
+            or the model's context).
         stats: Counts of this request.
         first_difference: Where the ids first differ from plain decoding's; None if nowhere or not checked.
     """
@@ -244,7 +245,8 @@ class Generator:
             positions: Position of each prompt in a list that several calls share. The seed and the position alone
                 decide a prompt's random numbers, whatever the batch size. None: its index in this call.
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
-            stop: Strings that end an output, not part of its text.
+            stop: Strings that end an output, not part of its text. A stop string that contains a special token's text
+                is looked for in the text with special tokens.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
                 none ends within a character. Not called for the ids that plain checking decodes.
             finished: Called as outputs end, in the order in which they end: (index of the prompt, its `Generation`
@@ -282,6 +284,7 @@ class Generator:
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else seed
         ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+        special = special_tokens(self._tokenizer) if stop else {}
 
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
@@ -294,7 +297,7 @@ class Generator:
                 rope_switch=self._target.drive.rope_switch,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
-                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
@@ -341,11 +344,10 @@ class Generator:
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
         """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
-        if worst >= self._target.vocab_size or min(prompt) < 0:
-            bad = worst if worst >= self._target.vocab_size else min(prompt)
+        if worst >= self._target.vocab_size:
             raise PromptError(
                 number,
-                f"holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                f"holds id {worst}, but the model's vocabulary has {self._target.vocab_size} ids; "
                 "is it the tokenizer of this model?",
             )
         limit = self._target.max_length

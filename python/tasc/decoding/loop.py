@@ -338,7 +338,7 @@ def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
     if job.detokenizer is not None:
         taken = job.detokenizer.add(emitted[:kept])
         if job.detokenizer.stopped:
-            kept, job.finish_reason = taken, "stop"
+            kept, job.finish_reason = taken, "eos" if emitted[taken - 1] in job.eos else "stop"
     ended_in_draft = job.finish_reason is not None and kept < len(emitted)
     emitted = emitted[:kept]
     if job.sampler is not None:
