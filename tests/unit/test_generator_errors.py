@@ -10,6 +10,7 @@ import transformers
 from tiny_models import VOCAB, PromptLookup, Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, NullDrafter, generate
+from tasc.decoding.prompts import user_text
 from tasc.errors import InputError, TokenizerMismatchError
 
 TOKENIZER = byte_tokenizer()
@@ -28,11 +29,25 @@ def generator() -> Generator:
         ({"prompts": ["ok", ""]}, "prompt 1 has no token"),
         ({"prompts": [[1] * 64]}, "prompt 0 has 64 tokens, but the model's context holds 64"),
         ({"prompts": [[1], [VOCAB]]}, f"prompt 1 holds id {VOCAB}"),
-        ({"prompts": [[-3]]}, "prompt 0 holds id -3"),
-        ({"prompts": [[0.5]]}, "got 1-dimensional float64"),
+        ({"prompts": [[-3]]}, "prompt 0 is .* no list of ids: token id -3 is out of range"),
+        ({"prompts": [[0.5]]}, "prompt 0 is .* no list of ids: token ids must be integers, these are float64"),
+        ({"prompts": [[1], [[1, 2]]]}, "prompt 1 is .* must be one-dimensional"),
+        ({"prompts": [[1, [2]]]}, "prompt 0 is .* one sequence of integers"),
+        ({"prompts": [1, 2]}, "prompt 0 is .* must be one-dimensional"),
+        ({"prompts": [None]}, "prompt 0 is no string, no list of messages and no list of ids"),
+        ({"prompts": [{"role": "user", "content": "a"}]}, "prompt 0 is no string, no list of messages"),
+        ({"prompts": [["a", "b"]]}, "prompt 0 is no string, no list of messages"),
+        ({"prompts": [b"a"]}, "prompt 0 is no string"),
+        ({"prompts": ["a", "b\ud800"]}, r"prompt 1 is no valid text: character 1 is half of a surrogate pair"),
         ({"prompts": "text"}, "prompts= is one string"),
+        ({"prompts": 5}, "prompts= is int; give a list"),
+        ({"prompts": {"a": "b"}}, "prompts= is dict; give a list"),
         ({"inputs": "text"}, "inputs= is one string"),
-        ({"inputs": [[1]]}, "inputs= takes strings"),
+        ({"inputs": b"text"}, "inputs= is bytes; give a list"),
+        ({"inputs": iter(["a"])}, "inputs= is list_iterator; give a list"),
+        ({"inputs": [[1]]}, "prompt 0 is list, but inputs= takes strings"),
+        ({"inputs": ["a", None]}, "prompt 1 is NoneType, but inputs= takes strings"),
+        ({"inputs": ["a"], "system": 5}, "system= is int; give a string"),
         ({}, "give either inputs="),
         ({"inputs": ["a"], "prompts": ["a"]}, "give either inputs="),
         ({"prompts": ["a"], "system": "s"}, "system= goes with inputs="),
@@ -91,6 +106,51 @@ def test_chat_template() -> None:
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
     assert generator.generate(["hi"], system="be brief", max_tokens=8)[0].ids == expected
     assert generator.generate(prompts=[messages], max_tokens=8)[0].ids == expected
+
+
+REFUSING = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role\n not supported') }}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content + '' }}{% endfor %}<bot>"
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"inputs": ["hi"], "system": "be brief"},
+            r"^prompt 0 is refused by the tokenizer's chat template \(System role not supported\); "
+            "leave the system message out or put its text into the input$",
+        ),
+        (
+            {"prompts": ["a", [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]]},
+            "^prompt 1 is refused .*; leave the system message out",
+        ),
+        ({"prompts": [[{"role": "user"}]]}, "^prompt 0 is refused .* no attribute 'content'.*; change the messages$"),
+        ({"prompts": [[{"role": "user", "content": 5}]]}, "^prompt 0 is refused .*unsupported operand.*"),
+        ({"prompts": [[{"role": "user", "content": "\udfff"}]]}, "^prompt 0 is no valid text"),
+        ({"prompts": [[{"role": "user", "content": "a"}, "b"]]}, "^prompt 0 is refused "),
+    ],
+)
+def test_what_a_chat_template_refuses(options: dict[str, Any], message: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = REFUSING
+    generator = Generator(tiny_model("llama"), tokenizer, drafter=PromptLookup(), costs=0.02)
+    with pytest.raises(InputError, match=message):
+        generator.generate(**options)
+    assert len(generator.generate(["hi"], max_tokens=4)) == 1
+
+
+def test_a_template_that_does_not_parse() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}"
+    with pytest.raises(InputError, match=r"^prompt 0 is refused by the tokenizer's chat template \(Unexpected end"):
+        Generator(tiny_model("llama"), tokenizer, drafter=NullDrafter()).generate(["hi"])
+
+
+def test_content_that_is_no_text_is_no_input_for_drafts() -> None:
+    assert user_text([{"role": "user", "content": 5}]) is None
+    assert user_text([{"role": "user", "content": [{"type": "text", "text": "a"}, 5]}]) == "a"
 
 
 def test_one_call_form() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
-from tasc.decoding.detokenize import IncrementalDetokenizer, decode
+from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
@@ -34,7 +34,7 @@ from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
-from tasc.errors import InputError
+from tasc.errors import InputError, PromptError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -44,6 +44,9 @@ _MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templa
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
+
+Finished: TypeAlias = "Callable[[int, Generation], None]"
+"""Called with (index of the request, its output)."""
 
 InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]]"
 """What stands before and after the input in a prompt, as text or ids."""
@@ -56,7 +59,8 @@ class Generation:
     Attributes:
         ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
         text: Their text without special tokens, cut before the stop string; "" without a tokenizer.
-        finish_reason: "eos", "stop" (a stop string) or "length" (max_tokens or the model's context).
+        finish_reason: "eos" (also if the EOS completes a stop string), "stop" (a stop string) or "length" (max_tokens
+            or the model's context).
         stats: Counts of this request.
         first_difference: Where the ids first differ from plain decoding's; None if nowhere or not checked.
     """
@@ -216,9 +220,11 @@ class Generator:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
+        positions: Sequence[int] | None = None,
         eos: int | Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
         stream: Stream | None = None,
+        finished: Finished | None = None,
         index: Any = None,
         drafter: Drafter | None = None,
         check_plain: bool = False,
@@ -238,10 +244,15 @@ class Generator:
             repetition_penalty: None: the model's generation config.
             seed: Equal seeds give equal output for the same prompts, drafted or not; with a draft model that is equal
                 in distribution only. None: a fresh one.
+            positions: Position of each prompt in a list that several calls share. The seed and the position alone
+                decide a prompt's random numbers, whatever the batch size. None: its index in this call.
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
-            stop: Strings that end an output, not part of its text.
+            stop: Strings that end an output, not part of its text. A stop string that contains a special token's text
+                is looked for in the text with special tokens.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
                 none ends within a character. Not called for the ids that plain checking decodes.
+            finished: Called as outputs end, in the order in which they end: (index of the prompt, its `Generation`
+                without the plain check). It must not use the generator.
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             drafter: Instead of the generator's, for this call.
@@ -252,7 +263,8 @@ class Generator:
             One `Generation` per prompt, in order; `.stats` is their sum.
 
         Raises:
-            InputError: An option or prompt is out of its range; says which.
+            InputError: An option is out of its range; says which.
+            PromptError: A prompt cannot be used; says which. No prompt has been answered then.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
@@ -267,10 +279,15 @@ class Generator:
         _at_least("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        numbers = range(len(rows)) if positions is None else positions
+        if len(numbers) != len(rows):
+            raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
+        _at_least("positions", min(numbers, default=0), 0)
         drafters = self._drafters_for(len(rows), index, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else seed
         ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+        special = special_tokens(self._tokenizer) if stop else {}
 
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
@@ -278,16 +295,19 @@ class Generator:
             sampler, device = None, self._target.device
             processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
             if processors or sampling.temperature > 0:
-                sampler = Sampler(sampling, prompt, room, seed, number, device, processors)
+                sampler = Sampler(sampling, prompt, room, seed, numbers[number], device, processors)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
-                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
+        if finished is not None:
+            for each in jobs:
+                each.ended = lambda job: finished(job.index, self._generation(job))
         with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
@@ -301,6 +321,18 @@ class Generator:
                     self._plain_loop.run([each])
                 done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
         return Generations(done, wall)
+
+    def check(
+        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+    ) -> None:
+        """Check prompts as `generate` does, without answering them.
+
+        Raises:
+            InputError: As `generate`.
+            PromptError: A prompt cannot be used; says which.
+        """
+        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+            self._room(number, row, 1)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
@@ -316,19 +348,17 @@ class Generator:
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
         """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
-        if worst >= self._target.vocab_size or min(prompt) < 0:
-            bad = worst if worst >= self._target.vocab_size else min(prompt)
-            raise InputError(
-                f"prompt {number} holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
-                "is it the tokenizer of this model?"
+        if worst >= self._target.vocab_size:
+            raise PromptError(
+                number,
+                f"holds id {worst}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                "is it the tokenizer of this model?",
             )
         limit = self._target.max_length
         if limit is None:
             return max_tokens
         if len(prompt) >= limit:
-            raise InputError(
-                f"prompt {number} has {len(prompt)} tokens, but the model's context holds {limit}; shorten it"
-            )
+            raise PromptError(number, f"has {len(prompt)} tokens, but the model's context holds {limit}; shorten it")
         return min(max_tokens, limit - len(prompt))
 
     def _penalty(self, given: float | None) -> float:
@@ -435,8 +465,8 @@ class Generator:
 
 
 _CALL_OPTIONS = {
-    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "eos",
-    "stop", "stream", "check_plain",
+    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
+    "positions", "eos", "stop", "stream", "finished", "check_plain",
 }  # fmt: skip
 """Options of `Generator.generate`; all others are the generator's own."""
 
