@@ -69,7 +69,7 @@ def test_nan_is_reported(
 def test_a_config_that_leaves_no_token_is_reported(temperature: float) -> None:
     model = tiny_model("llama")
     model.generation_config.suppress_tokens = list(range(VOCAB))
-    with pytest.raises(NoTokenError, match="prompt 0 has no next token after 0 .*may suppress every token"):
+    with pytest.raises(NoTokenError, match=r"prompt 0 has no next token after 0 .*may suppress every token"):
         Generator(model, drafter=PromptLookup()).generate(prompts=random_prompts(2), temperature=temperature)
 
 
