@@ -26,8 +26,7 @@ def damaged(token: int) -> Any:
     return model
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("drafted", [False, True])
+@pytest.mark.parametrize(("batch_size", "drafted"), [(1, False), (3, True)])
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "seed": 1}, {"repetition_penalty": 1.2}], ids=str)
 @pytest.mark.parametrize("way", ["eager", "graphs", "batched"])
 def test_nan_is_reported(
