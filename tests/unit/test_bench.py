@@ -1,15 +1,24 @@
-"""What a benchmark makes of answers, without a model."""
+"""Figures of a benchmark from its answers, and a benchmark of every method on tiny models."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from tiny_models import EOS, byte_tokenizer, tiny_model  # noqa: E402
+
+from tasc.data import load_tokenizer  # noqa: E402
 from tasc.data.endings import required_eos_ids  # noqa: E402
 from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
-from tasc.evaluation.bench import Answer, Tally, draft_facts, without_eos  # noqa: E402
+from tasc.evaluation.baselines import suffix_decoding_installed  # noqa: E402
+from tasc.evaluation.bench import Answer, BenchOptions, Tally, bench, draft_facts, without_eos  # noqa: E402
+from tasc.evaluation.replay_comparison import Task, open_task  # noqa: E402
+from tasc.progress import no_bars  # noqa: E402
 
 
 def test_summary_of_three_requests() -> None:
@@ -52,3 +61,40 @@ def test_both_model_and_tokenizer_name_the_eos(a: object, b: object, found: set[
 def test_no_eos_is_an_error() -> None:
     with pytest.raises(InputError, match=r"names? a token that ends an output"):
         required_eos_ids(*named(None, None))
+
+
+ROWS = [{"input": f"{n} teas", "output": f"tea: {n}", "split": "train" if n % 3 else "test"} for n in range(9)]
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Iterator[Task]:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with open_task(data, load_tokenizer(byte_tokenizer(), eos=EOS), progress=no_bars) as opened:
+        yield opened
+
+
+def test_every_method_decodes_the_same_prompts(task: Task) -> None:
+    model, draft, tokenizer = tiny_model("llama"), tiny_model("llama", seed=1), byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    found = bench(model, tokenizer, task, BenchOptions(max_tokens=6, draft_length=3), draft=draft)
+    suffixes = ["suffix-1", "suffix-4", "suffix-16"] if suffix_decoding_installed() else []
+    others = ["transformers", "transformers-prompt-lookup", *suffixes, "tasc", "model", "combined"]
+    assert list(found["methods"]) == ["plain", *others]
+    assert {facts["identical"] for facts in found["methods"].values()} == {3}
+    assert found["methods"]["model"]["drafted_per_step"] > 1
+    named = bench(model, tokenizer, task, BenchOptions(max_tokens=4, methods=("tasc", "transformers-static")))
+    assert list(named["methods"]) == ["plain", "transformers-static", "tasc"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (BenchOptions(methods=("combined",)), "method 'combined' needs a draft model"),
+        (BenchOptions(methods=("tasc", "magic")), "unknown method 'magic': choose from plain, transformers"),
+        (BenchOptions(draft_length=80), "draft_length is 80; it must be at most max_draft, 64"),
+    ],
+)
+def test_methods_that_cannot_run_are_refused(task: Task, options: BenchOptions, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bench(tiny_model("llama"), byte_tokenizer(), task, options)

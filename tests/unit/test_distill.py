@@ -24,11 +24,11 @@ from tasc.training.distill import (  # noqa: E402
     OnlineTeacher,
     cut_draft,
     distill,
-    forward_kl,
-    select_tokens,
 )
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
+from tasc.training.distill.losses import forward_kl  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
+from tasc.training.distill.token_selection import select_tokens  # noqa: E402
 from tasc.training.distill.trainer import Distiller, RowCollator, token_losses  # noqa: E402
 from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
 from tasc.training.work_dir import trainer_arguments  # noqa: E402
@@ -145,9 +145,7 @@ def distiller(target: Path, tmp_path: Path, options: DistillOptions, reference: 
     rows = examples(target)
     model = transformers.AutoModelForCausalLM.from_pretrained(target)
     draft = tiny(2, seed=5)
-    args = trainer_arguments(
-        tmp_path / "steps", steps=1, batch_size=4, accumulate=1, precision="fp32", save_every=9, seed=0
-    )
+    args = trainer_arguments(tmp_path / "steps", options, steps=1)
     given = {"model": draft, "args": args, "data_collator": RowCollator(Collator.for_model(draft, 0), rows)}
     trainer = Distiller(teacher=OnlineTeacher(model), options=options, reference=reference, **given)
     per_token = [forward_kl(one_by_one(model, e), one_by_one(draft, e)).detach() for e in rows]
@@ -317,7 +315,7 @@ def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path,
 
 
 def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="no row to learn from"):
+    with pytest.raises(CorpusError, match="no rows to learn from"):
         distill(target, 2, [], tmp_path / "draft")
     with pytest.raises(CorpusError, match="row 1 has no input"):
         distill(target, 2, [ROWS[0], {"output": "x"}], tmp_path / "draft")

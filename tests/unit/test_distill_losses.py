@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from tasc.errors import InputError  # noqa: E402
-from tasc.training.distill import LOSSES, all_tokens, forward_kl, random_tokens, select_tokens, tvd  # noqa: E402
+from tasc.training.distill.losses import LOSSES, forward_kl, tvd  # noqa: E402
+from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens  # noqa: E402
 
 
 def softmax(logits: list[float]) -> list[float]:

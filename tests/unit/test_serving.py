@@ -260,7 +260,7 @@ def until(holds: Any) -> None:
 
 def test_metrics_as_numbers_and_as_text(tmp_path: Path, task: TaskTokenizer, index: TaskIndex) -> None:
     drafts, metrics = TaskDrafts(index.path, task), Metrics()
-    metrics.began(drafts)
+    metrics.count(drafts, "requests")
     metrics.step(drafts, 3, np.array([0, 0, 1, 99], np.uint8), 2)
     metrics.step(drafts, 1, np.empty(0, np.uint8), 0)
     found = metrics.as_dict()["indexes"]["task.tasc"]
@@ -282,7 +282,7 @@ def test_indexes_of_one_file_name_are_counted_apart(tmp_path: Path, task: TaskTo
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         paths.append(str(build(tmp_path / folder / "task", task, ROWS).path))
-        metrics.began(TaskDrafts(paths[-1], task))
+        metrics.count(TaskDrafts(paths[-1], task), "requests")
     assert list(metrics.as_dict()["indexes"]) == paths
     assert metrics.prometheus().count("tasc_requests_total{") == 2
 

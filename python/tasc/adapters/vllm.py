@@ -78,16 +78,15 @@ class TascProposer:
         Returns:
             By row, the ids of the draft. Nothing raises from here: a failure is logged, and decoding continues plainly.
         """
-        if self._failed:
-            return [[] for _ in sampled_token_ids]
-        try:
-            drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
-        except Exception:
-            _log.exception("drafting failed; this engine goes on without drafts")
-            self._failed = True
-            return [[] for _ in sampled_token_ids]
-        self._write()
-        return drafts
+        if not self._failed:
+            try:
+                drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+                self._write()
+                return drafts
+            except Exception:
+                _log.exception("drafting failed; this engine goes on without drafts")
+                self._failed = True
+        return [[] for _ in sampled_token_ids]
 
     def _write(self) -> None:
         now = time.monotonic()

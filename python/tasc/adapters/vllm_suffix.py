@@ -107,23 +107,17 @@ class SuffixDecodingCache:
         if req_id in self._running:
             raise ValueError(f"request {req_id!r} is active already; stop it first")
         prompt = np.array(prompt_token_ids, np.int32)
-        running = self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt)
-        self.metrics.began(running.drafts)
-        running.start()
-        self._count_failure(running)
+        self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt, self.metrics)
 
     def add_active_response(self, req_id: Hashable, token_ids: Any) -> None:
         """Take the (T,) ids that a step has emitted."""
         new = np.asarray(token_ids, np.int32)
         if len(new):
             running = self._of(req_id)
-            accepted = running.emitted(new.tolist())
-            self._count_failure(running)
-            if len(running.drafted):
-                extra = float(self._curve.costs(len(running.drafted), len(self._running))[-1]) - 1.0
+            drafted, accepted = len(running.drafted), running.emitted(new.tolist())
+            if drafted:
+                extra = float(self._curve.costs(drafted, len(self._running))[-1]) - 1.0
                 self._policy.record(running.drafter, accepted / len(self._running), extra / len(self._running))
-            self.metrics.step(running.drafts, len(new), running.sources, accepted)
-            running.drop_draft()
 
     def speculate(
         self, req_id: Hashable, context: Any, max_spec_tokens: int | None = None, **limits: Any
@@ -143,10 +137,9 @@ class SuffixDecodingCache:
         longest = MAX_DRAFT if max_spec_tokens is None else max(0, max_spec_tokens)
         budget = self._policy.budget(running.drafter, self._curve.costs(longest, len(self._running)))
         if budget is None:
-            self.metrics.paused(running.drafts)
+            self.metrics.count(running.drafts, "paused")
             return Speculation([], [], [], 0.0, 0)
         draft = running.request.draft(longest, budget)
-        self._count_failure(running)
         running.hold_draft(draft, longest)
         ids, probs = running.drafted.tolist(), [float(p) for p in draft.probs[: len(running.drafted)]]
         return Speculation(ids, list(range(-1, len(ids) - 1)), probs, sum(probs), len(ids))
@@ -168,10 +161,6 @@ class SuffixDecodingCache:
             ValueError: Always, as for any name that is not cached.
         """
         raise ValueError(f"request {req_id!r} is not cached")
-
-    def _count_failure(self, running: TrackedRequest) -> None:
-        if running.failure_is_new():
-            self.metrics.failed(running.drafts)
 
     def _of(self, req_id: Hashable) -> TrackedRequest:
         if req_id not in self._running:

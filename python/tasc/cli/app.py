@@ -36,11 +36,11 @@ class OneLineErrors(TyperGroup):
 
 def _line(error: Exception) -> str:
     """Message of an error on one line; for an operating-system error without its number."""
-    said = str(error)
+    message = str(error)
     if isinstance(error, OSError) and error.strerror:
         named = error.filename is None or str(error.filename) in error.strerror
-        said = error.strerror if named else f"{error.filename}: {error.strerror}"
-    return " ".join(said.split())
+        message = error.strerror if named else f"{error.filename}: {error.strerror}"
+    return " ".join(message.split())
 
 
 app = typer.Typer(

@@ -1,28 +1,27 @@
 """`tasc bench`: the methods side by side on a real model."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, err, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, print_json, print_table, progress_bars
+from tasc.cli.options import Corpus, Device, Eos, Threads
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
 
 def bench(
-    model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
-    data: Annotated[Path, typer.Option(help="Rows `{input, output, split?}`: `train` is indexed, `test` is asked.")],
-    corpus: Annotated[
-        list[Path] | None, typer.Option(help="Rows to index, where the data have no split column. May be repeated.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
+    model: Annotated[str, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")],
+    data: Annotated[Path, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")],
+    corpus: Corpus = None,
+    adapter: Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")] = None,
     draft: Annotated[
-        str | None, typer.Option(help="A draft model's folder: adds the methods model and combined.")
+        str | None, typer.Option(help="Add the methods model and combined, with the draft model of this folder.")
     ] = None,
     draft_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per draft of the draft model alone; by default as many as pay.")
+        int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
     system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
@@ -31,21 +30,15 @@ def bench(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, suffix-16, tasc; with "
-            "--draft also model, combined. By default all that are installed; plain decoding always runs, "
-            "transformers-static (on a GPU it compiles for minutes) only by name."
+            help="Run these methods, comma-separated: transformers, transformers-prompt-lookup, suffix-1, suffix-4, "
+            "suffix-16, tasc; with --draft also model, combined. By default all that are installed; plain decoding "
+            "always runs, transformers-static (on a GPU it compiles for minutes) only by name."
         ),
     ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")
-    ] = None,
+    eos: Eos = None,
+    threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="Load weights as auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")
-    ] = None,
+    device: Device = None,
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
@@ -79,16 +72,11 @@ def bench(
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
+    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
     with (
         progress_bars() as bar,
-        open_task(
-            data,
-            load_tokenizer(tokenizer, eos=end_token(eos)),
-            corpus=corpus or (),
-            limit=limit,
-            progress=bar,
-        ) as task,
+        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
     ):
         results = run(
             loaded,
@@ -99,22 +87,11 @@ def bench(
             draft_tokenizer=its_tokenizer,
             progress=bar("decoding"),
         )
-    _write(results, output, html)
+    write_results(results, output, html, "render")
     if as_json:
         print_json(results)
     else:
         print_methods(results)
-
-
-def _write(results: dict[str, Any], output: Path | None, html: Path | None) -> None:
-    if output is not None:
-        output.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        err.print(f"results: {output}", highlight=False, soft_wrap=True)
-    if html is not None:
-        from tasc.evaluation.report import render
-
-        render(results, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
 
 
 def print_methods(results: dict[str, Any]) -> None:

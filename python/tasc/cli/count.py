@@ -1,8 +1,7 @@
-"""`tasc count`: how often n-grams of a task's outputs occur."""
+"""`tasc count`: count the n-grams of a task's outputs."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, Split, Threads
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 
@@ -24,36 +24,32 @@ def count(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Past rows (JSONL, .gz, .zst, Parquet or text), or a token store; or tables of n-grams: one is shown, "
-            "several are added up.",
+            help="Count past rows (JSONL, .gz, .zst, Parquet or text) or a token store; or show one table of n-grams, "
+            "or add up several.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where the table of n-grams goes.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table of n-grams to this file.")
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
+            help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
             "is needed; otherwise it shows n-grams as text."
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to so many tokens.")] = 4,
+    split: Split = None,
+    eos: Eos = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to this many tokens.")] = 4,
     memory_limit: Annotated[
-        str, typer.Option(help="Most memory to take; what it cannot hold is spilled beside the table.")
+        str, typer.Option(help="Take at most this much memory; the rest is spilled to disk beside the table.")
     ] = "512MB",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default one per core.")] = None,
-    min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often.")] = 1,
+    threads: Threads = None,
+    min_count: Annotated[int, typer.Option(min=1, help="Leave out n-grams that occur less often than this.")] = 1,
     min_documents: Annotated[int, typer.Option(min=1, help="Leave out n-grams that fewer outputs hold.")] = 1,
-    top: Annotated[int, typer.Option(min=0, help="Print so many of the most frequent n-grams.")] = 0,
+    top: Annotated[int, typer.Option(min=0, help="Print this many of the most frequent n-grams.")] = 0,
     length: Annotated[
-        list[int] | None, typer.Option("--length", "-n", help="Of `--top`: only n-grams of this length; repeatable.")
+        list[int] | None, typer.Option("--length", "-n", help="Print only this length with `--top`; may be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -72,19 +68,18 @@ def count(
     elif output is None:
         raise InputError("there is no place for the table: name it with -o FILE")
     else:
-        with progress_bars() as bar:
+        with progress_bars() as bar, scratch_folder(output) as folder:
             if kinds == {"NGRM"}:
                 table = NgramTable.merge(sources, output, progress=bar("merging"), **cut)
             else:
-                with _store(sources, kinds, task, split, output, bar) as store:
-                    table = NgramTable.count(
-                        store,
-                        output,
-                        max_length=max_length,
-                        memory_limit=memory_limit,
-                        progress=bar("counting"),
-                        **cut,
-                    )
+                table = NgramTable.count(
+                    _store(sources, kinds, task, split, folder / "rows.store", bar),
+                    output,
+                    max_length=max_length,
+                    memory_limit=memory_limit,
+                    progress=bar("counting"),
+                    **cut,
+                )
     _show(table, task, top, length, as_json)
 
 
@@ -100,33 +95,22 @@ def _store(
     kinds: set[str],
     task: "TaskTokenizer | None",
     split: str | None,
-    output: Path,
+    path: Path,
     bar: Callable[[str], Any],
-) -> "AbstractContextManager[TokenStore]":
+) -> "TokenStore":
+    """Open the token store, or make one of rows at `path`."""
     from tasc.data import TokenStore
 
     if kinds == {"STOR"} and len(sources) == 1:
-        return nullcontext(TokenStore.open(sources[0]))
+        return TokenStore.open(sources[0])
     if kinds != {""}:
         raise InputError("give either rows, or one token store, or tables of n-grams")
     if task is None:
         raise InputError("rows become token ids by a tokenizer: name the model's with --tokenizer")
-    return _tokenised(sources, task, split, output, bar)
+    return TokenStore.build(sources, task, path, split=split, input_field=None, progress=bar("tokenising"))
 
 
-@contextmanager
-def _tokenised(
-    rows: list[Path], task: "TaskTokenizer", split: str | None, output: Path, bar: Callable[[str], Any]
-) -> "Iterator[TokenStore]":
-    """Rows as a store that is there as long as they are counted."""
-    from tasc.data import TokenStore
-
-    with scratch_folder(output) as folder:
-        path = folder / "rows.store"
-        yield TokenStore.build(rows, task, path, split=split, input_field=None, progress=bar("tokenising"))
-
-
-def _said(best: dict[str, Any]) -> str:
+def _as_text(best: dict[str, Any]) -> str:
     """An n-gram as text with its blanks and line ends visible, or as ids."""
     text = best["text"]
     return " ".join(map(str, best["ids"])) if text is None else escape(json.dumps(text, ensure_ascii=False))
@@ -158,5 +142,5 @@ def _show(table: "NgramTable", task: "TaskTokenizer | None", top: int, length: l
         print_table(
             "The most frequent n-grams",
             ("n-gram", "tokens", "count", "outputs"),
-            [(_said(b), len(b["ids"]), b["count"], b["documents"]) for b in best],
+            [(_as_text(b), len(b["ids"]), b["count"], b["documents"]) for b in best],
         )

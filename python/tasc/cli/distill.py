@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
+from tasc.cli.options import Threads, TrainingRows
 from tasc.errors import InputError
 
 
@@ -19,29 +20,27 @@ def _print_config(wanted: bool) -> None:
 
 def distill(
     target: Annotated[
-        str, typer.Option(help="The model to draft for, tuned to the task: a folder, a hub name or `smollm2`.")
+        str, typer.Option(help="Distil from this model, tuned to the task: a folder, a hub name or `smollm2`.")
     ],
-    data: Annotated[
-        list[Path], typer.Option(help="Rows with input and output: JSONL (.gz, .zst) or Parquet; may be repeated.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The draft model to write.")],
+    data: TrainingRows,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the draft to this folder.")],
     draft: Annotated[
-        str | None, typer.Option(help="A smaller model with the target's vocabulary: a folder or a hub name.")
+        str | None, typer.Option(help="Start from this smaller model with the target's vocabulary: folder or hub name.")
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Instead of --draft, cut a model from the target: number of layers, or a list (0,10,19,29)."),
+        typer.Option(help="Cut the draft from the target instead: number of layers, or a list (0,10,19,29)."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Learn from the rows of this `split`, such as train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure acceptance on the target's outputs to the rows of this `split`.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the draft; by default 300.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of row order and random tokens; by default 0.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Train for this many steps; by default 300.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Set the seed of row order and random tokens; by default 0.")] = None,
     resume: Annotated[
         bool, typer.Option(help="Resume an unfinished run in DIR.distilling, or remove it and start again.")
     ] = True,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default one per core.")] = None,
+    threads: Threads = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read all other settings from this TOML file.")
     ] = None,
@@ -93,13 +92,13 @@ def distill(
         print_distilled(output, made.metrics)
 
 
-def _layers(said: str) -> int | list[int]:
+def _layers(text: str) -> int | list[int]:
     """A number of layers, or their numbers."""
     try:
-        numbers = [int(part) for part in said.split(",")]
+        numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--layers {said}: give how many layers to keep, or their numbers as 0,10,19,29") from None
-    return numbers if "," in said else numbers[0]
+        raise InputError(f"--layers {text}: give how many layers to keep, or their numbers as 0,10,19,29") from None
+    return numbers if "," in text else numbers[0]
 
 
 def print_distilled(output: Path, facts: dict[str, Any]) -> None:
@@ -119,8 +118,8 @@ def print_distilled(output: Path, facts: dict[str, Any]) -> None:
             [(name, *(_interval(found.get(key)) for key in names)) for name, found in facts["acceptance"].items()],
         )
         for other, less in facts["draft_less"].items():
-            said = ", ".join(f"{names[key]} {_interval(one, sign='+')}" for key, one in less.items())
-            out.print(f"the draft less the {other}: {said}", highlight=False, soft_wrap=True)
+            figures = ", ".join(f"{names[key]} {_interval(one, sign='+')}" for key, one in less.items())
+            out.print(f"the draft less the {other}: {figures}", highlight=False, soft_wrap=True)
     out.print(f"{output}: run it with tasc bench --draft {output}", highlight=False, soft_wrap=True)
 
 
@@ -128,5 +127,5 @@ def _interval(found: dict[str, Any] | None, sign: str = "") -> str:
     """A figure with its interval."""
     if found is None or found["value"] is None:
         return "-"
-    ends = f" [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]" if "low" in found else ""
+    ends = f" [{found['low']:{sign}.3f}, {found['high']:{sign}.3f}]" if found["low"] is not None else ""
     return f"{found['value']:{sign}.3f}{ends}"

@@ -1,4 +1,4 @@
-"""`tasc eval`: a fine-tuned model measured, beside the same tuning without new tokens."""
+"""`tasc eval`: evaluate a fine-tuned model, beside the same tuning without new tokens."""
 
 import json
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ import typer
 
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.cli.generate import written_whole
+from tasc.cli.options import Device, Threads
+from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,35 +21,35 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
+    model: Annotated[str, typer.Option(help="Evaluate this model: a folder, a name on the model hub, or smollm2.")],
     data: Annotated[
         Path,
-        typer.Option(help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet."),
+        typer.Option(help="Read rows `{input, output, split?}` from JSONL (.gz, .zst) or Parquet."),
     ],
     split: Annotated[
-        str | None, typer.Option(help="Only rows of this split; by default `test` where the rows have one, else all.")
+        str | None, typer.Option(help="Take only this split's rows; by default `test` if the rows have one, else all.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most rows, the first ones.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many rows, the first ones.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="A model to compare with: the same tuning without the new tokens.")
+        str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt of every request.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most decoding steps per output.")] = 512,
-    quality_batch: Annotated[int, typer.Option(min=1, help="Rows answered together where no time is taken.")] = 16,
-    batch_sizes: Annotated[str, typer.Option(help="Comma-separated: rows answered together for latency.")] = "1,8",
-    latency_rows: Annotated[int, typer.Option(min=0, help="Rows timed at each batch size; 0 for none.")] = 20,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each row is timed; the median counts.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; by default one per core.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
+    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
+    quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
+    batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",
+    latency_rows: Annotated[int, typer.Option(min=0, help="Time this many rows at each batch size; 0 for none.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Time each row this many times; the median counts.")] = 3,
+    seed: Annotated[int, typer.Option(help="Set the seed of the bootstrap intervals.")] = 0,
+    threads: Threads = None,
+    dtype: Annotated[str, typer.Option(help="Load weights as float32, bfloat16, float16 or auto.")] = "float32",
+    device: Device = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
     save_outputs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSONL to write: what each model said, text and ids.")
+        Path | None, typer.Option(metavar="FILE", help="Write the outputs of each model, text and ids, as JSONL.")
     ] = None,
 ) -> None:
-    """Answer held-out rows and measure: task metrics, steps, use of the new tokens, latency.
+    """Evaluate a model on held-out rows: task metrics, steps, use of the new tokens, latency.
 
     Greedy, by transformers' own `generate`. All rows are answered for quality, a few are timed; with `--against`
     the two models take turns. Figures and their differences come with a bootstrap interval of 95 %.
@@ -76,14 +78,16 @@ def evaluate(
     with progress_bars() as bar:
         found, evaluations = results(sides, rows, options=options, progress=bar)
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
-    _write(found, evaluations, json_file, html, save_outputs)
+    write_results(found, json_file, html, "render_evaluation")
+    if save_outputs is not None:
+        _write_outputs(evaluations, save_outputs)
     print_evaluation(found)
 
 
-def _sizes(said: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in said.split(",")]
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise InputError(f"--batch-sizes is {said!r}; give numbers from 1, such as 1,8")
+        raise InputError(f"--batch-sizes is {text!r}; give numbers from 1, such as 1,8")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
@@ -111,28 +115,12 @@ def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "
     return Decoder(model, tokenizer, load_tokenizer(tokenizer), system)
 
 
-def _write(
-    found: dict[str, Any],
-    evaluations: "Mapping[str, Evaluation]",
-    json_file: Path | None,
-    html: Path | None,
-    save_outputs: Path | None,
-) -> None:
-    if json_file is not None:
-        with written_whole(json_file) as sink:
-            sink.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
-    if save_outputs is not None:
-        with written_whole(save_outputs) as sink:
-            for side, evaluation in evaluations.items():
-                for prediction in evaluation.predictions:
-                    sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
-        err.print(f"outputs: {save_outputs}", highlight=False, soft_wrap=True)
-    if html is not None:
-        from tasc.evaluation.report import render_evaluation
-
-        render_evaluation(found, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+def _write_outputs(evaluations: "Mapping[str, Evaluation]", file: Path) -> None:
+    with written_whole(file) as sink:
+        for side, evaluation in evaluations.items():
+            for prediction in evaluation.predictions:
+                sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
+    err.print(f"outputs: {file}", highlight=False, soft_wrap=True)
 
 
 def print_evaluation(found: Mapping[str, Any]) -> None:
@@ -167,7 +155,7 @@ def _print_latency(found: Mapping[str, Any]) -> None:
             times = [1e3 * facts["seconds_per_row"], 1e3 * facts["decode_seconds_per_row"]]
             speeds = [facts["base_tokens_per_second"], facts["characters_per_second"]]
             table.append([str(timed["batch_size"]), side, *times, *speeds, *ratios])
-            ratios = [""] * len(ratios)  # said beside the first model alone
+            ratios = [""] * len(ratios)  # shown beside the first model alone
     title = (
         f"the first {found['settings']['latency_rows']} rows at most, medians of {found['settings']['rounds']} rounds"
     )

@@ -1,4 +1,4 @@
-"""`tasc export`: an index in the forms that other engines read."""
+"""`tasc export`: write an index in the forms that other engines read."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,18 +7,18 @@ import typer
 
 from tasc.cli.console import out
 
-app = typer.Typer(no_args_is_help=True, help="Write what an index knows in the forms that other engines read.")
+app = typer.Typer(no_args_is_help=True, help="Write the contents of an index in the forms that other engines read.")
 
 
 @app.callback()
 def export() -> None:
-    """Write what an index knows in the forms that other engines read."""
+    """Write the contents of an index in the forms that other engines read."""
 
 
 @app.command("llama-lookup")
 def llama_lookup(
-    index: Annotated[Path, typer.Argument(metavar="INDEX", help="An index file, as `tasc index build` writes it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="Read this index file of `tasc index build`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the cache to this file.")],
 ) -> None:
     """Write llama.cpp's static lookup cache: which token followed each pair of tokens, and how often.
 

@@ -1,41 +1,29 @@
 """`tasc index`: build, look at, compact and check the index of a task."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
 app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
 
-IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="An index file, as `tasc index build` writes it.")]
+IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index file of `tasc index build`.")]
 
 
 @app.command()
 def build(
-    rows: Annotated[
-        list[Path],
-        typer.Argument(metavar="ROWS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
-    ],
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The index file to write.")],
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that tokenise and fit; by default one per core.")
-    ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    rows: PastRows,
+    tokenizer: TokenizerName,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the index to this file.")],
+    split: Split = None,
+    threads: Threads = None,
+    eos: Eos = None,
     store: Annotated[
         Path | None,
         typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
@@ -49,9 +37,7 @@ def build(
             "how often each word is copied.",
         ),
     ] = False,
-    no_fit: Annotated[
-        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
-    ] = False,
+    no_fit: NoFit = False,
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
@@ -69,11 +55,11 @@ def build(
     for path in rows:
         if output.resolve() == path.resolve():
             raise InputError(f"-o {output} is one of the files of rows; name another file")
-    with _store_path(store, output) as path, progress_bars() as bar:
+    with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
             task_tokenizer,
-            path,
+            store or folder / "rows.store",
             split=split,
             input_field=None if no_inputs else "input",
             num_threads=threads,
@@ -93,13 +79,13 @@ def build(
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(
         f"{output}: {documents:,} documents, {count:,} tokens, {size / 1e6:,.1f} MB "
-        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_said(facts)}",
+        f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _inputs_said(facts: dict[str, Any]) -> str:
+def _inputs_summary(facts: dict[str, Any]) -> str:
     """Return the facts about the inputs of an index in a few words."""
     if facts["inputs"] == 0:
         return "no inputs"
@@ -112,10 +98,10 @@ def info(
     file: IndexFile,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what an index holds: tokenizer, documents, tokens, sections, and what each source of a draft is worth.
+    """Show what an index holds: tokenizer, documents, tokens, sections, and the speed-up from each source of drafts.
 
-    Opens in constant time, reads no contents. What sources are worth was measured when the index was built, on rows
-    held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
+    Opens in constant time, reads no contents. The speed-up from each source was measured when the index was built, on
+    rows held out of it: **s(0.02)** is the speed-up if verifying k drafted tokens costs 1 + 0.02·k plain steps.
     """
     from tasc._core import TaskIndex
     from tasc.evaluation.ablation import fit_in_words
@@ -149,20 +135,16 @@ def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
 @app.command()
 def compact(
     file: IndexFile,
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
+    tokenizer: TokenizerName,
     logs: Annotated[
         list[Path] | None,
-        typer.Option("--log", help="A log of served rows; may be repeated. By default FILE.served, where it exists."),
+        typer.Option("--log", help="Merge this log of online rows; may be repeated. By default FILE.served, if any."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
     ] = None,
-    no_fit: Annotated[
-        bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
-    ] = False,
+    no_fit: NoFit = False,
 ) -> None:
     """Merge rows served since into an index, and fit its weights anew.
 
@@ -198,7 +180,7 @@ def compact(
     facts = new.info()
     out.print(
         f"{output or file}: {merged:,} served rows merged, {facts['documents']:,} documents, "
-        f"{facts['tokens']:,} tokens; {_inputs_said(facts)}",
+        f"{facts['tokens']:,} tokens; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -211,12 +193,3 @@ def verify(file: IndexFile) -> None:
 
     TaskIndex.open(file).verify()
     err.print(f"{file}: all checksums hold", highlight=False)
-
-
-@contextmanager
-def _store_path(kept: Path | None, output: Path) -> Iterator[Path]:
-    if kept is not None:
-        yield kept
-    else:
-        with scratch_folder(output) as folder:
-            yield folder / "rows.store"

@@ -1,4 +1,4 @@
-"""`tasc replay`: how much a task has to gain, without a model."""
+"""`tasc replay`: estimate the speed-up on a task without a model."""
 
 from itertools import chain
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
+from tasc.cli.options import Corpus, Eos, TokenizerName
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -22,41 +24,35 @@ if TYPE_CHECKING:
 
 def replay(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
+        Path, typer.Argument(metavar="DATA", help="Read rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
     ],
-    tokenizer: Annotated[
-        str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-    ],
-    corpus: Annotated[
-        list[Path] | None, typer.Option(help="Rows to index, where DATA has no split column. May be repeated.")
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="Most tokens per draft.")] = MAX_DRAFT,
+    tokenizer: TokenizerName,
+    corpus: Corpus = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
-        float, typer.Option(min=0.0, help="Cost of verifying one drafted token, in plain steps.")
+        float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
     ] = DEFAULT_SLOPE,
     limit: Annotated[int | None, typer.Option(min=1, help="Replay only the first rows held out.")] = None,
     drafters: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: tasc, suffix, prompt-lookup. By default all that are installed."),
+        typer.Option(help="Replay these: tasc, suffix, prompt-lookup, comma-separated; by default all installed."),
     ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    eos: Eos = None,
     no_inputs: Annotated[
         bool, typer.Option("--no-inputs", help="Index outputs only, as if the rows' inputs were not known.")
     ] = False,
     ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also replay tasc without each source, and say what s(c) loses.")
+        bool, typer.Option("--ablate", help="Also replay tasc without each source, and show the loss of s(c).")
     ] = False,
     explain: Annotated[
         int | None,
         typer.Option(
             min=1,
             metavar="ROW",
-            help="Decode this held-out row alone (from 1): each drafted token and the sources that spoke for it.",
+            help="Explain this held-out row (from 1): each drafted token and the sources that proposed it.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all of it as an HTML page too.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
@@ -67,7 +63,10 @@ def replay(
     **τ** is tokens per target step, **drafted** the mean length of a draft, **accepted** the share of drafted tokens
     that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
     """
+    from tasc._core import NgramDrafter
     from tasc.data import load_tokenizer
+    from tasc.evaluation.ablation import ablations
+    from tasc.evaluation.explain import explain as explain_row
     from tasc.evaluation.replay import encode_rows
     from tasc.evaluation.replay_comparison import check_families, families_here, open_task
 
@@ -83,18 +82,15 @@ def replay(
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
         results = [] if explain and not ablate else _replayed(task, rows, names, k, cost, ablate, bar)
         if explain is not None:
-            found["explained"] = _explained(task, rows, explain, k, cost)
+            drafter = NgramDrafter(task.index, tokenizer=task_tokenizer)
+            found["explained"] = explain_row(drafter, rows, explain, task_tokenizer, max_tokens=k, cost=cost)
     if results and drafters is None and "suffix" not in names:
         err.print("SuffixDecoding is not installed (package arctic-inference): left out")
     if results:
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
-        found["ablations"] = _ablations(results)
-    if html is not None:
-        from tasc.evaluation.report import render_replay
-
-        render_replay(found, html)
-        err.print(f"report: {html}", highlight=False, soft_wrap=True)
+        found["ablations"] = ablations(results)
+    write_results(found, None, html, "render_replay")
     if as_json:
         print_json(found)
     else:
@@ -113,21 +109,6 @@ def _replayed(
     results = [replay_rows(d, rows, max_tokens=k, cost=cost, progress=bar(d.name)) for d in drafters]
     best = best_suffix(results)
     return results + ([best] if best else [])
-
-
-def _ablations(results: list["ReplayResult"]) -> dict[str, dict[str, float]]:
-    """Return the loss without each source."""
-    from tasc.evaluation.ablation import ablations
-
-    return ablations(results)
-
-
-def _explained(task: "Task", rows: "list[ReplayRow]", number: int, k: int, cost: float) -> "Explanation":
-    from tasc._core import NgramDrafter
-    from tasc.evaluation.explain import explain
-
-    drafter = NgramDrafter(task.index, tokenizer=task.tokenizer)
-    return explain(drafter, rows, number, task.tokenizer, max_tokens=k, cost=cost)
 
 
 def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: float) -> None:
@@ -183,7 +164,7 @@ def _print_explained(row: "Explanation") -> None:
                 Text(visible(token["text"]), look),
                 "" if token["prob"] is None else f"{token['prob']:.3f}",
                 Text("  ").join(sources),
-                Text(token["verdict"] + (also if token["verdict"] == "rejected" else ""), look),
+                Text(token["verdict"] + also, look),
                 end_section=place == len(shown) - 1,
             )
     out.print(table)

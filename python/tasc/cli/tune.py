@@ -7,16 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, progress_bars
+from tasc.cli.options import Eos, Threads, TrainingRows
 
 
 def tune(
     model: Annotated[
         str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
     ],
-    data: Annotated[
-        list[Path],
-        typer.Option(help="Read rows with input and output from JSONL (.gz, .zst) or Parquet; may be repeated."),
-    ],
+    data: TrainingRows,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
     split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, e.g. train.")] = None,
     validation_split: Annotated[
@@ -56,12 +54,8 @@ def tune(
         int, typer.Option(min=1, help="Save a checkpoint to resume from every this many steps.")
     ] = 100,
     seed: Annotated[int, typer.Option(help="Set the seed of the order of rows and of new weights.")] = 0,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")
-    ] = None,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    threads: Threads = None,
+    eos: Eos = None,
     anew: Annotated[
         bool, typer.Option("--anew", help="Discard the unfinished run in DIR.tuning and start again.")
     ] = False,

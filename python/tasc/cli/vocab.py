@@ -6,31 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
+from tasc.cli.options import Eos, PastRows, Split, TokenizerName
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan
 
 app = typer.Typer(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
 
-TokenizerName = Annotated[
-    str, typer.Option(help="The model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
-]
-
 
 @app.command()
 def learn(
-    outputs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="OUTPUTS...", help="Past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
-        ),
-    ],
+    rows: PastRows,
     tokenizer: TokenizerName,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="Write the plan to this file.")],
     size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
-    split: Annotated[
-        str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")
-    ] = None,
+    split: Split = None,
     min_count: Annotated[
         int, typer.Option(min=1, help="Require that a new token occurs at least this often in the outputs.")
     ] = 10,
@@ -45,9 +35,7 @@ def learn(
         float,
         typer.Option(min=0.0, max=0.9, help="Hold out this share of the rows to choose the size that saves most."),
     ] = 0.1,
-    eos: Annotated[
-        str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")
-    ] = None,
+    eos: Eos = None,
 ) -> None:
     """Learn the new tokens that save the most decoding steps on a task's outputs.
 
@@ -58,7 +46,7 @@ def learn(
 
     with progress_bars() as bar:
         plan = learn_vocabulary(
-            outputs,
+            rows,
             tokenizer,
             output,
             size=size,
@@ -70,21 +58,21 @@ def learn(
             eos=end_token(eos),
             progress=bar("learning"),
         )
-    out.print(f"{output}: {_said(plan)}", highlight=False, soft_wrap=True)
+    out.print(f"{output}: {_summary(plan)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def apply(
     model: Annotated[
-        str, typer.Option(help="The model: its folder with the tokenizer in it, or a name on the model hub.")
+        str, typer.Option(help="Extend this model: its folder with the tokenizer in it, or a name on the model hub.")
     ],
-    plan: Annotated[Path, typer.Option(help="A plan, as `tasc vocab learn` writes it.")],
+    plan: Annotated[Path, typer.Option(help="Read this plan of `tasc vocab learn`.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
     dtype: Annotated[
-        str | None, typer.Option(help="The weights' type, for example bfloat16; by default the model's own.")
+        str | None, typer.Option(help="Write weights as this type, for example bfloat16; by default the model's own.")
     ] = None,
     pad_to_multiple: Annotated[
-        int, typer.Option(min=1, help="Where the embedding matrices have to grow, to a multiple of this.")
+        int, typer.Option(min=1, help="Pad embedding matrices that have to grow to a multiple of this.")
     ] = 1,
 ) -> None:
     """Write a checkpoint whose tokenizer and embeddings hold a plan's tokens, for fine-tuning.
@@ -101,7 +89,7 @@ def apply(
 
 @app.command()
 def show(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan, as `tasc vocab learn` writes it.")],
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Read this plan of `tasc vocab learn`.")],
     tokenizer: TokenizerName,
     top: Annotated[int, typer.Option(min=0, help="Print only the most used tokens; 0 prints all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -109,11 +97,11 @@ def show(
     """List a plan's new tokens with their uses, and what each size of vocabulary would save."""
     from tasc._core import MergePlan
     from tasc.data import load_tokenizer
-    from tasc.vocab.vocabulary import check_plan
+    from tasc.vocab.vocabulary import check_tokenizer
 
     tokens, task = MergePlan.open(plan), load_tokenizer(tokenizer)
     if task.plan is None or task.plan.fingerprint != tokens.fingerprint:
-        check_plan(task, tokens)
+        check_tokenizer(task, "plan", tokens)
     rows = [
         (task.tokenizer.decode(ids, skip_special_tokens=False), tokens.base_vocab_size + k, len(ids), uses, documents)
         for k, (uses, documents) in enumerate(zip(map(int, tokens.counts), map(int, tokens.documents), strict=True))
@@ -139,10 +127,10 @@ def show(
     )
 
 
-def _said(plan: "MergePlan") -> str:
+def _summary(plan: "MergePlan") -> str:
     """Return the size of a plan and its savings in a few words."""
-    said = f"{len(plan):,} new tokens"
+    size = f"{len(plan):,} new tokens"
     if not plan.curve:
-        return said
+        return size
     at = next((point for point in plan.curve if point[0] >= len(plan)), plan.curve[-1])
-    return f"{said}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"
+    return f"{size}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"

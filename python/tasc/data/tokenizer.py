@@ -149,7 +149,7 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
     if not isinstance(backend, Tokenizer):
         raise InputError(f"{type(source).__name__} is no fast tokenizer; give a folder with tokenizer.json or its path")
     origin = str(getattr(source, "name_or_path", ""))
-    find = _in_folder(Path(origin)) if Path(origin).is_dir() else _in_hub_cache(origin)
+    find = model_files(origin)
     name = Path(origin).resolve().name if Path(origin).is_dir() else origin
     return _task_tokenizer(_copied(backend), name or "tokenizer", eos, find, getattr(source, "eos_token_id", None))
 
@@ -218,6 +218,11 @@ def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
     except Exception as error:  # no network, no such model, a private one, a name that is none
         why = str(error).split("\n")[0]
         raise InputError(f"{name!r} is neither a path nor a model that the hub gives: {why}") from error
+
+
+def model_files(model: str) -> FindFile:
+    """Return the finder of a model's files, in its folder or in the hub's cache."""
+    return _in_folder(Path(model)) if Path(model).is_dir() else _in_hub_cache(model)
 
 
 def _in_hub_cache(name: str) -> FindFile:

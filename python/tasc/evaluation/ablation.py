@@ -101,9 +101,8 @@ def _ablation_sentence(source: str, speedup: float, without: float) -> str:
         return f"{name}: s(0.02) without it is unchanged, {without:.1f}"
     verb = "falls" if change < 0 else "rises"
     sign = "\N{MINUS SIGN}" if change < 0 else "+"
-    return f"{name}: without it, s(0.02) {verb} from {speedup:.1f} to {without:.1f} ({sign}{abs(change):.0%})".replace(
-        "%)", " %)"
-    )
+    percent = f"{sign}{100 * abs(change):.0f} %"
+    return f"{name}: without it, s(0.02) {verb} from {speedup:.1f} to {without:.1f} ({percent})"
 
 
 def _why_not(inputs: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tasc.decoding.stats import Stats
 from tasc.errors import InputError
-from tasc.evaluation.bootstrap import Floats, Measure, bootstrap_interval, ratio
+from tasc.evaluation.bootstrap import Floats, Measure, estimate, ratio
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,10 +90,5 @@ class Acceptance:
     def summary(self, *, seed: int = 0) -> dict[str, Any]:
         """Return each figure as `{value, low, high}` (95 % interval) and the rates by position, as JSON values."""
         figures = {name: getattr(self, name) for name in ("alpha", "alpha_per_prompt", "tau", "alpha_exp")}
-        found: dict[str, Any] = {}
-        for name, measure in figures.items():
-            if measure is not None:
-                interval = bootstrap_interval(measure, seed=seed)
-                ends = {} if interval is None else {"low": interval.low, "high": interval.high}
-                found[name] = {"value": measure.value, **ends}
+        found = {name: estimate(measure, seed=seed) for name, measure in figures.items() if measure is not None}
         return {"prompts": len(self.tested), **found, "rates": self.rates}

@@ -5,8 +5,9 @@ all methods. Greedy decoding is lossless with every draft: each output is compar
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -222,48 +223,42 @@ def _methods(
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.draft_model.hybrid import HybridDrafter
 
-    known = [PLAIN, "transformers", _STATIC, "transformers-prompt-lookup"]
-    known += [*(f"suffix-{f:g}" for f in options.factors), "tasc"]
+    def transformers(name: str, **extra: Any) -> Callable[[], Method]:
+        return lambda: TransformersMethod(name, model, tokenizer, options, extra)
+
+    def loop(drafter: Callable[[], Drafter]) -> Callable[[], Method]:
+        return lambda: LoopMethod(model, tokenizer, drafter(), options)
+
+    def suffix(factor: float) -> Drafter:
+        return SuffixDecodingDrafter(task.outputs(), factor=factor, depth=suffix_depth(options.max_draft))
+
+    def ngram() -> NgramDrafter:
+        return NgramDrafter(task.index, tokenizer=task.tokenizer)
+
+    lookup = "transformers-prompt-lookup"
+    suffixes = {f"suffix-{factor:g}": loop(partial(suffix, factor)) for factor in options.factors}
+    makers: dict[str, Callable[[], Method]] = {
+        PLAIN: loop(NullDrafter),
+        "transformers": transformers("transformers"),
+        _STATIC: transformers(_STATIC, cache_implementation="static"),
+        lookup: transformers(lookup, prompt_lookup_num_tokens=options.lookup_tokens),
+        **suffixes,
+        "tasc": loop(ngram),
+    }
     if draft is not None:
-        known += DRAFTED
-    chosen = options.methods
-    for name in chosen or ():
+        drafter = partial(ModelDrafter, draft, tokenizer=draft_tokenizer)
+        makers["model"] = loop(partial(drafter, length=options.draft_length))
+        makers["combined"] = loop(lambda: HybridDrafter(ngram(), drafter()))
+    for name in options.methods or ():
         if name in DRAFTED and draft is None:
             raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
-        if name not in known:
-            raise InputError(f"unknown method {name!r}: choose from {', '.join(known)}")
+        if name not in makers:
+            raise InputError(f"unknown method {name!r}: choose from {', '.join(makers)}")
     if options.draft_length is not None and options.draft_length > options.max_draft:
         raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
-
-    def wanted(name: str) -> bool:
-        return name in known and (chosen is None or name in chosen)
-
-    def transformers(name: str, **extra: Any) -> TransformersMethod:
-        return TransformersMethod(name, model, tokenizer, options, extra)
-
-    yield LoopMethod(model, tokenizer, NullDrafter(), options)
-    if wanted("transformers"):
-        yield transformers("transformers")
-    if chosen is not None and wanted(_STATIC):
-        yield transformers(_STATIC, cache_implementation="static")
-    if wanted("transformers-prompt-lookup"):
-        yield transformers("transformers-prompt-lookup", prompt_lookup_num_tokens=options.lookup_tokens)
-    for factor in options.factors:
-        if wanted(f"suffix-{factor:g}") and (chosen is not None or suffix_decoding_installed()):
-            depth = suffix_depth(options.max_draft)
-            yield LoopMethod(
-                model, tokenizer, SuffixDecodingDrafter(task.outputs(), factor=factor, depth=depth), options
-            )
-    if wanted("tasc"):
-        yield LoopMethod(model, tokenizer, NgramDrafter(task.index, tokenizer=task.tokenizer), options)
-    if wanted("model"):
-        alone = ModelDrafter(draft, length=options.draft_length, tokenizer=draft_tokenizer)
-        yield LoopMethod(model, tokenizer, alone, options)
-    if wanted("combined"):
-        ngram = NgramDrafter(task.index, tokenizer=task.tokenizer)
-        yield LoopMethod(
-            model, tokenizer, HybridDrafter(ngram, ModelDrafter(draft, tokenizer=draft_tokenizer)), options
-        )
+    left_out = {_STATIC} if suffix_decoding_installed() else {_STATIC, *suffixes}
+    chosen = makers.keys() - left_out if options.methods is None else {PLAIN, *options.methods}
+    return (make() for name, make in makers.items() if name in chosen)
 
 
 class LoopMethod:

@@ -6,7 +6,7 @@ A `Measure` stores what each row adds to the sums, so the figure of any resample
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,7 +38,8 @@ class Measure:
     @property
     def value(self) -> float | None:
         """Figure of all rows; None if it is undefined."""
-        return _number(self.score(self.rows.sum(axis=0)))
+        figure = float(self.score(self.rows.sum(axis=0)))
+        return None if np.isnan(figure) else figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,27 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
+def estimate(measure: Measure, *, against: Measure | None = None, **options: Any) -> dict[str, float | None]:
+    """Return `value`, `low` and `high`: a figure, or its difference from `against`, and the bootstrap interval.
+
+    Args:
+        measure: Figure of the rows.
+        against: Figure of another model on the same rows.
+        **options: Options of `bootstrap_interval`.
+
+    Returns:
+        JSON values; None where they are undefined.
+    """
+    value, other = measure.value, 0.0 if against is None else against.value
+    if value is None or other is None:
+        return {"value": None, "low": None, "high": None}
+    interval = bootstrap_interval(measure, against=against, **options)
+    ends = {"low": None, "high": None} if interval is None else asdict(interval)
+    return {"value": value - other, **ends}
+
+
 def divided(above: Floats, below: Floats) -> Floats:
     """Return `above` / `below`, NaN where `below` is 0."""
     out: Floats = np.full(np.shape(above), np.nan)
     np.divide(above, below, out=out, where=below != 0)
     return out
-
-
-def _number(figure: Any) -> float | None:
-    return None if np.isnan(figure) else float(figure)

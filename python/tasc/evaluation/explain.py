@@ -103,11 +103,10 @@ def explain(
         for k, token in enumerate(drafted):
             verdict = ACCEPTED if k < right else REJECTED if k == right else AFTER
             before = output[:at] + tokens[:k].tolist()
-            rivals = [(token_text(tokenizer, before, t), float(p)) for t, p in token["candidates"][:_RIVALS]]
-            step.append(_facts(tokenizer, before, token, verdict, rivals))
+            step.append(_facts(tokenizer, before, token, verdict))
         if at + right < len(output):
-            own: dict[str, Any] = {"token": output[at + right], "prob": None, "sources": {}}
-            step.append(_facts(tokenizer, output[: at + right], own, OWN, []))
+            own: dict[str, Any] = {"token": output[at + right], "prob": None, "sources": {}, "candidates": []}
+            step.append(_facts(tokenizer, output[: at + right], own, OWN))
         steps.append(step)
         request.update(output[at : at + right + 1])
         at += right + 1
@@ -115,16 +114,14 @@ def explain(
     return {"row": number, "input": row.input, "output": text, "tokens": len(output), "steps": steps}
 
 
-def _facts(
-    tokenizer: TaskTokenizer, before: list[int], token: dict[str, Any], verdict: str, rivals: list[tuple[str, float]]
-) -> TokenFacts:
+def _facts(tokenizer: TaskTokenizer, before: list[int], token: dict[str, Any], verdict: str) -> TokenFacts:
     return {
         "token": token["token"],
         "text": token_text(tokenizer, before, token["token"]),
         "verdict": verdict,
         "prob": token["prob"],
         "sources": {name: p for name, p in token["sources"].items() if p > 0},
-        "candidates": rivals,
+        "candidates": [(token_text(tokenizer, before, t), float(p)) for t, p in token["candidates"][:_RIVALS]],
     }
 
 

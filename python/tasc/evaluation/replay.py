@@ -106,22 +106,13 @@ class ReplayResult:
         return {**ratios, **asdict(self)}
 
 
-def encode_rows(
-    rows: Iterable[dict[str, Any]],
-    tokenizer: "TaskTokenizer",
-    *,
-    eos: int,
-    input_field: str = "input",
-    output_field: str = "output",
-) -> list[ReplayRow]:
+def encode_rows(rows: Iterable[dict[str, Any]], tokenizer: "TaskTokenizer", *, eos: int) -> list[ReplayRow]:
     """Tokenize held-out rows: the context is the input followed by a newline, and the output ends with `eos`.
 
     Args:
-        rows: Rows with `output_field` and optionally `input_field`; a row without an input has an empty context.
+        rows: Rows with `output` and optionally `input`; a row without an input has an empty context.
         tokenizer: Tokenizer of the target.
         eos: Id that ends an output.
-        input_field: Name of the input in a row.
-        output_field: Name of the output in a row.
 
     Raises:
         InputError: If there is no row at all.
@@ -129,10 +120,10 @@ def encode_rows(
     kept = list(rows)
     if not kept:
         raise InputError("no rows to replay: give at least one held-out row")
-    contexts = tokenizer.encode_batch([f"{r[input_field]}\n" if r.get(input_field) else "" for r in kept])
-    outputs = tokenizer.encode_outputs([r[output_field] for r in kept])
+    contexts = tokenizer.encode_batch([f"{r['input']}\n" if r.get("input") else "" for r in kept])
+    outputs = tokenizer.encode_outputs([r["output"] for r in kept])
     return [
-        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get(input_field))
+        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get("input"))
         for c, o, r in zip(contexts, outputs, kept, strict=True)
     ]
 

@@ -7,13 +7,13 @@ times a few. Predictions hold ids and text, so `assess` computes the figures aga
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from tasc.data import TaskTokenizer
 from tasc.errors import InputError
 from tasc.evaluation import task_metrics as metrics
-from tasc.evaluation.bootstrap import RESAMPLES, Interval, Measure, bootstrap_interval
+from tasc.evaluation.bootstrap import RESAMPLES, Measure, estimate
 from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.tokenization_stats import tokenization, tokenization_measures
 from tasc.progress import Progress
@@ -51,11 +51,9 @@ class EvalOptions:
         if not 0 < self.confidence < 1:
             raise InputError(f"confidence is {self.confidence}; it must be between 0 and 1")
 
-    def interval(self, measure: Measure, against: Measure | None = None) -> Interval | None:
-        """Compute the bootstrap interval of a figure, or of its difference from another model's figure."""
-        return bootstrap_interval(
-            measure, against=against, resamples=self.resamples, confidence=self.confidence, seed=self.seed
-        )
+    def estimate(self, measure: Measure, against: Measure | None = None) -> dict[str, float | None]:
+        """Return `value`, `low` and `high` of a figure, or of its difference from another model's figure."""
+        return estimate(measure, against=against, resamples=self.resamples, confidence=self.confidence, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +89,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: `counts`, and value, low and high of each of the `measures`."""
-        found = {
-            name: {"value": measure.value, **interval_ends(self.options.interval(measure))}
-            for name, measure in self.measures.items()
-        }
+        found = {name: self.options.estimate(measure) for name, measure in self.measures.items()}
         return {"counts": self.counts, "measures": found}
 
 
@@ -215,10 +210,8 @@ def compare(a: Evaluation, b: Evaluation) -> dict[str, Any]:
         )
     found = {}
     for name in [n for n in a.measures if n in b.measures]:
-        mine, theirs = a.measures[name], b.measures[name]
-        known = mine.value is not None and theirs.value is not None
-        difference = mine.value - theirs.value if known else None  # type: ignore[operator]
-        found[name] = {"difference": difference, **interval_ends(a.options.interval(mine, theirs) if known else None)}
+        facts = a.options.estimate(a.measures[name], b.measures[name])
+        found[name] = {"difference": facts.pop("value"), **facts}
     return found
 
 
@@ -236,8 +229,3 @@ def inputs_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
                 had = ", ".join(map(repr, row)) or "nothing"
                 raise InputError(f"row {number} has no {field} that is text, it holds {had}; evaluation needs both")
     return [row["input"] for row in rows]
-
-
-def interval_ends(interval: Interval | None) -> dict[str, float | None]:
-    """Return `low` and `high`; None for both without an interval."""
-    return asdict(interval) if interval is not None else {"low": None, "high": None}

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasc.errors import InputError, MissingExtraError
+from tasc.errors import InputError, import_optional
 from tasc.evaluation.bootstrap import Floats, Measure, divided, ratio
 
 Slot: TypeAlias = tuple[tuple[str, ...], str]
@@ -78,10 +78,7 @@ def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:
         InputError: If there is no row, or not one reference for each prediction.
         MissingExtraError: Without ``tasc-lm[eval]``.
     """
-    check_installed()
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"])
+    scorer = import_optional("rouge_score.rouge_scorer", "eval").RougeScorer(["rougeL"])
     return ratio([scorer.score(r, p)["rougeL"].fmeasure for p, r in _pairs(predictions, references)])
 
 
@@ -92,9 +89,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Measure:
         InputError: If there is no row, or not one reference for each prediction.
         MissingExtraError: Without ``tasc-lm[eval]``.
     """
-    check_installed()
-    from sacrebleu.metrics.bleu import BLEU
-
+    BLEU = import_optional("sacrebleu.metrics.bleu", "eval").BLEU
     counter = BLEU(effective_order=True)  # for the score of single rows; counts do not depend on it
     found = [counter.sentence_score(p, [r]) for p, r in _pairs(predictions, references)]
     rows = np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], np.float64)
@@ -113,11 +108,8 @@ def check_installed() -> None:
     Raises:
         MissingExtraError: If they cannot.
     """
-    try:
-        import rouge_score.rouge_scorer  # noqa: F401
-        import sacrebleu  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("ROUGE and BLEU", "eval") from error
+    for module in ("rouge_score.rouge_scorer", "sacrebleu"):
+        import_optional(module, "eval")
 
 
 def _leaves(value: Any) -> Iterator[Slot]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +18,13 @@ from tasc.files import atomic_path
 from tasc.serving.tasks import TaskDrafts
 
 
-def _zeros() -> NDArray[np.int64]:
-    return np.zeros(len(SOURCES), np.int64)
-
-
 @dataclass(slots=True)
 class _Counts:
-    """Counts of one index."""
+    """Counts of one index: events by name, and tokens by source."""
 
-    drafts: TaskDrafts
-    requests: int = 0
-    steps: int = 0
-    tokens: int = 0
-    paused: int = 0
-    failures: int = 0
-    drafted: NDArray[np.int64] = field(default_factory=_zeros)
-    accepted: NDArray[np.int64] = field(default_factory=_zeros)
+    events: Counter[str] = field(default_factory=Counter)
+    drafted: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
 
 
 _COUNTERS = {
@@ -56,14 +47,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._indexes: dict[int, _Counts] = {}
-        self._draft_seconds = self._step_seconds = 0.0
-        self._timed = 0
+        self._indexes: defaultdict[TaskDrafts, _Counts] = defaultdict(_Counts)
+        self._times: dict[str, float] = {"draft_seconds": 0.0, "step_seconds": 0.0, "timed_steps": 0}
 
-    def began(self, drafts: TaskDrafts) -> None:
-        """Count a request of a task."""
+    def count(self, drafts: TaskDrafts, event: Literal["requests", "paused", "failures"]) -> None:
+        """Count a request of a task that began, a step without a draft, or a request whose drafter raised."""
         with self._lock:
-            self._of(drafts).requests += 1
+            self._indexes[drafts].events[event] += 1
 
     def step(self, drafts: TaskDrafts, tokens: int, sources: NDArray[np.uint8], accepted: int) -> None:
         """Count a step of one request.
@@ -74,35 +64,23 @@ class Metrics:
             sources: (K,) source of each drafted token: codes of `tasc.drafting.protocol.SOURCES`.
             accepted: Number of accepted drafted tokens.
         """
-        codes = np.minimum(sources, len(SOURCES) - 1)
+        names = [SOURCES[code] for code in np.minimum(sources, len(SOURCES) - 1).tolist()]
         with self._lock:
-            counts = self._of(drafts)
-            counts.steps += 1
-            counts.tokens += tokens
-            if len(codes):
-                counts.drafted += np.bincount(codes, minlength=len(SOURCES))
-                counts.accepted += np.bincount(codes[:accepted], minlength=len(SOURCES))
-
-    def paused(self, drafts: TaskDrafts) -> None:
-        """Count a step without a draft because drafting is paused."""
-        with self._lock:
-            self._of(drafts).paused += 1
-
-    def failed(self, drafts: TaskDrafts) -> None:
-        """Count a request whose drafter raised."""
-        with self._lock:
-            self._of(drafts).failures += 1
+            counts = self._indexes[drafts]
+            counts.events.update(steps=1, tokens=tokens)
+            counts.drafted.update(names)
+            counts.accepted.update(names[:accepted])
 
     def drafting(self, seconds: float) -> None:
         """Add time spent on drafts, of all requests of a step."""
         with self._lock:
-            self._draft_seconds += seconds
+            self._times["draft_seconds"] += seconds
 
     def stepped(self, seconds: float) -> None:
         """Add the rest of a step's time, of a step without a prompt."""
         with self._lock:
-            self._step_seconds += seconds
-            self._timed += 1
+            self._times["step_seconds"] += seconds
+            self._times["timed_steps"] += 1
 
     def as_dict(self) -> dict[str, Any]:
         """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
@@ -110,20 +88,16 @@ class Metrics:
         of the `timed_steps`, which held no prompt.
         """
         with self._lock:
-            return {
-                "indexes": {name: _facts(counts) for name, counts in self._named()},
-                "draft_seconds": self._draft_seconds,
-                "step_seconds": self._step_seconds,
-                "timed_steps": self._timed,
-            }
+            return {"indexes": {name: _facts(*found) for name, found in self._named()}, **self._times}
 
     def collect(self) -> Iterator[Any]:
         """Yield the counts as metric families: a `Metrics` is a collector for a registry of `prometheus_client`."""
         core = import_optional("prometheus_client.core", "serve")
         found = self.as_dict()
         indexes: dict[str, Any] = found["indexes"]
-        for key, says in _COUNTERS.items():
-            family = core.CounterMetricFamily(f"tasc_{key}", says, labels=["index"])
+        kinds = [(core.CounterMetricFamily, key, says) for key, says in _COUNTERS.items()]
+        for kind, key, says in [*kinds, (core.GaugeMetricFamily, "served_rows", "Online rows in memory.")]:
+            family = kind(f"tasc_{key}", says, labels=["index"])
             for name, one in indexes.items():
                 family.add_metric([name], one[key])
             yield family
@@ -135,14 +109,9 @@ class Metrics:
                 for source, number in one[key].items():
                     family.add_metric([name, source], number)
             yield family
-        rows = core.GaugeMetricFamily("tasc_served_rows", "Online rows in memory.", labels=["index"])
-        for name, one in indexes.items():
-            rows.add_metric([name], one["served_rows"])
-        yield rows
-        yield core.CounterMetricFamily("tasc_draft_seconds", "Time spent on drafts.", value=found["draft_seconds"])
-        yield core.CounterMetricFamily(
-            "tasc_step_seconds", "Time of steps without prompts.", value=found["step_seconds"]
-        )
+        times = {"draft_seconds": "Time spent on drafts.", "step_seconds": "Time of steps without prompts."}
+        for key, says in times.items():
+            yield core.CounterMetricFamily(f"tasc_{key}", says, value=found[key])
 
     def prometheus(self) -> str:
         """Return the counts in Prometheus' text format; τ is `rate(tasc_tokens_total) / rate(tasc_steps_total)`.
@@ -166,31 +135,21 @@ class Metrics:
             temporary.write_text(self.prometheus(), encoding="utf-8")
             temporary.chmod(0o644)  # the exporter is another user
 
-    def _named(self) -> list[tuple[str, _Counts]]:
-        every = list(self._indexes.values())
-        shared = Counter(counts.drafts.name for counts in every)
-        return [
-            (str(index.path) if shared[name] > 1 and index is not None else name, counts)
-            for counts in every
-            for name, index in [(counts.drafts.name, counts.drafts.index)]
-        ]
-
-    def _of(self, drafts: TaskDrafts) -> _Counts:
-        counts = self._indexes.get(id(drafts))
-        if counts is None:
-            counts = self._indexes[id(drafts)] = _Counts(drafts)
-        return counts
+    def _named(self) -> Iterator[tuple[str, tuple[TaskDrafts, _Counts]]]:
+        shared = Counter(drafts.name for drafts in self._indexes)
+        for drafts, counts in self._indexes.items():
+            name, index = drafts.name, drafts.index
+            yield str(index.path) if shared[name] > 1 and index is not None else name, (drafts, counts)
 
 
-def _facts(counts: _Counts) -> dict[str, Any]:
-    drafted, accepted = int(counts.drafted.sum()), int(counts.accepted.sum())
-    some = [code for code in range(len(SOURCES)) if counts.drafted[code]]
+def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
+    drafted = counts.drafted.total()
     return {
-        **{name: getattr(counts, name) for name in ("requests", "steps", "tokens", "paused", "failures")},
-        "reloads": counts.drafts.reloads,
-        "drafted": {SOURCES[code]: int(counts.drafted[code]) for code in some},
-        "accepted": {SOURCES[code]: int(counts.accepted[code]) for code in some},
-        "rate": accepted / drafted if drafted else None,
-        "tau": counts.tokens / counts.steps if counts.steps else None,
-        "served_rows": counts.drafts.drafter.num_served,
+        **{name: counts.events[name] for name in _COUNTERS},
+        "reloads": drafts.reloads,
+        "drafted": dict(counts.drafted),
+        "accepted": {name: counts.accepted[name] for name in counts.drafted},
+        "rate": counts.accepted.total() / drafted if drafted else None,
+        "tau": counts.events["tokens"] / counts.events["steps"] if counts.events["steps"] else None,
+        "served_rows": drafts.drafter.num_served,
     }

@@ -180,7 +180,7 @@ class Tasks:
     def __init__(self, settings: Settings, tokenizer: Any) -> None:
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
         self._marked: list[tuple[str, TaskDrafts]] = []
-        self._rest: TaskDrafts | None = None
+        rest: TaskDrafts | None = None
         for one in settings.indexes:
             drafts = TaskDrafts(
                 one.path, tokenizer, learn=settings.learn, served_bytes=settings.served_bytes,
@@ -189,11 +189,10 @@ class Tasks:
             if one.prompt_contains:
                 self._marked.append((one.prompt_contains, drafts))
             else:
-                self._rest = drafts
+                rest = drafts
         if self._marked and self._tokenizer is None:
             raise InputError("`prompt_contains` needs the model's tokenizer, which is not known here")
-        if self._rest is None:
-            self._rest = TaskDrafts(None, tokenizer)
+        self._rest = TaskDrafts(None, tokenizer) if rest is None else rest
 
     def choose(self, prompt: TokenIds) -> TaskDrafts:
         """Return the first task whose `prompt_contains` occurs in a prompt of (L,) ids, else the task without one.
@@ -205,11 +204,9 @@ class Tasks:
             for text, drafts in self._marked:
                 if text in decoded:
                     return drafts
-        assert self._rest is not None
         return self._rest
 
     def close(self) -> None:
         """Learn the outputs that wait, and stop learning."""
         for drafts in (self._rest, *(drafts for _, drafts in self._marked)):
-            assert drafts is not None
             drafts.close()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.ids import common_prefix_length
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
@@ -25,31 +26,29 @@ _MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an 
 Ids = NDArray[np.int32]
 """(L,) token ids."""
 
-_NO_IDS: Ids = np.empty(0, np.int32)
-_NO_SOURCES: NDArray[np.uint8] = np.empty(0, np.uint8)
-_NO_PROBS: NDArray[np.float32] = np.empty(0, np.float32)
-
 
 class TrackedRequest:
     """A request that the engine runs.
 
     Args:
-        drafts: The task of the request.
+        drafts: The task of the request; its drafter's request is started.
         prompt: (L,) ids of the prompt.
+        metrics: Counts the request, its steps, tokens and failures.
     """
 
-    def __init__(self, drafts: TaskDrafts, prompt: Ids) -> None:
+    def __init__(self, drafts: TaskDrafts, prompt: Ids, metrics: Metrics) -> None:
         self.drafts = drafts
+        self._metrics = metrics
         self.num_prompt = len(prompt)
         self.drafter: SafeDrafter = drafts.drafter
         """The drafter that the request was started with, whatever has replaced the index since."""
         self.request: SafeRequest = SafeRequest(lambda: None)
         self.input_text: str | None = None
-        self.drafted: Ids = _NO_IDS
+        self.drafted: Ids = np.empty(0, np.int32)
         """(K,) ids of the last draft."""
-        self.sources: NDArray[np.uint8] = _NO_SOURCES
+        self.sources: NDArray[np.uint8] = np.empty(0, np.uint8)
         """(K,) source of each drafted token."""
-        self.probs: NDArray[np.float32] = _NO_PROBS
+        self.probs: NDArray[np.float32] = np.empty(0, np.float32)
         """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
         """Whether the output has ended once."""
@@ -57,19 +56,18 @@ class TrackedRequest:
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
         self._append(prompt)
-
-    def start(self) -> None:
-        """Start the drafter's request."""
+        metrics.count(drafts, "requests")
         guarded([self.request], self._start)
+        self._count_failure()
 
     def _start(self) -> None:
         self.drafter, self.request, self.input_text = self.drafts.start(self.ids)
 
-    def failure_is_new(self) -> bool:
-        """Whether the drafter has failed for this request since this was last asked."""
-        new = self.request.failed and not self._failure_seen
-        self._failure_seen = self.request.failed
-        return new
+    def _count_failure(self) -> None:
+        """Count the request once its drafter has failed."""
+        if self.request.failed and not self._failure_seen:
+            self._failure_seen = True
+            self._metrics.count(self.drafts, "failures")
 
     @property
     def ids(self) -> Ids:
@@ -77,16 +75,23 @@ class TrackedRequest:
         return self._ids[: self._length]
 
     def emitted(self, ids: Sequence[int]) -> int:
-        """Take the tokens of a step: the accepted ones and one more. Returns the number of accepted tokens."""
+        """Take and count the tokens of a step: the accepted ones and one more. The draft is dropped.
+
+        Returns:
+            Number of accepted tokens.
+        """
         new = np.asarray(ids, np.int32)
         self._append(new)
-        drafted = self.drafted[: len(new) - 1]
-        right = new[: len(drafted)] == drafted
+        accepted = common_prefix_length(self.drafted, new[:-1])
         self.request.update(new)
-        return len(right) if right.all() else int(right.argmin())
+        self._count_failure()
+        self._metrics.step(self.drafts, len(new), self.sources, accepted)
+        self.cut_draft(0)
+        return accepted
 
     def hold_draft(self, draft: Draft, most: int) -> None:
         """Keep the first `most` tokens of a draft, for comparison with the tokens emitted next."""
+        self._count_failure()
         self.drafted = np.asarray(draft.tokens)[:most].astype(np.int32)
         self.sources = np.asarray(draft.sources)[:most]
         probs = np.asarray(draft.probs)[:most]
@@ -95,10 +100,6 @@ class TrackedRequest:
     def cut_draft(self, length: int) -> None:
         """Keep the draft's first `length` tokens."""
         self.drafted, self.sources, self.probs = self.drafted[:length], self.sources[:length], self.probs[:length]
-
-    def drop_draft(self) -> None:
-        """Forget the draft."""
-        self.drafted, self.sources, self.probs = _NO_IDS, _NO_SOURCES, _NO_PROBS
 
     def learn(self, eos: frozenset[int], since: int = 0) -> bool:
         """Pass this output to the task, up to the first end token at or after output token `since`; once only.
@@ -174,7 +175,7 @@ class RequestTracker:
         for row, new in zip(rows, emitted, strict=True):
             if row is None:
                 continue
-            drafted, accepted = len(row.drafted), self._take(row, new)
+            drafted, accepted = len(row.drafted), row.emitted(new)
             if drafted:
                 outcomes.setdefault(row.drafter, []).append((accepted, float(costs[drafted]) - 1.0))
             ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
@@ -224,7 +225,7 @@ class RequestTracker:
             candidates = by_length.get(len(known), [])
             row = next((one for one in reversed(candidates) if np.array_equal(one.ids, known)), None)
             if row is None:
-                row, fresh = self._begin(known), True
+                row, fresh = TrackedRequest(self._choose(known), np.array(known, np.int32), self._metrics), True
             else:
                 candidates.remove(row)
                 del self._absent[id(row)]
@@ -232,13 +233,6 @@ class RequestTracker:
         while len(self._absent) > _MAX_ABSENT:
             self._absent.popitem(last=False)
         return rows, fresh
-
-    def _begin(self, prompt: Ids) -> TrackedRequest:
-        row = TrackedRequest(self._choose(prompt), np.array(prompt, np.int32))
-        self._metrics.began(row.drafts)
-        row.start()
-        self._count_failure(row)
-        return row
 
     def _time(self, begin: float, rows: Sequence[TrackedRequest | None], fresh: bool) -> None:
         """Record the duration of the last step, if it held no prompt and the engine was not idle before it."""
@@ -250,24 +244,15 @@ class RequestTracker:
             self._metrics.stepped(seconds)
             self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _take(self, row: TrackedRequest, new: Sequence[int]) -> int:
-        """Bring a request up to the ids that it has emitted. Returns the number of accepted tokens."""
-        accepted = row.emitted(new)
-        self._count_failure(row)
-        self._metrics.step(row.drafts, len(new), row.sources, accepted)
-        row.drop_draft()
-        return accepted
-
     def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
         """Draft for requests of one drafter, unless it is paused."""
         budget = self._policy.budget(drafter, costs)
         if budget is None:
             for row in rows:
-                self._metrics.paused(row.drafts)
+                self._metrics.count(row.drafts, "paused")
             return
         drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, budget)
         for row, draft in zip(rows, drafts, strict=True):
-            self._count_failure(row)
             unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
             row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else self._max_draft))
 
@@ -283,7 +268,3 @@ class RequestTracker:
     def _room(self, row: TrackedRequest) -> int:
         """Return the most tokens that can be drafted: the model adds one after them."""
         return self._max_length - len(row.ids) - 1
-
-    def _count_failure(self, row: TrackedRequest) -> None:
-        if row.failure_is_new():
-            self._metrics.failed(row.drafts)

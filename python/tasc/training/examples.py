@@ -60,11 +60,7 @@ def make_examples(
     if task.eos_id is None:
         raise InputError(f"the tokenizer {task.name} names no token that ends an output; give eos= as its text or id")
     rows = list(rows)
-    if not rows:
-        raise CorpusError("there are no rows to learn from")
-    for number, row in enumerate(rows):
-        if row.get("input") is None:
-            raise CorpusError(f"row {number} has no input; fine-tuning needs rows with input and output")
+    check_rows(rows, "row")
     prompts = prompt_ids(tokenizer, [row["input"] for row in rows], None, system)
     old = task.encode_batch([row["output"] for row in rows])
     new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
@@ -72,6 +68,21 @@ def make_examples(
         Example(prompt, [*completion, task.eos_id], len(prompt) + len(before) + 1)
         for prompt, completion, before in zip(prompts, new, old, strict=True)
     ]
+
+
+def check_rows(rows: Sequence[Row], what: str, *, outputs: bool = False) -> None:
+    """Check that all rows have an input (with `outputs`: and an output).
+
+    Raises:
+        CorpusError: There is no row, or a row lacks a field.
+    """
+    if not rows:
+        raise CorpusError(f"there are no {what}s to learn from")
+    for number, row in enumerate(rows):
+        if row.get("input") is None:
+            raise CorpusError(f"{what} {number} has no input; training needs rows with one")
+        if outputs and row.get("output") is None:
+            raise CorpusError(f"{what} {number} has no output; give one, or learn from the target's: outputs='target'")
 
 
 def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from tasc.errors import InputError
 
@@ -36,7 +36,10 @@ class TrainingOptions:
             InputError: A value is out of its range; names the option.
         """
         self._check_counts("batch_size", "accumulate", "save_every", "max_tokens")
-        self._check_choices({"precision": ("auto", "fp32", "bf16", "fp16")})
+        for name, annotation in get_type_hints(type(self)).items():
+            known = get_args(annotation)
+            if get_origin(annotation) is Literal and getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r}: one of {', '.join(known)}")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup}: a share of the steps, 0 to below 1")
 
@@ -45,7 +48,9 @@ class TrainingOptions:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: at least 1")
 
-    def _check_choices(self, choices: Mapping[str, tuple[str, ...]]) -> None:
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r}: one of {', '.join(known)}")
+    def _check_positive(self, *names: str) -> None:
+        """Check numbers that may be None."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name}={value}: give a number above 0")

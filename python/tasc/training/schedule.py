@@ -1,9 +1,9 @@
-"""Learning-rate schedule, and the precision of the arithmetic."""
+"""Optimizer, learning-rate schedule, and the precision of the arithmetic."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 LR_FINAL_SHARE = 0.02
@@ -34,3 +34,20 @@ def rate_schedule(begin: int, steps: int, warmup: float) -> Callable[[int], floa
         return LR_FINAL_SHARE + (1 - LR_FINAL_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
 
     return share
+
+
+def adamw(groups: Sequence[tuple[list[Any], float, float, int]], steps: int, warmup: float) -> tuple[Any, Any]:
+    """Return AdamW over groups of parameters, and its learning rate by step.
+
+    Args:
+        groups: Parameters, highest rate, weight decay, and the step at which their training begins.
+        steps: Optimizer steps.
+        warmup: Share of the steps in which the rate rises.
+    """
+    import torch
+
+    kept = [group for group in groups if group[0]]
+    settings = [{"params": params, "lr": rate, "weight_decay": decay} for params, rate, decay, _ in kept]
+    optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98))
+    schedules = [rate_schedule(begin, steps, warmup) for *_, begin in kept]
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)

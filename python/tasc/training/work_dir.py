@@ -14,7 +14,8 @@ from typing import Any
 
 from tasc.errors import InputError
 from tasc.progress import Progress
-from tasc.training.examples import Example
+from tasc.training.examples import Example, shuffled_batches
+from tasc.training.options import TrainingOptions
 from tasc.training.schedule import dtype_of
 
 CURVE_POINTS = 200
@@ -24,6 +25,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 EAGER_TOKENS = 640
 """Maximum row length for eager attention on a CPU."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Result of a training run."""
+
+    path: Path
+    """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
+    metrics: dict[str, Any]
+    """As in the JSON file of metrics in the checkpoint's folder."""
 
 
 @dataclass(frozen=True)
@@ -81,46 +92,46 @@ def processes() -> Any:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
-def trainer_arguments(
-    folder: Path,
-    *,
-    steps: int,
-    batch_size: int,
-    accumulate: int,
-    precision: str,
-    save_every: int,
-    seed: int,
-    validate: bool = False,
-) -> Any:
+def rows_per_step(options: TrainingOptions) -> int:
+    """Return the number of rows of an optimizer step on all devices together."""
+    return options.batch_size * options.accumulate * int(processes().num_processes)
+
+
+def row_order(examples: Sequence[Example], options: TrainingOptions, steps: int) -> list[int]:
+    """Return row numbers in the order in which `steps` optimizer steps train on them."""
+    return shuffled_batches([len(e) for e in examples], rows_per_step(options), steps, options.seed)
+
+
+def trainer_arguments(folder: Path, options: TrainingOptions, steps: int, *, validate: bool = False) -> Any:
     """Return `TrainingArguments` of transformers for rows in their given order, with checkpoints in `folder`."""
     import torch
     import transformers
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = dtype_of(precision, device)
+    dtype = dtype_of(options.precision, device)
     return transformers.TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate,
-        train_sampling_strategy="sequential",  # the order is `shuffled_batches`
+        per_device_train_batch_size=options.batch_size,
+        per_device_eval_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.accumulate,
+        train_sampling_strategy="sequential",  # the order is `row_order`
         max_grad_norm=1.0,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=device == "cpu",
         logging_steps=max(1, steps // CURVE_POINTS),
-        save_steps=save_every,
+        save_steps=options.save_every,
         save_total_limit=1,
         eval_strategy="steps" if validate else "no",
-        eval_steps=save_every,
+        eval_steps=options.save_every,
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=device == "cuda",
         disable_tqdm=True,
         report_to=[],
-        seed=seed,
+        seed=options.seed,
     )
 
 
@@ -149,7 +160,7 @@ def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
     }
 
 
-def attention_for(examples: Sequence[Example]) -> str | None:
+def attention(examples: Sequence[Example]) -> str | None:
     """Return `eager` for short rows on a CPU, else None.
 
     Eager attention trains short rows faster there. Its memory grows with the square of their length.
@@ -170,17 +181,6 @@ def return_freed_memory() -> None:
     if mallopt is not None:
         for option, size in ((_M_MMAP_THRESHOLD, 2 << 20), (_M_TRIM_THRESHOLD, 16 << 20)):
             mallopt(option, size)
-
-
-def file_beside(model: str, name: str) -> Path | None:
-    """Return the path of a file in a model's folder or in the hub's cache; None if there is no such file."""
-    if Path(model).is_dir():
-        file = Path(model) / name
-        return file if file.exists() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(model, name)
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def _reporter(progress: Progress) -> Any:

@@ -116,7 +116,7 @@ def learn_vocabulary(
 
 def _stored(rows: Any, task: TaskTokenizer, path: Path, split: str | None, output_field: str) -> Store:
     if isinstance(rows, Store):
-        _check_fingerprint(task, f"the store {rows.path}", rows.tokenizer, rows.fingerprint)
+        check_tokenizer(task, "store", rows)
         return rows
     return TokenStore.build(rows, task, path, split=split, output_field=output_field, input_field=None)
 
@@ -159,7 +159,7 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         >>> folder.cleanup()
     """
     task = load_tokenizer(tokenizer)
-    check_plan(task, plan)
+    check_tokenizer(task, "plan", plan)
     validity = TokenValidity(task)
     invalid = validity.invalid_tokens(plan)
     for k, reason in invalid.items():
@@ -202,14 +202,10 @@ def _check_extended(extended: Tokenizer, base: Tokenizer, plan: MergePlan) -> No
                 raise InputError(f"new token {new[0]} decodes to {text!r}, its n-gram to {expected!r}")
 
 
-def check_plan(task: TaskTokenizer, plan: MergePlan) -> None:
-    """Raise TokenizerMismatchError if a plan was learned with another tokenizer; the message names both."""
-    _check_fingerprint(task, f"the plan {plan.path}", plan.tokenizer, plan.fingerprint)
-
-
-def _check_fingerprint(task: TaskTokenizer, what: str, name: str, fingerprint: str) -> None:
-    if task.fingerprint != fingerprint:
+def check_tokenizer(task: TaskTokenizer, kind: str, file: MergePlan | Store) -> None:
+    """Raise TokenizerMismatchError if a plan or a store was made with another tokenizer; the message names both."""
+    if task.fingerprint != file.fingerprint:
         raise TokenizerMismatchError(
-            f"{what} was made by the tokenizer {name} ({fingerprint[:12]}…), not by {task.name} "
-            f"({task.fingerprint[:12]}…); use that tokenizer or make the file again"
+            f"the {kind} {file.path} was made by the tokenizer {file.tokenizer} ({file.fingerprint[:12]}…), not by "
+            f"{task.name} ({task.fingerprint[:12]}…); use that tokenizer or make the file again"
         )

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.evaluation.report import plots
-from tasc.evaluation.report.templates import templates
-from tasc.files import write_text
+from tasc.evaluation.report.templates import write_page
 
 FIGURES = {
     "exact_match": ("exact match", True),
@@ -44,12 +43,13 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
     """
-    environment = templates()
     drawn = [
         ("Quality", plots.quality(results, FIGURES), "With their intervals over the rows."),
         ("Time per row", plots.row_seconds(results), "The models took turns on the same prompts."),
     ]
-    page = environment.get_template("evaluation.html.j2").render(
+    return write_page(
+        path,
+        "evaluation.html.j2",
         title=results.get("title", "tasc eval: a fine-tuned model measured"),
         verdict=verdict(results),
         sides=list(results["models"]),
@@ -63,7 +63,6 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
         count=len(results.get("outputs", [])),
         facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
     )
-    return write_text(path, page)
 
 
 def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:

@@ -9,8 +9,7 @@ from typing import Any
 
 from tasc.evaluation.report import plots
 from tasc.evaluation.report.schema import Results, checked
-from tasc.evaluation.report.templates import templates
-from tasc.files import write_text
+from tasc.evaluation.report.templates import write_page
 
 SAMPLES = 8
 """Requests shown with their outputs."""
@@ -41,14 +40,11 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         >>> facts = {"plain": {"tokens_per_second": 18.0}, "tasc": {"tokens_per_second": 94.0, "speedup": 5.2}}
         >>> render({"methods": facts}, "report.html")  # doctest: +SKIP
     """
-    return write_text(path, _html(checked(results)))
-
-
-def _html(results: Results) -> str:
-    environment = templates()
-    environment.filters["figure"] = _figure
+    results = checked(results)
     drawn = [(heading, draw(results), note) for heading, draw, note in _PLOTS]
-    page: str = environment.get_template("page.html.j2").render(
+    return write_page(
+        path,
+        "page.html.j2",
         title=results.get("title", "tasc: decoding compared"),
         verdict=_verdict(results),
         cards=_cards(results),
@@ -59,7 +55,6 @@ def _html(results: Results) -> str:
         samples=results.get("requests", [])[:SAMPLES],
         facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
     )
-    return page
 
 
 def _verdict(results: Results) -> str | None:
@@ -76,19 +71,15 @@ def _verdict(results: Results) -> str | None:
 
 
 def _cards(results: Results) -> list[tuple[str, str]]:
-    """The four figures to see first, those that are known."""
+    """Return the four main figures, those that are known."""
     ours: Mapping[str, Any] = results["methods"].get("tasc", {})
-    known: list[tuple[str, str | None]] = [
-        ("speed-up", _with("{:.2f}\N{MULTIPLICATION SIGN}", ours.get("speedup"))),
-        ("tokens per step (τ)", _with("{:.2f}", ours.get("tau"))),
-        ("median request", _with("{:.0f} ms", ours.get("latency_p50"), 1e3)),
-        ("drafted tokens accepted", _with("{:.0f} %", ours.get("accepted"), 100)),
+    cards = [
+        ("speed-up", "{:.2f}\N{MULTIPLICATION SIGN}", "speedup", 1.0),
+        ("tokens per step (τ)", "{:.2f}", "tau", 1.0),
+        ("median request", "{:.0f} ms", "latency_p50", 1e3),
+        ("drafted tokens accepted", "{:.0f} %", "accepted", 100.0),
     ]
-    return [(name, value) for name, value in known if value is not None]
-
-
-def _with(form: str, value: float | None, scale: float = 1.0) -> str | None:
-    return None if value is None else form.format(value * scale)
+    return [(name, form.format(scale * ours[key])) for name, form, key, scale in cards if ours.get(key) is not None]
 
 
 def _sources(results: Results) -> dict[str, dict[str, float]]:
@@ -99,8 +90,3 @@ def _sources(results: Results) -> dict[str, dict[str, float]]:
         if total := sum(accepted.values()):
             shares[name] = {source: count / total for source, count in accepted.items() if count}
     return shares
-
-
-def _figure(value: float | None, form: str, scale: float = 1.0) -> str:
-    """A number in its form, or a dash where there is none."""
-    return _with(form, value, scale) or "\N{EN DASH}"

@@ -6,7 +6,9 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from tasc.errors import MissingExtraError
+import numpy as np
+
+from tasc.errors import import_optional
 from tasc.evaluation.report.schema import MethodFacts, Results
 
 _COLORS = {"tasc": "#0f766e", "plain": "#94a3b8"}
@@ -105,21 +107,11 @@ def acceptance(results: Results) -> str | None:
 def time_split(results: Results) -> str | None:
     """Time of a request by part, in milliseconds."""
     timed = {name: facts for name, facts in results["methods"].items() if facts.get("time") and facts.get("requests")}
-    if not timed:
-        return None
-
-    def draw(axes: Any) -> None:
-        left = [0.0] * len(timed)
-        for part, color in _PARTS.items():
-            widths = [1e3 * facts["time"].get(part, 0.0) / facts["requests"] for facts in timed.values()]
-            axes.barh(list(timed), widths, left=left, color=color, label=part, height=0.6)
-            left = [a + b for a, b in zip(left, widths, strict=True)]
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("milliseconds per request")
-        _legend_above(axes, columns=len(_PARTS))
-
-    return _svg(draw, height=max(2.6, 1.4 + 0.42 * len(timed)))
+    seconds = {
+        part: (color, [facts["time"].get(part, 0.0) / facts["requests"] for facts in timed.values()])
+        for part, color in _PARTS.items()
+    }
+    return _stacked_bars(list(timed), seconds, "milliseconds per request")
 
 
 def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]]) -> str | None:
@@ -132,12 +124,8 @@ def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]])
     def draw(axes: Any) -> None:
         for place, (side, measures) in enumerate(sides.items()):
             mine = [name for name in names if _known(measures, name)]
-            values = [measures[name]["value"] for name in mine]
-            ends = [(measures[name]["low"], measures[name]["high"]) for name in mine]
-            spread = [
-                [max(0.0, v - low) for v, (low, _) in zip(values, ends, strict=True)],
-                [max(0.0, high - v) for v, (_, high) in zip(values, ends, strict=True)],
-            ]
+            low, values, high = (np.array([measures[n][part] for n in mine]) for part in ("low", "value", "high"))
+            spread = np.maximum(0.0, [values - low, high - values])
             places = [names.index(name) + 0.24 * (place - (len(sides) - 1) / 2) for name in mine]
             axes.errorbar(values, places, xerr=spread, fmt="o", color=_SIDES[place % 2], label=side, capsize=3)
         axes.set_yticks(range(len(names)), [figures[name][0] for name in names])
@@ -150,25 +138,35 @@ def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]])
 
 def row_seconds(results: Mapping[str, Any]) -> str | None:
     """Milliseconds per row by batch size and model: until the first token, and after it."""
-    timed = results.get("latency", [])
-    if not timed:
+    bars = {
+        f"batch {timed['batch_size']}: {side}": (facts["seconds_per_row"], facts["decode_seconds_per_row"])
+        for timed in results.get("latency", [])
+        for side, facts in timed["models"].items()
+    }
+    seconds = {
+        "until the first token": (_PARTS["prefill"], [whole - decode for whole, decode in bars.values()]),
+        "decode": (_PARTS["verify"], [decode for _, decode in bars.values()]),
+    }
+    return _stacked_bars(list(bars), seconds, "milliseconds per row")
+
+
+def _stacked_bars(labels: list[str], seconds: Mapping[str, tuple[str, list[float]]], unit: str) -> str | None:
+    """Draw one bar per label, of parts with their colour and their seconds; None without labels."""
+    if not labels:
         return None
-    bars = [(f"batch {t['batch_size']}: {side}", facts) for t in timed for side, facts in t["models"].items()]
 
     def draw(axes: Any) -> None:
-        whole = [1e3 * facts["seconds_per_row"] for _, facts in bars]
-        decode = [1e3 * facts["decode_seconds_per_row"] for _, facts in bars]
-        first = [w - d for w, d in zip(whole, decode, strict=True)]
-        labels = [label for label, _ in bars]
-        axes.barh(labels, first, color=_PARTS["prefill"], label="until the first token", height=0.6)
-        axes.barh(labels, decode, left=first, color=_PARTS["verify"], label="decode", height=0.6)
+        left = np.zeros(len(labels))
+        for part, (color, values) in seconds.items():
+            axes.barh(labels, 1e3 * np.array(values), left=left, color=color, label=part, height=0.6)
+            left += 1e3 * np.array(values)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.xaxis.get_major_locator().set_params(nbins=6)
-        axes.set_xlabel("milliseconds per row")
-        _legend_above(axes, columns=2)
+        axes.set_xlabel(unit)
+        _legend_above(axes, columns=len(seconds))
 
-    return _svg(draw, height=max(2.4, 1.2 + 0.42 * len(bars)))
+    return _svg(draw, height=max(2.6, 1.4 + 0.42 * len(labels)))
 
 
 def _known(measures: Mapping[str, Any], name: str) -> bool:
@@ -187,13 +185,9 @@ def _legend_above(axes: Any, *, columns: int) -> None:
 
 def _svg(draw: Any, *, height: float = 3.3) -> str:
     """Draw on new axes, 6 inches wide, without changing matplotlib's global state."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("the report", "report") from error
+    matplotlib = import_optional("matplotlib", "report")
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, height), layout="constrained")
+        figure = import_optional("matplotlib.figure", "report").Figure(figsize=(6.0, height), layout="constrained")
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

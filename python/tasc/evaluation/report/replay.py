@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.evaluation.ablation import NAMES
-from tasc.evaluation.explain import visible
-from tasc.evaluation.report.templates import templates
-from tasc.files import write_text
+from tasc.evaluation.report.templates import write_page
 
 
 def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
@@ -28,9 +26,9 @@ def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> P
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
     """
-    environment = templates()
-    environment.filters["visible"] = visible
-    page = environment.get_template("replay.html.j2").render(
+    return write_page(
+        path,
+        "replay.html.j2",
         rows=results.get("rows"),
         k=results["k"],
         cost=results["cost"],
@@ -39,4 +37,3 @@ def render_replay(results: Mapping[str, Any], path: str | os.PathLike[str]) -> P
         explained=results.get("explained"),
         names=NAMES,
     )
-    return write_text(path, page)

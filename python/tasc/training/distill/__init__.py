@@ -14,31 +14,18 @@ except ImportError as error:
     raise MissingExtraError("distillation", "ft") from error
 
 from tasc.training.distill.acceptance import acceptance, difference, target_outputs
-from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
-from tasc.training.distill.losses import LOSSES, forward_kl, jsd, reverse_kl, tvd
+from tasc.training.distill.draft_init import cut_draft
 from tasc.training.distill.options import DistillOptions
-from tasc.training.distill.run import Distilled, distill
+from tasc.training.distill.run import distill
 from tasc.training.distill.teacher import CachedHiddenStates, OnlineTeacher
-from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 
 __all__ = [
-    "LOSSES",
-    "DistillOptions",
-    "Distilled",
     "CachedHiddenStates",
+    "DistillOptions",
     "OnlineTeacher",
     "acceptance",
-    "all_tokens",
-    "check_same_tokens",
     "cut_draft",
     "difference",
     "distill",
-    "forward_kl",
-    "jsd",
-    "random_tokens",
-    "reverse_kl",
-    "save_draft",
-    "select_tokens",
     "target_outputs",
-    "tvd",
 ]

@@ -10,7 +10,7 @@ import torch
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
-from tasc.evaluation.bootstrap import bootstrap_interval
+from tasc.evaluation.bootstrap import estimate
 from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
 from tasc.training.distill.teacher import Teacher, batches, completion_logits
@@ -108,9 +108,6 @@ def difference(one: Acceptance, other: Acceptance) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in ("alpha", "alpha_exp"):
         ours, theirs = getattr(one, name), getattr(other, name)
-        if ours is None or theirs is None or ours.value is None or theirs.value is None:
-            continue
-        interval = bootstrap_interval(ours, against=theirs)
-        ends = {} if interval is None else {"low": interval.low, "high": interval.high}
-        found[name] = {"value": ours.value - theirs.value, **ends}
+        if ours is not None and theirs is not None:
+            found[name] = estimate(ours, against=theirs)
     return found

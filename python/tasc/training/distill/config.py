@@ -74,23 +74,21 @@ class DistillConfig(DistillOptions):
         return "\n".join(lines) + "\n"
 
 
-def _kinds(annotation: Any) -> list[Any]:
-    """Return the alternatives of a type without None, for which TOML has no value."""
-    literal = get_origin(annotation) is Literal
-    return [annotation] if literal else [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    for kind in _kinds(annotation):
-        if get_origin(kind) is Literal:
-            if isinstance(value, str) and value in get_args(kind):
-                return True
-        elif type(value) is kind or (kind is float and type(value) is int):
-            return True
-    return False
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
 def _allowed(annotation: Any) -> str:
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    separator = ", " if get_origin(annotation) is Literal else " or "
+    return separator.join(_NAMES.get(kind, kind) for kind in _kinds(annotation))
+
+
+def _fits(value: Any, annotation: Any) -> bool:
     kinds = _kinds(annotation)
-    return " or ".join(", ".join(get_args(k)) if get_origin(k) is Literal else names[k] for k in kinds)
+    if get_origin(annotation) is Literal:
+        return value in kinds
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the values of a literal, or the types of a union without None, for which TOML has no value."""
+    return [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]

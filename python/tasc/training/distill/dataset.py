@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.endings import required_eos_ids
-from tasc.errors import CorpusError
 from tasc.files import write_json
 from tasc.progress import ProgressBars
 from tasc.training.distill.acceptance import target_outputs
@@ -143,21 +142,6 @@ class DistillDataset:
             store = TokenStore.build(lines, self.task, self.work / "rows.store")
             TaskIndex.build(store, file, tokenizer=self.task)
         return TaskIndex.open(file)
-
-
-def check_rows(rows: Sequence[Row], what: str, *, outputs: bool) -> None:
-    """Check that all rows have an input (with `outputs`: and an output).
-
-    Raises:
-        CorpusError: There is no row, or a row lacks a field.
-    """
-    if not rows:
-        raise CorpusError(f"there is no {what} to learn from")
-    for number, row in enumerate(rows):
-        if row.get("input") is None:
-            raise CorpusError(f"{what} {number} has no input; distillation needs rows with one")
-        if outputs and row.get("output") is None:
-            raise CorpusError(f"{what} {number} has no output; give one, or learn from the target's: outputs='target'")
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

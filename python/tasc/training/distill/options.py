@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
-
-CHOICES = {
-    "loss": ("forward_kl", "reverse_kl", "jsd", "tvd"),
-    "select": ("adaspec", "random", "all"),
-    "init_from": ("draft", "reference"),
-    "trainable": ("blocks", "all"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +42,7 @@ class DistillOptions(TrainingOptions):
         """Check the values. Raises InputError that names the option."""
         super().__post_init__()
         self._check_counts("steps")
-        self._check_choices(CHOICES)
-        if self.reference_steps is not None and self.reference_steps < 1:
-            raise InputError(f"reference_steps={self.reference_steps}: at least 1, or None")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate={self.learning_rate}: give a number above 0")
+        self._check_positive("reference_steps", "learning_rate")
         if not 0 < self.k <= 1:
             raise InputError(f"k={self.k}: a share of the tokens, above 0 and at most 1")
 

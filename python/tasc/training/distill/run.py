@@ -19,25 +19,16 @@ from tasc.files import write_json
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
-from tasc.training.distill.dataset import DistillDataset, Outputs, check_rows, rows_digest
+from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
-from tasc.training.distill.trainer import row_order, rows_per_step, run_stage, token_losses
-from tasc.training.work_dir import WorkFolder, attention_for, processes
+from tasc.training.distill.trainer import run_stage, token_losses
+from tasc.training.examples import check_rows
+from tasc.training.work_dir import TrainedModel, WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
 """File with metrics in the folder of a distilled draft."""
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """Result of a distillation."""
-
-    path: Path
-    """The draft: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
-    metrics: dict[str, Any]
-    """As in the checkpoint's `distill.json`: options, stages, compute, acceptance of each draft, comparison."""
 
 
 def distill(
@@ -58,7 +49,7 @@ def distill(
     eos: str | int | None = "auto",
     resume: bool = True,
     progress: ProgressBars | None = None,
-) -> Distilled:
+) -> TrainedModel:
     """Distils a small draft model from a target and measures its acceptance rate.
 
     The target's distributions are learned on the outputs of the rows, or on the target's own outputs. With AdaSPEC, a
@@ -88,7 +79,8 @@ def distill(
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        The draft's folder and its metrics.
+        The draft's folder and its metrics, as in its `distill.json`: options, stages, compute, acceptance of each
+        draft, comparison.
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
@@ -114,7 +106,7 @@ def distill(
     rows, held_out = list(rows), list(validation)
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
-        check_rows(held_out, "validation row", outputs=False)
+        check_rows(held_out, "validation row")
     work = WorkFolder(out.with_name(out.name + ".distilling"))
     bar = progress or no_bars
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
@@ -131,7 +123,7 @@ def distill(
     work.claim(identity, resume)
     run.train(work.path / "states" if states is None else Path(states))
     figures = run.measure(held_out, length) if held_out else {}
-    return Distilled(out, run.publish(figures))
+    return TrainedModel(out, run.publish(figures))
 
 
 @dataclass(frozen=True)
@@ -285,7 +277,7 @@ class _Run:
         if folder.exists():
             return
         draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
-        draft.set_attn_implementation(attention_for(self.dataset.examples) or draft.config._attn_implementation)
+        draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         facts = run_stage(
             draft,
             self.dataset.examples,

@@ -70,15 +70,10 @@ def _check(tokens: Tensor, k: float, mask: Tensor | None) -> None:
 def _largest(score: Tensor, k: float, mask: Tensor | None) -> Tensor:
     """Mark the ceil(k·n) largest of the masked scores; of equal scores the first ones."""
     chosen = all_tokens(score, mask)
-    count = int(chosen.sum())
+    count = math.ceil(round(k * int(chosen.sum()), 9))  # of k as a decimal number: 0.28·25 gives 7, not 8
     order = torch.where(chosen, score, -math.inf).flatten().argsort(descending=True, stable=True)
     # a masked-out token may tie with a score of -inf, so masked-out tokens are moved to the end
     order = order[chosen.flatten()[order].logical_not().long().argsort(stable=True)]
     kept = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-    kept[order[: _ceil(k, count)]] = True
+    kept[order[:count]] = True
     return kept.reshape(score.shape)
-
-
-def _ceil(k: float, count: int) -> int:
-    """Return ceil(k·n) with k as its decimal number: 0.28·25 gives 7, not the 8 of binary rounding."""
-    return math.ceil(round(k * count, 9))

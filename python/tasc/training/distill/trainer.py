@@ -17,9 +17,9 @@ from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher, arithmetic, batches, completion_logits
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
-from tasc.training.examples import Collator, Example, shuffled_batches
-from tasc.training.schedule import rate_schedule
-from tasc.training.work_dir import fit, processes, trainer_arguments
+from tasc.training.examples import Collator, Example
+from tasc.training.schedule import adamw
+from tasc.training.work_dir import fit, processes, row_order, rows_per_step, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,7 @@ def run_stage(
         options=options,
         reference=reference,
         model=draft,
-        args=trainer_arguments(
-            folder,
-            steps=steps,
-            batch_size=options.batch_size,
-            accumulate=options.accumulate,
-            precision=options.precision,
-            save_every=options.save_every,
-            seed=options.seed,
-        ),
+        args=trainer_arguments(folder, options, steps),
         train_dataset=row_order(examples, options, steps),
         data_collator=RowCollator(Collator.for_model(draft, pad_id), examples),
         optimizers=_optimizer(draft, options, steps),
@@ -136,16 +128,6 @@ def run_stage(
         "trainable": trainable,
         **{name: history[name] for name in ("seconds", "resumed_at", "curve")},
     }
-
-
-def rows_per_step(options: DistillOptions) -> int:
-    """Number of rows of an optimizer step on all devices together."""
-    return options.batch_size * options.accumulate * int(processes().num_processes)
-
-
-def row_order(examples: Sequence[Example], options: DistillOptions, steps: int) -> list[int]:
-    """Row numbers in the order in which a stage of `steps` optimizer steps trains on them."""
-    return shuffled_batches([len(e) for e in examples], rows_per_step(options), steps, options.seed)
 
 
 @torch.no_grad()
@@ -180,9 +162,6 @@ def _set_trainable(draft: Any, options: DistillOptions) -> None:
 def _optimizer(draft: Any, options: DistillOptions, steps: int) -> tuple[Any, Any]:
     """AdamW over the trainable parameters, with weight decay on matrices only, and its learning rate by step."""
     trainable = [parameter for parameter in draft.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=options.learning_rate, betas=(0.9, 0.98))
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(0, steps, options.warmup))
+    matrices, rest = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
+    rate, decay = options.learning_rate, options.weight_decay
+    return adamw([(matrices, rate, decay, 0), (rest, rate, 0.0, 0)], steps, options.warmup)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,11 +31,7 @@ class TuneOptions(TrainingOptions):
         """Check the values. Raises InputError that names the option."""
         super().__post_init__()
         self._check_counts("rank")
-        self._check_choices({"method": ("lora", "full")})
-        for name in ("epochs", "learning_rate", "rows_rate", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and not (0 < value < math.inf):
-                raise InputError(f"{name}={value}: give a number above 0")
+        self._check_positive("epochs", "learning_rate", "rows_rate", "max_steps")
         if self.rows_first < 0:
             raise InputError(f"rows_first={self.rows_first}: a number of steps, 0 or more")
         if self.rows_first and self.method == "full":

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tasc.data.tokenizer import PLAN_FILE
+from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.progress import Progress
-from tasc.training.examples import Collator, Example, digest, shuffled_batches
+from tasc.training.examples import Collator, Example, digest
+from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
 from tasc.training.finetune.options import TuneOptions
-from tasc.training.optim import optimizer_and_schedule, with_adapters
 from tasc.training.schedule import dtype_of
-from tasc.training.work_dir import WorkFolder, attention_for, file_beside, fit, processes, trainer_arguments
+from tasc.training.work_dir import WorkFolder, attention, fit, processes, row_order, rows_per_step, trainer_arguments
 
 METRICS = "tuning.json"
 """File with metrics in the folder of a tuned checkpoint."""
@@ -54,25 +54,15 @@ class Run:
         import transformers
 
         options = self.options
-        effective = options.batch_size * options.accumulate * processes().num_processes
+        effective = rows_per_step(options)
         steps = options.max_steps or max(1, math.ceil(options.epochs * len(self.examples) / effective))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         transformers.set_seed(options.seed)
         model = self._trainable_model(dtype_of(options.precision, device))
-        order = shuffled_batches([len(e) for e in self.examples], effective, steps, options.seed)
         trainer = transformers.Trainer(
             model=model,
-            args=trainer_arguments(
-                self.work.path,
-                steps=steps,
-                batch_size=options.batch_size,
-                accumulate=options.accumulate,
-                precision=options.precision,
-                save_every=options.save_every,
-                seed=options.seed,
-                validate=bool(self.validation),
-            ),
-            train_dataset=[self.examples[row] for row in order],
+            args=trainer_arguments(self.work.path, options, steps, validate=bool(self.validation)),
+            train_dataset=[self.examples[row] for row in row_order(self.examples, options, steps)],
             eval_dataset=list(self.validation) or None,
             data_collator=Collator.for_model(model, self._pad_id()),
             optimizers=optimizer_and_schedule(model, options, steps),
@@ -94,9 +84,9 @@ class Run:
             shutil.rmtree(finished, ignore_errors=True)
             self._merged().save_pretrained(finished)
             self.tokenizer.save_pretrained(finished)
+            find = model_files(self.model)
             for name in COPIED:
-                found = file_beside(self.model, name)
-                if found is not None:
+                if (found := find(name)) is not None:
                     shutil.copyfile(found, finished / name)
             (finished / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
             self.work.publish(finished, self.out)
@@ -110,7 +100,7 @@ class Run:
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.model,
             dtype=torch.float32 if full else dtype,
-            attn_implementation=attention_for(self.examples),
+            attn_implementation=attention(self.examples),
         )
         model.config.use_cache = False
         return model if full else with_adapters(model, self.options, self.new_ids)

@@ -7,31 +7,19 @@ and peft. This package adds row order, trainable parameters, learning-rate sched
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tasc.data import Row, load_tokenizer
-from tasc.errors import InputError, MissingExtraError
+from tasc.errors import InputError, import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
 from tasc.training.examples import make_examples, short_enough
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.finetune.run import Run
-
-__all__ = ["TuneOptions", "Tuned", "tune"]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """Result of fine-tuning."""
-
-    path: Path
-    """The checkpoint: `AutoModelForCausalLM` and `AutoTokenizer` load it."""
-    metrics: dict[str, Any]
-    """As in the checkpoint's `tuning.json`: options, steps, seconds, tokens, `curve` [{step, loss, rate, …}]."""
+from tasc.training.work_dir import TrainedModel
 
 
 def tune(
@@ -45,7 +33,7 @@ def tune(
     eos: str | int | None = "auto",
     resume: bool = True,
     progress: Progress | None = None,
-) -> Tuned:
+) -> TrainedModel:
     """Fine-tunes a checkpoint on `{input, output}` rows, with the loss on outputs only, and writes a merged checkpoint.
 
     The recipe is the same for every checkpoint; an extended one (`tasc.extend_checkpoint`) also learns its new tokens.
@@ -64,7 +52,8 @@ def tune(
         progress: Called with (steps done, steps in all).
 
     Returns:
-        The checkpoint's folder and its metrics.
+        The checkpoint's folder and its metrics, as in its `tuning.json`: options, steps, seconds, tokens, `curve`
+        [{step, loss, rate, …}].
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
@@ -76,17 +65,14 @@ def tune(
         >>> tune("path/to/model", rows, "tuned", options=TuneOptions(epochs=2.0)).path  # doctest: +SKIP
         PosixPath('tuned')
     """
-    try:
-        import accelerate  # noqa: F401
-        import peft  # noqa: F401
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError("fine-tuning", "ft") from error
+    for package in ("accelerate", "peft"):
+        import_optional(package, "ft")
+    transformers = import_optional("transformers", "ft")
     quiet_transformers()
     out = Path(out)
     if out.exists():
         raise InputError(f"{out} is there already; name another folder or remove it")
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     task = load_tokenizer(model, eos=eos)
     examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
     held_out = list(validation)
@@ -110,4 +96,4 @@ def tune(
         **history,
     }
     run.publish(metrics)
-    return Tuned(out, metrics)
+    return TrainedModel(out, metrics)

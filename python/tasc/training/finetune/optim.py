@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasc.training.finetune.options import TuneOptions
-from tasc.training.schedule import rate_schedule
+from tasc.training.schedule import adamw
 
 
 def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
@@ -40,8 +40,6 @@ def embedding_names(model: Any) -> list[str]:
 
 def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tuple[Any, Any]:
     """AdamW over the trainable parameters and its learning rates: new rows from step 0, others from `rows_first`."""
-    import torch
-
     rate = options.learning_rate or (1e-3 if options.method == "lora" else 2e-5)
     rows: list[Any] = []
     matrices: list[Any] = []
@@ -50,11 +48,8 @@ def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tupl
         if weight.requires_grad:
             (rows if "trainable_tokens" in name else matrices if weight.ndim > 1 else rest).append(weight)
     groups = [
-        ({"params": rows, "lr": options.rows_rate or rate, "weight_decay": 0.0}, 0),
-        ({"params": matrices, "lr": rate, "weight_decay": options.weight_decay}, options.rows_first),
-        ({"params": rest, "lr": rate, "weight_decay": 0.0}, options.rows_first),
+        (rows, options.rows_rate or rate, 0.0, 0),
+        (matrices, rate, options.weight_decay, options.rows_first),
+        (rest, rate, 0.0, options.rows_first),
     ]
-    kept = [(group, begin) for group, begin in groups if group["params"]]
-    optimizer = torch.optim.AdamW([group for group, _ in kept], betas=(0.9, 0.98))
-    schedules = [rate_schedule(begin, steps, options.warmup) for _, begin in kept]
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)
+    return adamw(groups, steps, options.warmup)

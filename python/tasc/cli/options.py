@@ -1,0 +1,28 @@
+"""Options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PastRows = Annotated[
+    list[Path],
+    typer.Argument(metavar="ROWS...", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
+]
+TrainingRows = Annotated[
+    list[Path],
+    typer.Option(help="Read rows with input and output from JSONL (.gz, .zst) or Parquet; may be repeated."),
+]
+Corpus = Annotated[
+    list[Path] | None, typer.Option(help="Index these rows, where the data have no split column. May be repeated.")
+]
+Split = Annotated[str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")]
+TokenizerName = Annotated[
+    str, typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+]
+Eos = Annotated[str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")]
+Device = Annotated[str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")]
+NoFit = Annotated[
+    bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")
+]
