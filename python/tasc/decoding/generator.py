@@ -105,6 +105,9 @@ class Generations(Sequence[Generation]):
 class Generator:
     """Generates with a model. Drafts come from an index, or from any `Drafter`.
 
+    The model's generation config counts as in `generate`, except for options of the call and for lengths
+    (docs/verify.md, "The generation config").
+
     A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
 
     Args:
@@ -136,7 +139,8 @@ class Generator:
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
 
     Raises:
-        InputError: The model cannot be driven this way, or an option is out of its range.
+        InputError: The model cannot be driven this way, its generation config asks for beam search or the like, or an
+            option is out of its range.
         TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
     Examples:
@@ -237,7 +241,8 @@ class Generator:
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
             system: System message for `inputs`.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
-            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0.
+            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
+                config has no say in these four.
             top_p: Mass kept.
             top_k: Tokens kept.
             min_p: Relative probability kept.
@@ -265,6 +270,7 @@ class Generator:
         Raises:
             InputError: An option is out of its range; says which.
             PromptError: A prompt cannot be used; says which. No prompt has been answered then.
+            NoTokenError: The logits of a prompt are NaN, or leave no token; the outputs of this call are lost.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
