@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny import VOCAB, tiny_model
@@ -20,7 +19,7 @@ from tiny_models import Scripted, peer_greedy
 from tasc import Generator, NullDrafter
 from tasc.errors import InputError
 
-MAX_TOKENS = 24
+MAX_TOKENS = 20
 TIE = 1e-4
 """Logits this close, in standard deviations of the position's logits, are a tie: either id is right."""
 
@@ -55,7 +54,6 @@ class Result:
 
 def check(model_type: str, name: str = "", batch_sizes: Sequence[int] = (1, 3)) -> Result:
     """Build an architecture tiny and compare the generator with `generate`."""
-    transformers.logging.set_verbosity_error()
     result = partial(Result, model_type=model_type, name=name)
     try:
         model, texts = _wandering(model_type, name)
@@ -185,19 +183,22 @@ class _Cases:
             "right drafts": self._right,
             "mixed drafts": lambda: self._run(PROMPTS[::-1], self._drafts(PROMPTS, miss=0.3, length=12)),
             "long drafts": lambda: self._run(PROMPTS, self._drafts(PROMPTS, length=40)),
-            "end within a draft": self._ends,
+            "end of sequence": self._ends,
             "n-gram drafts": lambda: self._run([head * 3 for head in (ids(7, 1), ids(4, 2), ids(9, 3))], None),
             "prefix reuse": self._reuse,
             "sampling": self._sampling,
         }
 
     def _ends(self) -> bool:
-        """An id of the first text ends outputs, and a later prompt continues that text."""
+        """An id of the first text ends outputs, so that rows move, and a later prompt continues that text."""
         first = self.texts.of(PROMPTS[0])
         eos = first[MAX_TOKENS // 3]
-        made = self._made(PROMPTS, self._drafts(PROMPTS, length=40), eos)
         longer = [PROMPTS[0] + first[: first.index(eos) + 1] + [7]]
-        return self._are_right(PROMPTS, made, eos) and self._run(longer, NullDrafter())
+        return (
+            self._are_right(PROMPTS, self._made(PROMPTS, self._drafts(PROMPTS, length=40), eos), eos)
+            and self._run(longer, NullDrafter())
+            and self._are_right(PROMPTS, self._made(PROMPTS, NullDrafter(), eos), eos)
+        )
 
     def _drafts(self, prompts: list[list[int]], **options: Any) -> Scripted:
         return Scripted({tuple(prompt): self.texts.of(prompt) for prompt in prompts}, **options)

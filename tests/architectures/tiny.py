@@ -47,7 +47,7 @@ SIZES: dict[str, Any] = {
     "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2,
     "swa_head_dim": 8, "d_rel": 4, "rel_extent": 12, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 4,
     "qk_nope_head_dim": 8, "v_head_dim": 8, "qk_head_dim": 12, "index_head_dim": 8, "index_n_heads": 2, "index_topk": 8,
-    "original_max_position_embeddings": 24, "max_window_layers": 1,
+    "original_max_position_embeddings": 16, "max_window_layers": 1,
     # scale of the logits
     "logit_scale": 1.0, "logits_mup_width_multiplier": 1.0,
     # experts
@@ -69,7 +69,7 @@ SIZES: dict[str, Any] = {
 DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks")
 LONGROPE = {
     "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 6.0],
-    "original_max_position_embeddings": 24,
+    "original_max_position_embeddings": 16,
 }  # fmt: skip
 WINDOWED = {"layer_types": ["sliding_attention", "full_attention"]}
 
