@@ -157,7 +157,7 @@ def _unwrapped(model: Any) -> Any:
 
 
 def _device(model: Any) -> torch.device:
-    """Return the device that a model runs on; offloaded weights, which accelerate loads for each layer, are elsewhere."""
+    """Return the device that a model runs on. Offloaded weights, which accelerate loads layer by layer, differ."""
     hook = getattr(model.get_input_embeddings(), "_hf_hook", None)
     execution_device = getattr(hook, "execution_device", None)
     return torch.device(model.device if execution_device is None else execution_device)
