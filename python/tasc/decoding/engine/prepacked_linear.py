@@ -80,7 +80,7 @@ class PrepackedLinears:
             for group in self._groups:
                 for layer, forward in zip(group, self._packed_forwards(group), strict=True):
                     if "forward" not in vars(layer):
-                        layer.forward = forward  # type: ignore[method-assign]
+                        layer.forward = forward  # type: ignore[assignment, method-assign]
                         replaced.append(layer)
             yield
         finally:
