@@ -23,6 +23,7 @@ from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
+from tasc.training.optim import with_adapters  # noqa: E402
 from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
@@ -222,3 +223,21 @@ def test_rates_rise_and_fall_and_wait() -> None:
     assert share(19) == share(20) == pytest.approx(1.0)
     assert share(109) == pytest.approx(LR_FINAL_SHARE, abs=0.01)
     assert all(share(step) >= share(step + 1) for step in range(20, 109))
+
+
+def test_fused_experts_get_adapters_and_merge() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MixtralConfig(
+        vocab_size=257, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    adapted = with_adapters(transformers.AutoModelForCausalLM.from_config(config), TuneOptions(), [])
+    assert any("experts" in name and "lora_" in name for name, _ in adapted.named_parameters())
+    adapted.merge_and_unload()
+
+
+def test_a_model_that_peft_cannot_adapt_is_refused_in_a_line() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MambaConfig(vocab_size=257, hidden_size=32, num_hidden_layers=1, state_size=8)
+    with pytest.raises(InputError, match="cannot adapt MambaForCausalLM"):
+        with_adapters(transformers.AutoModelForCausalLM.from_config(config), TuneOptions(), [])

@@ -147,11 +147,31 @@ def extend_checkpoint(
     transformers = import_optional("transformers", "hf")
     with new_folder(out_dir) as folder:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype or "auto")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        _add_missing_rows(loaded, tokenizer)
         extend_model(loaded, plan, pad_to_multiple=pad_to_multiple).save_pretrained(folder)
         if (settings := Path(model) / "generation_config.json").is_file():  # unchanged: transformers would add defaults
             shutil.copyfile(settings, folder / settings.name)
-        _save_tokenizer(transformers.AutoTokenizer.from_pretrained(model), extended, folder)
+        _save_tokenizer(tokenizer, extended, folder)
     return Path(out_dir)
+
+
+def _add_missing_rows(model: Any, tokenizer: Any) -> None:
+    """Add rows for the tokenizer's added tokens beyond the model's matrices, such as the image token of Gemma 3 1B.
+
+    Such a row is the mean of the others, whose logit is never above all others.
+    """
+    torch = import_optional("torch", "hf")
+    before, missing = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if not all(token in tokenizer.added_tokens_decoder for token in range(before, missing)) or missing <= before:
+        return
+    model.resize_token_embeddings(missing, mean_resizing=False)
+    outputs = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight, getattr(outputs, "weight", None), getattr(outputs, "bias", None)]
+    with torch.no_grad():
+        for table in tables:
+            if table is not None:
+                table[before:] = table[:before].float().mean(0).to(table.dtype)
 
 
 def _save_tokenizer(original: Any, extended: TaskTokenizer, folder: Path) -> None:

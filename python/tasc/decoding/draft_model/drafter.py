@@ -13,7 +13,7 @@ from tasc.data.ids import common_prefix_length
 from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
 from tasc.decoding.engine.compile import CompiledModules
-from tasc.decoding.engine.prepacked_linear import PrepackedLinears
+from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
 from tasc.decoding.engine.target import evaluating
 from tasc.drafting.costs import GivenCosts
@@ -59,7 +59,7 @@ class ModelDrafter(Drafter):
         name: str = "model",
         tokenizer: Any = None,
         step_cost: float | None = None,
-        pack_weights: bool | None = None,
+        pack_weights: PackWeights = None,
         cuda_graphs: bool | None = None,
         compile: bool = False,
     ) -> None:
