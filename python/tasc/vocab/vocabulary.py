@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasc._core import MergePlan, Store
+from tasc.checks import wrong
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.progress import Progress, of_fraction
@@ -159,6 +160,8 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         >>> folder.cleanup()
     """
     task = load_tokenizer(tokenizer)
+    if not isinstance(plan, MergePlan):
+        raise wrong("plan", plan, "a MergePlan, as MergePlan.open opens it")
     check_tokenizer(task, "plan", plan)
     validity = TokenValidity(task)
     invalid = validity.invalid_tokens(plan)
