@@ -39,7 +39,6 @@ make test-architectures
 
 TITLES = {
     "equal": "Equal to `generate`",
-    "uncached": "Equal to decoding without a cache",
     "refused": "Refused",
     "differs": "Other output",
     "crashes": "Errors",
@@ -48,7 +47,6 @@ TITLES = {
 NOTES = {
     "equal": "τ: tokens per step with right drafts of 12 tokens, one prompt at a time. Reuse: whether the keys and "
     "values (or states) of a head that two prompts share are kept.",
-    "uncached": "`generate` outputs another text with its cache than without. The output equals the text without.",
     "refused": "The line that `Generator` raises.",
     "differs": "Cases whose output is not the model's.",
     "crashes": "Errors that are not a refusal in one line.",
@@ -85,7 +83,7 @@ def counts(rows: list[dict[str, Any]]) -> str:
 
 def table(state: str, rows: list[dict[str, Any]]) -> str:
     """The configurations of one state."""
-    if state in ("equal", "uncached"):
+    if state == "equal":
         lines = ["| type | configuration | mode | τ | reuse |", "|---|---|---|---|---|"]
         for row in rows:
             cells = [f"`{row['model_type']}`", row["name"], row["mode"] or "", f"{row['tau']:.1f}"]

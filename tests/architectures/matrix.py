@@ -23,8 +23,7 @@ MAX_TOKENS = 20
 TIE = 1e-4
 """Logits this close, in standard deviations of the position's logits, are a tie: either id is right."""
 
-EQUAL, UNCACHED, REFUSED = "equal", "uncached", "refused"
-DIFFERS, CRASHES, NOT_BUILT = "differs", "crashes", "not built"
+EQUAL, REFUSED, DIFFERS, CRASHES, NOT_BUILT = "equal", "refused", "differs", "crashes", "not built"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +33,8 @@ class Result:
     Attributes:
         model_type: `model_type` of the configuration.
         name: Name of the configuration; "" where the type has one.
-        state: "equal" (to `generate`, in all cases), "uncached" (equal to decoding without a cache, which `generate`
-            is not), "refused" (by one line at construction), "differs", "crashes" or "not built" (transformers cannot
-            build the type or generate with it here).
+        state: "equal" (to `generate`, in all cases), "refused" (by one line at construction), "differs", "crashes" or
+            "not built" (transformers cannot build the type or generate with it here).
         detail: The refusal, the error, or the cases that differ; "" where all are equal.
         mode: How the generator runs the model; None: not known.
         tau: Tokens per step with right drafts of 12 tokens, one prompt at a time; None where nothing was generated.
@@ -81,7 +79,7 @@ def check(model_type: str, name: str = "", batch_sizes: Sequence[int] = (1, 3)) 
     if crashed or wrong:
         return result(state=CRASHES if crashed else DIFFERS, detail="; ".join([*crashed[:1], *wrong]))
     return result(
-        state=UNCACHED if texts.uncached else EQUAL,
+        state=EQUAL,
         mode=getattr(generators[-1], "mode", None),
         tau=cases[0].tau,
         reuses=cases[0].reuses,
@@ -98,15 +96,10 @@ PROMPTS = [ids(length, length) for length in (28, 3, 10, 27)]
 
 
 class _Texts:
-    """What a model outputs for each prompt, decoded alone by `generate`.
-
-    Attributes:
-        uncached: Output of greedy decoding without a cache by prompt, where it was right instead of `generate`'s.
-    """
+    """What a model outputs for each prompt, decoded alone by `generate`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.uncached: dict[tuple[int, ...], list[int]] = {}
         self._known: dict[tuple[int, ...], list[int]] = {}
 
     def of(self, prompt: list[int]) -> list[int]:
@@ -114,26 +107,10 @@ class _Texts:
             self._known[tuple(prompt)] = peer_greedy(self.model, prompt, MAX_TOKENS)
         return self._known[tuple(prompt)]
 
+    @torch.no_grad()
     def equal(self, prompt: list[int], output: list[int], eos: int | None) -> bool:
-        """Whether an output that `eos` ended is the model's, up to a tie of the most probable ids."""
-        key = tuple(prompt)
-        if self._same(prompt, output, _until(eos, self.of(prompt))):
-            return True
-        uncached = self.uncached.get(key) or self._decode_uncached(prompt)
-        is_right = uncached != self.of(prompt) and self._same(prompt, output, _until(eos, uncached))
-        if is_right:
-            self.uncached[key] = uncached
-        return is_right
-
-    @torch.no_grad()
-    def _decode_uncached(self, prompt: list[int]) -> list[int]:
-        seen = list(prompt)
-        for _ in range(MAX_TOKENS):
-            seen.append(int(self.model(torch.tensor([seen]), use_cache=False).logits[0, -1].argmax()))
-        return seen[len(prompt) :]
-
-    @torch.no_grad()
-    def _same(self, prompt: list[int], output: list[int], wanted: list[int]) -> bool:
+        """Whether an output that `eos` ended is the model's, up to a tie of two ids."""
+        wanted = _until(eos, self.of(prompt))
         at = next((n for n, (ours, theirs) in enumerate(zip(output, wanted, strict=False)) if ours != theirs), None)
         if at is None:
             return len(output) == len(wanted)

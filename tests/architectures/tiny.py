@@ -167,7 +167,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "phi3": {"": {}, "longrope": {"rope_parameters": LONGROPE}, "window": WINDOW},
     "phimoe": {"": {}, "longrope": {"rope_parameters": {**LONGROPE, "short_mscale": 1.1, "long_mscale": 1.3}}},
-    "phi4_multimodal": {"": {}, "longrope": {"rope_parameters": LONGROPE}},
+    "phi4_multimodal": {"before the RoPE switch": {"original_max_position_embeddings": CONTEXT}},
     "qwen2": {"": {}, "window": QWEN_WINDOW},
     "qwen2_moe": {"": {}, "window": QWEN_WINDOW},
     "qwen3": {"": {}, "window": QWEN_WINDOW},

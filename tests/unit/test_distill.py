@@ -299,6 +299,8 @@ def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: P
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, progress=stop)
     with pytest.raises(InputError, match=r"another run \(k differ\)"):
         distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5))
+    with pytest.raises(InputError, match=r"another run \(length differ\)"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, length=3)
     distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5), baseline=False, resume=False)
 
 

@@ -26,17 +26,9 @@ STATES = {
     ("qwen3_5_text", ""): EQUAL,
     ("mamba", ""): EQUAL,
 }  # fmt: skip
-PENDING = {
-    ("phi3", "longrope"), ("gpt_neo", ""), ("bloom", ""), ("bart", ""), ("openai-gpt", ""),
-    ("granitemoehybrid", "attention"), ("lfm2", ""), ("mamba2", ""), ("qwen3_5_text", ""), ("mamba", ""),
-}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[pytest.mark.xfail(strict=True)] * (case in PENDING)) for case in STATES],
-    ids=lambda case: " ".join(case).strip(),
-)
+@pytest.mark.parametrize("case", STATES, ids=lambda case: " ".join(case).strip())
 def test_equal_or_refused(case: tuple[str, str]) -> None:
     result = check(*case, batch_sizes=(3,))
     assert result.state == STATES[case], result.detail

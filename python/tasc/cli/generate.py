@@ -156,31 +156,36 @@ class Run:
         An output is written as soon as it is finished. When all are, their lines are put into the order of the rows.
         """
         begin, lines = self._sink.tell(), dict[int, bytes]()
-        waiting = list(numbers)
+        usable = [number for number in numbers if self._is_usable(number)]
 
         def write(index: int, made: "Generation") -> None:
-            number = waiting[index]
+            number = usable[index]
             lines[number] = _line(self._rows[number][1], made)
             self._sink.write(lines[number])
             self._sink.flush()
             self.total.add(made.stats)
             self._progress(self.total.requests + self.skipped, len(self._rows))
 
-        while waiting:
-            prompts = [self._rows[number][1][_COLUMN[self._field]] for number in waiting]
-            call = {**self._options, self._field: prompts}
-            try:
-                self._generator.generate(**call, positions=waiting, finished=write)
-                break
-            except PromptError as error:
-                bad = waiting[error.number]
-                waiting = [number for number in waiting if number != bad and number not in lines]
-                self.skipped += 1
-                said = f"skipped {self._rows[bad][0]}: {error.reason}"
-                err.print(" ".join(said.split()), markup=False, highlight=False, soft_wrap=True)
+        call = {**self._options, **self._prompts(usable)}
+        self._generator.generate(**call, positions=usable, finished=write)
         self._sink.seek(begin)
-        self._sink.writelines(lines[number] for number in sorted(lines))
+        self._sink.writelines(lines[number] for number in usable)
         self._sink.flush()
+
+    def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return the generator's argument with the prompts of rows."""
+        return {self._field: [self._rows[number][1][_COLUMN[self._field]] for number in numbers]}
+
+    def _is_usable(self, number: int) -> bool:
+        """Return whether a row can be used; otherwise name it, and count it as skipped."""
+        try:
+            self._generator.check(**self._prompts([number]), system=self._options.get("system"))
+        except PromptError as error:
+            self.skipped += 1
+            reason = " ".join(error.reason.split())
+            err.print(f"skipped {self._rows[number][0]}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            return False
+        return True
 
 
 def _summary(total: "Stats", seconds: float) -> str:

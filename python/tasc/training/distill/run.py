@@ -118,7 +118,7 @@ def distill(
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
-        "max_output": max_output, "system": system, "eos": eos, **asdict(options),
+        "length": length, "max_output": max_output, "system": system, "eos": eos, **asdict(options),
     }  # fmt: skip
     work.claim(identity, resume)
     run.train(work.path / "states" if states is None else Path(states))
