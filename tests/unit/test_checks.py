@@ -13,7 +13,7 @@ from tiny_models import byte_tokenizer, tiny_model
 from tasc import DistillOptions, HybridDrafter, NgramTable, NullDrafter, TokenStore, TuneOptions, extend_model
 from tasc.checks import number, whole_number
 from tasc.errors import InputError
-from tasc.vocab.vocabulary import extend_tokenizer
+from tasc.vocab.vocabulary import extend_tokenizer, learn_vocabulary
 
 WRONG_NUMBERS = ["5", b"5", None, [5], {}, object(), 1j, np.zeros(2), lambda: 0]
 
@@ -69,6 +69,8 @@ def test_wrong_rows_threads_plans_and_models(tmp_path: Path) -> None:
     for extend in (lambda: extend_tokenizer(tokenizer, "a.plan"), lambda: extend_model(model, "a.plan")):  # type: ignore[arg-type]
         with pytest.raises(InputError, match=r"plan is 'a.plan'; it must be a MergePlan"):
             extend()
+    with pytest.raises(InputError, match="size is -1; it must be at least 1"):
+        learn_vocabulary(store, tokenizer, tmp_path / "plan", size=-1)
     with pytest.raises(InputError, match="pad_to_multiple is 0; it must be at least 1"):
         extend_model(model, "a.plan", pad_to_multiple=0)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"the draft model is .*; it must be a ModelDrafter"):
