@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from tiny_models import VOCAB, PromptLookup, Scripted, byte_tokenizer, peer_greedy, random_prompts, tiny_model
+from toy_task import build_toy_task
 
-from tasc import Generator, NullDrafter, generate
+from tasc import Generator, ModelDrafter, NullDrafter, generate
 from tasc.decoding.prompts import user_text
 from tasc.errors import InputError, TokenizerMismatchError
 
@@ -56,6 +59,26 @@ def generator() -> Generator:
         ({"prompts": ["a"], "stop": ["x", ""]}, "empty string"),
         ({"prompts": ["a"], "index": [None, None]}, "lists 2 indexes for 1 prompts"),
         ({"prompts": ["a"], "temperature": -1}, "temperature is -1"),
+        ({"prompts": ["a"], "temperature": "1"}, "temperature is '1'; it must be a number"),
+        ({"prompts": ["a"], "temperature": None}, "temperature is None; it must be a number"),
+        ({"prompts": ["a"], "top_p": [0.5]}, r"top_p is \[0.5\]; it must be a number"),
+        ({"prompts": ["a"], "top_k": 1.5}, "top_k is 1.5; it must be a whole number"),
+        ({"prompts": ["a"], "max_tokens": "5"}, "max_tokens is '5'; it must be a whole number of at least 1"),
+        ({"prompts": ["a"], "max_tokens": 1.5}, "max_tokens is 1.5; it must be a whole number of at least 1"),
+        ({"prompts": ["a"], "max_tokens": float("nan")}, "max_tokens is nan; it must be a whole number"),
+        ({"prompts": ["a"], "seed": "x" * 99}, r"seed is 'x+\.\.\.x+'; it must be a whole number$"),
+        ({"prompts": ["a"], "positions": [-1]}, "positions is -1; it must be at least 0"),
+        ({"prompts": ["a"], "positions": [0.5]}, "positions is 0.5; it must be a whole number of at least 0"),
+        ({"prompts": ["a"], "eos": "5"}, "eos is '5'; it must be a whole number of at least 0"),
+        ({"prompts": ["a"], "eos": [1, "x"]}, "eos is 'x'; it must be a whole number"),
+        ({"prompts": ["a"], "eos": 1.5}, "eos is 1.5; it must be a whole number"),
+        ({"prompts": ["a"], "stop": 5}, "stop is 5; it must be a string or a list of strings"),
+        ({"prompts": ["a"], "stop": ["x", 5]}, r"stop is \['x', 5\]; it must be a string or a list of strings"),
+        ({"prompts": ["a"], "stream": 5}, "stream is 5; it must be a function"),
+        ({"prompts": ["a"], "finished": "x"}, "finished is 'x'; it must be a function"),
+        ({"prompts": ["a"], "index": 5}, "index is 5; it must be a TaskIndex or the path of one"),
+        ({"prompts": ["a"], "drafter": [5]}, "list is not hashable"),
+        ({"prompts": ["a"], "drafter": 5}, "int is no drafter"),
     ],
     ids=str,
 )
@@ -68,6 +91,25 @@ def test_bad_generators() -> None:
     model = tiny_model("llama")
     with pytest.raises(InputError, match="batch_size is 0"):
         Generator(model, batch_size=0)
+    for options, message in (
+        ({"batch_size": 1.5}, "batch_size is 1.5; it must be a whole number of at least 1"),
+        ({"max_draft": "4"}, "max_draft is '4'; it must be a whole number of at least 0"),
+        ({"tokenizer": "name"}, "tokenizer is 'name'; it must be a transformers tokenizer"),
+        ({"costs": "cheap"}, "costs='cheap': give a slope"),
+        ({"input_template": "a"}, r"input_template is 'a'; it must be a pair"),
+        ({"served": 5}, "served is 5; it must be True, False or a path"),
+        ({"draft": model}, "the draft model is .*; it must be a ModelDrafter"),
+        ({"index": {}}, r"index is \{\}; it must be a TaskIndex"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Generator(model, **options)
+    for other in ("HuggingFaceTB/SmolLM2-135M", None, 5, torch.nn.Linear(2, 2)):
+        for take in (Generator, ModelDrafter):
+            with pytest.raises(InputError, match=r"^model is .*; it must be a causal language model, as AutoModel"):
+                take(other)
+    for name, value in (("length", "5"), ("length", 1.5), ("step_cost", "x")):
+        with pytest.raises(InputError, match=rf"^{name} is .*; it must be a (whole )?number"):
+            ModelDrafter(model, **{name: value})
     with pytest.raises(InputError, match="not both"):
         Generator(model, index=object(), drafter=NullDrafter())
     with pytest.raises(InputError, match="need text"):
@@ -82,12 +124,18 @@ def test_encoder_decoders() -> None:
         Generator(transformers.T5ForConditionalGeneration(t5))
 
 
-def test_wrong_tokenizer() -> None:
-    class Foreign:
-        fingerprint = "0" * 64
+def test_wrong_tokenizer(tmp_path: Path) -> None:
+    index = build_toy_task(tmp_path)["index"]
+    with pytest.raises(TokenizerMismatchError, match=index.fingerprint[:12]):
+        Generator(tiny_model("llama"), TOKENIZER, index=index)
 
-    with pytest.raises(TokenizerMismatchError, match="0000000000000000"):
-        Generator(tiny_model("llama"), TOKENIZER, index=Foreign())
+
+def test_forms_of_eos(generator: Generator) -> None:
+    expected = generator.generate(prompts=["hello"], max_tokens=8, eos=())[0].ids
+    end = expected[2]
+    for eos in (end, np.int64(end), torch.tensor(end), [end], {end, 999}, torch.tensor([end])):
+        made = generator.generate(prompts=["hello"], max_tokens=8, eos=eos)[0]
+        assert made.ids == expected[: expected.index(end) + 1]
 
 
 def test_prompt_forms(generator: Generator) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
+from tasc.checks import whole_number, wrong
+from tasc.data.ids import as_ids
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
@@ -32,7 +34,7 @@ from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
-from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, PromptError
 
@@ -172,8 +174,14 @@ class Generator:
             raise InputError("give index= or drafter=, not both")
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
-        max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
-        _at_least("batch_size", batch_size, 1)
+        max_draft = whole_number("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
+        batch_size = whole_number("batch_size", batch_size, 1)
+        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
+            raise wrong("tokenizer", tokenizer, "a transformers tokenizer, as AutoTokenizer.from_pretrained loads it")
+        if input_template is not None and not (isinstance(input_template, (list, tuple)) and len(input_template) == 2):
+            raise wrong("input_template", input_template, "a pair (before, after) of strings or of id lists")
+        if not isinstance(served, (bool, str, PathLike)):
+            raise wrong("served", served, "True, False or a path")
         self._target = probed_target(model, probe)
         check_generation_config(self._target.model)
         self._max_draft = 0 if self.mode == "undrafted" else max_draft
@@ -279,22 +287,26 @@ class Generator:
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=self._penalty(repetition_penalty),
         )  # fmt: skip
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        stop = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(stop, (list, tuple, set, frozenset)) or not all(isinstance(one, str) for one in stop):
+            raise wrong("stop", stop, "a string or a list of strings")
         if "" in stop:
             raise InputError("stop holds an empty string, which would end every output; remove it")
         if self._tokenizer is None and (stop or stream):
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
-        _at_least("max_tokens", max_tokens, 1)
+        for name, call in (("stream", stream), ("finished", finished)):
+            if call is not None and not callable(call):
+                raise wrong(name, call, "a function")
+        max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
-        numbers = range(len(rows)) if positions is None else positions
+        numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
-        _at_least("positions", min(numbers, default=0), 0)
         drafters = self._drafters_for(len(rows), index, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
-        seed = secrets.randbits(63) if seed is None else seed
-        ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+        seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
+        ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
         special = special_tokens(self._tokenizer) if stop else {}
 
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
@@ -391,7 +403,7 @@ class Generator:
 
     def _checked(self, drafter: Drafter) -> SafeDrafter:
         """Return a guarded drafter that accepts the target's vocabulary."""
-        safe: SafeDrafter = self._safe(drafter)
+        safe: SafeDrafter = self._safe(checked_drafter(drafter))
         safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
         return safe
 
@@ -400,6 +412,8 @@ class Generator:
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
+            if not isinstance(opened, TaskIndex | None):
+                raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
 
@@ -463,13 +477,15 @@ class Generator:
         if self._input_template is None:
             return PromptInputFinder(self._task_tokenizer, delimiters=chat_delimiters(self._tokenizer))
         before, after = self._input_template
-        if isinstance(before, str) or isinstance(after, str):
+        if isinstance(before, str) and isinstance(after, str):
             render = self._tokenizer
             return PromptInputFinder(
                 self._task_tokenizer,
                 Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
             )
-        return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
+        return PromptInputFinder(
+            self._task_tokenizer, Template(tuple(as_ids(before).tolist()), tuple(as_ids(after).tolist()))
+        )
 
 
 _CALL_OPTIONS = {
@@ -506,11 +522,10 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     return replace(item, first_difference=first)
 
 
-def _at_least(name: str, value: int, least: int) -> int:
-    if value < least:
-        raise InputError(f"{name} is {value}; it must be at least {least}")
-    return value
-
-
-def _id_set(ids: int | Sequence[int]) -> frozenset[int]:
-    return frozenset([ids] if isinstance(ids, int) else ids)
+def _whole_numbers(name: str, values: int | Sequence[int]) -> list[int]:
+    """Return one whole number ≥ 0, or several, as a list."""
+    try:
+        listed: list[Any] = [values] if isinstance(values, str) else list(values)  # type: ignore[arg-type]
+    except TypeError:  # one number
+        listed = [values]
+    return [whole_number(name, value, 0) for value in listed]

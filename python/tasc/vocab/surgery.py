@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc._core import MergePlan
+from tasc.checks import whole_number, wrong
 from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
 from tasc.errors import InputError, import_optional
@@ -55,8 +56,11 @@ def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> An
         >>> extend_model(model, MergePlan.open("task.plan")).config.vocab_size  # doctest: +SKIP
         49652
     """
-    if pad_to_multiple < 1:
-        raise InputError(f"pad_to_multiple is {pad_to_multiple}, it must be at least 1")
+    pad_to_multiple = whole_number("pad_to_multiple", pad_to_multiple, 1)
+    if not isinstance(plan, MergePlan):
+        raise wrong("plan", plan, "a MergePlan, as MergePlan.open opens it")
+    if not hasattr(model, "get_input_embeddings"):
+        raise wrong("model", model, "a causal language model, as AutoModelForCausalLM.from_pretrained loads it")
     _check_tables(model, plan)
     tied = is_tied(model)
     before = model.get_input_embeddings().weight.shape[0]

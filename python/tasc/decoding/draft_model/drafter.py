@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasc.checks import number, whole_number
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
@@ -63,9 +64,9 @@ class ModelDrafter(Drafter):
         cuda_graphs: bool | None = None,
         compile: bool = False,
     ) -> None:
-        if length is not None and length < 1:
+        if length is not None and whole_number("length", length) < 1:
             raise InputError(f"length is {length}; it must be at least 1, or None for drafts as long as they pay")
-        if step_cost is not None and not step_cost >= 0:
+        if step_cost is not None and not number("step_cost", step_cost) >= 0:
             raise InputError(f"step_cost is {step_cost}; it must be ≥ 0, or None to measure it")
         self.name = name
         self.length = length
