@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from toy_task import build_toy_task
 
+from tasc import NgramDrafter
 from tasc.data import TaskTokenizer, load_tokenizer
 
 LLAMA_3 = (
@@ -146,3 +152,36 @@ def test_any_text_is_spelled_by_bytes(piece: str) -> None:
     task = load_tokenizer(KINDS["gpt-2"])
     before = 'is "' if piece[:1].isalnum() else "is a"
     assert task.decode([*task.encode(before), *task.spell([piece])[0]]) == before + piece
+
+
+def test_a_failure_reaches_its_own_request_alone(tmp_path: Path) -> None:
+    """Two threads start requests; the tokenizer fails for the texts of one of them."""
+
+    class Fails:
+        def spell(self, pieces: list[str]) -> list[list[int]]:
+            if any("boom" in piece for piece in pieces):
+                raise ValueError(f"cannot tokenise {pieces}")
+            return [[1] for _ in pieces]
+
+    drafter = NgramDrafter(build_toy_task(tmp_path)["index"], tokenizer=Fails())
+    raised: dict[str, list[BaseException]] = {"boom": [], "boston": []}
+
+    def start(word: str) -> None:
+        for number in range(300):
+            try:
+                drafter.start([1], f"{word}{number} to denver")
+            except BaseException as error:
+                raised[word].append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=start, args=(word,)) for word in ("boom", "boston", "boston")]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not raised["boston"]
+    assert [str(error)[:8] for error in raised["boom"] if isinstance(error, ValueError)] == ["cannot t"] * 300
