@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from toy_task import build_toy_task
 
-from tasc import NgramDrafter
-from tasc.data import TaskTokenizer, load_tokenizer
+from tasc import NgramDrafter, TaskIndex
+from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
+from tasc.errors import InputError
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -185,3 +186,17 @@ def test_a_failure_reaches_its_own_request_alone(tmp_path: Path) -> None:
         sys.setswitchinterval(interval)
     assert not raised["boston"]
     assert [str(error)[:8] for error in raised["boom"] if isinstance(error, ValueError)] == ["cannot t"] * 300
+
+
+def test_a_tokenizer_that_cannot_spell_is_refused(tmp_path: Path) -> None:
+    task = load_tokenizer(byte_level())
+    rows = [{"input": f"from boston to {k}", "output": f"boston {k}"} for k in range(3)]
+    store = TokenStore.build(rows, task, tmp_path / "rows.store", eos=None)
+    index = TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
+    for call in (
+        lambda: TaskIndex.build(store, tmp_path / "other.tasc", tokenizer=task.tokenizer),
+        lambda: NgramDrafter(index, tokenizer=task.tokenizer),
+    ):
+        with pytest.raises(InputError, match=r"tokenizer is Tokenizer; give tasc\.load_tokenizer\(tokenizer\)"):
+            call()
+    assert not (tmp_path / "other.tasc").exists()

@@ -7,7 +7,7 @@ use tasc_core::format::Fingerprint;
 use tasc_core::text::PieceTokenizer;
 use tasc_core::{Error, Result, TokenId};
 
-use crate::error::Raise;
+use crate::error::{InputError, Raise};
 
 /// Calls `tokenizer.spell(pieces)`, (N,) text → N lists of ids. The exception that it raises goes to the caller alone.
 pub(crate) struct PyPieceTokenizer(Py<PyAny>);
@@ -17,7 +17,13 @@ impl PyPieceTokenizer {
     ///
     /// # Errors
     /// `TokenizerMismatchError` when it says that it is another one; those that know nothing of fingerprints pass.
+    /// `InputError` for an object that cannot spell, such as a tokenizer that was not loaded with `load_tokenizer`.
     pub(crate) fn matching(py: Python<'_>, tokenizer: Py<PyAny>, of: &Fingerprint, path: &Path) -> PyResult<Arc<Self>> {
+        let object = tokenizer.bind(py);
+        if !object.hasattr("spell")? {
+            let kind = object.get_type().name()?;
+            return Err(InputError::new_err(format!("tokenizer is {kind}; give tasc.load_tokenizer(tokenizer)")));
+        }
         let said = tokenizer.getattr(py, "fingerprint").and_then(|f| f.extract::<String>(py));
         if let Some(wanted) = said.ok().and_then(|hex| Fingerprint::from_hex(&hex)).filter(|f| f != of) {
             return Err(Error::Fingerprint { path: path.into(), found: *of, wanted }).raise();
