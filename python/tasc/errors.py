@@ -14,6 +14,21 @@ class InputError(TascError, ValueError):
     """An argument that cannot be used."""
 
 
+class PromptError(InputError):
+    """A prompt that cannot be used.
+
+    Attributes:
+        number: Index of the prompt in the call.
+        reason: Reason, a clause whose subject is the prompt.
+    """
+
+    def __init__(self, number: int, reason: str) -> None:
+        """See the attributes."""
+        super().__init__(f"prompt {number} {reason}")
+        self.number = number
+        self.reason = reason
+
+
 class CorpusError(TascError, ValueError):
     """Rows that cannot be read, or none at all."""
 

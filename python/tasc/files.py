@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from tasc.errors import InputError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` after the block; if the block raises, it is removed.
 
-    Create a file or a folder at the temporary path. A file at `path` is replaced. A folder at `path` is replaced only
+    Create a file or a folder at the temporary path. A file at `path` is replaced; the new one takes its mode, and its
+    owner where that is allowed. A symbolic link stays and leads to the new file. A folder at `path` is replaced only
     if it is empty. Nothing is flushed to the disk (`fsync`): the write is atomic
     for other processes and after a crash of this one, not after a power failure.
 
@@ -34,10 +35,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> [file.name for file in folder.iterdir()]
         ['notes.txt']
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path) if os.path.islink(path) else path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
+        if target.is_file():
+            shutil.copymode(target, temporary)
+            with suppress(PermissionError):  # only an administrator may give a file away
+                os.chown(temporary, target.stat().st_uid, target.stat().st_gid)
         os.replace(temporary, target)
     finally:
         _remove(temporary)

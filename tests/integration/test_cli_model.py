@@ -1,17 +1,24 @@
 """`tasc generate` and `tasc bench` from files to files, on a tiny random model."""
 
+import gzip
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
+from tasc import Generator
 from tasc.cli import app
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+generate_module = sys.modules["tasc.cli.generate"]
 
 WORDS = ["show", "flights", "from", "to", "boston", "denver", "dallas", "intent", "flight", "end"]
 ROWS = [
@@ -103,6 +110,176 @@ def test_generate_leaves_nothing_behind_when_it_fails(tmp_path: Path, model: Pat
     assert result.exit_code == 2
     assert "cannot load model" in " ".join(result.stderr.split())
     assert not list(tmp_path.glob("*out.jsonl*"))
+
+
+def encodings(rows: list[dict[str, str]]) -> dict[str, bytes]:
+    """One list of rows in every kind of file that is read."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    sink = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return {
+        "bom.jsonl": b"\xef\xbb\xbf" + lines,
+        "blanks.ndjson": lines.replace(b"\n", b"\r\n\r\n"),
+        "rows.jsonl.gz": gzip.compress(lines),
+        "rows.json.zst": zstandard.ZstdCompressor().compress(lines),
+        "rows.parquet": sink.getvalue(),
+    }
+
+
+def test_generate_reads_what_the_other_commands_read(tmp_path: Path, model: Path, data: Path) -> None:
+    plain = generated(data, model, tmp_path / "plain.jsonl")
+    for name, content in encodings(ROWS).items():
+        (tmp_path / name).write_bytes(content)
+        assert generated(tmp_path / name, model, tmp_path / f"{name}.out") == plain, name
+
+
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        (b'{"id": "\\ud83d", "input": "show"}', ":3: field 'id' is no valid text: surrogates not allowed"),
+        (b'{"input": "\\ud83d"}', ":3: field 'input' is no valid text: surrogates not allowed"),
+        (b'{"input": "caf\xe9"}', ":3: is not UTF-8: invalid continuation byte at byte 15; save the file as UTF-8"),
+        (b'{"input": "a", "n": ' + b"1" * 5000 + b"}", ":3: is JSON that cannot be read: a number has over 4300"),
+        (b'["show"]', ":3: is a list, a row is an object"),
+        (b'{"input": 3}', ":3 has no such `input`"),
+    ],
+)
+def test_a_bad_row_is_named_before_a_model_is_loaded(tmp_path: Path, last: bytes, why: str) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_bytes(b'{"input": "show"}\n\n' + last)
+    result = tasc("generate", prompts, "--model", tmp_path / "no-model", "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 2
+    line = " ".join(result.stderr.split())
+    assert line.startswith("error: ")
+    assert f"{prompts}{why}" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A checkpoint whose chat template refuses the message "end" and renders "to" as nothing."""
+    folder = tmp_path_factory.mktemp("chat")
+    transformers.LlamaForCausalLM.from_pretrained(model).save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = (
+        "{% set text = messages[-1].content %}{% if text == 'end' %}{{ raise_exception('no end') }}{% endif %}"
+        "{% if text != 'to' %}{{ text }}{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_prompts_that_cannot_be_used_are_named_and_the_rest_goes_on(
+    tmp_path: Path, chat_model: Path, batch_size: int
+) -> None:
+    good = [{"input": row["input"], "id": k} for k, row in enumerate(ROWS * 2)]
+    bad = {3: "show " * 200, 4: "end", 9: "to"}
+    rows: list[dict[str, Any]] = list(good)
+    for at, text in bad.items():
+        rows.insert(at, {"input": text, "id": None})
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("good", "mixed", "out", "bad", "none")}
+    for name, content in (("good", good), ("mixed", rows), ("bad", [rows[k] for k in bad])):
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in content))
+    options = ("--model", chat_model, "--max-tokens", 12, "--batch-size", batch_size)
+    result = tasc("generate", files["mixed"], *options, "-o", files["out"])
+    assert result.exit_code == 1
+    lines = [" ".join(line.split()) for line in result.stderr.splitlines() if line.strip()]
+    assert [line for line in lines if line.startswith("skipped")] == [
+        f"skipped {files['mixed']}:4: has 200 tokens, but the model's context holds 128; shorten it",
+        f"skipped {files['mixed']}:5: is refused by the tokenizer's chat template (no end); change the messages",
+        f"skipped {files['mixed']}:10: has no token; give at least one, such as the tokenizer's BOS",
+        "skipped 3 of 13 rows",
+    ]
+    assert lines[-1] == "skipped 3 of 13 rows"
+    kept = [json.loads(line) for line in files["out"].read_text().splitlines()]
+    assert kept == generated(files["good"], chat_model, tmp_path / "expected.jsonl", "--batch-size", batch_size)
+    result = tasc("generate", files["bad"], *options, "-o", files["none"])
+    assert result.exit_code == 2
+    assert "none of the 3 rows can be used" in " ".join(result.stderr.split())
+    assert not list(tmp_path.glob("none*")) and not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError(28, "No space left on device"), 2)])
+def test_finished_outputs_survive(
+    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Any, code: int
+) -> None:
+    plain = generated(data, model, tmp_path / "plain.jsonl")
+    output, partial, made = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial", generate_module._line
+    written: list[int] = []
+
+    def stopped(*args: Any) -> bytes:
+        written.append(partial.read_bytes().count(b"\n"))
+        if len(written) == 4:
+            raise error
+        return made(*args)
+
+    monkeypatch.setattr(generate_module, "_line", stopped)
+    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
+    output.write_text("of an earlier run")
+    result = tasc(*command)
+    assert result.exit_code == code
+    assert f"the outputs so far are in {partial}" in " ".join(result.stderr.split())
+    assert written == [0, 1, 2, 3]  # each output is in the file before the next one ends
+    assert [json.loads(line) for line in partial.read_text().splitlines()] == plain[:3]
+    assert output.read_text() == "of an earlier run"
+    monkeypatch.undo()
+    result = tasc(*command)
+    assert result.exit_code == 2
+    assert "has outputs of a run that was stopped or still goes on" in " ".join(result.stderr.split())
+    assert partial.read_text().count("\n") == 3
+    partial.unlink()
+    assert generated(data, model, output) == plain
+    assert not partial.exists()
+
+
+def test_outputs_have_the_order_of_the_rows(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [1, 126, 127, 1, 125]  # a longer prompt leaves room for fewer tokens and ends earlier
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": "show " * n, "id": k}) + "\n" for k, n in enumerate(lengths)))
+    ended: list[int] = []
+    made = generate_module._line
+
+    def noted(row: dict[str, Any], generation: Any) -> bytes:
+        ended.append(row["id"])
+        return made(row, generation)
+
+    monkeypatch.setattr(generate_module, "_line", noted)
+    plain = generated(prompts, model, tmp_path / "plain.jsonl")
+    rows = generated(prompts, model, tmp_path / "out.jsonl", "--batch-size", 3)
+    assert ended[:5] == [0, 1, 2, 3, 4] != ended[5:]
+    assert rows == plain
+    assert [row["id"] for row in rows] == [0, 1, 2, 3, 4]
+
+
+def test_a_seed_gives_each_row_its_own_numbers(tmp_path: Path, model: Path) -> None:
+    """Whatever the batch size, the rows before it, and whether other rows are skipped."""
+    prompts = tmp_path / "prompts.jsonl"
+    texts = ["show flights from boston"] * 20
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    options = ("--temperature", 1.5, "--seed", 5, "--batch-size")
+    made = [generated(prompts, model, tmp_path / f"{n}.jsonl", *options, n) for n in (1, 4, 16)]
+    assert made[1] == made[0] and made[2] == made[0]
+    assert len({row["output"] for row in made[0]}) > 10
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+    with Generator(loaded, transformers.AutoTokenizer.from_pretrained(model), batch_size=3) as generator:
+        again = generator.generate(prompts=texts, max_tokens=12, temperature=1.5, seed=5)
+    assert [item.text for item in again] == [row["output"] for row in made[0]]
+    texts[6] = "show " * 200
+    prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    output = tmp_path / "skipped.jsonl"
+    command = ("generate", prompts, "--model", model, "-o", output, "--max-tokens", 12, *options, 4)
+    assert tasc(*command).exit_code == 1
+    assert [json.loads(line) for line in output.read_text().splitlines()] == made[0][:6] + made[0][7:]
+
+
+def test_outputs_over_prompts_are_refused(model: Path, data: Path) -> None:
+    result = tasc("generate", data, "--model", model, "-o", data)
+    assert result.exit_code == 2
+    assert "is the file of prompts; name another file" in " ".join(result.stderr.split())
 
 
 def test_an_index_of_another_tokenizer_is_refused(tmp_path: Path, model: Path, data: Path) -> None:

@@ -70,6 +70,7 @@ def test_drafts_are_used_and_told_what_became_of_them() -> None:
         {"no_repeat_ngram_size": 2},
         {"min_new_tokens": 30},
         {"suppress_tokens": [5, 9]},
+        {"guidance_scale": 1.5},
         {"eos_token_id": [17, 50, 90, 130, 200]},
     ],
     ids=lambda options: next(iter(options)),
@@ -93,6 +94,39 @@ def test_a_custom_processor_sees_every_history() -> None:
     expected = peer_greedy(model, prompt, 30, **options)
     drafter = Scripted({tuple(prompt): expected}, 0.2)
     assert peer_greedy(model, prompt, 30, custom_generate=ours(drafter), **options) == expected
+
+
+class Counting(transformers.LogitsProcessor):
+    """Shifts the scores by the number of its calls; keeps the ids of each."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.calls += input_ids.tolist()
+        return scores.roll(len(self.calls) % 5, dims=-1)
+
+
+@pytest.mark.parametrize("miss", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_k": 1}], ids=["greedy", "sampled"])
+def test_a_processor_with_a_state_is_called_as_without_drafts(options: dict[str, Any], miss: float) -> None:
+    model, prompt = tiny_model("llama"), PROMPTS[1]
+    ids = torch.tensor([prompt])
+
+    def made(**more: Any) -> tuple[list[int], list[list[int]]]:
+        counting = Counting()
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=30,
+            logits_processor=transformers.LogitsProcessorList([counting]), **options, **more,
+        )  # fmt: skip
+        return out[0, len(prompt) :].tolist(), counting.calls
+
+    expected = made()
+    drafter = Scripted({tuple(prompt): expected[0]}, miss)
+    assert made(custom_generate=ours(drafter)) == expected
+    with patch(model, drafter=drafter, costs=0.0):
+        assert made() == expected
+    assert miss or max(map(len, drafter.requests[0].updates)) == 8
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 8, 9])
@@ -229,14 +263,25 @@ def test_a_batch_is_refused_by_name(options: dict[str, Any], said: str) -> None:
     ("options", "said"),
     [
         ({"num_beams": 2}, "sequences at once|num_beams is 2"),
+        ({"penalty_alpha": 0.6}, "penalty_alpha is 0.6, which asks for contrastive search"),
         ({"use_cache": False}, "no cache"),
         ({"cache_implementation": "static"}, "StaticCache"),
     ],
-    ids=["beams", "no cache", "static"],
+    ids=["beams", "contrastive", "no cache", "static"],
 )
 def test_what_cannot_be_drafted_for_is_refused_by_name(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         peer_greedy(tiny_model("llama"), PROMPTS[0], 8, custom_generate=ours(PromptLookup()), **options)
+
+
+def test_scores_that_are_not_those_of_generate_are_refused_by_name() -> None:
+    options = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 4, "guidance_scale": 1.5}
+    model, ids = tiny_model("llama"), torch.tensor([PROMPTS[0]])
+    with pytest.raises(InputError, match="returns no scores; leave output_scores out"):
+        model.generate(ids, do_sample=True, custom_generate=ours(PromptLookup()), **options)
+    plain = model.generate(ids, do_sample=False, **options)
+    made = model.generate(ids, do_sample=False, custom_generate=ours(PromptLookup()), **options)
+    torch.testing.assert_close(torch.stack(made.scores), torch.stack(plain.scores), atol=1e-4, rtol=1e-4)
 
 
 def test_a_filled_cache_is_refused_by_name() -> None:

@@ -70,9 +70,11 @@ def law(sample: Callable[[], tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) 
     return found
 
 
+@pytest.mark.parametrize("guidance", [None, 1.3], ids=["stateless", "guidance"])
 @pytest.mark.parametrize("draft", [[1], [3, 2], [1, 1, 2]])
-def test_law(draft: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law(draft: list[int], guidance: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama", vocab=4, spread=0.25)
+    model.generation_config.guidance_scale = guidance
     options = {"temperature": 0.8, "top_k": 3, "repetition_penalty": 1.2, "max_new_tokens": 3, "do_sample": True}
 
     def sample(**more: Any) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from tiny_models import EOS, byte_tokenizer, tiny_model  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.data.endings import required_eos_ids  # noqa: E402
 from tasc.decoding.stats import Stats  # noqa: E402
-from tasc.errors import InputError  # noqa: E402
+from tasc.errors import InputError, PromptError  # noqa: E402
 from tasc.evaluation.baselines import suffix_decoding_installed  # noqa: E402
 from tasc.evaluation.bench import Answer, BenchOptions, Tally, bench, draft_facts, without_eos  # noqa: E402
 from tasc.evaluation.replay_comparison import Task, open_task  # noqa: E402
@@ -85,6 +85,17 @@ def test_every_method_decodes_the_same_prompts(task: Task) -> None:
     assert found["methods"]["model"]["drafted_per_step"] > 1
     named = bench(model, tokenizer, task, BenchOptions(max_tokens=4, methods=("tasc", "transformers-static")))
     assert list(named["methods"]) == ["plain", "transformers-static", "tasc"]
+
+
+def test_inputs_are_checked_before_any_is_decoded(task: Task) -> None:
+    task.held_out[1]["input"] = "tea " * 20
+    told: list[int] = []
+    with pytest.raises(PromptError, match="prompt 1 has 81 tokens, but the model's context holds 64; shorten it"):
+        bench(
+            tiny_model("llama", positions=64), byte_tokenizer(), task, BenchOptions(methods=("tasc",)),
+            progress=lambda done, total: told.append(done),
+        )  # fmt: skip
+    assert told == []
 
 
 @pytest.mark.parametrize(

@@ -315,13 +315,16 @@ def test_prompts_need_an_input(tmp_path: Path) -> None:
     from tasc.cli.generate import read_prompts
 
     rows = write_rows(tmp_path / "prompts.jsonl", [{"input": "a"}, {"text": "b"}])
-    with pytest.raises(InputError, match="every row needs an `input`"):
+    lacking = f"{rows}:2 has no such `input`, {rows}:1 has no such `prompt`"
+    with pytest.raises(InputError, match=f"every row needs an `input`, .*: {lacking}"):
         read_prompts(rows)
-    assert read_prompts(write_rows(rows, [{"prompt": "a"}])) == ([{"prompt": "a"}], "prompts")
+    assert read_prompts(write_rows(rows, [{"prompt": "a"}])) == ([(f"{rows}:1", {"prompt": "a"})], "prompts")
+    with pytest.raises(InputError, match="has no rows"):
+        read_prompts(write_rows(rows, []))
 
 
 def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    from tasc.cli.generate import written_whole
+    from tasc.cli.results import written_whole
 
     target = tmp_path / "out.jsonl"
     with pytest.raises(RuntimeError), written_whole(target) as sink:

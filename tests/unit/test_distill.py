@@ -299,6 +299,8 @@ def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: P
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, progress=stop)
     with pytest.raises(InputError, match=r"another run \(k differ\)"):
         distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5))
+    with pytest.raises(InputError, match=r"another run \(length differ\)"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, length=3)
     distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5), baseline=False, resume=False)
 
 
@@ -339,3 +341,15 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistillOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_a_draft_is_cut_of_layers_that_differ(layers: int) -> None:
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=257, hidden_size=32, intermediate_size=64, num_attention_heads=4, num_key_value_heads=4, head_dim=8,
+        num_hidden_layers=6, mlp_only_layers=[1, 2], num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32,
+    )  # fmt: skip
+    target = transformers.AutoModelForCausalLM.from_config(config)
+    draft = cut_draft(target, layers)
+    assert len(draft.model.layers) == layers
+    assert torch.equal(draft.model.layers[-1].self_attn.q_proj.weight, target.model.layers[-1].self_attn.q_proj.weight)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
+from toy_task import build_toy_task
 
+from tasc import NgramDrafter, TaskIndex, TokenStore
 from tasc.errors import InputError
 from tasc.files import atomic_path, new_folder, remove_partial, scratch_folder, write_json, write_text
 
@@ -61,3 +64,37 @@ def test_a_scratch_folder_is_beside_the_output_and_goes(tmp_path: Path) -> None:
         assert folder.parent == tmp_path
         (folder / "x").write_text("")
     assert list(tmp_path.iterdir()) == []
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_file_keeps_mode_and_link(tmp_path: Path) -> None:
+    private, link = tmp_path / "private" / "notes.txt", tmp_path / "link"
+    write_text(private, "old").chmod(0o600)
+    link.symlink_to(private)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert (private.read_text(), mode(private)) == ("new", 0o600)
+
+
+def test_indexes_and_logs_keep_mode_and_link(tmp_path: Path) -> None:
+    task = build_toy_task(tmp_path)
+    store, index, log = (tmp_path / name for name in ("task.store", "task.tasc", "task.tasc.served"))
+    NgramDrafter(task["index"], served=log).serve([("secret", [1, 2])])
+    assert mode(log) == 0o600  # it holds inputs and outputs as they are
+    for path in (store, index, log):
+        path.chmod(0o640)
+    TokenStore.open(store).append([{"input": "x", "output": "y"}], task["tokenizer"])
+    TaskIndex.open(index).compact(index, served=log, tokenizer=task["tokenizer"], fit=False)
+    assert [mode(path) for path in (store, index, log)] == [0o640] * 3
+    (tmp_path / "real").mkdir()
+    log.rename(tmp_path / "real" / "log")
+    log.symlink_to(tmp_path / "real" / "log")
+    drafter = NgramDrafter(TaskIndex.open(index), served=log, log_bytes=1 << 16)
+    for number in range(60):  # the log is written anew when it is full
+        drafter.serve([(f"secret {number}" * 50, [1] * 300)])
+    assert log.is_symlink()
+    assert mode(tmp_path / "real" / "log") == 0o640
+    assert log.stat().st_size > 10_000

@@ -48,12 +48,12 @@ class Reciting:
 
 
 def test_indexes_per_generator_call_and_prompt(model: Any, tmp_path: Path) -> None:
-    plain = Generator(model, TOKENIZER, drafter=NullDrafter()).generate(prompts=PROMPTS, max_tokens=60)
+    plain = Generator(model, TOKENIZER, drafter=NullDrafter(), probe=False).generate(prompts=PROMPTS, max_tokens=60)
     expected = [item.ids for item in plain]
     good = build(tmp_path, "good", [item.text for item in plain] * 3)
     other = build(tmp_path, "other", [f"nothing of the kind {n}" for n in range(12)])
 
-    generator = Generator(model, TOKENIZER, index=good, batch_size=3, costs=0.02)
+    generator = Generator(model, TOKENIZER, index=good, batch_size=3, costs=0.02, probe=False)
     first = generator.generate(prompts=PROMPTS, max_tokens=60)
     assert [item.ids for item in first] == expected
     assert first.stats.accepted_by["task"] > 0
@@ -67,7 +67,7 @@ def test_indexes_per_generator_call_and_prompt(model: Any, tmp_path: Path) -> No
 
 def test_index_path_and_one_drafter_per_index(model: Any, tmp_path: Path) -> None:
     good = build(tmp_path, "good", ["the slot is filled; " * 4] * 3)
-    generator = Generator(model, TOKENIZER, index=tmp_path / "good.tasc", costs=0.02)
+    generator = Generator(model, TOKENIZER, index=tmp_path / "good.tasc", costs=0.02, probe=False)
     generator.generate(prompts=PROMPTS, max_tokens=5, index=[good] * 4)
     generator.generate(prompts=PROMPTS, max_tokens=5, index=tmp_path / "good.tasc")
     assert len(generator._drafters) == 2

@@ -65,7 +65,7 @@ def test_info_and_repr(table: NgramTable, store: TokenStore) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"max_length": 0}, "max_length is 0, it must be at least 1"),
+        ({"max_length": 0}, "max_length is 0; it must be at least 1"),
         ({"max_length": 33}, "lengths go from 1 to 32"),
         ({"memory_limit": "64 apples"}, "is not a number of bytes"),
         ({"memory_limit": "1000KB"}, "1000000 bytes is too small: counting takes 1048576"),

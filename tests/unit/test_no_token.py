@@ -26,8 +26,7 @@ def damaged(token: int) -> Any:
     return model
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("drafted", [False, True])
+@pytest.mark.parametrize(("batch_size", "drafted"), [(1, False), (3, True)])
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "seed": 1}, {"repetition_penalty": 1.2}], ids=str)
 @pytest.mark.parametrize("way", ["eager", "graphs", "batched"])
 def test_nan_is_reported(
@@ -69,7 +68,7 @@ def test_nan_is_reported(
 def test_a_config_that_leaves_no_token_is_reported(temperature: float) -> None:
     model = tiny_model("llama")
     model.generation_config.suppress_tokens = list(range(VOCAB))
-    with pytest.raises(NoTokenError, match="prompt 0 has no next token after 0 .*may suppress every token"):
+    with pytest.raises(NoTokenError, match=r"prompt 0 has no next token after 0 .*may suppress every token"):
         Generator(model, drafter=PromptLookup()).generate(prompts=random_prompts(2), temperature=temperature)
 
 

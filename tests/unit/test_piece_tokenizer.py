@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from toy_task import build_toy_task
 
-from tasc.data import TaskTokenizer, load_tokenizer
+from tasc import NgramDrafter, TaskIndex
+from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
+from tasc.errors import InputError
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -146,3 +153,50 @@ def test_any_text_is_spelled_by_bytes(piece: str) -> None:
     task = load_tokenizer(KINDS["gpt-2"])
     before = 'is "' if piece[:1].isalnum() else "is a"
     assert task.decode([*task.encode(before), *task.spell([piece])[0]]) == before + piece
+
+
+def test_a_failure_reaches_its_own_request_alone(tmp_path: Path) -> None:
+    """Two threads start requests; the tokenizer fails for the texts of one of them."""
+
+    class Fails:
+        def spell(self, pieces: list[str]) -> list[list[int]]:
+            if any("boom" in piece for piece in pieces):
+                raise ValueError(f"cannot tokenise {pieces}")
+            return [[1] for _ in pieces]
+
+    drafter = NgramDrafter(build_toy_task(tmp_path)["index"], tokenizer=Fails())
+    raised: dict[str, list[BaseException]] = {"boom": [], "boston": []}
+
+    def start(word: str) -> None:
+        for number in range(300):
+            try:
+                drafter.start([1], f"{word}{number} to denver")
+            except BaseException as error:
+                raised[word].append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=start, args=(word,)) for word in ("boom", "boston", "boston")]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not raised["boston"]
+    assert [str(error)[:8] for error in raised["boom"] if isinstance(error, ValueError)] == ["cannot t"] * 300
+
+
+def test_a_tokenizer_that_cannot_spell_is_refused(tmp_path: Path) -> None:
+    task = load_tokenizer(byte_level())
+    rows = [{"input": f"from boston to {k}", "output": f"boston {k}"} for k in range(3)]
+    store = TokenStore.build(rows, task, tmp_path / "rows.store", eos=None)
+    index = TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
+    for call in (
+        lambda: TaskIndex.build(store, tmp_path / "other.tasc", tokenizer=task.tokenizer),
+        lambda: NgramDrafter(index, tokenizer=task.tokenizer),
+    ):
+        with pytest.raises(InputError, match=r"tokenizer is Tokenizer; give tasc\.load_tokenizer\(tokenizer\)"):
+            call()
+    assert not (tmp_path / "other.tasc").exists()

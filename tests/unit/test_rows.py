@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from tasc.data import read_rows
+from tasc.data.rows import CHUNK, check_json, located_rows
 from tasc.errors import CorpusError, MissingExtraError
 
 ROWS = [
@@ -31,6 +32,8 @@ def zstd(data: bytes) -> bytes:
         ("r.jsonl.gz", gzip.compress(JSONL)),
         ("r.jsonl.gz", gzip.compress(JSONL[:50]) + gzip.compress(JSONL[50:])),
         ("r.jsonl.zst", zstd(JSONL)),
+        ("R.JSONL.GZ", gzip.compress(JSONL)),
+        ("r.Json.Zst", zstd(JSONL)),
         ("r.jsonl.zst", zstd(JSONL[:50]) + zstd(JSONL[50:])),
     ],
 )
@@ -52,9 +55,43 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     with pytest.raises(CorpusError, match=r"r\.parquet: row 2346: field 'output' is NoneType, it must be text"):
         list(read_rows(path))
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * (len(content) - 12) + content[-8:])
+    with pytest.raises(CorpusError, match=r"r\.parquet: is no Parquet file that can be read: "):
+        list(read_rows(path))
     path.write_bytes(b"PAR1 or not")
     with pytest.raises(CorpusError, match="is no Parquet file"):
         list(read_rows(path))
+
+
+def test_of_parquet_only_the_columns_asked_for_are_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "r.parquet"
+    when = pyarrow.array([10**18 + 1], pyarrow.timestamp("ns"))  # Python's datetime has no nanoseconds
+    table = pyarrow.table({"input": ["a"], "output": ["b"], "split": ["test"], "id": [7], "when": when})
+    parquet.write_table(table, path)
+    row = {"input": "a", "output": "b", "split": "test"}
+    assert list(read_rows(path)) == list(read_rows(path, "test")) == [row]
+    assert list(read_rows(path, other_fields=["id", "none"])) == [row | {"id": 7}]
+    with pytest.raises(CorpusError, match=r"row 1: field 'when' is timestamp\[ns\], which cannot be read; store it as"):
+        list(read_rows(path, input_field="when"))
+    with pytest.raises(CorpusError, match=r"has no field 'a'; its fields are 'input', 'output', 'split', 'id', 'when'"):
+        list(read_rows(path, output_field="a"))
+    parquet.write_table(pyarrow.Table.from_arrays([["a"], ["b"]], names=["output", "output"]), path)
+    with pytest.raises(CorpusError, match=r"r\.parquet: has 2 columns named 'output'; rename or remove one"):
+        list(read_rows(path))
+
+
+def test_text_of_parquet_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    text = pyarrow.array([b"good", b"\xff"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"output": text}), tmp_path / "r.parquet")
+    with pytest.raises(CorpusError, match=r"r\.parquet: row 2: field 'output' is not UTF-8: .* at byte 1"):
+        list(read_rows(tmp_path / "r.parquet"))
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +142,10 @@ GOOD = b'{"output": "x"}\n'
     [
         ("r.jsonl", GOOD * 2 + b'{"output": }\n', r"r\.jsonl:3: is not JSON: .* at column 12"),
         ("r.jsonl", GOOD + b'\n["x"]\n', r"r\.jsonl:3: is a list, a row is an object"),
-        ("r.json", b'[\n{"output": "x"}]', r"r\.json:1: is not JSON: .*one object per line, not an array"),
-        ("r.jsonl", b'{"output": 1' + b"0" * 5000 + b"}", r"r\.jsonl:1: is JSON that cannot be read"),
-        ("r.jsonl", b"[" * 200_000, r"r\.jsonl:1: is (not JSON|JSON that cannot be read)"),
+        ("r.json", b'\xef\xbb\xbf \n[\n{"output": "x"}]', r"r\.json: begins an array; write one object per line"),
+        ("r.jsonl", b'{"output": 1' + b"0" * 5000 + b"}", r"r\.jsonl:1: is JSON that .* a number has over 4300 digits"),
+        ("r.jsonl", b'{"output": ' + b"[" * 200_000, r"r\.jsonl:1: is JSON that cannot be read: brackets in brackets"),
+        ("r.jsonl", GOOD.decode().encode("utf-16"), r"r\.jsonl:1: is not UTF-8: .* save the file as UTF-8"),
         ("r.jsonl", GOOD + b'{"output": "\xff"}', r"r\.jsonl:2: is not UTF-8: .* at byte 13"),
         ("r.jsonl", GOOD + b'{"output": "\\ud800"}', r"r\.jsonl:2: field 'output' is no valid text: surrogates"),
         ("r.jsonl", b'{"output": {"a": 1}}', r"r\.jsonl:1: field 'output' is dict, it must be text"),
@@ -125,6 +163,49 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, name: str, data: by
     (tmp_path / name).write_bytes(data)
     with pytest.raises(CorpusError, match=why):
         list(read_rows(tmp_path / name))
+
+
+def test_a_long_array_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(b"[" + GOOD.strip() + b"," * (CHUNK * 4) + b"]")
+    told: list[int] = []
+    with pytest.raises(CorpusError, match="begins an array"):
+        list(read_rows(path, progress=lambda done, total: told.append(done)))
+    assert told == [CHUNK]
+
+
+def test_rows_at_their_places_with_all_that_json_can_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (tmp_path / "r.jsonl").write_bytes(GOOD + b"\n" + GOOD)
+    row = {"prompt": "a", "id": 1.5, "on": True, "of": None, "kind": "k", "in": [{"x": ["y"]}]}
+    table = pyarrow.table({name: [value] for name, value in row.items()})
+    table = table.set_column(4, "kind", table["kind"].dictionary_encode())
+    left = {"image": pyarrow.array([b"x"]), "at": pyarrow.array([0], pyarrow.date32()), "raw": [[{"x": b"y"}]]}
+    for name, values in left.items():
+        table = table.append_column(name, pyarrow.array(values))
+    parquet.write_table(table, tmp_path / "r.parquet")
+    paths = [tmp_path / "r.jsonl", tmp_path / "r.parquet"]
+    where = [f"{paths[0]}:1", f"{paths[0]}:3", f"{paths[1]}: row 1"]
+    assert list(located_rows(paths)) == list(zip(where, [{"output": "x"}, {"output": "x"}, row], strict=True))
+    assert "r.parquet: columns that JSON cannot hold are left out: image (binary), at (date32[day]), raw" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"id": "\ud83d"}, "at: field 'id' is no valid text: surrogates not allowed"),
+        ({"id": [{"\ud83d": 1}]}, "at: field 'id' is no valid text: surrogates not allowed"),
+        ({"\ud83d": 1}, r"at: field '\\ud83d' is no valid text: surrogates not allowed"),
+        ({"id": {"image": b"x"}}, "at: field 'id' cannot be written as JSON"),
+        (["x"], "at: is a list, a row is an object"),
+    ],
+)
+def test_a_row_that_cannot_be_written_as_json_is_named(row: object, why: str) -> None:
+    check_json("at", {"id": ["🙂", 1, None]})
+    with pytest.raises(CorpusError, match=why):
+        check_json("at", row)
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

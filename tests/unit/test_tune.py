@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
+from tasc.training.optim import with_adapters  # noqa: E402
 from test_extended_model import BASE, TOKENIZER, make_model  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 from vocabularies import ROWS, learn, saved  # noqa: E402
@@ -222,3 +223,21 @@ def test_rates_rise_and_fall_and_wait() -> None:
     assert share(19) == share(20) == pytest.approx(1.0)
     assert share(109) == pytest.approx(LR_FINAL_SHARE, abs=0.01)
     assert all(share(step) >= share(step + 1) for step in range(20, 109))
+
+
+def test_fused_experts_get_adapters_and_merge() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MixtralConfig(
+        vocab_size=257, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    adapted = with_adapters(transformers.AutoModelForCausalLM.from_config(config), TuneOptions(), [])
+    assert any("experts" in name and "lora_" in name for name, _ in adapted.named_parameters())
+    adapted.merge_and_unload()
+
+
+def test_a_model_that_peft_cannot_adapt_is_refused_in_a_line() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MambaConfig(vocab_size=257, hidden_size=32, num_hidden_layers=1, state_size=8)
+    with pytest.raises(InputError, match="cannot adapt MambaForCausalLM"):
+        with_adapters(transformers.AutoModelForCausalLM.from_config(config), TuneOptions(), [])

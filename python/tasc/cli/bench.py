@@ -7,7 +7,7 @@ import typer
 
 from tasc.cli.console import end_token, print_json, print_table, progress_bars
 from tasc.cli.options import Corpus, Device, Eos, Threads
-from tasc.cli.results import write_results
+from tasc.cli.results import check_writable, write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
@@ -69,6 +69,7 @@ def bench(
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")
+    check_writable(output, html)
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, print_table, progress_bars
-from tasc.cli.generate import written_whole
 from tasc.cli.options import Device, Threads
-from tasc.cli.results import write_results
+from tasc.cli.results import check_writable, write_results, written_whole
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def evaluate(
         seed=seed,
     )
     metrics.check_installed()
-    _check_folders(json_file, html, save_outputs)
+    check_writable(json_file, html, save_outputs)
     rows = _rows(data, split, limit)
     inputs_of(rows)
     if threads is not None:
@@ -89,13 +88,6 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) for part in parts):
         raise InputError(f"--batch-sizes is {text!r}; give numbers from 1, such as 1,8")
     return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _check_folders(*files: Path | None) -> None:
-    """Says now, not after the decoding, that a file cannot be written."""
-    for file in files:
-        if file is not None and not file.absolute().parent.is_dir():
-            raise InputError(f"cannot write {file}: the folder {file.absolute().parent} does not exist")
 
 
 def _rows(data: Path, split: str | None, limit: int | None) -> list[dict[str, Any]]:

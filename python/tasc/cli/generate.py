@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -10,15 +10,17 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
+from tasc.cli.results import check_writable
 from tasc.drafting.defaults import MAX_DRAFT
-from tasc.errors import InputError
-from tasc.files import atomic_path
+from tasc.errors import InputError, PromptError
 
 if TYPE_CHECKING:
+    from tasc.data import Progress, Row
+    from tasc.decoding.generator import Generation, Generator
     from tasc.decoding.stats import Stats
 
-WRITTEN_TOGETHER = 8
-"""Least rows handed to the generator at a time: it fills a free place of the batch from those that wait."""
+CALL_ROWS = 8
+"""Least rows of a call of the generator: it fills a free place of the batch from those that wait."""
 
 
 def generate(
@@ -26,7 +28,8 @@ def generate(
         Path,
         typer.Argument(
             metavar="PROMPTS",
-            help="Rows with an `input` (goes through the chat template) or a `prompt` (goes as it is).",
+            help="Read rows with an `input` (goes through the chat template) or a `prompt` (goes as it is) from JSONL "
+            "(.gz, .zst) or Parquet.",
         ),
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
@@ -66,17 +69,24 @@ def generate(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round the weights to int8: faster steps on a CPU, and other text than fp32.")
+    ] = False,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
 
-    Rows appear in a temporary file beside FILE while they are made; FILE itself appears whole, at the end.
+    Each output is written to FILE.partial as soon as it is finished. When every row has been tried, FILE.partial is
+    renamed to FILE. After an error, Ctrl-C or a kill, FILE.partial keeps the outputs.
+
+    A row whose prompt cannot be used, such as one beyond the model's context, is named and skipped. The exit code is
+    then 1.
     """
     from tasc._core import TaskIndex
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.generator import Generator
-    from tasc.decoding.stats import Stats
     from tasc.models import load_checkpoint, load_draft
 
+    check_output(output, prompts)
     rows, field = read_prompts(prompts)
     task_index = None if index is None else TaskIndex.open(index)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
@@ -85,7 +95,10 @@ def generate(
         small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
         drafter = ModelDrafter(small, tokenizer=its_tokenizer)
         drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
-    generator = Generator(loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile)
+    generator = Generator(
+        loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,
+        pack_weights="int8" if int8 else None,
+    )  # fmt: skip
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,
@@ -94,24 +107,91 @@ def generate(
         "top_k": top_k,
         "min_p": min_p,
         "repetition_penalty": repetition_penalty,
+        "seed": seed,
         "stop": stop,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    total, begin = Stats(), time.perf_counter()
-    with written_whole(output) as sink, progress_bars() as bar:
-        move = bar("generating")
-        size = max(batch_size, WRITTEN_TOGETHER)
-        for at in range(0, len(rows), size):
-            batch = rows[at : at + size]
-            options[field] = [row[_COLUMN[field]] for row in batch]
-            if seed is not None:
-                options["seed"] = seed + at
-            for row, made in zip(batch, generator.generate(**options), strict=True):
-                total.add(made.stats)
-                sink.write(json.dumps(_record(row, made), ensure_ascii=False) + "\n")
-            sink.flush()
-            move(at + len(batch), len(rows))
-    err.print(_summary(total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
+    begin = time.perf_counter()
+    with written_as_made(output) as sink, progress_bars() as bar:
+        run = Run(generator, rows, field, options, sink, bar("generating"))
+        size = max(batch_size, CALL_ROWS)
+        for first in range(0, len(rows), size):
+            run.answer(range(len(rows))[first : first + size])
+        if run.skipped == len(rows):
+            raise InputError(f"none of the {len(rows)} rows can be used; {output} is not written")
+    err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
+    if run.skipped:
+        err.print(f"skipped {run.skipped} of {len(rows)} rows", highlight=False)
+        raise typer.Exit(1)
+
+
+class Run:
+    """Answers rows and writes each with its output.
+
+    Args:
+        generator: Generator of the outputs.
+        rows: Rows, each with its position in its file.
+        field: Argument of the generator that takes the prompts, "inputs" or "prompts".
+        options: Other arguments of the generator.
+        sink: File to write to.
+        progress: Called with (rows tried, rows in all).
+
+    Attributes:
+        total: Sum of the outputs' counts.
+        skipped: Number of rows that could not be used.
+    """
+
+    def __init__(
+        self,
+        generator: "Generator",
+        rows: "Sequence[tuple[str, Row]]",
+        field: str,
+        options: dict[str, Any],
+        sink: IO[bytes],
+        progress: "Progress",
+    ) -> None:
+        from tasc.decoding.stats import Stats
+
+        self._generator, self._rows, self._field, self._options = generator, rows, field, options
+        self._sink, self._progress = sink, progress
+        self.total, self.skipped = Stats(), 0
+
+    def answer(self, numbers: Sequence[int]) -> None:
+        """Answer rows by their numbers; name and skip those that cannot be used.
+
+        An output is written as soon as it is finished. When all are, their lines are put into the order of the rows.
+        """
+        begin, lines = self._sink.tell(), dict[int, bytes]()
+        usable = [number for number in numbers if self._is_usable(number)]
+
+        def write(index: int, made: "Generation") -> None:
+            number = usable[index]
+            lines[number] = _line(self._rows[number][1], made)
+            self._sink.write(lines[number])
+            self._sink.flush()
+            self.total.add(made.stats)
+            self._progress(self.total.requests + self.skipped, len(self._rows))
+
+        call = {**self._options, **self._prompts(usable)}
+        self._generator.generate(**call, positions=usable, finished=write)
+        self._sink.seek(begin)
+        self._sink.writelines(lines[number] for number in usable)
+        self._sink.flush()
+
+    def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """Return the generator's argument with the prompts of rows."""
+        return {self._field: [self._rows[number][1][_COLUMN[self._field]] for number in numbers]}
+
+    def _is_usable(self, number: int) -> bool:
+        """Return whether a row can be used; otherwise name it, and count it as skipped."""
+        try:
+            self._generator.check(**self._prompts([number]), system=self._options.get("system"))
+        except PromptError as error:
+            self.skipped += 1
+            reason = " ".join(error.reason.split())
+            err.print(f"skipped {self._rows[number][0]}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            return False
+        return True
 
 
 def _summary(total: "Stats", seconds: float) -> str:
@@ -125,45 +205,72 @@ def _summary(total: "Stats", seconds: float) -> str:
     )
 
 
-def _record(row: dict[str, Any], made: Any) -> dict[str, Any]:
-    """The row with its generated output; an output that it came with is kept as `reference`."""
+def _line(row: "Row", made: "Generation") -> bytes:
+    """Return the row with its generated output; an output that it came with is kept as `reference`."""
     reference = {"reference": row["output"]} if "output" in row else {}
-    return {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
+    record = {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
-def read_prompts(path: Path) -> tuple[list[dict[str, Any]], str]:
-    """The rows, and how the generator takes them: as `inputs` or as `prompts`."""
-    rows: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as e:
-                raise InputError(f"{path}:{number}: not JSON: {e.msg} at column {e.colno}") from e
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: a JSON {type(row).__name__}, where a row is an object")
-            rows.append(row)
+def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
+    """Read rows with their positions, and how the generator takes them: as `inputs` or as `prompts`.
+
+    Raises:
+        CorpusError: A row cannot be read, or could not be written again.
+        InputError: Some row has no `input` that is text, and some row no such `prompt`; or there is no row.
+    """
+    from tasc.data.rows import check_json, located_rows
+
+    rows = list(located_rows(path))
+    for where, row in rows:
+        check_json(where, row)
+    if not rows:
+        raise InputError(f"{path} has no rows; give one with an `input` or a `prompt` per line")
+    lacking = []
     for field, column in _COLUMN.items():
-        if rows and all(isinstance(row.get(column), str) for row in rows):
+        first = next((where for where, row in rows if not isinstance(row.get(column), str)), None)
+        if first is None:
             return rows, field
-    raise InputError(f"{path}: every row needs an `input`, or every row a `prompt`, as text; {len(rows)} rows read")
+        lacking.append(f"{first} has no such `{column}`")
+    raise InputError(f"every row needs an `input`, or every row a `prompt`, as text: {', '.join(lacking)}")
+
+
+def check_output(output: Path, prompts: Path) -> None:
+    """Check that outputs can be written, before anything runs.
+
+    Raises:
+        InputError: `output` is the file of prompts, or it cannot be written, or its partial file exists.
+    """
+    check_writable(output)
+    if output.resolve() == prompts.resolve():
+        raise InputError(f"-o {output} is the file of prompts; name another file")
+    if (partial := partial_path(output)).exists():
+        raise InputError(f"{partial} has outputs of a run that was stopped or still goes on; move it or remove it")
+
+
+def partial_path(output: Path) -> Path:
+    """Return the path of the file that outputs are written to until all are finished."""
+    return output.with_name(f"{output.name}.partial")
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
-    """Open a text file for writing that gets its name only after all of it is written.
+def written_as_made(output: Path) -> Iterator[IO[bytes]]:
+    """Create the partial file of `output`, and rename it to `output` after the block.
 
-    Raises:
-        InputError: The folder of `path` does not exist.
+    If the block raises, the partial file stays where it is, unless it is empty.
     """
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; name a file")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.absolute().parent} does not exist")
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
-        yield sink
+    partial = partial_path(output)
+    sink = partial.open("xb")
+    try:
+        with sink:
+            yield sink
+        partial.replace(output)
+    except BaseException:
+        if partial.stat().st_size:
+            err.print(f"the outputs so far are in {partial}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            partial.unlink()
+        raise

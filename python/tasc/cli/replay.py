@@ -8,7 +8,7 @@ import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
 from tasc.cli.options import Corpus, Eos, TokenizerName
-from tasc.cli.results import write_results
+from tasc.cli.results import check_writable, write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -73,6 +73,7 @@ def replay(
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if ablate and "tasc" not in names:
         raise InputError("--ablate compares with tasc: name it among --drafters")
+    check_writable(html)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
     with (

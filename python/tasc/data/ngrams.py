@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc import _core
+from tasc.checks import whole_number
 from tasc.errors import InputError
 from tasc.progress import Progress, reporting
 
@@ -224,10 +224,7 @@ def _threads(number: int | None) -> int:
 
 def _natural(name: str, value: Any, least: int = 1) -> int:
     """A whole number that the core can take."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InputError(f"{name} is {value!r}, it must be a whole number of at least {least}") from None
-    if not least <= number < 2**63:
-        raise InputError(f"{name} is {number}, it must be at least {least} and below 2**63")
+    number = whole_number(name, value, least)
+    if number >= 2**63:
+        raise InputError(f"{name} is {number}; it must be below 2**63")
     return number

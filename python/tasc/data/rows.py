@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, TypeAlias
 
 from tasc.errors import CorpusError, MissingExtraError
 from tasc.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 Row: TypeAlias = dict[str, Any]
 """A row of a task: `output`, and `input`, `split` and more where known."""
@@ -24,6 +29,8 @@ TEXT = (".txt", ".text", "")
 CHUNK = 1 << 18
 """Bytes read at a time."""
 
+_BLANK = b" \t\r\n\xef\xbb\xbf"  # and the bytes of a BOM
+
 
 def read_rows(
     paths: Paths,
@@ -31,13 +38,14 @@ def read_rows(
     *,
     output_field: str = "output",
     input_field: str = "input",
+    other_fields: Sequence[str] = (),
     needs_output: bool = True,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (`.txt`, one output per line).
 
-    JSONL and text may be compressed (`.gz`, `.zst`). Nothing is held in memory but the present row (the present
-    batch for Parquet). Blank lines are passed over.
+    JSONL and text are UTF-8, and may be compressed (`.gz`, `.zst`). A JSON array is refused. Nothing is held in memory
+    but the present row (the present batch for Parquet). Blank lines are passed over.
 
     Args:
         paths: One file or several, read in order.
@@ -45,6 +53,8 @@ def read_rows(
         output_field: Name of the field that becomes `output`; it must be text in every row.
         input_field: Name of the field that becomes `input`: text or null. Rows may lack the field `input`, but not
             one that is named here otherwise.
+        other_fields: Names of further fields that are needed: of a Parquet file, only the columns of the output, the
+            input, `split` and these are read. Rows of JSONL have all their fields in any case.
         needs_output: Whether a row without output is an error; otherwise it has no `output`.
         progress: Called with (bytes read, bytes in all), by compressed size.
 
@@ -56,6 +66,35 @@ def read_rows(
         MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
+    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field, "needs_output": needs_output}
+    columns = {output_field, input_field, "split", *other_fields}
+    needed = _needed_fields(**fields)
+    rows = located_rows(paths, columns, needed, output_field=output_field, progress=progress)
+    yield from checked_rows(rows, split, **fields)
+
+
+def located_rows(
+    paths: Paths,
+    columns: Collection[str] | None = None,
+    needed: Mapping[str, str] = MappingProxyType({}),
+    *,
+    output_field: str = "output",
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Rows as they stand in files, each with its position: `FILE:LINE`, or `FILE: row NUMBER` for Parquet.
+
+    Args:
+        paths: As in `read_rows`.
+        columns: Columns of Parquet files that are read; None: all that JSON can hold.
+        needed: Columns that Parquet files must have, and the options that name them.
+        output_field: Name of the field that a line of text becomes.
+        progress: As in `read_rows`.
+
+    Raises:
+        CorpusError: For a line that cannot be read, naming file and line.
+        MissingExtraError: Parquet without `tasc-lm[parquet]`.
+        FileNotFoundError: A path that is not there.
+    """
     files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
     sizes = [file.stat().st_size for file in files]
     total = sum(sizes)
@@ -64,13 +103,9 @@ def read_rows(
         if progress:
             progress(before + done, total)
 
-    def everything() -> Iterator[tuple[str, Any]]:
-        for k, file in enumerate(files):
-            yield from _raw_rows(file, output_field, partial(tell, sum(sizes[:k])))
-        tell(total, 0)
-
-    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field}
-    yield from checked_rows(everything(), split, needs_output=needs_output, **fields)
+    for k, file in enumerate(files):
+        yield from _raw_rows(file, columns, needed, output_field, partial(tell, sum(sizes[:k])))
+    tell(total, 0)
 
 
 def checked_rows(
@@ -89,8 +124,7 @@ def checked_rows(
     seen: set[str] = set()
     found = False
     for where, row in rows:
-        if not isinstance(row, Mapping):
-            raise CorpusError(f"{where}: is a {type(row).__name__}, a row is an object like {{'output': 'text'}}")
+        _check_object(where, row)
         if split is not None and row.get("split") != split:
             seen.add(repr(row.get("split")) if "split" in row else "none")
             continue
@@ -101,12 +135,7 @@ def checked_rows(
 
 
 def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field: str, needs_output: bool) -> Row:
-    wanted = [(output_field, "output_field")] if needs_output else []
-    wanted += [(input_field, "input_field")] if input_field != "input" else []
-    for field, name in wanted:
-        if field not in row:
-            fields = ", ".join(map(repr, row)) or "none"
-            raise CorpusError(f"{where}: has no field {field!r}; its fields are {fields}: name one as {name}")
+    _check_fields(where, row, _needed_fields(output_field, input_field, needs_output))
     rest = {k: v for k, v in row.items() if k not in (output_field, input_field)}
     if row.get(input_field) is not None:
         _check_text(where, input_field, row[input_field], "text or null")
@@ -115,6 +144,19 @@ def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field:
         _check_text(where, output_field, row[output_field], "text")
         rest["output"] = row[output_field]
     return rest
+
+
+def _needed_fields(output_field: str, input_field: str, needs_output: bool) -> dict[str, str]:
+    """Return the fields that a row must have, and the option that names each."""
+    needed = {output_field: "output_field"} if needs_output else {}
+    return needed if input_field == "input" else needed | {input_field: "input_field"}
+
+
+def _check_fields(where: str, fields: Collection[str], needed: Mapping[str, str]) -> None:
+    for field, option in needed.items():
+        if field not in fields:
+            had = ", ".join(map(repr, fields)) or "none"
+            raise CorpusError(f"{where}: has no field {field!r}; its fields are {had}: name one as {option}")
 
 
 def _check_text(where: str, field: str, value: Any, wanted: str) -> None:
@@ -127,42 +169,75 @@ def _check_text(where: str, field: str, value: Any, wanted: str) -> None:
             raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
 
 
-def _raw_rows(file: Path, output_field: str, tell: Callable[[int], None]) -> Iterator[tuple[str, Any]]:
-    """(file:line, row as it stands)."""
-    compression = file.suffix if file.suffix in (".gz", ".zst") else ""
-    suffix = Path(file.name.removesuffix(compression)).suffix.lower()
+def check_json(where: str, row: Any) -> None:
+    """Check that a row is an object that can be written as a line of JSON.
+
+    Raises:
+        CorpusError: It is not, naming position and field.
+    """
+    _check_object(where, row)
+    for field, value in row.items():
+        try:
+            json.dumps({field: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
+        except (TypeError, RecursionError) as error:
+            raise CorpusError(f"{where}: field {field!r} cannot be written as JSON; leave it out") from error
+
+
+def _check_object(where: str, row: Any) -> None:
+    if not isinstance(row, Mapping):
+        raise CorpusError(f"{where}: is a {type(row).__name__}, a row is an object like {{'output': 'text'}}")
+
+
+def _raw_rows(
+    file: Path,
+    columns: Collection[str] | None,
+    needed: Mapping[str, str],
+    output_field: str,
+    tell: Callable[[int], None],
+) -> Iterator[tuple[str, Any]]:
+    compression = file.suffix.lower() if file.suffix.lower() in (".gz", ".zst") else ""
+    suffix = (file.with_suffix("") if compression else file).suffix.lower()
     if suffix == ".parquet" and not compression:
-        yield from _parquet(file, tell)
+        yield from _parquet(file, columns, needed, tell)
         return
     if suffix not in JSON_LINES + TEXT:
         known = ", ".join([*JSON_LINES, ".txt (each also with .gz or .zst)", ".parquet"])
         raise CorpusError(f"{file}: files like {suffix!r} are not read; give one of {known}")
+    is_json = suffix in JSON_LINES
     with file.open("rb") as raw:
-        for number, line in enumerate(_lines(file, raw, compression, tell), 1):
+        for number, line in enumerate(_lines(file, raw, compression, is_json, tell), 1):
             where = f"{file}:{number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise CorpusError(f"{where}: is not UTF-8: {error.reason} at byte {error.start + 1}") from error
+                said = f"{where}: is not UTF-8: {error.reason} at byte {error.start + 1}; save the file as UTF-8"
+                raise CorpusError(said) from error
             if text.strip():
-                yield where, _parsed(where, text) if suffix in JSON_LINES else {output_field: text}
+                yield where, _parsed(where, text) if is_json else {output_field: text}
 
 
-def _lines(file: Path, raw: IO[bytes], compression: str, tell: Callable[[int], None]) -> Iterator[bytes]:
+def _lines(file: Path, raw: IO[bytes], compression: str, is_json: bool, tell: Callable[[int], None]) -> Iterator[bytes]:
     decompressed: Iterator[bytes] = {"": _plain, ".gz": _gunzipped, ".zst": _unzstandard}[compression](raw)
-    rest = b""
+    parts: list[bytes] = []  # of a line that goes on
+    begun = False
     try:
         for chunk in decompressed:
             tell(raw.tell())
+            if is_json and not begun and (head := chunk.lstrip(_BLANK)):
+                begun = True
+                if head.startswith(b"["):  # said now: it may be one line of any length
+                    raise CorpusError(f"{file}: begins an array; write one object per line, as jq -c '.[]' does")
             *lines, tail = chunk.split(b"\n")
             if lines:
-                yield rest + lines[0]
+                yield b"".join([*parts, lines[0]])
                 yield from lines[1:]
-                rest = b""
-            rest += tail
+                parts = []
+            parts.append(tail)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CorpusError(f"{file}: cannot be decompressed: {error}") from error
-    if rest:
+    if rest := b"".join(parts):
         yield rest
 
 
@@ -196,13 +271,17 @@ def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        hint = "; write one object per line, not an array" if text.lstrip().startswith("[") else ""
-        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}{hint}") from error
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
-        raise CorpusError(f"{where}: is JSON that cannot be read: {error}") from error
+        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise CorpusError(f"{where}: is JSON that cannot be read: brackets in brackets, too many levels") from error
+    except ValueError as error:
+        digits = sys.get_int_max_str_digits()
+        raise CorpusError(f"{where}: is JSON that cannot be read: a number has over {digits} digits") from error
 
 
-def _parquet(file: Path, tell: Callable[[int], None]) -> Iterator[tuple[str, Row]]:
+def _parquet(
+    file: Path, columns: Collection[str] | None, needed: Mapping[str, str], tell: Callable[[int], None]
+) -> Iterator[tuple[str, Row]]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -211,10 +290,46 @@ def _parquet(file: Path, tell: Callable[[int], None]) -> Iterator[tuple[str, Row
     number, size = 0, file.stat().st_size
     try:
         with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
+            schema = table.schema_arrow
+            _check_fields(str(file), schema.names, needed)
+            names = [f.name for f in schema if (_fits_json(f.type) if columns is None else f.name in columns)]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise CorpusError(f"{file}: has {names.count(twice)} columns named {twice!r}; rename or remove one")
+            if columns is None and len(names) < len(schema):
+                left = ", ".join(f"{field.name} ({field.type})" for field in schema if field.name not in names)
+                _log.warning("%s: columns that JSON cannot hold are left out: %s", file, left)
+            for batch in table.iter_batches(batch_size=1024, columns=names):
+                for k in range(batch.num_rows):
                     number += 1
-                    yield f"{file}: row {number}", row
+                    where = f"{file}: row {number}"
+                    yield where, {name: _value(where, name, batch.column(name)[k]) for name in names}
                 tell(size * number // table.metadata.num_rows)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{file}: is no Parquet file that can be read: {error}") from error
+
+
+def _value(where: str, field: str, scalar: Any) -> Any:
+    """Return a value of Arrow as a Python object."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{where}: field {field!r} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
+    except (ValueError, OverflowError) as error:
+        raise CorpusError(
+            f"{where}: field {field!r} is {scalar.type}, which cannot be read; store it as text"
+        ) from error
+
+
+def _fits_json(type: Any) -> bool:
+    """Whether JSON can hold the values of a type of Arrow."""
+    from pyarrow import types
+
+    if types.is_dictionary(type):
+        return _fits_json(type.value_type)
+    if type.num_fields:
+        return all(_fits_json(type.field(k).type) for k in range(type.num_fields))
+    text = types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)
+    return text or any(
+        is_kind(type) for is_kind in (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
+    )

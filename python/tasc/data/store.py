@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
+from tasc.checks import whole_number, wrong
 from tasc.data.rows import Paths, Row, checked_rows, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
-from tasc.errors import InputError, TokenizerMismatchError
+from tasc.errors import TokenizerMismatchError
 from tasc.progress import Progress, reporting
 
 logger = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ def _texts(
     rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str | None, progress: Progress
 ) -> Iterator[Text]:
     fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or "input"}
+    if not isinstance(rows, str | Path | Iterable):
+        raise wrong("rows", rows, "files, or rows like {'output': 'text'}")
     given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
     first = next(given, None)
     if isinstance(first, str | Path):
@@ -198,9 +201,7 @@ def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
 
 def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_threads: int | None) -> None:
     """Read rows on this thread, tokenise them on others, write them in order."""
-    if num_threads is not None and num_threads < 1:
-        raise InputError(f"num_threads is {num_threads}, it must be at least 1 (or None for all cores)")
-    workers = num_threads or 1
+    workers = 1 if num_threads is None else whole_number("num_threads", num_threads, 1)
     waiting: deque[Future[Encoded]] = deque()
     try:
         with _threads(num_threads), ThreadPoolExecutor(workers, "tasc-tokenise") as pool:

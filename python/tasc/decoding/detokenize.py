@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _REPLACEMENT = "\ufffd"  # what decoders write for an incomplete character
@@ -17,6 +17,8 @@ class IncrementalDetokenizer:
     Args:
         tokenizer: transformers tokenizer.
         stop: Strings that end the output; the text is cut before the first one that occurs.
+        special: Texts of the special tokens by id, see `special_tokens`. A stop string that contains one is looked for
+            in the text with special tokens, any other in the text without them.
 
     Attributes:
         text: Text so far, cut before the stop string if there is one.
@@ -33,13 +35,18 @@ class IncrementalDetokenizer:
         ('é', True)
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), special: Mapping[int, str] | None = None) -> None:
+        texts = set((special or {}).values())
+        self._special_stop = [one for one in stop if any(text in one for text in texts)]
+        self._stop = [one for one in stop if one not in self._special_stop]
+        self._special = special if special and self._special_stop else {}
         self._tokenizer = tokenizer
-        self._stop = tuple(stop)
         self._ids: list[int] = []
         self._prefix_offset = 0  # decoding starts here, since a token's text depends on the token before it
         self._read_offset = 0  # ids before this are part of `text`
         self._released = 0
+        self._full = ""  # `text` with special tokens
+        self._inserted: list[tuple[int, int]] = []  # (start in `_full`, length) of each special token
         self.text = ""
         self.stopped = False
 
@@ -49,15 +56,17 @@ class IncrementalDetokenizer:
         Returns:
             Number of ids appended: all of them, unless a stop string was completed.
         """
-        if not self._stop:
+        if not self._stop and not self._special_stop:
             self._ids.extend(ids)
             self._decode()
             return len(ids)
         for count, token in enumerate(ids, 1):
+            before = len(self.text), len(self._full)
+            if token in self._special:
+                self._insert(self._special[token])
             self._ids.append(token)
-            before = len(self.text)
             self._decode()
-            if self._cut(before):
+            if self._cut(*before):
                 self.stopped = True
                 return count
         return len(ids)
@@ -66,7 +75,8 @@ class IncrementalDetokenizer:
         """Return the text that is final and has not been released yet."""
         end = len(self.text)
         if not self.stopped:
-            end -= max((_overlap(self.text, stop) for stop in self._stop), default=0)
+            end -= _overlap(self.text, self._stop)
+            end = min(end, self._position(len(self._full) - _overlap(self._full, self._special_stop)))
         piece = self.text[self._released : end]
         self._released = max(self._released, end)
         return piece
@@ -84,11 +94,26 @@ class IncrementalDetokenizer:
         grown = decode(self._tokenizer, self._ids[self._prefix_offset :])
         if len(grown) > len(known) and (final or not grown.endswith(_REPLACEMENT)):
             self.text += grown[len(known) :]
+            self._full += grown[len(known) :]
             self._prefix_offset, self._read_offset = self._read_offset, len(self._ids)
 
-    def _cut(self, before: int) -> bool:
-        """Cut the text before the first stop string that ends after the first `before` characters."""
-        starts = [found for stop in self._stop if (found := self.text.find(stop, max(0, before - len(stop) + 1))) >= 0]
+    def _insert(self, special: str) -> None:
+        """Append a special token to the text with special tokens. An incomplete character before it is final."""
+        before = len(self.text)
+        self._decode(final=True)
+        if len(self.text) > before:
+            self._prefix_offset = self._read_offset  # no later byte completes that character
+        self._inserted.append((len(self._full), len(special)))
+        self._full += special
+
+    def _position(self, full: int) -> int:
+        """Return the position in `text` of a position in the text with special tokens."""
+        return full - sum(min(length, full - start) for start, length in self._inserted if start < full)
+
+    def _cut(self, before: int, full_before: int) -> bool:
+        """Cut the text before the first stop string that ends after the first `before` (`full_before`) characters."""
+        starts = _starts(self.text, self._stop, before)
+        starts += [self._position(start) for start in _starts(self._full, self._special_stop, full_before)]
         if starts:
             self.text = self.text[: min(starts)]
         return bool(starts)
@@ -100,6 +125,22 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return text
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest suffix of `text` that is a proper prefix of `stop`."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Return the texts of a transformers tokenizer's special tokens by id; `decode` leaves these tokens out."""
+    try:
+        added = tokenizer.added_tokens_decoder
+    except NotImplementedError:  # mistral-common's
+        return dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return {token: str(text) for token, text in added.items() if text.special}
+
+
+def _starts(text: str, stop: Sequence[str], before: int) -> list[int]:
+    """Return the first position of each stop string that ends after the first `before` characters of a text."""
+    return [start for one in stop if (start := text.find(one, max(0, before - len(one) + 1))) >= 0]
+
+
+def _overlap(text: str, stop: Sequence[str]) -> int:
+    """Return the length of the longest suffix of `text` that is a proper prefix of a stop string."""
+    return max(
+        (n for one in stop for n in range(min(len(one) - 1, len(text)), 0, -1) if text.endswith(one[:n])), default=0
+    )

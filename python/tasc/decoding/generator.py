@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
-from tasc.decoding.detokenize import IncrementalDetokenizer, decode
+from tasc.checks import whole_number, wrong
+from tasc.data.ids import as_ids
+from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
-from tasc.decoding.engine.prepacked_linear import PrepackedLinears
+from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
 from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
@@ -32,9 +34,9 @@ from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
-from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, served_log
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, served_log
 from tasc.drafting.retokenizing import ngram_drafter
-from tasc.errors import InputError
+from tasc.errors import InputError, PromptError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -44,6 +46,9 @@ _MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templa
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
+
+Finished: TypeAlias = "Callable[[int, Generation], None]"
+"""Called with (index of the request, its output)."""
 
 InputTemplate: TypeAlias = "tuple[str, str] | tuple[Sequence[int], Sequence[int]]"
 """What stands before and after the input in a prompt, as text or ids."""
@@ -56,7 +61,8 @@ class Generation:
     Attributes:
         ids: Output ids. An EOS that ended it is the last; with a stop string, the last is the token that completed it.
         text: Their text without special tokens, cut before the stop string; "" without a tokenizer.
-        finish_reason: "eos", "stop" (a stop string) or "length" (max_tokens or the model's context).
+        finish_reason: "eos" (also if the EOS completes a stop string), "stop" (a stop string) or "length" (max_tokens
+            or the model's context).
         stats: Counts of this request.
         first_difference: Where the ids first differ from plain decoding's; None if nowhere or not checked.
     """
@@ -101,6 +107,9 @@ class Generations(Sequence[Generation]):
 class Generator:
     """Generates with a model. Drafts come from an index, or from any `Drafter`.
 
+    The model's generation config counts as in `generate`, except for options of the call and for lengths
+    (docs/verify.md, "The generation config").
+
     A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
 
     Args:
@@ -117,7 +126,9 @@ class Generator:
             the first draft (about a second for a small model), then followed.
         pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
-            CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is.
+            CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is. "int8": the copy holds
+            weights rounded to int8, which makes every step on a CPU faster. It changes the text: outputs are those
+            of the rounded model, drafted or not.
         cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
             longest request of a call; None: if the model can be captured.
         compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
@@ -132,7 +143,8 @@ class Generator:
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
 
     Raises:
-        InputError: The model cannot be driven this way, or an option is out of its range.
+        InputError: The model cannot be driven this way, its generation config asks for beam search or the like, or an
+            option is out of its range.
         TokenizerMismatchError: The index or the draft model was made with another tokenizer.
 
     Examples:
@@ -151,7 +163,7 @@ class Generator:
         max_draft: int | None = None,
         batch_size: int = 1,
         costs: float | Sequence[float] | NDArray[np.float64] | None = None,
-        pack_weights: bool | None = None,
+        pack_weights: PackWeights = None,
         cuda_graphs: bool | None = None,
         compile: bool = False,
         input_template: InputTemplate | None = None,
@@ -162,8 +174,14 @@ class Generator:
             raise InputError("give index= or drafter=, not both")
         if draft is not None and drafter is not None:
             raise InputError("give draft= (beside n-grams) or drafter= (alone), not both")
-        max_draft = _at_least("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
-        _at_least("batch_size", batch_size, 1)
+        max_draft = whole_number("max_draft", MAX_DRAFT if max_draft is None else max_draft, 0)
+        batch_size = whole_number("batch_size", batch_size, 1)
+        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
+            raise wrong("tokenizer", tokenizer, "a transformers tokenizer, as AutoTokenizer.from_pretrained loads it")
+        if input_template is not None and not (isinstance(input_template, (list, tuple)) and len(input_template) == 2):
+            raise wrong("input_template", input_template, "a pair (before, after) of strings or of id lists")
+        if not isinstance(served, (bool, str, PathLike)):
+            raise wrong("served", served, "True, False or a path")
         self._target = probed_target(model, probe)
         check_generation_config(self._target.model)
         self._max_draft = 0 if self.mode == "undrafted" else max_draft
@@ -216,9 +234,11 @@ class Generator:
         min_p: float | None = None,
         repetition_penalty: float | None = None,
         seed: int | None = None,
+        positions: Sequence[int] | None = None,
         eos: int | Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
         stream: Stream | None = None,
+        finished: Finished | None = None,
         index: Any = None,
         drafter: Drafter | None = None,
         check_plain: bool = False,
@@ -231,17 +251,23 @@ class Generator:
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
             system: System message for `inputs`.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
-            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0.
+            temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
+                config has no say in these four.
             top_p: Mass kept.
             top_k: Tokens kept.
             min_p: Relative probability kept.
             repetition_penalty: None: the model's generation config.
             seed: Equal seeds give equal output for the same prompts, drafted or not; with a draft model that is equal
                 in distribution only. None: a fresh one.
+            positions: Position of each prompt in a list that several calls share. The seed and the position alone
+                decide a prompt's random numbers, whatever the batch size. None: its index in this call.
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
-            stop: Strings that end an output, not part of its text.
+            stop: Strings that end an output, not part of its text. A stop string that contains a special token's text
+                is looked for in the text with special tokens.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
                 none ends within a character. Not called for the ids that plain checking decodes.
+            finished: Called as outputs end, in the order in which they end: (index of the prompt, its `Generation`
+                without the plain check). It must not use the generator.
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             drafter: Instead of the generator's, for this call.
@@ -252,25 +278,36 @@ class Generator:
             One `Generation` per prompt, in order; `.stats` is their sum.
 
         Raises:
-            InputError: An option or prompt is out of its range; says which.
+            InputError: An option is out of its range; says which.
+            PromptError: A prompt cannot be used; says which. No prompt has been answered then.
+            NoTokenError: The logits of a prompt are NaN, or leave no token; the outputs of this call are lost.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=self._penalty(repetition_penalty),
         )  # fmt: skip
-        stop = (stop,) if isinstance(stop, str) else tuple(stop)
+        stop = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(stop, (list, tuple, set, frozenset)) or not all(isinstance(one, str) for one in stop):
+            raise wrong("stop", stop, "a string or a list of strings")
         if "" in stop:
             raise InputError("stop holds an empty string, which would end every output; remove it")
         if self._tokenizer is None and (stop or stream):
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
-        _at_least("max_tokens", max_tokens, 1)
+        for name, call in (("stream", stream), ("finished", finished)):
+            if call is not None and not callable(call):
+                raise wrong(name, call, "a function")
+        max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
+        if len(numbers) != len(rows):
+            raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
         drafters = self._drafters_for(len(rows), index, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
-        seed = secrets.randbits(63) if seed is None else seed
-        ends = self._target.eos_ids(self._tokenizer) if eos is None else _id_set(eos)
+        seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
+        ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
+        special = special_tokens(self._tokenizer) if stop else {}
 
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
@@ -278,16 +315,19 @@ class Generator:
             sampler, device = None, self._target.device
             processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
             if processors or sampling.temperature > 0:
-                sampler = Sampler(sampling, prompt, room, seed, number, device, processors)
+                sampler = Sampler(sampling, prompt, room, seed, numbers[number], device, processors)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
                 drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
-                detokenizer=IncrementalDetokenizer(self._tokenizer, stop) if stop or emit else None,
+                detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
 
         jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
+        if finished is not None:
+            for each in jobs:
+                each.ended = lambda job: finished(job.index, self._generation(job))
         with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             self._loop.run(jobs)
@@ -301,6 +341,18 @@ class Generator:
                     self._plain_loop.run([each])
                 done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
         return Generations(done, wall)
+
+    def check(
+        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+    ) -> None:
+        """Check prompts as `generate` does, without answering them.
+
+        Raises:
+            InputError: As `generate`.
+            PromptError: A prompt cannot be used; says which.
+        """
+        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+            self._room(number, row, 1)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
@@ -316,19 +368,17 @@ class Generator:
     def _room(self, number: int, prompt: list[int], max_tokens: int) -> int:
         """Return the number of output tokens that fit, and check the prompt's ids."""
         worst = max(prompt)
-        if worst >= self._target.vocab_size or min(prompt) < 0:
-            bad = worst if worst >= self._target.vocab_size else min(prompt)
-            raise InputError(
-                f"prompt {number} holds id {bad}, but the model's vocabulary has {self._target.vocab_size} ids; "
-                "is it the tokenizer of this model?"
+        if worst >= self._target.vocab_size:
+            raise PromptError(
+                number,
+                f"holds id {worst}, but the model's vocabulary has {self._target.vocab_size} ids; "
+                "is it the tokenizer of this model?",
             )
         limit = self._target.max_length
         if limit is None:
             return max_tokens
         if len(prompt) >= limit:
-            raise InputError(
-                f"prompt {number} has {len(prompt)} tokens, but the model's context holds {limit}; shorten it"
-            )
+            raise PromptError(number, f"has {len(prompt)} tokens, but the model's context holds {limit}; shorten it")
         return min(max_tokens, limit - len(prompt))
 
     def _penalty(self, given: float | None) -> float:
@@ -353,7 +403,7 @@ class Generator:
 
     def _checked(self, drafter: Drafter) -> SafeDrafter:
         """Return a guarded drafter that accepts the target's vocabulary."""
-        safe: SafeDrafter = self._safe(drafter)
+        safe: SafeDrafter = self._safe(checked_drafter(drafter))
         safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
         return safe
 
@@ -362,6 +412,8 @@ class Generator:
         key = str(index) if isinstance(index, (str, PathLike)) else id(index)
         if key not in self._drafters:
             opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
+            if not isinstance(opened, TaskIndex | None):
+                raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened))
         return self._drafters[key][1]
 
@@ -425,18 +477,20 @@ class Generator:
         if self._input_template is None:
             return PromptInputFinder(self._task_tokenizer, delimiters=chat_delimiters(self._tokenizer))
         before, after = self._input_template
-        if isinstance(before, str) or isinstance(after, str):
+        if isinstance(before, str) and isinstance(after, str):
             render = self._tokenizer
             return PromptInputFinder(
                 self._task_tokenizer,
                 Template.rendered(lambda text: render(f"{before}{text}{after}")["input_ids"]),
             )
-        return PromptInputFinder(self._task_tokenizer, Template(tuple(before), tuple(after)))
+        return PromptInputFinder(
+            self._task_tokenizer, Template(tuple(as_ids(before).tolist()), tuple(as_ids(after).tolist()))
+        )
 
 
 _CALL_OPTIONS = {
-    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "eos",
-    "stop", "stream", "check_plain",
+    "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
+    "positions", "eos", "stop", "stream", "finished", "check_plain",
 }  # fmt: skip
 """Options of `Generator.generate`; all others are the generator's own."""
 
@@ -468,11 +522,10 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     return replace(item, first_difference=first)
 
 
-def _at_least(name: str, value: int, least: int) -> int:
-    if value < least:
-        raise InputError(f"{name} is {value}; it must be at least {least}")
-    return value
-
-
-def _id_set(ids: int | Sequence[int]) -> frozenset[int]:
-    return frozenset([ids] if isinstance(ids, int) else ids)
+def _whole_numbers(name: str, values: int | Sequence[int]) -> list[int]:
+    """Return one whole number ≥ 0, or several, as a list."""
+    try:
+        listed: list[Any] = [values] if isinstance(values, str) else list(values)  # type: ignore[arg-type]
+    except TypeError:  # one number
+        listed = [values]
+    return [whole_number(name, value, 0) for value in listed]

@@ -33,6 +33,7 @@ class Job:
         sampler: None takes the argmax.
         detokenizer: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
+        ended: Called with the job after its last token.
         cached: Tokens whose keys and values are in the request's cache row.
         request: The drafter's side of the request; None before the first draft and after the end.
         synced_tokens: Tokens that the request knows.
@@ -51,6 +52,7 @@ class Job:
     sampler: Sampler | None = None
     detokenizer: IncrementalDetokenizer | None = None
     emit: Callable[[int, list[int], str], None] | None = None
+    ended: Callable[[Job], None] | None = None
     cached: int = 0
     request: SafeRequest | None = None
     synced_tokens: int = 0

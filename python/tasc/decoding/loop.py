@@ -315,16 +315,19 @@ class Loop:
         self._policy.record(drafter, gained, extra, self._curve.plain_steps(seconds, step.num_rows))
 
     def _release(self) -> None:
-        """Give the cache rows of finished jobs to the last active ones."""
+        """Report finished jobs, and give their cache rows to the last active ones."""
         for row in range(len(self._active) - 1, -1, -1):
-            if self._active[row].finish_reason is not None:
-                self._active[row].request = None  # what it held, such as its row in a draft model's cache, is free
+            job = self._active[row]
+            if job.finish_reason is not None:
+                job.request = None  # what it held, such as its row in a draft model's cache, is free
                 last = self._active.pop()
                 if row < len(self._active):
                     self._active[row] = last
                     self._cache.move_row(len(self._active), row, last.cached)
                     self._held[row] = list(self._held[len(self._active)])
                     self._is_long[row] = self._is_long[len(self._active)]
+                if job.ended is not None:
+                    job.ended(job)
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
@@ -341,7 +344,7 @@ def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
     if job.detokenizer is not None:
         taken = job.detokenizer.add(emitted[:kept])
         if job.detokenizer.stopped:
-            kept, job.finish_reason = taken, "stop"
+            kept, job.finish_reason = taken, "eos" if emitted[taken - 1] in job.eos else "stop"
     ended_in_draft = job.finish_reason is not None and kept < len(emitted)
     emitted = emitted[:kept]
     if job.sampler is not None:

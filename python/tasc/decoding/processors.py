@@ -53,6 +53,8 @@ def logits_processors(
     config.top_k, config.top_p, config.min_p = sampling.top_k, sampling.top_p, sampling.min_p
     config.repetition_penalty = float(sampling.repetition_penalty)
     config.eos_token_id = sorted(eos) or None
+    if not eos:
+        config.exponential_decay_length_penalty = None  # it acts on the EOS; transformers fails without one
     config.max_length = len(prompt) + max_tokens
     if config.min_new_tokens is not None:
         config.min_length = len(prompt) + config.min_new_tokens

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasc.errors import InputError
+from tasc.data.ids import as_ids
+from tasc.errors import InputError, PromptError
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
 """A string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
@@ -26,23 +27,29 @@ def prompt_ids(
         system: System message before each of `inputs`.
 
     Raises:
-        InputError: Both or neither of `inputs` and `prompts` are given, a string is given instead of a list, or a
-            prompt has no token.
+        InputError: Both or neither of `inputs` and `prompts` are given, or one of them is no list.
+        PromptError: A prompt cannot be used; the message names it.
     """
     if (inputs is None) == (prompts is None):
         raise InputError("give either inputs= (user texts) or prompts= (strings, ids or messages), not both or neither")
-    for name, value in (("inputs", inputs), ("prompts", prompts)):
-        if isinstance(value, str):
-            raise InputError(f"{name}= is one string; give a list: {name}=[{value[:20]!r}]")
-    if inputs is not None:
-        rows = [_of_input(tokenizer, text, system) for text in inputs]
-    else:
-        if system is not None:
-            raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
-        rows = [_of_prompt(tokenizer, prompt) for prompt in prompts or ()]
-    for number, row in enumerate(rows):
-        if not row:
-            raise InputError(f"prompt {number} has no token; give at least one, such as the tokenizer's BOS")
+    name, given = ("inputs", inputs) if prompts is None else ("prompts", prompts)
+    if isinstance(given, str):
+        raise InputError(f"{name}= is one string; give a list: {name}=[{given[:20]!r}]")
+    if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
+        raise InputError(f"{name}= is {type(given).__name__}; give a list")
+    if prompts is not None and system is not None:
+        raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
+    if not isinstance(system, str | None):
+        raise InputError(f"system= is {type(system).__name__}; give a string")
+    rows = []
+    for number, prompt in enumerate(given):
+        try:
+            ids = _of_prompt(tokenizer, prompt) if inputs is None else _of_input(tokenizer, prompt, system)
+        except InputError as error:
+            raise PromptError(number, str(error)) from error
+        if not ids:
+            raise PromptError(number, "has no token; give at least one, such as the tokenizer's BOS")
+        rows.append(ids)
     return rows
 
 
@@ -63,18 +70,19 @@ def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
             content = message.get("content")
             if isinstance(content, str):
                 return content
-            parts = [part.get("text") for part in content or () if isinstance(part, Mapping)]
+            listed = content if isinstance(content, (list, tuple)) else ()
+            parts = [part.get("text") for part in listed if isinstance(part, Mapping)]
             return "\n".join(text for text in parts if isinstance(text, str)) or None
     return None
 
 
 def _is_chat(prompt: Prompt) -> bool:
-    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+    return isinstance(prompt, (list, tuple)) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
 
 
-def _of_input(tokenizer: Any, text: str, system: str | None) -> list[int]:
+def _of_input(tokenizer: Any, text: Any, system: str | None) -> list[int]:
     if not isinstance(text, str):
-        raise InputError(f"inputs= takes strings, got {type(text).__name__}; give ids or messages as prompts=")
+        raise InputError(f"is {type(text).__name__}, but inputs= takes strings; give ids or messages as prompts=")
     if getattr(tokenizer, "chat_template", None) is None:
         return _tokenized(tokenizer, (f"{system}\n" if system else "") + text + "\n")
     messages = [{"role": "system", "content": system}] if system is not None else []
@@ -86,22 +94,43 @@ def _of_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
         return _tokenized(tokenizer, prompt)
     if _is_chat(prompt):
         return _of_messages(tokenizer, list(prompt))
-    ids = np.asarray(prompt)
-    if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
-        raise InputError(
-            f"a prompt is a string, a list of ids or a list of messages; got {ids.ndim}-dimensional {ids.dtype}"
-        )
-    return [int(token) for token in ids]
+    try:
+        ids: list[int] = as_ids(prompt).tolist()
+    except InputError as error:
+        raise InputError(f"is no string, no list of messages and no list of ids: {error}") from error
+    return ids
 
 
 def _of_messages(tokenizer: Any, messages: list[Any]) -> list[int]:
     if getattr(tokenizer, "chat_template", None) is None:
-        raise InputError("the tokenizer has no chat template; give strings or ids, or set tokenizer.chat_template")
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        raise InputError(
+            "is a chat, but the tokenizer has no chat template; give strings or ids, or set tokenizer.chat_template"
+        )
+    for message in messages:
+        _check_text(message.get("content") if isinstance(message, Mapping) else None)
+    try:
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except Exception as error:  # templates reject roles, orders and contents with exceptions of any type
+        has_system = any(isinstance(message, Mapping) and message.get("role") == "system" for message in messages)
+        fix = "leave the system message out or put its text into the input" if has_system else "change the messages"
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"is refused by the tokenizer's chat template ({why}); {fix}") from error
     return list(ids)
 
 
 def _tokenized(tokenizer: Any, text: str) -> list[int]:
     if tokenizer is None:
-        raise InputError("a prompt is text but there is no tokenizer; give one to Generator(model, tokenizer)")
+        raise InputError("is text, but there is no tokenizer; give one to Generator(model, tokenizer)")
+    _check_text(text)
     return list(tokenizer(text)["input_ids"])
+
+
+def _check_text(text: Any) -> None:
+    """Check that a string has no lone surrogate, which no tokenizer takes."""
+    try:
+        _ = text.encode() if isinstance(text, str) else None
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"is no valid text: character {error.start} is half of a surrogate pair, {text[error.start]!r}; "
+            "remove it or write the whole character"
+        ) from error

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers.generation import logits_process as steps
 
+from tasc.checks import number, whole_number
 from tasc.decoding.verify import NO_TOKEN, accept_or_replace, argmax, quantile, quantiles
 from tasc.errors import InputError
 
@@ -58,8 +59,13 @@ class Sampling:
         """Check the ranges.
 
         Raises:
-            InputError: An option is out of its range.
+            InputError: An option is no number or out of its range.
         """
+        for name in ("temperature", "repetition_penalty", "top_p", "min_p"):
+            if getattr(self, name) is not None or name in ("temperature", "repetition_penalty"):
+                number(name, getattr(self, name))
+        if self.top_k is not None:
+            whole_number("top_k", self.top_k)
         is_scale = self.temperature == 0 or _MIN_TEMPERATURE <= self.temperature < math.inf
         _check("temperature", self.temperature, is_scale, f"0 for greedy decoding, or ≥ {_MIN_TEMPERATURE} and finite")
         penalises = 0 < self.repetition_penalty < math.inf
@@ -75,7 +81,7 @@ class Sampling:
         """
         chain: list[Any] = []
         if self.repetition_penalty != 1.0:
-            chain.append(steps.RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+            chain.append(steps.RepetitionPenaltyLogitsProcessor(float(self.repetition_penalty)))
         if self.temperature == 0:
             return chain
         if self.temperature != 1.0:

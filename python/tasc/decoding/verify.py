@@ -59,7 +59,7 @@ def argmax(logits: Tensor) -> Tensor:
     """
     ids = logits.argmax(-1)
     greatest = logits.gather(-1, ids[..., None])[..., 0]  # NaN if one logit is: argmax takes it for the greatest
-    return torch.where(greatest > -torch.inf, ids, NO_TOKEN)
+    return ids.masked_fill(~(greatest > -torch.inf), NO_TOKEN)
 
 
 def accept_or_replace(drafted: int, p: Tensor, q: Tensor, uniform: float) -> int:
@@ -114,4 +114,4 @@ def quantiles(weights: Tensor, uniforms: Tensor) -> Tensor:
     totals = cumulative[:, -1:].contiguous()
     tokens = torch.searchsorted(cumulative, totals * uniforms[:, None], right=True)
     last = torch.searchsorted(cumulative, totals)  # rounding may carry uniform·total up to the total
-    return torch.where(totals > 0, torch.minimum(tokens, last), NO_TOKEN)[:, 0]
+    return torch.minimum(tokens, last).masked_fill(totals.isnan(), NO_TOKEN)[:, 0]

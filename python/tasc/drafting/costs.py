@@ -74,7 +74,10 @@ class GivenCosts(CostCurve):
     """
 
     def __init__(self, costs: float | Sequence[float] | _Floats = DEFAULT_SLOPE) -> None:
-        curve: _Floats = np.asarray(costs, dtype=np.float64)
+        try:
+            curve: _Floats = np.asarray(costs, dtype=np.float64)
+        except (TypeError, ValueError):  # no numbers, or lists of several lengths
+            curve = np.empty(0)
         if curve.ndim == 0:
             curve = np.array([1.0, 1.0 + float(curve)])
         valid = curve.ndim == 1 and len(curve) > 0 and np.isfinite(curve).all() and curve.min() > 0

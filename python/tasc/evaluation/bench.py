@@ -159,12 +159,16 @@ def bench(
 
     Raises:
         InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
+        PromptError: If an input cannot be used; it is counted from 0 among the held-out rows with an input.
     """
     options = options or BenchOptions()
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
+    plain = methods[0]
+    assert isinstance(plain, LoopMethod)
+    plain.check([row["input"] for row in rows])
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
             method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
@@ -274,6 +278,10 @@ class LoopMethod:
         self._generator = Generator(
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
+
+    def check(self, texts: list[str]) -> None:
+        """Check the users' texts, without decoding."""
+        self._generator.check(texts, system=self._options.system)
 
     def answer(self, text: str) -> Answer:
         """Decode the user's text greedily."""

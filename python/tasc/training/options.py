@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tasc.errors import InputError
 
@@ -33,13 +34,13 @@ class TrainingOptions:
         """Check the values.
 
         Raises:
-            InputError: A value is out of its range; names the option.
+            InputError: A value is of a wrong type or out of its range; names the option.
         """
-        self._check_counts("batch_size", "accumulate", "save_every", "max_tokens")
         for name, annotation in get_type_hints(type(self)).items():
-            known = get_args(annotation)
-            if get_origin(annotation) is Literal and getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r}: one of {', '.join(known)}")
+            value = getattr(self, name)
+            if not fits(value, annotation) and not (value is None and NoneType in get_args(annotation)):
+                raise InputError(f"{name}={value!r}; allowed: {allowed(annotation)}")
+        self._check_counts("batch_size", "accumulate", "save_every", "max_tokens")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup}: a share of the steps, 0 to below 1")
 
@@ -54,3 +55,25 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name}={value}: give a number above 0")
+
+
+_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def allowed(annotation: Any) -> str:
+    """Return the values of an option by its annotation, in words."""
+    separator = ", " if get_origin(annotation) is Literal else " or "
+    return separator.join(_NAMES.get(kind, kind) for kind in _kinds(annotation))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value other than None is allowed by an annotation: a literal, a type or a union of types."""
+    kinds = _kinds(annotation)
+    if get_origin(annotation) is Literal:
+        return value in kinds
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """Return the values of a literal, or the types of a union without None, for which TOML has no value."""
+    return [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]

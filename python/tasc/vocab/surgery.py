@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc._core import MergePlan
+from tasc.checks import whole_number, wrong
 from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
 from tasc.errors import InputError, import_optional
@@ -55,8 +56,11 @@ def extend_model(model: Any, plan: MergePlan, *, pad_to_multiple: int = 1) -> An
         >>> extend_model(model, MergePlan.open("task.plan")).config.vocab_size  # doctest: +SKIP
         49652
     """
-    if pad_to_multiple < 1:
-        raise InputError(f"pad_to_multiple is {pad_to_multiple}, it must be at least 1")
+    pad_to_multiple = whole_number("pad_to_multiple", pad_to_multiple, 1)
+    if not isinstance(plan, MergePlan):
+        raise wrong("plan", plan, "a MergePlan, as MergePlan.open opens it")
+    if not hasattr(model, "get_input_embeddings"):
+        raise wrong("model", model, "a causal language model, as AutoModelForCausalLM.from_pretrained loads it")
     _check_tables(model, plan)
     tied = is_tied(model)
     before = model.get_input_embeddings().weight.shape[0]
@@ -147,11 +151,31 @@ def extend_checkpoint(
     transformers = import_optional("transformers", "hf")
     with new_folder(out_dir) as folder:
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype or "auto")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        _add_missing_rows(loaded, tokenizer)
         extend_model(loaded, plan, pad_to_multiple=pad_to_multiple).save_pretrained(folder)
         if (settings := Path(model) / "generation_config.json").is_file():  # unchanged: transformers would add defaults
             shutil.copyfile(settings, folder / settings.name)
-        _save_tokenizer(transformers.AutoTokenizer.from_pretrained(model), extended, folder)
+        _save_tokenizer(tokenizer, extended, folder)
     return Path(out_dir)
+
+
+def _add_missing_rows(model: Any, tokenizer: Any) -> None:
+    """Add rows for the tokenizer's added tokens beyond the model's matrices, such as the image token of Gemma 3 1B.
+
+    Such a row is the mean of the others, whose logit is never above all others.
+    """
+    torch = import_optional("torch", "hf")
+    before, missing = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if not all(token in tokenizer.added_tokens_decoder for token in range(before, missing)) or missing <= before:
+        return
+    model.resize_token_embeddings(missing, mean_resizing=False)
+    outputs = model.get_output_embeddings()
+    tables = [model.get_input_embeddings().weight, getattr(outputs, "weight", None), getattr(outputs, "bias", None)]
+    with torch.no_grad():
+        for table in tables:
+            if table is not None:
+                table[before:] = table[:before].float().mean(0).to(table.dtype)
 
 
 def _save_tokenizer(original: Any, extended: TaskTokenizer, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasc._core import MergePlan, Store
+from tasc.checks import whole_number, wrong
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.progress import Progress, of_fraction
@@ -88,6 +89,8 @@ def learn_vocabulary(
         ' cups of tea'
         >>> folder.cleanup()
     """
+    limits = {"size": size, "min_count": min_count, "min_documents": min_documents, "max_length": max_length}
+    limits = {name: whole_number(name, value, 1) for name, value in limits.items()}
     task = load_tokenizer(tokenizer, eos=eos)
     validity = TokenValidity(task)
     forbidden: list[list[int]] = []
@@ -97,10 +100,7 @@ def learn_vocabulary(
             plan = MergePlan.learn(
                 store,
                 Path(folder) / "task.plan",
-                size=size,
-                min_count=min_count,
-                min_documents=min_documents,
-                max_length=max_length,
+                **limits,
                 barriers=sorted({*validity.barriers, *barriers}),
                 held_out=held_out,
                 forbidden=forbidden,
@@ -159,6 +159,8 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         >>> folder.cleanup()
     """
     task = load_tokenizer(tokenizer)
+    if not isinstance(plan, MergePlan):
+        raise wrong("plan", plan, "a MergePlan, as MergePlan.open opens it")
     check_tokenizer(task, "plan", plan)
     validity = TokenValidity(task)
     invalid = validity.invalid_tokens(plan)

@@ -56,6 +56,9 @@ pub enum Error {
         /// The system's message.
         why: String,
     },
+    /// The tokenizer failed; the source is its own error.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Stopped,

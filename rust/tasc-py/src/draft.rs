@@ -193,11 +193,7 @@ impl NgramDrafter {
     #[pyo3(signature = (prompt_ids, input_text=None))]
     fn start(&self, py: Python<'_>, prompt_ids: &Bound<'_, PyAny>, input_text: Option<&str>) -> PyResult<NgramRequest> {
         let ids = with_ids(prompt_ids, <[u32]>::to_vec)?;
-        let started = py.detach(|| self.drafter.start(&ids, input_text));
-        let state = match self.tokenizer.as_ref().and_then(|s| s.raised()) {
-            Some(error) => return Err(error),
-            None => started.raise()?,
-        };
+        let state = py.detach(|| self.drafter.start(&ids, input_text)).raise()?;
         Ok(NgramRequest { drafter: self.drafter.clone(), state: Mutex::new(state) })
     }
 

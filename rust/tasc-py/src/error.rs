@@ -32,6 +32,10 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                 Error::IndexTooLarge { .. } | Error::Sort { .. } => TaskIndexError::new_err(message),
                 Error::Locked { .. } => pyo3::exceptions::PyBlockingIOError::new_err(message),
                 Error::Stopped => pyo3::exceptions::PyKeyboardInterrupt::new_err(message),
+                Error::Tokenizer(source) => match source.downcast::<PyErr>() {
+                    Ok(raised) => *raised,
+                    Err(_) => InputError::new_err(message),
+                },
                 Error::Threads { .. } => PyOSError::new_err(message),
                 _ => InputError::new_err(message), // an option or input that cannot be used
             }

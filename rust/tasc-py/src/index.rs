@@ -96,10 +96,7 @@ impl TaskIndex {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match tokenizer.and_then(|s| s.raised()) {
-            Some(error) => Err(error),
-            None => built.map(|i| Self(Arc::new(i))),
-        }
+        built.map(|index| Self(Arc::new(index)))
     }
 
     /// Build a new index of the rows of this index and the rows of write-ahead logs that it does not hold yet.
@@ -135,10 +132,7 @@ impl TaskIndex {
                 check(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         });
-        match tokenizer.and_then(|s| s.raised()) {
-            Some(error) => Err(error),
-            None => built.map(|(i, rows)| (Self(Arc::new(i)), rows)),
-        }
+        built.map(|(index, rows)| (Self(Arc::new(index)), rows))
     }
 
     /// Write a store from which this index could be built: its outputs with weights, and its rows' inputs.

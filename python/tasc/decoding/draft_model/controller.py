@@ -1,10 +1,15 @@
 """Draft length of a draft model: expected tokens against the cost of verification and of drafting.
 
-The rule of the n-gram draft (`docs/draft.md`) with one term more: every drafted token costs a pass of the draft
-model. With ρ the running number of tokens per unit of cost, C(k) the cost of verifying k drafted tokens and c that of a
-pass of the draft model, all in plain steps of the target, n more tokens after k drafted ones that survive with
-probability S bring S·(α + α² + … + αⁿ) - ρ·(C(k + n) - C(k) + n·c), where α is how often the model's tokens were right
-lately. Drafting continues while some n has a positive gain.
+The rule is that of the n-gram draft (`docs/draft.md`) with one more term, because drafting itself costs passes of the
+draft model. After k drafted tokens, the gain of n more tokens is
+
+    S·p₁·(1 + α + … + αⁿ⁻¹) - ρ·(C(k + n) - C(k) + m·c)
+
+S is the probability that the k tokens are all right. p₁ is the probability that the next token is right. α is the share
+of the model's recently tested tokens that were accepted. ρ is the recent number of tokens per unit of cost. C(k) is the
+cost of verifying k drafted tokens, and c that of a pass over one token, both in plain steps of the target. m is the
+number of passes, in passes over one token: n before the pass that gives the next token, where p₁ is α, and n - 1 after
+it. Drafting continues while some n has a positive gain.
 """
 
 from __future__ import annotations

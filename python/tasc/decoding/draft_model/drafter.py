@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasc.checks import number, whole_number
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
 from tasc.decoding.engine.compile import CompiledModules
-from tasc.decoding.engine.prepacked_linear import PrepackedLinears
+from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
 from tasc.decoding.engine.target import evaluating
 from tasc.drafting.costs import GivenCosts
@@ -59,13 +60,13 @@ class ModelDrafter(Drafter):
         name: str = "model",
         tokenizer: Any = None,
         step_cost: float | None = None,
-        pack_weights: bool | None = None,
+        pack_weights: PackWeights = None,
         cuda_graphs: bool | None = None,
         compile: bool = False,
     ) -> None:
-        if length is not None and length < 1:
+        if length is not None and whole_number("length", length) < 1:
             raise InputError(f"length is {length}; it must be at least 1, or None for drafts as long as they pay")
-        if step_cost is not None and not step_cost >= 0:
+        if step_cost is not None and not number("step_cost", step_cost) >= 0:
             raise InputError(f"step_cost is {step_cost}; it must be ≥ 0, or None to measure it")
         self.name = name
         self.length = length

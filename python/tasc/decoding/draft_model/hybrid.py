@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tasc.checks import wrong
 from tasc.decoding.draft_model.drafter import ModelDrafter, ModelRequest
 from tasc.drafting.policy import discounted_costs
-from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, RequestParams, TokenIds
+from tasc.drafting.protocol import (
+    Costs,
+    Draft,
+    Drafter,
+    DrafterWrapper,
+    Request,
+    RequestParams,
+    TokenIds,
+    checked_drafter,
+)
 from tasc.errors import InputError
 
 
@@ -29,7 +39,9 @@ class HybridDrafter(DrafterWrapper):
     """
 
     def __init__(self, ngram: Drafter, model: ModelDrafter, *, name: str = "combined") -> None:
-        super().__init__(ngram)
+        super().__init__(checked_drafter(ngram))
+        if not isinstance(model, ModelDrafter):
+            raise wrong("the draft model", model, "a ModelDrafter")
         if model.fixed_length:
             raise InputError(
                 f"the draft model's length is fixed at {model.length}; a combined draft decides it: give "

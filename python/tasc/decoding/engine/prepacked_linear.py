@@ -80,7 +80,7 @@ class PrepackedLinears:
             for group in self._groups:
                 for layer, forward in zip(group, self._packed_forwards(group), strict=True):
                     if "forward" not in vars(layer):
-                        layer.forward = forward  # type: ignore[method-assign]
+                        layer.forward = forward  # type: ignore[assignment, method-assign]
                         replaced.append(layer)
             yield
         finally:
@@ -91,9 +91,11 @@ class PrepackedLinears:
         versions = [tensor_version(layer.weight) for layer in group]
         known = self._packed.get(group[0])
         if known is None or known[0] != versions:
+            forwards: list[_Forward] = []
             with torch.inference_mode():
-                forwards = _Int8Product(group).forwards() if self._is_int8 else [_PrepackedForward(group[0])]
-            known = self._packed[group[0]] = versions, forwards
+                forwards += _Int8Product(group).forwards() if self._is_int8 else [_PrepackedForward(group[0])]
+            known = versions, forwards
+            self._packed[group[0]] = known
         return known[1]
 
 
@@ -159,7 +161,7 @@ class _Int8Product:
         scale = rows.abs().amax(-1, keepdim=True).div_(_ACTIVATION_LEVELS).clamp_(min=torch.finfo(rows.dtype).tiny)
         levels = rows.div(scale).add_(_OFFSET).to(torch.int32)
         both = torch.cat([levels >> 8, levels & 255]).to(torch.uint8)  # (2M, K)
-        high, low = _int8_product(both, self._packed, self._scales, self._zero_points).split(len(rows))
+        high, low = _int8_product(both, self._packed, self._scales, self._zero_points).chunk(2)
         return torch.add(low, high, alpha=256), scale
 
 
@@ -233,8 +235,9 @@ def _is_packable(layer: nn.Linear) -> bool:
     device), and weights that hooks compute before each forward pass (attributes, no parameters).
     """
     weight, bias = (layer._parameters.get(name) for name in ("weight", "bias"))
-    plain = type(weight) is nn.Parameter and (layer.bias is None or type(bias) is nn.Parameter)
-    return plain and weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > 0
+    if type(weight) is not nn.Parameter or (layer.bias is not None and type(bias) is not nn.Parameter):
+        return False
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.numel() > 0
 
 
 def _num_bytes(layers: list[nn.Linear]) -> int:

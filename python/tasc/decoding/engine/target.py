@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tasc.checks import wrong
 from tasc.data.endings import eos_ids_of
 from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.decoding.engine.model_cache import ModelCaches, cache_argument
@@ -202,7 +203,13 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside a PEFT wrapper; its adapters stay in place."""
+    """Return the model inside a PEFT wrapper; its adapters stay in place.
+
+    Raises:
+        InputError: It is no model.
+    """
+    if not hasattr(model, "config") or not hasattr(model, "forward"):
+        raise wrong("model", model, "a causal language model, as AutoModelForCausalLM.from_pretrained loads it")
     return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
 
 

@@ -6,11 +6,11 @@ import json
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from tasc.errors import InputError
 from tasc.training.distill.options import DistillOptions
+from tasc.training.options import allowed, fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ class DistillConfig(DistillOptions):
         for key, value in found.items():
             if key not in types:
                 raise InputError(f"{file}: unknown key {key} = {value!r}; allowed keys: {', '.join(sorted(types))}")
-            if not _fits(value, types[key]):
-                raise InputError(f"{file}: {key} = {value!r}; allowed: {_allowed(types[key])}")
+            if not fits(value, types[key]):
+                raise InputError(f"{file}: {key} = {value!r}; allowed: {allowed(types[key])}")
         return cls(**found | {key: value for key, value in given.items() if value is not None})
 
     def options(self) -> DistillOptions:
@@ -69,26 +69,6 @@ class DistillConfig(DistillOptions):
         lines = []
         for field in fields(self):
             value = getattr(self, field.name)
-            unset = f"# {field.name} =   # {_allowed(types[field.name])}"
+            unset = f"# {field.name} =   # {allowed(types[field.name])}"
             lines.append(unset if value is None else f"{field.name} = {json.dumps(value)}")
         return "\n".join(lines) + "\n"
-
-
-_NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
-
-
-def _allowed(annotation: Any) -> str:
-    separator = ", " if get_origin(annotation) is Literal else " or "
-    return separator.join(_NAMES.get(kind, kind) for kind in _kinds(annotation))
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    kinds = _kinds(annotation)
-    if get_origin(annotation) is Literal:
-        return value in kinds
-    return type(value) in kinds or (type(value) is int and float in kinds)
-
-
-def _kinds(annotation: Any) -> list[Any]:
-    """Return the values of a literal, or the types of a union without None, for which TOML has no value."""
-    return [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]

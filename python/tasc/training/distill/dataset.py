@@ -136,10 +136,8 @@ class DistillDataset:
             return None
         file = self.work / "rows.tasc"
         if not file.exists():
-            lines = self.work / "rows.jsonl"
-            lines.write_text("".join(json.dumps(row) + "\n" for row in known))
             (self.work / "rows.store").unlink(missing_ok=True)
-            store = TokenStore.build(lines, self.task, self.work / "rows.store")
+            store = TokenStore.build(known, self.task, self.work / "rows.store")
             TaskIndex.build(store, file, tokenizer=self.task)
         return TaskIndex.open(file)
 

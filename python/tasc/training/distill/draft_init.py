@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,7 @@ def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
 
     blocks = _blocks(target)
     kept = chosen_layers(len(blocks), layers)
-    config = copy.deepcopy(target.config)
-    text = config.get_text_config()
-    for name, value in list(text.to_dict().items()):
-        if isinstance(value, list) and len(value) == len(blocks):
-            setattr(text, name, [value[k] for k in kept])
-    text.num_hidden_layers = len(kept)
-    draft = type(target)(config).to(target.dtype)
+    draft = _built(target, kept)
     own = _blocks(draft)
     with torch.no_grad():
         for mine, number in zip(own, kept, strict=True):
@@ -48,9 +42,74 @@ def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
         theirs = {name: weight for name, weight in _named_tensors(target) if id(weight) not in inside}
         for name, weight in _named_tensors(draft):
             if id(weight) not in inside:
+                if name not in theirs or theirs[name].shape != weight.shape:
+                    raise _uncuttable(target, kept, f"the size of {name} depends on the number of layers")
                 weight.copy_(theirs[name])
     draft.generation_config = copy.deepcopy(target.generation_config)
-    return draft.to(target.device).eval()
+    draft = draft.to(target.device).eval()
+    try:
+        with torch.inference_mode():
+            draft(input_ids=torch.zeros(1, 2, dtype=torch.long, device=target.device))
+    except Exception as error:
+        raise _uncuttable(target, kept, f"the draft does not run ({_first_line(error)})") from error
+    return draft
+
+
+def _built(target: Any, kept: list[int]) -> Any:
+    """Return a draft with new parameters whose blocks have the shapes of the kept blocks.
+
+    Settings that count layers from the first, or name layers by number, are changed until the shapes agree: which
+    settings do this differs between architectures, so each candidate is tried without memory (on the "meta" device).
+    """
+    import torch
+
+    shapes = _block_shapes(_blocks(target), kept)
+    reason = "its layers differ in a way that no setting of its config explains"
+    for config in _cut_configs(target.config, len(_blocks(target)), kept):
+        try:
+            with torch.device("meta"):
+                empty = type(target)(config)
+            if _block_shapes(_blocks(empty), range(len(kept))) == shapes:
+                return type(target)(copy.deepcopy(config)).to(target.dtype)
+        except Exception as error:
+            reason = _first_line(error)
+    raise _uncuttable(target, kept, reason)
+
+
+def _cut_configs(config: Any, count: int, kept: list[int]) -> Iterator[Any]:
+    """Yield configs of `kept` layers: one with lists cut to them, then variants with one more setting changed."""
+    cut = copy.deepcopy(config)
+    text = cut.get_text_config()
+    settings = text.to_dict()
+    for name, value in settings.items():
+        if isinstance(value, list) and len(value) == count:
+            setattr(text, name, [value[k] for k in kept])
+    text.num_hidden_layers = len(kept)
+    yield cut
+    for name, value in settings.items():
+        changed: Any = None
+        if isinstance(value, list) and value and all(type(k) is int and 0 <= k < count for k in value):
+            changed = [new for new, old in enumerate(kept) if old in value]  # numbers of layers
+        elif type(value) is int and 0 < value < count:
+            changed = sum(k < value for k in kept)  # number of the first layers
+        if changed is not None:
+            variant = copy.deepcopy(cut)
+            setattr(variant.get_text_config(), name, changed)
+            yield variant
+
+
+def _block_shapes(blocks: Any, numbers: Iterable[int]) -> list[dict[str, Any]]:
+    return [{name: tensor.shape for name, tensor in blocks[k].state_dict().items()} for k in numbers]
+
+
+def _uncuttable(target: Any, kept: list[int], reason: str) -> InputError:
+    return InputError(
+        f"{type(target).__name__} cannot be cut to layers {kept}: {reason}; give other layers, or a draft model"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def chosen_layers(count: int, layers: int | Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tasc.checks import whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
 from tasc.files import write_json
@@ -101,8 +102,7 @@ def distill(
         raise InputError(f"{out} is there already; name another folder or remove it")
     if outputs not in ("given", "target"):
         raise InputError(f"outputs={outputs!r}: given or target")
-    if length < 1 or max_output < 1:
-        raise InputError(f"length={length}, max_output={max_output}: at least 1")
+    length, max_output = whole_number("length", length, 1), whole_number("max_output", max_output, 1)
     rows, held_out = list(rows), list(validation)
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
@@ -118,7 +118,7 @@ def distill(
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
-        "max_output": max_output, "system": system, "eos": eos, **asdict(options),
+        "length": length, "max_output": max_output, "system": system, "eos": eos, **asdict(options),
     }  # fmt: skip
     work.claim(identity, resume)
     run.train(work.path / "states" if states is None else Path(states))

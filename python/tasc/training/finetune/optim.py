@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from tasc.errors import InputError
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.schedule import adamw
+
+_log = logging.getLogger(__name__)
+_WORTH_SAYING = 0.01  # share of the weights without an adapter
 
 
 def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
@@ -17,18 +22,52 @@ def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
     import peft
     import torch
 
+    experts = [name for name, weight in model.named_parameters() if weight.ndim == 3 and _is_fused(model, name)]
     settings = peft.LoraConfig(
         r=options.rank,
         lora_alpha=2 * options.rank,
         target_modules="all-linear",
+        target_parameters=experts or None,
         task_type="CAUSAL_LM",
         trainable_token_indices=dict.fromkeys(embedding_names(model), new_ids) if new_ids else None,
     )
-    adapted = peft.get_peft_model(model, settings)
+    size = {name: weight.numel() for name, weight in model.named_parameters()}
+    try:
+        adapted = peft.get_peft_model(model, settings)
+    except ValueError as error:
+        raise InputError(
+            f"peft cannot adapt {type(model).__name__}: {' '.join(str(error).split())}; take method='full'"
+        ) from error
+    _warn_of_unadapted(adapted, size)
     for weight in adapted.parameters():
         if weight.requires_grad:
             weight.data = weight.data.to(torch.float32)
     return adapted
+
+
+def _is_fused(model: Any, name: str) -> bool:
+    """Return whether a parameter is a stack of matrices, such as those of routed experts, and not a convolution."""
+    from torch.nn.modules.conv import _ConvNd
+
+    return not isinstance(model.get_submodule(name.rpartition(".")[0]), _ConvNd)
+
+
+def _warn_of_unadapted(adapted: Any, size: dict[str, int]) -> None:
+    """Log the share of the weights in matrices that get no adapter, beside embeddings and the output head."""
+    base = adapted.get_base_model()
+    tables = {weight.data_ptr() for table in (base.get_input_embeddings(), base.get_output_embeddings())
+              if table is not None for weight in table.parameters()}  # fmt: skip
+    named = [name for name, _ in adapted.named_parameters()]
+    adapters = {name.split(".lora_")[0].rpartition(".base_layer")[0] or name.split(".lora_")[0]
+                for name in named if ".lora_" in name}  # fmt: skip
+    left = sum(
+        weight.numel() for name, weight in adapted.named_parameters()
+        if weight.ndim > 1 and ".lora_" not in name and weight.data_ptr() not in tables
+        and not any(name.startswith(f"{module}.") for module in adapters)
+    )  # fmt: skip
+    share = left / max(1, sum(size.values()))
+    if share >= _WORTH_SAYING:
+        _log.warning("%.0f %% of the weights of %s get no adapter", 100 * share, type(base).__name__)
 
 
 def embedding_names(model: Any) -> list[str]:

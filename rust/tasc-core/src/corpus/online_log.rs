@@ -208,7 +208,7 @@ impl WriteAheadLog {
     /// Puts a fresh log in place of this one, with the rows from a place on and `more` records, which the caller counts.
     fn replace(&mut self, (dropped, rest): (u64, u64), more: &[u8]) -> Result<()> {
         let fresh = self.copy_from(rest, more).map_err(|e| self.failed(e))?;
-        if let Err(source) = fresh.temporary.persist(&self.path) {
+        if let Err(source) = fresh.temporary.persist() {
             self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
             return Err(self.failed(source)); // all else is as it was, so that forgetting can be tried again
         }
@@ -371,7 +371,7 @@ fn identified(path: &Path, file: File, fingerprint: &Fingerprint) -> Result<(Fil
     match old {
         Ok((id, next)) => Ok((file, id, next)),
         Err(Fresh { temporary, file, id }) => {
-            temporary.persist(path).map_err(failed)?;
+            temporary.persist().map_err(failed)?;
             Ok((file, id, 0))
         }
     }
@@ -418,7 +418,7 @@ fn lock(path: &Path, fingerprint: &Fingerprint) -> Result<File> {
 
 /// Gives the name to a log without rows, unless another process was faster.
 fn create(path: &Path, fingerprint: &Fingerprint) -> io::Result<()> {
-    match Fresh::create(path, fingerprint, LogId::random()?, 0)?.temporary.persist_new(path) {
+    match Fresh::create(path, fingerprint, LogId::random()?, 0)?.temporary.persist_new() {
         // A link that leads nowhere exists too, and would have us try for ever.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && !path.is_symlink() => Ok(()),
         created => created,
@@ -434,7 +434,7 @@ struct Fresh {
 
 impl Fresh {
     fn create(path: &Path, fingerprint: &Fingerprint, id: LogId, next: u64) -> io::Result<Self> {
-        let temporary = Temporary::create(folder(path))?;
+        let temporary = Temporary::create(path)?.private()?; // it holds inputs and outputs as they are
         let mut file = temporary.file.try_clone()?;
         file.try_lock()?;
         file.write_all(&header(fingerprint, &id, next))?;

@@ -3,24 +3,30 @@
 use std::fs::File;
 use std::io;
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempPath};
 
 /// A file on its way to a name in the same folder.
+///
+/// It takes the mode, and where allowed the owner, of the file that it replaces. A symbolic link stays, and leads to the
+/// new file afterwards.
 ///
 /// On Linux the file has no name at all before [`Temporary::persist`] (`O_TMPFILE`), so that not even a killed process
 /// leaves anything behind; elsewhere, and on file systems that lack this, it is a hidden sibling removed on drop.
 pub(crate) struct Temporary {
     pub(crate) file: File,
     name: Option<TempPath>,
+    target: PathBuf,
 }
 
 impl Temporary {
-    /// Creates an empty file in `folder`.
-    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+    /// Creates an empty file beside `path`, which it will be named.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let target = if path.is_symlink() { path.canonicalize()? } else { path.into() };
+        let folder = folder(&target);
         match nameless(folder) {
-            Ok(file) => return Ok(Self { file, name: None }),
+            Ok(file) => return Ok(Self { file, name: None, target }),
             Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => {
                 return Err(e);
             }
@@ -30,30 +36,50 @@ impl Temporary {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as any file
         let (file, name) = builder.tempfile_in(folder)?.into_parts();
-        Ok(Self { file, name: Some(name) })
+        Ok(Self { file, name: Some(name), target })
+    }
+
+    /// Lets nobody but the owner read and write the file, unless it replaces one with another mode.
+    pub(crate) fn private(self) -> io::Result<Self> {
+        #[cfg(unix)]
+        self.file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(self)
     }
 
     /// Makes the file durable and gives it its name, in place of a file that has the name.
-    pub(crate) fn persist(self, path: &Path) -> io::Result<()> {
-        let folder = folder(path);
+    pub(crate) fn persist(self) -> io::Result<()> {
+        let folder = folder(&self.target);
+        take_access(&self.file, &self.target)?;
         self.file.sync_all()?;
         let name = match self.name {
             Some(name) => name,
             None => named().make_in(folder, |sibling| link(&self.file, sibling)).map(NamedTempFile::into_temp_path)?,
         };
-        name.persist(path).map_err(|e| e.error)?;
+        name.persist(&self.target).map_err(|e| e.error)?;
         sync_folder(folder)
     }
 
     /// Makes the file durable and gives it its name; `AlreadyExists` where another file has the name.
-    pub(crate) fn persist_new(self, path: &Path) -> io::Result<()> {
+    pub(crate) fn persist_new(self) -> io::Result<()> {
         self.file.sync_all()?;
         match self.name {
-            Some(name) => name.persist_noclobber(path).map_err(|e| e.error)?,
-            None => link(&self.file, path)?,
+            Some(name) => name.persist_noclobber(&self.target).map_err(|e| e.error)?,
+            None => link(&self.file, &self.target)?,
         }
-        sync_folder(folder(path))
+        sync_folder(folder(&self.target))
     }
+}
+
+/// Gives a file the mode and the owner of another one, if that is there. An owner that only an administrator may give is
+/// left as it is.
+fn take_access(file: &File, of: &Path) -> io::Result<()> {
+    let Ok(old) = std::fs::metadata(of) else { return Ok(()) };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let _ = std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()));
+    }
+    file.set_permissions(old.permissions())
 }
 
 /// Returns whether `path` still names the open file: another process may have renamed another file over it.

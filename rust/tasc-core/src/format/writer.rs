@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::temporary::{Temporary, folder};
+use super::temporary::Temporary;
 use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, NAME_BYTES, checksum};
 use crate::{Error, Result};
 
@@ -31,7 +31,7 @@ impl Writer {
     /// [`Error::Io`] when the folder cannot be written.
     pub fn create(path: &Path, kind: Kind, major: u16, minor: u16, fingerprint: &Fingerprint) -> Result<Self> {
         let failed = |source| Error::Io { path: path.into(), source };
-        let temporary = Temporary::create(folder(path)).map_err(failed)?;
+        let temporary = Temporary::create(path).map_err(failed)?;
         let out = temporary.file.try_clone().map_err(failed)?;
         let header =
             Header { magic: MAGIC, kind: kind.0, major, minor, fingerprint: fingerprint.0, ..Header::zeroed() };
@@ -120,7 +120,7 @@ impl Writer {
         let mut file = out.into_inner().map_err(|e| failed(e.into_error()))?;
         file.rewind().map_err(failed)?;
         file.write_all(bytemuck::bytes_of(&header)).map_err(failed)?;
-        temporary.persist(&path).map_err(failed)
+        temporary.persist().map_err(failed)
     }
 
     fn end(&mut self) {
