@@ -44,8 +44,8 @@ _log = logging.getLogger(__name__)
 _PROMPT, _NEW = 20, 40  # tokens
 _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _FAR = 1000  # tokens; longer than any reference
-_TOLERANCE = {torch.float32: 0.01}  # of the logits' spread; other dtypes and quantised weights:
-_LOW_TOLERANCE = 0.5
+_TOLERANCE = 1e-3  # of the logits' spread, in fp32 on a CPU: rounding is below it, another sum is above it
+_LOW_TOLERANCE = 0.5  # elsewhere
 
 _known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
 
@@ -241,8 +241,8 @@ def _plain_generation(model: Any) -> Iterator[None]:
 
 
 def _tolerance(model: Any) -> float:
-    is_quantised = getattr(model, "is_quantized", False)
-    return _LOW_TOLERANCE if is_quantised else _TOLERANCE.get(model.dtype, _LOW_TOLERANCE)
+    is_exact = model.dtype == torch.float32 and model.device.type == "cpu" and not getattr(model, "is_quantized", False)
+    return _TOLERANCE if is_exact else _LOW_TOLERANCE
 
 
 def _junk(tokens: Sequence[int], count: int) -> list[int]:
