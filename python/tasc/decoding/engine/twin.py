@@ -26,7 +26,7 @@ _MIN_CONTEXT = 64  # tokens
 _MIN_WIDTH = 32  # of a twin; narrower ones hardly tell one token from another
 _WIDTHS = ("size", "dim", "inner", "width", "embd", "d_model", "d_ssm", "ffn")
 _FIXED = ("head", "vocab", "window", "chunk", "kernel", "position", "state", "rank", "patch", "image", "per_layer")
-_STD = 1.2  # of the weights, over the square root of their inputs: texts then wander
+_STD = 2.0  # of the weights, over the square root of their inputs: texts then wander
 
 
 def make_twin(model: Any, rope_switch: int | None = None) -> Any | None:
