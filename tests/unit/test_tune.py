@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
-from tasc.training.optim import with_adapters  # noqa: E402
 from test_extended_model import BASE, TOKENIZER, make_model  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 from vocabularies import ROWS, learn, saved  # noqa: E402
@@ -24,6 +23,7 @@ from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
+from tasc.training.finetune.optim import with_adapters  # noqa: E402
 from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
