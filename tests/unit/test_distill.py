@@ -329,7 +329,7 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
         distill(target, 4, ROWS, tmp_path / "draft", options=QUICK)
     with pytest.raises(InputError, match="given or target"):
         distill(target, 2, ROWS, tmp_path / "draft", outputs="own")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="length=0"):
+    with pytest.raises(InputError, match="length is 0; it must be at least 1"):
         distill(target, 2, ROWS, tmp_path / "draft", length=0)
     (tmp_path / "draft.baseline").mkdir()
     with pytest.raises(InputError, match=r"draft\.baseline is there already"):

@@ -207,12 +207,21 @@ def test_the_folder_is_loaded_as_its_tokenizer_says(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_an_added_token_beyond_the_matrices(tmp_path: Path, plan: MergePlan) -> None:
+    """Gemma 3 1B has an image token without a row."""
+    source = saved(TOKENIZER, tmp_path / "model")
+    make_model("llama-tied", BASE - 1).save_pretrained(source)
+    extend_checkpoint(source, plan, tmp_path / "out")
+    extended = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert extended.get_input_embeddings().weight.shape[0] >= BASE + len(plan)
+
+
 def test_a_checkpoint_that_is_refused_leaves_nothing(tmp_path: Path, plan: MergePlan) -> None:
     other = saved(make_tokenizer("byte-level", 300), tmp_path / "other")
     with pytest.raises(TokenizerMismatchError, match=f"{plan.fingerprint[:12]}.*other"):
         extend_checkpoint(other, plan, tmp_path / "out")
     source = saved(TOKENIZER, tmp_path / "model")
-    make_model("llama-tied", BASE - 1).save_pretrained(source)
+    make_model("llama-tied", BASE // 2).save_pretrained(source)
     with pytest.raises(InputError, match="the model has embeddings"):
         extend_checkpoint(source, plan, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"model", "other"}

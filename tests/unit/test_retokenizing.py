@@ -72,7 +72,7 @@ def test_what_the_index_knows_takes_few_steps(made: Folder, index: str) -> None:
     assert max(cycle) >= made.plan.base_vocab_size
     prompt = made.task.encode("which flight?").tolist()
     model = Reciting(made.model, [*cycle[-(len(prompt) - 1) % len(cycle) :], *cycle][: len(cycle)])
-    generator = Generator(model, made.tokenizer, index=made.indexes[index], costs=0.001)
+    generator = Generator(model, made.tokenizer, index=made.indexes[index], costs=0.001, probe=False)
     answer = generator.generate(prompts=[prompt], max_tokens=64, eos=made.task.eos_id)[0]
     assert answer.text == SAID
     assert answer.finish_reason == "eos"
@@ -170,7 +170,7 @@ def test_served_rows_reach_an_index_of_base_tokens(made: Folder) -> None:
     cycle = [*made.task.encode_outputs([SAID])[0], made.task.eos_id]
     prompt = made.task.encode("which flight?").tolist()
     model = Reciting(made.model, [*cycle[-(len(prompt) - 1) % len(cycle) :], *cycle][: len(cycle)])
-    with Generator(model, made.tokenizer, index=made.indexes["old"], costs=0.02, served=True) as generator:
+    with Generator(model, made.tokenizer, index=made.indexes["old"], costs=0.02, served=True, probe=False) as generator:
         generator.generate(prompts=[prompt], max_tokens=64, eos=made.task.eos_id)
         drafter: Any = generator._default.drafter
         assert isinstance(drafter, RetokenizingDrafter)
