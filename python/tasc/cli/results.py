@@ -40,6 +40,8 @@ def check_writable(*files: Path | None) -> None:
     for file in files:
         if file is not None and file.is_dir():
             raise InputError(f"cannot write {file}: it is a folder; name a file")
+        if file is not None and file.exists() and not file.is_file():
+            raise InputError(f"cannot write {file}: it is no regular file; name a file")
         if file is not None and not file.absolute().parent.is_dir():
             raise InputError(f"cannot write {file}: the folder {file.absolute().parent} does not exist")
 

@@ -141,6 +141,7 @@ class Generator:
             generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
         probe: Whether a small random model of the same class is run first, to find the way of running the model that
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
+            False: the way that fits the kinds of layers is taken, and the text may be another one.
 
     Raises:
         InputError: The model cannot be driven this way, its generation config asks for beam search or the like, or an

@@ -97,7 +97,7 @@ class Loop:
         """Run jobs to their ends, in the order given as rows become free."""
         waiting = deque(jobs)
         if self._steps.prepare(max((job.num_prompt + job.max_tokens for job in waiting), default=0)):
-            self._held = [[] for _ in self._held]
+            self._forget()
         try:
             while waiting or self._active:
                 while waiting and len(self._active) < self._cache.num_rows:
@@ -107,6 +107,11 @@ class Loop:
                 self._release()
         finally:
             self._active = []
+
+    def _forget(self) -> None:
+        """Drop what the cache rows hold."""
+        self._cache.reset()
+        self._held = [[] for _ in self._held]
 
     def _groups(self) -> list[tuple[int, Sequence[Job]]]:
         """Return the active jobs by pass of the model, each with the row of the first job."""
@@ -174,8 +179,7 @@ class Loop:
         emitted = [verify(draft.tokens, choose) for draft, choose in zip(step.drafts, choices, strict=True)]
         for job, ids in zip(jobs, emitted, strict=True):
             if ids[-1] == NO_TOKEN:
-                self._cache.reset()  # masks do not keep NaN out
-                self._held = [[] for _ in self._held]
+                self._forget()  # masks do not keep NaN out
                 raise NoTokenError(job.index, len(job.output) + len(ids) - 1)
         accepted = self._emit(step, emitted)
         self._update(step, accepted)

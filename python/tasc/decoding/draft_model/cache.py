@@ -141,6 +141,7 @@ class DraftRows:
     def _assign_row(self, owner: Owner) -> None:
         """Give an owner a free row, with the longest prefix of its tokens that some row holds."""
         if self._steps.prepare(len(owner.tokens)):
+            self._cache.reset()
             for other in self._rows:
                 other.length = 0
         row = next((row for row in self._rows if row.is_free), None)

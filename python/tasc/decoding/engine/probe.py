@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,11 +42,11 @@ from tasc.models import cache_root
 
 _log = logging.getLogger(__name__)
 
-_PROMPT, _NEW = 20, 40  # tokens
+_PROMPT, _NEW, _FEW = 20, 100, 40  # tokens; the last is for the model itself
 _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _FAR = 1000  # tokens; longer than any reference
 _TOLERANCE = 1e-3  # of the logits' spread, in fp32 on a CPU: rounding is below it, another sum is above it
-_LOW_TOLERANCE = 0.5  # elsewhere
+_LOW_TOLERANCE = 0.1  # elsewhere
 
 _known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
 
@@ -55,7 +56,7 @@ def probed_target(model: Any, probe: bool = True) -> Target:
 
     Args:
         model: A causal language model.
-        probe: False: do not run anything; take the way that fits the kinds of layers.
+        probe: False: do not run anything; take the way that fits the kinds of layers. The text may be another one then.
 
     Raises:
         InputError: As `find_drive`.
@@ -89,17 +90,24 @@ def _found(model: Any) -> Drive:
     path = cache_root() / "probes" / f"{_key(model)}.json"
     drive = _read(path)
     if drive is None:
-        switch = rope_switch(model.config.get_text_config())
-        twin = make_twin(model, None if switch is None else max(switch, _FAR))
-        if twin is None:
-            return _examined(model)
-        drive = _examined(twin)
-        if switch is not None:
-            drive = _with_switch(drive, model, switch)
+        drive = _of_twin(model) or _examined(model, _FEW)
         _write(path, drive)
     if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
-        return _examined(model)
+        return _examined(model, _FEW)
     return drive
+
+
+def _of_twin(model: Any) -> Drive | None:
+    """Return the way to run a model's twin; None without a twin that can be checked."""
+    switch = rope_switch(model.config.get_text_config())
+    twin = make_twin(model, None if switch is None else max(switch, _FAR))
+    if twin is None:
+        return None
+    try:
+        drive = _examined(twin, _NEW)
+    except _CannotCheck:
+        return None
+    return drive if switch is None else _with_switch(drive, model, switch)
 
 
 def _drives(model: Any) -> tuple[list[Drive], str]:
@@ -154,12 +162,16 @@ class _Reference:
             raise _Differs(difference)
 
 
+class _CannotCheck(InputError):
+    """A model whose own `generate` fails."""
+
+
 class _Differs(Exception):
     """Logits that differ from those of `generate`, by a part of their spread."""
 
 
-def _examined(model: Any) -> Drive:
-    """Return the first way of running a model that gives the logits of `generate`.
+def _examined(model: Any, num_tokens: int) -> Drive:
+    """Return the first way of running a model that gives the logits of `generate` for so many tokens.
 
     Raises:
         InputError: None does.
@@ -167,9 +179,9 @@ def _examined(model: Any) -> Drive:
     name = type(model).__name__
     drives, reason = _drives(model)
     try:
-        reference = _reference(model)
+        reference = _reference(model, num_tokens)
     except Exception as error:
-        raise InputError(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
+        raise _CannotCheck(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
     checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
     for drive in drives:
         failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
@@ -212,7 +224,7 @@ def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__
 
 
-def _reference(model: Any) -> _Reference:
+def _reference(model: Any, num_tokens: int) -> _Reference:
     vocab = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(1)
     prompt = torch.randint(1, min(vocab, 1000), (1, _PROMPT), generator=generator)
@@ -220,7 +232,7 @@ def _reference(model: Any) -> _Reference:
         output = model.generate(
             prompt.to(model.device),
             attention_mask=torch.ones_like(prompt).to(model.device),
-            max_new_tokens=_NEW,
+            max_new_tokens=num_tokens,
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
@@ -247,13 +259,22 @@ def _tolerance(model: Any) -> float:
 
 def _junk(tokens: Sequence[int], count: int) -> list[int]:
     """Tokens for a wrong draft."""
-    return [tokens[at] ^ 1 for at in range(count)]
+    return [token - 1 if token > 1 else token + 1 for token in tokens[:count]]
+
+
+def _passes(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Passes from one position to another: a short draft and a long one, in turn."""
+    for width in cycle((9, 26)):
+        if start == end:
+            return
+        yield start, min(start + width, end)
+        start = min(start + width, end)
 
 
 def _check_batched(target: Target, reference: _Reference) -> None:
     seq, n = reference.tokens, reference.num_prompt
     cache = target.new_cache(3)
-    other = [token ^ 1 for token in reversed(seq)]
+    other = _junk(seq[::-1], len(seq))
     long = n + 6
 
     def step(tokens: Sequence[int], start: int, keep: int, beside: Sequence[int], beside_start: int) -> Tensor:
@@ -266,8 +287,8 @@ def _check_batched(target: Target, reference: _Reference) -> None:
     reference.check(target.step(cache, 2, [seq[n - 4 : n + 1]], [n - 4], 2)[0], n + 1)  # a prefix used again
     reference.check(target.step(cache, 1, [seq[n + 9 : n + 12]], [n + 9], 3)[0], n + 12)
     reference.check(target.step(cache, 1, [[seq[n + 12]]], [n + 12], 1)[0], n + 13)
-    rest = seq[n + 13 : -1]  # a long draft
-    reference.check(target.step(cache, 1, [rest], [n + 13], len(rest))[0], len(seq) - 1)
+    for start, end in _passes(n + 13, len(seq) - 1):
+        reference.check(target.step(cache, 1, [seq[start:end]], [start], end - start)[0], end)
 
 
 def _check_single(target: Target, reference: _Reference) -> None:
@@ -279,8 +300,9 @@ def _check_single(target: Target, reference: _Reference) -> None:
     reference.check(cache.step(0, seq[kept : n + 6], kept, 5)[0], n + 6)
     kept = cache.keep(0, n + 6)
     reference.check(cache.step(0, seq[kept : n + 7], kept, 1)[0], n + 7)
-    rest = seq[n + 7 : -1]  # a long draft
-    reference.check(cache.step(0, rest, n + 7, len(rest))[0], len(seq) - 1)
+    for start, end in _passes(n + 7, len(seq) - 1):
+        reference.check(cache.step(0, seq[start:end], start, end - start)[0], end)
+        cache.keep(0, end)
     cache.copy_row(0, 1, n - 3)
     reference.check(cache.step(1, seq[:n], 0, 1)[0], n)  # in two passes, with a copy between them
     kept = cache.copy_row(1, 0, n - 3)
@@ -302,7 +324,7 @@ def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
     limited = replace(drive, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
     if twin is None:
         return limited
-    reference, end = _reference(twin), _SWITCH + 4
+    reference, end = _reference(twin, _FEW), _SWITCH + 4
     whole, shorter, longer = (0, end, end - _PROMPT), (0, _SWITCH, 1), (_SWITCH, end, 4)
     if _failure(lambda: _check_passes(twin, drive, reference, whole)) is None:
         return drive  # nothing changes there
@@ -344,8 +366,17 @@ def _key(model: Any) -> str:
         config = shrunken(model.config, 1).to_json_string(use_diff=False)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     versions = f"{transformers.__version__} {torch.__version__} {_engine_digest()}"
-    parts = (kind, versions, model.config._attn_implementation, str(rope_switch(model.config)), config)
+    code = _source(type(model))
+    parts = (kind, code, versions, model.config._attn_implementation, str(rope_switch(model.config)), config)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _source(kind: type) -> str:
+    """Return the code of the module that defines a class; "" where it has no file."""
+    try:
+        return Path(inspect.getfile(kind)).read_text(encoding="utf-8")
+    except (OSError, TypeError):
+        return ""
 
 
 @cache

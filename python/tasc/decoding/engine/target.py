@@ -15,6 +15,7 @@ from tasc.checks import wrong
 from tasc.data.endings import eos_ids_of
 from tasc.decoding.engine.cache import DynamicStepView, RowCache
 from tasc.decoding.engine.model_cache import ModelCaches, cache_argument
+from tasc.errors import InputError
 
 TokenLists: TypeAlias = Sequence[Sequence[int]]
 """Lists of token ids, one per cache row."""
@@ -80,7 +81,6 @@ class Target:
         known = inspect.signature(self.model.forward).parameters
         self._takes_logits_to_keep = "logits_to_keep" in known
         self._cache_argument = cache_argument(self.model)
-        self._needs_additive_mask = self.config._attn_implementation == "eager"
         self._windows = _attention_windows(self.config)
 
     @property
@@ -174,6 +174,7 @@ class Target:
         Returns:
             (n, 1, Q, end) tensor, or one per kind of attention layer if the model has several kinds.
         """
+        needs_scores = additive or self.config._attn_implementation == "eager"
         keys = torch.arange(end, device=self.device)
         queries = positions[:, None, :, None]  # (n, 1, Q, 1)
         masks = {}
@@ -181,7 +182,7 @@ class Target:
             visible = queries >= keys  # (n, 1, Q, end)
             if window is not None:
                 visible &= (queries // window == keys // window) if is_chunk else (queries - keys < window)
-            masks[kind] = self._as_scores(visible) if additive or self._needs_additive_mask else visible
+            masks[kind] = self._as_scores(visible) if needs_scores else visible
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _as_scores(self, visible: Tensor) -> Tensor:
@@ -203,14 +204,23 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside a PEFT wrapper; its adapters stay in place.
+    """Return the model inside a PEFT wrapper or a compiled module; its adapters stay in place.
 
     Raises:
-        InputError: It is no model.
+        InputError: It is no model, or its adapter acts in the wrapper.
     """
     if not hasattr(model, "config") or not hasattr(model, "forward"):
         raise wrong("model", model, "a causal language model, as AutoModelForCausalLM.from_pretrained loads it")
-    return model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    model = getattr(model, "_orig_mod", model)
+    if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
+        return model
+    for name, config in model.peft_config.items():
+        if getattr(config, "is_prompt_learning", False) or getattr(config, "alora_invocation_tokens", None):
+            raise InputError(
+                f"the adapter {name!r} ({config.peft_type.value}) changes the prompt, which tasc does not run; "
+                "call the model's own generate, or take an adapter of weights such as LoRA"
+            )
+    return model.get_base_model()
 
 
 def _device(model: Any) -> torch.device:

@@ -22,7 +22,8 @@ _VOCAB = 128
 _WINDOW, _CHUNK = 6, 8  # tokens
 _MAX_EXPERTS, _MAX_CHOSEN = 4, 2
 _FACTORS = (16, 8, 6, 4, 3, 2, 1)  # by which a twin is narrower, tried in turn
-_MIN_CONTEXT = 64  # tokens
+_MIN_CONTEXT = 160  # tokens
+_MAX_SIZE = 20_000_000  # parameters
 _MIN_WIDTH = 32  # of a twin; narrower ones hardly tell one token from another
 _WIDTHS = ("size", "dim", "inner", "width", "embd", "d_model", "d_ssm", "ffn")
 _FIXED = ("head", "vocab", "window", "chunk", "kernel", "position", "state", "rank", "patch", "image", "per_layer")
@@ -88,6 +89,10 @@ def rope_switch(config: Any) -> int | None:
 
 def _built(model: Any, factor: int, switch: int | None) -> Any:
     config = shrunken(model.config, factor, switch)
+    with torch.device("meta"):
+        size = sum(weight.numel() for weight in type(model)._from_config(copy.deepcopy(config)).parameters())
+    if size > _MAX_SIZE:
+        raise ValueError(f"a twin of {size} parameters takes long")
     options = {"attn_implementation": model.config._attn_implementation, "dtype": torch.float32}
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(0)
@@ -115,6 +120,11 @@ def _shrink_layers(config: Any) -> None:
     if not isinstance(total, int):
         return
     values = dict(vars(config))
+    ids = next((name for name, v in values.items() if "layer_ind" in name or "layer_ids" in name), None)
+    if ids is not None and values[ids]:
+        first_id = values[ids][0]
+        kept = [0, max(1, first_id)]
+        _set(config, ids, [kept.index(first_id)])
     named = [value for value in values.values() if _is_per_layer(value, total) and isinstance(value[0], str)]
     kinds = list(zip(*named, strict=True))
     periods = [v for name, v in values.items() if ("period" in name or "interval" in name) and isinstance(v, int)]
@@ -163,8 +173,10 @@ def _small(name: str, value: int, factor: int) -> int:
         return _CHUNK
     if "window" in name and "layers" not in name:
         return _WINDOW
-    if "experts" in name:
-        return min(value, _MAX_CHOSEN if "per_tok" in name else _MAX_EXPERTS)
+    if name in ("local_attention", "index_topk") or "budget" in name:
+        return min(value, _CHUNK)
+    if "experts" in name or name in ("moe_k", "moe_topk"):
+        return min(value, _MAX_EXPERTS if name.endswith("experts") else _MAX_CHOSEN)
     if name in ("n_group", "topk_group"):
         return 1
     if "heads" in name or (any(word in name for word in _WIDTHS) and not any(word in name for word in _FIXED)):
