@@ -119,6 +119,42 @@ def test_ends_inside_drafts(kind: str) -> None:
     assert [item.ids for item in made] == cut
 
 
+@pytest.mark.parametrize("kind", ["mamba2", "lfm2", "llama"])
+def test_changed_weights_end_shared_prefixes(kind: str) -> None:
+    model = random_model(CONFIGS[kind][1]())
+    head = list(range(1, 25))
+    generator = Generator(model, max_draft=0)
+    for seed in (0, 1):
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.05 * seed * torch.randn_like(weight))
+        prompts = [[*head, 30 + at] for at in range(4)]
+        made = generator.generate(prompts=prompts, max_tokens=12, eos=())
+        assert [item.ids for item in made] == [peer_greedy(model, prompt, 12) for prompt in prompts]
+        assert made.stats.reused_tokens > 0
+
+
+def test_a_sparse_index_is_found_however_long_it_is() -> None:
+    sizes = {**SIZES, "num_key_value_heads": 4}
+    config = transformers.DeepseekV32Config(
+        **sizes, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        index_head_dim=8, index_n_heads=2, index_topk=80, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1, moe_intermediate_size=32, first_k_dense_replace=1,
+    )  # fmt: skip
+    model = random_model(config)
+    prompt = random_prompts(1)[0] * 10
+    assert Generator(model, max_draft=0).mode == "undrafted"
+    assert texts(model, [prompt[:120]]) == [peer_greedy(model, prompt[:120], 24)]
+
+
+def test_adapters_that_change_the_prompt_are_refused() -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.get_peft_model(random_model(transformers.LlamaConfig(**SIZES)), config)
+    with pytest.raises(InputError, match=r"the adapter 'default' .*changes the prompt"):
+        Generator(model)
+
+
 def test_seeds_give_the_same_sample_drafted_or_not() -> None:
     model = random_model(CONFIGS["falcon_h1"][1]())
     prompts = random_prompts(3)

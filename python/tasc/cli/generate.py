@@ -253,6 +253,7 @@ def check_output(output: Path, prompts: Path) -> None:
 
 def partial_path(output: Path) -> Path:
     """Return the path of the file that outputs are written to until all are finished."""
+    output = output.resolve() if output.is_symlink() else output
     return output.with_name(f"{output.name}.partial")
 
 
@@ -262,6 +263,7 @@ def written_as_made(output: Path) -> Iterator[IO[bytes]]:
 
     If the block raises, the partial file stays where it is, unless it is empty.
     """
+    output = output.resolve() if output.is_symlink() else output
     partial = partial_path(output)
     sink = partial.open("xb")
     try:
