@@ -23,7 +23,7 @@ _WINDOW, _CHUNK = 6, 8  # tokens
 _MAX_EXPERTS, _MAX_CHOSEN = 4, 2
 _FACTORS = (16, 8, 6, 4, 3, 2, 1)  # by which a twin is narrower, tried in turn
 _MIN_CONTEXT = 160  # tokens
-_MAX_SIZE = 20_000_000  # parameters
+_MAX_SIZE = 60_000_000  # parameters
 _MIN_WIDTH = 32  # of a twin; narrower ones hardly tell one token from another
 _WIDTHS = ("size", "dim", "inner", "width", "embd", "d_model", "d_ssm", "ffn")
 _FIXED = ("head", "vocab", "window", "chunk", "kernel", "position", "state", "rank", "patch", "image", "per_layer")
@@ -155,9 +155,13 @@ def _is_per_layer(value: Any, total: int) -> bool:
 
 def _shrink_values(config: Any, factor: int) -> None:
     for name, value in dict(vars(config)).items():
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is int:
+            small: Any = _small(name, value, factor)
+        elif isinstance(value, list) and "size" in name and all(type(item) is int for item in value):
+            small = [_small(name, item, factor) for item in value]
+        else:
             continue
-        if (small := _small(name, value, factor)) != value:
+        if small != value:
             _set(config, name, small)
 
 
