@@ -36,6 +36,7 @@ from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixi
 from tasc.decoding.engine.model_cache import cache_argument
 from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
 from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 from tasc.files import atomic_path
 from tasc.models import cache_root
@@ -263,8 +264,8 @@ def _junk(tokens: Sequence[int], count: int) -> list[int]:
 
 
 def _passes(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Passes from one position to another: a short draft and a long one, in turn."""
-    for width in cycle((9, 26)):
+    """Passes from one position to another: a short draft and one longer than the longest, in turn."""
+    for width in cycle((9, MAX_DRAFT + 6)):
         if start == end:
             return
         yield start, min(start + width, end)
