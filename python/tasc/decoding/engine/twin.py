@@ -120,11 +120,10 @@ def _shrink_layers(config: Any) -> None:
     if not isinstance(total, int):
         return
     values = dict(vars(config))
-    ids = next((name for name, v in values.items() if "layer_ind" in name or "layer_ids" in name), None)
-    if ids is not None and values[ids]:
-        first_id = values[ids][0]
-        kept = [0, max(1, first_id)]
-        _set(config, ids, [kept.index(first_id)])
+    for name, value in values.items():  # numbers of the layers of one kind
+        if ("layer_ind" in name or "layer_ids" in name) and isinstance(value, list) and value:
+            kept = [0, max(1, value[0])]
+            _set(config, name, [kept.index(value[0])])
     named = [value for value in values.values() if _is_per_layer(value, total) and isinstance(value[0], str)]
     kinds = list(zip(*named, strict=True))
     periods = [v for name, v in values.items() if ("period" in name or "interval" in name) and isinstance(v, int)]
