@@ -14,6 +14,7 @@ from tiny_models import Scripted, peer_greedy, random_prompts, tiny_model
 from torch import Tensor, nn
 
 from tasc import Generator, NullDrafter
+from tasc.errors import InputError
 
 MAX_TOKENS = 16
 
@@ -64,11 +65,17 @@ def assert_own_text(model: Any) -> None:
             assert [item.ids for item in made] == [texts[tuple(prompt)] for prompt in asked]
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        one.getMessage() for one in caplog.records if one.name.startswith("tasc") and one.levelno == logging.WARNING
+    ]
+
+
 def test_replaced_layers(caplog: pytest.LogCaptureFixture) -> None:
     model = replaced("exact")
     assert_own_text(model)
     assert Generator(model).mode == "batched"
-    assert not caplog.records
+    assert not warnings_of(caplog)
 
 
 def test_a_token_that_depends_on_the_pass_goes_without_drafts(caplog: pytest.LogCaptureFixture) -> None:
@@ -81,9 +88,9 @@ def test_a_token_that_depends_on_the_pass_goes_without_drafts(caplog: pytest.Log
 def test_rounded_inputs_are_said(caplog: pytest.LogCaptureFixture) -> None:
     generator = Generator(replaced("token"))
     assert generator.mode == "batched"
-    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "q_proj (LevelLinear) rounds its inputs" in record.getMessage()
-    assert "\n" not in record.getMessage()
+    (warning,) = warnings_of(caplog)
+    assert "q_proj (LevelLinear) rounds its inputs" in warning
+    assert "\n" not in warning
 
 
 def test_layers_that_cannot_run_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +98,7 @@ def test_layers_that_cannot_run_are_refused_in_a_line(monkeypatch: pytest.Monkey
         raise RuntimeError("no kernel\nfor this machine")
 
     monkeypatch.setattr(LevelLinear, "forward", fail)
-    with pytest.raises(Exception, match="LlamaForCausalLM cannot be checked: .* no kernel for this machine$"):
+    with pytest.raises(InputError, match=r"LlamaForCausalLM cannot be checked: .* no kernel for this machine$"):
         Generator(replaced("exact"))
 
 

@@ -32,7 +32,7 @@ def _first(model: nn.Module, holds: Callable[[nn.Module, Tensor], bool]) -> str 
     generator = torch.Generator().manual_seed(1)
     for name, layer in _replaced(model):
         device = next((weight.device for weight in layer.parameters()), getattr(model, "device", "cpu"))
-        inputs = torch.randn(2, _TOKENS, layer.in_features, generator=generator)  # type: ignore[call-overload]
+        inputs = torch.randn(2, _TOKENS, layer.in_features, generator=generator)
         with suppress(Exception):  # a layer that does not run: the model's own passes show it
             if holds(layer, inputs.to(device, getattr(model, "dtype", torch.float32))):
                 return f"{name} ({type(layer).__name__})"
@@ -45,7 +45,7 @@ def _replaced(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, layer in model.named_modules():
         if not isinstance(getattr(layer, "in_features", None), int) or next(layer.children(), None) is not None:
             continue
-        weight = getattr(layer, "weight", None)
+        weight: Any = getattr(layer, "weight", None)
         kind = type(layer), type(weight), getattr(weight, "dtype", None), "forward" in vars(layer)
         is_ordinary = kind[:2] == (nn.Linear, nn.Parameter) and weight.is_floating_point() and not kind[3]
         if not is_ordinary and kind not in seen:
