@@ -34,6 +34,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
 from tasc.decoding.engine.model_cache import cache_argument
+from tasc.decoding.engine.replaced_linear import mixing_layer, rounding_layer
 from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
 from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
 from tasc.drafting.defaults import MAX_DRAFT
@@ -48,6 +49,7 @@ _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _FAR = 1000  # tokens; longer than any reference
 _TOLERANCE = 1e-3  # of the logits' spread, in fp32 on a CPU: rounding is below it, another sum is above it
 _LOW_TOLERANCE = 0.1  # elsewhere
+_ROUNDS = "%s rounds its inputs, and a draft can then decide between two almost equal logits, as in bf16"
 
 _known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
 
@@ -76,8 +78,13 @@ def find_drive(model: Any) -> Drive:
         try:
             with evaluating(model), torch.inference_mode():
                 found = _known[model] = _found(model)
+                rounding = rounding_layer(model) if found.mode != "undrafted" else None
             if found.reason:
                 _log.warning("%s %s", type(model).__name__, found.reason)
+            if rounding is not None:
+                _log.warning(
+                    "%s may give another text than its own generate: %s", type(model).__name__, _ROUNDS % rounding
+                )
         except InputError as error:
             _known[model] = str(error)
     drive = _known[model]
@@ -93,6 +100,10 @@ def _found(model: Any) -> Drive:
     if drive is None:
         drive = _of_twin(model) or _examined(model, _FEW)
         _write(path, drive)
+    mixing = mixing_layer(model)
+    if mixing is not None:
+        reason = f"what {mixing} gives for a token depends on the other tokens of a pass"
+        return replace(drive, mode="undrafted", reason=_restriction("undrafted", reason))
     if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
         return _examined(model, _FEW)
     return drive
@@ -182,7 +193,8 @@ def _examined(model: Any, num_tokens: int) -> Drive:
     try:
         reference = _reference(model, num_tokens)
     except Exception as error:
-        raise _CannotCheck(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
+        failed = f"its own generate fails in inference mode: {_line(error)}"
+        raise _CannotCheck(f"{name} cannot be checked: {failed}") from error
     checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
     for drive in drives:
         failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
@@ -254,7 +266,7 @@ def _plain_generation(model: Any) -> Iterator[None]:
 
 
 def _tolerance(model: Any) -> float:
-    is_exact = model.dtype == torch.float32 and model.device.type == "cpu" and not getattr(model, "is_quantized", False)
+    is_exact = model.dtype == torch.float32 and model.device.type == "cpu" and rounding_layer(model) is None
     return _TOLERANCE if is_exact else _LOW_TOLERANCE
 
 
