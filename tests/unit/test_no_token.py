@@ -72,6 +72,20 @@ def test_a_config_that_leaves_no_token_is_reported(temperature: float) -> None:
         Generator(model, drafter=PromptLookup()).generate(prompts=random_prompts(2), temperature=temperature)
 
 
+def test_finished_outputs_are_in_the_error() -> None:
+    model = tiny_model("llama")
+    plain = Generator(model, max_draft=0).generate(prompts=PROMPTS, max_tokens=4)
+    ended: list[int] = []
+    with pytest.raises(NoTokenError) as caught:
+        Generator(damaged(PROMPTS[2][1]), max_draft=0).generate(
+            prompts=PROMPTS, max_tokens=4, finished=lambda number, _: ended.append(number)
+        )
+    assert caught.value.number == 2
+    assert str(caught.value) == f"prompt 2 {caught.value.reason}"
+    assert {number: item.ids for number, item in caught.value.finished.items()} == {n: plain[n].ids for n in (0, 1)}
+    assert ended == [0, 1]
+
+
 def test_nan_that_transformers_removes() -> None:
     model = damaged(9)
     model.generation_config.remove_invalid_values = True

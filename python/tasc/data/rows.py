@@ -178,9 +178,12 @@ def check_json(where: str, row: Any) -> None:
     _check_object(where, row)
     for field, value in row.items():
         try:
-            json.dumps({field: value}, ensure_ascii=False).encode()
+            json.dumps({field: value}, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError as error:
             raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
+        except ValueError as error:
+            said = f"{where}: field {field!r} holds NaN or an infinite number, which JSON does not have; write null"
+            raise CorpusError(said) from error
         except (TypeError, RecursionError) as error:
             raise CorpusError(f"{where}: field {field!r} cannot be written as JSON; leave it out") from error
 

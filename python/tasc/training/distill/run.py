@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tasc.checks import whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
-from tasc.files import write_json
+from tasc.files import as_json, write_json, write_text
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -217,7 +217,7 @@ class _Run:
         if processes().is_main_process:
             draft = self.work.path / "draft"
             _store_as(dataset.model, draft)
-            write_json(draft / METRICS, metrics)
+            write_text(draft / METRICS, as_json(metrics) + "\n")
             if self.baseline:
                 shutil.rmtree(self.baseline_out, ignore_errors=True)  # of a run that was stopped right here
                 _store_as(dataset.model, self.work.path / "baseline")
