@@ -312,6 +312,51 @@ def test_models_without_a_cache_are_refused() -> None:
         Generator(random_model(both_ways))
 
 
+def test_a_refusal_is_a_line_of_ours_with_its_cause() -> None:
+    cpmant = transformers.CpmAntConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, dim_head=8, dim_ff=64
+    )
+    model = random_model(cpmant)
+    refused = "^CpmAntForCausalLM does not give the text of its own generate in the verify loop "
+    line = refused + r"\(its forward pass raises RuntimeError over a cache that holds tokens\); call model.generate "
+    with pytest.raises(InputError, match=line) as caught:
+        Generator(model)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InputError, match=line):  # known by now
+        Generator(model)
+
+
+def test_the_twin_of_repeated_kinds_of_layers_has_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {**SIZES, "num_key_value_heads": 1, "num_hidden_layers": 6}
+    model = random_model(transformers.RecurrentGemmaConfig(**sizes, lru_width=32, attention_window_size=6))
+    assert set(make_twin(model).config.layers_block_type) == set(model.config.layers_block_type)
+    monkeypatch.setattr(model.model, "forward", lambda *_, **__: pytest.fail("the model itself ran"))
+    with pytest.raises(InputError, match="RecurrentGemmaForCausalLM returns no cache"):
+        Generator(model)
+
+
+def test_a_limit_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    made = probe.make_twin
+    monkeypatch.setattr(probe, "make_twin", lambda model, switch: made(model, switch) if switch == 1000 else None)
+    generator = Generator(random_model(CONFIGS["phi3"][1]()), max_draft=0)
+    assert "Phi3ForCausalLM runs texts of up to 48 tokens: its rotary factors change there" in caplog.text
+    (made_text,) = generator.generate(prompts=[list(range(1, 41))], max_tokens=40, eos=())
+    assert (len(made_text.ids), made_text.finish_reason) == (8, "length")
+
+
+def test_an_attention_implementation_set_later_counts() -> None:
+    model = random_model(CONFIGS["gemma3"][1]())
+    prompts = random_prompts(3)
+    wanted = [peer_greedy(model, prompt, 24) for prompt in prompts]
+    outputs = {tuple(prompt): want for prompt, want in zip(prompts, wanted, strict=True)}
+    generator = Generator(model, drafter=Scripted(outputs, 0.3), batch_size=3, costs=0.0)
+    for implementation in ("sdpa", "eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        made = generator.generate(prompts=prompts, max_tokens=24, eos=(), check_plain=True)
+        assert [item.ids for item in made] == wanted
+        assert made.stats.divergences == 0
+
+
 def test_context_lengths_by_other_names() -> None:
     mpt = transformers.MptConfig(vocab_size=VOCAB, d_model=32, n_layers=2, n_heads=4, max_seq_len=32)
     model = random_model(mpt)
