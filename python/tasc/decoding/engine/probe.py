@@ -94,7 +94,7 @@ def _found(model: Any) -> Drive:
     if drive is None:
         drive = _of_twin(model) or _examined(model, _FEW)
         _write(path, drive)
-    if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
+    if drive.mode != "undrafted" and not _agrees(model, drive):
         return _examined(model, _FEW)
     return drive
 
@@ -195,7 +195,7 @@ def _examined(model: Any, num_tokens: int) -> Drive:
         if failure is None:
             return replace(drive, reason=_restriction(drive.mode, reason))
         _log.debug("%s cannot be run as %s", name, drive, exc_info=failure)
-        reason = _reason(failure)
+        reason = _reason(failure, drive.mode)
     raise InputError(
         f"{name} does not give the text of its own generate in the verify loop ({reason}); call model.generate instead"
     ) from failure
@@ -216,17 +216,18 @@ def _failure(check: Callable[[], None]) -> Exception | None:
     return None
 
 
-def _reason(failure: Exception) -> str:
-    """Return what a failed check says of a model, in words of ours: a clause."""
+def _reason(failure: Exception, mode: Mode) -> str:
+    """Return what a failed check of a mode says of a model: a clause."""
     if isinstance(failure, (_Differs, InputError)):
         return str(failure)
-    return f"its forward pass raises {type(failure).__name__} over a cache that holds tokens"
+    inputs = {"batched": "batches", "single": "drafts", "undrafted": "single tokens"}[mode]
+    return f"its forward pass raises {type(failure).__name__} on {inputs}"
 
 
-def _agrees(model: Any, check: Callable[[], None]) -> bool:
-    failure = _failure(check)
+def _agrees(model: Any, drive: Drive) -> bool:
+    failure = _failure(lambda: _check_two_passes(Target(model, drive)))
     if failure is not None:
-        _log.warning("%s differs from its twin: %s", type(model).__name__, _reason(failure))
+        _log.warning("%s differs from its twin: %s", type(model).__name__, _reason(failure, drive.mode))
     return failure is None
 
 
