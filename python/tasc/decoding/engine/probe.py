@@ -186,7 +186,9 @@ def _examined(model: Any, num_tokens: int) -> Drive:
     try:
         reference = _reference(model, num_tokens)
     except Exception as error:
-        said = f"{name} cannot be checked: its own generate raises {type(error).__name__}; call model.generate to see why"
+        said = (
+            f"{name} cannot be checked: its own generate raises {type(error).__name__}; call model.generate to see why"
+        )
         raise _CannotCheck(said) from error
     checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
     failure: Exception | None = None
