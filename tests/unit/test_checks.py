@@ -88,32 +88,35 @@ def test_arguments_of_read_rows(given: dict[str, Any], said: str) -> None:
 ROW = {"input": "a", "output": "b"}
 
 
+WRONG_TRAINING: list[tuple[str, Any, str]] = [
+    ("rows", 5, "5; it must be rows like"),
+    ("rows", "rows.jsonl", "'rows.jsonl'; it must be rows like"),
+    ("rows", ROW, r"\{.*\}; it must be rows like"),
+    ("rows", [ROW, 5], "5; it must be one of rows like"),
+    ("validation", None, "None; it must be rows like"),
+    ("options", {"epochs": 1}, r"\{'epochs': 1\}; it must be of type (Tune|Distill)Options"),
+    ("out", 5, "5; it must be a path"),
+    ("progress", 5, "5; it must be a function"),
+]
+WRONG_DISTILL: list[tuple[str, Any, str]] = [
+    ("target", None, "None; it must be a path"),
+    ("draft", 1.5, "1.5; it must be a model, a number of layers or a list of layers"),
+    ("draft", [0, "1"], "'1'; it must be one of a model, a number of layers or a list of layers"),
+    ("states", 5, "5; it must be a path"),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("train", "name", "value", "said"),
     [
-        ("rows", 5, "5; it must be rows like"),
-        ("rows", "rows.jsonl", "'rows.jsonl'; it must be rows like"),
-        ("rows", ROW, r"\{.*\}; it must be rows like"),
-        ("rows", [ROW, 5], "5; it must be one of rows like"),
-        ("validation", None, "None; it must be rows like"),
-        ("options", {"epochs": 1}, r"\{'epochs': 1\}; it must be of type (Tune|Distill)Options"),
-        ("out", 5, "5; it must be a path"),
-        ("model", None, "None; it must be a path"),
-        ("draft", 1.5, "1.5; it must be a model, a number of layers or a list of layers"),
-        ("draft", [0, "1"], "'1'; it must be one of a model, a number of layers or a list of layers"),
-        ("states", 5, "5; it must be a path"),
-        ("progress", 5, "5; it must be a function"),
+        *((tune, *case) for case in [("model", None, "None; it must be a path"), *WRONG_TRAINING]),
+        *((distill, *case) for case in WRONG_TRAINING + WRONG_DISTILL),
     ],
 )
-@pytest.mark.parametrize("train", [tune, distill])
 def test_arguments_of_training(train: Any, name: str, value: Any, said: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    given: dict[str, Any] = {"model": tmp_path, "rows": [ROW], "out": tmp_path / "out"}
-    if train is distill:
-        given |= {"target": given.pop("model"), "draft": 2}
-        name = "target" if name == "model" else name
-    elif name in ("draft", "states"):
-        pytest.skip("an argument of distill")
+    given: dict[str, Any] = {"rows": [ROW], "out": tmp_path / "out"}
+    given |= {"model": tmp_path} if train is tune else {"target": tmp_path, "draft": 2}
     with pytest.raises(InputError, match=rf"^{name}(\[1\])? is {said}"):
         train(**given | {name: value})
     assert not list(tmp_path.iterdir())

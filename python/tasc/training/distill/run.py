@@ -86,8 +86,8 @@ def distill(
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
-        InputError: An argument is of a wrong type, or an option out of range; `out` or `OUT.baseline` exists; `OUT.distilling` is of another run; or
-            the models have vocabularies of different size.
+        InputError: An argument is of a wrong type, or an option out of range; `out` or `OUT.baseline` exists;
+            `OUT.distilling` is of another run; or the models have vocabularies of different size.
         TokenizerMismatchError: The draft has another tokenizer.
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.

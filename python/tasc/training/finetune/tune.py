@@ -58,7 +58,8 @@ def tune(
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
-        InputError: An argument is of a wrong type, or an option out of range; `out` exists; or `OUT.tuning` is of another run.
+        InputError: An argument is of a wrong type, or an option out of range; `out` exists; or `OUT.tuning` is of
+            another run.
         MissingExtraError: `tasc-lm[ft]` is not installed.
 
     Examples:
