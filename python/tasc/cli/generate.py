@@ -70,7 +70,12 @@ def generate(
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Round the weights to int8: faster steps on a CPU, and other text than fp32.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="Round the weights to int8: faster steps on a CPU. The text is the rounded model's, except where two "
+            "tokens are nearly tied.",
+        ),
     ] = False,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.

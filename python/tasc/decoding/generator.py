@@ -128,7 +128,7 @@ class Generator:
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is. "int8": the copy holds
             weights rounded to int8, which makes every step on a CPU faster. It changes the text: outputs are those
-            of the rounded model, drafted or not.
+            of the rounded model, drafted or not, except where two logits are equal to about 0.02.
         cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
             longest request of a call; None: if the model can be captured.
         compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
