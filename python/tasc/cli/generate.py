@@ -180,26 +180,34 @@ class Run:
         """Answer rows by their numbers; name and skip those that cannot be used.
 
         An output is written as soon as it is finished. When all are, their lines are put into the order of the rows.
-        A row whose logits leave no token is skipped, and the unfinished others are answered again.
+        A row whose logits leave no token is tried without drafts, because NaN at a wrong draft spreads to the tokens
+        before it. If this fails too, the row is skipped. The unfinished others are answered again.
         """
+        from tasc.drafting.protocol import NullDrafter
+
         begin, lines = self._sink.tell(), dict[int, bytes]()
         waiting = [number for number in numbers if self._is_usable(number)]
 
-        def write(index: int, made: "Generation") -> None:
-            number = waiting[index]
+        def write(number: int, made: "Generation") -> None:
             lines[number] = _line(self._rows[number][1], made)
             self._sink.write(lines[number])
             self._sink.flush()
             self.total.add(made.stats)
             self._progress(self.total.requests + self.skipped, len(self._rows))
 
+        def generate(tried: Sequence[int], **options: Any) -> None:
+            call = {**self._options, **self._prompts(tried), **options}
+            self._generator.generate(**call, positions=tried, finished=lambda index, made: write(tried[index], made))
+
         while waiting:
-            call = {**self._options, **self._prompts(waiting)}
             try:
-                self._generator.generate(**call, positions=waiting, finished=write)
+                generate(waiting)
             except NoTokenError as error:
-                self._skip(waiting[error.number], error.reason)
-                del waiting[error.number]
+                failed = waiting.pop(error.number)
+                try:
+                    generate([failed], drafter=NullDrafter())
+                except NoTokenError as again:
+                    self._skip(failed, again.reason)
             waiting = [number for number in waiting if number not in lines]
         self._sink.seek(begin)
         self._sink.writelines(lines[number] for number in sorted(lines))
