@@ -127,7 +127,7 @@ def _shrink_layers(config: Any) -> None:
     named = [value for value in values.values() if _is_per_layer(value, total) and isinstance(value[0], str)]
     kinds = list(zip(*named, strict=True))
     periods = [v for name, v in values.items() if ("period" in name or "interval" in name) and isinstance(v, int)]
-    periods += [len(v) for name, v in values.items() if "types" in name and _is_pattern(v)]
+    periods += [len(v) for name, v in values.items() if "types" in name and _is_pattern(v) and len(v) < total]
     kept = list(range(min(total, max([2, *periods]))))
     if kinds:
         first = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
@@ -154,7 +154,7 @@ def _is_per_layer(value: Any, total: int) -> bool:
 
 
 def _is_pattern(value: Any) -> bool:
-    """Whether a value names kinds of layers; a list shorter than the layers is repeated."""
+    """Whether a value lists kinds of layers by name; a list shorter than the layers is repeated."""
     return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(item, str) for item in value)
 
 
