@@ -87,6 +87,7 @@ def find_drive(model: Any) -> Drive:
                 )
         except InputError as error:
             _known[model] = str(error)
+            raise
     drive = _known[model]
     if isinstance(drive, str):
         raise InputError(drive)
@@ -104,7 +105,7 @@ def _found(model: Any) -> Drive:
     if mixing is not None:
         reason = f"what {mixing} gives for a token depends on the other tokens of a pass"
         return replace(drive, mode="undrafted", reason=_restriction("undrafted", reason))
-    if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
+    if drive.mode != "undrafted" and not _agrees(model, drive):
         return _examined(model, _FEW)
     return drive
 
@@ -181,6 +182,9 @@ class _CannotCheck(InputError):
 class _Differs(Exception):
     """Logits that differ from those of `generate`, by a part of their spread."""
 
+    def __init__(self, difference: float) -> None:
+        super().__init__(f"logits differ by {difference:.2g} of their spread")
+
 
 def _examined(model: Any, num_tokens: int) -> Drive:
     """Return the first way of running a model that gives the logits of `generate` for so many tokens.
@@ -193,17 +197,19 @@ def _examined(model: Any, num_tokens: int) -> Drive:
     try:
         reference = _reference(model, num_tokens)
     except Exception as error:
-        failed = f"its own generate fails in inference mode: {_line(error)}"
+        failed = f"its own generate raises {type(error).__name__} under torch.inference_mode; try it there to see why"
         raise _CannotCheck(f"{name} cannot be checked: {failed}") from error
     checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
+    failure: Exception | None = None
     for drive in drives:
         failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
         if failure is None:
             return replace(drive, reason=_restriction(drive.mode, reason))
-        reason = failure
+        _log.debug("%s cannot be run as %s", name, drive, exc_info=failure)
+        reason = _reason(failure, drive.mode)
     raise InputError(
         f"{name} does not give the text of its own generate in the verify loop ({reason}); call model.generate instead"
-    )
+    ) from failure
 
 
 def _restriction(mode: Mode, reason: str) -> str:
@@ -213,28 +219,27 @@ def _restriction(mode: Mode, reason: str) -> str:
     return f"runs token by token, without drafts, which would change its text: {reason}" if mode == "undrafted" else ""
 
 
-def _failure(check: Callable[[], None]) -> str | None:
+def _failure(check: Callable[[], None]) -> Exception | None:
     try:
         check()
-    except _Differs as error:
-        return f"logits differ by {error.args[0]:.2g} of their spread"
-    except InputError as error:
-        return str(error)
-    except Exception as error:
-        return _line(error)
+    except Exception as error:  # whatever a model's code raises
+        return error
     return None
 
 
-def _agrees(model: Any, check: Callable[[], None]) -> bool:
-    reason = _failure(check)
-    if reason is not None:
-        _log.warning("%s differs from its twin: %s", type(model).__name__, reason)
-    return reason is None
+def _reason(failure: Exception, mode: Mode) -> str:
+    """Return what a failed check of a mode says of a model: a clause."""
+    if isinstance(failure, (_Differs, InputError)):
+        return str(failure)
+    inputs = {"batched": "batches", "single": "drafts", "undrafted": "single tokens"}[mode]
+    return f"its forward pass raises {type(failure).__name__} on {inputs}"
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__
+def _agrees(model: Any, drive: Drive) -> bool:
+    failure = _failure(lambda: _check_two_passes(Target(model, drive)))
+    if failure is not None:
+        _log.warning("%s differs from its twin: %s", type(model).__name__, _reason(failure, drive.mode))
+    return failure is None
 
 
 def _reference(model: Any, num_tokens: int) -> _Reference:
@@ -333,7 +338,10 @@ def _check_undrafted(target: Target, reference: _Reference) -> None:
 def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
     """Return the way to run a model whose rotary factors may change above `length` tokens."""
     twin = make_twin(model, _SWITCH)
-    reason = f"only texts of up to {length} tokens are known to be its own: its rotary factors change there"
+    reason = (
+        f"runs texts of up to {length} tokens: its rotary factors change there, and longer texts are not known to be "
+        "its own"
+    )
     limited = replace(drive, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
     if twin is None:
         return limited
