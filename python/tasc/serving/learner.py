@@ -64,19 +64,22 @@ class OnlineLearner:
         atexit.register(self.close)
 
     def _run(self) -> None:
-        last = False
-        while not last:
-            found = [self._waiting.get()]
-            while not self._waiting.empty():
-                found.append(self._waiting.get())
-            last = None in found
-            rows: dict[Learn, list[Row]] = {}
-            for one in found:
-                if one is not None:
-                    rows.setdefault(one[0], []).extend([] if one[1] is None else [one[1]])
-            del found
-            while rows:
-                self._learn(*rows.popitem())
+        while self._learn_waiting():
+            pass
+
+    def _learn_waiting(self) -> bool:
+        """Wait for rows, learn all that wait, and keep no drafter; return whether more rows may come."""
+        found = [self._waiting.get()]
+        while not self._waiting.empty():
+            found.append(self._waiting.get())
+        rows: dict[Learn, list[Row]] = {}
+        for one in found:
+            if one is not None:
+                learn, row = one
+                rows.setdefault(learn, []).extend([] if row is None else [row])
+        for learn, learnt in rows.items():
+            self._learn(learn, learnt)
+        return None not in found
 
     @staticmethod
     def _learn(learn: Learn, rows: list[Row]) -> None:
