@@ -7,7 +7,6 @@ import json
 import shutil
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from engines import Asked, Engine
 from test_served import NEW, ROWS, build, ids
+from test_serving import foreseen, until
 from tokenizers import Tokenizer, processors
 
 from tasc import TaskIndex
@@ -63,13 +63,6 @@ def made(tmp_path: Path, built: Path, task: TaskTokenizer) -> Iterator[Callable[
     yield make
     for one in opened:
         one.close()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def run(tasks: Tasks, task: TaskTokenizer, prompt: str, output: str, fields: RequestFields | None = None) -> int:
@@ -205,27 +198,19 @@ def test_what_fails_while_a_request_is_routed_leaves_its_own_context(
 # --- salts
 
 
-def foreseen(drafts: TaskDrafts, task: TaskTokenizer, row: dict[str, str] = NEW) -> int:
-    """Leading tokens of a row's output that the first draft has."""
-    drafted = drafts.start(task.encode(row["input"]), row["input"]).request.draft(64, np.array([1.0, 1.001])).tokens
-    output = ids(task, row)[: len(drafted)]
-    wrong = np.flatnonzero(drafted[: len(output)] != output)
-    return int(wrong[0]) if len(wrong) else len(output)
-
-
 def test_a_learnt_row_of_one_salt_serves_no_other(task: TaskTokenizer, index: TaskIndex) -> None:
     drafts = TaskDrafts(index.path, task, learn=True)
     one, other = drafts.salted("one"), drafts.salted("other")
-    before = foreseen(drafts, task)
+    before = foreseen(drafts, task, NEW)
     assert foreseen(one, task, ROWS[0]) == foreseen(drafts, task, ROWS[0]) > 10  # the prepared index serves all
     one.finished(NEW["input"], ids(task, NEW))
     until(lambda: one.drafter.num_served == 1)
-    assert foreseen(one, task) > before + 5
-    assert foreseen(other, task) == foreseen(drafts, task) == before
+    assert foreseen(one, task, NEW) > before + 5
+    assert foreseen(other, task, NEW) == foreseen(drafts, task, NEW) == before
     drafts.finished(NEW["input"], ids(task, NEW))
     until(lambda: drafts.drafter.num_served == 1)
-    assert foreseen(drafts, task) > before + 5
-    assert foreseen(other, task) == before
+    assert foreseen(drafts, task, NEW) > before + 5
+    assert foreseen(other, task, NEW) == before
     assert drafts.salted("one") is one and drafts.num_salts == 2 and drafts.num_served == 2
     drafts.close()
 
@@ -256,17 +241,17 @@ def test_a_salt_has_its_own_compacted_index(
 ) -> None:
     monkeypatch.setattr(reload_module, "CHECK_SECONDS", 0.0)
     drafts = TaskDrafts(index.path, task, learn=True)
-    salted, before = drafts.salted("S"), foreseen(drafts, task)
+    salted, before = drafts.salted("S"), foreseen(drafts, task, NEW)
     for _ in range(2):
         salted.finished(NEW["input"], ids(task, NEW))
     until(lambda: salted.drafter.num_served == 2)
     own = Path(f"{index.path}.{salt_digest('S')}")
     index.compact(own, served=[served_log(index, salt_digest("S"))], tokenizer=task, fit=False)
-    assert foreseen(salted, task) > before + 5
+    assert foreseen(salted, task, NEW) > before + 5
     assert salted.index is not None and salted.index.path == own  # taken up while it serves
     assert salted.drafter.num_served == 0  # the index holds the rows: none counts twice
     assert salted.name == drafts.name == "task.tasc"
-    assert foreseen(drafts, task) == foreseen(drafts.salted("T"), task) == before
+    assert foreseen(drafts, task, NEW) == foreseen(drafts.salted("T"), task, NEW) == before
     salted.finished(NEW["input"], ids(task, NEW))
     until(lambda: salted.drafter.num_served == 1)
     drafts.close()
