@@ -186,13 +186,16 @@ def test_one_file_under_several_conditions_is_one_task(made: Callable[..., Tasks
 
 
 def test_what_fails_while_a_request_is_routed_leaves_its_own_context(
-    made: Callable[..., Tasks], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made: Callable[..., Tasks], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks = made([{"path": "rest"}])
-    (tmp_path / "0" / f"rest.tasc.{salt_digest('S')}").write_bytes(b"no index")
+    monkeypatch.setattr(TaskDrafts, "salted", _fails)
     assert tasks.choose([5], RequestFields(salt="S")).name == "unknown"
     assert "drafts from its own context" in caplog.text
-    assert tasks.choose([5], RequestFields(salt="T")).name == "rest.tasc"
+
+
+def _fails(self: TaskDrafts, salt: str) -> TaskDrafts:
+    raise MemoryError
 
 
 # --- salts
@@ -260,6 +263,18 @@ def test_a_salt_has_its_own_compacted_index(
     salted = TaskDrafts(index.path, task, learn=True).salted("S")
     assert salted.index is not None and salted.index.path == own
     until(lambda: salted.drafter.num_served == 1)
+
+
+def test_a_salts_own_index_that_cannot_be_used_leaves_the_shared_one(
+    task: TaskTokenizer, index: TaskIndex, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Path(f"{index.path}.{salt_digest('S')}")
+    own.write_bytes(b"no index")
+    drafts = TaskDrafts(index.path, task, learn=True)
+    assert drafts.salted("S").index is drafts.index
+    assert drafts.salted("S").index is drafts.index
+    assert caplog.text.count("cannot be used") == 1
+    drafts.close()
 
 
 def test_the_least_recently_used_salt_is_closed_and_comes_back(task: TaskTokenizer, index: TaskIndex) -> None:

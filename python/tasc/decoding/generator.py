@@ -448,7 +448,7 @@ class Generator:
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None, digest: str | None, own: bool) -> SafeDrafter:
-        """Make a drafter over an index: the generator's own or another. A draft model goes behind it if there is one."""
+        """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
         log = self._log_of(index, digest, own)
         if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
             index = TaskIndex.open(salted)

@@ -147,10 +147,6 @@ class TaskDrafts:
         alone. Its log is `INDEX.served.DIGEST`. If there is a file `INDEX.DIGEST`, into which that log was compacted,
         it is used instead of the index. DIGEST is `salt_digest(salt)`. The least recently used salt is closed where
         there are more than `max_salts`.
-
-        Raises:
-            TokenizerMismatchError: The salt's own index was made with another tokenizer.
-            FormatError: It is none, or damaged.
         """
         digest = salt_digest(salt)
         with self._salts_lock:
@@ -217,20 +213,28 @@ class TaskDrafts:
         """Draft from the index that has replaced the one in use."""
         if self._watcher is None or not self._watcher.is_due():
             return
+        path, had_inputs = self._watcher.path, _has_inputs(self.index)
         with self._lock:
             try:
-                if self._watcher.was_replaced():
-                    self._replace(TaskIndex.open(self._watcher.path))
-            except (OSError, TascError) as error:
-                _log.warning("%s cannot be used, the index before it stays: %s", self._watcher.path, error)
+                replaced = self._watcher.was_replaced() and self._use(path)
+            except OSError as error:
+                _log.warning("%s cannot be looked at, the index before it stays: %s", path, error)
+                return
+            if not replaced:
+                return
+            if self._finder is None or not had_inputs:
+                self._finder = self._new_finder()
+            self.reloads += 1
+            _log.info("%s was replaced; requests draft from it now", path)
 
-    def _replace(self, index: TaskIndex) -> None:
-        had_inputs = _has_inputs(self.index)
-        self.drafter = self.drafter.with_index(index)
-        if self._finder is None or not had_inputs:
-            self._finder = self._new_finder()
-        self.reloads += 1
-        _log.info("%s was replaced; requests draft from it now", index.path)
+    def _use(self, path: Path) -> bool:
+        """Draft from the index of a file, if it can be used."""
+        try:
+            self.drafter = self.drafter.with_index(TaskIndex.open(path))
+        except (OSError, TascError) as error:
+            _log.warning("%s cannot be used, the index before it stays: %s", path, error)
+            return False
+        return True
 
 
 class SaltedDrafts(TaskDrafts):
@@ -245,14 +249,16 @@ class SaltedDrafts(TaskDrafts):
 
     def __init__(self, unsalted: TaskDrafts, digest: str) -> None:
         index = unsalted.index
-        own = None if index is None or unsalted._watcher is None else Path(f"{index.path}.{digest}")
-        used = TaskIndex.open(own) if own is not None and own.exists() else index
-        super().__init__(used, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
+        super().__init__(index, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
         self._unsalted = unsalted
         self._delimiters = unsalted._delimiters
+        if index is not None:
+            own = Path(f"{index.path}.{digest}")
+            if own.exists():
+                self._use(own)
+            if unsalted._watcher is not None:
+                self._watcher = FileWatcher(own, Path(index.path))
         self._finder = self._new_finder()
-        if own is not None and index is not None:
-            self._watcher = FileWatcher(own, Path(index.path))
         self._log = None if index is None else served_log(index, digest)
         self._learner = None if index is None else unsalted._salted_learner
         if self._learner is not None and self._log is not None and self._log.exists():
