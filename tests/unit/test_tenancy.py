@@ -378,11 +378,14 @@ def test_equal_requests_of_two_salts_are_told_apart(made: Callable[..., Tasks], 
     step(("x", output[:1]), ("y", output[:1]))
     of = {row.name: row.drafts for row in tracker._rows if row is not None}
     assert of["x"] is not of["y"]
-    step(("y", output[:2]))  # x is paused, y moves into its row
-    step(("x", output[:2]), ("y", output[:3]))
+    step()  # both are paused
+    step(("x", output[:2]), ("y", output[:2]))
+    assert [row.name for row in tracker._rows if row is not None] == ["x", "y"]
+    step(("y", output[:3]))  # x is paused, y moves into its row
+    step(("x", output[:3]), ("y", output[:4]))
     assert {row.name: row.drafts for row in tracker._rows if row is not None} == of
     assert metrics.as_dict()["indexes"]["rest.tasc"]["requests"] == 2
-    step(("y", output[:4]))
-    known.remove("x")  # aborted
     step(("y", output[:5]))
+    known.remove("x")  # aborted
+    step(("y", output[:6]))
     assert not tracker._absent
