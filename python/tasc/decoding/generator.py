@@ -36,7 +36,7 @@ from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
-from tasc.errors import InputError, PromptError
+from tasc.errors import InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -129,7 +129,7 @@ class Generator:
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is. "int8": the copy holds
             weights rounded to int8, which makes every step on a CPU faster. It changes the text: outputs are those
-            of the rounded model, drafted or not.
+            of the rounded model, drafted or not, except where two logits are equal to about 0.02.
         cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
             longest request of a call; None: if the model can be captured.
         compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
@@ -287,7 +287,8 @@ class Generator:
         Raises:
             InputError: An option is out of its range; says which.
             PromptError: A prompt cannot be used; says which. No prompt has been answered then.
-            NoTokenError: The logits of a prompt are NaN, or leave no token; the outputs of this call are lost.
+            NoTokenError: The logits of a prompt are NaN, or leave no token. Its `finished` holds the outputs of the
+                prompts that ended before.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
@@ -337,7 +338,11 @@ class Generator:
                 each.ended = lambda job: finished(job.index, self._generation(job))
         with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
-            self._loop.run(jobs)
+            try:
+                self._loop.run(jobs)
+            except NoTokenError as error:
+                error.finished = {job.index: self._generation(job) for job in jobs if job.finish_reason is not None}
+                raise
             wall = time.perf_counter() - begin
             done = [self._generation(job) for job in jobs]
             if self._served is not False:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE, model_files
+from tasc.files import as_json
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -88,7 +88,7 @@ class Run:
             for name in COPIED:
                 if (found := find(name)) is not None:
                     shutil.copyfile(found, finished / name)
-            (finished / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+            (finished / METRICS).write_text(as_json(metrics, indent=2) + "\n")
             self.work.publish(finished, self.out)
         state.wait_for_everyone()
 
