@@ -99,6 +99,9 @@ def test_a_salt_has_a_drafter_and_a_log_of_its_own(model: Any, tmp_path: Path) -
         for number in range(100):
             generator.generate(prompts=PROMPTS[:1], max_tokens=1, salt=str(number))
         assert len(generator._drafters) == 65
+        assert accepted(generator, "one") > alone + 3  # from its log again
+        many = [str(number) for number in range(70)]
+        generator.generate(prompts=PROMPTS[:1] * 140, max_tokens=1, salt=many * 2)
         index.compact(tmp_path / f"task.tasc.{salt_digest('two')}", served=[served_log(index, salt_digest("two"))])
         assert accepted(generator, "two") > alone + 3
 

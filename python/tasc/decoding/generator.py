@@ -32,7 +32,7 @@ from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from tasc.decoding.draft_model.drafter import ModelDrafter
 
 _MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templates are remembered
-_MAX_SALTS = 64  # salts whose drafters are kept between calls
 
 Stream = Callable[[int, list[int], str], None]
 """Called with (index of the request, new ids, new text)."""
@@ -419,6 +418,9 @@ class Generator:
                     f"index= lists {len(indexes)} indexes for {count} prompts; give one per prompt, or one"
                 )
             chosen = [self._chosen(*pair) for pair in zip(indexes, salts, strict=True)]
+            salted = [key for key in self._drafters if key[1] is not None]
+            for oldest in salted[:-MAX_SALTS]:
+                del self._drafters[oldest]
         return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
 
     def _chosen(self, index: Any, salt: str | None) -> SafeDrafter:
@@ -445,11 +447,7 @@ class Generator:
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
-        if digest is not None:
-            self._drafters[key] = self._drafters.pop(key)  # the most recently used is the last
-            salted = [other for other in self._drafters if other[1] is not None]
-            for oldest in salted[:-_MAX_SALTS]:
-                del self._drafters[oldest]
+        self._drafters[key] = self._drafters.pop(key)  # the most recently used is the last
         return self._drafters[key][1]
 
     def _over(self, index: TaskIndex | None, digest: str | None, own: bool) -> SafeDrafter:

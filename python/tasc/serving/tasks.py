@@ -15,24 +15,20 @@ import numpy as np
 
 from tasc._core import TaskIndex
 from tasc.data import load_tokenizer
+from tasc.drafting.defaults import MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import Drafter, SafeDrafter, SafeRequest, TokenIds, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.learner import OnlineLearner, Row
 from tasc.serving.reload import FileWatcher
+from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
     from tasc.drafting.retokenizing import RetokenizingDrafter
 
 _log = logging.getLogger(__name__)
-
-MAX_SALTS = 64
-"""Default of the most salts of an index whose drafters are in memory."""
-
-MAX_SALT_LOGS = 256
-"""Default of the most logs of salts beside an index."""
 
 
 class StartedRequest(NamedTuple):
@@ -109,6 +105,7 @@ class TaskDrafts:
         self._used_salts: WeakValueDictionary[str, TaskDrafts] = WeakValueDictionary()  # with those of running requests
         self._salts_lock = threading.Lock()
         self._max_salts, self._max_salt_logs = max_salts, max_salt_logs
+        self._logs_are_full = False
 
     @property
     def name(self) -> str:
@@ -283,7 +280,9 @@ class SaltedDrafts(TaskDrafts):
         """Go over to a drafter that reads and writes the salt's log."""
         most = self._unsalted._max_salt_logs
         if not log.exists() and _count_logs(log) >= most:
-            _log.warning("there are %d logs like %s; what a further salt learns is kept in memory alone", most, log)
+            if not self._unsalted._logs_are_full:
+                _log.warning("there are %d logs like %s; what further salts learn is kept in memory alone", most, log)
+            self._unsalted._logs_are_full = True
             return
         drafter = SafeDrafter(self._over(self.index, log))
         with self._lock:  # an index may have been taken up meanwhile
