@@ -114,15 +114,22 @@ def test_the_head_is_compared_as_text_whatever_follows_it(made: Callable[..., Ta
     assert tasks.choose([]).name == "rest.tasc"
 
 
-def test_a_token_that_begins_every_text_is_passed_over(made: Callable[..., Tasks], tokenizer: Tokenizer) -> None:
-    beginning = Tokenizer.from_str(tokenizer.to_str())
-    beginning.post_processor = processors.TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_token_that_begins_every_text_is_passed_over(
+    made: Callable[..., Tasks], tokenizer: Tokenizer, wrapped: bool
+) -> None:
+    beginning: Any = Tokenizer.from_str(tokenizer.to_str())
+    if wrapped:
+        transformers = pytest.importorskip("transformers")
+        beginning = transformers.PreTrainedTokenizerFast(tokenizer_object=beginning, bos_token="<|endoftext|>")
+    else:
+        beginning.post_processor = processors.TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
     task = load_tokenizer(tokenizer)
     for head in (A, "<|endoftext|>" + A):
         tasks = made([{"path": "a", "prompt_starts_with": head}, {"path": "rest"}], tokenizer=beginning)
-        for prompt in (beginning.encode(A + "x").ids, [0, *beginning.encode(A + "x").ids], task.encode(A + "x")):
-            assert tasks.choose(prompt).name == "a.tasc"
-        assert tasks.choose(beginning.encode("x" + A).ids).name == "rest.tasc"
+        for first in ([], [0], [0, 0]):
+            assert tasks.choose([*first, *task.encode(A + "x").tolist()]).name == "a.tasc"
+            assert tasks.choose([*first, *task.encode("x" + A).tolist()]).name == "rest.tasc"
     with pytest.raises(InputError, match="with which every prompt begins"):
         made([{"path": "a", "prompt_starts_with": "<|endoftext|>"}, {"path": "rest"}], tokenizer=beginning)
 
