@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import shutil
 import stat
 import threading
@@ -25,6 +26,7 @@ from tasc.drafting.protocol import salt_digest, served_log
 from tasc.errors import InputError
 from tasc.serving import Metrics, RequestFields, RequestTracker, Settings, TaskDrafts, Tasks
 from tasc.serving import reload as reload_module
+from tasc.serving.tasks import SaltedDrafts
 from tasc.serving.tracker import BatchRequests
 
 A, B = "You work for tenant A.<|im_end|>", "You work for tenant B.<|im_end|>"
@@ -317,6 +319,33 @@ def test_hostile_salts_fill_neither_memory_nor_disk(
     assert len(logs) == 4
     assert caplog.text.count("kept in memory alone") == 1
     assert salt_digest("quiet") not in "".join(logs)
+    drafts.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_logs_are_closed_while_many_salts_wait_to_learn(
+    task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts, held = TaskDrafts(index.path, task, learn=True, max_salts=2), threading.Event()
+    monkeypatch.setattr(drafts, "_learn", lambda rows: held.wait(20))
+    drafts.finished(None, [5, 1])
+    waiting = list[Path]()
+    for number in range(30):
+        drafts.salted(str(number)).finished(None, [5, 1])
+        waiting.append(served_log(index, salt_digest(str(number))))
+    assert drafts.num_salts == 30
+    most = [0]
+    opens = SaltedDrafts._open
+
+    def counted(self: SaltedDrafts, log: Path) -> None:
+        opens(self, log)
+        links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        most[0] = max(most[0], sum(link.is_symlink() and os.readlink(link) in map(str, waiting) for link in links))
+
+    monkeypatch.setattr(SaltedDrafts, "_open", counted)
+    held.set()
+    until(lambda: all(log.exists() for log in waiting) and drafts.num_salts <= 2)
+    assert 0 < most[0] <= 3
     drafts.close()
 
 
