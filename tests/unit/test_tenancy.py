@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import shutil
 import stat
 import threading
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer, processors
 
 from tasc import TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.data.ids import common_prefix_length
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import salt_digest, served_log
 from tasc.errors import InputError
@@ -225,6 +227,44 @@ def test_a_learnt_row_of_one_salt_serves_no_other(task: TaskTokenizer, index: Ta
     assert foreseen(other, task, NEW) == before
     assert drafts.salted("one") is one and drafts.num_salts == 2 and drafts.num_served == 2
     drafts.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drafts_of_a_salt_are_the_same_whatever_others_do(
+    task: TaskTokenizer, built: Path, tmp_path: Path, seed: int
+) -> None:
+    """The drafts, their probabilities and their sources, over 12 requests that learn, alone and among others."""
+
+    def drafted(others: int) -> list[Any]:
+        folder = tmp_path / str(others)
+        folder.mkdir()
+        drafts, seen = TaskDrafts(shutil.copy(built, folder), task, learn=True), list[Any]()
+        mine, theirs = random.Random(seed), random.Random(seed + 100)
+        for number in range(12):
+            for _ in range(theirs.randrange(4) * others):
+                salt = theirs.choice(["one", "two", None])
+                answer(drafts if salt is None else drafts.salted(salt), random_row(theirs))
+            seen += answer(drafts.salted("mine"), random_row(mine))
+            until(lambda count=number + 1: drafts.salted("mine").drafter.num_served == count)
+        drafts.close()
+        return seen
+
+    def answer(drafts: TaskDrafts, row: dict[str, str]) -> list[Any]:
+        request, output, at, seen = drafts.start(task.encode(row["input"])).request, ids(task, row), 0, list[Any]()
+        while at < len(output):
+            draft = request.draft(16)
+            seen.append([np.asarray(one).tolist() for one in (draft.tokens, draft.probs, draft.sources)])
+            new = output[at : at + 1 + common_prefix_length(np.asarray(draft.tokens), output[at:-1])]
+            at += len(new)
+            request.update(new)
+        drafts.finished(row["input"], output)
+        return seen
+
+    def random_row(chosen: random.Random) -> dict[str, str]:
+        number = chosen.randrange(5)
+        return chosen.choice([ROWS[number], {"input": f"call {number}", "output": f'{{"call": "{number * 7919}"}}'}])
+
+    assert drafted(0) == drafted(1)
 
 
 def test_the_log_of_a_salt_is_its_own_and_is_read_again(task: TaskTokenizer, index: TaskIndex, tmp_path: Path) -> None:
