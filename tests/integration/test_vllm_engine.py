@@ -151,7 +151,7 @@ def test_an_adapter_chooses_its_index(
     listed = [{"path": index.name, "lora": "acme"}]
     index.with_name("all.json").write_text(json.dumps({"indexes": listed, "cost": 0.02}))
     adapters = [["acme", 1, str(folder)], ["other", 2, str(folder)], None] * 2
-    found = ask(model, prompts, TASC, index.with_name("all.json"), adapters=adapters)
+    found = ask(model, prompts, TASC, index.with_name("all.json"), adapters=adapters, chunk=64)
     assert found["said"] == [plain]
     assert {name: one["requests"] for name, one in found["metrics"]["indexes"].items()} == {
         "task.tasc": 2, "unknown": 2, "none": 2,
