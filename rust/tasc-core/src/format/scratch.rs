@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// A hidden folder `.tasc-*.tmp` beside a file or folder that is being written, removed on drop. No other user may
 /// enter it.
 ///
-/// The file `lock` in it is locked while the writer lives. So a hidden folder with a free lock is what a killed process
+/// The file `.tasc-lock` in it is locked while the writer lives. So a hidden folder with a free lock is what a killed process
 /// has left: the next one that is created beside it removes it.
 #[derive(Debug)]
 pub struct ScratchFolder {
@@ -102,7 +102,7 @@ impl ScratchFolder {
 
 const PREFIX: &str = ".tasc-";
 const SUFFIX: &str = ".tmp";
-const LOCK: &str = "lock";
+const LOCK: &str = ".tasc-lock";
 
 fn open(lock: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock)
@@ -144,7 +144,7 @@ mod tests {
         for dead in [".tasc-dead.tmp", ".tasc-unlocked.tmp", "other.tmp"] {
             std::fs::create_dir(place.path().join(dead)).unwrap();
         }
-        std::fs::write(place.path().join(".tasc-dead.tmp/lock"), "1 task.tasc").unwrap();
+        std::fs::write(place.path().join(".tasc-dead.tmp/.tasc-lock"), "1 task.tasc").unwrap();
         std::fs::write(place.path().join(".tasc-file.tmp"), "").unwrap(); // nobody makes such a file
         let message = ScratchFolder::exclusive(&target).unwrap_err().to_string();
         assert!(message.contains(&format!("is being written by process {}", std::process::id())), "{message}");

@@ -73,16 +73,21 @@ impl Temporary {
 /// Name in a [`ScratchFolder`].
 const FILE: &str = "file";
 
-/// Gives a file the mode and the owner of another one, if that is there. An owner that only an administrator may give is
-/// left as it is.
+/// Gives a file the mode of another one, if that is there, and its owner and group where that is allowed. Where the
+/// group cannot be given, the file's own group gets no access.
 fn take_access(file: &File, of: &Path) -> io::Result<()> {
     let Ok(old) = std::fs::metadata(of) else { return Ok(()) };
+    #[cfg_attr(not(unix), expect(unused_mut))]
+    let mut access = old.permissions();
     #[cfg(unix)]
     {
-        use std::os::unix::fs::MetadataExt;
-        let _ = std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()));
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+        let given = fchown(file, Some(old.uid()), Some(old.gid())).or_else(|_| fchown(file, None, Some(old.gid())));
+        if given.is_err() {
+            access.set_mode(old.mode() & !0o070);
+        }
     }
-    file.set_permissions(old.permissions())
+    file.set_permissions(access)
 }
 
 /// Returns whether `path` still names the open file: another process may have renamed another file over it.
