@@ -107,15 +107,16 @@ TRAINED = r"(tuning|distill)\.json"
 CASES = [
     Case(
         "index",
-        ("tasc", "index", "build", "rows.jsonl", "-o", "out.tasc", "--tokenizer", "model", "--store", "out.store"),
+        ("tasc", "index", "build", "rows.jsonl", "-o", "out.tasc", "--tokenizer", "model", "--store", "out.store",
+         "--no-fit"),
         ("out.tasc", "out.store"),
     ),
     Case(
         "compact", ("tasc", "index", "compact", "task.tasc", "--tokenizer", "model", "--no-fit"), (),
         varies="task.tasc", check=weight,
     ),
-    Case("serve", ("serve", "12", "1000000"), (), "task.tasc.served", "task.tasc.served", acknowledged_rows),
-    Case("full", ("serve", "40", "4096"), (), "task.tasc.served", "task.tasc.served", latest_rows),
+    Case("serve", ("serve", "12", "65536", "1"), (), "task.tasc.served", "task.tasc.served", acknowledged_rows),
+    Case("full", ("serve", "24", "65536", "500"), (), "task.tasc.served", "task.tasc.served", latest_rows),
     Case("append", ("append",), ("task.store",)),
     Case(
         "learn",

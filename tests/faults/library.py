@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 
 OUTPUT = [40, 41, 42, 0]
 
@@ -18,14 +18,19 @@ def preload() -> None:
     import torch
 
     import tasc.adapters.llama_lookup
+    import tasc.cli
     import tasc.decoding.generator
     import tasc.evaluation.report
     import tasc.training.distill
     import tasc.training.finetune.tune
     import tasc.vocab.surgery
 
-    del accelerate, jinja2, peft, tiny_models, tasc
+    del accelerate, jinja2, peft
     torch.set_num_threads(1)
+    tiny_models.tiny_model("llama")
+    tiny_models.byte_tokenizer()
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), suppress(SystemExit):
+        tasc.cli.app(["export", "llama-lookup", os.devnull, "-o", os.devnull])  # typer loads more on first use
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def in_one_line() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-def serve(calls: str, log_bytes: str) -> None:
+def serve(calls: str, log_bytes: str, length: str) -> None:
     """Append two rows with each of `calls` calls to a log beside `task.tasc`, and note each acknowledged call.
 
     The first run is named `a`, the next one `b`; their rows and notes have that name.
@@ -50,7 +55,7 @@ def serve(calls: str, log_bytes: str) -> None:
     with in_one_line():
         drafter = NgramDrafter(TaskIndex.open("task.tasc"), served="task.tasc.served", log_bytes=int(log_bytes))
         for call in range(int(calls)):
-            drafter.serve([(f"{name} {call} {half}", OUTPUT) for half in "ab"])
+            drafter.serve([(f"{name} {call} {half}", OUTPUT * int(length)) for half in "ab"])
             os.write(acknowledged, b".")
 
 

@@ -8,6 +8,7 @@ stops itself before it begins; its output goes to `stdout` and `stderr` in `fold
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ PR_SET_PTRACER = 0x59616D61
 def main() -> None:
     """Serve until the end of the input."""
     library.preload()
+    gc.freeze()  # a collection of what is loaded takes longer than a command
     for line in sys.stdin:
         what, folder, *arguments = json.loads(line)
         pid = os.fork()
