@@ -40,10 +40,9 @@ __version__: str
 MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
 """Number of features of a candidate, and number of buckets of each feature that selects mixture weights."""
 
-@disjoint_base
 @final
 class ScratchFolder:
-    """A hidden folder beside a file or folder that is being written (`tasc.files`).
+    """A hidden folder beside `target` for a file or folder that is being written; `close` removes it.
 
     It is locked while its process lives. Creating one removes those that killed processes of the same user have left in
     the same place.
@@ -68,6 +67,7 @@ class ScratchFolder:
     def close(self) -> None:
         """Remove the folder and what is in it."""
 
+@disjoint_base
 class Store:
     """Distinct outputs of a task with their weights, and the inputs, mapped from one file.
 
