@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -49,10 +50,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: `path` exists and is not an empty folder, or it is being written (`scratch_folder`).
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already; name another folder or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _renamed(behind_link(target), exclusive=True) as temporary:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{target} is there already; name another folder or remove it")
         temporary.mkdir()
         yield temporary
 
@@ -91,6 +92,20 @@ def temporary_folder() -> Iterator[Path]:
     """A scratch folder among the system's temporary files, for what has no output beside it."""
     with _scratch(Path(tempfile.gettempdir(), "tasc"), exclusive=False) as folder:
         yield folder
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise as `OSError` what torch, safetensors and tokenizers raise if a file below `path` cannot be written."""
+    try:
+        yield
+    except Exception as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(found[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
+        if isinstance(error, RuntimeError) and re.search("inline_container|iostream error", str(error)):
+            raise OSError(f"{path}: a file in it could not be written; is the disk full?") from error
+        raise
 
 
 def behind_link(path: str | os.PathLike[str]) -> Path:
@@ -147,7 +162,8 @@ def _renamed(target: Path, *, exclusive: bool, durable: bool = True) -> Iterator
     """A path in a scratch folder, renamed to `target` after the block."""
     with _scratch(target, exclusive=exclusive) as folder:
         temporary = folder / target.name
-        yield temporary
+        with os_errors(target):
+            yield temporary
         if target.is_file():
             take_access(temporary, target)
         if durable:

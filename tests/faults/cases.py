@@ -93,6 +93,14 @@ def latest_rows(run: Path, ended: bool) -> None:
         assert {f"{name} {calls - 1} {half}" for half in "ab"} <= set(inputs)
 
 
+def appended(run: Path, ended: bool) -> None:
+    """A store has the old rows and the new one; twice, if the run after the fault appended it again."""
+    store = TokenStore.open(run / "task.store")
+    store.verify()
+    count = sum(store.weight(number) for number in range(len(store))) - len(ROWS)
+    assert count in ((1, 2) if ended else (0, 1))
+
+
 def partial_lines(run: Path, ended: bool) -> None:
     """Each line of a partial file is a whole output; the next run asks to remove the file."""
     partial = run / "out.jsonl.partial"
@@ -117,7 +125,7 @@ CASES = [
     ),
     Case("serve", ("serve", "12", "65536", "1"), (), "task.tasc.served", "task.tasc.served", acknowledged_rows),
     Case("full", ("serve", "24", "65536", "500"), (), "task.tasc.served", "task.tasc.served", latest_rows),
-    Case("append", ("append",), ("task.store",)),
+    Case("append", ("append",), (), varies="task.store", check=appended),
     Case(
         "learn",
         ("tasc", "vocab", "learn", "rows.jsonl", "--tokenizer", "model", "-o", "out.plan", "--size", "4",

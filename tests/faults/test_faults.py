@@ -105,7 +105,7 @@ class Tally:
                 came = self.state["came"].setdefault(kind, {})
                 came[case] = came.get(case, 0) + 1
         except AssertionError as error:
-            self.state["failed"].append(f"{kind} {case} {place}: {error}"[:2000])
+            self.state["failed"].append(f"{kind} {case} {place}: {error}"[-2000:])
         if place:
             self.state["done"].append(f"{case} {place}")
         COUNTS.parent.mkdir(exist_ok=True)
