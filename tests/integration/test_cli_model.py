@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tasc import Generator
 from tasc.cli import app
+from tasc.files import scratch_folder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -300,11 +302,40 @@ def test_finished_outputs_survive(
     monkeypatch.undo()
     result = tasc(*command)
     assert result.exit_code == 2
-    assert "has outputs of a run that was stopped or still goes on" in " ".join(result.stderr.split())
+    assert "keeps the outputs of a run that was stopped; rename it or remove it, then start again" in " ".join(
+        result.stderr.split()
+    )
     assert partial.read_text().count("\n") == 3
     partial.unlink()
     assert generated(data, model, output) == plain
     assert not partial.exists()
+
+
+def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data: Path) -> None:
+    """Not to a link or a file of another run that has the name; it has the mode of the file that it replaces."""
+    output, partial, victim = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial", tmp_path / "victim"
+    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
+    victim.write_text("")
+    partial.symlink_to(victim)
+    assert "rename it or remove it, then start again" in " ".join(tasc(*command).stderr.split())
+    assert partial.is_symlink() and victim.read_text() == ""
+    partial.unlink()
+    with scratch_folder(output):  # of another run
+        result = tasc(*command)
+    assert result.exit_code == 2
+    assert f"{output} is being written by process {os.getpid()}" in " ".join(result.stderr.split())
+    partial.write_text("")  # of a run that was killed early
+    output.write_text("old")
+    output.chmod(0o600)
+    modes: list[int] = []
+    made = generate_module._line
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            generate_module, "_line", lambda *a: (modes.append(partial.stat().st_mode & 0o777), made(*a))[1]
+        )
+        generated(data, model, output)
+    assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "victim"]
 
 
 def test_outputs_have_the_order_of_the_rows(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
