@@ -189,7 +189,7 @@ class Run:
         except PromptError as error:
             self.skipped += 1
             reason = " ".join(error.reason.split())
-            err.print(f"skipped {self._rows[number][0]}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"skipped {self._rows[number][0]}: {reason}", highlight=False, soft_wrap=True)
             return False
         return True
 
@@ -272,7 +272,7 @@ def written_as_made(output: Path) -> Iterator[IO[bytes]]:
         partial.replace(output)
     except BaseException:
         if partial.stat().st_size:
-            err.print(f"the outputs so far are in {partial}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"the outputs so far are in {partial}", highlight=False, soft_wrap=True)
         else:
             partial.unlink()
         raise

@@ -113,7 +113,7 @@ def info(
     print_facts({name: value for name, value in facts.items() if name != "fit"})
     out.print()
     for sentence in fit_in_words(facts):
-        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])

@@ -1,12 +1,11 @@
 """Files of results: JSON and HTML pages."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tasc.cli.console import err
+from tasc.cli.console import err, json_text
 from tasc.errors import InputError
 from tasc.files import atomic_path
 
@@ -22,7 +21,7 @@ def write_results(results: dict[str, Any], json_file: Path | None, html: Path | 
     """
     if json_file is not None:
         with written_whole(json_file) as sink:
-            sink.write(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+            sink.write(json_text(results) + "\n")
         err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
     if html is not None:
         from tasc.evaluation import report
