@@ -1,4 +1,4 @@
-"""Control characters, markup and names of emoji in files never reach a terminal or a page, whatever command reads them."""
+"""Control characters, markup and names of emoji in files are shown by all commands, and obeyed by no terminal."""
 
 import json
 import subprocess
@@ -80,11 +80,8 @@ def test_errors_print_what_files_hold_without_obeying_it(folder: Path) -> None:
     own = ["--tokenizer", folder / EVIL]
     for row, why in [({EVIL: "no"}, "has no field"), ({"output": "x", "split": EVIL}, "no row has the split")]:
         write_rows(rows, [row])
-        check_says(
-            tasc("index", "build", rows, *own, "-o", folder / "x.tasc", *(["--split", "x"] if "split" in row else [])),
-            2,
-            why,
-        )
+        split = ["--split", "x"] if "split" in row else []
+        check_says(tasc("index", "build", rows, *own, "-o", folder / "x.tasc", *split), 2, why)
     index = folder / "task.tasc"
     check_says(tasc("index", "build", folder / "rows.jsonl", *own, "-o", index), 0)
     content = bytearray(index.read_bytes())

@@ -272,7 +272,7 @@ def test_a_line_may_have_as_many_bytes_as_the_limit(
 def test_a_limit_that_is_no_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     (tmp_path / "r.jsonl").write_bytes(GOOD)
     monkeypatch.setenv("TASC_MAX_LINE_BYTES", told)
-    with pytest.raises(InputError, match="TASC_MAX_LINE_BYTES is .*; it must be a number of bytes from 1"):
+    with pytest.raises(InputError, match=r"TASC_MAX_LINE_BYTES is .*; it must be a number of bytes from 1"):
         list(read_rows(tmp_path / "r.jsonl"))
     with pytest.raises(InputError, match="max_line_bytes is 0; it must be at least 1"):
         list(read_rows(tmp_path / "r.jsonl", max_line_bytes=0))
@@ -315,7 +315,7 @@ def test_a_frame_of_zstd_whose_window_is_too_large_is_refused(tmp_path: Path) ->
     path = tmp_path / "r.jsonl.zst"
     parameters = zstandard.ZstdCompressionParameters(window_log=28)
     path.write_bytes(zstandard.ZstdCompressor(compression_params=parameters).compressobj().compress(GOOD * 99_999))
-    with pytest.raises(CorpusError, match="cannot be decompressed: .* too much memory"):
+    with pytest.raises(CorpusError, match=r"cannot be decompressed: .* too much memory"):
         list(read_rows(path))
 
 

@@ -362,8 +362,8 @@ def _check_row_groups(file: Path, metadata: Any, names: Collection[str], longest
         size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
         if size > longest * max(group.num_rows, 1):
             raise CorpusError(
-                f"{file}: the rows of row group {k} have {size // max(group.num_rows, 1):,} bytes on average, more than "
-                f"{longest:,}, the limit; {_RAISE_LIMIT}"
+                f"{file}: the rows of row group {k} have {size // max(group.num_rows, 1):,} bytes on average, "
+                f"more than {longest:,}, the limit; {_RAISE_LIMIT}"
             )
 
 

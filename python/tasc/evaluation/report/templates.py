@@ -13,7 +13,7 @@ from tasc.printable import printable
 
 
 def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> Path:
-    """Write a template's page atomically: values are escaped, their control characters too, and a missing value is an error.
+    """Write a template's page atomically: values and their control characters are escaped, missing values are errors.
 
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
