@@ -1,6 +1,7 @@
 """The compiled half of tasc."""
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias, final, type_check_only
 
@@ -24,6 +25,7 @@ __all__ = [
     "NgramRequest",
     "NgramTable",
     "PlanStream",
+    "ScratchFolder",
     "Store",
     "StoreWriter",
     "TaskIndex",
@@ -39,6 +41,33 @@ MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
 """Number of features of a candidate, and number of buckets of each feature that selects mixture weights."""
 
 @disjoint_base
+@final
+class ScratchFolder:
+    """A hidden folder beside a file or folder that is being written (`tasc.files`).
+
+    It is locked while its process lives. Creating one removes those that killed processes of the same user have left in
+    the same place.
+    """
+
+    def __new__(cls, target: str | PathLike[str], *, exclusive: bool) -> Self:
+        """Create a folder beside `target`.
+
+        Args:
+            target: The file or folder to write.
+            exclusive: Refuse while another exclusive folder for `target` is open.
+
+        Raises:
+            InputError: There is one; the message names its process.
+            OSError: The folder of `target` cannot be written.
+        """
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+
+    def close(self) -> None:
+        """Remove the folder and what is in it."""
+
 class Store:
     """Distinct outputs of a task with their weights, and the inputs, mapped from one file.
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError, MissingExtraError, TascError, import_optional
-from tasc.files import new_folder, remove_partial
+from tasc.files import new_folder
 
 __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 
@@ -113,7 +113,6 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     with _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():  # another process made it while we waited
             return target
-        remove_partial(target)  # of a process that was killed: the lock is ours
         with new_folder(target) as folder:
             make(folder)
     return target

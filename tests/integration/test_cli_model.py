@@ -229,7 +229,9 @@ def test_finished_outputs_survive(
     monkeypatch.undo()
     result = tasc(*command)
     assert result.exit_code == 2
-    assert "has outputs of a run that was stopped or still goes on" in " ".join(result.stderr.split())
+    assert "keeps the outputs of a run that was stopped; rename it or remove it, then start again" in " ".join(
+        result.stderr.split()
+    )
     assert partial.read_text().count("\n") == 3
     partial.unlink()
     assert generated(data, model, output) == plain

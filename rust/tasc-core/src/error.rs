@@ -90,6 +90,14 @@ pub enum Error {
         /// The log.
         path: std::path::PathBuf,
     },
+    /// A file or folder that another process, or another thread of this one, is writing.
+    #[error("{path} is being written by process {process}; wait until it ends, or name another output")]
+    Written {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// Number of the process.
+        process: String,
+    },
     /// More positions than one index can hold.
     #[error("{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes")]
     IndexTooLarge {

@@ -6,6 +6,7 @@ mod count;
 mod detach;
 mod draft;
 mod error;
+mod files;
 mod index;
 mod merge;
 mod piece_tokenizer;
@@ -16,6 +17,7 @@ mod store;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
+    m.add_class::<files::ScratchFolder>()?;
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<count::NgramTable>()?;

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tasc.errors import InputError
-from tasc.files import new_folder, remove_partial
+from tasc.files import new_folder
 from tasc.progress import Progress
 from tasc.training.examples import IGNORED, Collator, Example, digest
 from tasc.training.schedule import dtype_of
@@ -242,7 +242,6 @@ def _write(
             f"the states of {begins[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
             "GB free; free some, learn from fewer rows, or distil with keep_states=False"
         )
-    remove_partial(folder)
     with new_folder(folder) as made:
         states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
         for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):

@@ -7,7 +7,8 @@ use rustc_hash::FxHashMap;
 use super::file::{BuildOptions, TaskIndex};
 use crate::corpus::store::StoreMeta;
 use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
-use crate::format::temporary::folder;
+use crate::format::ScratchFolder;
+use crate::format::scratch::behind_link;
 use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::{Error, Result, TokenId};
 
@@ -60,7 +61,8 @@ impl TaskIndex {
     /// beside the processes that write to them.
     ///
     /// # Errors
-    /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; those of [`WriteAheadLog::open`] over its own path,
+    /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; [`Error::Written`] while another compaction, or a command,
+    /// writes the same path; those of [`WriteAheadLog::open`] over its own path,
     /// otherwise those of [`online_log::read_unmerged`]. Nothing is written then, unless dropping the rows from a log
     /// failed, which is harmless.
     pub fn compact(
@@ -84,8 +86,9 @@ impl TaskIndex {
                 rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
             }
         }
-        let temporary = tempfile::tempdir_in(folder(path)).map_err(|source| Error::Io { path: path.into(), source })?;
-        let store = self.to_store(&temporary.path().join("rows.store"), &rows, || check(0.0))?;
+        let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let scratch = ScratchFolder::exclusive(&target)?;
+        let store = self.to_store(&scratch.path().join("rows.store"), &rows, || check(0.0))?;
         let no_inputs = options.no_inputs || self.num_inputs() == 0;
         let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, check)?;
         for log in &mut locked {
