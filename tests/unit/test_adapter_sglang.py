@@ -159,7 +159,7 @@ def test_requests_are_followed_to_the_token(
 
 def corpus_of(drafter: Any, width: int = 8, vocab_size: int | None = None) -> TascCorpus:
     drafts = TaskDrafts(drafter=drafter)
-    return TascCorpus(lambda _: drafts, width, vocab_size)
+    return TascCorpus(lambda *_: drafts, width, vocab_size)
 
 
 def test_drafts_save_steps() -> None:
