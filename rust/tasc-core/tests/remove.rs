@@ -122,7 +122,9 @@ fn parts(rows: &[OnlineRow]) -> BTreeSet<[u8; 8]> {
         terms(&split, &mut hashes);
         hashes.extend((!row.key.is_empty()).then(|| xxh3_64(row.key.as_bytes())));
         parts.extend(hashes.into_iter().map(u64::to_le_bytes));
-        parts.extend(row.input.split(' ').chain([&*row.key]).filter_map(|word| word.as_bytes().try_into().ok()));
+        parts.extend(
+            row.input.split(' ').chain([&*row.key]).filter_map(|word| <[u8; 8]>::try_from(word.as_bytes()).ok()),
+        );
         parts.extend(row.output.windows(2).map(|ids| <[u8; 8]>::try_from(bytemuck::cast_slice(ids)).unwrap()));
     }
     parts

@@ -578,4 +578,26 @@ mod tests {
         assert!(matches!(log.forget(1), Err(Error::Locked { .. })));
         assert_eq!(read(&path, &Fingerprint::default()).unwrap(), [&row[..], &row].concat());
     }
+
+    #[test]
+    fn rows_leave_an_open_log_an_hour_after_their_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = WriteAheadLog::open(&folder.path().join("t.served"), &Fingerprint::default()).unwrap();
+        let row = |id| [OnlineRow { output: vec![id], ..OnlineRow::default() }];
+        for (id, late) in [(1, HOUR + 60), (2, HOUR / 2)] {
+            log.next = number_at(now() - DAY - late);
+            log.append(&row(id)).unwrap();
+        }
+        log.timed = true;
+        log.days = Some(2);
+        log.append(&row(3)).unwrap();
+        assert_eq!(log.rows(), 3);
+        log.days = Some(1);
+        log.append(&row(4)).unwrap();
+        assert_eq!(log.rows(), 2, "with the row whose hour has come goes the one whose day has come");
+        assert_eq!(read(log.path(), &Fingerprint::default()).unwrap(), [row(3), row(4)].concat());
+        log.next = 0;
+        log.append(&row(5)).unwrap();
+        assert_eq!(log.rows(), 3);
+    }
 }
