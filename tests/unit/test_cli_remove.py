@@ -30,7 +30,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(result: Result, code: int) -> str:
+def printed(result: Result, code: int) -> str:
     """What was printed, unwrapped, of a run that ended with `code`."""
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
@@ -77,7 +77,7 @@ class Task:
 
     def remove(self, *options: str | Path) -> str:
         args = ["index", "remove", self.path, *options, "--tokenizer", self.tokenizer, "--no-fit"]
-        return said(tasc(*args), 0)
+        return printed(tasc(*args), 0)
 
     def remove_rows(self, rows: list[Row]) -> str:
         named = write(self.folder / "named.jsonl", rows)
@@ -212,7 +212,7 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
     assert names == ["task.tasc", f"task.tasc.served.{digests[2]}"]
     drafter = NgramDrafter(index, served=served_log(index, digests[2]))
     assert "another writer has this log open" in said_of_salt(task, "three", 2)
-    assert "another writer has this log open" in said(
+    assert "another writer has this log open" in printed(
         tasc("index", "remove", task.path, "--older-than", "0", "--tokenizer", tokenizer), 2
     )
     del drafter
@@ -220,7 +220,7 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
 
 
 def said_of_salt(task: Task, salt: str, code: int) -> str:
-    return said(tasc("index", "remove", task.path, "--salt", salt), code)
+    return printed(tasc("index", "remove", task.path, "--salt", salt), code)
 
 
 def test_an_index_without_inputs_goes_by_outputs(tmp_path: Path, tokenizer: Path) -> None:
@@ -244,10 +244,10 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, tokenizer: Path
         (("--where", rows, *own), "task.tasc would be left; delete the index"),
         (("--where", tmp_path / "none.jsonl", *own), "none.jsonl"),
     ]:
-        assert why in said(tasc("index", "remove", task.path, *options), 2)
+        assert why in printed(tasc("index", "remove", task.path, *options), 2)
     for row in [{}, {"input": None}, {"key": "k", "input": "a"}, {"output": 3}, {"name": "a"}]:
         write(rows, [row])
-        line = said(tasc("index", "remove", task.path, "--where", rows, *own), 2)
+        line = printed(tasc("index", "remove", task.path, "--where", rows, *own), 2)
         assert "named.jsonl:1: names no rows; give an `input`" in line
     assert task.path.read_bytes() == before
     with pytest.raises(ValueError, match="picks returned 1 answers about"):

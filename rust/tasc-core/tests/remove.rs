@@ -67,7 +67,7 @@ impl Task {
     ) -> Result<Removed> {
         let mut picks = |rows: &[OnlineRow]| Ok(rows.iter().map(&mut picks).collect());
         let mut removal = Removal { picks: &mut picks, keys, before };
-        TaskIndex::remove(&self.path, &[&self.log], &mut removal, &OPTIONS, |_| Ok(()))
+        self.open().remove(&[&self.log], &mut removal, &OPTIONS, |_| Ok(()))
     }
 
     /// Rows of the index and of the log that it has not merged.
@@ -107,7 +107,11 @@ impl Task {
         }
         let bytes = [std::fs::read(&self.path).unwrap(), std::fs::read(&self.log).unwrap()].concat();
         let bytes: BTreeSet<[u8; 8]> = bytes.windows(8).map(|part| part.try_into().unwrap()).collect();
-        for part in parts(gone).difference(&parts(others)) {
+        let ids = |row: &OnlineRow| [TOY.ids(&row.input), row.output.clone()].concat(); // words are kept as ids too
+        let known: BTreeSet<TokenId> = others.iter().flat_map(ids).collect();
+        let by_chance =
+            |part: &[u8; 8]| bytemuck::pod_read_unaligned::<[TokenId; 2]>(part).iter().all(|id| known.contains(id));
+        for part in parts(gone).difference(&parts(others)).filter(|part| !by_chance(part)) {
             assert!(!bytes.contains(part), "{part:?} ({})", String::from_utf8_lossy(part));
         }
     }
@@ -151,7 +155,7 @@ fn counts<'r>(rows: impl IntoIterator<Item = &'r OnlineRow>) -> Counts {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn what_is_removed_is_gone_and_the_rest_stays(
@@ -226,7 +230,7 @@ fn an_index_that_nothing_goes_from_and_one_that_all_goes_from_stay_as_they_are()
     drop(log);
     let mut picks = |_: &[OnlineRow]| Err(Error::Stopped);
     let mut removal = Removal { picks: &mut picks, keys: &[], before: None };
-    let stopped = TaskIndex::remove(&task.path, &[&task.log], &mut removal, &OPTIONS, |_| Ok(()));
+    let stopped = task.open().remove(&[&task.log], &mut removal, &OPTIONS, |_| Ok(()));
     assert!(matches!(stopped, Err(Error::Stopped)));
     assert_eq!(std::fs::read_dir(task.path.parent().unwrap()).unwrap().count(), 2);
 }
@@ -241,4 +245,20 @@ fn a_row_that_was_merged_leaves_a_log_that_a_kill_has_left_full() {
     std::fs::write(&task.log, log).unwrap();
     assert_eq!(task.remove(&[], None, |row| row.input == gone.input).unwrap().from_index, 1);
     task.holds_nothing_of(&[gone], &[]);
+}
+
+/// Whoever opened an index before another process replaced it must not bring the old rows back, or lose the new ones.
+#[test]
+fn an_index_that_was_replaced_meanwhile_is_the_one_that_is_compacted() {
+    let rows =
+        [("word0001", "word0002"), ("word0003", "word0004"), ("word0005", "word0006")].map(|(i, o)| row(i, o, ""));
+    let task = Task::new(&rows[..1], &rows[1..2]);
+    let early = task.open();
+    task.compact();
+    WriteAheadLog::open(&task.log, &Fingerprint::default()).unwrap().0.append(&rows[2..]).unwrap();
+    early.compact(&[&task.log], &task.path, &OPTIONS, |_| Ok(())).unwrap();
+    assert_eq!(task.rows(), counts(&rows));
+    task.remove(&[], None, |row| row.input == "word0001").unwrap();
+    early.compact(&[&task.log], &task.path, &OPTIONS, |_| Ok(())).unwrap();
+    assert_eq!(task.rows(), counts(&rows[1..]));
 }

@@ -198,7 +198,7 @@ impl TaskIndex {
                 Ok(answer.into_inner())
             };
             let mut removal = Removal { picks: &mut asked, keys: &keys, before };
-            task::TaskIndex::remove(file.path(), &logs, &mut removal, &options, |done| {
+            self.0.remove(&logs, &mut removal, &options, |done| {
                 (check.borrow_mut())(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
             })
         })?;

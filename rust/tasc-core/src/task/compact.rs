@@ -70,7 +70,7 @@ impl TaskIndex {
     /// Where this one has no inputs, neither has the new one. Returns the new index and the number of rows merged.
     ///
     /// The new index says which rows of which logs it holds, so that nobody counts them twice. Over this index's own
-    /// path the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
+    /// path, what is compacted is the file that has this path now, and the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
     /// beside the processes that write to them.
     ///
     /// # Errors
@@ -80,6 +80,34 @@ impl TaskIndex {
     /// failed, which is harmless.
     pub fn compact(
         &self,
+        logs: &[impl AsRef<Path>],
+        path: &Path,
+        options: &BuildOptions<'_>,
+        check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<(Self, u64)> {
+        let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let scratch = ScratchFolder::exclusive(&target)?;
+        if path == self.file().path() {
+            self.current()?.compact_in(&scratch, logs, path, options, check)
+        } else {
+            self.compact_in(&scratch, logs, path, options, check)
+        }
+    }
+
+    /// Opens the file that has this index's path now: another compaction may have put it there.
+    pub(super) fn current(&self) -> Result<Self> {
+        let now = Self::open(self.file().path())?;
+        let (found, wanted) = (now.file().fingerprint(), self.file().fingerprint());
+        if found == wanted {
+            Ok(now)
+        } else {
+            Err(Error::Fingerprint { path: now.file().path().into(), found, wanted })
+        }
+    }
+
+    fn compact_in(
+        &self,
+        scratch: &ScratchFolder,
         logs: &[impl AsRef<Path>],
         path: &Path,
         options: &BuildOptions<'_>,
@@ -99,8 +127,6 @@ impl TaskIndex {
                 rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
             }
         }
-        let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        let scratch = ScratchFolder::exclusive(&target)?;
         let no_inputs = options.no_inputs || self.num_inputs() == 0;
         let new_origins = rows.iter().map(|(number, row)| RowOrigin::new(*number, row, !no_inputs));
         let origins = self.origins().iter().copied().chain(new_origins).collect();

@@ -69,7 +69,7 @@ struct Kept {
 }
 
 impl TaskIndex {
-    /// Writes the index of this path and its logs anew without some rows. What is fitted is fitted to the rows that are
+    /// Writes the index that has this index's path now, and its logs, anew without some rows. What is fitted is fitted to the rows that are
     /// left. Files of which no row is removed stay as they are, but rows that the index has merged leave the logs.
     ///
     /// The index gets its name before the logs do, each whole. After a crash in between, removing again does the rest.
@@ -82,15 +82,16 @@ impl TaskIndex {
     /// [`TaskIndex::compact`]; format errors of damaged files; what `picks`, `check` and the tokenizer return. Unless
     /// writing a log failed, nothing has changed then.
     pub fn remove(
-        path: &Path,
+        &self,
         logs: &[impl AsRef<Path>],
         removal: &mut Removal<'_>,
         options: &BuildOptions<'_>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Removed> {
+        let path = self.file().path();
         let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let scratch = ScratchFolder::exclusive(&target)?;
-        let index = Self::open(path)?; // now that nobody else replaces it
+        let index = self.current()?; // nobody else replaces it from here on
         index.verify()?; // damage must not get new checksums
         let (fingerprint, merged) = (index.file().fingerprint(), index.meta().merged_logs.clone());
         let (mut removed, mut opened) = (Removed::default(), Vec::new());
