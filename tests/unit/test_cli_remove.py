@@ -19,7 +19,7 @@ from tasc.drafting.protocol import salt_digest, served_log
 Row = dict[str, Any]
 Counts = Counter[tuple[str | None, str]]
 
-NAMES = "anna berta cecil david emil frida gustav hanna ida jakob".split()
+NAMES = ["anna", "berta", "cecil", "david", "emil", "frida", "gustav", "hanna", "ida", "jakob"]
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +134,6 @@ def test_removed_rows_are_in_no_file_and_all_others_are(tmp_path: Path, tokenize
     with_input = [row for row in everything if row["input"] == "berta: rome"]
     of_output = [row for row in everything if row["output"] == "to=bern; name=cecil;"]
     named = [*whole, {"input": "berta: rome"}, {"output": "to=bern; name=cecil;"}]
-    # a line without an input names no row with one: that is what an output alone is for
-    named = [row if row.get("input") else {"output": row["output"]} for row in named if row.get("output")] + named[-2:-1]
     said = task.remove_rows(named)
     gone = [row for row in everything if row in whole or row in with_input or row in of_output]
     left = [row for row in everything if row not in gone]
@@ -188,6 +186,15 @@ def test_old_rows_go_from_logs_and_from_what_they_were_compacted_into(
     said = task.remove("--older-than", "1")
     assert "2 rows removed from the index, 2 from its logs; 20 rows without a time stay" in said
     assert task.rows() == counts(past)
+
+
+def test_a_row_with_an_empty_input_and_one_without_go_one_by_one(tmp_path: Path, tokenizer: Path) -> None:
+    past = [*some_rows(random.Random(10), 5), {"input": "", "output": "x"}, {"input": None, "output": "x"}]
+    task = Task(tmp_path, tokenizer, past)
+    task.serve([{"input": None, "output": "x", "key": "k"}])
+    task.compact()
+    assert "1 rows removed from the index, 0 from its logs" in task.remove_rows([{"key": "k"}])
+    assert task.rows().total() == len(past)
 
 
 def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: Path) -> None:
