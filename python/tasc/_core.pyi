@@ -446,7 +446,7 @@ class TaskIndex:
         self,
         picks: Callable[[list[tuple[str | None, NDArray[np.uint32]]]], Sequence[bool]] | None = None,
         *,
-        keys: Sequence[str] = (),
+        keys: Sequence[str] = ...,
         before: int | None = None,
         served: str | Path | Sequence[str | Path] | None = None,
         tokenizer: Speller | None = None,
@@ -454,9 +454,9 @@ class TaskIndex:
         num_threads: int | None = None,
         progress: _Progress | None = None,
     ) -> tuple[int, int, int]:
-        """Write the index at this index's path and its logs anew without some rows; this object keeps the old file.
+        """Write this index and its logs anew without some rows; this object keeps the old file.
 
-        A row is removed if `picks` says so, if it has one of the keys, or if it is older than `before`. Weights are
+        What is written anew is the file that has this index's path now. A row is removed if `picks` says so, if it has one of the keys, or if it is older than `before`. Weights are
         fitted to the rows that are left. An index of which no row is removed stays as it is.
 
         Args:
@@ -481,7 +481,7 @@ class TaskIndex:
         """
 
     def delete_log(self, path: str | Path) -> None:
-        """Delete a log of online rows, if it exists.
+        """Delete a log that nobody writes to, if it exists.
 
         Raises:
             BlockingIOError: A drafter or process writes to it.

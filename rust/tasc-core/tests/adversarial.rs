@@ -400,7 +400,7 @@ fn the_index_is_replaced_under_four_threads() {
     let left = current.read().unwrap().num_served();
     let log = online_log::read(&path, &Fingerprint::default()).unwrap();
     assert!(left <= log.len(), "{left} rows in memory, {} in the log", log.len());
-    let mut ids: Vec<_> = taken.iter().chain(&log).map(|row| row.output[0]).collect();
+    let mut ids: Vec<_> = taken.iter().map(|(_, row)| row).chain(&log).map(|row| row.output[0]).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..4).flat_map(|t| (0..50).map(move |k| 1000 * t + k)).collect::<Vec<_>>());
 }

@@ -158,7 +158,7 @@ impl TaskIndex {
         built.map(|(index, rows)| (Self(Arc::new(index)), rows))
     }
 
-    /// Write this index and its logs anew without some rows.
+    /// Write this index and its logs anew without some rows; this object keeps the old file.
     #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
     #[pyo3(signature = (picks=None, *, keys=Vec::new(), before=None, served=None, tokenizer=None, fit=true,
         num_threads=None, progress=None))]
@@ -205,7 +205,7 @@ impl TaskIndex {
         Ok((removed.from_index, removed.from_logs, removed.untimed))
     }
 
-    /// Delete a log that nobody writes to.
+    /// Delete a log that nobody writes to, if it exists.
     fn delete_log(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         py.detach(|| online_log::delete(&path, &self.0.file().fingerprint())).raise()
     }
