@@ -30,6 +30,7 @@ __all__ = [
     "StoreWriter",
     "TaskIndex",
     "__version__",
+    "activation_bytes",
     "count_ngrams",
     "merge_ngrams",
     "merges",
@@ -40,10 +41,31 @@ __version__: str
 MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
 """Number of features of a candidate, and number of buckets of each feature that selects mixture weights."""
 
-@disjoint_base
+def activation_bytes(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round rows of activations to 16 bits, for a product with int8 weights. A row does not depend on the others.
+
+    Args:
+        rows: (M, K) contiguous float32.
+
+    Returns:
+        (max(2M, 4), K) uint8, the low bytes of all rows and then the high bytes, each with the zero point 128 (rows of
+        zeros may follow); and (M, 1) float32, the peak of each row: its largest magnitude, or NaN where a value is not
+        finite. An activation is 256 times its high byte plus its low byte, without their zero points, times the peak,
+        over 32639.
+
+    Raises:
+        InputError: `rows` is not contiguous.
+
+    Example:
+        >>> import numpy as np
+        >>> octets, peaks = activation_bytes(np.array([[2.0, 0.0]], np.float32))
+        >>> octets[:2].tolist(), peaks.tolist()
+        ([[255, 128], [255, 128]], [[2.0]])
+    """
+
 @final
 class ScratchFolder:
-    """A hidden folder beside a file or folder that is being written (`tasc.files`).
+    """A hidden folder beside `target` for a file or folder that is being written; `close` removes it.
 
     It is locked while its process lives. Creating one removes those that killed processes of the same user have left in
     the same place.
@@ -68,6 +90,7 @@ class ScratchFolder:
     def close(self) -> None:
         """Remove the folder and what is in it."""
 
+@disjoint_base
 class Store:
     """Distinct outputs of a task with their weights, and the inputs, mapped from one file.
 
@@ -456,8 +479,9 @@ class TaskIndex:
     ) -> tuple[int, int, int]:
         """Write this index and its logs anew without some rows; this object keeps the old file.
 
-        What is written anew is the file that has this index's path now. A row is removed if `picks` says so, if it has one of the keys, or if it is older than `before`. Weights are
-        fitted to the rows that are left. An index of which no row is removed stays as it is.
+        What is written anew is the file that has this index's path now. A row is removed if `picks` says so, if it has
+        one of the keys, or if it is older than `before`. Weights are fitted to the rows that are left. An index of which
+        no row is removed stays as it is.
 
         Args:
             picks: Called with some rows, (input or None, (T,) output ids) each; returns for each whether it is removed,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,10 +51,10 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: `path` exists and is not an empty folder, or it is being written (`scratch_folder`).
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is there already; name another folder or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _renamed(behind_link(target), exclusive=True) as temporary:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputError(f"{target} is there already; name another folder or remove it")
         temporary.mkdir()
         yield temporary
 
@@ -69,6 +71,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = None) -> Path:
     """Write a value as JSON atomically, in one line without `indent`; return the file's path."""
     return write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """Return a value as JSON. NaN and infinite numbers, which JSON does not have, become null.
+
+    Args:
+        value: Value to write.
+        **options: Options of `json.dumps`.
+
+    Examples:
+        >>> as_json({"ratio": float("nan"), "counts": [1, 2.5]})
+        '{"ratio": null, "counts": [1, 2.5]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of each number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @contextmanager
@@ -91,6 +116,20 @@ def temporary_folder() -> Iterator[Path]:
     """A scratch folder among the system's temporary files, for what has no output beside it."""
     with _scratch(Path(tempfile.gettempdir(), "tasc"), exclusive=False) as folder:
         yield folder
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise as `OSError` what torch, safetensors and tokenizers raise if a file below `path` cannot be written."""
+    try:
+        yield
+    except Exception as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(found[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
+        if isinstance(error, RuntimeError) and re.search("inline_container|iostream error", str(error)):
+            raise OSError(f"{path}: a file in it could not be written; is the disk full?") from error
+        raise
 
 
 def behind_link(path: str | os.PathLike[str]) -> Path:
@@ -147,7 +186,8 @@ def _renamed(target: Path, *, exclusive: bool, durable: bool = True) -> Iterator
     """A path in a scratch folder, renamed to `target` after the block."""
     with _scratch(target, exclusive=exclusive) as folder:
         temporary = folder / target.name
-        yield temporary
+        with os_errors(target):
+            yield temporary
         if target.is_file():
             take_access(temporary, target)
         if durable:

@@ -125,3 +125,22 @@ def test_indexes_and_logs_keep_mode_and_link(tmp_path: Path) -> None:
     assert log.is_symlink()
     assert mode(tmp_path / "real" / "log") == 0o640
     assert log.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("I/O error: No space left on device (os error 28)"), "No space left on device: .*model"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0"),
+            "model: a file in it could",
+        ),
+        (RuntimeError("basic_ios::clear: iostream error"), "is the disk full"),
+    ],
+)
+def test_other_libraries_errors_of_writing_are_os_errors(tmp_path: Path, error: Exception, said: str) -> None:
+    with pytest.raises(OSError, match=said), new_folder(tmp_path / "model"):
+        raise error
+    with pytest.raises(RuntimeError, match="other"), new_folder(tmp_path / "model"):
+        raise RuntimeError("other")
+    assert list(tmp_path.iterdir()) == []

@@ -37,7 +37,8 @@ class TascCorpus:
     It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
 
     Args:
-        choose: Returns the task of a request by its (L,) prompt and what came with it: `tasc.serving.Tasks.choose`.
+        choose: Returns the task of a request by its (L,) prompt (none where it is not known) and what came with it:
+            `tasc.serving.Tasks.choose`.
         width: Nodes of a tree, ≥ 2: the last token and what is drafted (the engine's `draft_token_num`).
         vocab_size: Ids of the model; a draft ends before one that is beyond. None: not known.
 
@@ -118,12 +119,15 @@ class TascCorpus:
     def _begun(self, name: str, tokens: Sequence[int], length: int) -> _Running:
         """Start a request at its history; without a history that fits, at all tokens but the last."""
         prompt, output = self._histories.get(name, ((), ()))
-        known = len(prompt) + len(output)
+        known, beginning = len(prompt) + len(output), prompt
         if known == 0 or not 0 <= length - known <= len(tokens):
-            prompt, output, known = tokens[:-1], (), length - 1
+            prompt, output, known, beginning = tokens[:-1], (), length - 1, ()
         running = _Running(known)
         fields = self._fields.get(name)
-        guarded([running.request], lambda: running.start(self._choose, np.asarray(prompt, np.int64), fields))
+        guarded(
+            [running.request],
+            lambda: running.start(self._choose(np.asarray(beginning, np.int64), fields), np.asarray(prompt, np.int64)),
+        )
         if len(output):
             running.request.update(np.asarray(output, np.int64))
         return running
@@ -178,9 +182,9 @@ class _Running:
         self.drafter: SafeDrafter | None = None
         """The drafter that it was started with, whatever has replaced the index since."""
 
-    def start(self, choose: Choose, prompt: TokenIds, fields: RequestFields | None) -> None:
+    def start(self, drafts: TaskDrafts, prompt: TokenIds) -> None:
         """Start the drafter's request."""
-        self.drafter, self.request, _ = choose(prompt, fields).start(prompt)
+        self.drafter, self.request, _ = drafts.start(prompt)
 
     def goes_on(self, tokens: Sequence[int], length: int) -> bool:
         """Whether the last `tokens` of `length` continue this request; a name may be used again."""

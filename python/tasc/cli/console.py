@@ -4,7 +4,6 @@ What commands print may come from files that others made. So nothing is taken as
 control characters are escaped (`tasc.printable`).
 """
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tasc.files import as_json
 from tasc.printable import printable
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def print_json(value: Any) -> None:
 
 def json_text(value: Any) -> str:
     """Return a JSON document whose control characters are escaped."""
-    return printable(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    return printable(as_json(value, indent=2, ensure_ascii=False, default=str))
 
 
 def end_token(eos: str | None) -> str | int:

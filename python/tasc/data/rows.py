@@ -11,11 +11,12 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeAlias
 
-from tasc.checks import whole_number
+from tasc.checks import function, listed, whole_number
 from tasc.errors import CorpusError, InputError, MissingExtraError
 from tasc.progress import Progress
 
@@ -80,9 +81,11 @@ def read_rows(
 
     Raises:
         CorpusError: For what is no row, naming file and line; no row of that split, naming the splits that are there.
+        InputError: An argument is of a wrong type.
         MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
+    listed("other_fields", other_fields, str, "a list of fields")
     fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field, "needs_output": needs_output}
     columns = {output_field, input_field, "split", *other_fields}
     needed = _needed_fields(**fields)
@@ -117,7 +120,9 @@ def located_rows(
         FileNotFoundError: A path that is not there.
     """
     longest = _max_line_bytes(max_line_bytes)
-    files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    named = [paths] if isinstance(paths, str | PathLike) else paths
+    files = [Path(file) for file in listed("paths", named, (str, PathLike), "a path or a list of paths")]
+    function("progress", progress)
     sizes = [file.stat().st_size for file in files]
     total = sum(sizes)
 
@@ -209,9 +214,12 @@ def check_json(where: str, row: Any) -> None:
     _check_object(where, row)
     for field, value in row.items():
         try:
-            json.dumps({field: value}, ensure_ascii=False).encode()
+            json.dumps({field: value}, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError as error:
             raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
+        except ValueError as error:
+            said = f"{where}: field {field!r} holds NaN or an infinite number, which JSON does not have; write null"
+            raise CorpusError(said) from error
         except (TypeError, RecursionError) as error:
             raise CorpusError(f"{where}: field {field!r} cannot be written as JSON; leave it out") from error
 

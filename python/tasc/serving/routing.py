@@ -16,7 +16,7 @@ from tasc.serving.tasks import TaskDrafts
 
 _log = logging.getLogger(__name__)
 
-_MORE_TOKENS = 16  # of a head, beyond one for each byte of its text: tokens that decode to nothing
+_MORE_TOKENS = 16  # that the beginning of a prompt may have beyond the text's own: its last tokens may be others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,9 @@ class Beginnings:
         Raises:
             InputError: Nothing is left of it.
         """
-        self._most = max(self._most, len(text.encode()) + _MORE_TOKENS)
-        found = self._decoded(self._tokenizer.encode(text).tolist())
+        ids = self._tokenizer.encode(text).tolist()
+        self._most = max(self._most, len(ids) + _MORE_TOKENS)
+        found = self._decoded(ids)
         if not found:
             raise InputError(f"`prompt_starts_with` is {text!r}, with which every prompt begins; give more of it")
         return found

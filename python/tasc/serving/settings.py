@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.checks import wrong
+from tasc.drafting.defaults import MAX_SALTS
 from tasc.errors import InputError
 
 VARIABLE = "TASC_INDEX"
@@ -17,6 +18,9 @@ VARIABLE = "TASC_INDEX"
 
 SALT_FIELDS = ("tasc_salt", "cache_salt")
 """Fields of a request that can hold its salt."""
+
+MAX_SALT_LOGS = 256
+"""Most logs of salts beside an index, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +79,8 @@ class Settings:
     learn_unsalted: bool = True
     trusted: bool = False
     salt: str | None = None
-    max_salts: int = 64
-    max_salt_logs: int = 256
+    max_salts: int = MAX_SALTS
+    max_salt_logs: int = MAX_SALT_LOGS
     served_bytes: int = 64 << 20
     log_bytes: int = 256 << 20
     log_days: int | None = None

@@ -15,24 +15,20 @@ import numpy as np
 
 from tasc._core import TaskIndex
 from tasc.data import load_tokenizer
+from tasc.drafting.defaults import MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import Drafter, SafeDrafter, SafeRequest, TokenIds, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.learner import OnlineLearner, Row
 from tasc.serving.reload import FileWatcher
+from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
     from tasc.drafting.retokenizing import RetokenizingDrafter
 
 _log = logging.getLogger(__name__)
-
-MAX_SALTS = 64
-"""Default of the most salts of an index whose drafters are in memory."""
-
-MAX_SALT_LOGS = 256
-"""Default of the most logs of salts beside an index."""
 
 
 class StartedRequest(NamedTuple):
@@ -109,6 +105,7 @@ class TaskDrafts:
         self._used_salts: WeakValueDictionary[str, TaskDrafts] = WeakValueDictionary()  # with those of running requests
         self._salts_lock = threading.Lock()
         self._max_salts, self._max_salt_logs = max_salts, max_salt_logs
+        self._logs_are_full = False
 
     @property
     def name(self) -> str:
@@ -147,10 +144,6 @@ class TaskDrafts:
         alone. Its log is `INDEX.served.DIGEST`. If there is a file `INDEX.DIGEST`, into which that log was compacted,
         it is used instead of the index. DIGEST is `salt_digest(salt)`. The least recently used salt is closed where
         there are more than `max_salts`.
-
-        Raises:
-            TokenizerMismatchError: The salt's own index was made with another tokenizer.
-            FormatError: It is none, or damaged.
         """
         digest = salt_digest(salt)
         with self._salts_lock:
@@ -217,20 +210,28 @@ class TaskDrafts:
         """Draft from the index that has replaced the one in use."""
         if self._watcher is None or not self._watcher.is_due():
             return
+        path, had_inputs = self._watcher.path, _has_inputs(self.index)
         with self._lock:
             try:
-                if self._watcher.was_replaced():
-                    self._replace(TaskIndex.open(self._watcher.path))
-            except (OSError, TascError) as error:
-                _log.warning("%s cannot be used, the index before it stays: %s", self._watcher.path, error)
+                replaced = self._watcher.was_replaced() and self._use(path)
+            except OSError as error:
+                _log.warning("%s cannot be looked at, the index before it stays: %s", path, error)
+                return
+            if not replaced:
+                return
+            if self._finder is None or not had_inputs:
+                self._finder = self._new_finder()
+            self.reloads += 1
+            _log.info("%s was replaced; requests draft from it now", path)
 
-    def _replace(self, index: TaskIndex) -> None:
-        had_inputs = _has_inputs(self.index)
-        self.drafter = self.drafter.with_index(index)
-        if self._finder is None or not had_inputs:
-            self._finder = self._new_finder()
-        self.reloads += 1
-        _log.info("%s was replaced; requests draft from it now", index.path)
+    def _use(self, path: Path) -> bool:
+        """Draft from the index of a file, if it can be used."""
+        try:
+            self.drafter = self.drafter.with_index(TaskIndex.open(path))
+        except (OSError, TascError) as error:
+            _log.warning("%s cannot be used, the index before it stays: %s", path, error)
+            return False
+        return True
 
 
 class SaltedDrafts(TaskDrafts):
@@ -245,14 +246,16 @@ class SaltedDrafts(TaskDrafts):
 
     def __init__(self, unsalted: TaskDrafts, digest: str) -> None:
         index = unsalted.index
-        own = None if index is None or unsalted._watcher is None else Path(f"{index.path}.{digest}")
-        used = TaskIndex.open(own) if own is not None and own.exists() else index
-        super().__init__(used, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
+        super().__init__(index, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
         self._unsalted = unsalted
         self._delimiters = unsalted._delimiters
+        if index is not None:
+            own = Path(f"{index.path}.{digest}")
+            if own.exists():
+                self._use(own)
+            if unsalted._watcher is not None:
+                self._watcher = FileWatcher(own, Path(index.path))
         self._finder = self._new_finder()
-        if own is not None and index is not None:
-            self._watcher = FileWatcher(own, Path(index.path))
         self._log = None if index is None else served_log(index, digest)
         self._learner = None if index is None else unsalted._salted_learner
         if self._learner is not None and self._log is not None and self._log.exists():
@@ -277,7 +280,9 @@ class SaltedDrafts(TaskDrafts):
         """Go over to a drafter that reads and writes the salt's log."""
         most = self._unsalted._max_salt_logs
         if not log.exists() and _count_logs(log) >= most:
-            _log.warning("there are %d logs like %s; what a further salt learns is kept in memory alone", most, log)
+            if not self._unsalted._logs_are_full:
+                _log.warning("there are %d logs like %s; what further salts learn is kept in memory alone", most, log)
+            self._unsalted._logs_are_full = True
             return
         drafter = SafeDrafter(self._over(self.index, log))
         with self._lock:  # an index may have been taken up meanwhile

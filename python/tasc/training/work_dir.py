@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
-from tasc.files import atomic_path, remove_folder, scratch_folder, sync, write_json
+from tasc.files import atomic_path, flush, os_errors, remove_folder, scratch_folder, sync, write_json
 from tasc.progress import Progress
 from tasc.training.examples import Example, shuffled_batches
 from tasc.training.options import TrainingOptions
@@ -48,11 +48,12 @@ class WorkFolder:
         """Check that `out` does not exist; remove the work folder of a run that was killed after it had written `out`.
 
         Raises:
-            InputError: `out` exists.
+            InputError: `out` exists, or another process works in the work folder.
         """
         if out.exists():
-            if (self.path / _PUBLISHED).exists() and not (self.path / _FINISHED).exists():
-                remove_folder(self.path)
+            with scratch_folder(self.path):
+                if (self.path / _PUBLISHED).exists() and not (self.path / _FINISHED).exists():
+                    remove_folder(self.path)
             raise InputError(f"{out} is there already; name another folder or remove it")
 
     @contextmanager
@@ -93,6 +94,7 @@ class WorkFolder:
                     f"{self.path} is of another run ({', '.join(differing)} differ); "
                     "remove it, or start again with resume=False"
                 )
+            held.enter_context(os_errors(self.path))
             yield
 
     @contextmanager
@@ -254,7 +256,7 @@ def _keeper() -> Any:
                 older = _checkpoints(args.output_dir)
                 sync(made)
                 made.rename(made.with_name(f"step-{state.global_step}"))
-                sync(made.parent)
+                flush(made.parent)
                 for checkpoint in older:
                     remove_folder(checkpoint)
 

@@ -63,8 +63,12 @@ impl ScratchFolder {
     /// Creates a folder in `parent` and locks it. Someone may take it for a leftover before it is locked; then another
     /// one is created. Where the file system has no locks, it stays unlocked, and nobody can take it for a leftover.
     fn locked(parent: &Path) -> io::Result<Self> {
+        let mut builder = Builder::new();
+        builder.prefix(PREFIX).suffix(SUFFIX);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
         loop {
-            let folder = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempdir_in(parent)?;
+            let folder = builder.tempdir_in(parent)?;
             let path = folder.path().join(LOCK);
             let lock = match open(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
