@@ -264,7 +264,7 @@ def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data:
         )
         generated(data, model, output)
     assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "victim"]
+    assert sorted(path.name for path in tmp_path.glob("[.ov]*")) == ["out.jsonl", "victim"]
 
 
 def test_outputs_have_the_order_of_the_rows(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
