@@ -45,7 +45,7 @@ TITLES = {
     "not built": "Not tried",
 }
 NOTES = {
-    "equal": "τ: tokens per step with right drafts of 12 tokens, one prompt at a time. Reuse: whether the keys and "
+    "equal": "τ: tokens per step with right drafts of 12 tokens, one prompt at a time. Reuse: whether the keys and\n"
     "values (or states) of a head that two prompts share are kept.",
     "refused": "The line that `Generator` raises.",
     "differs": "Cases whose output is not the model's.",

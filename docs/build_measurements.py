@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,19 @@ def page() -> str:
     for file in files():
         parts.append(f"## {file['title']}\n")
         if file["note"]:
-            parts.append(file["note"] + "\n")
+            parts.append(filled(file["note"]))
         for (conditions, machine, recorded, command), group in groupby(
             file["records"], key=lambda r: (r["conditions"], r["machine"], r["recorded"], r["command"])
         ):
-            parts.append(f"**{conditions}.** {machines[machine]}; recorded {recorded}.\n")
+            parts.append(filled(f"**{conditions}.** {machines[machine]}; recorded {recorded}."))
             parts.append(f"```bash\n{command}\n```\n")
             parts.append(table(list(group)))
     return "\n".join(parts)
+
+
+def filled(text: str) -> str:
+    """A paragraph in lines of at most 120 characters."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def table(group: list[dict[str, Any]]) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "StoreWriter",
     "TaskIndex",
     "__version__",
+    "activation_bytes",
     "count_ngrams",
     "merge_ngrams",
     "merges",
@@ -39,6 +40,28 @@ __version__: str
 
 MIXTURE_SHAPE: tuple[int, tuple[int, ...]]
 """Number of features of a candidate, and number of buckets of each feature that selects mixture weights."""
+
+def activation_bytes(rows: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round rows of activations to 16 bits, for a product with int8 weights. A row does not depend on the others.
+
+    Args:
+        rows: (M, K) contiguous float32.
+
+    Returns:
+        (max(2M, 4), K) uint8, the low bytes of all rows and then the high bytes, each with the zero point 128 (rows of
+        zeros may follow); and (M, 1) float32, the peak of each row: its largest magnitude, or NaN where a value is not
+        finite. An activation is 256 times its high byte plus its low byte, without their zero points, times the peak,
+        over 32639.
+
+    Raises:
+        InputError: `rows` is not contiguous.
+
+    Example:
+        >>> import numpy as np
+        >>> octets, peaks = activation_bytes(np.array([[2.0, 0.0]], np.float32))
+        >>> octets[:2].tolist(), peaks.tolist()
+        ([[255, 128], [255, 128]], [[2.0]])
+    """
 
 @final
 class ScratchFolder:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import operator
+import os
 import reprlib
 import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
@@ -44,6 +47,64 @@ def number(name: str, value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         pass
     raise wrong(name, value, "a number")
+
+
+def path(name: str, value: Any) -> Path:
+    """Return an argument as a path.
+
+    Raises:
+        InputError: It is neither text nor a path.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise wrong(name, value, "a path")
+
+
+def listed(name: str, values: Any, kind: type | tuple[type, ...], allowed: str) -> list[Any]:
+    """Return an argument as a list of items of one kind.
+
+    Args:
+        name: Name of the argument.
+        values: The argument; a string or a mapping is one item, not several.
+        kind: Type of the items, or several types.
+        allowed: What the argument must be, in words.
+
+    Raises:
+        InputError: It is no list of such items.
+
+    Examples:
+        >>> listed("rows", [{"input": "a"}, "b"], Mapping, "rows")
+        Traceback (most recent call last):
+        ...
+        tasc.errors.InputError: rows[1] is 'b'; it must be one of rows
+    """
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
+        raise wrong(name, values, allowed)
+    items = list(values)
+    for number, item in enumerate(items):
+        if not isinstance(item, kind):
+            raise wrong(f"{name}[{number}]", item, f"one of {allowed}")
+    return items
+
+
+def of_kind(name: str, value: Any, kind: type) -> None:
+    """Check the type of an argument.
+
+    Raises:
+        InputError: It has another type.
+    """
+    if not isinstance(value, kind):
+        raise wrong(name, value, f"of type {kind.__name__}")
+
+
+def function(name: str, value: Any) -> None:
+    """Check that an argument is a function or None.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if value is not None and not callable(value):
+        raise wrong(name, value, "a function")
 
 
 def wrong(name: str, value: Any, allowed: str) -> InputError:

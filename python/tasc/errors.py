@@ -46,18 +46,27 @@ class TokenizerMismatchError(TascError, ValueError):
 
 
 class NoTokenError(TascError, ArithmeticError):
-    """Logits that allow no next token: NaN, or −inf everywhere."""
+    """Logits that allow no next token: NaN, or −inf everywhere.
 
-    def __init__(self, prompt: int, output_tokens: int) -> None:
-        """`prompt`: index of the request in the call; `output_tokens`: number of its output tokens so far.
+    Attributes:
+        number: Index of the prompt in the call.
+        reason: Reason, a clause whose subject is the prompt.
+        finished: Outputs that ended before, each a `Generation` by the index of its prompt.
+    """
+
+    def __init__(self, number: int, output_tokens: int) -> None:
+        """`number`: see the attributes; `output_tokens`: number of the prompt's output tokens so far.
 
         NaN at a drafted token may spread to the positions before it, so with drafts the number may be smaller.
         """
-        super().__init__(
-            f"prompt {prompt} has no next token after {output_tokens} output tokens: its logits are NaN, or −inf "
-            "everywhere. float16 may have overflowed (load the model in bfloat16 or float32), the checkpoint may be "
-            "damaged, or the model's generation_config may suppress every token"
+        self.number = number
+        self.reason = (
+            f"has no next token after {output_tokens} output tokens: its logits are NaN, or −inf everywhere. float16 "
+            "may have overflowed (load the model in bfloat16 or float32), the checkpoint may be damaged, or the "
+            "model's generation_config may suppress every token"
         )
+        self.finished: dict[int, Any] = {}
+        super().__init__(f"prompt {number} {self.reason}")
 
 
 class MissingExtraError(TascError, ImportError):

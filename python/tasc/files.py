@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,29 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = None) -> Path:
     """Write a value as JSON atomically, in one line without `indent`; return the file's path."""
     return write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """Return a value as JSON. NaN and infinite numbers, which JSON does not have, become null.
+
+    Args:
+        value: Value to write.
+        **options: Options of `json.dumps`.
+
+    Examples:
+        >>> as_json({"ratio": float("nan"), "counts": [1, 2.5]})
+        '{"ratio": null, "counts": [1, 2.5]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of each number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @contextmanager

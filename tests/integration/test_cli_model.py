@@ -96,6 +96,10 @@ def test_generate_is_the_same_with_and_without_an_index(tmp_path: Path, model: P
     assert [r["input"] for r in plain] == [r["input"] for r in ROWS]
     assert [r["reference"] for r in plain] == [r["output"] for r in ROWS]
     assert all(r["finish_reason"] in ("eos", "length") for r in plain)
+    own = data.with_name("own.jsonl")
+    own.write_text(json.dumps({"input": ROWS[0]["input"], "reference": 7, "text": "t", "score": None}))
+    (row,) = generated(own, model, tmp_path / "own.out", "--max-draft", 0)
+    assert row == {**json.loads(own.read_text()), "output": plain[0]["output"], "finish_reason": row["finish_reason"]}
     drafted = generated(data, model, tmp_path / "drafted.jsonl", "--index", index, "--batch-size", 2)
     assert drafted == plain
 
@@ -146,6 +150,10 @@ def test_generate_reads_what_the_other_commands_read(tmp_path: Path, model: Path
         (b'{"input": "caf\xe9"}', ":3: is not UTF-8: invalid continuation byte at byte 15; save the file as UTF-8"),
         (b'{"input": "a", "n": ' + b"1" * 5000 + b"}", ":3: is JSON that cannot be read: a number has over 4300"),
         (b'["show"]', ":3: is a list, a row is an object"),
+        (b'{"input": "a", "x": [NaN]}', ":3: field 'x' holds NaN or an infinite number, which JSON does not have; "),
+        (b'{"input": "a", "x": -1e999}', ":3: field 'x' holds NaN or an infinite number, which JSON does not have; "),
+        (b'{"input": "a", "finish_reason": ""}', ":3: field 'finish_reason' is needed for the reason why the output"),
+        (b'{"input": "a", "output": "b", "reference": "c"}', ":3: field 'reference' is needed for the row's own"),
         (b'{"input": 3}', ":3 has no such `input`"),
     ],
 )
@@ -196,13 +204,76 @@ def test_prompts_that_cannot_be_used_are_named_and_the_rest_goes_on(
         f"skipped {files['mixed']}:10: has no token; give at least one, such as the tokenizer's BOS",
         "skipped 3 of 13 rows",
     ]
-    assert lines[-1] == "skipped 3 of 13 rows"
+    assert lines[-1] == "skipped 3 of 13 rows"  # no two for the same reason
     kept = [json.loads(line) for line in files["out"].read_text().splitlines()]
     assert kept == generated(files["good"], chat_model, tmp_path / "expected.jsonl", "--batch-size", batch_size)
     result = tasc("generate", files["bad"], *options, "-o", files["none"])
     assert result.exit_code == 2
     assert "none of the 3 rows can be used" in " ".join(result.stderr.split())
     assert not list(tmp_path.glob("none*")) and not list(tmp_path.glob("*.partial"))
+
+
+def last_line(result: Result) -> str:
+    return " ".join(result.stderr.strip().splitlines()[-1].split())
+
+
+def test_a_reason_that_rows_share_is_said_once_and_with_the_count(tmp_path: Path, chat_model: Path) -> None:
+    prompts, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text("".join(json.dumps({"input": text}) + "\n" for text in ["end", "show", "end", "to", "end"]))
+    command = ("generate", prompts, "--model", chat_model, "--max-tokens", 4, "-o", output)
+    result = tasc(*command)
+    refused = "is refused by the tokenizer's chat template (no end); change the messages"
+    assert result.exit_code == 1
+    assert last_line(result) == f"skipped 4 of 5 rows; in 3 of them, the prompt {refused}"
+    assert f"skipped {prompts}:5: for the same reason as {prompts}:1\n" in result.stderr
+    assert result.stderr.count(refused) == 2
+    prompts.write_text('{"input": "end"}\n' * 3)
+    result = tasc(*command)
+    assert result.exit_code == 2
+    assert last_line(result).endswith(f"and {output} is not written; in 3 of them, the prompt {refused}")
+
+
+def test_a_row_whose_logits_are_nan_is_skipped_and_the_rest_goes_on(tmp_path: Path, model: Path) -> None:
+    loaded = transformers.LlamaForCausalLM.from_pretrained(model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    texts = ["show to", "from dallas", "show from", "dallas", "to to", "show"]
+    with Generator(loaded, tokenizer, max_draft=0) as generator:
+        plain = [item.text for item in generator.generate(prompts=texts, max_tokens=4)]
+    good = [n for n, text in enumerate(plain) if "dallas" not in text + texts[n]]
+    assert 1 < len(good) < len(texts)
+    with torch.no_grad():
+        loaded.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("dallas")] = float("nan")
+    loaded.save_pretrained(tmp_path / "damaged")
+    tokenizer.save_pretrained(tmp_path / "damaged")
+    prompts, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": text, "n": n}) + "\n" for n, text in enumerate(texts)))
+    for batch_size in (1, 3):
+        command = ("--model", tmp_path / "damaged", "--max-tokens", 4, "--max-draft", 0, "--batch-size", batch_size)
+        result = tasc("generate", prompts, *command, "-o", output)
+        assert result.exit_code == 1
+        assert f"skipped {prompts}:2: has no next token after 0 output tokens: its logits are NaN" in result.stderr
+        assert f"skipped {len(texts) - len(good)} of {len(texts)} rows" in last_line(result)
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [row["n"] for row in rows] == good
+        assert [row["output"] for row in rows] == [plain[n] for n in good]
+
+
+def test_a_partial_file_of_another_run_is_named_with_the_fix(
+    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+
+    def begun(*args: Any, **options: Any) -> Any:
+        partial.write_text("{}\n")  # of a run that began since the check
+        return Generator(*args, **options)
+
+    monkeypatch.setattr("tasc.decoding.generator.Generator", begun)
+    for _ in range(2):
+        result = tasc("generate", data, "--model", model, "-o", output)
+        assert result.exit_code == 2
+        assert f"{partial} exists: it has outputs of a run that was stopped or still goes on" in last_line(result)
+        assert last_line(result).endswith("or move or remove out.jsonl.partial, or name another -o FILE")
+        assert partial.read_text() == "{}\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError(28, "No space left on device"), 2)])

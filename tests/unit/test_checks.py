@@ -10,9 +10,22 @@ import pytest
 import torch
 from tiny_models import byte_tokenizer, tiny_model
 
-from tasc import DistillOptions, HybridDrafter, NgramTable, NullDrafter, TokenStore, TuneOptions, extend_model
+from tasc import (
+    DistillOptions,
+    HybridDrafter,
+    NgramTable,
+    NullDrafter,
+    TokenStore,
+    TuneOptions,
+    distill,
+    extend_model,
+    load_tokenizer,
+    read_rows,
+    tune,
+)
 from tasc.checks import number, whole_number
-from tasc.errors import InputError
+from tasc.errors import CorpusError, InputError
+from tasc.training.examples import make_examples
 from tasc.vocab.vocabulary import extend_tokenizer, learn_vocabulary
 
 WRONG_NUMBERS = ["5", b"5", None, [5], {}, object(), 1j, np.zeros(2), lambda: 0]
@@ -55,6 +68,69 @@ def test_long_values_are_cut_to_one_line() -> None:
 def test_training_options_of_wrong_types(options: Any, name: str, value: Any, allowed: str) -> None:
     with pytest.raises(InputError, match=rf"^{name}={value!r}; allowed: {allowed}"):
         options(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"paths": 5}, "paths is 5; it must be a path or a list of paths"),
+        ({"paths": [5]}, r"paths\[0\] is 5; it must be one of a path or a list of paths"),
+        ({"paths": b"rows.jsonl"}, "paths is b'rows.jsonl'; it must be a path"),
+        ({"paths": "rows.jsonl", "other_fields": "id"}, "other_fields is 'id'; it must be a list of fields"),
+        ({"paths": [], "progress": True}, "progress is True; it must be a function"),
+    ],
+)
+def test_arguments_of_read_rows(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
+        list(read_rows(**given))
+
+
+ROW = {"input": "a", "output": "b"}
+
+
+WRONG_TRAINING: list[tuple[str, Any, str]] = [
+    ("rows", 5, "5; it must be rows like"),
+    ("rows", "rows.jsonl", "'rows.jsonl'; it must be rows like"),
+    ("rows", ROW, r"\{.*\}; it must be rows like"),
+    ("rows", [ROW, 5], "5; it must be one of rows like"),
+    ("validation", None, "None; it must be rows like"),
+    ("options", {"epochs": 1}, r"\{'epochs': 1\}; it must be of type (Tune|Distill)Options"),
+    ("out", 5, "5; it must be a path"),
+    ("progress", 5, "5; it must be a function"),
+]
+WRONG_DISTILL: list[tuple[str, Any, str]] = [
+    ("target", None, "None; it must be a path"),
+    ("draft", 1.5, "1.5; it must be a model, a number of layers or a list of layers"),
+    ("draft", [0, "1"], "'1'; it must be one of a model, a number of layers or a list of layers"),
+    ("states", 5, "5; it must be a path"),
+]
+
+
+@pytest.mark.parametrize(
+    ("train", "name", "value", "said"),
+    [
+        *((tune, *case) for case in [("model", None, "None; it must be a path"), *WRONG_TRAINING]),
+        *((distill, *case) for case in WRONG_TRAINING + WRONG_DISTILL),
+    ],
+)
+def test_arguments_of_training(train: Any, name: str, value: Any, said: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    given: dict[str, Any] = {"rows": [ROW], "out": tmp_path / "out"}
+    given |= {"model": tmp_path} if train is tune else {"target": tmp_path, "draft": 2}
+    with pytest.raises(InputError, match=rf"^{name}(\[1\])? is {said}"):
+        train(**given | {name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_of_training_rows() -> None:
+    task = load_tokenizer(byte_tokenizer(), eos=0)
+    for row, said in (
+        ({"input": "a", "output": 5}, "row 1: field 'output' is int, it must be text"),
+        ({"input": 5, "output": "a"}, "row 1: field 'input' is int, it must be text"),
+        ({"input": "a"}, "row 1 has no output; give one"),
+    ):
+        with pytest.raises(CorpusError, match=said):
+            make_examples([ROW, row], None, task)
 
 
 def test_wrong_rows_threads_plans_and_models(tmp_path: Path) -> None:

@@ -339,6 +339,19 @@ def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         pass
 
 
+def test_results_are_json_that_every_reader_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tasc.cli.console import print_json
+    from tasc.cli.results import write_results
+
+    results = {"ratio": float("nan"), "interval": (1.5, float("inf")), "by": {"a": [-float("inf")]}}
+    write_results(results, tmp_path / "r.json", None, "render")
+    print_json(results)
+    for text in ((tmp_path / "r.json").read_text(), capsys.readouterr().out):
+        assert json.loads(text, parse_constant=pytest.fail) == {
+            "ratio": None, "interval": [1.5, None], "by": {"a": [None]},
+        }  # fmt: skip
+
+
 def test_outputs_over_inputs_are_refused(tmp_path: Path, tokenizer: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"input": "a", "output": "b"}\n' * 3)

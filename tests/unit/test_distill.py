@@ -353,3 +353,40 @@ def test_a_draft_is_cut_of_layers_that_differ(layers: int) -> None:
     draft = cut_draft(target, layers)
     assert len(draft.model.layers) == layers
     assert torch.equal(draft.model.layers[-1].self_attn.q_proj.weight, target.model.layers[-1].self_attn.q_proj.weight)
+
+
+@pytest.mark.parametrize(("layers", "dense"), [(2, 1), (4, 2), ([0, 1, 2, 6, 7], 3), ([5, 7], 0)])
+def test_a_draft_is_cut_behind_layers_without_experts(layers: Any, dense: int) -> None:
+    config = transformers.DeepseekV3Config(
+        vocab_size=257, hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4,
+        num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        first_k_dense_replace=3, moe_intermediate_size=32, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
+        topk_group=1,
+    )  # fmt: skip
+    target = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    draft = cut_draft(target, layers)
+    assert draft.config.first_k_dense_replace == dense
+    kept = chosen_layers(8, layers)
+    for mine, number in zip(draft.model.layers, kept, strict=True):
+        theirs = target.model.layers[number].state_dict()
+        assert all(torch.equal(weight, theirs[name]) for name, weight in mine.state_dict().items())
+    target.model.layers = torch.nn.ModuleList(target.model.layers[number] for number in kept)
+    ids = torch.randint(2, 257, (1, 9))
+    assert torch.allclose(draft(ids, use_cache=False).logits, target(ids, use_cache=False).logits, atol=1e-5)
+
+
+def test_layers_that_share_keys_are_cut_or_refused_in_a_line() -> None:
+    config = transformers.Gemma3nTextConfig(
+        vocab_size=257, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, num_kv_shared_layers=2, sliding_window=6, laurel_rank=4,
+        layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=8,
+        vocab_size_per_layer_input=257,
+    )  # fmt: skip
+    target = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for layers in ([0, 3], [0, 2, 3]):
+        with pytest.raises(
+            InputError, match=rf"^Gemma3nForCausalLM cannot be cut to layers .*{layers[-1]}\]: "
+        ) as caught:
+            cut_draft(target, layers)
+        assert str(caught.value).endswith("; give other layers, or a draft model")
+        assert "\n" not in str(caught.value)

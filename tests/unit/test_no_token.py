@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from test_step_graphs import captures  # noqa: F401  # a fixture
 from tiny_models import VOCAB, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, NullDrafter
+from tasc.cli.generate import Run
 from tasc.decoding.sampling import Sampler
 from tasc.decoding.verify import argmax, quantiles
 from tasc.errors import NoTokenError
@@ -70,6 +73,42 @@ def test_a_config_that_leaves_no_token_is_reported(temperature: float) -> None:
     model.generation_config.suppress_tokens = list(range(VOCAB))
     with pytest.raises(NoTokenError, match=r"prompt 0 has no next token after 0 .*may suppress every token"):
         Generator(model, drafter=PromptLookup()).generate(prompts=random_prompts(2), temperature=temperature)
+
+
+def test_finished_outputs_are_in_the_error() -> None:
+    model = tiny_model("llama")
+    plain = Generator(model, max_draft=0).generate(prompts=PROMPTS, max_tokens=4)
+    ended: list[int] = []
+    with pytest.raises(NoTokenError) as caught:
+        Generator(damaged(PROMPTS[2][1]), max_draft=0).generate(
+            prompts=PROMPTS, max_tokens=4, finished=lambda number, _: ended.append(number)
+        )
+    assert caught.value.number == 2
+    assert str(caught.value) == f"prompt 2 {caught.value.reason}"
+    assert {number: item.ids for number, item in caught.value.finished.items()} == {n: plain[n].ids for n in (0, 1)}
+    assert ended == [0, 1]
+
+
+def test_nan_of_a_wrong_draft_costs_no_row() -> None:
+    prompts = [*PROMPTS[:2], [*PROMPTS[2], 9]]
+    plain = Generator(tiny_model("llama"), max_draft=0).generate(prompts=prompts, max_tokens=6)
+    wrong = next(token for token in range(40, VOCAB) if all(token not in item.ids for item in plain))
+    bad = 100 if wrong != 100 else 101
+    prompts[2][-1] = bad  # NaN with and without drafts
+    model = damaged(wrong)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[bad] = float("nan")
+    known = {tuple(prompt): [*item.ids[:2], wrong, *item.ids[3:]] for prompt, item in zip(prompts, plain, strict=True)}
+    generator = Generator(model, drafter=Scripted(known), costs=0.0, batch_size=3)
+    with pytest.raises(NoTokenError):
+        generator.generate(prompts=prompts[:2], max_tokens=6)
+    rows: list[Any] = [(f"rows:{n}", {"prompt": prompt}) for n, prompt in enumerate(prompts)]
+    sink, tried = io.BytesIO(), []
+    run = Run(generator, rows, "prompts", {"max_tokens": 6}, sink, lambda done, _: tried.append(done))
+    run.answer(range(3))
+    written = [json.loads(line)["prompt"] for line in sink.getvalue().splitlines()]
+    assert written == prompts[:2]
+    assert (run.skipped, run.total.requests, tried) == (1, 2, [1, 2])
 
 
 def test_nan_that_transformers_removes() -> None:

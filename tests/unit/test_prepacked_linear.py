@@ -63,7 +63,9 @@ def test_int8_text_is_that_of_the_rounded_model() -> None:
     assert expected != [peer_greedy(model, prompt, 16) for prompt in prompts]
     known = {tuple(prompt): ids for prompt, ids in zip(prompts, expected, strict=True)}
     generator = Generator(model, drafter=Scripted(known, miss=0.3), batch_size=2, costs=0.0, pack_weights="int8")
-    assert [item.ids for item in generator.generate(prompts=prompts, max_tokens=16)] == expected
+    made = generator.generate(prompts=prompts, max_tokens=16, check_plain=True)
+    assert [item.ids for item in made] == expected
+    assert made.stats.divergences == 0  # compared with the rounded model's own text, not with the fp32 text
 
 
 def test_int8_products_of_a_row_do_not_depend_on_other_rows() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tiny_models import VOCAB, Scripted, peer_greedy, random_prompts
 from tasc import Generator
 from tasc.adapters.transformers import TascGenerate, patch
 from tasc.decoding.engine import probe
+from tasc.decoding.engine.model_cache import cache_argument
 from tasc.decoding.engine.target import Drive, Target
 from tasc.decoding.engine.twin import make_twin
 from tasc.errors import InputError
@@ -23,6 +25,7 @@ SIZES: dict[str, Any] = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
 }  # fmt: skip
+CACHE = cache_argument(transformers.LlamaForCausalLM)
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8}
 
 
@@ -221,32 +224,40 @@ def test_plain_checking_is_independent_of_the_batch() -> None:
     assert generator.generate(prompts=random_prompts(6), max_tokens=20, eos=(), check_plain=True).stats.divergences
 
 
-class CountsTokens(transformers.LlamaForCausalLM):
+class Changed(transformers.LlamaForCausalLM):
+    """A model that changes the logits of a pass."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        output = super().forward(*args, **options)
+        output.logits = output.logits + self.change(options["input_ids"], options.get(CACHE), output.logits)
+        return output
+
+    forward.__signature__ = inspect.signature(transformers.LlamaForCausalLM.forward)  # type: ignore[attr-defined]
+
+    def change(self, ids: Any, cache: Any, logits: Any) -> Any:
+        raise NotImplementedError
+
+
+class CountsTokens(Changed):
     """Its logits depend on the number of tokens of a pass."""
 
-    def forward(self, input_ids: Any = None, position_ids: Any = None, cache: Any = None, **options: Any) -> Any:
-        output = super().forward(input_ids, position_ids=position_ids, cache=cache, **options)
-        past = cache is not None and cache.get_seq_length() > input_ids.shape[1]
-        output.logits = output.logits + past * input_ids.shape[1] * torch.linspace(0, 9, output.logits.shape[-1])
-        return output
+    def change(self, ids: Any, cache: Any, logits: Any) -> Any:
+        past = cache is not None and cache.get_seq_length() > ids.shape[1]
+        return past * ids.shape[1] * torch.linspace(0, 9, logits.shape[-1])
 
 
-class CountsRows(transformers.LlamaForCausalLM):
+class CountsRows(Changed):
     """Its logits depend on the number of rows of a pass."""
 
-    def forward(self, input_ids: Any = None, position_ids: Any = None, cache: Any = None, **options: Any) -> Any:
-        output = super().forward(input_ids, position_ids=position_ids, cache=cache, **options)
-        output.logits = output.logits + input_ids.shape[0] * torch.linspace(0, 9, output.logits.shape[-1])
-        return output
+    def change(self, ids: Any, cache: Any, logits: Any) -> Any:
+        return ids.shape[0] * torch.linspace(0, 9, logits.shape[-1])
 
 
-class Forgets(transformers.LlamaForCausalLM):
+class Forgets(Changed):
     """It differs from run to run."""
 
-    def forward(self, input_ids: Any = None, position_ids: Any = None, cache: Any = None, **options: Any) -> Any:
-        output = super().forward(input_ids, position_ids=position_ids, cache=cache, **options)
-        output.logits = output.logits + torch.randn_like(output.logits)
-        return output
+    def change(self, ids: Any, cache: Any, logits: Any) -> Any:
+        return torch.randn_like(logits)
 
 
 @pytest.mark.parametrize("kind", ["phi3", "llama-longrope"])
@@ -289,13 +300,13 @@ def test_a_model_that_differs_from_its_twin(caplog: pytest.LogCaptureFixture) ->
     own = model.forward
     ramp = torch.linspace(0, 99, VOCAB)
 
-    def forward(input_ids: Any = None, cache: Any = None, **options: Any) -> Any:
-        past = cache is not None and cache.get_seq_length() > 0
-        output = own(input_ids=input_ids, cache=cache, **options)
+    def forward(input_ids: Any = None, **options: Any) -> Any:
+        past = options.get(CACHE) is not None and options[CACHE].get_seq_length() > 0
+        output = own(input_ids=input_ids, **options)
         output.logits = output.logits + past * input_ids.shape[1] * ramp
         return output
 
-    forward.__signature__ = __import__("inspect").signature(own)  # type: ignore[attr-defined]
+    forward.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
     model.forward = forward
     assert Generator(model).mode == "undrafted"
     assert "differs from its twin" in caplog.text
@@ -310,6 +321,51 @@ def test_models_without_a_cache_are_refused() -> None:
     )
     with pytest.raises(InputError, match="BertLMHeadModel does not give the text of its own generate"):
         Generator(random_model(both_ways))
+
+
+def test_a_refusal_is_a_line_of_ours_with_its_cause() -> None:
+    cpmant = transformers.CpmAntConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, dim_head=8, dim_ff=64
+    )
+    model = random_model(cpmant)
+    refused = "^CpmAntForCausalLM does not give the text of its own generate in the verify loop "
+    line = refused + r"\(its forward pass raises RuntimeError on single tokens\); call model.generate "
+    with pytest.raises(InputError, match=line) as caught:
+        Generator(model)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(InputError, match=line):  # known by now
+        Generator(model)
+
+
+def test_the_twin_of_repeated_kinds_of_layers_has_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {**SIZES, "num_key_value_heads": 1, "num_hidden_layers": 6}
+    model = random_model(transformers.RecurrentGemmaConfig(**sizes, lru_width=32, attention_window_size=6))
+    assert set(make_twin(model).config.layers_block_type) == set(model.config.layers_block_type)
+    monkeypatch.setattr(model.model, "forward", lambda *_, **__: pytest.fail("the model itself ran"))
+    with pytest.raises(InputError, match="RecurrentGemmaForCausalLM returns no cache"):
+        Generator(model)
+
+
+def test_a_limit_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    made = probe.make_twin
+    monkeypatch.setattr(probe, "make_twin", lambda model, switch: made(model, switch) if switch == 1000 else None)
+    generator = Generator(random_model(CONFIGS["phi3"][1]()), max_draft=0)
+    assert "Phi3ForCausalLM runs texts of up to 48 tokens: its rotary factors change there" in caplog.text
+    (made_text,) = generator.generate(prompts=[list(range(1, 41))], max_tokens=40, eos=())
+    assert (len(made_text.ids), made_text.finish_reason) == (8, "length")
+
+
+def test_an_attention_implementation_set_later_counts() -> None:
+    model = random_model(CONFIGS["gemma3"][1]())
+    prompts = random_prompts(3)
+    wanted = [peer_greedy(model, prompt, 24) for prompt in prompts]
+    outputs = {tuple(prompt): want for prompt, want in zip(prompts, wanted, strict=True)}
+    generator = Generator(model, drafter=Scripted(outputs, 0.3), batch_size=3, costs=0.0)
+    for implementation in ("sdpa", "eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        made = generator.generate(prompts=prompts, max_tokens=24, eos=(), check_plain=True)
+        assert [item.ids for item in made] == wanted
+        assert made.stats.divergences == 0
 
 
 def test_context_lengths_by_other_names() -> None:

@@ -198,6 +198,8 @@ def test_rows_at_their_places_with_all_that_json_can_hold(tmp_path: Path, caplog
         ({"id": "\ud83d"}, "at: field 'id' is no valid text: surrogates not allowed"),
         ({"id": [{"\ud83d": 1}]}, "at: field 'id' is no valid text: surrogates not allowed"),
         ({"\ud83d": 1}, r"at: field '\\ud83d' is no valid text: surrogates not allowed"),
+        ({"id": {"score": [1.5, float("nan")]}}, "at: field 'id' holds NaN or an infinite number, .*; write null"),
+        ({"id": float("-inf")}, "at: field 'id' holds NaN or an infinite number"),
         ({"id": {"image": b"x"}}, "at: field 'id' cannot be written as JSON"),
         (["x"], "at: is a list, a row is an object"),
     ],

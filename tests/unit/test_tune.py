@@ -280,6 +280,21 @@ def test_fused_experts_get_adapters_and_merge() -> None:
     adapted.merge_and_unload()
 
 
+def test_weights_without_an_adapter_are_counted_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "bos_token_id": 0}
+    config = transformers.LlamaConfig(vocab_size=257, hidden_size=32, intermediate_size=32, **sizes)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with_adapters(model, TuneOptions(), [])
+    assert "no adapter" not in caplog.text  # embeddings and the output head do not count
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for layer in model.model.layers:
+        layer.mixing = torch.nn.Parameter(torch.zeros(32, 64))  # a matrix that belongs to no linear layer
+    share = sum(layer.mixing.numel() for layer in model.model.layers) / sum(p.numel() for p in model.parameters())
+    with_adapters(model, TuneOptions(), [])
+    assert f"{100 * share:.0f} % of the weights of LlamaForCausalLM get no adapter" in caplog.text
+
+
 def test_a_model_that_peft_cannot_adapt_is_refused_in_a_line() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.MambaConfig(vocab_size=257, hidden_size=32, num_hidden_layers=1, state_size=8)

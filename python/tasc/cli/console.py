@@ -1,6 +1,5 @@
 """Output of all commands: consoles, progress bars, tables and JSON."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from rich.progress import (
     Progress as Bars,
 )
 from rich.table import Table
+
+from tasc.files import as_json
 
 if TYPE_CHECKING:
     from tasc.progress import Progress, ProgressBars
@@ -78,7 +79,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(as_json(value, indent=2, ensure_ascii=False, default=str))
 
 
 def end_token(eos: str | None) -> str | int:

@@ -1,6 +1,5 @@
 """`tasc eval`: evaluate a fine-tuned model, beside the same tuning without new tokens."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -13,6 +12,7 @@ from tasc.cli.console import err, print_table, progress_bars
 from tasc.cli.options import Device, Threads
 from tasc.cli.results import check_writable, write_results, written_whole
 from tasc.errors import InputError
+from tasc.files import as_json
 
 if TYPE_CHECKING:
     from tasc.evaluation.decoder import Decoder
@@ -111,7 +111,7 @@ def _write_outputs(evaluations: "Mapping[str, Evaluation]", file: Path) -> None:
     with written_whole(file) as sink:
         for side, evaluation in evaluations.items():
             for prediction in evaluation.predictions:
-                sink.write(json.dumps({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
+                sink.write(as_json({"side": side, **asdict(prediction)}, ensure_ascii=False) + "\n")
     err.print(f"outputs: {file}", highlight=False, soft_wrap=True)
 
 

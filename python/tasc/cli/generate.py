@@ -11,7 +11,7 @@ import typer
 from tasc.cli.console import err, progress_bars
 from tasc.cli.results import PartialFile, check_writable, written_as_made
 from tasc.drafting.defaults import MAX_DRAFT
-from tasc.errors import InputError, PromptError
+from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
@@ -69,7 +69,12 @@ def generate(
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Round the weights to int8: faster steps on a CPU, and other text than fp32.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="Round the weights to int8: faster steps on a CPU. The text is the rounded model's, except where two "
+            "tokens are nearly tied.",
+        ),
     ] = False,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
@@ -80,6 +85,9 @@ def generate(
 
     A row whose prompt cannot be used, such as one beyond the model's context, is named and skipped. The exit code is
     then 1.
+
+    The fields of a row stay as they are, but for `output`: a row's own `output` is written as `reference`. Rows that
+    have a `finish_reason`, or an `output` and a `reference`, are refused: rename these fields.
     """
     from tasc._core import TaskIndex
     from tasc.decoding.draft_model.drafter import ModelDrafter
@@ -118,10 +126,11 @@ def generate(
         for first in range(0, len(rows), size):
             run.answer(range(len(rows))[first : first + size])
         if run.skipped == len(rows):
-            raise InputError(f"none of the {len(rows)} rows can be used; {output} is not written")
+            raise InputError(f"none of the {len(rows)} rows can be used, and {output} is not written{run.reason}")
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
     if run.skipped:
-        err.print(f"skipped {run.skipped} of {len(rows)} rows", highlight=False)
+        said = f"skipped {run.skipped} of {len(rows)} rows{run.reason}"
+        err.print(said, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -138,7 +147,6 @@ class Run:
 
     Attributes:
         total: Sum of the outputs' counts.
-        skipped: Number of rows that could not be used.
     """
 
     def __init__(
@@ -154,38 +162,72 @@ class Run:
 
         self._generator, self._rows, self._field, self._options = generator, rows, field, options
         self._sink, self._progress = sink, progress
-        self.total, self.skipped = Stats(), 0
+        self.total = Stats()
+        self._skipped: dict[str, list[str]] = {}  # positions of rows by the reason
+
+    @property
+    def skipped(self) -> int:
+        """Number of rows that could not be used."""
+        return sum(map(len, self._skipped.values()))
+
+    @property
+    def reason(self) -> str:
+        """The reason that most skipped rows share, as the end of a sentence; "" if they share none."""
+        reason, where = max(self._skipped.items(), key=lambda item: len(item[1]), default=("", []))
+        return f"; in {len(where)} of them, the prompt {reason}" if len(where) > 1 else ""
 
     def answer(self, numbers: Sequence[int]) -> None:
         """Answer rows by their numbers, and write each output as soon as it is finished.
 
-        Rows that cannot be used are named and skipped.
+        A row whose logits leave no token is tried without drafts, because NaN at a wrong draft spreads to the tokens
+        before it. If this fails too, the row is skipped. The unfinished others are answered again.
         """
-        usable = [number for number in numbers if self._is_usable(number)]
+        from tasc.drafting.protocol import NullDrafter
 
-        def write(index: int, made: "Generation") -> None:
-            number = usable[index]
+        waiting = [number for number in numbers if self._is_usable(number)]
+        finished: set[int] = set()
+
+        def write(number: int, made: "Generation") -> None:
             self._sink.write(number, _line(self._rows[number][1], made))
+            finished.add(number)
             self.total.add(made.stats)
             self._progress(self.total.requests + self.skipped, len(self._rows))
 
-        call = {**self._options, **self._prompts(usable)}
-        self._generator.generate(**call, positions=usable, finished=write)
+        def generate(tried: Sequence[int], **options: Any) -> None:
+            call = {**self._options, **self._prompts(tried), **options}
+            self._generator.generate(**call, positions=tried, finished=lambda index, made: write(tried[index], made))
+
+        while waiting:
+            try:
+                generate(waiting)
+            except NoTokenError as error:
+                failed = waiting.pop(error.number)
+                try:
+                    generate([failed], drafter=NullDrafter())
+                except NoTokenError as again:
+                    self._skip(failed, again.reason)
+            waiting = [number for number in waiting if number not in finished]
 
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
         return {self._field: [self._rows[number][1][_COLUMN[self._field]] for number in numbers]}
 
     def _is_usable(self, number: int) -> bool:
-        """Return whether a row can be used; otherwise name it, and count it as skipped."""
+        """Return whether a row can be used; otherwise skip it."""
         try:
             self._generator.check(**self._prompts([number]), system=self._options.get("system"))
         except PromptError as error:
-            self.skipped += 1
-            reason = " ".join(error.reason.split())
-            err.print(f"skipped {self._rows[number][0]}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            self._skip(number, error.reason)
             return False
         return True
+
+    def _skip(self, number: int, reason: str) -> None:
+        """Name a row and count it as skipped; the reason is said for the first row that has it."""
+        reason = " ".join(reason.split())
+        alike = self._skipped.setdefault(reason, [])
+        said = f"for the same reason as {alike[0]}" if alike else reason
+        alike.append(self._rows[number][0])
+        err.print(f"skipped {alike[-1]}: {said}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _summary(total: "Stats", seconds: float) -> str:
@@ -203,7 +245,7 @@ def _line(row: "Row", made: "Generation") -> bytes:
     """Return the row with its generated output; an output that it came with is kept as `reference`."""
     reference = {"reference": row["output"]} if "output" in row else {}
     record = {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
@@ -213,7 +255,7 @@ def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
     """Read rows with their positions, and how the generator takes them: as `inputs` or as `prompts`.
 
     Raises:
-        CorpusError: A row cannot be read, or could not be written again.
+        CorpusError: A row cannot be read, could not be written again, or has a field that would be overwritten.
         InputError: Some row has no `input` that is text, and some row no such `prompt`; or there is no row.
     """
     from tasc.data.rows import check_json, located_rows
@@ -221,6 +263,7 @@ def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
     rows = list(located_rows(path))
     for where, row in rows:
         check_json(where, row)
+        _check_own_fields(where, row)
     if not rows:
         raise InputError(f"{path} has no rows; give one with an `input` or a `prompt` per line")
     lacking = []
@@ -230,6 +273,16 @@ def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
             return rows, field
         lacking.append(f"{first} has no such `{column}`")
     raise InputError(f"every row needs an `input`, or every row a `prompt`, as text: {', '.join(lacking)}")
+
+
+def _check_own_fields(where: str, row: "Row") -> None:
+    """Check that a row has no field that its output line needs."""
+    needed = {"finish_reason": "the reason why the output ended"}
+    if "output" in row:
+        needed["reference"] = "the row's own `output`"
+    for field, value in needed.items():
+        if field in row:
+            raise CorpusError(f"{where}: field {field!r} is needed for {value}; rename it or leave it out")
 
 
 def check_output(output: Path, prompts: Path) -> None:

@@ -1,6 +1,5 @@
 """Files of results: JSON and HTML pages."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from typing import IO, Any
 
 from tasc.cli.console import err
 from tasc.errors import InputError
-from tasc.files import atomic_path, behind_link, flush, scratch_folder, take_access
+from tasc.files import as_json, atomic_path, behind_link, flush, scratch_folder, take_access
 
 
 def write_results(results: dict[str, Any], json_file: Path | None, html: Path | None, renderer: str) -> None:
@@ -23,7 +22,7 @@ def write_results(results: dict[str, Any], json_file: Path | None, html: Path | 
     """
     if json_file is not None:
         with written_whole(json_file) as sink:
-            sink.write(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+            sink.write(as_json(results, indent=2, ensure_ascii=False) + "\n")
         err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
     if html is not None:
         from tasc.evaluation import report

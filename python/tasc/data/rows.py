@@ -9,10 +9,12 @@ import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeAlias
 
+from tasc.checks import function, listed
 from tasc.errors import CorpusError, MissingExtraError
 from tasc.progress import Progress
 
@@ -63,9 +65,11 @@ def read_rows(
 
     Raises:
         CorpusError: For what is no row, naming file and line; no row of that split, naming the splits that are there.
+        InputError: An argument is of a wrong type.
         MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
+    listed("other_fields", other_fields, str, "a list of fields")
     fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field, "needs_output": needs_output}
     columns = {output_field, input_field, "split", *other_fields}
     needed = _needed_fields(**fields)
@@ -95,7 +99,9 @@ def located_rows(
         MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
-    files = [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+    named = [paths] if isinstance(paths, str | PathLike) else paths
+    files = [Path(file) for file in listed("paths", named, (str, PathLike), "a path or a list of paths")]
+    function("progress", progress)
     sizes = [file.stat().st_size for file in files]
     total = sum(sizes)
 
@@ -178,9 +184,12 @@ def check_json(where: str, row: Any) -> None:
     _check_object(where, row)
     for field, value in row.items():
         try:
-            json.dumps({field: value}, ensure_ascii=False).encode()
+            json.dumps({field: value}, ensure_ascii=False, allow_nan=False).encode()
         except UnicodeEncodeError as error:
             raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
+        except ValueError as error:
+            said = f"{where}: field {field!r} holds NaN or an infinite number, which JSON does not have; write null"
+            raise CorpusError(said) from error
         except (TypeError, RecursionError) as error:
             raise CorpusError(f"{where}: field {field!r} cannot be written as JSON; leave it out") from error
 

@@ -32,11 +32,11 @@ from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
-from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, served_log
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
-from tasc.errors import InputError, PromptError
+from tasc.errors import InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
@@ -128,7 +128,7 @@ class Generator:
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is. "int8": the copy holds
             weights rounded to int8, which makes every step on a CPU faster. It changes the text: outputs are those
-            of the rounded model, drafted or not.
+            of the rounded model, drafted or not, except where two logits are equal to about 0.02.
         cuda_graphs: Whether steps on a CUDA device are captured as CUDA graphs, over a cache that has room for the
             longest request of a call; None: if the model can be captured.
         compile: Whether the model's norms, MLPs and rotary embeddings are compiled, on a CUDA device: steps of a small
@@ -193,8 +193,9 @@ class Generator:
         self._served = served
         self._finders: WeakKeyDictionary[SafeDrafter, PromptInputFinder | None] = WeakKeyDictionary()
         self._safe: Any = lru_cache(_MAX_DRAFTERS)(SafeDrafter)
-        self._drafters: dict[int | str, tuple[Any, SafeDrafter]] = {}
+        self._drafters: dict[tuple[int | str, str | None], tuple[Any, SafeDrafter]] = {}
         self._draft = draft
+        self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
@@ -241,6 +242,7 @@ class Generator:
         stream: Stream | None = None,
         finished: Finished | None = None,
         index: Any = None,
+        salt: str | Sequence[str | None] | None = None,
         drafter: Drafter | None = None,
         check_plain: bool = False,
     ) -> Generations:
@@ -271,6 +273,9 @@ class Generator:
                 without the plain check). It must not use the generator.
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
+            salt: A text, or a list with one (or None) per prompt. Requests of a salt draft with a drafter of their
+                own over the index: what it learns, and its log `INDEX.served.DIGEST`, serve this salt alone. DIGEST is
+                `salt_digest(salt)`; a file `INDEX.DIGEST` is used instead of the index. None: the shared drafter.
             drafter: Instead of the generator's, for this call.
             check_plain: Decode plainly too, each prompt alone over the model's own cache, and count the
                 requests whose ids differ in `stats.divergences`.
@@ -281,7 +286,8 @@ class Generator:
         Raises:
             InputError: An option is out of its range; says which.
             PromptError: A prompt cannot be used; says which. No prompt has been answered then.
-            NoTokenError: The logits of a prompt are NaN, or leave no token; the outputs of this call are lost.
+            NoTokenError: The logits of a prompt are NaN, or leave no token. Its `finished` holds the outputs of the
+                prompts that ended before.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
         sampling = Sampling(
@@ -304,7 +310,7 @@ class Generator:
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
-        drafters = self._drafters_for(len(rows), index, drafter)
+        drafters = self._drafters_for(len(rows), index, salt, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
@@ -331,7 +337,11 @@ class Generator:
                 each.ended = lambda job: finished(job.index, self._generation(job))
         with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
-            self._loop.run(jobs)
+            try:
+                self._loop.run(jobs)
+            except NoTokenError as error:
+                error.finished = {job.index: self._generation(job) for job in jobs if job.finish_reason is not None}
+                raise
             wall = time.perf_counter() - begin
             done = [self._generation(job) for job in jobs]
             if self._served is not False:
@@ -388,19 +398,38 @@ class Generator:
         config = getattr(self._target.model, "generation_config", None)
         return float(getattr(config, "repetition_penalty", None) or 1.0)
 
-    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[SafeDrafter | None]:
+    def _drafters_for(
+        self, count: int, index: Any, salt: str | Sequence[str | None] | None, drafter: Drafter | None
+    ) -> list[SafeDrafter | None]:
         """Return one drafter per prompt; None decodes plainly."""
+        salts = [salt] * count if isinstance(salt, str | None) else salt
+        if not isinstance(salts, (list, tuple)) or not all(isinstance(one, str | None) for one in salts):
+            raise wrong("salt", salt, "a string, or a list of strings and None")
+        if len(salts) != count:
+            raise InputError(f"salt= lists {len(salts)} salts for {count} prompts; give one per prompt, or one")
         if drafter is not None:
-            if index is not None:
-                raise InputError("give index= or drafter=, not both")
+            if index is not None or any(one is not None for one in salts):
+                raise InputError(f"give {'salt' if index is None else 'index'}= or drafter=, not both")
             chosen = [self._checked(drafter)] * count
-        elif isinstance(index, (list, tuple)):
-            if len(index) != count:
-                raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
-            chosen = [self._default if one is None else self._drafter(one) for one in index]
         else:
-            chosen = [self._default if index is None else self._drafter(index)] * count
+            indexes = list(index) if isinstance(index, (list, tuple)) else [index] * count
+            if len(indexes) != count:
+                raise InputError(
+                    f"index= lists {len(indexes)} indexes for {count} prompts; give one per prompt, or one"
+                )
+            chosen = [self._chosen(*pair) for pair in zip(indexes, salts, strict=True)]
+            salted = [key for key in self._drafters if key[1] is not None]
+            for oldest in salted[:-MAX_SALTS]:
+                del self._drafters[oldest]
         return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _chosen(self, index: Any, salt: str | None) -> SafeDrafter:
+        """Return the drafter of an index (None: the generator's) and a salt."""
+        if index is None and (salt is None or isinstance(self._default.drafter, NullDrafter)):
+            return self._default
+        if index is None and not self._makes_drafters:
+            raise InputError("salt= needs an index, but this generator was given drafter=; give index= beside salt=")
+        return self._drafter(self._index if index is None else index, None if salt is None else salt_digest(salt))
 
     def _checked(self, drafter: Drafter) -> SafeDrafter:
         """Return a guarded drafter that accepts the target's vocabulary."""
@@ -408,27 +437,37 @@ class Generator:
         safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
         return safe
 
-    def _drafter(self, index: Any) -> SafeDrafter:
-        """Return the drafter of an index. It is made once and learns as long as the generator lives."""
-        key = str(index) if isinstance(index, (str, PathLike)) else id(index)
+    def _drafter(self, index: Any, digest: str | None = None) -> SafeDrafter:
+        """Return the drafter of an index, and of a salt. It is made once and learns as long as the generator lives, or
+        until many other salts have been used.
+        """
+        key = _key(index), digest
         if key not in self._drafters:
             opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
-            self._drafters[key] = (index, self._over(opened))
+            self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
+        self._drafters[key] = self._drafters.pop(key)  # the most recently used is the last
         return self._drafters[key][1]
 
-    def _over(self, index: TaskIndex | None) -> SafeDrafter:
-        """Make a drafter over an index, with the draft model behind it if there is one."""
+    def _over(self, index: TaskIndex | None, digest: str | None, own: bool) -> SafeDrafter:
+        """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
+        log = self._log_of(index, digest, own)
+        if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
+            index = TaskIndex.open(salted)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
-        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
-        return self._checked(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
+        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
+        made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
+        made.check_vocabulary(self._target.vocab_size, self._tokenizer)
+        return made
 
-    def _log_of(self, index: TaskIndex | None) -> Path | None:
-        """Return the path of the log of online rows of an index; None: they are not kept."""
+    def _log_of(self, index: TaskIndex | None, digest: str | None, own: bool) -> Path | None:
+        """Return the path of the log of online rows of an index and a salt; None: they are not kept."""
         if index is None or self._served is False:
             return None
-        return served_log(index) if self._served is True or self._drafters else Path(self._served)
+        if self._served is True or not own:
+            return served_log(index, digest)
+        return Path(self._served if digest is None else f"{self._served}.{digest}")
 
     def _keep_served(self, jobs: Sequence[Job]) -> None:
         """Add the outputs that ended with an EOS to the drafters that drafted for them."""
@@ -491,7 +530,7 @@ class Generator:
 
 _CALL_OPTIONS = {
     "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-    "positions", "eos", "stop", "stream", "finished", "check_plain",
+    "positions", "eos", "stop", "stream", "finished", "salt", "check_plain",
 }  # fmt: skip
 """Options of `Generator.generate`; all others are the generator's own."""
 
@@ -511,6 +550,11 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         call["index"] = options.pop("index")
     with Generator(model, tokenizer, **options) as generator:
         return generator.generate(inputs, **call)
+
+
+def _key(index: Any) -> int | str:
+    """Return what an index is known by: its path, or its identity."""
+    return str(index) if isinstance(index, (str, PathLike)) else id(index)
 
 
 def _compared(item: Generation, plain: list[int]) -> Generation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -352,9 +353,24 @@ def checked_drafter(drafter: Any) -> Drafter:
     )
 
 
-def served_log(index: TaskIndex) -> Path:
-    """Path of the log of online rows of an index: beside its file, `task.tasc` has `task.tasc.served`."""
-    return Path(f"{index.path}.served")
+def served_log(index: TaskIndex, digest: str | None = None) -> Path:
+    """Path of the log of online rows of an index: beside its file, `task.tasc` has `task.tasc.served`.
+
+    Args:
+        index: The index.
+        digest: Digest of a salt, whose log is another one: `task.tasc.served.DIGEST`.
+    """
+    log = f"{index.path}.served"
+    return Path(log if digest is None else f"{log}.{digest}")
+
+
+def salt_digest(salt: str) -> str:
+    """Return what stands for a salt in file names: the first 32 hexadecimal digits of the SHA-256 of its UTF-8.
+
+    >>> salt_digest("customer 7")
+    'a8564eeb8ba3b25fa1da9c7ca13a2c90'
+    """
+    return hashlib.sha256(salt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _empty(dtype: type[np.generic]) -> NDArray[Any]:

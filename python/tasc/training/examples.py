@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 IGNORED = -100
 """Label of a position that the loss ignores, as in transformers."""
 
+ROWS = "rows like {'input': 'text', 'output': 'text'}"
+"""What rows of training are, for errors."""
+
 WINDOW_BATCHES = 32
 """Number of batches in which rows are sorted by length: enough to save padding, few enough to stay shuffled."""
 
@@ -60,7 +63,7 @@ def make_examples(
     if task.eos_id is None:
         raise InputError(f"the tokenizer {task.name} names no token that ends an output; give eos= as its text or id")
     rows = list(rows)
-    check_rows(rows, "row")
+    check_rows(rows, "row", outputs=True)
     prompts = prompt_ids(tokenizer, [row["input"] for row in rows], None, system)
     old = task.encode_batch([row["output"] for row in rows])
     new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
@@ -74,15 +77,20 @@ def check_rows(rows: Sequence[Row], what: str, *, outputs: bool = False) -> None
     """Check that all rows have an input (with `outputs`: and an output).
 
     Raises:
-        CorpusError: There is no row, or a row lacks a field.
+        CorpusError: There is no row, or a row lacks a field or has one that is no text.
     """
     if not rows:
         raise CorpusError(f"there are no {what}s to learn from")
     for number, row in enumerate(rows):
         if row.get("input") is None:
             raise CorpusError(f"{what} {number} has no input; training needs rows with one")
+        for field in ("input", "output"):
+            if not isinstance(row.get(field), str | None):
+                raise CorpusError(f"{what} {number}: field {field!r} is {type(row[field]).__name__}, it must be text")
         if outputs and row.get("output") is None:
-            raise CorpusError(f"{what} {number} has no output; give one, or learn from the target's: outputs='target'")
+            raise CorpusError(
+                f"{what} {number} has no output; give one, or learn from the target's (distill with outputs='target')"
+            )
 
 
 def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:

@@ -141,6 +141,8 @@
 //! beside `index`. `tests/layout.rs` checks this.
 
 #[doc(hidden)]
+pub mod activations;
+#[doc(hidden)]
 pub mod corpus;
 #[doc(hidden)]
 pub mod count;
@@ -169,6 +171,7 @@ pub mod text;
 #[doc(hidden)]
 pub mod token;
 
+pub use activations::{ACTIVATION_LEVELS, round_activations};
 pub use corpus::{OnlineRow, Store, StoreMeta, StoreWriter};
 pub use count::NgramTable;
 pub use draft::{CostCurve, Draft, Drafter, DrafterOptions, Request};

@@ -1,6 +1,7 @@
 //! `tasc._core`: one thin file per core module.
 use pyo3::prelude::*;
 
+mod activations;
 mod arrays;
 mod count;
 mod detach;
@@ -17,6 +18,7 @@ mod store;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
+    m.add_function(wrap_pyfunction!(activations::activation_bytes, m)?)?;
     m.add_class::<files::ScratchFolder>()?;
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;

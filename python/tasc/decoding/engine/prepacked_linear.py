@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from tasc._core import activation_bytes
 from tasc.decoding.engine.weight_watcher import tensor_version
 from tasc.errors import InputError
 
@@ -31,9 +32,8 @@ _Forward: TypeAlias = Callable[[Tensor], Tensor]
 _AUTO_LIMIT = 2**30  # bytes of weights that are copied without being asked
 _TUNED_ROWS = 16  # the layout is chosen for products of about this many rows
 _LEVELS = 127  # highest int8 level
-_ACTIVATION_LEVELS = 127 * 256 + 127  # highest level of an activation, whose two bytes are multiplied one by one
+_ACTIVATION_LEVELS = 127 * 256 + 127  # highest level of an activation; see `activation_bytes`
 _ZERO_POINT = 128  # of each byte of an activation, which the integer product takes as uint8
-_OFFSET = 257 * _ZERO_POINT + 0.5  # makes levels positive, with zero points in both bytes, and truncation rounding
 
 
 class PrepackedLinears:
@@ -130,9 +130,9 @@ class _Int8Product:
         self._layers = layers
         levels, scales = zip(*(int8_levels(layer.weight.detach()) for layer in layers), strict=True)
         self._packed = torch.ops.onednn.qlinear_prepack(torch.cat(levels), None)
-        self._scales = torch.cat(scales)
+        self._scales = torch.cat(scales) / _ACTIVATION_LEVELS
         self._zero_points = torch.zeros(len(self._scales), dtype=torch.int32)
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None  # (activations, products, scales) for the other layers
+        self._last: tuple[Tensor, Tensor] | None = None  # activations, and products for the layers that follow
 
     def forwards(self) -> list[_Forward]:
         """Return the forward pass of each layer."""
@@ -144,25 +144,23 @@ class _Int8Product:
 
     def _forward(self, channels: slice, layer: nn.Linear, input: Tensor) -> Tensor:
         if self._last is None or not torch.equal(self._last[0], input):
-            products, scale = self._products(input.reshape(-1, input.shape[-1]))
-            if layer is not self._layers[-1]:
-                self._last = (input.clone(), products, scale)
+            output = self._products(input.reshape(-1, input.shape[-1])).view(*input.shape[:-1], -1)
+            if len(self._layers) > 1:
+                self._last = (input.clone(), output)
         else:
-            _, products, scale = self._last
+            output = self._last[1]
         if layer is self._layers[-1]:
             self._last = None
-        output = products[:, channels] * scale
-        if layer.bias is not None:
-            output += layer.bias
-        return output.view(*input.shape[:-1], -1)
+        if len(self._layers) > 1:
+            output = output[..., channels].clone(memory_format=torch.contiguous_format)
+        return output if layer.bias is None else output.add_(layer.bias)
 
-    def _products(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (M, N) products of (M, K) activations, each row without its scale, and the (M, 1) scales."""
-        scale = rows.abs().amax(-1, keepdim=True).div_(_ACTIVATION_LEVELS).clamp_(min=torch.finfo(rows.dtype).tiny)
-        levels = rows.div(scale).add_(_OFFSET).to(torch.int32)
-        both = torch.cat([levels >> 8, levels & 255]).to(torch.uint8)  # (2M, K)
-        high, low = _int8_product(both, self._packed, self._scales, self._zero_points).chunk(2)
-        return torch.add(low, high, alpha=256), scale
+    def _products(self, rows: Tensor) -> Tensor:
+        """Return the (M, N) products of (M, K) activations."""
+        octets, peaks = map(torch.from_numpy, activation_bytes(rows.contiguous().numpy()))
+        products = _int8_product(octets, self._packed, self._scales, self._zero_points)
+        low, high, *_ = torch.split(products, len(rows))
+        return low.add_(high, alpha=256).mul_(peaks)
 
 
 def int8_levels(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,7 +178,7 @@ def int8_levels(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _int8_product(activations: Tensor, packed: Tensor, scales: Tensor, zero_points: Tensor) -> Tensor:
     """Multiply (M, K) uint8 activations with prepacked int8 weights; return (M, N) fp32."""
-    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+    product: Tensor = torch.ops.onednn.qlinear_pointwise.default(
         activations, 1.0, _ZERO_POINT, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return product

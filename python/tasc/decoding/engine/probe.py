@@ -34,6 +34,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
 from tasc.decoding.engine.model_cache import cache_argument
+from tasc.decoding.engine.replaced_linear import mixing_layer, rounding_layer
 from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapped
 from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
 from tasc.drafting.defaults import MAX_DRAFT
@@ -48,6 +49,7 @@ _SWITCH = _PROMPT + 6  # tokens at which a twin's rotary factors change
 _FAR = 1000  # tokens; longer than any reference
 _TOLERANCE = 1e-3  # of the logits' spread, in fp32 on a CPU: rounding is below it, another sum is above it
 _LOW_TOLERANCE = 0.1  # elsewhere
+_ROUNDS = "%s rounds its inputs, and a draft can then decide between two almost equal logits, as in bf16"
 
 _known: WeakKeyDictionary[Any, Drive | str] = WeakKeyDictionary()  # or why there is none
 
@@ -76,10 +78,16 @@ def find_drive(model: Any) -> Drive:
         try:
             with evaluating(model), torch.inference_mode():
                 found = _known[model] = _found(model)
+                rounding = rounding_layer(model) if found.mode != "undrafted" else None
             if found.reason:
                 _log.warning("%s %s", type(model).__name__, found.reason)
+            if rounding is not None:
+                _log.warning(
+                    "%s may give another text than its own generate: %s", type(model).__name__, _ROUNDS % rounding
+                )
         except InputError as error:
             _known[model] = str(error)
+            raise
     drive = _known[model]
     if isinstance(drive, str):
         raise InputError(drive)
@@ -93,7 +101,11 @@ def _found(model: Any) -> Drive:
     if drive is None:
         drive = _of_twin(model) or _examined(model, _FEW)
         _write(path, drive)
-    if drive.mode != "undrafted" and not _agrees(model, lambda: _check_two_passes(Target(model, drive))):
+    mixing = mixing_layer(model)
+    if mixing is not None:
+        reason = f"what {mixing} gives for a token depends on the other tokens of a pass"
+        return replace(drive, mode="undrafted", reason=_restriction("undrafted", reason))
+    if drive.mode != "undrafted" and not _agrees(model, drive):
         return _examined(model, _FEW)
     return drive
 
@@ -170,6 +182,9 @@ class _CannotCheck(InputError):
 class _Differs(Exception):
     """Logits that differ from those of `generate`, by a part of their spread."""
 
+    def __init__(self, difference: float) -> None:
+        super().__init__(f"logits differ by {difference:.2g} of their spread")
+
 
 def _examined(model: Any, num_tokens: int) -> Drive:
     """Return the first way of running a model that gives the logits of `generate` for so many tokens.
@@ -182,16 +197,19 @@ def _examined(model: Any, num_tokens: int) -> Drive:
     try:
         reference = _reference(model, num_tokens)
     except Exception as error:
-        raise _CannotCheck(f"{name} cannot be checked: its own generate fails: {_line(error)}") from error
+        failed = f"its own generate raises {type(error).__name__} under torch.inference_mode; try it there to see why"
+        raise _CannotCheck(f"{name} cannot be checked: {failed}") from error
     checks = {"batched": _check_batched, "single": _check_single, "undrafted": _check_undrafted}
+    failure: Exception | None = None
     for drive in drives:
         failure = _failure(lambda drive=drive: checks[drive.mode](Target(model, drive), reference))  # type: ignore[misc]
         if failure is None:
             return replace(drive, reason=_restriction(drive.mode, reason))
-        reason = failure
+        _log.debug("%s cannot be run as %s", name, drive, exc_info=failure)
+        reason = _reason(failure, drive.mode)
     raise InputError(
         f"{name} does not give the text of its own generate in the verify loop ({reason}); call model.generate instead"
-    )
+    ) from failure
 
 
 def _restriction(mode: Mode, reason: str) -> str:
@@ -201,28 +219,27 @@ def _restriction(mode: Mode, reason: str) -> str:
     return f"runs token by token, without drafts, which would change its text: {reason}" if mode == "undrafted" else ""
 
 
-def _failure(check: Callable[[], None]) -> str | None:
+def _failure(check: Callable[[], None]) -> Exception | None:
     try:
         check()
-    except _Differs as error:
-        return f"logits differ by {error.args[0]:.2g} of their spread"
-    except InputError as error:
-        return str(error)
-    except Exception as error:
-        return _line(error)
+    except Exception as error:  # whatever a model's code raises
+        return error
     return None
 
 
-def _agrees(model: Any, check: Callable[[], None]) -> bool:
-    reason = _failure(check)
-    if reason is not None:
-        _log.warning("%s differs from its twin: %s", type(model).__name__, reason)
-    return reason is None
+def _reason(failure: Exception, mode: Mode) -> str:
+    """Return what a failed check of a mode says of a model: a clause."""
+    if isinstance(failure, (_Differs, InputError)):
+        return str(failure)
+    inputs = {"batched": "batches", "single": "drafts", "undrafted": "single tokens"}[mode]
+    return f"its forward pass raises {type(failure).__name__} on {inputs}"
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:150]}" if text else type(error).__name__
+def _agrees(model: Any, drive: Drive) -> bool:
+    failure = _failure(lambda: _check_two_passes(Target(model, drive)))
+    if failure is not None:
+        _log.warning("%s differs from its twin: %s", type(model).__name__, _reason(failure, drive.mode))
+    return failure is None
 
 
 def _reference(model: Any, num_tokens: int) -> _Reference:
@@ -254,7 +271,7 @@ def _plain_generation(model: Any) -> Iterator[None]:
 
 
 def _tolerance(model: Any) -> float:
-    is_exact = model.dtype == torch.float32 and model.device.type == "cpu" and not getattr(model, "is_quantized", False)
+    is_exact = model.dtype == torch.float32 and model.device.type == "cpu" and rounding_layer(model) is None
     return _TOLERANCE if is_exact else _LOW_TOLERANCE
 
 
@@ -321,7 +338,10 @@ def _check_undrafted(target: Target, reference: _Reference) -> None:
 def _with_switch(drive: Drive, model: Any, length: int) -> Drive:
     """Return the way to run a model whose rotary factors may change above `length` tokens."""
     twin = make_twin(model, _SWITCH)
-    reason = f"only texts of up to {length} tokens are known to be its own: its rotary factors change there"
+    reason = (
+        f"runs texts of up to {length} tokens: its rotary factors change there, and longer texts are not known to be "
+        "its own"
+    )
     limited = replace(drive, reason=f"{drive.reason}; {reason}".lstrip("; "), max_length=length)
     if twin is None:
         return limited

@@ -127,6 +127,7 @@ def _shrink_layers(config: Any) -> None:
     named = [value for value in values.values() if _is_per_layer(value, total) and isinstance(value[0], str)]
     kinds = list(zip(*named, strict=True))
     periods = [v for name, v in values.items() if ("period" in name or "interval" in name) and isinstance(v, int)]
+    periods += [len(v) for name, v in values.items() if "types" in name and _is_pattern(v) and len(v) < total]
     kept = list(range(min(total, max([2, *periods]))))
     if kinds:
         first = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
@@ -150,6 +151,11 @@ def _set(config: Any, name: str, value: Any) -> None:
 
 def _is_per_layer(value: Any, total: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == total > 0
+
+
+def _is_pattern(value: Any) -> bool:
+    """Whether a value lists kinds of layers by name; a list shorter than the layers is repeated."""
+    return isinstance(value, (list, tuple)) and len(value) > 0 and all(isinstance(item, str) for item in value)
 
 
 def _shrink_values(config: Any, factor: int) -> None:

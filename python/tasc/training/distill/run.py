@@ -6,16 +6,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tasc.checks import whole_number
+from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
-from tasc.files import new_folder, remove_folder, write_json
+from tasc.files import as_json, new_folder, remove_folder, write_json, write_text
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -24,7 +25,7 @@ from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
-from tasc.training.examples import check_rows
+from tasc.training.examples import ROWS, check_rows
 from tasc.training.work_dir import TrainedModel, WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
@@ -84,8 +85,8 @@ def distill(
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
-        InputError: An option is out of range; `out` or `OUT.baseline` exists; `OUT.distilling` is of another run; or
-            the models have vocabularies of different size.
+        InputError: An argument is of a wrong type, or an option out of range; `out` or `OUT.baseline` exists;
+            `OUT.distilling` is of another run; or the models have vocabularies of different size.
         TokenizerMismatchError: The draft has another tokenizer.
 
     Source: AdaSPEC, arXiv 2510.19779; DistillSpec, arXiv 2310.08461.
@@ -96,13 +97,22 @@ def distill(
         >>> made.path, made.metrics["acceptance"]["draft"]["alpha"]  # doctest: +SKIP
     """
     quiet_transformers()
-    out = Path(out)
+    path("target", target)
+    if not isinstance(draft, (str, PathLike)):
+        layers = [draft] if isinstance(draft, int) else draft
+        listed("draft", layers, int, "a model, a number of layers or a list of layers")
+    for name, folder in (("reference", reference), ("states", states)):
+        if folder is not None:
+            path(name, folder)
+    of_kind("options", options, DistillOptions)
+    function("progress", progress)
+    out = path("out", out)
+    rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
     work = WorkFolder(out.with_name(out.name + ".distilling"))
     work.check_new(out)
     if outputs not in ("given", "target"):
         raise InputError(f"outputs={outputs!r}: given or target")
     length, max_output = whole_number("length", length, 1), whole_number("max_output", max_output, 1)
-    rows, held_out = list(rows), list(validation)
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
         check_rows(held_out, "validation row")
@@ -219,7 +229,7 @@ class _Run:
                     self._store("baseline", folder)
             with self.work.publish(self.out) as folder:
                 self._store("draft", folder)
-                write_json(folder / METRICS, metrics)
+                write_text(folder / METRICS, as_json(metrics) + "\n")
         processes().wait_for_everyone()
         return metrics
 

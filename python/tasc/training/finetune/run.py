@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE, model_files
-from tasc.files import write_json
+from tasc.files import as_json, write_text
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -83,7 +83,7 @@ class Run:
                 for name in COPIED:
                     if (found := find(name)) is not None:
                         shutil.copyfile(found, finished / name)
-                write_json(finished / METRICS, metrics, indent=2)
+                write_text(finished / METRICS, as_json(metrics, indent=2) + "\n")
         state.wait_for_everyone()
 
     def _trainable_model(self, dtype: Any) -> Any:

@@ -6,17 +6,18 @@ and peft. This package adds row order, trainable parameters, learning-rate sched
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from tasc.checks import function, listed, of_kind, path
 from tasc.data import Row, load_tokenizer
 from tasc.errors import import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
-from tasc.training.examples import make_examples, short_enough
+from tasc.training.examples import ROWS, make_examples, short_enough
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.finetune.run import Run
 from tasc.training.work_dir import TrainedModel, WorkFolder
@@ -57,7 +58,8 @@ def tune(
 
     Raises:
         CorpusError: There are no rows, a row has no input, or every row is too long.
-        InputError: An option is out of range; `out` exists; or `OUT.tuning` is of another run.
+        InputError: An argument is of a wrong type, or an option out of range; `out` exists; or `OUT.tuning` is of
+            another run.
         MissingExtraError: `tasc-lm[ft]` is not installed.
 
     Examples:
@@ -69,13 +71,16 @@ def tune(
         import_optional(package, "ft")
     transformers = import_optional("transformers", "ft")
     quiet_transformers()
-    out = Path(out)
+    path("model", model)
+    out = path("out", out)
+    rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
+    of_kind("options", options, TuneOptions)
+    function("progress", progress)
     work = WorkFolder(out.with_name(out.name + ".tuning"))
     work.check_new(out)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     task = load_tokenizer(model, eos=eos)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
-    held_out = list(validation)
     checked = make_examples(held_out, tokenizer, task, system=system) if held_out else []
     new_ids = (
         [] if task.plan is None else list(range(task.plan.base_vocab_size, task.plan.base_vocab_size + len(task.plan)))
