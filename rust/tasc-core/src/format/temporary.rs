@@ -5,6 +5,7 @@ use std::io;
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
 use std::path::{Path, PathBuf};
 
+pub(crate) use super::paths::{folder, is_still, sync_folder};
 use super::scratch::{ScratchFolder, behind_link};
 
 /// A file on its way to a name in the same folder.
@@ -89,32 +90,6 @@ fn take_access(file: &File, of: &Path) -> io::Result<()> {
         }
     }
     file.set_permissions(access)
-}
-
-/// Returns whether `path` still names the open file: another process may have renamed another file over it.
-pub(crate) fn is_still(path: &Path, file: &File) -> io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
-        Ok(named.ino() == open.ino() && named.dev() == open.dev())
-    }
-    #[cfg(not(unix))]
-    Ok(true)
-}
-
-/// Makes the names in a folder durable: a rename itself must survive a crash.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
-}
-
-/// Returns the folder that holds `path`.
-pub(crate) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(target_os = "linux")]
