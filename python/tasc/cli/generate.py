@@ -130,7 +130,7 @@ def generate(
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
     if run.skipped:
         said = f"skipped {run.skipped} of {len(rows)} rows{run.reason}"
-        err.print(said, markup=False, highlight=False, soft_wrap=True)
+        err.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -227,7 +227,7 @@ class Run:
         alike = self._skipped.setdefault(reason, [])
         said = f"for the same reason as {alike[0]}" if alike else reason
         alike.append(self._rows[number][0])
-        err.print(f"skipped {alike[-1]}: {said}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"skipped {alike[-1]}: {said}", highlight=False, soft_wrap=True)
 
 
 def _summary(total: "Stats", seconds: float) -> str:

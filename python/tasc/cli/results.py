@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tasc.cli.console import err
+from tasc.cli.console import err, json_text
 from tasc.errors import InputError
-from tasc.files import as_json, atomic_path, behind_link, flush, scratch_folder, take_access
+from tasc.files import atomic_path, behind_link, flush, scratch_folder, take_access
 
 
 def write_results(results: dict[str, Any], json_file: Path | None, html: Path | None, renderer: str) -> None:
@@ -22,7 +22,7 @@ def write_results(results: dict[str, Any], json_file: Path | None, html: Path | 
     """
     if json_file is not None:
         with written_whole(json_file) as sink:
-            sink.write(as_json(results, indent=2, ensure_ascii=False) + "\n")
+            sink.write(json_text(results) + "\n")
         err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
     if html is not None:
         from tasc.evaluation import report
@@ -127,7 +127,7 @@ def written_as_made(output: Path) -> Iterator[PartialFile]:
             partial.replace(output)
         except BaseException:
             if partial.stat().st_size:
-                err.print(f"the outputs so far are in {partial}", markup=False, highlight=False, soft_wrap=True)
+                err.print(f"the outputs so far are in {partial}", highlight=False, soft_wrap=True)
             else:
                 partial.unlink()
             raise

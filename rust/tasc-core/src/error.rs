@@ -65,6 +65,12 @@ pub enum Error {
     /// There is nothing to index.
     #[error("the corpus holds no documents; give at least one row with an output")]
     EmptyCorpus,
+    /// A removal of all rows.
+    #[error("no row of {path} would be left; delete the index, its logs and what was made of them instead")]
+    NothingLeft {
+        /// The index.
+        path: std::path::PathBuf,
+    },
     /// A token id outside the supported range.
     #[error("token id {id} is out of range: ids must be below {limit}; check that ids and tokenizer belong together")]
     TokenId {

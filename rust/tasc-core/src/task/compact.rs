@@ -10,6 +10,7 @@ use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::ScratchFolder;
 use crate::format::scratch::behind_link;
 use crate::index::ngrams::{BOUNDARY, Ngrams};
+use crate::index::origins::RowOrigin;
 use crate::{Error, Result, TokenId};
 
 impl TaskIndex {
@@ -22,30 +23,11 @@ impl TaskIndex {
     /// # Errors
     /// [`Error::Io`]; a format error when the index is damaged.
     pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
-        let meta = StoreMeta {
-            writer: env!("CARGO_PKG_VERSION").into(),
-            tokenizer: self.meta().tokenizer.clone(),
-            vocab_size: self.meta().vocab_size,
-            eos_id: self.meta().eos_id,
-        };
-        let mut writer = StoreWriter::create(path, &self.file().fingerprint(), meta)?;
-        let ngrams = self.ngrams();
-        let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
-        for row in 0..self.num_inputs() {
-            let input = self.input(row)?;
-            let total = with_input.entry(input.start).or_default();
-            *total = total.saturating_add(input.weight);
-            writer.push(&self.output(&ngrams, input.start)?, Some(input.text), input.weight)?;
-            check()?;
-        }
-        let starts = ngrams.start();
-        for start in starts.lo..starts.hi {
-            let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
-            if weight > 0 {
-                writer.push(&self.output(&ngrams, start)?, None, weight)?;
-            }
-            check()?;
-        }
+        let mut writer = self.store_writer(path)?;
+        self.each_row(|input, output, weight| {
+            writer.push(&output, input, weight)?;
+            check()
+        })?;
         for row in served {
             writer.push(&row.output, Some(row.input.as_str()).filter(|i| !i.is_empty()), 1)?;
         }
@@ -53,11 +35,42 @@ impl TaskIndex {
         Store::open(path)
     }
 
+    /// Begins a store for rows of this index.
+    pub(super) fn store_writer(&self, path: &Path) -> Result<StoreWriter> {
+        let meta = StoreMeta {
+            writer: env!("CARGO_PKG_VERSION").into(),
+            tokenizer: self.meta().tokenizer.clone(),
+            vocab_size: self.meta().vocab_size,
+            eos_id: self.meta().eos_id,
+        };
+        StoreWriter::create(path, &self.file().fingerprint(), meta)
+    }
+
+    /// Calls `each` with the input, the output and the weight of every row.
+    pub(super) fn each_row(&self, mut each: impl FnMut(Option<&str>, Vec<TokenId>, u64) -> Result<()>) -> Result<()> {
+        let ngrams = self.ngrams();
+        let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
+        for row in 0..self.num_inputs() {
+            let input = self.input(row)?;
+            let total = with_input.entry(input.start).or_default();
+            *total = total.saturating_add(input.weight);
+            each(Some(input.text), self.output(&ngrams, input.start)?, input.weight)?;
+        }
+        let starts = ngrams.start();
+        for start in starts.lo..starts.hi {
+            let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
+            if weight > 0 {
+                each(None, self.output(&ngrams, start)?, weight)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Builds a new index of everything that this one holds and the rows of write-ahead logs that it does not hold yet.
     /// Where this one has no inputs, neither has the new one. Returns the new index and the number of rows merged.
     ///
     /// The new index says which rows of which logs it holds, so that nobody counts them twice. Over this index's own
-    /// path the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
+    /// path, what is compacted is the file that has this path now, and the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
     /// beside the processes that write to them.
     ///
     /// # Errors
@@ -70,6 +83,34 @@ impl TaskIndex {
         logs: &[impl AsRef<Path>],
         path: &Path,
         options: &BuildOptions<'_>,
+        check: impl FnMut(f64) -> Result<()>,
+    ) -> Result<(Self, u64)> {
+        let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let scratch = ScratchFolder::exclusive(&target)?;
+        if path == self.file().path() {
+            self.current()?.compact_in(&scratch, logs, path, options, check)
+        } else {
+            self.compact_in(&scratch, logs, path, options, check)
+        }
+    }
+
+    /// Opens the file that has this index's path now: another compaction may have put it there.
+    pub(super) fn current(&self) -> Result<Self> {
+        let now = Self::open(self.file().path())?;
+        let (found, wanted) = (now.file().fingerprint(), self.file().fingerprint());
+        if found == wanted {
+            Ok(now)
+        } else {
+            Err(Error::Fingerprint { path: now.file().path().into(), found, wanted })
+        }
+    }
+
+    fn compact_in(
+        &self,
+        scratch: &ScratchFolder,
+        logs: &[impl AsRef<Path>],
+        path: &Path,
+        options: &BuildOptions<'_>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<(Self, u64)> {
         let fingerprint = self.file().fingerprint();
@@ -79,18 +120,19 @@ impl TaskIndex {
                 continue;
             }
             if path == self.file().path() {
-                let log = WriteAheadLog::open_each(log, &fingerprint, &merged, |_, row| rows.push(row))?;
+                let log = WriteAheadLog::open_each(log, &fingerprint, &merged, |number, row| rows.push((number, row)))?;
                 merged.advance(log.id(), log.next());
                 locked.push(log);
             } else {
                 rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
             }
         }
-        let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
-        let scratch = ScratchFolder::exclusive(&target)?;
-        let store = self.to_store(&scratch.path().join("rows.store"), &rows, || check(0.0))?;
         let no_inputs = options.no_inputs || self.num_inputs() == 0;
-        let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, check)?;
+        let new_origins = rows.iter().map(|(number, row)| RowOrigin::new(*number, row, !no_inputs));
+        let origins = self.origins().iter().copied().chain(new_origins).collect();
+        let rows: Vec<OnlineRow> = rows.into_iter().map(|(_, row)| row).collect();
+        let store = self.to_store(&scratch.path().join("rows.store"), &rows, || check(0.0))?;
+        let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, origins, check)?;
         for log in &mut locked {
             log.forget(log.next())?;
         }
