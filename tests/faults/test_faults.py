@@ -30,7 +30,7 @@ needs_strace = pytest.mark.skipif(
     shutil.which("strace") is None or subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode != 0,
     reason="strace is not installed, or may not trace",
 )
-CHEAP = ("index", "compact", "serve", "full", "append", "learn", "export", "count")
+CHEAP = ("index", "compact", "remove", "serve", "full", "append", "learn", "export", "count")
 COUNTS = Path(__file__).parents[2] / "out" / "faults.json"
 """How many faults came, over all runs; remove it to begin anew."""
 
