@@ -51,6 +51,14 @@ def weight(run: Path, ended: bool) -> None:
     assert not ended or drafter.num_served == 0
 
 
+def removed(run: Path, ended: bool) -> None:
+    """Of an index and its log, rows that stay count once, and rows that go are all gone in the end."""
+    index = TaskIndex.open(run / "task.tasc")
+    drafter = NgramDrafter(index, served=run / "task.tasc.served")
+    gone = (len(ROWS) - int(index.info()["weight"]), SERVED - drafter.num_served)
+    assert gone == (1, 2) or (not ended and gone in ((0, 0), (1, 0)))
+
+
 def served_inputs(run: Path) -> list[str]:
     """Return the inputs of the rows in the log."""
     index, folder = TaskIndex.open(run / "task.tasc"), run.parent / "opened"
@@ -123,6 +131,11 @@ CASES = [
         "compact", ("tasc", "index", "compact", "task.tasc", "--tokenizer", "model", "--no-fit"), (),
         varies="task.tasc", check=weight,
     ),
+    Case(
+        "remove",
+        ("tasc", "index", "remove", "task.tasc", "--where", "gone.jsonl", "--tokenizer", "model", "--no-fit"), (),
+        varies="task.tasc", check=removed,
+    ),
     Case("serve", ("serve", "12", "65536", "1"), (), "task.tasc.served", "task.tasc.served", acknowledged_rows),
     Case("full", ("serve", "24", "65536", "500"), (), "task.tasc.served", "task.tasc.served", latest_rows),
     Case("append", ("append",), (), varies="task.store", check=appended),
@@ -184,8 +197,11 @@ def prepare(folder: Path) -> None:
         for name in case.outputs:
             if "." in name and name != "out.baseline" and not (own / name).exists():
                 (own / name).write_text("old")
-    drafter = NgramDrafter(index, served=folder / "compact" / "task.tasc.served")
-    drafter.serve([(f"new {k}", OUTPUT) for k in range(SERVED)])
+    for name in ("compact", "remove"):
+        drafter = NgramDrafter(index, served=folder / name / "task.tasc.served")
+        drafter.serve([(f"new {k}", OUTPUT) for k in range(SERVED)])
+    gone = [ROWS[0]["input"], "new 0", "new 1"]
+    (folder / "remove" / "gone.jsonl").write_text("".join(json.dumps({"input": text}) + "\n" for text in gone))
 
 
 @dataclass

@@ -6,6 +6,7 @@
 //! - [`sections`](mod@sections): structures of arrays, the same in memory and in a file
 
 pub mod file;
+pub(crate) mod paths;
 pub mod scratch;
 pub mod sections;
 pub(crate) mod temporary;

@@ -2,11 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::{Builder, TempDir};
 
-use super::temporary::{folder, is_still};
+pub(crate) use super::paths::behind_link;
+use super::paths::{folder, is_still};
 use crate::{Error, Result};
 
 /// A hidden folder `.tasc-*.tmp` beside a file or folder that is being written, removed on drop. No other user may
@@ -125,14 +126,6 @@ fn same_owner(one: &Path, other: &Path) -> bool {
     #[cfg(not(unix))]
     let same = true;
     same && one.is_dir() && other.is_dir()
-}
-
-/// Returns the path that a symbolic link leads to, and any other path as it is.
-///
-/// # Errors
-/// The link leads nowhere.
-pub(crate) fn behind_link(path: &Path) -> io::Result<PathBuf> {
-    if path.is_symlink() { path.canonicalize() } else { Ok(path.into()) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
 use std::path::{Path, PathBuf};
 
+pub(crate) use super::paths::{folder, is_still, sync_folder};
 use super::scratch::{ScratchFolder, behind_link};
 
 /// A file on its way to a name in the same folder.
@@ -25,12 +26,13 @@ impl Temporary {
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let target = behind_link(path)?;
         match nameless(folder(&target)) {
-            Ok(file) => return Ok(Self { file, scratch: None, target }),
-            Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => {
-                return Err(e);
-            }
-            Err(_) => {} // this file system has no nameless files
+            Ok(file) => Ok(Self { file, scratch: None, target }),
+            Err(e) if matches!(e.kind(), NotFound | PermissionDenied | NotADirectory | ReadOnlyFilesystem) => Err(e),
+            Err(_) => Self::in_scratch(target), // this file system has no nameless files
         }
+    }
+
+    fn in_scratch(target: PathBuf) -> io::Result<Self> {
         let scratch = ScratchFolder::beside(&target)?;
         let file = File::options().read(true).write(true).create_new(true).open(scratch.path().join(FILE))?;
         Ok(Self { file, scratch: Some(scratch), target })
@@ -90,32 +92,6 @@ fn take_access(file: &File, of: &Path) -> io::Result<()> {
     file.set_permissions(access)
 }
 
-/// Returns whether `path` still names the open file: another process may have renamed another file over it.
-pub(crate) fn is_still(path: &Path, file: &File) -> io::Result<bool> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let (named, open) = (std::fs::metadata(path)?, file.metadata()?);
-        Ok(named.ino() == open.ino() && named.dev() == open.dev())
-    }
-    #[cfg(not(unix))]
-    Ok(true)
-}
-
-/// Makes the names in a folder durable: a rename itself must survive a crash.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
-}
-
-/// Returns the folder that holds `path`.
-pub(crate) fn folder(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 #[cfg(target_os = "linux")]
 fn nameless(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
@@ -141,4 +117,32 @@ fn nameless(_: &Path) -> io::Result<File> {
 #[cfg(not(target_os = "linux"))]
 fn link(_: &File, _: &Path) -> io::Result<()> {
     Err(Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn files_without_a_name_and_files_in_a_scratch_folder_end_alike() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("task.tasc");
+        for create in [|target: &Path| Temporary::create(target), |target: &Path| Temporary::in_scratch(target.into())]
+        {
+            let mut new = create(&target).unwrap();
+            new.file.write_all(b"new").unwrap();
+            new.persist_new().unwrap();
+            assert_eq!(create(&target).unwrap().persist_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            let mut other = create(&target).unwrap().private().unwrap();
+            other.file.write_all(b"other").unwrap();
+            assert_eq!(std::fs::read(&target).unwrap(), b"new");
+            other.persist().unwrap();
+            assert_eq!(std::fs::read(&target).unwrap(), b"other");
+            drop(create(&target).unwrap());
+            assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+            std::fs::remove_file(&target).unwrap();
+        }
+    }
 }
