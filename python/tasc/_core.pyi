@@ -480,8 +480,8 @@ class TaskIndex:
         """Write this index and its logs anew without some rows; this object keeps the old file.
 
         What is written anew is the file that has this index's path now. A row is removed if `picks` says so, if it has
-        one of the keys, or if it is older than `before`. Weights are fitted to the rows that are left. An index of which
-        no row is removed stays as it is.
+        one of the keys, or if it is older than `before`. Weights are fitted to the rows that are left. An index of
+        which no row is removed stays as it is.
 
         Args:
             picks: Called with some rows, (input or None, (T,) output ids) each; returns for each whether it is removed,
