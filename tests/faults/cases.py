@@ -51,6 +51,16 @@ def weight(run: Path, ended: bool) -> None:
     assert not ended or drafter.num_served == 0
 
 
+def removed(run: Path, ended: bool) -> None:
+    """Every row that is not named stays, once; after the command, the named ones are in no file."""
+    index = TaskIndex.open(run / "task.tasc")
+    drafter = NgramDrafter(index, served=run / "task.tasc.served")
+    count, whole = int(index.info()["weight"]) + drafter.num_served, len(ROWS) + SERVED
+    left = whole - 1 - SERVED // 2
+    assert count == left if ended else left <= count <= whole
+    assert not ended or b"user 17" not in (run / "task.tasc.served").read_bytes()
+
+
 def served_inputs(run: Path) -> list[str]:
     """Return the inputs of the rows in the log."""
     index, folder = TaskIndex.open(run / "task.tasc"), run.parent / "opened"
@@ -123,6 +133,11 @@ CASES = [
         "compact", ("tasc", "index", "compact", "task.tasc", "--tokenizer", "model", "--no-fit"), (),
         varies="task.tasc", check=weight,
     ),
+    Case(
+        "remove",
+        ("tasc", "index", "remove", "task.tasc", "--where", "named.jsonl", "--tokenizer", "model", "--no-fit"), (),
+        check=removed,
+    ),
     Case("serve", ("serve", "12", "65536", "1"), (), "task.tasc.served", "task.tasc.served", acknowledged_rows),
     Case("full", ("serve", "24", "65536", "500"), (), "task.tasc.served", "task.tasc.served", latest_rows),
     Case("append", ("append",), (), varies="task.store", check=appended),
@@ -186,6 +201,9 @@ def prepare(folder: Path) -> None:
                 (own / name).write_text("old")
     drafter = NgramDrafter(index, served=folder / "compact" / "task.tasc.served")
     drafter.serve([(f"new {k}", OUTPUT) for k in range(SERVED)])
+    (folder / "remove" / "named.jsonl").write_text(json.dumps({"input": ROWS[0]["input"]}) + '\n{"key": "user 17"}\n')
+    keyed = NgramDrafter(index, served=folder / "remove" / "task.tasc.served")
+    keyed.serve([(f"new {k}", OUTPUT, "user 17" if k % 2 else None) for k in range(SERVED)])
 
 
 @dataclass

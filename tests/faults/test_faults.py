@@ -26,7 +26,7 @@ import tasc  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="strace, /proc")
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-CHEAP = ("index", "compact", "serve", "full", "append", "learn", "export", "count")
+CHEAP = ("index", "compact", "remove", "serve", "full", "append", "learn", "export", "count")
 COUNTS = Path(__file__).parents[2] / "out" / "faults.json"
 """How many faults came, over all runs; remove it to begin anew."""
 
@@ -63,7 +63,7 @@ def test_killed_at_a_random_time(trial: Trial) -> None:
 
 
 @needs_strace
-@pytest.mark.parametrize("trial", ("index", "compact", "full"), indirect=True)
+@pytest.mark.parametrize("trial", ("index", "compact", "remove", "full"), indirect=True)
 def test_killed_between_two_names(trial: Trial) -> None:
     calls = ("rename", "linkat", "unlink")
     trial.commands.reset(trial.start)
@@ -73,7 +73,7 @@ def test_killed_between_two_names(trial: Trial) -> None:
 
 
 @needs_strace
-@pytest.mark.parametrize("trial", ("index", "compact", "serve"), indirect=True)
+@pytest.mark.parametrize("trial", ("index", "compact", "remove", "serve"), indirect=True)
 def test_the_disk_is_full(trial: Trial) -> None:
     calls = ("write", "copy_file_range", "fsync", "fdatasync")
     trial.commands.reset(trial.start)
