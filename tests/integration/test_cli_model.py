@@ -258,24 +258,6 @@ def test_a_row_whose_logits_are_nan_is_skipped_and_the_rest_goes_on(tmp_path: Pa
         assert [row["output"] for row in rows] == [plain[n] for n in good]
 
 
-def test_a_partial_file_of_another_run_is_named_with_the_fix(
-    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
-
-    def begun(*args: Any, **options: Any) -> Any:
-        partial.write_text("{}\n")  # of a run that began since the check
-        return Generator(*args, **options)
-
-    monkeypatch.setattr("tasc.decoding.generator.Generator", begun)
-    for _ in range(2):
-        result = tasc("generate", data, "--model", model, "-o", output)
-        assert result.exit_code == 2
-        assert f"{partial} exists: it has outputs of a run that was stopped or still goes on" in last_line(result)
-        assert last_line(result).endswith("or move or remove out.jsonl.partial, or name another -o FILE")
-        assert partial.read_text() == "{}\n"
-
-
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError(28, "No space left on device"), 2)])
 def test_finished_outputs_survive(
     tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Any, code: int
@@ -335,7 +317,7 @@ def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data:
         )
         generated(data, model, output)
     assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "victim"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl", "victim"]
 
 
 def test_outputs_have_the_order_of_the_rows(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
