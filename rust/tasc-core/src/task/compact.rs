@@ -1,26 +1,31 @@
 //! An index and the rows served since → a new index.
 
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::file::{BuildOptions, TaskIndex};
+use super::file::{BuildOptions, InputRow, TaskIndex};
 use crate::corpus::store::StoreMeta;
 use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::temporary::folder;
 use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::{Error, Result, TokenId};
 
+/// Tokens of an output between two calls of `check`.
+const CHECK_EVERY: usize = 1 << 16;
+
 impl TaskIndex {
     /// The store that this index could have been built from: its outputs with their weights and, where it has them,
     /// its rows' inputs.
     ///
     /// # Complexity
-    /// O(tokens), read out of order.
+    /// O(file), tokens read out of order. The store is no larger than the index, whoever wrote that.
     ///
     /// # Errors
-    /// [`Error::Io`]; a format error when the index is damaged.
+    /// [`Error::Io`]; a format error when the index is damaged, as [`TaskIndex::verify`] finds it; what `check` returns.
     pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
+        self.check_contents(&mut check)?;
         let meta = StoreMeta {
             writer: env!("CARGO_PKG_VERSION").into(),
             tokenizer: self.meta().tokenizer.clone(),
@@ -29,19 +34,31 @@ impl TaskIndex {
         };
         let mut writer = StoreWriter::create(path, &self.file().fingerprint(), meta)?;
         let ngrams = self.ngrams();
-        let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
+        // number and weight of the documents whose rows have inputs, by their start
+        let mut with_input: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
         for row in 0..self.num_inputs() {
-            let input = self.input(row)?;
-            let total = with_input.entry(input.start).or_default();
-            *total = total.saturating_add(input.weight);
-            writer.push(&self.output(&ngrams, input.start)?, Some(input.text), input.weight)?;
+            let InputRow { text, start, weight } = self.input(row)?;
+            match with_input.entry(start) {
+                Entry::Occupied(mut known) => {
+                    let (document, total) = known.get_mut();
+                    *total = total.saturating_add(weight);
+                    writer.push_again(*document, Some(text), weight)?;
+                }
+                Entry::Vacant(new) => {
+                    let output = self.output(&ngrams, start, &mut check)?;
+                    new.insert((writer.push_numbered(&output, Some(text), weight)?, weight));
+                }
+            }
             check()?;
         }
         let starts = ngrams.start();
         for start in starts.lo..starts.hi {
-            let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
-            if weight > 0 {
-                writer.push(&self.output(&ngrams, start)?, None, weight)?;
+            let weight = ngrams.weight_at(start as usize);
+            match with_input.get(&start) {
+                Some(&(_, total)) if total >= weight => {}
+                Some(&(document, total)) => writer.push_again(document, None, weight - total)?,
+                None if weight > 0 => writer.push(&self.output(&ngrams, start, &mut check)?, None, weight)?,
+                None => {}
             }
             check()?;
         }
@@ -94,16 +111,19 @@ impl TaskIndex {
         Ok((new, rows.len() as u64))
     }
 
-    fn output(&self, ngrams: &Ngrams<'_>, start: u32) -> Result<Vec<TokenId>> {
+    fn output(&self, ngrams: &Ngrams<'_>, start: u32, check: &mut impl FnMut() -> Result<()>) -> Result<Vec<TokenId>> {
         let mut tokens = Vec::new();
         let mut at = start as usize;
-        while tokens.len() <= ngrams.bwt.len() {
+        for passed in 1..=ngrams.bwt.len() {
             let (Some(&symbol), Some(&next)) = (ngrams.bwt.get(at), ngrams.lf.get(at)) else { break };
             if symbol == BOUNDARY {
                 return Ok(tokens);
             }
             tokens.extend(ngrams.token(symbol));
             at = next as usize;
+            if passed.is_multiple_of(CHECK_EVERY) {
+                check()?;
+            }
         }
         Err(self.file().corrupt("bwt", &format!("the output that starts at {start} has no end")))
     }
