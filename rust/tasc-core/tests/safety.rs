@@ -46,7 +46,8 @@ fn whole_indexes_are_safe() {
         builder.push(&[1, 2, 3 + k % 7, 4 + k % 90], u64::from(k) * 9).unwrap();
     }
     builder.push(&[], 1).unwrap();
-    builder.push(&[5; 300], 1).unwrap();
+    builder.push(&(0..5000).collect::<Vec<_>>(), 1).unwrap();
+    builder.push(&[5; 5000], 1).unwrap();
     let task = TaskArrays { ngrams: builder.build(|_| Ok(())).unwrap(), ..<TaskArrays>::default() };
     TaskIndex::write(&folder.path().join("n"), &Fingerprint::default(), &IndexMeta::default(), &task).unwrap();
     TaskIndex::open(&folder.path().join("n")).unwrap().verify().unwrap();
@@ -70,7 +71,26 @@ fn cycles_and_overlaps_are_refused() {
     // one to one, and still a cycle: position 1 follows itself
     let apart = Forged::of(&ngrams(folder.path())).set("bwt", &[0u32, 1]).set("lf", &[0u32, 1]);
     let apart = apart.set("lf_inverse", &[0u32, 1]).set("starts", &[0u32, 1, 2]);
-    assert!(refused(&apart, folder.path()).contains("outputs pass 1 of 2 positions"));
+    assert!(refused(&apart, folder.path()).contains("in a circle"));
+    // a circle that is long, beside an output without tokens: the transform of a text that has no start
+    let mut random = toys::Random(5);
+    let text: Vec<u32> = (0..3000).map(|_| 1 + random.below(2) as u32).collect();
+    let mut order: Vec<usize> = (0..text.len()).collect();
+    order.sort_by_key(|&k| [&text[k..], &text[..k]].concat());
+    let mut bwt = vec![0];
+    bwt.extend(order.iter().map(|&k| text[(k + text.len() - 1) % text.len()]));
+    let ones = text.iter().filter(|&&t| t == 1).count() as u32;
+    let mut next = [0, 1, 1 + ones];
+    let mut lf = vec![0u32; bwt.len()];
+    let mut lf_inverse = lf.clone();
+    for (at, &symbol) in bwt.iter().enumerate() {
+        lf[at] = next[symbol as usize];
+        lf_inverse[lf[at] as usize] = at as u32;
+        next[symbol as usize] += 1;
+    }
+    let long = Forged::of(&ngrams(folder.path())).set("tokens", &[7u32, 8]).set("starts", &[0, 1, 1 + ones, 3001]);
+    let long = long.set("bwt", &bwt).set("lf", &lf).set("lf_inverse", &lf_inverse);
+    assert!(refused(&long, folder.path()).contains("in a circle"));
 }
 
 /// The index of one output of one token.

@@ -15,6 +15,9 @@ use crate::format::{File, is_ragged};
 /// Elements between two calls of `check`.
 const CHECK_EVERY: usize = 1 << 20;
 
+/// Distance of the positions at which walks are cut.
+const ANCHOR: u32 = 1 << 10;
+
 /// Walks that are followed in step, so that they wait for memory together.
 const WALKS: usize = 32;
 
@@ -23,7 +26,7 @@ const WALKS: usize = 32;
 /// called repeatedly; its error ends the work.
 ///
 /// # Complexity
-/// O(file); 4 bytes of memory per distinct token.
+/// O(file); memory: 4 bytes per distinct token, and 16 per 1024 positions.
 ///
 /// # Errors
 /// A format error naming the section; what `check` returns.
@@ -82,10 +85,17 @@ fn check_mapping(ngrams: &Ngrams<'_>, file: &File, check: &mut impl FnMut() -> R
 }
 
 /// Proves that the walks from all starts pass every position.
+///
+/// Walks are cut at the positions that are multiples of [`ANCHOR`], so that one long output is followed in step too:
+/// from each start and each anchor to the next anchor or boundary. Together they must pass every position, and every
+/// anchor must follow from a start.
 fn check_walks(ngrams: &Ngrams<'_>, file: &File, check: &mut impl FnMut() -> Result<()>) -> Result<()> {
-    let documents = starts_below(ngrams);
-    let mut waiting = 0..documents;
-    let mut walks: Vec<u32> = waiting.by_ref().take(WALKS).collect();
+    let (documents, positions) = (starts_below(ngrams), ngrams.len());
+    let anchors = (0..positions).step_by(ANCHOR as usize).filter(|&at| at >= documents);
+    // the anchor behind each anchor, where no boundary comes first; the anchors behind starts
+    let (mut behind, mut first) = (vec![None; (positions / ANCHOR) as usize + 1], Vec::new());
+    let mut waiting = (0..documents).chain(anchors.clone());
+    let mut walks: Vec<(u32, u32)> = waiting.by_ref().take(WALKS).map(|at| (at, at)).collect();
     let (mut passed, mut next_check) = (0, 0);
     while !walks.is_empty() && passed <= ngrams.lf.len() {
         if passed >= next_check {
@@ -93,20 +103,29 @@ fn check_walks(ngrams: &Ngrams<'_>, file: &File, check: &mut impl FnMut() -> Res
             next_check = passed + CHECK_EVERY;
         }
         passed += walks.len();
-        walks.retain_mut(|at| {
+        walks.retain_mut(|(from, at)| {
             *at = ngrams.lf.get(*at as usize).copied().unwrap_or(0);
-            if *at < documents {
-                // the boundary behind an output leads to a start
-                let Some(start) = waiting.next() else { return false };
-                *at = start;
+            if *at >= documents && !at.is_multiple_of(ANCHOR) {
+                return true;
             }
-            true
+            match *at {
+                start if start < documents => {} // the boundary behind an output leads to a start
+                anchor if *from < documents => first.push(anchor),
+                anchor => behind[(*from / ANCHOR) as usize] = Some(anchor),
+            }
+            let next = waiting.next();
+            next.inspect(|&start| (*from, *at) = (start, start)).is_some()
         });
     }
-    if passed == ngrams.lf.len() {
+    let mut reached = 0;
+    for anchor in first {
+        let chain = std::iter::successors(Some(anchor), |&at| behind[(at / ANCHOR) as usize]);
+        reached += chain.take(behind.len()).count();
+    }
+    if passed == ngrams.lf.len() && reached == anchors.count() {
         return Ok(());
     }
-    Err(file.corrupt("lf", &format!("outputs pass {passed} of {} positions, the rest is a cycle", ngrams.lf.len())))
+    Err(file.corrupt("lf", "not every position follows from the start of an output: some lead in a circle"))
 }
 
 fn check_weights(ngrams: &Ngrams<'_>, file: &File) -> Result<()> {
