@@ -36,7 +36,6 @@ impl<T> Raise<T> for tasc_core::Result<T> {
                     Ok(raised) => *raised,
                     Err(_) => InputError::new_err(message),
                 },
-                Error::Threads { .. } => PyOSError::new_err(message),
                 _ => InputError::new_err(message), // an option or input that cannot be used
             }
         })
