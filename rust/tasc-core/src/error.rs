@@ -170,6 +170,9 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
+    /// A folder, a pipe or a device.
+    #[error("it is no regular file but a folder, a pipe or a device; give a file")]
+    NoFile,
     /// It has no bytes.
     #[error("it is empty")]
     Empty,

@@ -153,6 +153,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fit;
 #[doc(hidden)]
+pub mod fork;
+#[doc(hidden)]
 pub mod format;
 #[doc(hidden)]
 pub mod index;

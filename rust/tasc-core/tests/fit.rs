@@ -8,7 +8,8 @@ use tasc_core::fit::samples::Samples;
 use tasc_core::mixture::{Mixer, Weights};
 
 /// Penalties that hardly matter.
-const FREE: FitOptions = FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0, threads: 1 };
+const FREE: FitOptions =
+    FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0, threads: 1 };
 
 /// SplitMix64.
 struct Random(u64);

@@ -40,8 +40,8 @@ enum Logs {
     Several(Vec<PathBuf>),
 }
 
-/// Index of a task's past rows, mapped from one file.
-#[pyclass(frozen, module = "tasc._core")]
+/// Index of a task's past rows, mapped from one file or read into memory.
+#[pyclass(frozen, weakref, module = "tasc._core")]
 pub(crate) struct TaskIndex(Arc<task::TaskIndex>);
 
 impl TaskIndex {
@@ -61,10 +61,12 @@ impl TaskIndex {
 
 #[pymethods]
 impl TaskIndex {
-    /// Open an index in constant time, without reading its contents (see `verify`).
+    /// Map an index in constant time, without reading its contents (see `verify`), or read it into memory.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| task::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+    #[pyo3(signature = (path, *, memory_bytes=0))]
+    fn open(py: Python<'_>, path: PathBuf, memory_bytes: i64) -> PyResult<Self> {
+        let memory = at_least("memory_bytes", memory_bytes, 0)?;
+        py.detach(|| task::TaskIndex::open_within(&path, memory)).raise().map(|i| Self(Arc::new(i)))
     }
 
     /// Build an index of a store's rows and open it.
@@ -144,6 +146,12 @@ impl TaskIndex {
     /// Read the whole file and compare its checksums.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.0.verify()).raise()
+    }
+
+    /// Whether the bytes are in memory, where no change of the file reaches them.
+    #[getter]
+    fn in_memory(&self) -> bool {
+        self.0.file().in_memory()
     }
 
     /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.

@@ -7,6 +7,7 @@ mod count;
 mod detach;
 mod draft;
 mod error;
+mod fork;
 mod index;
 mod merge;
 mod piece_tokenizer;
@@ -15,6 +16,8 @@ mod store;
 /// The compiled half of tasc.
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    error::adopt_panics(m.py())?;
+    fork::pause_at_forks(m.py())?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
     m.add_function(wrap_pyfunction!(activations::activation_bytes, m)?)?;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-
 use super::budget::Budget;
 use super::chunk::Chunk;
 use super::groups::Sink;

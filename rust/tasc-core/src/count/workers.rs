@@ -96,7 +96,11 @@ pub(crate) fn group(
     fill(chunk, &partitions, windows, threads, || progress(0.0))?;
     let mut progress = |windows: usize| progress(windows as f64 / chunk.len() as f64);
     let slices = slices(&partitions, windows);
-    if threads > 1 { in_order(chunk, slices, threads, sink, progress) } else { alone(chunk, slices, sink, &mut progress) }
+    if threads > 1 {
+        in_order(chunk, slices, threads, sink, progress)
+    } else {
+        alone(chunk, slices, sink, &mut progress)
+    }
 }
 
 /// Sorts on this thread.

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-
 use super::samples::{LANES, Samples};
 use crate::mixture::mixer::{Weights, rows_at, softmax};
 use crate::{Error, Result, pool};

@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-
 use super::automaton::{Automaton, ROOT};
 use crate::{Error, Result, TokenId, pool};
 
