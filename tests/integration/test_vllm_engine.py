@@ -135,6 +135,29 @@ def test_suffix_through_the_plug_in(model: Path, prompts: list[list[int]], plain
     )  # random text is not tokenised again as it was said
 
 
+def test_an_adapter_chooses_its_index(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path
+) -> None:
+    """Of six requests two name an adapter that an index has, two another one, two none. No adapter changes the text."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    weights = {f"{name}.lora_A.weight": torch.ones(8, 128), f"{name}.lora_B.weight": torch.zeros(128, 8)}
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    listed = [{"path": index.name, "lora": "acme"}]
+    index.with_name("all.json").write_text(json.dumps({"indexes": listed, "cost": 0.02}))
+    adapters = [["acme", 1, str(folder)], ["other", 2, str(folder)], None] * 2
+    found = ask(model, prompts, TASC, index.with_name("all.json"), adapters=adapters, chunk=64)
+    assert found["said"] == [plain]
+    assert {name: one["requests"] for name, one in found["metrics"]["indexes"].items()} == {
+        "task.tasc": 2, "unknown": 2, "none": 2,
+    }  # fmt: skip
+
+
 def test_a_missing_index_is_said(model: Path, prompts: list[list[int]], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="where there is no file"):
         ask(model, prompts, TASC, tmp_path / "none.tasc")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import random
 import shutil
 import stat
 import threading
@@ -20,11 +22,13 @@ from tokenizers import Tokenizer, processors
 
 from tasc import TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
+from tasc.data.ids import common_prefix_length
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import salt_digest, served_log
 from tasc.errors import InputError
 from tasc.serving import Metrics, RequestFields, RequestTracker, Settings, TaskDrafts, Tasks
 from tasc.serving import reload as reload_module
+from tasc.serving.tasks import SaltedDrafts
 from tasc.serving.tracker import BatchRequests
 
 A, B = "You work for tenant A.<|im_end|>", "You work for tenant B.<|im_end|>"
@@ -114,15 +118,22 @@ def test_the_head_is_compared_as_text_whatever_follows_it(made: Callable[..., Ta
     assert tasks.choose([]).name == "rest.tasc"
 
 
-def test_a_token_that_begins_every_text_is_passed_over(made: Callable[..., Tasks], tokenizer: Tokenizer) -> None:
-    beginning = Tokenizer.from_str(tokenizer.to_str())
-    beginning.post_processor = processors.TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_token_that_begins_every_text_is_passed_over(
+    made: Callable[..., Tasks], tokenizer: Tokenizer, wrapped: bool
+) -> None:
+    beginning: Any = Tokenizer.from_str(tokenizer.to_str())
+    if wrapped:
+        transformers = pytest.importorskip("transformers")
+        beginning = transformers.PreTrainedTokenizerFast(tokenizer_object=beginning, bos_token="<|endoftext|>")
+    else:
+        beginning.post_processor = processors.TemplateProcessing("<|endoftext|> $A", None, [("<|endoftext|>", 0)])
     task = load_tokenizer(tokenizer)
     for head in (A, "<|endoftext|>" + A):
         tasks = made([{"path": "a", "prompt_starts_with": head}, {"path": "rest"}], tokenizer=beginning)
-        for prompt in (beginning.encode(A + "x").ids, [0, *beginning.encode(A + "x").ids], task.encode(A + "x")):
-            assert tasks.choose(prompt).name == "a.tasc"
-        assert tasks.choose(beginning.encode("x" + A).ids).name == "rest.tasc"
+        for first in ([], [0], [0, 0]):
+            assert tasks.choose([*first, *task.encode(A + "x").tolist()]).name == "a.tasc"
+            assert tasks.choose([*first, *task.encode("x" + A).tolist()]).name == "rest.tasc"
     with pytest.raises(InputError, match="with which every prompt begins"):
         made([{"path": "a", "prompt_starts_with": "<|endoftext|>"}, {"path": "rest"}], tokenizer=beginning)
 
@@ -218,6 +229,44 @@ def test_a_learnt_row_of_one_salt_serves_no_other(task: TaskTokenizer, index: Ta
     drafts.close()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_drafts_of_a_salt_are_the_same_whatever_others_do(
+    task: TaskTokenizer, built: Path, tmp_path: Path, seed: int
+) -> None:
+    """The drafts, their probabilities and their sources, over 12 requests that learn, alone and among others."""
+
+    def drafted(others: int) -> list[Any]:
+        folder = tmp_path / str(others)
+        folder.mkdir()
+        drafts, seen = TaskDrafts(shutil.copy(built, folder), task, learn=True), list[Any]()
+        mine, theirs = random.Random(seed), random.Random(seed + 100)
+        for number in range(12):
+            for _ in range(theirs.randrange(4) * others):
+                salt = theirs.choice(["one", "two", None])
+                answer(drafts if salt is None else drafts.salted(salt), random_row(theirs))
+            seen += answer(drafts.salted("mine"), random_row(mine))
+            until(lambda count=number + 1: drafts.salted("mine").drafter.num_served == count)
+        drafts.close()
+        return seen
+
+    def answer(drafts: TaskDrafts, row: dict[str, str]) -> list[Any]:
+        request, output, at, seen = drafts.start(task.encode(row["input"])).request, ids(task, row), 0, list[Any]()
+        while at < len(output):
+            draft = request.draft(16)
+            seen.append([np.asarray(one).tolist() for one in (draft.tokens, draft.probs, draft.sources)])
+            new = output[at : at + 1 + common_prefix_length(np.asarray(draft.tokens), output[at:-1])]
+            at += len(new)
+            request.update(new)
+        drafts.finished(row["input"], output)
+        return seen
+
+    def random_row(chosen: random.Random) -> dict[str, str]:
+        number = chosen.randrange(5)
+        return chosen.choice([ROWS[number], {"input": f"call {number}", "output": f'{{"call": "{number * 7919}"}}'}])
+
+    assert drafted(0) == drafted(1)
+
+
 def test_the_log_of_a_salt_is_its_own_and_is_read_again(task: TaskTokenizer, index: TaskIndex, tmp_path: Path) -> None:
     drafts = TaskDrafts(index.path, task, learn=True)
     log = served_log(index, salt_digest("customer 7"))
@@ -310,6 +359,33 @@ def test_hostile_salts_fill_neither_memory_nor_disk(
     assert len(logs) == 4
     assert caplog.text.count("kept in memory alone") == 1
     assert salt_digest("quiet") not in "".join(logs)
+    drafts.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_logs_are_closed_while_many_salts_wait_to_learn(
+    task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafts, held = TaskDrafts(index.path, task, learn=True, max_salts=2), threading.Event()
+    monkeypatch.setattr(drafts, "_learn", lambda rows: held.wait(20))
+    drafts.finished(None, [5, 1])
+    waiting = list[Path]()
+    for number in range(30):
+        drafts.salted(str(number)).finished(None, [5, 1])
+        waiting.append(served_log(index, salt_digest(str(number))))
+    assert drafts.num_salts == 30
+    most = [0]
+    opens = SaltedDrafts._open
+
+    def counted(self: SaltedDrafts, log: Path) -> None:
+        opens(self, log)
+        links = [Path("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+        most[0] = max(most[0], sum(link.is_symlink() and os.readlink(link) in map(str, waiting) for link in links))
+
+    monkeypatch.setattr(SaltedDrafts, "_open", counted)
+    held.set()
+    until(lambda: all(log.exists() for log in waiting) and drafts.num_salts <= 2)
+    assert 0 < most[0] <= 3
     drafts.close()
 
 

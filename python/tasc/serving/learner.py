@@ -64,11 +64,14 @@ class OnlineLearner:
         atexit.register(self.close)
 
     def _run(self) -> None:
-        while self._learn_waiting():
-            pass
+        last = False
+        while not last:
+            rows, last = self._take()
+            while rows:  # a drafter that nothing else keeps is closed before the next one opens its log
+                self._learn(*rows.popitem())
 
-    def _learn_waiting(self) -> bool:
-        """Wait for rows, learn all that wait, and keep no drafter; return whether more rows may come."""
+    def _take(self) -> tuple[dict[Learn, list[Row]], bool]:
+        """Wait for rows; return all that wait, by drafter, and whether they are the last."""
         found = [self._waiting.get()]
         while not self._waiting.empty():
             found.append(self._waiting.get())
@@ -77,9 +80,7 @@ class OnlineLearner:
             if one is not None:
                 learn, row = one
                 rows.setdefault(learn, []).extend([] if row is None else [row])
-        for learn, learnt in rows.items():
-            self._learn(learn, learnt)
-        return None not in found
+        return rows, None in found
 
     @staticmethod
     def _learn(learn: Learn, rows: list[Row]) -> None:
