@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines test-architectures vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines test-architectures test-soak vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -45,6 +45,9 @@ test-gpu: $(VENV)/.built ## tests that need a CUDA device
 
 test-engines: $(VENV)/.built ## tests on engines that are installed; docs/how-to says how to install them
 	$(BIN)/pytest -m engine
+
+test-soak: $(VENV)/.built ## an engine's adapter under faults for TASC_SOAK_SECONDS (600)
+	nice $(BIN)/pytest -m soak -s tests/soak
 
 test-architectures: $(VENV)/.built ## every type of causal language model, tiny; writes docs/architectures.md
 	$(BIN)/pytest -m architectures tests/architectures; status=$$?; $(BIN)/python docs/build_architectures.py && exit $$status
