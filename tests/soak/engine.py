@@ -1,7 +1,7 @@
 """vLLM's adapter under faults, in a process of its own: `engine.py FOLDER SECONDS` prints facts as one line of JSON.
 
-32 requests run at once and vanish at random. Every few moments another fault begins: no thread can be started, writes fail,
-the index is replaced by a rename, written over in place or by half of a file, or the drafter fails.
+32 requests run at once and vanish at random. Every few moments another fault begins: no thread can be started, writes
+fail, the index is replaced by a rename, written over in place or by half of a file, or the drafter fails.
 """
 
 from __future__ import annotations
@@ -176,8 +176,8 @@ def main(folder: Path, seconds: float) -> None:
     found = serving.metrics.as_dict()
     facts = {
         "seconds": time.monotonic() - start, "requests": crowd.done, "vanished": crowd.vanished, "tokens": crowd.tokens,
-        "steps": crowd.steps, "faults": faults.begun, "memory": memory[len(memory) // 3 :], **found["indexes"]["task.tasc"],
-        "failed_steps": found["failed_steps"],
+        "steps": crowd.steps, "faults": faults.begun, "memory": memory[len(memory) // 3 :],
+        "failed_steps": found["failed_steps"], **found["indexes"]["task.tasc"],
     }  # fmt: skip
     print(json.dumps(facts))
 
