@@ -34,19 +34,25 @@ class OnlineLearner:
         self._lock = threading.Lock()
         self._closed = False
 
-    def put(self, learn: Learn, row: Row | None) -> None:
-        """Queue a row for a drafter (None: a call without rows); it is dropped where too many wait."""
+    def put(self, learn: Learn, row: Row | None) -> bool:
+        """Queue a row for a drafter (None: a call without rows); it is dropped where too many wait.
+
+        Returns:
+            Whether it was queued.
+        """
         try:
             with self._lock:
                 if self._closed:
-                    return
+                    return False
                 if self._thread is None:
                     self._start()
             self._waiting.put_nowait((learn, row))
+            return True
         except queue.Full:
             _log.debug("outputs end faster than they are written; one is not learnt from")
         except RuntimeError as error:
             _log.debug("no thread can be started to learn on, an output is not learnt from: %s", error)
+        return False
 
     def close(self) -> None:
         """Learn the rows that wait, for a few seconds at most, and end the thread."""
