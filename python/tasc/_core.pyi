@@ -399,8 +399,8 @@ class TaskIndex:
         """Read the whole file, compare its checksums, and prove that it is safe to use, whoever wrote it.
 
         Offsets, symbols and positions are in range, and every output is read to its end without a cycle. Counts are not
-        compared: wrong ones make worse drafts. It takes about 0.2 s of CPU time per 10 million tokens. Other threads go on
-        meanwhile.
+        compared: wrong ones make worse drafts. It takes about 0.2 s of CPU time per 10 million tokens. Other threads go
+        on meanwhile.
 
         Raises:
             FormatError: A section is damaged; the message names it.
