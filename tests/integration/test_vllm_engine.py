@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,15 +135,38 @@ def test_suffix_through_the_plug_in(model: Path, prompts: list[list[int]], plain
     )  # random text is not tokenised again as it was said
 
 
+def test_an_adapter_chooses_its_index(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path
+) -> None:
+    """Of six requests two name an adapter that an index has, two another one, two none. No adapter changes the text."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    weights = {f"{name}.lora_A.weight": torch.ones(8, 128), f"{name}.lora_B.weight": torch.zeros(128, 8)}
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    listed = [{"path": index.name, "lora": "acme"}]
+    index.with_name("all.json").write_text(json.dumps({"indexes": listed, "cost": 0.02}))
+    adapters = [["acme", 1, str(folder)], ["other", 2, str(folder)], None] * 2
+    found = ask(model, prompts, TASC, index.with_name("all.json"), adapters=adapters, chunk=64)
+    assert found["said"] == [plain]
+    assert {name: one["requests"] for name, one in found["metrics"]["indexes"].items()} == {
+        "task.tasc": 2, "unknown": 2, "none": 2,
+    }  # fmt: skip
+
+
 def test_a_missing_index_is_said(model: Path, prompts: list[list[int]], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="where there is no file"):
         ask(model, prompts, TASC, tmp_path / "none.tasc")
 
 
-@pytest.fixture
-def server(model: Path, index: Path, tmp_path: Path) -> Iterator[tuple[str, int]]:
+@contextmanager
+def served(model: Path, index: Path, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """`vllm serve` on loopback: its address, its process."""
-    Path(f"{index}.json").write_text('{"learn": true, "metrics": "tasc.prom"}')
+    Path(f"{index}.json").write_text(json.dumps(settings))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -153,7 +177,8 @@ def server(model: Path, index: Path, tmp_path: Path) -> Iterator[tuple[str, int]
         "--served-model-name", "small", "--speculative-config", json.dumps(TASC),
     ]  # fmt: skip
     environment = {**ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "TASC_INDEX": str(index)}
-    with (tmp_path / "server.log").open("w") as log:
+    output = index.with_name("server.log")
+    with output.open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         end = time.monotonic() + 400
@@ -162,7 +187,7 @@ def server(model: Path, index: Path, tmp_path: Path) -> Iterator[tuple[str, int]
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
                 break
             except OSError:
-                said = (tmp_path / "server.log").read_text()[-3000:]
+                said = output.read_text()[-3000:]
                 assert process.poll() is None and time.monotonic() < end, said
                 time.sleep(1)
         yield f"http://127.0.0.1:{port}", process.pid
@@ -172,6 +197,12 @@ def server(model: Path, index: Path, tmp_path: Path) -> Iterator[tuple[str, int]
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@pytest.fixture
+def server(model: Path, index: Path) -> Iterator[tuple[str, int]]:
+    with served(model, index, {"learn": True, "metrics": "tasc.prom"}) as found:
+        yield found
 
 
 def test_served_to_24_at_once_while_the_index_is_replaced(
@@ -219,3 +250,81 @@ def memory(process: int) -> int:
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(memory(int(child)) for child in children)
+
+
+def ending_early(model: Path, said: list[int], folder: Path) -> tuple[Path, list[int]]:
+    """The model with one more end token, and what it then says: the random model's own end hardly ever comes."""
+    shutil.copytree(model, folder)
+    first = {token: at for at, token in reversed(list(enumerate(said)))}
+    end = max(first, key=lambda token: first[token])
+    config = json.loads((model / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": [1, end]}))
+    return folder, said[: first[end] + 1]
+
+
+@pytest.mark.parametrize("field", ["tasc_salt", "cache_salt"])
+def test_tenants_of_the_openai_client(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path, field: str
+) -> None:
+    """Keys choose the index; what one salt learns makes no other salt's answer faster, and none's other."""
+    from openai import OpenAI
+
+    from tasc.drafting.protocol import salt_digest
+
+    number = 1  # not in the index
+    ending, said = ending_early(model, plain[number], tmp_path / "ending")
+    indexes = [{"path": index.name, "key": "A"}, {"path": index.name}]
+    settings = {"indexes": indexes, "learn": True, "cost": 0.02, "salt": field, "metrics": "tasc.prom"}
+    with served(ending, index, settings) as (address, _):
+        client = OpenAI(base_url=f"{address}/v1", api_key="none")
+
+        def ask(salt: str | None = None, **extra: str) -> float:
+            """Accepted drafted tokens of a request."""
+            before = accepted(address)
+            sent: dict[str, Any] = {"return_token_ids": True, "vllm_xargs": dict(extra)}
+            if salt is not None and field == "tasc_salt":
+                sent["vllm_xargs"]["tasc_salt"] = salt
+            elif salt is not None:
+                sent["cache_salt"] = salt
+            answer = client.completions.create(
+                model="small", prompt=prompts[number], max_tokens=60, temperature=0.0, extra_body=sent
+            )
+            assert answer.choices[0].token_ids == said  # type: ignore[attr-defined]
+            return accepted(address) - before
+
+        def log(salt: str) -> Path:
+            return Path(f"{index}.served.{salt_digest(salt)}")
+
+        alone = ask("one")
+        wait_for(log("one").exists)
+        assert ask("one") > alone + 5
+        assert ask("two") == alone
+        assert ask() == alone
+        assert ask("three", tasc_index="A") == alone
+        ask("four", tasc_index="nobody")
+        for salt in ("one", "two", "three"):
+            wait_for(log(salt).exists)
+            assert log(salt).stat().st_mode & 0o777 == 0o600
+        assert not log("four").exists()
+        time.sleep(6)  # metrics are written every five seconds, by a step
+        ask()
+        written = (index.parent / "tasc.prom").read_text()
+    assert 'tasc_requests_total{index="unknown"} 1' in written
+    assert 'tasc_salts{index="task.tasc"} 3' in written
+    assert 'tasc_failures_total{index="task.tasc"} 0' in written
+
+
+def accepted(address: str) -> float:
+    """Drafted tokens that the server has accepted so far."""
+    with urllib.request.urlopen(f"{address}/metrics", timeout=30) as response:
+        lines = response.read().decode().splitlines()
+    return sum(
+        float(line.split()[-1]) for line in lines if line.startswith("vllm:spec_decode_num_accepted_tokens_total")
+    )
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)

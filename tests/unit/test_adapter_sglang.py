@@ -16,6 +16,7 @@ import subprocess
 import sys
 from array import array
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasc.adapters.sglang_corpus import PAD, TascCorpus
+from tasc.adapters.sglang_corpus import PAD, TascCorpus, request_fields
 from tasc.drafting import protocol
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
-from tasc.serving import TaskDrafts
+from tasc.serving import RequestFields, TaskDrafts
 
 DEPTH = 18  # --speculative-ngram-max-trie-depth
 
@@ -159,7 +160,7 @@ def test_requests_are_followed_to_the_token(
 
 def corpus_of(drafter: Any, width: int = 8, vocab_size: int | None = None) -> TascCorpus:
     drafts = TaskDrafts(drafter=drafter)
-    return TascCorpus(lambda _: drafts, width, vocab_size)
+    return TascCorpus(lambda *_: drafts, width, vocab_size)
 
 
 def test_drafts_save_steps() -> None:
@@ -260,3 +261,24 @@ def test_without_the_engine_the_extra_is_named() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_keys_and_salts_of_requests_choose_their_task() -> None:
+    sent = SimpleNamespace(custom_params={"tasc_index": "A", "tasc_salt": 7, "__req__": None})
+    request = SimpleNamespace(sampling_params=sent, extra_key="S")
+    assert request_fields(request, None) == RequestFields(key="A", salt="7")
+    assert request_fields(request, "cache_salt") == RequestFields(key="A", salt="S")
+    assert request_fields(SimpleNamespace(), "cache_salt") == request_fields(object(), None) == RequestFields()
+
+    chosen = list[Any]()
+    drafts = TaskDrafts(drafter=Told())
+
+    def choose(prompt: Any, fields: RequestFields | None) -> TaskDrafts:
+        chosen.append((np.asarray(prompt).tolist(), fields))
+        return drafts
+
+    corpus = TascCorpus(choose, 4)
+    corpus.take_histories({"a": ([5, 6], [])}, {"a": RequestFields(key="A")})
+    corpus.batch_get(["a"], [[5, 6, 7]], [3])
+    corpus.batch_get(["b"], [[6, 7]], [9])  # what the user wrote last is not the beginning of the prompt
+    assert chosen == [([5, 6], RequestFields(key="A")), ([], None)]

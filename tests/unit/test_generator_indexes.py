@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tiny_models import byte_tokenizer, random_prompts, tiny_model
 
-from tasc import Generator, NullDrafter, TaskIndex
+from tasc import Drafter, Generator, NullDrafter, TaskIndex
 from tasc.data import TokenStore
+from tasc.drafting.protocol import salt_digest, served_log
+from tasc.errors import InputError
 
 TOKENIZER = byte_tokenizer()
 PROMPTS = random_prompts(4, seed=5)
@@ -71,3 +73,59 @@ def test_index_path_and_one_drafter_per_index(model: Any, tmp_path: Path) -> Non
     generator.generate(prompts=PROMPTS, max_tokens=5, index=[good] * 4)
     generator.generate(prompts=PROMPTS, max_tokens=5, index=tmp_path / "good.tasc")
     assert len(generator._drafters) == 2
+
+
+def test_a_salt_has_a_drafter_and_a_log_of_its_own(model: Any, tmp_path: Path) -> None:
+    index = build(tmp_path, "task", [f"nothing of the kind {n}" for n in range(12)])
+    plain = Generator(model, TOKENIZER, drafter=NullDrafter(), probe=False).generate(prompts=PROMPTS[:1], max_tokens=60)
+    end = plain[0].ids[-1]
+    said = plain[0].ids[: plain[0].ids.index(end) + 1]
+
+    def accepted(generator: Generator, salt: Any = None) -> int:
+        """Tokens that were drafted from rows, the index's and those served since."""
+        [found] = generator.generate(prompts=PROMPTS[:1], max_tokens=60, eos=end, salt=salt)
+        assert found.ids == said
+        return found.stats.accepted_by["task"]
+
+    with Generator(model, TOKENIZER, index=index.path, costs=0.02, probe=False, served=True) as generator:
+        alone = accepted(generator, "one")
+        assert accepted(generator, "one") > alone + 3
+        assert accepted(generator, ["two"]) == accepted(generator) == alone
+        assert accepted(generator, [None]) > alone + 3
+    logs = {file.name for file in tmp_path.glob("task.tasc.served*")}
+    assert logs == {f"task.tasc.served{end}" for end in ("", f".{salt_digest('one')}", f".{salt_digest('two')}")}
+    with Generator(model, TOKENIZER, index=index.path, costs=0.02, probe=False, served=True) as generator:
+        assert accepted(generator, "one") > alone + 3  # from its log
+        for number in range(100):
+            generator.generate(prompts=PROMPTS[:1], max_tokens=1, salt=str(number))
+        assert len(generator._drafters) == 65
+        assert accepted(generator, "one") > alone + 3  # from its log again
+        many = [str(number) for number in range(70)]
+        generator.generate(prompts=PROMPTS[:1] * 140, max_tokens=1, salt=many * 2)
+        index.compact(tmp_path / f"task.tasc.{salt_digest('two')}", served=[served_log(index, salt_digest("two"))])
+        assert accepted(generator, "two") > alone + 3
+
+
+def test_what_is_wrong_with_salts(model: Any, tmp_path: Path) -> None:
+    generator = Generator(model, TOKENIZER, drafter=Repeat(), probe=False)
+    for salt, message in (
+        ("a", "this generator was given drafter="),
+        (["a"] * 3, "lists 3 salts for 4 prompts"),
+        (7, "salt is 7; it must be a string, or a list"),
+        ([7] * 4, "it must be a string, or a list"),
+    ):
+        with pytest.raises(InputError, match=message):
+            generator.generate(prompts=PROMPTS, max_tokens=2, salt=salt)
+    with pytest.raises(InputError, match="give salt= or drafter=, not both"):
+        generator.generate(prompts=PROMPTS, max_tokens=2, salt="a", drafter=NullDrafter())
+    generator.close()
+    assert len(generator.generate(prompts=PROMPTS, max_tokens=2, salt="a")) == 4
+
+
+class Repeat(Drafter):
+    """Another drafter than none."""
+
+    name = "repeat"
+
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
+        return NullDrafter().start(prompt_ids)

@@ -69,7 +69,7 @@ def make(drafts: TaskDrafts, **options: Any) -> tuple[RequestTracker, Metrics]:
         "eos": frozenset([EOS]),
         "curve": LearnedCosts(1e-6),
     }
-    return RequestTracker(lambda _: drafts, metrics=metrics, **{**given, **options}), metrics
+    return RequestTracker(lambda *_: drafts, metrics=metrics, **{**given, **options}), metrics
 
 
 def requests(sizes: list[tuple[int, int, int]], alike: bool) -> list[Asked]:

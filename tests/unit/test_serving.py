@@ -70,12 +70,24 @@ def test_several_indexes(tmp_path: Path, index: TaskIndex) -> None:
         ('{"indexes": ["task.tasc"]}', r"indexes\[0\] is 'task.tasc'; it must be an object"),
         ('{"indexes": [{"path": "other.tasc"}]}', r"other\.tasc is no file"),
         ('{"indexes": [{}]}', "give the index's file"),
-        ('{"indexes": [{"path": "task.tasc", "promt": "x"}]}', "'promt'; there are path, prompt_contains"),
-        ('{"indexes": [{"path": "task.tasc"}, {"path": "task.tasc"}]}', "2 indexes have no `prompt_contains`"),
+        ('{"indexes": [{"path": "task.tasc", "promt": "x"}]}', "'promt'; there are path, key, lora"),
+        ('{"indexes": [{"path": "task.tasc"}, {"path": "task.tasc"}]}', "have the same conditions"),
         ('{"indexes": [{"path": "task.tasc"}], "lern": true}', "unknown setting 'lern'"),
         ('{"indexes": [{"path": "task.tasc"}], "learn": 1}', "learn is 1; it must be bool"),
         ('{"indexes": [{"path": "task.tasc"}], "cost": true}', "cost is True; it must be int or float or NoneType"),
         ('{"indexes": [{"path": "task.tasc"}], "cost": -1}', "cost is -1; give plain steps per token"),
+        (f'{{"indexes": [{{"path": "task.tasc"}}], "cost": 1{"0" * 400}}}', "cost is 1000"),
+        (f'{{"indexes": [{{"path": "task.tasc"}}], "log_bytes": {2**63}}}', f"log_bytes is {2**63}; it must be from 0"),
+        ('{"indexes": [{"path": "task.tasc"}], "max_salts": 0}', "max_salts is 0; it must be at least 1"),
+        ('{"indexes": [{"path": "task.tasc"}], "log_days": 0}', "log_days is 0; it must be from 1 to 4294967295"),
+        ('{"indexes": [{"path": "task.tasc"}], "salt": "user"}', "salt is 'user'; it must be 'tasc_salt' or 'cache_sa"),
+        ('{"indexes": [{"path": "task.tasc", "key": ""}]}', "key is empty; leave it out"),
+        ("[" * 5000 + "]" * 5000, "not JSON"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "not JSON"),
+        (
+            '{"indexes": [{"path": "task.tasc", "prompt_contains": "x"}], "learn": true}',
+            r"settings\.json: indexes\[0\]: `prompt_contains` is met by any user",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_are_wrong(tmp_path: Path, index: TaskIndex, text: str, message: str) -> None:
@@ -105,7 +117,7 @@ def test_the_prompt_chooses_the_index(tmp_path: Path, task: TaskTokenizer, index
     assert tasks.choose(task.encode("flights from boston to denver")).name == "task.tasc"
     file.write_text(json.dumps({"indexes": listed[:1]}))
     assert Tasks(Settings.read(file), task).choose(task.encode("flights from boston")).index is None
-    with pytest.raises(InputError, match="needs the model's tokenizer"):
+    with pytest.raises(InputError, match="need the model's tokenizer"):
         Tasks(Settings.read(file), None)
 
 
@@ -191,7 +203,7 @@ def test_finished_outputs_are_drafted_from_kept_and_carried_over(
 
 
 def test_what_is_learnt_stays_inside_its_budget(tmp_path: Path, task: TaskTokenizer, index: TaskIndex) -> None:
-    Path(f"{index.path}.json").write_text('{"learn": true, "served_bytes": 65536, "log_bytes": 65536}')
+    Path(f"{index.path}.json").write_text('{"learn": true, "served_bytes": 65536, "log_bytes": 65536, "log_days": 30}')
     tasks = Tasks(Settings.from_environment({"TASC_INDEX": str(index.path)}), task)
     drafts = tasks.choose(task.encode("any"))
     for _ in range(20):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasc.adapters.sglang_corpus import TascCorpus
+from tasc.adapters.sglang_corpus import TascCorpus, request_fields
 from tasc.errors import InputError, MissingExtraError
 from tasc.serving import Settings, Tasks
 
@@ -98,7 +98,9 @@ def worker_class() -> Any:
         """
 
         def __init__(self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> None:
-            tasks = Tasks(_settings(), target_worker.tokenizer)
+            settings = _settings()
+            tasks = Tasks(settings, target_worker.tokenizer, getattr(server_args, "served_model_name", None))
+            self._salt_field = settings.salt
             vocab_size = target_worker.model_runner.model_config.vocab_size
 
             def corpus(*, draft_token_num: int, **_: Any) -> TascCorpus:
@@ -113,7 +115,8 @@ def worker_class() -> Any:
         def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
             """Run one step of `NGRAMWorker`, after passing whole prompts to the corpus: the worker passes ends."""
             self.ngram_corpus.take_histories(
-                {request.rid: (request.origin_input_ids_unpadded, request.output_ids) for request in batch.reqs}
+                {request.rid: (request.origin_input_ids_unpadded, request.output_ids) for request in batch.reqs},
+                {request.rid: request_fields(request, self._salt_field) for request in batch.reqs},
             )
             return super().forward_batch_generation(batch, *args, **kwargs)
 

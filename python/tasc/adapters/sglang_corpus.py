@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SafeDrafter, SafeRequest, guarded
 from tasc.errors import InputError
+from tasc.serving.routing import RequestFields
 
 if TYPE_CHECKING:
     from tasc.drafting.protocol import TokenIds
     from tasc.serving.tasks import TaskDrafts
+
+Choose: TypeAlias = "Callable[[TokenIds, RequestFields | None], TaskDrafts]"
+"""Returns the task of a request, by its (L,) prompt and what came with it."""
 
 PAD = 0
 """Id that fills a draft up to its width. It is verified like any drafted token."""
@@ -33,7 +37,8 @@ class TascCorpus:
     It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
 
     Args:
-        choose: Returns the task of a request by its (L,) prompt, such as `tasc.serving.Tasks.choose`.
+        choose: Returns the task of a request by its (L,) prompt (none where it is not known) and what came with it:
+            `tasc.serving.Tasks.choose`.
         width: Nodes of a tree, ≥ 2: the last token and what is drafted (the engine's `draft_token_num`).
         vocab_size: Ids of the model; a draft ends before one that is beyond. None: not known.
 
@@ -41,7 +46,7 @@ class TascCorpus:
         InputError: A width below 2.
     """
 
-    def __init__(self, choose: Callable[[TokenIds], TaskDrafts], width: int, vocab_size: int | None = None) -> None:
+    def __init__(self, choose: Choose, width: int, vocab_size: int | None = None) -> None:
         if width < 2:
             raise InputError(f"width is {width}; a draft token beside the last one needs at least 2")
         self._choose = choose
@@ -50,11 +55,19 @@ class TascCorpus:
         self._mask: NDArray[np.int64] = np.tri(width, dtype=np.int64).reshape(-1)
         self._costs = np.ones(width)  # a step costs the same, however many of its nodes are drafted
         self._histories: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {}
+        self._fields: Mapping[str, RequestFields | None] = {}
         self._running: dict[str, _Running] = {}
 
-    def take_histories(self, histories: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> None:
-        """Take the whole (prompt ids, output ids so far) of the requests that the next `batch_get` names."""
+    def take_histories(
+        self,
+        histories: Mapping[str, tuple[Sequence[int], Sequence[int]]],
+        fields: Mapping[str, RequestFields | None] | None = None,
+    ) -> None:
+        """Take the whole (prompt ids, output ids so far) of the requests that the next `batch_get` names, and what came
+        with them.
+        """
         self._histories = histories
+        self._fields = {} if fields is None else fields
 
     def batch_get(
         self, req_ids: Sequence[str], batch_tokens: Sequence[Sequence[int]], total_lens: Sequence[int]
@@ -106,11 +119,15 @@ class TascCorpus:
     def _begun(self, name: str, tokens: Sequence[int], length: int) -> _Running:
         """Start a request at its history; without a history that fits, at all tokens but the last."""
         prompt, output = self._histories.get(name, ((), ()))
-        known = len(prompt) + len(output)
+        known, beginning = len(prompt) + len(output), prompt
         if known == 0 or not 0 <= length - known <= len(tokens):
-            prompt, output, known = tokens[:-1], (), length - 1
+            prompt, output, known, beginning = tokens[:-1], (), length - 1, ()
         running = _Running(known)
-        guarded([running.request], lambda: running.start(self._choose, np.asarray(prompt, np.int64)))
+        fields = self._fields.get(name)
+        guarded(
+            [running.request],
+            lambda: running.start(self._choose(np.asarray(beginning, np.int64), fields), np.asarray(prompt, np.int64)),
+        )
         if len(output):
             running.request.update(np.asarray(output, np.int64))
         return running
@@ -135,6 +152,21 @@ class TascCorpus:
         return ids[: beyond[0]] if beyond else ids
 
 
+def request_fields(request: Any, salt: str | None) -> RequestFields:
+    """Return what came with a request of the engine.
+
+    Args:
+        request: The engine's `Req`: its sampling parameters' `custom_params` hold `tasc_index` and `tasc_salt`, its
+            `extra_key` the cache salt.
+        salt: Field that holds the salt, of `SALT_FIELDS`; None: "tasc_salt".
+    """
+    sent = getattr(getattr(request, "sampling_params", None), "custom_params", None)
+    sent = sent if isinstance(sent, dict) else {}
+    key = sent.get("tasc_index")
+    salted = getattr(request, "extra_key", None) if salt == "cache_salt" else sent.get("tasc_salt")
+    return RequestFields(key=None if key is None else str(key), salt=None if salted is None else str(salted))
+
+
 class _Running:
     """A request of the engine.
 
@@ -150,9 +182,9 @@ class _Running:
         self.drafter: SafeDrafter | None = None
         """The drafter that it was started with, whatever has replaced the index since."""
 
-    def start(self, choose: Callable[[TokenIds], TaskDrafts], prompt: TokenIds) -> None:
+    def start(self, drafts: TaskDrafts, prompt: TokenIds) -> None:
         """Start the drafter's request."""
-        self.drafter, self.request, _ = choose(prompt).start(prompt)
+        self.drafter, self.request, _ = drafts.start(prompt)
 
     def goes_on(self, tokens: Sequence[int], length: int) -> bool:
         """Whether the last `tokens` of `length` continue this request; a name may be used again."""

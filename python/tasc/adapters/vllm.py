@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.adapters.vllm_requests import ShownRequests, watch_engine
 from tasc.data.endings import eos_ids_of
 from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
@@ -42,7 +43,10 @@ class TascProposer:
         settings = Settings.from_environment()
         model = vllm_config.model_config
         tokenizer = engine_tokenizer(model)
-        self._tasks = Tasks(settings, tokenizer)
+        watch_engine()
+        self.requests = ShownRequests(settings)
+        """What the model runner shows of its requests."""
+        self._tasks = Tasks(settings, tokenizer, getattr(model, "served_model_name", None))
         self.metrics = Metrics()
         """Counts of drafted and accepted tokens by index and source."""
         self._batch = RequestTracker(
@@ -80,7 +84,8 @@ class TascProposer:
         """
         if not self._failed:
             try:
-                drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+                shown = self.requests.of_step()
+                drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
                 self._write()
                 return drafts
             except Exception:

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Hashable, KeysView, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -18,9 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasc.adapters.vllm_requests import ShownRequests, watch_engine, watch_scheduler
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
+from tasc.errors import InputError
 from tasc.serving import Metrics, Settings, Tasks, TrackedRequest
 from tasc.serving.settings import VARIABLE
 
@@ -68,6 +71,7 @@ class SuffixDecodingCache:
         eos: Sequence[int] | None = None,
     ) -> None:
         settings = Settings.from_environment() if settings is None else settings
+        model = None
         if tokenizer is None:
             from vllm.config import get_current_vllm_config
 
@@ -81,7 +85,10 @@ class SuffixDecodingCache:
         """What was drafted and accepted, by index and source."""
         self._curve, self._policy = LearnedCosts(settings.cost), DraftPolicy("packed")
         self._eos = frozenset(eos or ())
-        self._tasks = Tasks(settings, tokenizer)
+        self._tasks = Tasks(settings, tokenizer, getattr(model, "served_model_name", None))
+        watch_engine()
+        self.requests = ShownRequests(settings)
+        """What the model runner shows of its requests."""
         self._running: dict[Hashable, TrackedRequest] = {}
 
     @property
@@ -106,8 +113,9 @@ class SuffixDecodingCache:
         """
         if req_id in self._running:
             raise ValueError(f"request {req_id!r} is active already; stop it first")
-        prompt = np.array(prompt_token_ids, np.int32)
-        self._running[req_id] = TrackedRequest(self._tasks.choose(prompt), prompt, self.metrics)
+        prompt, shown = np.array(prompt_token_ids, np.int32), self.requests.of_step()
+        drafts = self._tasks.choose(prompt, None if shown is None else shown.fields(req_id))
+        self._running[req_id] = TrackedRequest(drafts, prompt, self.metrics, req_id)
 
     def add_active_response(self, req_id: Hashable, token_ids: Any) -> None:
         """Take the (T,) ids that a step has emitted."""
@@ -171,10 +179,14 @@ class SuffixDecodingCache:
 def register() -> None:
     """Put `SuffixDecodingCache` where vLLM looks for Arctic Inference's, if TASC_INDEX is set.
 
-    An entry point of `vllm.general_plugins`, which vLLM calls in each of its processes.
+    An entry point of `vllm.general_plugins`, which vLLM calls in each of its processes. The scheduler's passes cache
+    salts on where the settings ask for them.
     """
     if not os.environ.get(VARIABLE):
         return
+    with suppress(InputError):  # the proposer raises it where it is seen
+        if Settings.from_environment().salt == "cache_salt":
+            watch_scheduler()
     package = STANDS_FOR.partition(".")[0]
     if package not in sys.modules and find_spec(package) is None:
         sys.modules[package] = _module(package)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from os import PathLike
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
-from tasc.checks import whole_number, wrong
+from tasc.checks import of_kind, whole_number, wrong
 from tasc.data.ids import as_ids
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
@@ -32,9 +33,9 @@ from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
-from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, served_log
+from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, NoTokenError, PromptError
 
@@ -74,6 +75,10 @@ class Generation:
     first_difference: int | None = None
 
 
+_model_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""One call at a time runs on a model: calls change its layers, for a time."""
+
+
 class Generations(Sequence[Generation]):
     """A sequence of `Generation`, one per prompt in order.
 
@@ -110,7 +115,8 @@ class Generator:
     The model's generation config counts as in `generate`, except for options of the call and for lengths
     (docs/verify.md, "The generation config").
 
-    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
+    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time on a
+    model, whichever generator it is of; nothing else may use the model meanwhile.
 
     Args:
         model: A `transformers` causal language model, in its place and type.
@@ -179,10 +185,11 @@ class Generator:
         batch_size = whole_number("batch_size", batch_size, 1)
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
             raise wrong("tokenizer", tokenizer, "a transformers tokenizer, as AutoTokenizer.from_pretrained loads it")
-        if input_template is not None and not (isinstance(input_template, (list, tuple)) and len(input_template) == 2):
+        if input_template is not None and not _is_template(input_template):
             raise wrong("input_template", input_template, "a pair (before, after) of strings or of id lists")
         if not isinstance(served, (bool, str, PathLike)):
             raise wrong("served", served, "True, False or a path")
+        of_kind("probe", probe, bool)
         self._target = probed_target(model, probe)
         check_generation_config(self._target.model)
         self._max_draft = 0 if self.mode == "undrafted" else max_draft
@@ -193,17 +200,31 @@ class Generator:
         self._served = served
         self._finders: WeakKeyDictionary[SafeDrafter, PromptInputFinder | None] = WeakKeyDictionary()
         self._safe: Any = lru_cache(_MAX_DRAFTERS)(SafeDrafter)
-        self._drafters: dict[int | str, tuple[Any, SafeDrafter]] = {}
+        self._drafters: dict[tuple[int | str, str | None], tuple[Any, SafeDrafter]] = {}
         self._draft = draft
+        self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
-        self._lock = threading.Lock()
+        self._lock = _model_locks.setdefault(self._target.model, threading.RLock())
+        self._is_running = False
 
     @property
     def mode(self) -> Mode:
         """How the model is run: "batched", "single" (one request at a time) or "undrafted" (token by token)."""
         return self._target.drive.mode
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for calls of other threads on the same model, whichever generator they use."""
+        with self._lock:
+            if self._is_running:
+                raise InputError("generate was called inside a callback of the same Generator; use another Generator")
+            self._is_running = True
+            try:
+                yield
+            finally:
+                self._is_running = False
 
     def close(self) -> None:
         """Release the drafters and their logs of online rows, so another process may write to the logs.
@@ -241,6 +262,7 @@ class Generator:
         stream: Stream | None = None,
         finished: Finished | None = None,
         index: Any = None,
+        salt: str | Sequence[str | None] | None = None,
         drafter: Drafter | None = None,
         check_plain: bool = False,
     ) -> Generations:
@@ -271,6 +293,9 @@ class Generator:
                 without the plain check). It must not use the generator.
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
+            salt: A text, or a list with one (or None) per prompt. Requests of a salt draft with a drafter of their
+                own over the index: what it learns, and its log `INDEX.served.DIGEST`, serve this salt alone. DIGEST is
+                `salt_digest(salt)`; a file `INDEX.DIGEST` is used instead of the index. None: the shared drafter.
             drafter: Instead of the generator's, for this call.
             check_plain: Decode plainly too, each prompt alone over the model's own cache, and count the
                 requests whose ids differ in `stats.divergences`.
@@ -305,7 +330,7 @@ class Generator:
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
-        drafters = self._drafters_for(len(rows), index, drafter)
+        drafters = self._drafters_for(len(rows), index, salt, drafter)
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
@@ -330,7 +355,7 @@ class Generator:
         if finished is not None:
             for each in jobs:
                 each.ended = lambda job: finished(job.index, self._generation(job))
-        with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
+        with self._alone(), evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             try:
                 self._loop.run(jobs)
@@ -393,19 +418,38 @@ class Generator:
         config = getattr(self._target.model, "generation_config", None)
         return float(getattr(config, "repetition_penalty", None) or 1.0)
 
-    def _drafters_for(self, count: int, index: Any, drafter: Drafter | None) -> list[SafeDrafter | None]:
+    def _drafters_for(
+        self, count: int, index: Any, salt: str | Sequence[str | None] | None, drafter: Drafter | None
+    ) -> list[SafeDrafter | None]:
         """Return one drafter per prompt; None decodes plainly."""
+        salts = [salt] * count if isinstance(salt, str | None) else salt
+        if not isinstance(salts, (list, tuple)) or not all(isinstance(one, str | None) for one in salts):
+            raise wrong("salt", salt, "a string, or a list of strings and None")
+        if len(salts) != count:
+            raise InputError(f"salt= lists {len(salts)} salts for {count} prompts; give one per prompt, or one")
         if drafter is not None:
-            if index is not None:
-                raise InputError("give index= or drafter=, not both")
+            if index is not None or any(one is not None for one in salts):
+                raise InputError(f"give {'salt' if index is None else 'index'}= or drafter=, not both")
             chosen = [self._checked(drafter)] * count
-        elif isinstance(index, (list, tuple)):
-            if len(index) != count:
-                raise InputError(f"index= lists {len(index)} indexes for {count} prompts; give one per prompt, or one")
-            chosen = [self._default if one is None else self._drafter(one) for one in index]
         else:
-            chosen = [self._default if index is None else self._drafter(index)] * count
+            indexes = list(index) if isinstance(index, (list, tuple)) else [index] * count
+            if len(indexes) != count:
+                raise InputError(
+                    f"index= lists {len(indexes)} indexes for {count} prompts; give one per prompt, or one"
+                )
+            chosen = [self._chosen(*pair) for pair in zip(indexes, salts, strict=True)]
+            salted = [key for key in self._drafters if key[1] is not None]
+            for oldest in salted[:-MAX_SALTS]:
+                del self._drafters[oldest]
         return [None if isinstance(one.drafter, NullDrafter) or self._max_draft == 0 else one for one in chosen]
+
+    def _chosen(self, index: Any, salt: str | None) -> SafeDrafter:
+        """Return the drafter of an index (None: the generator's) and a salt."""
+        if index is None and (salt is None or isinstance(self._default.drafter, NullDrafter)):
+            return self._default
+        if index is None and not self._makes_drafters:
+            raise InputError("salt= needs an index, but this generator was given drafter=; give index= beside salt=")
+        return self._drafter(self._index if index is None else index, None if salt is None else salt_digest(salt))
 
     def _checked(self, drafter: Drafter) -> SafeDrafter:
         """Return a guarded drafter that accepts the target's vocabulary."""
@@ -413,27 +457,37 @@ class Generator:
         safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
         return safe
 
-    def _drafter(self, index: Any) -> SafeDrafter:
-        """Return the drafter of an index. It is made once and learns as long as the generator lives."""
-        key = str(index) if isinstance(index, (str, PathLike)) else id(index)
+    def _drafter(self, index: Any, digest: str | None = None) -> SafeDrafter:
+        """Return the drafter of an index, and of a salt. It is made once and learns as long as the generator lives, or
+        until many other salts have been used.
+        """
+        key = _key(index), digest
         if key not in self._drafters:
             opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
-            self._drafters[key] = (index, self._over(opened))
+            self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
+        self._drafters[key] = self._drafters.pop(key)  # the most recently used is the last
         return self._drafters[key][1]
 
-    def _over(self, index: TaskIndex | None) -> SafeDrafter:
-        """Make a drafter over an index, with the draft model behind it if there is one."""
+    def _over(self, index: TaskIndex | None, digest: str | None, own: bool) -> SafeDrafter:
+        """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
+        log = self._log_of(index, digest, own)
+        if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
+            index = TaskIndex.open(salted)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
-        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=self._log_of(index))
-        return self._checked(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
+        ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
+        made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
+        made.check_vocabulary(self._target.vocab_size, self._tokenizer)
+        return made
 
-    def _log_of(self, index: TaskIndex | None) -> Path | None:
-        """Return the path of the log of online rows of an index; None: they are not kept."""
+    def _log_of(self, index: TaskIndex | None, digest: str | None, own: bool) -> Path | None:
+        """Return the path of the log of online rows of an index and a salt; None: they are not kept."""
         if index is None or self._served is False:
             return None
-        return served_log(index) if self._served is True or self._drafters else Path(self._served)
+        if self._served is True or not own:
+            return served_log(index, digest)
+        return Path(self._served if digest is None else f"{self._served}.{digest}")
 
     def _keep_served(self, jobs: Sequence[Job]) -> None:
         """Add the outputs that ended with an EOS to the drafters that drafted for them."""
@@ -496,7 +550,7 @@ class Generator:
 
 _CALL_OPTIONS = {
     "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-    "positions", "eos", "stop", "stream", "finished", "check_plain",
+    "positions", "eos", "stop", "stream", "finished", "salt", "check_plain",
 }  # fmt: skip
 """Options of `Generator.generate`; all others are the generator's own."""
 
@@ -518,6 +572,11 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         return generator.generate(inputs, **call)
 
 
+def _key(index: Any) -> int | str:
+    """Return what an index is known by: its path, or its identity."""
+    return str(index) if isinstance(index, (str, PathLike)) else id(index)
+
+
 def _compared(item: Generation, plain: list[int]) -> Generation:
     """Return the generation with its divergence from plain decoding counted."""
     item.stats.divergences = int(item.ids != plain)
@@ -526,6 +585,11 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     pairs = enumerate(zip(item.ids, plain, strict=False))
     first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
     return replace(item, first_difference=first)
+
+
+def _is_template(value: Any) -> bool:
+    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+    return is_pair and all(isinstance(part, (str, list, tuple)) for part in value)
 
 
 def _whole_numbers(name: str, values: int | Sequence[int]) -> list[int]:

@@ -5,3 +5,6 @@ DEFAULT_SLOPE = 0.02
 
 MAX_DRAFT = 64
 """Longest draft, unless told otherwise."""
+
+MAX_SALTS = 64
+"""Most salts of an index whose drafters are kept, unless told otherwise."""

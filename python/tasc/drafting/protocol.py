@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Sequence
@@ -17,6 +18,9 @@ from tasc._core import Draft as CoreDraft
 from tasc.errors import InputError
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
+
+ServedRow: TypeAlias = tuple[str | None, Any] | tuple[str | None, Any, str | None]
+"""A finished row: input text, output ids, and perhaps a key by which it can be removed."""
 """Token ids: a list, or a one-dimensional array of any integer type."""
 
 Costs: TypeAlias = NDArray[np.float64]
@@ -164,8 +168,8 @@ class Drafter(Protocol):
         """
         return
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
-        """Add finished rows (input text, output ids) for later drafts. The default ignores them."""
+    def serve(self, rows: Sequence[ServedRow]) -> None:
+        """Add finished rows for later drafts. The default ignores them."""
         return
 
     @property
@@ -208,7 +212,7 @@ class DrafterWrapper(Drafter):
         """Let the drafter inside check the target's vocabulary."""
         self.drafter.check_vocabulary(vocab_size, tokenizer)
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+    def serve(self, rows: Sequence[ServedRow]) -> None:
         """Add finished rows to the drafter inside."""
         self.drafter.serve(rows)
 
@@ -261,7 +265,7 @@ class SafeDrafter(DrafterWrapper):
             checked[request] = guarded([request], lambda draft=draft: _well_formed(draft))  # type: ignore[misc]
         return [checked.get(request) or _NO_DRAFT for request in requests]
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+    def serve(self, rows: Sequence[ServedRow]) -> None:
         """Add finished rows to the drafter inside; a failure, such as a full disk, is logged."""
         reason = f"{len(rows)} finished rows could not be added to drafter {self.name!r}"
         guarded((), lambda: self.drafter.serve(rows), reason)
@@ -352,9 +356,24 @@ def checked_drafter(drafter: Any) -> Drafter:
     )
 
 
-def served_log(index: TaskIndex) -> Path:
-    """Path of the log of online rows of an index: beside its file, `task.tasc` has `task.tasc.served`."""
-    return Path(f"{index.path}.served")
+def served_log(index: TaskIndex, digest: str | None = None) -> Path:
+    """Path of the log of online rows of an index: beside its file, `task.tasc` has `task.tasc.served`.
+
+    Args:
+        index: The index.
+        digest: Digest of a salt, whose log is another one: `task.tasc.served.DIGEST`.
+    """
+    log = f"{index.path}.served"
+    return Path(log if digest is None else f"{log}.{digest}")
+
+
+def salt_digest(salt: str) -> str:
+    """Return what stands for a salt in file names: the first 32 hexadecimal digits of the SHA-256 of its UTF-8.
+
+    >>> salt_digest("customer 7")
+    'a8564eeb8ba3b25fa1da9c7ca13a2c90'
+    """
+    return hashlib.sha256(salt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _empty(dtype: type[np.generic]) -> NDArray[Any]:

@@ -36,6 +36,8 @@ _COUNTERS = {
     "reloads": "Times that a replaced index file was taken up.",
 }
 
+_GAUGES = {"served_rows": "Online rows in memory.", "salts": "Salts whose drafters are in memory."}
+
 
 class Metrics:
     """Counts the drafted and accepted tokens of an engine's requests. Thread-safe.
@@ -53,7 +55,7 @@ class Metrics:
     def count(self, drafts: TaskDrafts, event: Literal["requests", "paused", "failures"]) -> None:
         """Count a request of a task that began, a step without a draft, or a request whose drafter raised."""
         with self._lock:
-            self._indexes[drafts].events[event] += 1
+            self._indexes[drafts.unsalted].events[event] += 1
 
     def step(self, drafts: TaskDrafts, tokens: int, sources: NDArray[np.uint8], accepted: int) -> None:
         """Count a step of one request.
@@ -66,7 +68,7 @@ class Metrics:
         """
         names = [SOURCES[code] for code in np.minimum(sources, len(SOURCES) - 1).tolist()]
         with self._lock:
-            counts = self._indexes[drafts]
+            counts = self._indexes[drafts.unsalted]
             counts.events.update(steps=1, tokens=tokens)
             counts.drafted.update(names)
             counts.accepted.update(names[:accepted])
@@ -84,8 +86,8 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
-        acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`; `draft_seconds`; `step_seconds`
-        of the `timed_steps`, which held no prompt.
+        acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`, `salts`; `draft_seconds`;
+        `step_seconds` of the `timed_steps`, which held no prompt. Requests with a salt count with their index.
         """
         with self._lock:
             return {"indexes": {name: _facts(*found) for name, found in self._named()}, **self._times}
@@ -96,7 +98,8 @@ class Metrics:
         found = self.as_dict()
         indexes: dict[str, Any] = found["indexes"]
         kinds = [(core.CounterMetricFamily, key, says) for key, says in _COUNTERS.items()]
-        for kind, key, says in [*kinds, (core.GaugeMetricFamily, "served_rows", "Online rows in memory.")]:
+        gauges = [(core.GaugeMetricFamily, key, says) for key, says in _GAUGES.items()]
+        for kind, key, says in [*kinds, *gauges]:
             family = kind(f"tasc_{key}", says, labels=["index"])
             for name, one in indexes.items():
                 family.add_metric([name], one[key])
@@ -131,7 +134,7 @@ class Metrics:
         Raises:
             OSError: It cannot be written.
         """
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             temporary.write_text(self.prometheus(), encoding="utf-8")
             temporary.chmod(0o644)  # the exporter is another user
 
@@ -151,5 +154,6 @@ def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
         "accepted": {name: counts.accepted[name] for name in counts.drafted},
         "rate": counts.accepted.total() / drafted if drafted else None,
         "tau": counts.events["tokens"] / counts.events["steps"] if counts.events["steps"] else None,
-        "served_rows": drafts.drafter.num_served,
+        "served_rows": drafts.num_served,
+        "salts": drafts.num_salts,
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -15,15 +14,18 @@ class FileWatcher:
     """Tells whether a file was replaced, looking at it once a second at most. Any number of threads may use it.
 
     Args:
-        path: The file. It exists.
+        *paths: The file; or several, of which the first that exists counts.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
         self._stamp = self._state()
         self._checked = time.monotonic()
-        self.lock = threading.Lock()
-        """Held by the thread that takes up a new file."""
+
+    @property
+    def path(self) -> Path:
+        """The first of the files that exists, else the last."""
+        return next((path for path in self._paths if path.exists()), self._paths[-1])
 
     def is_due(self) -> bool:
         """Whether a second has passed since the last look."""
@@ -41,5 +43,5 @@ class FileWatcher:
         return changed
 
     def _state(self) -> tuple[int, int, int]:
-        found = os.stat(self._path)
+        found = os.stat(self.path)
         return found.st_ino, found.st_mtime_ns, found.st_size

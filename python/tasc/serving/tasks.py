@@ -1,23 +1,28 @@
-"""The tasks that an engine serves: which index drafts for a request, its reloading and its learning."""
+"""The tasks that an engine serves: an index's drafters, one for each salt, their reloading and their learning."""
 
 from __future__ import annotations
 
 import logging
+import re
+import threading
+from collections import OrderedDict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from tasc._core import TaskIndex
 from tasc.data import load_tokenizer
+from tasc.drafting.defaults import MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
-from tasc.drafting.protocol import Drafter, SafeDrafter, SafeRequest, TokenIds, served_log
+from tasc.drafting.protocol import Drafter, SafeDrafter, SafeRequest, TokenIds, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
-from tasc.serving.learner import OnlineLearner
+from tasc.serving.learner import OnlineLearner, Row
 from tasc.serving.reload import FileWatcher
-from tasc.serving.settings import Settings
+from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
@@ -49,6 +54,11 @@ class TaskDrafts:
         drafter: A `Drafter` instead of an index.
         learn: Whether `finished` outputs are added to the drafter, and kept in the log beside the index. Where another
             process writes to that log they are kept in memory alone.
+        learn_salted: The same for the drafters of salts; None: as `learn`.
+        max_salts: Most salts whose drafters are in memory while no request runs.
+        max_salt_logs: Most logs of salts beside the index; what a further salt learns is kept in memory alone.
+        learner: Adds outputs to drafters; None: its own.
+        name: The name in reports; None: the index's file name, or the drafter's name.
         **options: Of the `NgramDrafter` over the index, such as `served_bytes` and `log_bytes`.
 
     Raises:
@@ -64,32 +74,87 @@ class TaskDrafts:
         *,
         drafter: Drafter | None = None,
         learn: bool = False,
+        learn_salted: bool | None = None,
+        max_salts: int = MAX_SALTS,
+        max_salt_logs: int = MAX_SALT_LOGS,
+        learner: OnlineLearner | None = None,
+        name: str | None = None,
         **options: Any,
     ) -> None:
         if drafter is not None and (index is not None or options):
             given = "index" if index is not None else ", ".join(options)
             raise InputError(f"give drafter= or {given}, not both: {given} is for a drafter that is made here")
-        self._path = Path(index) if isinstance(index, str | PathLike) else None
-        self._watcher = None if self._path is None else FileWatcher(self._path)
+        path = Path(index) if isinstance(index, str | PathLike) else None
+        self._watcher = None if path is None else FileWatcher(path)
         self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
         self._delimiters = None if self._tokenizer is None else chat_delimiters(tokenizer)
+        self._options = options
+        self._name = name
         opened = TaskIndex.open(Path(index)) if isinstance(index, str | PathLike) else index
-        self.drafter = SafeDrafter(self._over(opened, learn, options) if drafter is None else drafter)
+        log = served_log(opened) if learn and opened is not None else None
+        self.drafter = SafeDrafter(self._over(opened, log) if drafter is None else drafter)
+        self._lock = threading.Lock()
+        """Held by the thread that replaces the drafter."""
         self.reloads = 0
         """Times that a replaced index was taken up."""
         self._finder = self._new_finder()
-        self._learner = OnlineLearner(lambda rows: self.drafter.serve(rows)) if learn else None
+        learner = OnlineLearner() if learner is None else learner
+        self._learner = learner if learn else None
+        self._salted_learner = learner if (learn if learn_salted is None else learn_salted) else None
+        self._salts: OrderedDict[str, TaskDrafts] = OrderedDict()  # by digest, the least recently used first
+        self._used_salts: WeakValueDictionary[str, TaskDrafts] = WeakValueDictionary()  # with those of running requests
+        self._salts_lock = threading.Lock()
+        self._max_salts, self._max_salt_logs = max_salts, max_salt_logs
+        self._logs_are_full = False
 
     @property
     def name(self) -> str:
         """The name in reports: the index's file name, or the drafter's name."""
         index = self.index
+        if self._name is not None:
+            return self._name
         return self.drafter.name if index is None else Path(index.path).name
 
     @property
     def index(self) -> TaskIndex | None:
         """The index that new requests draft from."""
         return self.drafter.index
+
+    @property
+    def unsalted(self) -> TaskDrafts:
+        """The task of requests without a salt; reports count by it."""
+        return self
+
+    @property
+    def num_salts(self) -> int:
+        """Salts whose drafters are in memory."""
+        return len(self._used_salts)
+
+    @property
+    def num_served(self) -> int:
+        """Finished rows in memory, those of salts included."""
+        with self._salts_lock:
+            salted = list(self._used_salts.values())
+        return self.drafter.num_served + sum(one.drafter.num_served for one in salted)
+
+    def salted(self, salt: str) -> TaskDrafts:
+        """Return the task of a salt: the same index, and a drafter of its own.
+
+        What it learns (rows, mixture weights, calibration, the place of inputs in prompts) serves this salt's requests
+        alone. Its log is `INDEX.served.DIGEST`. If there is a file `INDEX.DIGEST`, into which that log was compacted,
+        it is used instead of the index. DIGEST is `salt_digest(salt)`. The least recently used salt is closed where
+        there are more than `max_salts`.
+        """
+        digest = salt_digest(salt)
+        with self._salts_lock:
+            found = self._used_salts.get(digest)
+            if found is None:
+                found = self._used_salts[digest] = SaltedDrafts(self, digest)
+            self._salts[digest] = found
+            self._salts.move_to_end(digest)
+            while len(self._salts) > self._max_salts:
+                self._salts.popitem(last=False)
+        return found
 
     def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> StartedRequest:
         """Start a request.
@@ -116,23 +181,24 @@ class TaskDrafts:
             ids: (T,) the output with its end token.
         """
         if self._learner is not None:
-            self._learner.put((input_text, np.array(ids, np.uint32)))
+            self._learner.put(self._learn, (input_text, np.array(ids, np.uint32)))
 
     def close(self) -> None:
         """Learn the outputs that wait, and stop learning."""
-        if self._learner is not None:
-            self._learner.close()
-            self._learner = None
+        for learner in (self._learner, self._salted_learner):
+            if learner is not None:
+                learner.close()
+        self._learner = self._salted_learner = None
 
-    def _over(
-        self, index: TaskIndex | None, learn: bool, options: dict[str, Any]
-    ) -> NgramDrafter | RetokenizingDrafter:
-        log = served_log(index) if learn and index is not None else None
+    def _learn(self, rows: list[Row]) -> None:
+        self.drafter.serve(rows)
+
+    def _over(self, index: TaskIndex | None, log: Path | None) -> NgramDrafter | RetokenizingDrafter:
         try:
-            return ngram_drafter(index, self._tokenizer, served=log, **options)
+            return ngram_drafter(index, self._tokenizer, served=log, **self._options)
         except BlockingIOError:
             _log.warning("%s is written by another process; what is learnt here is kept in memory alone", log)
-            return ngram_drafter(index, self._tokenizer, **options)
+            return ngram_drafter(index, self._tokenizer, **self._options)
 
     def _new_finder(self) -> PromptInputFinder | None:
         """Finds inputs in prompts; None where the index does not use them."""
@@ -142,71 +208,93 @@ class TaskDrafts:
 
     def _take_up_replaced(self) -> None:
         """Draft from the index that has replaced the one in use."""
-        if self._watcher is None or self._path is None or not self._watcher.is_due():
+        if self._watcher is None or not self._watcher.is_due():
             return
-        with self._watcher.lock:
+        path, had_inputs = self._watcher.path, _has_inputs(self.index)
+        with self._lock:
             try:
-                if self._watcher.was_replaced():
-                    self._replace(TaskIndex.open(self._path))
-            except (OSError, TascError) as error:
-                _log.warning("%s cannot be used, the index before it stays: %s", self._path, error)
+                replaced = self._watcher.was_replaced() and self._use(path)
+            except OSError as error:
+                _log.warning("%s cannot be looked at, the index before it stays: %s", path, error)
+                return
+            if not replaced:
+                return
+            if self._finder is None or not had_inputs:
+                self._finder = self._new_finder()
+            self.reloads += 1
+            _log.info("%s was replaced; requests draft from it now", path)
 
-    def _replace(self, index: TaskIndex) -> None:
-        had_inputs = _has_inputs(self.index)
-        self.drafter = self.drafter.with_index(index)
-        if self._finder is None or not had_inputs:
-            self._finder = self._new_finder()
-        self.reloads += 1
-        _log.info("%s was replaced; requests draft from it now", self._path)
+    def _use(self, path: Path) -> bool:
+        """Draft from the index of a file, if it can be used."""
+        try:
+            self.drafter = self.drafter.with_index(TaskIndex.open(path))
+        except (OSError, TascError) as error:
+            _log.warning("%s cannot be used, the index before it stays: %s", path, error)
+            return False
+        return True
+
+
+class SaltedDrafts(TaskDrafts):
+    """Starts requests of one task and one salt; `TaskDrafts.salted` makes it.
+
+    The log is opened by the thread that learns, so that no step waits for it, and created with the first row.
+
+    Args:
+        unsalted: The task.
+        digest: Digest of the salt.
+    """
+
+    def __init__(self, unsalted: TaskDrafts, digest: str) -> None:
+        index = unsalted.index
+        super().__init__(index, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
+        self._unsalted = unsalted
+        self._delimiters = unsalted._delimiters
+        if index is not None:
+            own = Path(f"{index.path}.{digest}")
+            if own.exists():
+                self._use(own)
+            if unsalted._watcher is not None:
+                self._watcher = FileWatcher(own, Path(index.path))
+        self._finder = self._new_finder()
+        self._log = None if index is None else served_log(index, digest)
+        self._learner = None if index is None else unsalted._salted_learner
+        if self._learner is not None and self._log is not None and self._log.exists():
+            self._learner.put(self._learn, None)
+
+    @property
+    def unsalted(self) -> TaskDrafts:
+        """The task of requests without a salt; reports count by it."""
+        return self._unsalted
+
+    def close(self) -> None:
+        """Stop learning. The thread that learns goes on: it is the task's."""
+        self._learner = None
+
+    def _learn(self, rows: list[Row]) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            self._open(log)
+        super()._learn(rows)
+
+    def _open(self, log: Path) -> None:
+        """Go over to a drafter that reads and writes the salt's log."""
+        most = self._unsalted._max_salt_logs
+        if not log.exists() and _count_logs(log) >= most:
+            if not self._unsalted._logs_are_full:
+                _log.warning("there are %d logs like %s; what further salts learn is kept in memory alone", most, log)
+            self._unsalted._logs_are_full = True
+            return
+        drafter = SafeDrafter(self._over(self.index, log))
+        with self._lock:  # an index may have been taken up meanwhile
+            index = self.drafter.index
+            self.drafter = drafter if index is None or index is drafter.index else drafter.with_index(index)
+
+
+def _count_logs(log: Path) -> int:
+    """Number of logs of salts beside the same index."""
+    alike = re.compile(re.escape(log.stem) + r"\.[0-9a-f]{32}")
+    return sum(1 for file in log.parent.iterdir() if alike.fullmatch(file.name))
 
 
 def _has_inputs(index: TaskIndex | None) -> bool:
     return index is not None and index.info()["inputs"] > 0
-
-
-class Tasks:
-    """The tasks of an engine's settings, one per index.
-
-    Args:
-        settings: Indexes and options.
-        tokenizer: The model's tokenizer; see `TaskDrafts`.
-
-    Raises:
-        InputError: `prompt_contains` chooses an index, and there is no tokenizer to decode prompts.
-        TokenizerMismatchError: An index was made with another tokenizer.
-        FormatError: An index is none, or damaged.
-    """
-
-    def __init__(self, settings: Settings, tokenizer: Any) -> None:
-        self._tokenizer = None if tokenizer is None else load_tokenizer(tokenizer)
-        self._marked: list[tuple[str, TaskDrafts]] = []
-        rest: TaskDrafts | None = None
-        for one in settings.indexes:
-            drafts = TaskDrafts(
-                one.path, tokenizer, learn=settings.learn, served_bytes=settings.served_bytes,
-                log_bytes=settings.log_bytes,
-            )  # fmt: skip
-            if one.prompt_contains:
-                self._marked.append((one.prompt_contains, drafts))
-            else:
-                rest = drafts
-        if self._marked and self._tokenizer is None:
-            raise InputError("`prompt_contains` needs the model's tokenizer, which is not known here")
-        self._rest = TaskDrafts(None, tokenizer) if rest is None else rest
-
-    def choose(self, prompt: TokenIds) -> TaskDrafts:
-        """Return the first task whose `prompt_contains` occurs in a prompt of (L,) ids, else the task without one.
-
-        Without such a task, drafts come from the request's own context.
-        """
-        if self._marked and self._tokenizer is not None:
-            decoded = self._tokenizer.decode(prompt)
-            for text, drafts in self._marked:
-                if text in decoded:
-                    return drafts
-        return self._rest
-
-    def close(self) -> None:
-        """Learn the outputs that wait, and stop learning."""
-        for drafts in (self._rest, *(drafts for _, drafts in self._marked)):
-            drafts.close()

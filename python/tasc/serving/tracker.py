@@ -1,6 +1,6 @@
-"""Tracks the running requests of an engine by their tokens alone, and drafts for them together.
+"""Tracks the running requests of an engine, by their names or by their tokens alone, and drafts for them together.
 
-Engines move the rows of their batch, pause requests and resume them, and pass no request ids. The tokens of a request
+Engines move the rows of their batch, pause requests and resume them. Where they pass no names, the tokens of a request
 identify it: the tokens of the next step begin with them.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,24 @@ from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, Draft, SafeDrafter, SafeRequest, guarded
 from tasc.serving.metrics import Metrics
+from tasc.serving.routing import RequestFields
 from tasc.serving.tasks import TaskDrafts
 
 _MAX_ABSENT = 256  # requests in no batch: paused, aborted, or ended without an end token
 
 Ids = NDArray[np.int32]
 """(L,) token ids."""
+
+
+class BatchRequests(NamedTuple):
+    """What an engine shows of the requests in its batch."""
+
+    names: Sequence[Hashable]
+    """By row, the name of its request."""
+    known: Container[Hashable]
+    """Names of all requests that the engine has not ended, in a batch or not."""
+    fields: Callable[[Hashable], RequestFields | None]
+    """Returns what came with a request; None: the engine does not show it."""
 
 
 class TrackedRequest:
@@ -34,10 +46,12 @@ class TrackedRequest:
         drafts: The task of the request; its drafter's request is started.
         prompt: (L,) ids of the prompt.
         metrics: Counts the request, its steps, tokens and failures.
+        name: Name in the engine; None: not known.
     """
 
-    def __init__(self, drafts: TaskDrafts, prompt: Ids, metrics: Metrics) -> None:
+    def __init__(self, drafts: TaskDrafts, prompt: Ids, metrics: Metrics, name: Hashable = None) -> None:
         self.drafts = drafts
+        self.name = name
         self._metrics = metrics
         self.num_prompt = len(prompt)
         self.drafter: SafeDrafter = drafts.drafter
@@ -126,7 +140,7 @@ class RequestTracker:
     """Follows the requests of an engine from step to step and drafts for all of them.
 
     Args:
-        choose: Returns the task of a request, by its (L,) prompt.
+        choose: Returns the task of a request, by its (L,) prompt and what came with it, as `Tasks.choose`.
         max_draft: Longest draft, ≥ 1.
         max_length: Most tokens of prompt and output.
         vocab_size: Ids of the model; larger ids are not drafted.
@@ -137,7 +151,7 @@ class RequestTracker:
 
     def __init__(
         self,
-        choose: Callable[[Ids], TaskDrafts],
+        choose: Callable[[Ids, RequestFields | None], TaskDrafts],
         *,
         max_draft: int,
         max_length: int,
@@ -152,22 +166,25 @@ class RequestTracker:
         self._curve, self._metrics = curve, metrics
         self._policy = DraftPolicy("packed")
         self._rows: list[TrackedRequest | None] = []
-        self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by id(), those absent longest first
+        self._absent: OrderedDict[int, TrackedRequest] = OrderedDict()  # by `id`, those absent longest first
         self._returned: float | None = None
 
-    def propose(self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any) -> list[list[int]]:
+    def propose(
+        self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any, requests: BatchRequests | None = None
+    ) -> list[list[int]]:
         """Take a step of the engine and draft for the next.
 
         Args:
             emitted: By row, the ids that the step emitted; empty while the row's prompt is prefilled.
             lengths: (≥ R,) number of ids of prompt and output, by row.
             tokens: (≥ R, ≥ L) ids of prompt and output, by row.
+            requests: The requests of the rows; None: they are recognised by their tokens.
 
         Returns:
             By row, the ids of the draft; empty where drafting does not pay.
         """
         begin = time.perf_counter()
-        rows, fresh = self._follow(emitted, lengths, tokens)
+        rows, fresh = self._follow(emitted, lengths, tokens, requests)
         self._time(begin, rows, fresh)
         costs = self._curve.costs(self._max_draft, max(1, len(rows)))
         ready: dict[SafeDrafter, list[TrackedRequest]] = {}
@@ -194,7 +211,7 @@ class RequestTracker:
         return [[] if row is None else row.drafted.tolist() for row in rows]
 
     def _follow(
-        self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any
+        self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any, requests: BatchRequests | None
     ) -> tuple[list[TrackedRequest | None], bool]:
         """Find the request of each row.
 
@@ -202,6 +219,7 @@ class RequestTracker:
             By row, the request, or None if the row emitted nothing; and whether the step held a prompt.
         """
         before = self._rows
+        names: Sequence[Hashable] = [None] * len(emitted) if requests is None else requests.names
         rows: list[TrackedRequest | None] = [None] * len(emitted)
         seen: list[tuple[int, Ids]] = []
         for at, new in enumerate(emitted):
@@ -209,7 +227,7 @@ class RequestTracker:
                 continue
             known = tokens[at, : int(lengths[at]) - len(new)]
             row = before[at] if at < len(before) else None
-            if row is not None and np.array_equal(row.ids, known):
+            if row is not None and row.name == names[at] and np.array_equal(row.ids, known):
                 rows[at] = row
                 before[at] = None
             else:
@@ -217,15 +235,20 @@ class RequestTracker:
         for row in before:
             if row is not None and not row.learnt:
                 self._absent[id(row)] = row
+        if requests is not None:
+            for key in [key for key, row in self._absent.items() if row.name not in requests.known]:
+                del self._absent[key]
         fresh = any(not new for new in emitted)
         by_length: dict[int, list[TrackedRequest]] = {}
         for row in self._absent.values() if seen else ():
             by_length.setdefault(len(row.ids), []).append(row)
         for at, known in seen:
             candidates = by_length.get(len(known), [])
-            row = next((one for one in reversed(candidates) if np.array_equal(one.ids, known)), None)
+            alike = (one for one in reversed(candidates) if one.name == names[at] and np.array_equal(one.ids, known))
+            row = next(alike, None)
             if row is None:
-                row, fresh = TrackedRequest(self._choose(known), np.array(known, np.int32), self._metrics), True
+                drafts = self._choose(known, None if requests is None else requests.fields(names[at]))
+                row, fresh = TrackedRequest(drafts, np.array(known, np.int32), self._metrics, names[at]), True
             else:
                 candidates.remove(row)
                 del self._absent[id(row)]

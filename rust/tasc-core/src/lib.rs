@@ -103,7 +103,7 @@
 //! let first = drafter.draft(&mut drafter.start(&[], None)?, 16, &costs).tokens.len();
 //! assert_eq!(first, 0, "nothing is known");
 //!
-//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
+//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;"), ..OnlineRow::default() };
 //! drafter.serve(&vec![row; 3])?;
 //! let mut request = drafter.start(&[], None)?;
 //! assert!(ids("to=oslo;").starts_with(&drafter.draft(&mut request, 16, &costs).tokens));

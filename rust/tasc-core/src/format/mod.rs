@@ -2,14 +2,18 @@
 //!
 //! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
+//! - [`scratch`]: hidden folders beside what is being written, and the end of those that killed processes left
 //! - [`sections`](mod@sections): structures of arrays, the same in memory and in a file
 
 pub mod file;
+pub(crate) mod paths;
+pub mod scratch;
 pub mod sections;
 pub(crate) mod temporary;
 pub mod writer;
 
 pub use file::{File, Section};
+pub use scratch::ScratchFolder;
 pub(crate) use sections::sections;
 pub use sections::{Borrowed, Mapped, MappedArray, Owned, Storage};
 pub use writer::Writer;

@@ -9,6 +9,7 @@ use super::train::{self, FitReport, TrainOptions};
 use crate::corpus::{MergedLogs, Store};
 use crate::format::{File, Fingerprint, Kind, Mapped, Writer};
 use crate::index::ngrams::Ngrams;
+use crate::index::origins::RowOrigin;
 use crate::index::safety;
 use crate::index::view::{TaskArrays, TaskView};
 use crate::mixture::TaskData;
@@ -23,7 +24,7 @@ use crate::{Error, Result, TokenId};
 pub const KIND: Kind = Kind(*b"INDX");
 
 /// Format version of an index: a reader accepts every minor version of its major version.
-pub const VERSION: (u16, u16) = (2, 0);
+pub const VERSION: (u16, u16) = (2, 1);
 
 /// Metadata of an index (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -176,15 +177,16 @@ impl TaskIndex {
         options: &BuildOptions<'_>,
         check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
-        Self::build_merged(store, path, options, MergedLogs::default(), check)
+        Self::build_merged(store, path, options, MergedLogs::default(), Vec::new(), check)
     }
 
-    /// Builds an index as [`TaskIndex::build`] does. The store holds these rows of logs.
+    /// Builds an index as [`TaskIndex::build`] does. The store holds these rows of logs, with these times and keys.
     pub(super) fn build_merged(
         store: &Store,
         path: &Path,
         options: &BuildOptions<'_>,
         merged_logs: MergedLogs,
+        origins: Vec<RowOrigin>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
         store.check_contents()?;
@@ -201,6 +203,7 @@ impl TaskIndex {
         let mut meta = IndexMeta::of(store)?;
         meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
         meta.merged_logs = merged_logs;
+        task.origins = origins;
         if let Some((weights, report)) = trained {
             meta.mixture = Some(WeightLayout { features: FEATURES, groups: GROUPS.to_vec() });
             task.mixture = weights.weights().flat_map(Weights::table).copied().collect();
@@ -336,6 +339,12 @@ impl TaskIndex {
         let bytes = texts.get(row).ok_or_else(|| damaged(format!("input {row} lies outside of it")))?;
         let text = std::str::from_utf8(bytes).map_err(|e| damaged(e.to_string()))?;
         Ok(InputRow { text, start: texts.starts[row], weight: texts.weights[row] })
+    }
+
+    /// Times and keys of the rows that were merged from logs.
+    #[must_use]
+    pub fn origins(&self) -> &[RowOrigin] {
+        &self.arrays.origins
     }
 
     /// The open container.
