@@ -24,6 +24,7 @@ use tasc_core::draft::{CostCurve, Drafter, DrafterOptions};
 use tasc_core::fit::FitOptions;
 use tasc_core::format::Fingerprint;
 use tasc_core::merge::{LearnOptions, MergePlan, MergerOptions, SegmentStream};
+use tasc_core::task::remove::Removal;
 use tasc_core::task::train::TrainOptions;
 use tasc_core::task::{BuildOptions, TaskIndex};
 use tasc_core::{Error, OnlineRow, Result, StoreMeta, TokenId};
@@ -144,7 +145,9 @@ fn kinds(folder: &Path) -> Vec<Kind> {
 }
 
 fn online_rows(random: &mut Random, n: usize) -> Vec<OnlineRow> {
-    rows(random, n).into_iter().map(|(input, output, _)| OnlineRow { input, output, ..OnlineRow::default() }).collect()
+    let key = |k: usize| if k.is_multiple_of(2) { String::new() } else { "somebody".into() };
+    let rows = rows(random, n).into_iter().enumerate();
+    rows.map(|(k, (input, output, _))| OnlineRow { input, output, key: key(k) }).collect()
 }
 
 fn train(fit: bool) -> Option<TrainOptions> {
@@ -324,6 +327,15 @@ static INDEX_USES: &[(&str, Use)] = &[
         let (new, rows) = index.compact(&[log], &path, &build_options(train(fit).as_ref()), |_| Ok(()))?;
         assert!(rows <= 3);
         new.verify()
+    }),
+    ("index: remove", |file, folder, fit| {
+        let (path, log) = (folder.join("i"), folder.join("log"));
+        std::fs::copy(file, &path).unwrap();
+        WriteAheadLog::open(&log, &FINGERPRINT)?.0.append(&online_rows(&mut Random(9), 3))?;
+        let picks = &mut |rows: &[OnlineRow]| Ok(rows.iter().map(|row| row.input.contains("boston")).collect());
+        let mut removal = Removal { picks, keys: &["somebody".into()], before: None };
+        TaskIndex::open(&path)?.remove(&[log], &mut removal, &build_options(train(fit).as_ref()), |_| Ok(()))?;
+        TaskIndex::open(&path)?.verify()
     }),
     ("index: export", |file, folder, _| {
         let store = TaskIndex::open(file)?.to_store(&folder.join("s"), &[], || Ok(()))?;

@@ -26,38 +26,16 @@ impl TaskIndex {
     ///
     /// # Errors
     /// [`Error::Io`]; a format error when the index is damaged, as [`TaskIndex::verify`] finds it; what `check` returns.
-    pub fn to_store(&self, path: &Path, served: &[OnlineRow], mut check: impl FnMut() -> Result<()>) -> Result<Store> {
-        self.check_contents(&mut check)?;
+    pub fn to_store(&self, path: &Path, served: &[OnlineRow], check: impl FnMut() -> Result<()>) -> Result<Store> {
         let mut writer = self.store_writer(path)?;
-        let ngrams = self.ngrams();
-        // number and weight of the documents whose rows have inputs, by their start
-        let mut with_input: FxHashMap<u32, (u32, u64)> = FxHashMap::default();
-        for row in 0..self.num_inputs() {
-            let InputRow { text, start, weight } = self.input(row)?;
-            match with_input.entry(start) {
-                Entry::Occupied(mut known) => {
-                    let (document, total) = known.get_mut();
-                    *total = total.saturating_add(weight);
-                    writer.push_again(*document, Some(text), weight)?;
-                }
-                Entry::Vacant(new) => {
-                    let output = self.output(&ngrams, start, &mut check)?;
-                    new.insert((writer.push_numbered(&output, Some(text), weight)?, weight));
-                }
+        let mut documents: FxHashMap<u32, u32> = FxHashMap::default(); // by their start
+        self.each_row(check, |start, input, output, weight| match documents.entry(start) {
+            Entry::Occupied(document) => writer.push_again(*document.get(), input, weight),
+            Entry::Vacant(new) => {
+                new.insert(writer.push_numbered(output, input, weight)?);
+                Ok(())
             }
-            check()?;
-        }
-        let starts = ngrams.start();
-        for start in starts.lo..starts.hi {
-            let weight = ngrams.weight_at(start as usize);
-            match with_input.get(&start) {
-                Some(&(_, total)) if total >= weight => {}
-                Some(&(document, total)) => writer.push_again(document, None, weight - total)?,
-                None if weight > 0 => writer.push(&self.output(&ngrams, start, &mut check)?, None, weight)?,
-                None => {}
-            }
-            check()?;
-        }
+        })?;
         for row in served {
             writer.push(&row.output, Some(row.input.as_str()).filter(|i| !i.is_empty()), 1)?;
         }
@@ -76,22 +54,36 @@ impl TaskIndex {
         StoreWriter::create(path, &self.file().fingerprint(), meta)
     }
 
-    /// Calls `each` with the input, the output and the weight of every row.
-    pub(super) fn each_row(&self, mut each: impl FnMut(Option<&str>, Vec<TokenId>, u64) -> Result<()>) -> Result<()> {
-        let (ngrams, mut check) = (self.ngrams(), || Ok(()));
-        let mut with_input: FxHashMap<u32, u64> = FxHashMap::default();
+    /// Calls `each` with the start, the input, the output and the weight of every row. Each output is read once, and only
+    /// when [`TaskIndex::check_contents`] has proved that outputs do not overlap.
+    pub(super) fn each_row(
+        &self,
+        mut check: impl FnMut() -> Result<()>,
+        mut each: impl FnMut(u32, Option<&str>, &[TokenId], u64) -> Result<()>,
+    ) -> Result<()> {
+        self.check_contents(&mut check)?;
+        let ngrams = self.ngrams();
+        let mut with_input: FxHashMap<u32, (Vec<TokenId>, u64)> = FxHashMap::default();
         for row in 0..self.num_inputs() {
             let InputRow { text, start, weight } = self.input(row)?;
-            let total = with_input.entry(start).or_default();
+            let (output, total) = match with_input.entry(start) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert((self.output(&ngrams, start, &mut check)?, 0)),
+            };
             *total = total.saturating_add(weight);
-            each(Some(text), self.output(&ngrams, start, &mut check)?, weight)?;
+            each(start, Some(text), output, weight)?;
+            check()?;
         }
         let starts = ngrams.start();
         for start in starts.lo..starts.hi {
-            let weight = ngrams.weight_at(start as usize).saturating_sub(with_input.get(&start).copied().unwrap_or(0));
-            if weight > 0 {
-                each(None, self.output(&ngrams, start, &mut check)?, weight)?;
+            let weight = ngrams.weight_at(start as usize);
+            match with_input.get(&start) {
+                Some((_, total)) if *total >= weight => {}
+                Some((output, total)) => each(start, None, output, weight - total)?,
+                None if weight > 0 => each(start, None, &self.output(&ngrams, start, &mut check)?, weight)?,
+                None => {}
             }
+            check()?;
         }
         Ok(())
     }

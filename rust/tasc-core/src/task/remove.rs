@@ -12,10 +12,8 @@ use crate::format::scratch::behind_link;
 use crate::index::origins::{RowOrigin, digest, key_hash};
 use crate::{Error, Result};
 
-/// Rows that are asked about at a time.
+/// Rows that are asked about at a time, and their tokens.
 const BATCH: usize = 1024;
-
-/// Tokens of the rows that are asked about at a time, but for the last row.
 const BATCH_TOKENS: usize = 1 << 20;
 
 /// Which rows are removed: each that one of these picks.
@@ -121,7 +119,7 @@ impl TaskIndex {
         path: &Path,
         removal: &mut Removal<'_>,
         removed: &mut Removed,
-        mut check: impl FnMut() -> Result<()>,
+        check: impl FnMut() -> Result<()>,
     ) -> Result<Option<Kept>> {
         let mut origins = Vec::new();
         let mut occurrences: FxHashMap<[u64; 2], u64> = FxHashMap::default(); // that are removed, by row
@@ -154,13 +152,14 @@ impl TaskIndex {
                     writer.push(&row.output, has_input.then_some(row.input.as_str()), stays)?;
                 }
             }
-            check()
+            Ok(())
         };
         let (mut rows, mut weights, mut tokens) = (Vec::new(), Vec::new(), 0);
-        self.each_row(|input, output, weight| {
+        self.each_row(check, |_, input, output, weight| {
             tokens += output.len();
-            rows.push(OnlineRow { input: input.unwrap_or_default().into(), output, ..OnlineRow::default() });
             weights.push((input.is_some(), weight));
+            let (input, output) = (input.unwrap_or_default().to_owned(), output.to_vec());
+            rows.push(OnlineRow { input, output, ..OnlineRow::default() });
             if rows.len() < BATCH && tokens < BATCH_TOKENS {
                 return Ok(());
             }
