@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-slow test-model test-gpu test-engines test-architectures test-soak vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,15 @@ test-rust:
 test-python: $(VENV)/.built
 	$(BIN)/pytest
 
+# Mutation k is the same file in every run: give the next run the next SEED, and one TOTALS adds up.
+test-mutations: MUTATIONS ?= 100000
+test-mutations: SEED ?= 0
+test-mutations: TOTALS ?= out/mutations.txt
+test-mutations: ## changed files through every use: MUTATIONS of them from number SEED on, a line of figures to TOTALS
+	mkdir -p $(dir $(TOTALS))
+	TASC_MUTATIONS=$(MUTATIONS) TASC_MUTATION_SEED=$(SEED) TASC_MUTATION_TOTALS=$(abspath $(TOTALS)) \
+		cargo test --quiet -p tasc-core --test mutations -- --nocapture
+
 test-slow: $(VENV)/.built ## tests that take minutes
 	$(BIN)/pytest -m slow
 
@@ -46,11 +55,17 @@ test-gpu: $(VENV)/.built ## tests that need a CUDA device
 test-engines: $(VENV)/.built ## tests on engines that are installed; docs/how-to says how to install them
 	$(BIN)/pytest -m engine
 
+test-kill: $(VENV)/.built ## kills and failing system calls everywhere; TASC_FAULT_MINUTES of it, counts add up in out/faults.json
+	nice -n 19 $(BIN)/pytest -m kill -s tests/faults
+
 test-soak: $(VENV)/.built ## an engine's adapter under faults for TASC_SOAK_SECONDS (600)
 	nice $(BIN)/pytest -m soak -s tests/soak
 
 test-architectures: $(VENV)/.built ## every type of causal language model, tiny; writes docs/architectures.md
 	$(BIN)/pytest -m architectures tests/architectures; status=$$?; $(BIN)/python docs/build_architectures.py && exit $$status
+
+test-lossless: $(VENV)/.built ## random models, drafts and options against plain decoding; TASC_LOSSLESS_MINUTES of it, counts add up in out/lossless.json
+	nice -n 19 $(BIN)/pytest -m lossless -s tests/lossless
 
 # vLLM pins its own torch, so it has an environment of its own; intel-openmp is what its CPU build wants to be run with.
 $(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py') tests/integration/vllm-overrides.txt

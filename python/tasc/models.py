@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError, MissingExtraError, TascError, import_optional
-from tasc.files import new_folder, remove_partial
+from tasc.files import new_folder, temporary_folder
 
 __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 
@@ -113,7 +112,6 @@ def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
     with _locked(target.with_name(target.name + ".lock")):
         if target.is_dir():  # another process made it while we waited
             return target
-        remove_partial(target)  # of a process that was killed: the lock is ours
         with new_folder(target) as folder:
             make(folder)
     return target
@@ -129,8 +127,8 @@ def _locked(path: Path) -> Iterator[None]:
 def _fetch_and_convert(folder: Path) -> None:
     for module in ("torch", "transformers", "gguf", "accelerate"):
         import_optional(module, "demo")
-    with tempfile.TemporaryDirectory(prefix="tasc-smollm2-") as download:
-        gguf = _download(Path(download))
+    with temporary_folder() as download:
+        gguf = _download(download)
         _check_sha256(gguf, _GGUF_SHA256)
         _convert(gguf, folder)
 

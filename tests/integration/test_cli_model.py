@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tasc import Generator
 from tasc.cli import app
+from tasc.files import scratch_folder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -256,24 +258,6 @@ def test_a_row_whose_logits_are_nan_is_skipped_and_the_rest_goes_on(tmp_path: Pa
         assert [row["output"] for row in rows] == [plain[n] for n in good]
 
 
-def test_a_partial_file_of_another_run_is_named_with_the_fix(
-    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
-
-    def begun(*args: Any, **options: Any) -> Any:
-        partial.write_text("{}\n")  # of a run that began since the check
-        return Generator(*args, **options)
-
-    monkeypatch.setattr("tasc.decoding.generator.Generator", begun)
-    for _ in range(2):
-        result = tasc("generate", data, "--model", model, "-o", output)
-        assert result.exit_code == 2
-        assert f"{partial} exists: it has outputs of a run that was stopped or still goes on" in last_line(result)
-        assert last_line(result).endswith("or move or remove out.jsonl.partial, or name another -o FILE")
-        assert partial.read_text() == "{}\n"
-
-
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError(28, "No space left on device"), 2)])
 def test_finished_outputs_survive(
     tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, error: Any, code: int
@@ -300,11 +284,40 @@ def test_finished_outputs_survive(
     monkeypatch.undo()
     result = tasc(*command)
     assert result.exit_code == 2
-    assert "has outputs of a run that was stopped or still goes on" in " ".join(result.stderr.split())
+    assert "keeps the outputs of a run that was stopped; rename it or remove it, then start again" in " ".join(
+        result.stderr.split()
+    )
     assert partial.read_text().count("\n") == 3
     partial.unlink()
     assert generated(data, model, output) == plain
     assert not partial.exists()
+
+
+def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data: Path) -> None:
+    """Not to a link or a file of another run that has the name; it has the mode of the file that it replaces."""
+    output, partial, victim = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial", tmp_path / "victim"
+    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
+    victim.write_text("")
+    partial.symlink_to(victim)
+    assert "rename it or remove it, then start again" in " ".join(tasc(*command).stderr.split())
+    assert partial.is_symlink() and victim.read_text() == ""
+    partial.unlink()
+    with scratch_folder(output):  # of another run
+        result = tasc(*command)
+    assert result.exit_code == 2
+    assert f"{output} is being written by process {os.getpid()}" in " ".join(result.stderr.split())
+    partial.write_text("")  # of a run that was killed early
+    output.write_text("old")
+    output.chmod(0o600)
+    modes: list[int] = []
+    made = generate_module._line
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            generate_module, "_line", lambda *a: (modes.append(partial.stat().st_mode & 0o777), made(*a))[1]
+        )
+        generated(data, model, output)
+    assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl", "victim"]
 
 
 def test_outputs_have_the_order_of_the_rows(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

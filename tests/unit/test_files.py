@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from toy_task import build_toy_task
 
 from tasc import NgramDrafter, TaskIndex, TokenStore
 from tasc.errors import InputError
-from tasc.files import atomic_path, new_folder, remove_partial, scratch_folder, write_json, write_text
+from tasc.files import atomic_path, new_folder, remove_folder, scratch_folder, write_json, write_text
 
 
 def test_a_stopped_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -23,6 +24,41 @@ def test_a_stopped_write_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(target, {"ä": 1})
     assert target.read_text() == '{"\\u00e4": 1}\n'
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as living:
+        dead = tmp_path / ".tasc-dead.tmp"
+        dead.mkdir()
+        (dead / "a").write_text("half")
+        write_text(tmp_path / "b", "")
+        assert not dead.exists()
+        living.write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_second_writer_is_told(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path / "out"), scratch_folder(tmp_path / "other"):
+        told = f"out is being written by process {os.getpid()}; wait until it ends, or name another output"
+        with pytest.raises(InputError, match=told), scratch_folder(tmp_path / "out"):
+            pass
+        with pytest.raises(InputError, match=told), new_folder(tmp_path / "out"):
+            pass
+    with new_folder(tmp_path / "out"):
+        pass
+
+
+def test_a_temporary_file_is_nobody_elses(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("secret")
+        assert mode(temporary.parent) == 0o700
+
+
+def test_a_removed_folder_goes(tmp_path: Path) -> None:
+    (tmp_path / "old" / "deep").mkdir(parents=True)
+    remove_folder(tmp_path / "old")
+    remove_folder(tmp_path / "old")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_have_files_of_their_own(tmp_path: Path) -> None:
@@ -48,15 +84,6 @@ def test_a_folder_with_files_is_never_replaced(tmp_path: Path) -> None:
         (other / "c").write_text("z")  # another process fills it meanwhile
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "other"]
     assert [path.name for path in other.iterdir()] == ["c"]
-
-
-def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".model.0123abcd.part").mkdir()
-    (tmp_path / ".model2.0123abcd.part").mkdir()
-    (tmp_path / ".model.json.0123abcd.part").mkdir()  # of a write of model.json
-    remove_partial(tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.json.0123abcd.part", ".model2.0123abcd.part"]
-    remove_partial(tmp_path / "no" / "such")
 
 
 def test_a_scratch_folder_is_beside_the_output_and_goes(tmp_path: Path) -> None:
@@ -98,3 +125,22 @@ def test_indexes_and_logs_keep_mode_and_link(tmp_path: Path) -> None:
     assert log.is_symlink()
     assert mode(tmp_path / "real" / "log") == 0o640
     assert log.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("I/O error: No space left on device (os error 28)"), "No space left on device: .*model"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0"),
+            "model: a file in it could",
+        ),
+        (RuntimeError("basic_ios::clear: iostream error"), "is the disk full"),
+    ],
+)
+def test_other_libraries_errors_of_writing_are_os_errors(tmp_path: Path, error: Exception, said: str) -> None:
+    with pytest.raises(OSError, match=said), new_folder(tmp_path / "model"):
+        raise error
+    with pytest.raises(RuntimeError, match="other"), new_folder(tmp_path / "model"):
+        raise RuntimeError("other")
+    assert list(tmp_path.iterdir()) == []

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_adapter_transformers_law import law
 from test_drawn_drafts_law import Branches
-from tiny_models import PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
+from tiny_models import EOS, PromptLookup, Scripted, peer_greedy, random_prompts, tiny_model
 
 from tasc import Generator, ModelDrafter, NullDrafter
 from tasc.errors import InputError
@@ -116,6 +117,16 @@ def test_equal_seeds_give_equal_output_drafted_or_not(config: dict[str, Any], se
                 prompts=PROMPTS, **options
             )
             assert [item.ids for item in made] == expected, (type(drafter), batch_size)
+
+
+def test_fields_that_are_not_set_have_the_defaults_of_generate() -> None:
+    model = tiny_model("llama")
+    model.generation_config = transformers.GenerationConfig(pad_token_id=EOS, eos_token_id=EOS, guidance_scale=1.7)
+    assert model.generation_config.use_cache is None
+    expected = [peer_greedy(model, prompt, 12) for prompt in PROMPTS]
+    made = Generator(model, costs=0.0).generate(prompts=PROMPTS, max_tokens=12, check_plain=True)
+    assert [item.ids for item in made] == expected
+    assert made.stats.divergences == 0
 
 
 @pytest.mark.parametrize("kind", ["fixed", "drawn"])

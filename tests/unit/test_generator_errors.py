@@ -97,6 +97,9 @@ def test_bad_generators() -> None:
         ({"tokenizer": "name"}, "tokenizer is 'name'; it must be a transformers tokenizer"),
         ({"costs": "cheap"}, "costs='cheap': give a slope"),
         ({"input_template": "a"}, r"input_template is 'a'; it must be a pair"),
+        ({"input_template": (1, 2)}, r"input_template is \(1, 2\); it must be a pair"),
+        ({"pack_weights": 1}, "pack_weights=1; it is True, False, None or 'int8'"),
+        ({"probe": "no"}, "probe is 'no'; it must be of type bool"),
         ({"served": 5}, "served is 5; it must be True, False or a path"),
         ({"draft": model}, "the draft model is .*; it must be a ModelDrafter"),
         ({"index": {}}, r"index is \{\}; it must be a TaskIndex"),
@@ -232,3 +235,12 @@ def test_an_interrupted_call_leaves_the_generator_usable() -> None:
     with pytest.raises(KeyboardInterrupt):
         generator.generate(prompts=prompts, max_tokens=10, stream=interrupt)
     assert [item.ids for item in generator.generate(prompts=prompts, max_tokens=10)] == expected
+
+
+def test_a_call_inside_a_callback_of_the_same_generator() -> None:
+    generator, prompts = Generator(tiny_model("llama")), random_prompts(1)
+    with pytest.raises(InputError, match="generate was called inside a callback of the same Generator"):
+        generator.generate(
+            prompts=prompts, max_tokens=3, finished=lambda *_: generator.generate(prompts=prompts, max_tokens=3)
+        )
+    assert generator.generate(prompts=prompts, max_tokens=3, seed=1, positions=[2**70])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tiny_models import VOCAB, PromptLookup, Scripted, peer_greedy, random_promp
 
 from tasc import Generator, NullDrafter
 from tasc.cli.generate import Run
+from tasc.cli.results import written_as_made
 from tasc.decoding.sampling import Sampler
 from tasc.decoding.verify import argmax, quantiles
 from tasc.errors import NoTokenError
@@ -89,7 +90,7 @@ def test_finished_outputs_are_in_the_error() -> None:
     assert ended == [0, 1]
 
 
-def test_nan_of_a_wrong_draft_costs_no_row() -> None:
+def test_nan_of_a_wrong_draft_costs_no_row(tmp_path: Path) -> None:
     prompts = [*PROMPTS[:2], [*PROMPTS[2], 9]]
     plain = Generator(tiny_model("llama"), max_draft=0).generate(prompts=prompts, max_tokens=6)
     wrong = next(token for token in range(40, VOCAB) if all(token not in item.ids for item in plain))
@@ -103,10 +104,11 @@ def test_nan_of_a_wrong_draft_costs_no_row() -> None:
     with pytest.raises(NoTokenError):
         generator.generate(prompts=prompts[:2], max_tokens=6)
     rows: list[Any] = [(f"rows:{n}", {"prompt": prompt}) for n, prompt in enumerate(prompts)]
-    sink, tried = io.BytesIO(), []
-    run = Run(generator, rows, "prompts", {"max_tokens": 6}, sink, lambda done, _: tried.append(done))
-    run.answer(range(3))
-    written = [json.loads(line)["prompt"] for line in sink.getvalue().splitlines()]
+    output, tried = tmp_path / "out.jsonl", []
+    with written_as_made(output) as sink:
+        run = Run(generator, rows, "prompts", {"max_tokens": 6}, sink, lambda done, _: tried.append(done))
+        run.answer(range(3))
+    written = [json.loads(line)["prompt"] for line in output.read_text().splitlines()]
     assert written == prompts[:2]
     assert (run.skipped, run.total.requests, tried) == (1, 2, [1, 2])
 

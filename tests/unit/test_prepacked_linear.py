@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -86,6 +87,50 @@ def _skip_without_int8(model: Any) -> None:
         PrepackedLinears(model, "int8")
     except InputError as error:
         pytest.skip(str(error))
+
+
+def test_generators_over_one_model_have_weights_of_their_own() -> None:
+    """In a callback of another generator, and on threads that run at the same time."""
+    model, prompts = tiny_model("qwen2", spread=0.2), random_prompts(4)
+    _skip_without_int8(model)
+    rounded, plain = Generator(model, pack_weights="int8"), Generator(model, pack_weights=False)
+
+    def ids(generator: Generator, **options: Any) -> list[list[int]]:
+        return [item.ids for item in generator.generate(prompts=prompts, max_tokens=24, **options)]
+
+    expected = {generator: ids(generator) for generator in (rounded, plain)}
+    assert expected[rounded] != expected[plain]
+    inner: list[Any] = []
+    for outer, other in ((rounded, plain), (plain, rounded)):
+        inner.clear()
+        assert ids(outer, finished=lambda *_, other=other: inner.append(ids(other))) == expected[outer]
+        assert inner == [expected[other]] * len(prompts)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda turn: (turn, ids(turn)), [rounded, plain] * 4))
+    assert all(found == expected[turn] for turn, found in made)
+
+
+def test_a_layer_that_is_replaced_is_rounded_too() -> None:
+    model, prompts = tiny_model("qwen2"), random_prompts(2)
+    _skip_without_int8(model)
+    generator = Generator(model, pack_weights="int8")
+    generator.generate(prompts=prompts, max_tokens=2)
+    layer = torch.nn.Linear(64, 32, bias=False)
+    torch.nn.init.normal_(layer.weight, std=0.4)
+    model.model.layers[0].mlp.down_proj = layer
+    made, fresh = (
+        each.generate(prompts=prompts, max_tokens=16) for each in (generator, Generator(model, pack_weights="int8"))
+    )
+    assert [item.ids for item in made] == [item.ids for item in fresh]
+
+
+def test_no_rows() -> None:
+    layer = torch.nn.Linear(8, 4)
+    model = torch.nn.ModuleList([layer])
+    model.forward = lambda **_: layer(torch.zeros(1, 1, 8))
+    _skip_without_int8(model)
+    with torch.inference_mode(), PrepackedLinears(model, "int8").applied():
+        assert layer(torch.zeros(0, 8)).shape == (0, 4)
 
 
 def test_unknown_kind_of_packing() -> None:

@@ -98,7 +98,7 @@ def test_layers_that_cannot_run_are_refused_in_a_line(monkeypatch: pytest.Monkey
         raise RuntimeError("no kernel\nfor this machine")
 
     monkeypatch.setattr(LevelLinear, "forward", fail)
-    with pytest.raises(InputError, match="LlamaForCausalLM cannot be checked: its own generate raises .*Error under"):
+    with pytest.raises(InputError, match=r"LlamaForCausalLM cannot be checked: its own generate raises .*Error under"):
         Generator(replaced("exact"))
 
 

@@ -1,6 +1,9 @@
 import gzip
 import json
 import sys
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import zstandard
 
 from tasc.data import read_rows
 from tasc.data.rows import CHUNK, check_json, located_rows
-from tasc.errors import CorpusError, MissingExtraError
+from tasc.errors import CorpusError, InputError, MissingExtraError
 
 ROWS = [
     {"input": "né", "output": "a\nb", "split": "train"},
@@ -242,3 +245,83 @@ def test_rows_may_lack_their_output_where_it_is_not_needed(tmp_path: Path) -> No
     file.write_text('{"input": "a", "output": 3}\n')
     with pytest.raises(CorpusError, match="'output' is int"):
         list(read_rows(file, needs_output=False))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.txt"])
+def test_a_line_may_have_as_many_bytes_as_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / (name + {bytes: "", gzip.compress: ".gz"}.get(pack, ".zst"))
+    short = GOOD + json.dumps({"output": "x" * (CHUNK - 14)}).encode()
+    path.write_bytes(pack(short))
+    assert len(list(read_rows(path, max_line_bytes=CHUNK))) == 2
+    for size in (CHUNK - 1, 20):
+        why = rf"{name}.*:2: the line is longer than {size:,} bytes, the limit; shorten the row, or set TASC_MAX_LINE"
+        with pytest.raises(CorpusError, match=why):
+            list(read_rows(path, max_line_bytes=size))
+    with pytest.raises(CorpusError, match=r":1: the line is longer than 10 bytes"):
+        list(read_rows(path, max_line_bytes=10))
+    path.write_bytes(pack(short + b"\n" + GOOD))
+    assert len(list(read_rows(path, max_line_bytes=CHUNK))) == 3
+    monkeypatch.setenv("TASC_MAX_LINE_BYTES", "20")
+    with pytest.raises(CorpusError, match=r":2: the line is longer than 20 bytes"):
+        list(read_rows(path))
+    assert len(list(read_rows(path, max_line_bytes=CHUNK))) == 3
+
+
+@pytest.mark.parametrize("told", ["x", "0", "-1", "1.5", "9" * 30])
+def test_a_limit_that_is_no_number_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    (tmp_path / "r.jsonl").write_bytes(GOOD)
+    monkeypatch.setenv("TASC_MAX_LINE_BYTES", told)
+    with pytest.raises(InputError, match=r"TASC_MAX_LINE_BYTES is .*; it must be a number of bytes from 1"):
+        list(read_rows(tmp_path / "r.jsonl"))
+    with pytest.raises(InputError, match="max_line_bytes is 0; it must be at least 1"):
+        list(read_rows(tmp_path / "r.jsonl", max_line_bytes=0))
+
+
+def test_rows_of_parquet_are_bounded_too(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "r.parquet"
+    table = pyarrow.table({"output": ["x" * 100_000, "y" * 100_000], "image": ["z" * 300_000] * 2})
+    parquet.write_table(table, path, row_group_size=1, compression="zstd")
+    assert len(list(read_rows(path, max_line_bytes=101_000))) == 2
+    with pytest.raises(CorpusError, match=r"row group 0 have 100,\d+ bytes on average, more than 99,000, the limit"):
+        list(read_rows(path, max_line_bytes=99_000))
+
+
+@pytest.mark.parametrize("pack", [partial(gzip.compress, compresslevel=1), zstd])
+def test_a_small_file_of_much_text_takes_little_memory(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """zstd packs 64 MiB of lines, or one line of 64 MiB, into some kilobytes."""
+    path = tmp_path / ("r.txt" + (".zst" if pack is zstd else ".gz"))
+    line = b"a" * ((1 << 16) - 1) + b"\n"
+    path.write_bytes(pack(line * 1024))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in read_rows(path)) == 1024
+        lines = tracemalloc.get_traced_memory()[1]
+        path.write_bytes(pack(line[:-1] * 1024))
+        tracemalloc.reset_peak()
+        with pytest.raises(CorpusError, match="the line is longer than 16,777,216 bytes"):
+            list(read_rows(path))
+        bomb = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines < 24 << 20
+    assert bomb < 64 << 20
+
+
+def test_a_frame_of_zstd_whose_window_is_too_large_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl.zst"
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)
+    path.write_bytes(zstandard.ZstdCompressor(compression_params=parameters).compressobj().compress(GOOD * 99_999))
+    with pytest.raises(CorpusError, match=r"cannot be decompressed: .* too much memory"):
+        list(read_rows(path))
+
+
+def test_many_frames_of_zstd(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl.zst"
+    path.write_bytes((zstd(GOOD) + zstd(b"")) * 20_000)
+    assert sum(1 for _ in read_rows(path)) == 20_000

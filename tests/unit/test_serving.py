@@ -79,6 +79,7 @@ def test_several_indexes(tmp_path: Path, index: TaskIndex) -> None:
         (f'{{"indexes": [{{"path": "task.tasc"}}], "cost": 1{"0" * 400}}}', "cost is 1000"),
         (f'{{"indexes": [{{"path": "task.tasc"}}], "log_bytes": {2**63}}}', f"log_bytes is {2**63}; it must be from 0"),
         ('{"indexes": [{"path": "task.tasc"}], "max_salts": 0}', "max_salts is 0; it must be at least 1"),
+        ('{"indexes": [{"path": "task.tasc"}], "log_days": 0}', "log_days is 0; it must be from 1 to 4294967295"),
         ('{"indexes": [{"path": "task.tasc"}], "salt": "user"}', "salt is 'user'; it must be 'tasc_salt' or 'cache_sa"),
         ('{"indexes": [{"path": "task.tasc", "key": ""}]}', "key is empty; leave it out"),
         ("[" * 5000 + "]" * 5000, "not JSON"),
@@ -202,7 +203,7 @@ def test_finished_outputs_are_drafted_from_kept_and_carried_over(
 
 
 def test_what_is_learnt_stays_inside_its_budget(tmp_path: Path, task: TaskTokenizer, index: TaskIndex) -> None:
-    Path(f"{index.path}.json").write_text('{"learn": true, "served_bytes": 65536, "log_bytes": 65536}')
+    Path(f"{index.path}.json").write_text('{"learn": true, "served_bytes": 65536, "log_bytes": 65536, "log_days": 30}')
     tasks = Tasks(Settings.from_environment({"TASC_INDEX": str(index.path)}), task)
     drafts = tasks.choose(task.encode("any"))
     for _ in range(20):

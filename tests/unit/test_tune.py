@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tasc import TuneOptions, extend_checkpoint, tune  # noqa: E402
 from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
 from tasc.errors import CorpusError, InputError  # noqa: E402
+from tasc.files import remove_folder  # noqa: E402
+from tasc.training import work_dir  # noqa: E402
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
 from tasc.training.finetune.optim import with_adapters  # noqa: E402
 from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
@@ -112,6 +115,47 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: P
     assert resumed.metrics["validation"] == whole.metrics["validation"] != []
     before, after = weights(whole.path), weights(resumed.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a checkpoint, before the description of the run, and after the result has its name."""
+    whole, out = tune(extended, TASK, tmp_path / "whole", options=QUICK), tmp_path / "tuned"
+    work = tmp_path / "tuned.tuning"
+    work.mkdir()
+
+    def stop(done: float, total: float) -> None:
+        if done == 3:
+            with pytest.raises(InputError, match=f"tuning is being written by process {os.getpid()}"):
+                tune(extended, TASK, out, options=QUICK)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, out, options=QUICK, progress=stop)
+    assert [path.name for path in work.glob("*-*")] == ["step-2"]
+    (work / "checkpoint-4").mkdir()
+    (work / "checkpoint-4" / "model.safetensors").write_text("half")
+
+    def killed(path: Path) -> None:
+        if path == work:
+            raise KeyboardInterrupt
+        remove_folder(path)
+
+    monkeypatch.setattr(work_dir, "remove_folder", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, out, options=QUICK)
+    monkeypatch.undo()
+    assert json.loads((out / "tuning.json").read_text())["resumed_at"] == 2
+    assert all(torch.equal(weights(out)[name], tensor) for name, tensor in weights(whole.path).items())
+    with pytest.raises(InputError, match="is there already"):
+        tune(extended, TASK, out, options=QUICK)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tuned", "whole"]
+
+
+def test_a_damaged_description_says_what_to_do(extended: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuned.tuning").mkdir()
+    (tmp_path / "tuned.tuning" / "run.json").write_text("")
+    with pytest.raises(InputError, match="is damaged; remove"):
+        tune(extended, TASK, tmp_path / "tuned", options=QUICK)
 
 
 def test_work_of_another_run_is_not_taken_for_this_one(extended: Path, tmp_path: Path) -> None:

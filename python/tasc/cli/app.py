@@ -3,16 +3,20 @@
 Nothing heavy is imported here or at the top of a command's file: `tasc --help` answers at once.
 """
 
+import logging
+import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 from typer.core import TyperGroup
 
 from tasc import __version__
 from tasc.cli import bench, count, distill, evaluate, export, generate, index, replay, tune, vocab
-from tasc.cli.console import err
+from tasc.cli.console import LogLines, err
 from tasc.errors import TascError
+from tasc.printable import printable
 
 
 class OneLineErrors(TyperGroup):
@@ -30,7 +34,7 @@ class OneLineErrors(TyperGroup):
         except (TascError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
-            err.print(f"[bold red]error:[/] {escape(_line(error))}", soft_wrap=True, highlight=False)
+            err.print(Text.assemble(("error: ", "bold red"), printable(_line(error))), soft_wrap=True)
             raise typer.Exit(2) from None
 
 
@@ -84,4 +88,9 @@ def root(
 
 def main() -> None:
     """Runs the command line; the console script `tasc`."""
-    app(prog_name="tasc")
+    logging.getLogger("tasc").addHandler(LogLines())
+    try:
+        app(prog_name="tasc")
+    except Exception:  # a traceback may quote a file
+        err.print(traceback.format_exc(), soft_wrap=True, highlight=False)
+        sys.exit(1)

@@ -1,5 +1,10 @@
-"""Output of all commands: consoles, progress bars, tables and JSON."""
+"""Output of all commands: consoles, progress bars, tables and JSON.
 
+What commands print may come from files that others made. So nothing is taken as markup or as a name of an emoji, and
+control characters are escaped (`tasc.printable`).
+"""
+
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,16 +23,38 @@ from rich.progress import (
     Progress as Bars,
 )
 from rich.table import Table
+from rich.text import Text
 
 from tasc.files import as_json
+from tasc.printable import printable
 
 if TYPE_CHECKING:
     from tasc.progress import Progress, ProgressBars
 
-out = Console(width=None if sys.stdout.isatty() else 120)
+
+class PlainConsole(Console):
+    """Prints strings, also those in tables, as they stand; a `Text` is the caller's to make printable."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Returns the text to print for a string."""
+        return super().render_str(printable(text), **options)
+
+
+class LogLines(logging.Handler):
+    """Prints warnings of the library on standard error, one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        err.print(self.format(record), highlight=False, soft_wrap=True)
+
+
+out = PlainConsole(width=None if sys.stdout.isatty() else 120)
 """For results."""
 
-err = Console(stderr=True)
+err = PlainConsole(stderr=True)
 """For progress, notes and errors: standard output stays machine-readable."""
 
 
@@ -41,7 +68,7 @@ def progress_bars() -> Iterator["ProgressBars"]:
         ...     move(3, 10)
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -72,14 +99,19 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         pairs = dict(value) if isinstance(value, (Mapping, list)) else None
         said = "" if pairs is not None else _cell(value)
-        out.print(f"{name:<{width}}  {said}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+        out.print(f"{name:<{width}}  {said}".rstrip(), highlight=False, soft_wrap=True)
         for inner, number in (pairs or {}).items():
-            out.print(f"{'':<{width}}  {inner:<12} {_cell(number):>16}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"{'':<{width}}  {inner:<12} {_cell(number):>16}", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
-    typer.echo(as_json(value, indent=2, ensure_ascii=False, default=str))
+    typer.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON document whose control characters are escaped."""
+    return printable(as_json(value, indent=2, ensure_ascii=False, default=str))
 
 
 def end_token(eos: str | None) -> str | int:

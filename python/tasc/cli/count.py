@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
 from tasc.cli.options import Eos, Split, Threads
@@ -113,7 +112,7 @@ def _store(
 def _as_text(best: dict[str, Any]) -> str:
     """An n-gram as text with its blanks and line ends visible, or as ids."""
     text = best["text"]
-    return " ".join(map(str, best["ids"])) if text is None else escape(json.dumps(text, ensure_ascii=False))
+    return " ".join(map(str, best["ids"])) if text is None else json.dumps(text, ensure_ascii=False)
 
 
 def _show(table: "NgramTable", task: "TaskTokenizer | None", top: int, length: list[int] | None, as_json: bool) -> None:

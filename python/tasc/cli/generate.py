@@ -2,15 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.cli.results import check_writable
+from tasc.cli.results import PartialFile, check_writable, written_as_made
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
@@ -81,7 +80,8 @@ def generate(
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
 
     Each output is written to FILE.partial as soon as it is finished. When every row has been tried, FILE.partial is
-    renamed to FILE. After an error, Ctrl-C or a kill, FILE.partial keeps the outputs.
+    renamed to FILE. After an error, Ctrl-C or a kill, FILE.partial keeps the outputs, and the next run asks you to
+    rename or remove it. While a run writes FILE, another one is refused.
 
     A row whose prompt cannot be used, such as one beyond the model's context, is named and skipped. The exit code is
     then 1.
@@ -96,17 +96,6 @@ def generate(
 
     check_output(output, prompts)
     rows, field = read_prompts(prompts)
-    task_index = None if index is None else TaskIndex.open(index)
-    loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
-    drafts: dict[str, Any] = {"index": task_index}
-    if draft is not None:
-        small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
-        drafter = ModelDrafter(small, tokenizer=its_tokenizer)
-        drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
-    generator = Generator(
-        loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,
-        pack_weights="int8" if int8 else None,
-    )  # fmt: skip
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,
@@ -119,8 +108,19 @@ def generate(
         "stop": stop,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    begin = time.perf_counter()
     with written_as_made(output) as sink, progress_bars() as bar:
+        task_index = None if index is None else TaskIndex.open(index)
+        loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
+        drafts: dict[str, Any] = {"index": task_index}
+        if draft is not None:
+            small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
+            drafter = ModelDrafter(small, tokenizer=its_tokenizer)
+            drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
+        generator = Generator(
+            loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,
+            pack_weights="int8" if int8 else None,
+        )  # fmt: skip
+        begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
         for first in range(0, len(rows), size):
@@ -130,7 +130,7 @@ def generate(
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
     if run.skipped:
         said = f"skipped {run.skipped} of {len(rows)} rows{run.reason}"
-        err.print(said, markup=False, highlight=False, soft_wrap=True)
+        err.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
@@ -155,7 +155,7 @@ class Run:
         rows: "Sequence[tuple[str, Row]]",
         field: str,
         options: dict[str, Any],
-        sink: IO[bytes],
+        sink: PartialFile,
         progress: "Progress",
     ) -> None:
         from tasc.decoding.stats import Stats
@@ -177,21 +177,19 @@ class Run:
         return f"; in {len(where)} of them, the prompt {reason}" if len(where) > 1 else ""
 
     def answer(self, numbers: Sequence[int]) -> None:
-        """Answer rows by their numbers; name and skip those that cannot be used.
+        """Answer rows by their numbers, and write each output as soon as it is finished.
 
-        An output is written as soon as it is finished. When all are, their lines are put into the order of the rows.
         A row whose logits leave no token is tried without drafts, because NaN at a wrong draft spreads to the tokens
         before it. If this fails too, the row is skipped. The unfinished others are answered again.
         """
         from tasc.drafting.protocol import NullDrafter
 
-        begin, lines = self._sink.tell(), dict[int, bytes]()
         waiting = [number for number in numbers if self._is_usable(number)]
+        finished: set[int] = set()
 
         def write(number: int, made: "Generation") -> None:
-            lines[number] = _line(self._rows[number][1], made)
-            self._sink.write(lines[number])
-            self._sink.flush()
+            self._sink.write(number, _line(self._rows[number][1], made))
+            finished.add(number)
             self.total.add(made.stats)
             self._progress(self.total.requests + self.skipped, len(self._rows))
 
@@ -208,10 +206,7 @@ class Run:
                     generate([failed], drafter=NullDrafter())
                 except NoTokenError as again:
                     self._skip(failed, again.reason)
-            waiting = [number for number in waiting if number not in lines]
-        self._sink.seek(begin)
-        self._sink.writelines(lines[number] for number in sorted(lines))
-        self._sink.flush()
+            waiting = [number for number in waiting if number not in finished]
 
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
@@ -232,7 +227,7 @@ class Run:
         alike = self._skipped.setdefault(reason, [])
         said = f"for the same reason as {alike[0]}" if alike else reason
         alike.append(self._rows[number][0])
-        err.print(f"skipped {alike[-1]}: {said}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"skipped {alike[-1]}: {said}", highlight=False, soft_wrap=True)
 
 
 def _summary(total: "Stats", seconds: float) -> str:
@@ -294,47 +289,8 @@ def check_output(output: Path, prompts: Path) -> None:
     """Check that outputs can be written, before anything runs.
 
     Raises:
-        InputError: `output` is the file of prompts, or it cannot be written, or its partial file exists.
+        InputError: `output` is the file of prompts, or it cannot be written.
     """
     check_writable(output)
     if output.resolve() == prompts.resolve():
         raise InputError(f"-o {output} is the file of prompts; name another file")
-    if (partial := partial_path(output)).exists():
-        raise _occupied(partial)
-
-
-def _occupied(partial: Path) -> InputError:
-    return InputError(
-        f"{partial} exists: it has outputs of a run that was stopped or still goes on; wait for that run to end, or "
-        f"move or remove {partial.name}, or name another -o FILE"
-    )
-
-
-def partial_path(output: Path) -> Path:
-    """Return the path of the file that outputs are written to until all are finished."""
-    output = output.resolve() if output.is_symlink() else output
-    return output.with_name(f"{output.name}.partial")
-
-
-@contextmanager
-def written_as_made(output: Path) -> Iterator[IO[bytes]]:
-    """Create the partial file of `output`, and rename it to `output` after the block.
-
-    If the block raises, the partial file stays where it is, unless it is empty.
-    """
-    output = output.resolve() if output.is_symlink() else output
-    partial = partial_path(output)
-    try:
-        sink = partial.open("xb")
-    except FileExistsError:  # of a run that has begun since the check
-        raise _occupied(partial) from None
-    try:
-        with sink:
-            yield sink
-        partial.replace(output)
-    except BaseException:
-        if partial.stat().st_size:
-            err.print(f"the outputs so far are in {partial}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            partial.unlink()
-        raise

@@ -1,8 +1,9 @@
-"""`tasc index`: build, look at, compact and check the index of a task."""
+"""`tasc index`: build, look at, compact and check the index of a task, and remove rows from it."""
 
+import re
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,12 @@ from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
-app = typer.Typer(no_args_is_help=True, help="Build, look at, compact and check the index of a task.")
+if TYPE_CHECKING:
+    from tasc._core import TaskIndex
+
+app = typer.Typer(
+    no_args_is_help=True, help="Build, look at, compact and check the index of a task, and remove rows from it."
+)
 
 IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index file of `tasc index build`.")]
 
@@ -113,7 +119,7 @@ def info(
     print_facts({name: value for name, value in facts.items() if name != "fit"})
     out.print()
     for sentence in fit_in_words(facts):
-        out.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])
@@ -187,9 +193,103 @@ def compact(
 
 
 @app.command()
+def remove(
+    file: IndexFile,
+    where: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Remove the rows of this file (JSONL): each line has an `input`, an `output` or both, or a `key`.",
+        ),
+    ] = None,
+    salt: Annotated[str | None, typer.Option(help="Remove all that was learnt under this salt.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(min=0.0, metavar="DAYS", help="Remove the online rows that are older than this.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
+    ] = None,
+    no_fit: NoFit = False,
+) -> None:
+    """Take rows out again: write an index and its logs anew without them, as if they had never been there.
+
+    Give one of --where, --salt and --older-than. --where and --older-than need --tokenizer, and go through the logs
+    and indexes of all salts too. A line of --where with an `input` alone names all rows with this input, one with an
+    `output` alone all rows with this output. Rows that `tasc index build` has read have no time and no key.
+
+    Stop the processes that write to the logs first. Each file takes its place whole. If the command is stopped, run it
+    again. Other files that were made of the rows (stores, tables of n-grams, plans, models, copies) are left alone.
+    """
+    from tasc._core import TaskIndex
+    from tasc.cli.named_rows import NamedRows
+    from tasc.data import load_tokenizer
+    from tasc.errors import InputError
+
+    if sum(option is not None for option in (where, salt, older_than)) != 1:
+        raise InputError("give one of --where ROWS, --salt SALT and --older-than DAYS")
+    index = TaskIndex.open(file)
+    if salt is not None:
+        _remove_salt(index, salt)
+        return
+    if tokenizer is None:
+        raise InputError("the index is written anew, which needs the model's tokenizer: name it with --tokenizer")
+    task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
+    named = NamedRows(where, task_tokenizer)
+    before = None if older_than is None else int(time.time() - older_than * 86400)
+    for one, logs in _with_salts(index):
+        with progress_bars() as bar:
+            from_index, from_logs, untimed = one.remove(
+                named.picker(has_inputs=one.info()["inputs"] > 0),
+                keys=sorted(named.keys),
+                before=before,
+                served=logs,
+                tokenizer=task_tokenizer,
+                fit=not no_fit,
+                progress=of_fraction(bar("removing")),
+            )
+        stay = "" if before is None else f"; {untimed:,} rows without a time stay"
+        said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
+        out.print(said, highlight=False, soft_wrap=True)
+
+
+def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
+    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first."""
+    from tasc._core import TaskIndex
+    from tasc.drafting.protocol import served_log
+
+    path = Path(index.path)
+    salted = re.compile(re.escape(path.name) + r"(?:\.served)?\.([0-9a-f]{32})")
+    digests = sorted({found[1] for file in path.parent.iterdir() if (found := salted.fullmatch(file.name))})
+    logs, own = [served_log(index)], []
+    for digest in digests:
+        log, compacted = served_log(index, digest), path.with_name(f"{path.name}.{digest}")
+        if compacted.exists():
+            own.append((TaskIndex.open(compacted), [log] if log.exists() else []))
+        else:
+            logs.append(log)
+    return [(index, [log for log in logs if log.exists()]), *own]
+
+
+def _remove_salt(index: "TaskIndex", salt: str) -> None:
+    from tasc.drafting.protocol import salt_digest, served_log
+    from tasc.errors import InputError
+
+    digest = salt_digest(salt)
+    log, own = served_log(index, digest), Path(f"{index.path}.{digest}")
+    there = [path for path in (log, own) if path.exists()]
+    if not there:
+        raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {log.name} and no {own.name}")
+    index.delete_log(log)
+    own.unlink(missing_ok=True)
+    for path in there:
+        out.print(f"{path}: deleted", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def verify(file: IndexFile) -> None:
-    """Read the whole file and check every checksum; exit code 2 if anything is wrong."""
+    """Read the whole file, check every checksum, and prove that the file is safe to use; exit code 2 if not."""
     from tasc._core import TaskIndex
 
     TaskIndex.open(file).verify()
-    err.print(f"{file}: all checksums hold", highlight=False)
+    err.print(f"{file}: all checksums hold, and the file is safe to use", highlight=False)

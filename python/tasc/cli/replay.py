@@ -143,10 +143,11 @@ def _print_explained(row: "Explanation") -> None:
     from rich.text import Text
 
     from tasc.evaluation.explain import spans, visible
+    from tasc.printable import printable
 
     if row["input"] is not None:
-        out.print(Text.assemble(("input   ", "dim"), row["input"]), soft_wrap=True)
-    out.print(Text.assemble(("output  ", "dim"), row["output"]), soft_wrap=True)
+        out.print(Text.assemble(("input   ", "dim"), printable(row["input"])), soft_wrap=True)
+    out.print(Text.assemble(("output  ", "dim"), printable(row["output"])), soft_wrap=True)
     table = Table(title=f"row {row['row']}: {row['tokens']} tokens in {len(row['steps'])} steps", title_justify="left")
     for column in ("step", "token", "p", "sources", ""):
         table.add_column(column, justify="right" if column in ("step", "p") else "left")
@@ -155,7 +156,9 @@ def _print_explained(row: "Explanation") -> None:
         for place, token in enumerate(shown):
             look = _LOOKS[token["verdict"]]
             spoke = sorted(token["sources"].items(), key=lambda pair: -pair[1])
-            sources = [Text(f"{name}={p:.2f}", _COLORS.get(name, "")) for name, p in spoke if p >= _LEAST_SHOWN]
+            sources = [
+                Text(printable(f"{name}={p:.2f}"), _COLORS.get(name, "")) for name, p in spoke if p >= _LEAST_SHOWN
+            ]
             others = [
                 f"{visible(t)} {p:.2f}" for t, p in token["candidates"] if t != token["text"] and p >= _LEAST_SHOWN
             ]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, TypeAlias
 
-from tasc.checks import function, listed
-from tasc.errors import CorpusError, MissingExtraError
+from tasc.checks import function, listed, whole_number
+from tasc.errors import CorpusError, InputError, MissingExtraError
 from tasc.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -28,8 +30,19 @@ Paths: TypeAlias = str | Path | Sequence[str | Path]
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TEXT = (".txt", ".text", "")
 
+MAX_LINE_BYTES = 1 << 24
+"""Most bytes of a line, unless told otherwise. A line of JSON takes up to about 30 times its bytes in memory."""
+
+VARIABLE = "TASC_MAX_LINE_BYTES"
+"""Environment variable that sets another limit, for all commands."""
+
 CHUNK = 1 << 18
 """Bytes read at a time."""
+
+_RAISE_LIMIT = f"shorten the row, or set {VARIABLE} (in Python also max_line_bytes) to a larger number of bytes"
+_PARQUET_BATCH = 16  # rows: one value of a dictionary may stand in all of them
+_ZSTD_PIECE = 1 << 8  # bytes; zstd makes up to 32768 bytes of one, so 8 MiB of a piece
+_ZSTD_WINDOW = 1 << 27  # bytes; what `zstd -d` takes without --long
 
 _BLANK = b" \t\r\n\xef\xbb\xbf"  # and the bytes of a BOM
 
@@ -42,12 +55,13 @@ def read_rows(
     input_field: str = "input",
     other_fields: Sequence[str] = (),
     needs_output: bool = True,
+    max_line_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (`.txt`, one output per line).
 
     JSONL and text are UTF-8, and may be compressed (`.gz`, `.zst`). A JSON array is refused. Nothing is held in memory
-    but the present row (the present batch for Parquet). Blank lines are passed over.
+    but the present line. For Parquet, a page of each column and a batch of rows are held. Blank lines are passed over.
 
     Args:
         paths: One file or several, read in order.
@@ -58,6 +72,8 @@ def read_rows(
         other_fields: Names of further fields that are needed: of a Parquet file, only the columns of the output, the
             input, `split` and these are read. Rows of JSONL have all their fields in any case.
         needs_output: Whether a row without output is an error; otherwise it has no `output`.
+        max_line_bytes: Most bytes of a line; a longer one is refused. None: the environment variable
+            `TASC_MAX_LINE_BYTES`, or 16 MiB without it. For Parquet: most bytes of a row, on average over a row group.
         progress: Called with (bytes read, bytes in all), by compressed size.
 
     Yields:
@@ -73,7 +89,9 @@ def read_rows(
     fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field, "needs_output": needs_output}
     columns = {output_field, input_field, "split", *other_fields}
     needed = _needed_fields(**fields)
-    rows = located_rows(paths, columns, needed, output_field=output_field, progress=progress)
+    rows = located_rows(
+        paths, columns, needed, output_field=output_field, max_line_bytes=max_line_bytes, progress=progress
+    )
     yield from checked_rows(rows, split, **fields)
 
 
@@ -83,6 +101,7 @@ def located_rows(
     needed: Mapping[str, str] = MappingProxyType({}),
     *,
     output_field: str = "output",
+    max_line_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """Rows as they stand in files, each with its position: `FILE:LINE`, or `FILE: row NUMBER` for Parquet.
@@ -92,6 +111,7 @@ def located_rows(
         columns: Columns of Parquet files that are read; None: all that JSON can hold.
         needed: Columns that Parquet files must have, and the options that name them.
         output_field: Name of the field that a line of text becomes.
+        max_line_bytes: As in `read_rows`.
         progress: As in `read_rows`.
 
     Raises:
@@ -99,6 +119,7 @@ def located_rows(
         MissingExtraError: Parquet without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
+    longest = _max_line_bytes(max_line_bytes)
     named = [paths] if isinstance(paths, str | PathLike) else paths
     files = [Path(file) for file in listed("paths", named, (str, PathLike), "a path or a list of paths")]
     function("progress", progress)
@@ -110,8 +131,17 @@ def located_rows(
             progress(before + done, total)
 
     for k, file in enumerate(files):
-        yield from _raw_rows(file, columns, needed, output_field, partial(tell, sum(sizes[:k])))
+        yield from _raw_rows(file, columns, needed, output_field, longest, partial(tell, sum(sizes[:k])))
     tell(total, 0)
+
+
+def _max_line_bytes(given: int | None) -> int:
+    if given is not None:
+        return whole_number("max_line_bytes", given, 1)
+    told = os.environ.get(VARIABLE) or str(MAX_LINE_BYTES)
+    if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= sys.maxsize):
+        raise InputError(f"{VARIABLE} is {told!r}; it must be a number of bytes from 1, such as {MAX_LINE_BYTES}")
+    return int(told)
 
 
 def checked_rows(
@@ -204,20 +234,23 @@ def _raw_rows(
     columns: Collection[str] | None,
     needed: Mapping[str, str],
     output_field: str,
+    longest: int,
     tell: Callable[[int], None],
 ) -> Iterator[tuple[str, Any]]:
     compression = file.suffix.lower() if file.suffix.lower() in (".gz", ".zst") else ""
     suffix = (file.with_suffix("") if compression else file).suffix.lower()
     if suffix == ".parquet" and not compression:
-        yield from _parquet(file, columns, needed, tell)
+        yield from _parquet(file, columns, needed, longest, tell)
         return
     if suffix not in JSON_LINES + TEXT:
         known = ", ".join([*JSON_LINES, ".txt (each also with .gz or .zst)", ".parquet"])
         raise CorpusError(f"{file}: files like {suffix!r} are not read; give one of {known}")
     is_json = suffix in JSON_LINES
     with file.open("rb") as raw:
-        for number, line in enumerate(_lines(file, raw, compression, is_json, tell), 1):
+        for number, line in enumerate(_lines(file, raw, compression, is_json, longest, tell), 1):
             where = f"{file}:{number}"
+            if len(line) > longest:
+                raise CorpusError(f"{where}: the line is longer than {longest:,} bytes, the limit; {_RAISE_LIMIT}")
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -227,13 +260,18 @@ def _raw_rows(
                 yield where, _parsed(where, text) if is_json else {output_field: text}
 
 
-def _lines(file: Path, raw: IO[bytes], compression: str, is_json: bool, tell: Callable[[int], None]) -> Iterator[bytes]:
+def _lines(
+    file: Path, raw: IO[bytes], compression: str, is_json: bool, longest: int, tell: Callable[[int], None]
+) -> Iterator[bytes]:
+    """Yield lines without their ends; of a line with more than `longest` bytes only a part, which is longer too."""
     decompressed: Iterator[bytes] = {"": _plain, ".gz": _gunzipped, ".zst": _unzstandard}[compression](raw)
     parts: list[bytes] = []  # of a line that goes on
+    size = told = 0
     begun = False
     try:
         for chunk in decompressed:
-            tell(raw.tell())
+            if told != (told := raw.tell()):
+                tell(told)
             if is_json and not begun and (head := chunk.lstrip(_BLANK)):
                 begun = True
                 if head.startswith(b"["):  # said now: it may be one line of any length
@@ -242,15 +280,18 @@ def _lines(file: Path, raw: IO[bytes], compression: str, is_json: bool, tell: Ca
             if lines:
                 yield b"".join([*parts, lines[0]])
                 yield from lines[1:]
-                parts = []
+                parts, size = [], 0
             parts.append(tail)
+            size += len(tail)
+            if size > longest:
+                break
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CorpusError(f"{file}: cannot be decompressed: {error}") from error
     if rest := b"".join(parts):
         yield rest
 
 
-def _plain(raw: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+def _plain(raw: IO[bytes] | gzip.GzipFile | BytesIO) -> Iterator[bytes]:
     while chunk := raw.read(CHUNK):
         yield chunk
 
@@ -265,11 +306,13 @@ def _unzstandard(raw: IO[bytes]) -> Iterator[bytes]:
     decoder = None
     try:
         for chunk in _plain(raw):
-            while chunk:  # one frame after the other
-                decoder = decoder or zstandard.ZstdDecompressor().decompressobj()
-                yield decoder.decompress(chunk)
-                chunk = decoder.unused_data if decoder.eof else b""
-                decoder = None if decoder.eof else decoder
+            for begin in range(0, len(chunk), _ZSTD_PIECE):
+                piece = chunk[begin : begin + _ZSTD_PIECE]
+                while piece:  # one frame after the other
+                    decoder = decoder or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+                    yield from _plain(BytesIO(decoder.decompress(piece)))
+                    piece = decoder.unused_data if decoder.eof else b""
+                    decoder = None if decoder.eof else decoder
     except zstandard.ZstdError as error:
         raise EOFError(str(error)) from error
     if decoder is not None:
@@ -289,7 +332,7 @@ def _parsed(where: str, text: str) -> Any:
 
 
 def _parquet(
-    file: Path, columns: Collection[str] | None, needed: Mapping[str, str], tell: Callable[[int], None]
+    file: Path, columns: Collection[str] | None, needed: Mapping[str, str], longest: int, tell: Callable[[int], None]
 ) -> Iterator[tuple[str, Row]]:
     try:
         import pyarrow
@@ -308,7 +351,8 @@ def _parquet(
             if columns is None and len(names) < len(schema):
                 left = ", ".join(f"{field.name} ({field.type})" for field in schema if field.name not in names)
                 _log.warning("%s: columns that JSON cannot hold are left out: %s", file, left)
-            for batch in table.iter_batches(batch_size=1024, columns=names):
+            _check_row_groups(file, table.metadata, names, longest)
+            for batch in table.iter_batches(batch_size=_PARQUET_BATCH, columns=names):
                 for k in range(batch.num_rows):
                     number += 1
                     where = f"{file}: row {number}"
@@ -316,6 +360,19 @@ def _parquet(
                 tell(size * number // table.metadata.num_rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"{file}: is no Parquet file that can be read: {error}") from error
+
+
+def _check_row_groups(file: Path, metadata: Any, names: Collection[str], longest: int) -> None:
+    """Check the mean size of the rows of each row group, as the file's metadata give it."""
+    for k in range(metadata.num_row_groups):
+        group = metadata.row_group(k)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
+        if size > longest * max(group.num_rows, 1):
+            raise CorpusError(
+                f"{file}: the rows of row group {k} have {size // max(group.num_rows, 1):,} bytes on average, "
+                f"more than {longest:,}, the limit; {_RAISE_LIMIT}"
+            )
 
 
 def _value(where: str, field: str, scalar: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from os import PathLike
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
-from tasc.checks import whole_number, wrong
+from tasc.checks import of_kind, whole_number, wrong
 from tasc.data.ids import as_ids
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
@@ -74,6 +75,10 @@ class Generation:
     first_difference: int | None = None
 
 
+_model_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""One call at a time runs on a model: calls change its layers, for a time."""
+
+
 class Generations(Sequence[Generation]):
     """A sequence of `Generation`, one per prompt in order.
 
@@ -110,7 +115,8 @@ class Generator:
     The model's generation config counts as in `generate`, except for options of the call and for lengths
     (docs/verify.md, "The generation config").
 
-    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time.
+    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time on a
+    model, whichever generator it is of; nothing else may use the model meanwhile.
 
     Args:
         model: A `transformers` causal language model, in its place and type.
@@ -179,10 +185,11 @@ class Generator:
         batch_size = whole_number("batch_size", batch_size, 1)
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
             raise wrong("tokenizer", tokenizer, "a transformers tokenizer, as AutoTokenizer.from_pretrained loads it")
-        if input_template is not None and not (isinstance(input_template, (list, tuple)) and len(input_template) == 2):
+        if input_template is not None and not _is_template(input_template):
             raise wrong("input_template", input_template, "a pair (before, after) of strings or of id lists")
         if not isinstance(served, (bool, str, PathLike)):
             raise wrong("served", served, "True, False or a path")
+        of_kind("probe", probe, bool)
         self._target = probed_target(model, probe)
         check_generation_config(self._target.model)
         self._max_draft = 0 if self.mode == "undrafted" else max_draft
@@ -199,12 +206,25 @@ class Generator:
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
-        self._lock = threading.Lock()
+        self._lock = _model_locks.setdefault(self._target.model, threading.RLock())
+        self._is_running = False
 
     @property
     def mode(self) -> Mode:
         """How the model is run: "batched", "single" (one request at a time) or "undrafted" (token by token)."""
         return self._target.drive.mode
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for calls of other threads on the same model, whichever generator they use."""
+        with self._lock:
+            if self._is_running:
+                raise InputError("generate was called inside a callback of the same Generator; use another Generator")
+            self._is_running = True
+            try:
+                yield
+            finally:
+                self._is_running = False
 
     def close(self) -> None:
         """Release the drafters and their logs of online rows, so another process may write to the logs.
@@ -335,7 +355,7 @@ class Generator:
         if finished is not None:
             for each in jobs:
                 each.ended = lambda job: finished(job.index, self._generation(job))
-        with self._lock, evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
+        with self._alone(), evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
             begin = time.perf_counter()
             try:
                 self._loop.run(jobs)
@@ -565,6 +585,11 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     pairs = enumerate(zip(item.ids, plain, strict=False))
     first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
     return replace(item, first_difference=first)
+
+
+def _is_template(value: Any) -> bool:
+    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+    return is_pair and all(isinstance(part, (str, list, tuple)) for part in value)
 
 
 def _whole_numbers(name: str, values: int | Sequence[int]) -> list[int]:

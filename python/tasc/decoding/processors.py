@@ -48,6 +48,7 @@ def logits_processors(
     if getattr(model, "generation_config", None) is None:
         return list(sampling.processors())
     config = copy.deepcopy(model.generation_config)
+    config.update(**config._get_default_generation_params(), defaults_only=True)  # as `generate` does
     config.do_sample = sampling.temperature > 0
     config.temperature = float(sampling.temperature)
     config.top_k, config.top_p, config.min_p = sampling.top_k, sampling.top_p, sampling.min_p

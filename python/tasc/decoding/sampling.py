@@ -135,7 +135,7 @@ class Sampler:
         self._processors = sampling.processors() if processors is None else processors
         readers = {type(process) for process in self._processors} - set(_WARPERS)
         self.prefers_batch = device.type == "cuda" and readers <= {steps.RepetitionPenaltyLogitsProcessor}
-        self._bits = np.random.Philox(key=np.array([seed % 2**64, request], dtype=np.uint64))
+        self._bits = np.random.Philox(key=np.array([seed % 2**64, request % 2**64], dtype=np.uint64))
         self._uniform = UniformStream(self._bits)
         size = len(prompt) + max_tokens + 1 if readers else 0
         self._history = torch.zeros((1, size), dtype=torch.long, device=device)

@@ -18,6 +18,9 @@ from tasc._core import Draft as CoreDraft
 from tasc.errors import InputError
 
 TokenIds: TypeAlias = Sequence[int] | NDArray[Any]
+
+ServedRow: TypeAlias = tuple[str | None, Any] | tuple[str | None, Any, str | None]
+"""A finished row: input text, output ids, and perhaps a key by which it can be removed."""
 """Token ids: a list, or a one-dimensional array of any integer type."""
 
 Costs: TypeAlias = NDArray[np.float64]
@@ -165,8 +168,8 @@ class Drafter(Protocol):
         """
         return
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
-        """Add finished rows (input text, output ids) for later drafts. The default ignores them."""
+    def serve(self, rows: Sequence[ServedRow]) -> None:
+        """Add finished rows for later drafts. The default ignores them."""
         return
 
     @property
@@ -209,7 +212,7 @@ class DrafterWrapper(Drafter):
         """Let the drafter inside check the target's vocabulary."""
         self.drafter.check_vocabulary(vocab_size, tokenizer)
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+    def serve(self, rows: Sequence[ServedRow]) -> None:
         """Add finished rows to the drafter inside."""
         self.drafter.serve(rows)
 
@@ -262,7 +265,7 @@ class SafeDrafter(DrafterWrapper):
             checked[request] = guarded([request], lambda draft=draft: _well_formed(draft))  # type: ignore[misc]
         return [checked.get(request) or _NO_DRAFT for request in requests]
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+    def serve(self, rows: Sequence[ServedRow]) -> None:
         """Add finished rows to the drafter inside; a failure, such as a full disk, is logged."""
         reason = f"{len(rows)} finished rows could not be added to drafter {self.name!r}"
         guarded((), lambda: self.drafter.serve(rows), reason)

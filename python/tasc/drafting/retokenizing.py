@@ -16,7 +16,7 @@ import numpy as np
 
 from tasc._core import NgramDrafter
 from tasc.drafting.costs import GivenCosts, extrapolated
-from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, TokenDraft, TokenIds
+from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, ServedRow, TokenDraft, TokenIds
 from tasc.errors import TokenizerMismatchError
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ class RetokenizingDrafter(DrafterWrapper):
         probs = np.exp(logs[ends] - logs[begins]).astype(np.float32)
         return TokenDraft(np.asarray(tokens, np.uint32), probs, np.asarray(draft.sources)[begins])
 
-    def serve(self, rows: Sequence[tuple[str | None, Any]]) -> None:
+    def serve(self, rows: Sequence[ServedRow]) -> None:
         """Add finished rows, in base tokens, to the drafter inside."""
-        self.drafter.serve([(text, self.plan.expand(ids)) for text, ids in rows])
+        self.drafter.serve([(row[0], self.plan.expand(row[1]), *row[2:]) for row in rows])
 
     def observe(self, new: int, old: int) -> None:
         """Take note of a step's tokens."""

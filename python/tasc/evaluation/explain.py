@@ -11,6 +11,7 @@ from tasc.data.ids import common_prefix_length
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 from tasc.evaluation.replay import ReplayRow
+from tasc.printable import printable
 
 if TYPE_CHECKING:
     from tasc._core import NgramDrafter
@@ -173,5 +174,5 @@ def _span(tokens: Sequence[TokenFacts]) -> TokenFacts:
 
 
 def visible(text: str) -> str:
-    """Return a token's text with visible line ends and tabs; an ellipsis for part of a character."""
-    return text.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥") or "…"
+    """Return a token's text with visible line ends, tabs and control characters; an ellipsis for a part of one."""
+    return printable(text.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥")) or "…"

@@ -1,7 +1,6 @@
 """Comparison of drafters on one task: rows are indexed once, held-out rows are replayed through each drafter."""
 
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from tasc.evaluation.baselines import (
     suffix_depth,
 )
 from tasc.evaluation.replay import ReplayResult
+from tasc.files import temporary_folder
 from tasc.progress import ProgressBars, of_fraction
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ def open_task(
     if not held_out:
         raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
     end = required_eos(tokenizer)
-    with tempfile.TemporaryDirectory(prefix="tasc-") as folder:
-        path = Path(folder) / "rows.store"
+    with temporary_folder() as folder:
+        path = folder / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")
         store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
-        file = Path(folder) / "task.tasc"
+        file = folder / "task.tasc"
         index = TaskIndex.build(
             store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
         )

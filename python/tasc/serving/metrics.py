@@ -151,7 +151,7 @@ class Metrics:
         Raises:
             OSError: It cannot be written.
         """
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             temporary.write_text(self.prometheus(), encoding="utf-8")
             temporary.chmod(0o644)  # the exporter is another user
 

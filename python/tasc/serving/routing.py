@@ -102,7 +102,7 @@ class Tasks:
                 made[one.path] = TaskDrafts(
                     one.path, tokenizer, learn=settings.learn and settings.learn_unsalted, learn_salted=settings.learn,
                     max_salts=settings.max_salts, max_salt_logs=settings.max_salt_logs, learner=self._learner,
-                    served_bytes=settings.served_bytes, log_bytes=settings.log_bytes,
+                    served_bytes=settings.served_bytes, log_bytes=settings.log_bytes, log_days=settings.log_days,
                     memory_bytes=settings.memory_bytes, verify=settings.verify,
                 )  # fmt: skip
         listed.sort(key=lambda one: (one.prompt_starts_with is None, one.prompt_contains is None))  # the surest first

@@ -67,6 +67,7 @@ class Settings:
         max_salt_logs: Most logs of salts beside each index; what a further salt learns is kept in memory alone.
         served_bytes: Most bytes of finished outputs in memory, of each drafter; see `NgramDrafter`.
         log_bytes: Most bytes of each log.
+        log_days: Days after which finished outputs are dropped from a log; None: they stay. See `NgramDrafter`.
         memory_bytes: Largest index file that is held in memory. A larger one stays mapped: writing over it in place,
             instead of a rename, ends the engine.
         verify: When an index file is verified before use: "other_owner", where it belongs to another user; "always";
@@ -87,6 +88,7 @@ class Settings:
     max_salt_logs: int = MAX_SALT_LOGS
     served_bytes: int = 64 << 20
     log_bytes: int = 256 << 20
+    log_days: int | None = None
     memory_bytes: int = MEMORY_BYTES
     verify: str = VERIFY[0]
     cost: float | None = None
@@ -170,6 +172,7 @@ class Settings:
 
 _MAX_COST = 1e6  # plain steps
 _MAX_NUMBER = 2**63 - 1
+_MAX_DAYS = 2**32 - 1
 _TEXT = (str, type(None))
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -182,6 +185,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "max_salt_logs": (int,),
     "served_bytes": (int,),
     "log_bytes": (int,),
+    "log_days": (int, type(None)),
     "memory_bytes": (int,),
     "verify": (str,),
     "cost": (int, float, type(None)),
@@ -214,6 +218,8 @@ def _check(where: object, found: Any, kind: type) -> None:
             raise wrong(f"{where}: {name}", value, f"from 0 to {_MAX_NUMBER}")
         if name == "max_salts" and value < 1:
             raise InputError(f"{where}: max_salts is {value}; it must be at least 1")
+        if name == "log_days" and value is not None and not 1 <= value <= _MAX_DAYS:
+            raise wrong(f"{where}: log_days", value, f"from 1 to {_MAX_DAYS}")
         if name == "verify" and value not in VERIFY:
             raise wrong(f"{where}: verify", value, " or ".join(map(repr, VERIFY)))
         if name == "salt" and value is not None and value not in SALT_FIELDS:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import json
-import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
+from tasc.files import atomic_path, flush, os_errors, remove_folder, scratch_folder, sync, write_json
 from tasc.progress import Progress
 from tasc.training.examples import Example, shuffled_batches
 from tasc.training.options import TrainingOptions
@@ -43,16 +44,29 @@ class WorkFolder:
 
     path: Path
 
-    def claim(self, identity: Mapping[str, Any], resume: bool) -> None:
-        """Create the folder, or check that the existing folder belongs to this run.
+    def check_new(self, out: Path) -> None:
+        """Check that `out` does not exist; remove the work folder of a run that was killed after it had written `out`.
+
+        Raises:
+            InputError: `out` exists, or another process works in the work folder.
+        """
+        if out.exists():
+            with scratch_folder(self.path):
+                if (self.path / _PUBLISHED).exists() and not (self.path / _FINISHED).exists():
+                    remove_folder(self.path)
+            raise InputError(f"{out} is there already; name another folder or remove it")
+
+    @contextmanager
+    def claim(self, identity: Mapping[str, Any], resume: bool) -> Iterator[None]:
+        """Create the folder, or check that the existing folder belongs to this run; it is this run's in the block.
 
         Args:
             identity: Settings that must be equal to resume a run; JSON values.
             resume: Resume from an existing folder; otherwise remove it.
 
         Raises:
-            InputError: The folder is of another run (the message names what differs), or one process would have to
-                drive several GPUs.
+            InputError: The folder is of another run (the message names what differs), or another process works in it,
+                or one process would have to drive several GPUs.
         """
         import torch
 
@@ -64,24 +78,52 @@ class WorkFolder:
             )
         now = {"processes": state.num_processes, **identity}
         note = self.path / "run.json"
-        with state.main_process_first():
-            if not resume and state.is_main_process:
-                shutil.rmtree(self.path, ignore_errors=True)
-            if not note.exists():
-                self.path.mkdir(parents=True, exist_ok=True)
-                note.write_text(json.dumps(now, indent=2) + "\n")
-        before = json.loads(note.read_text())
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if differing:
-            raise InputError(
-                f"{self.path} is of another run ({', '.join(differing)} differ); "
-                "remove it, or start again with resume=False"
-            )
+        with ExitStack() as held:
+            with state.main_process_first():
+                if state.is_main_process:
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(scratch_folder(self.path))
+                    if not resume:
+                        remove_folder(self.path)
+                if not note.exists():
+                    write_json(note, now, indent=2)
+            before = _described(note)
+            differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if differing:
+                raise InputError(
+                    f"{self.path} is of another run ({', '.join(differing)} differ); "
+                    "remove it, or start again with resume=False"
+                )
+            held.enter_context(os_errors(self.path))
+            yield
 
-    def publish(self, finished: Path, out: Path) -> None:
-        """Rename the finished folder to `out` and remove the work folder."""
+    @contextmanager
+    def publish(self, out: Path) -> Iterator[Path]:
+        """A folder to fill with the result, renamed to `out` after the block; the work folder goes then."""
+        finished = self.path / _FINISHED
+        remove_folder(finished)
+        with atomic_path(finished) as made:
+            made.mkdir()
+            yield made
+        write_json(self.path / _PUBLISHED, str(out))
         finished.rename(out)
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
+
+
+_FINISHED, _PUBLISHED = "finished", "published.json"
+"""In a work folder: the finished result, and a note that it is being renamed."""
+
+
+def _described(note: Path) -> dict[str, Any]:
+    """Read the description of a run.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        return dict(json.loads(note.read_text()))
+    except ValueError:
+        raise InputError(f"{note} is damaged; remove {note.parent}, or start again with resume=False") from None
 
 
 def processes() -> Any:
@@ -122,7 +164,6 @@ def trainer_arguments(folder: Path, options: TrainingOptions, steps: int, *, val
         use_cpu=device == "cpu",
         logging_steps=max(1, steps // CURVE_POINTS),
         save_steps=options.save_every,
-        save_total_limit=1,
         eval_strategy="steps" if validate else "no",
         eval_steps=options.save_every,
         prediction_loss_only=True,
@@ -136,25 +177,27 @@ def trainer_arguments(folder: Path, options: TrainingOptions, steps: int, *, val
 
 
 def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
-    """Run a `Trainer` to its end, from its last checkpoint if there is one.
+    """Run a `Trainer` to its end, from its last whole checkpoint if there is one.
+
+    A checkpoint is a folder `checkpoint-N` while it is written, and `step-N` once it is whole; only the last one stays.
 
     Returns:
         `seconds`, `resumed_at` (step), `curve` [{step, loss, grad_norm, learning_rate}], `validation` [{step, loss}].
     """
     import transformers
-    from transformers.trainer_utils import get_last_checkpoint
 
     return_freed_memory()
     trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(_keeper())
     if progress is not None:
         trainer.add_callback(_reporter(progress))
     begin = time.perf_counter()
-    last: str | None = get_last_checkpoint(trainer.args.output_dir)  # type: ignore[no-untyped-call]
-    trainer.train(resume_from_checkpoint=last)
+    last = max(_checkpoints(trainer.args.output_dir), key=_step, default=None)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     log = trainer.state.log_history
     return {
         "seconds": round(time.perf_counter() - begin, 1),
-        "resumed_at": 0 if last is None else int(last.rpartition("-")[2]),
+        "resumed_at": 0 if last is None else _step(last),
         "curve": [{k: e[k] for k in ("step", "loss", "grad_norm", "learning_rate")} for e in log if "loss" in e],
         "validation": [{"step": e["step"], "loss": e["eval_loss"]} for e in log if "eval_loss" in e],
     }
@@ -181,6 +224,43 @@ def return_freed_memory() -> None:
     if mallopt is not None:
         for option, size in ((_M_MMAP_THRESHOLD, 2 << 20), (_M_TRIM_THRESHOLD, 16 << 20)):
             mallopt(option, size)
+
+
+def _checkpoints(folder: str) -> list[Path]:
+    """Return the whole checkpoints in a folder."""
+    return list(Path(folder).glob("step-*"))
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _keeper() -> Any:
+    """A callback of the `Trainer`: renames each checkpoint when all of it is on the disk, and removes older ones."""
+    from transformers import TrainerCallback
+
+    class Keeper(TrainerCallback):
+        """Renames checkpoints."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Remove what a killed process has left of a checkpoint."""
+            if state.is_world_process_zero:
+                for torn in Path(args.output_dir).glob("checkpoint-*"):
+                    remove_folder(torn)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Rename the checkpoint that all processes have written."""
+            processes().wait_for_everyone()
+            if state.is_world_process_zero:
+                made = Path(args.output_dir, f"checkpoint-{state.global_step}")
+                older = _checkpoints(args.output_dir)
+                sync(made)
+                made.rename(made.with_name(f"step-{state.global_step}"))
+                flush(made.parent)
+                for checkpoint in older:
+                    remove_folder(checkpoint)
+
+    return Keeper()
 
 
 def _reporter(progress: Progress) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tasc._core import MergePlan, Store
 from tasc.checks import whole_number, wrong
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.files import scratch_folder
 from tasc.progress import Progress, of_fraction
 from tasc.vocab.token_validity import TokenValidity
 
@@ -94,12 +94,12 @@ def learn_vocabulary(
     task = load_tokenizer(tokenizer, eos=eos)
     validity = TokenValidity(task)
     forbidden: list[list[int]] = []
-    with tempfile.TemporaryDirectory(prefix="tasc-vocabulary-") as folder:
-        store = _stored(rows, task, Path(folder) / "outputs.store", split, output_field)
+    with scratch_folder(path) as folder:
+        store = _stored(rows, task, folder / "outputs.store", split, output_field)
         for _ in range(ROUNDS):
             plan = MergePlan.learn(
                 store,
-                Path(folder) / "task.plan",
+                folder / "task.plan",
                 **limits,
                 barriers=sorted({*validity.barriers, *barriers}),
                 held_out=held_out,

@@ -14,7 +14,7 @@ static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {
     written(|path| {
         let (mut log, _) = WriteAheadLog::open(path, &Fingerprint::default()).expect("created");
         for k in 0..4u32 {
-            log.append(&[OnlineRow { input: "é input".into(), output: vec![1, 2, 3 + k] }]).expect("appended");
+            log.append(&[OnlineRow { input: "é input".into(), output: vec![1, 2, 3 + k], key: "k".repeat(k as usize % 2) }]).expect("appended");
         }
     })
 });
@@ -30,7 +30,11 @@ fn record(number: u64, payload: &[u8]) -> Vec<u8> {
 fn encoded(row: &OnlineRow) -> Vec<u8> {
     let input = u32::try_from(row.input.len()).unwrap_or(u32::MAX).to_le_bytes();
     let ids: Vec<u8> = row.output.iter().flat_map(|id| id.to_le_bytes()).collect();
-    [&input, row.input.as_bytes(), &ids].concat()
+    if row.key.is_empty() {
+        return [&input, row.input.as_bytes(), &ids].concat();
+    }
+    let key = u32::try_from(row.key.len()).unwrap_or(u32::MAX).to_le_bytes();
+    [&[input[0], input[1], input[2], input[3] | 0x80], row.input.as_bytes(), &key, row.key.as_bytes(), &ids].concat()
 }
 
 /// The good file with changes: each 3 bytes of `data` say where (2 bytes) and what is written there.

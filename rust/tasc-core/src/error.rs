@@ -57,6 +57,12 @@ pub enum Error {
     /// There is nothing to index.
     #[error("the corpus holds no documents; give at least one row with an output")]
     EmptyCorpus,
+    /// A removal of all rows.
+    #[error("no row of {path} would be left; delete the index, its logs and what was made of them instead")]
+    NothingLeft {
+        /// The index.
+        path: std::path::PathBuf,
+    },
     /// A token id outside the supported range.
     #[error("token id {id} is out of range: ids must be below {limit}; check that ids and tokenizer belong together")]
     TokenId {
@@ -81,6 +87,14 @@ pub enum Error {
     Locked {
         /// The log.
         path: std::path::PathBuf,
+    },
+    /// A file or folder that another process, or another thread of this one, is writing.
+    #[error("{path} is being written by process {process}; wait until it ends, or name another output")]
+    Written {
+        /// The file or folder.
+        path: std::path::PathBuf,
+        /// Number of the process.
+        process: String,
     },
     /// More positions than one index can hold.
     #[error("{positions} positions do not fit one index (limit {limit}); split the corpus into several indexes")]

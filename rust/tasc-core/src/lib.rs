@@ -103,7 +103,7 @@
 //! let first = drafter.draft(&mut drafter.start(&[], None)?, 16, &costs).tokens.len();
 //! assert_eq!(first, 0, "nothing is known");
 //!
-//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;") };
+//! let row = OnlineRow { input: "flights to oslo".into(), output: ids("to=oslo;"), ..OnlineRow::default() };
 //! drafter.serve(&vec![row; 3])?;
 //! let mut request = drafter.start(&[], None)?;
 //! assert!(ids("to=oslo;").starts_with(&drafter.draft(&mut request, 16, &costs).tokens));
@@ -129,8 +129,9 @@
 //! - Inputs are compared by their first 4,096 words. Their first 1,024 words can be copied, in pieces of at most 256
 //!   bytes.
 //! - Files are little-endian and read in place; the crate does not compile for big-endian machines.
-//! - Files are never trusted: every access is checked, so that a damaged file leads to an error or to useless drafts, and
-//!   not to a panic. [`TaskIndex::verify`] compares the checksums.
+//! - Files are never trusted: every access is checked and every loop is bounded, so that a damaged file leads to an error
+//!   or to useless drafts, and not to a panic. [`TaskIndex::verify`] compares the checksums and proves that all offsets,
+//!   mappings and walks are as they must be.
 //!
 //! # Modules
 //!

@@ -221,7 +221,7 @@ fn one_drafter_for_four_threads() {
                         drafter.update(&mut request, emitted);
                         left = rest;
                     }
-                    drafter.serve(&[OnlineRow { input, output }]).unwrap();
+                    drafter.serve(&[OnlineRow { input, output, ..OnlineRow::default() }]).unwrap();
                 }
             });
         }
@@ -256,7 +256,7 @@ fn a_drafter_over_another_index_is_one_made_there() {
     let mut random = Random(9);
     let served: Vec<OnlineRow> = (0..80)
         .map(|_| toys::request(&mut random))
-        .map(|(input, output)| OnlineRow { input, output: TOY.ids(&output) })
+        .map(|(input, output)| OnlineRow { input, output: TOY.ids(&output), ..OnlineRow::default() })
         .collect();
     let new = |task: &Arc<TaskArrays>| {
         let drafter = Drafter::new(Some(task.clone()), DrafterOptions { fixed: true, ..DrafterOptions::default() });
@@ -329,7 +329,7 @@ fn rows_in_the_index_are_not_taken_in() {
     let folder = tempfile::tempdir().unwrap();
     let (path, other) = (folder.path().join("t.served"), folder.path().join("u.served"));
     let made_by = Fingerprint::default();
-    let row = |k: u32| OnlineRow { input: format!("row {k}"), output: vec![k] };
+    let row = |k: u32| OnlineRow { input: format!("row {k}"), output: vec![k], ..OnlineRow::default() };
     let rows =
         |drafter: &Drafter, range: std::ops::Range<u32>| drafter.serve(&range.map(row).collect::<Vec<_>>()).unwrap();
     let new = |task| Drafter::new(Some(task), DrafterOptions::default()).unwrap();
@@ -382,7 +382,9 @@ fn the_index_is_replaced_under_four_threads() {
                             valid(drafter.draft(&mut request, 16, costs), 16);
                             drafter.update(&mut request, &[token]);
                         }
-                        drafter.serve(&[OnlineRow { input, output: vec![1000 * t + k] }]).unwrap();
+                        drafter
+                            .serve(&[OnlineRow { input, output: vec![1000 * t + k], ..OnlineRow::default() }])
+                            .unwrap();
                     }
                 })
             })
@@ -398,7 +400,7 @@ fn the_index_is_replaced_under_four_threads() {
     let left = current.read().unwrap().num_served();
     let log = online_log::read(&path, &Fingerprint::default()).unwrap();
     assert!(left <= log.len(), "{left} rows in memory, {} in the log", log.len());
-    let mut ids: Vec<_> = taken.iter().chain(&log).map(|row| row.output[0]).collect();
+    let mut ids: Vec<_> = taken.iter().map(|(_, row)| row).chain(&log).map(|row| row.output[0]).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..4).flat_map(|t| (0..50).map(move |k| 1000 * t + k)).collect::<Vec<_>>());
 }
@@ -412,7 +414,7 @@ impl PieceTokenizer for Waiting {
     fn tokenize_pieces(&self, pieces: &[&str]) -> Result<Vec<Vec<TokenId>>> {
         let (drafter, (sender, served)) = (self.drafter.get().unwrap().upgrade().unwrap(), mpsc::channel());
         std::thread::spawn(move || {
-            drafter.serve(&[OnlineRow { input: "x".into(), output: vec![1] }]).unwrap();
+            drafter.serve(&[OnlineRow { input: "x".into(), output: vec![1], ..OnlineRow::default() }]).unwrap();
             sender.send(()).unwrap();
         });
         served.recv_timeout(Duration::from_secs(20)).expect("serving waits for the tokenizer");

@@ -113,7 +113,7 @@ fn an_index_gives_its_store_back() {
     let options = BuildOptions { tokenizer: Some(&Toy::Glued), ..BuildOptions::default() };
     let original = store(folder.path(), str::to_uppercase);
     let index = TaskIndex::build(&original, &path, &options, |_| Ok(())).unwrap();
-    let served = [OnlineRow { input: "go on".into(), output: Toy::Glued.ids("<ON>") }];
+    let served = [OnlineRow { input: "go on".into(), output: Toy::Glued.ids("<ON>"), ..OnlineRow::default() }];
     let back = index.to_store(&folder.path().join("back.store"), &served, || Ok(())).unwrap();
     assert_eq!(back.num_inputs(), original.num_inputs() + 1);
     assert_eq!(back.num_documents(), original.num_documents() + 1);

@@ -152,11 +152,11 @@ fn refusals_say_why() {
             .contains("not a tasc file")
     );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
-    assert!(why(&good, KIND, 3).contains("format version 2.0, this tasc reads 3.x"));
+    assert!(why(&good, KIND, 3).contains("format version 2.1, this tasc reads 3.x"));
     let mut older = good.clone();
     older[12] = 1;
     let message = why(&older, KIND, VERSION.0);
-    assert!(message.contains("format version 1.0, this tasc reads 2.x; build it again: tasc index build"), "{message}");
+    assert!(message.contains("format version 1.1, this tasc reads 2.x; build it again: tasc index build"), "{message}");
     assert!(why(&good[..good.len() - 1], KIND, VERSION.0).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;

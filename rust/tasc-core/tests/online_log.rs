@@ -30,7 +30,11 @@ fn naive_record(number: u64, payload: &[u8]) -> Vec<u8> {
 
 fn naive_payload(row: &OnlineRow) -> Vec<u8> {
     let ids: Vec<u8> = row.output.iter().flat_map(|id| id.to_le_bytes()).collect();
-    [&(row.input.len() as u32).to_le_bytes()[..], row.input.as_bytes(), &ids].concat()
+    let (length, key) = match row.key.len() as u32 {
+        0 => (row.input.len() as u32, vec![]),
+        bytes => (row.input.len() as u32 | 1 << 31, [&bytes.to_le_bytes(), row.key.as_bytes()].concat()),
+    };
+    [&length.to_le_bytes()[..], row.input.as_bytes(), &key, &ids].concat()
 }
 
 /// A log: its identity, the number in its header, its rows with their numbers.
@@ -43,7 +47,7 @@ struct Naive {
 
 impl Naive {
     fn bytes(&self) -> Vec<u8> {
-        let mut bytes = naive_header(b"SERV", 2, 0, MADE_BY, self.id, self.next);
+        let mut bytes = naive_header(b"SERV", 3, 0, MADE_BY, self.id, self.next);
         self.rows.iter().for_each(|(number, row)| bytes.extend(naive_record(*number, &naive_payload(row))));
         bytes
     }
@@ -73,7 +77,7 @@ fn naive(rows: &[OnlineRow]) -> (Vec<u8>, Vec<usize>) {
 }
 
 fn row(input: &str, output: &[u32]) -> OnlineRow {
-    OnlineRow { input: input.into(), output: output.into() }
+    OnlineRow { input: input.into(), output: output.into(), ..OnlineRow::default() }
 }
 
 fn some_rows() -> Vec<OnlineRow> {
@@ -83,7 +87,8 @@ fn some_rows() -> Vec<OnlineRow> {
 fn rows() -> impl Strategy<Value = Vec<OnlineRow>> {
     let input = prop_oneof![Just(String::new()), "\\PC{0,9}", "[aé🙂\n]{1,4}"];
     let output = prop::collection::vec(prop_oneof![0..4u32, 0..u32::MAX], 0..6);
-    prop::collection::vec((input, output).prop_map(|(input, output)| OnlineRow { input, output }), 0..7)
+    let key = prop_oneof![Just(String::new()), "[a🙂]{1,3}"];
+    prop::collection::vec((input, output, key).prop_map(|(input, output, key)| OnlineRow { input, output, key }), 0..7)
 }
 
 fn open(path: &Path) -> (WriteAheadLog, Vec<OnlineRow>) {
@@ -207,7 +212,7 @@ proptest! {
                 }
                 1 => {
                     let rows = online_log::read_unmerged(&path, &MADE_BY, &mut merged).unwrap();
-                    for row in rows {
+                    for (_, row) in rows {
                         prop_assert!(in_index.insert(row.output[0], ()).is_none(), "row {} is merged twice", row.output[0]);
                     }
                 }
@@ -315,7 +320,11 @@ fn a_log_cut_at_any_byte_goes_on() {
 
 #[test]
 fn records_that_cannot_be_rows_are_torn_whatever_their_checksum_says() {
-    let payloads: [(&str, Vec<u8>); 7] = [
+    let keyed = (1u32 | 1 << 31).to_le_bytes();
+    let payloads: [(&str, Vec<u8>); 10] = [
+        ("an empty key", [&keyed[..], b"a", &[0; 4]].concat()),
+        ("a key longer than the record", [&keyed[..], b"a", &2u32.to_le_bytes(), b"k"].concat()),
+        ("a key that is no UTF-8", [&keyed[..], b"a", &2u32.to_le_bytes(), &[0xC3, 0x28]].concat()),
         ("nothing", vec![]),
         ("half an input length", vec![0; 3]),
         ("an input longer than the record", [&9u32.to_le_bytes()[..], b"12345678"].concat()),
@@ -350,15 +359,15 @@ fn what_is_no_log_of_ours_is_refused_and_left_alone() {
     let hex = other.to_string();
     let header = |kind, major, minor, fingerprint| naive_header(kind, major, minor, fingerprint, ID, 0);
     let files = [
-        ("kind INDX, SERV is wanted", header(b"INDX", 2, 0, MADE_BY)),
-        ("format version 3.4, this tasc reads 2.x", header(b"SERV", 3, 4, MADE_BY)),
+        ("kind INDX, SERV is wanted", header(b"INDX", 3, 0, MADE_BY)),
+        ("format version 4.4, this tasc reads 3.x", header(b"SERV", 4, 4, MADE_BY)),
         ("not a tasc file", vec![b'x'; 500]),
         ("not a tasc file", vec![0; 80]),
         ("its header is damaged", damaged),
-        ("its header is damaged", naive_header(b"SERV", 2, 0, MADE_BY, ID, u64::MAX)),
+        ("its header is damaged", naive_header(b"SERV", 3, 0, MADE_BY, ID, u64::MAX)),
         ("it has 9 bytes, a header has 80", b"some text".to_vec()),
-        ("it has 20 bytes, a header has 80", header(b"SERV", 2, 0, other)[..20].to_vec()),
-        (hex.as_str(), header(b"SERV", 2, 0, other)),
+        ("it has 20 bytes, a header has 80", header(b"SERV", 3, 0, other)[..20].to_vec()),
+        (hex.as_str(), header(b"SERV", 3, 0, other)),
     ];
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.served");
@@ -371,7 +380,7 @@ fn what_is_no_log_of_ours_is_refused_and_left_alone() {
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{why}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    let newer = [header(b"SERV", 2, 9, MADE_BY), naive_record(0, &naive_payload(&row("a", &[1])))].concat();
+    let newer = [header(b"SERV", 3, 9, MADE_BY), naive_record(0, &naive_payload(&row("a", &[1])))].concat();
     assert_eq!(online_log::from_bytes(&newer, &MADE_BY).unwrap(), [row("a", &[1])], "any minor version is read");
     assert!(matches!(refusal(folder.path()), Error::Io { .. }));
     assert!(matches!(refusal(&folder.path().join("no/folder")), Error::Io { .. }));
@@ -556,4 +565,100 @@ fn a_log_of_version_1_keeps_its_rows() {
     let first = Naive::of(&path).id;
     std::fs::write(&path, old_log(&[])).unwrap();
     assert_ne!(open(&path).0.id(), first, "every log gets an identity of its own");
+}
+
+#[test]
+fn a_log_of_version_2_keeps_its_identity_and_its_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let numbered: Vec<_> = [4, 7, 9, 12, 13].into_iter().zip(some_rows()).collect();
+    let mut bytes = Naive { id: ID, next: 20, rows: numbered.clone() }.bytes();
+    bytes.splice(..HEADER, naive_header(b"SERV", 2, 0, MADE_BY, ID, 20));
+    std::fs::write(&path, &bytes).unwrap();
+    let mut merged = MergedLogs::default();
+    assert_eq!(online_log::read_unmerged(&path, &MADE_BY, &mut merged).unwrap(), numbered);
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "reading changes nothing");
+    assert_eq!(open(&path).0.next(), 20);
+    assert_eq!(Naive::of(&path), Naive { id: ID, next: 20, rows: numbered });
+    goes_on(&path, &some_rows());
+}
+
+const DAY: u64 = 24 * 60 * 60;
+
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn numbers_say_when_a_row_was_added() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let (mut log, _) = open(&path);
+    log.append(&some_rows()[..2]).unwrap();
+    let mut log = log.timed(None).unwrap();
+    let first = now();
+    log.append(&some_rows()[2..4]).unwrap();
+    log.append(&some_rows()[4..]).unwrap();
+    let last = now();
+    drop(log);
+    let found = Naive::of(&path);
+    assert_eq!(found.rows(), some_rows());
+    let times: Vec<_> = found.rows.iter().map(|(number, _)| online_log::time_of(*number)).collect();
+    assert_eq!(times[..2], [None, None]);
+    assert!(times[2..].iter().all(|t| (first..=last).contains(&t.unwrap())), "{times:?}");
+    assert!((0..1 << 40).step_by(99_999_999_937).all(|t| [0, t << 28].contains(&online_log::number_at(t))));
+    assert_eq!(online_log::time_of(online_log::number_at(first)), Some(first));
+}
+
+#[test]
+fn rows_leave_a_log_after_so_many_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    let aged = |ages: &[u64]| {
+        let numbers = ages.iter().map(|age| if *age == u64::MAX { 0 } else { online_log::number_at(now() - age) });
+        let numbers = numbers.zip(0..).map(|(number, k)| number + k);
+        let log = Naive { id: ID, next: 0, rows: numbers.zip(some_rows()).collect() };
+        std::fs::write(&path, log.bytes()).unwrap();
+    };
+    let left = |days| {
+        drop(open(&path).0.timed(days).unwrap());
+        Naive::of(&path).rows().len()
+    };
+    aged(&[u64::MAX, 3 * DAY, 2 * DAY + 60, DAY + 60, 0]);
+    assert_eq!([left(None), left(Some(4)), left(Some(2)), left(Some(2)), left(Some(1))], [5, 5, 2, 2, 1]);
+    aged(&[u64::MAX, DAY / 2, 0]);
+    assert_eq!(left(Some(1)), 3, "a row without a time stays with those behind it");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn retaining_keeps_numbers(rows in rows(), later in rows(), kept in prop::collection::vec(any::<bool>(), 7)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.served");
+        let (mut log, _) = open(&path);
+        log.append(&rows).unwrap();
+        log.retain(|number| kept[number as usize]).unwrap();
+        let next = rows.len() as u64;
+        prop_assert_eq!(log.append(&later).unwrap(), next);
+        let left = (0..).zip(rows.iter().cloned()).filter(|(number, _)| kept[*number as usize]);
+        let left = Naive { id: log.id(), next, rows: left.chain((next..).zip(later.iter().cloned())).collect() };
+        prop_assert_eq!((log.rows(), log.bytes()), (left.rows.len() as u64, left.bytes().len() as u64));
+        drop(log);
+        prop_assert_eq!(Naive::of(&path), left);
+    }
+}
+
+#[test]
+fn a_log_that_nobody_writes_to_can_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.served");
+    online_log::delete(&path, &MADE_BY).unwrap();
+    let (mut log, _) = open(&path);
+    log.append(&some_rows()).unwrap();
+    assert!(matches!(online_log::delete(&path, &MADE_BY), Err(Error::Locked { .. })));
+    drop(log);
+    online_log::delete(&path, &MADE_BY).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -32,7 +32,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Row k, up to several pages long.
 fn numbered(k: u32) -> OnlineRow {
     let input = format!("row {k} ").repeat((k as usize * 7919) % 2000);
-    OnlineRow { input, output: (k..=k + k % 50).collect() }
+    OnlineRow { input, output: (k..=k + k % 50).collect(), ..OnlineRow::default() }
 }
 
 fn append(log: &mut WriteAheadLog, from: u32, to: u32) {
@@ -147,20 +147,23 @@ fn so_does_what_a_full_log_has_kept() {
 fn child_on_a_full_disk() {
     let Some(path) = std::env::var_os(LOG) else { return };
     let (mut log, _) = WriteAheadLog::open(Path::new(&path), &MADE_BY).unwrap();
-    let small = |k: u32| OnlineRow { input: "small".into(), output: vec![k] };
+    let small = |k: u32| OnlineRow { input: "small".into(), output: vec![k], ..OnlineRow::default() };
     log.append(&[small(1)]).unwrap();
     let bytes = log.bytes();
-    let error = log.append(&[small(2), OnlineRow { input: "x".repeat(1 << 20), output: vec![] }]).unwrap_err();
+    let error = log
+        .append(&[small(2), OnlineRow { input: "x".repeat(1 << 20), output: vec![], ..OnlineRow::default() }])
+        .unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!((log.rows(), log.bytes()), (1, bytes));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), bytes, "nothing of a failed append is left");
     log.append(&[small(3)]).unwrap();
     assert_eq!(online_log::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)]);
     let mut log = log.bounded(9000);
-    let error = log.append(&[OnlineRow { input: "x".repeat(8700), output: vec![] }]).unwrap_err();
+    let error =
+        log.append(&[OnlineRow { input: "x".repeat(8700), output: vec![], ..OnlineRow::default() }]).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(online_log::read(Path::new(&path), &MADE_BY).unwrap(), [small(1), small(3)], "nothing was pushed out");
-    log.append(&[OnlineRow { input: "x".repeat(7000), output: vec![] }]).unwrap();
+    log.append(&[OnlineRow { input: "x".repeat(7000), output: vec![], ..OnlineRow::default() }]).unwrap();
 }
 
 #[cfg(unix)]

@@ -43,11 +43,15 @@ fn grown(before: usize) -> usize {
 fn kinds() -> [fn(u64) -> OnlineRow; 3] {
     let templates = |k| {
         let (input, output) = toys::request(&mut Random(k));
-        OnlineRow { input, output: Toy::GluedPairs.ids(&output) }
+        OnlineRow { input, output: Toy::GluedPairs.ids(&output), ..OnlineRow::default() }
     };
-    let all_different =
-        |k| OnlineRow { input: (0..30).map(|w| format!("w{k}x{w} ")).collect(), output: vec![k as u32] };
-    let outputs_alone = |k: u64| OnlineRow { input: String::new(), output: (0..(k % 300) as u32).collect() };
+    let all_different = |k| OnlineRow {
+        input: (0..30).map(|w| format!("w{k}x{w} ")).collect(),
+        output: vec![k as u32],
+        ..OnlineRow::default()
+    };
+    let outputs_alone =
+        |k: u64| OnlineRow { input: String::new(), output: (0..(k % 300) as u32).collect(), ..OnlineRow::default() };
     [templates, all_different, outputs_alone]
 }
 
@@ -83,6 +87,8 @@ fn bounded(row: fn(u64) -> OnlineRow) {
     assert!(most > LIMIT / 3, "{most} bytes at most");
     let peak = PEAK.load(Relaxed) - before;
     assert!(peak <= 3 * LIMIT, "{peak} bytes for a moment");
-    drafter.serve(&[OnlineRow { input: String::new(), output: (0..LIMIT as u32 / 8).collect() }]).unwrap();
+    drafter
+        .serve(&[OnlineRow { input: String::new(), output: (0..LIMIT as u32 / 8).collect(), ..OnlineRow::default() }])
+        .unwrap();
     assert!(drafter.served_memory() <= LIMIT, "forgotten until the rest fits");
 }

@@ -201,10 +201,15 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
     let inputs = inputs.view();
     let mut served = IndexedRows::default();
     for k in 0..1000 {
-        let row = OnlineRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5] };
+        let row =
+            OnlineRow { input: format!("turn on radio {}", 3 + k % 2), output: vec![7, 7, 5], ..OnlineRow::default() };
         served.add(&row, None, Some(&inputs));
     }
-    served.add(&OnlineRow { input: "turn on lamp 3".into(), output: vec![6, 6] }, None, Some(&inputs));
+    served.add(
+        &OnlineRow { input: "turn on lamp 3".into(), output: vec![6, 6], ..OnlineRow::default() },
+        None,
+        Some(&inputs),
+    );
     let (mut retrieved, mut matches, mut found) = (Retrieved::default(), Matches::default(), Vec::new());
     let terms = terms_of("turn on radio 3");
     served.nearest(&terms, &inputs, 16, &mut found);
@@ -222,7 +227,7 @@ fn served_rows_are_retrieved_and_do_not_crowd_out_either() {
 #[test]
 fn forgotten_rows_leave_no_trace() {
     let inputs = InputsBuilder::new().build();
-    let row = |k: u32| OnlineRow { input: format!("a b{k}"), output: vec![k, k + 1, 5] };
+    let row = |k: u32| OnlineRow { input: format!("a b{k}"), output: vec![k, k + 1, 5], ..OnlineRow::default() };
     let (mut bounded, mut fresh) = (IndexedRows::new(20_000), IndexedRows::default());
     for k in 0..500 {
         bounded.add(&row(k), None, Some(&inputs.view()));
@@ -250,7 +255,7 @@ proptest! {
     #[test]
     fn the_latest_served_rows_count(outputs in prop::collection::vec(0..4u32, 1..500), kept in 0..40usize) {
         let mut served = IndexedRows::new(usize::MAX);
-        let row = |token| OnlineRow { input: String::new(), output: vec![9, token] };
+        let row = |token| OnlineRow { input: String::new(), output: vec![9, token], ..OnlineRow::default() };
         outputs.iter().for_each(|&token| served.add(&row(token), None, None));
         let (mut matches, mut blend) = (Matches::default(), Blend::default());
         for of in [&served, &served.latest(kept)] {

@@ -78,6 +78,13 @@ pub(crate) struct NgramDrafter {
     threads: usize,
 }
 
+/// A finished request: input, output and perhaps a key.
+#[derive(FromPyObject)]
+enum ServedRow<'py> {
+    Plain((Option<String>, Bound<'py, PyAny>)),
+    Keyed((Option<String>, Bound<'py, PyAny>, Option<String>)),
+}
+
 /// Requests of a batch for which another thread is started: they take several times as long as that does.
 const EACH: usize = 4;
 
@@ -111,7 +118,7 @@ fn curve(costs: Option<PyReadonlyArray1<'_, f64>>) -> PyResult<CostCurve> {
 impl NgramDrafter {
     #[new]
     #[pyo3(signature = (index=None, *, tokenizer=None, served=None, served_bytes=SERVED_BYTES as i64,
-        log_bytes=LOG_BYTES as i64, weights=None, without=None, learn=true,
+        log_bytes=LOG_BYTES as i64, log_days=None, weights=None, without=None, learn=true,
         num_threads=None))]
     #[allow(clippy::too_many_arguments)] // keywords of one constructor
     fn new(
@@ -121,6 +128,7 @@ impl NgramDrafter {
         served: Option<PathBuf>,
         served_bytes: i64,
         log_bytes: i64,
+        log_days: Option<i64>,
         weights: Option<PyReadonlyArray1<'_, f32>>,
         without: Option<Vec<String>>,
         learn: bool,
@@ -139,6 +147,7 @@ impl NgramDrafter {
             tokenizer: tokenizer.clone().map(|s| s as Arc<dyn PieceTokenizer>),
             served_bytes: at_least("served_bytes", served_bytes, LEAST_BYTES)?,
             log_bytes: at_least("log_bytes", log_bytes, LEAST_BYTES)?,
+            log_days: log_days.map(|days| at_least("log_days", days, 1)).transpose()?,
         };
         let threads = num_threads.map_or(Ok(pool::cores()), |n| at_least("num_threads", n, 1))?;
         let task = index.as_ref().map(|i| i.get().task());
@@ -203,9 +212,14 @@ impl NgramDrafter {
     }
 
     /// Add online rows: requests that start afterwards count and retrieve them.
-    fn serve(&self, py: Python<'_>, rows: Vec<(Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
-        let read = |(input, ids): (Option<String>, Bound<'_, PyAny>)| {
-            Ok(OnlineRow { input: input.unwrap_or_default(), output: with_ids(&ids, <[u32]>::to_vec)? })
+    fn serve(&self, py: Python<'_>, rows: Vec<ServedRow<'_>>) -> PyResult<()> {
+        let read = |row: ServedRow<'_>| {
+            let (input, ids, key) = match row {
+                ServedRow::Plain((input, ids)) => (input, ids, None),
+                ServedRow::Keyed(row) => row,
+            };
+            let output = with_ids(&ids, <[u32]>::to_vec)?;
+            Ok(OnlineRow { input: input.unwrap_or_default(), output, key: key.unwrap_or_default() })
         };
         let rows = rows.into_iter().map(read).collect::<PyResult<Vec<_>>>()?;
         // an id that the index cannot hold would keep its log from ever being compacted

@@ -1,20 +1,23 @@
 //! Binding of `tasc_core::task`.
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tasc_core::corpus::{OnlineRow, online_log};
 use tasc_core::format::File;
 use tasc_core::index::{Cursor, Successors};
 use tasc_core::mixture::TaskData;
+use tasc_core::task::remove::Removal;
 use tasc_core::task::train::TrainOptions;
 use tasc_core::task::{self, BuildOptions, IndexMeta};
 use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::detach::interruptible;
-use crate::error::{Raise, at_least};
+use crate::error::{InputError, Raise, at_least};
 use crate::piece_tokenizer::PyPieceTokenizer;
 use crate::store::Store;
 
@@ -38,6 +41,30 @@ fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyD
 enum Logs {
     One(PathBuf),
     Several(Vec<PathBuf>),
+}
+
+impl Logs {
+    fn paths(self) -> Vec<PathBuf> {
+        match self {
+            Self::One(log) => vec![log],
+            Self::Several(logs) => logs,
+        }
+    }
+}
+
+/// Asks `picks` which of some rows it picks.
+fn pick(py: Python<'_>, picks: &Py<PyAny>, rows: &[OnlineRow]) -> PyResult<Vec<bool>> {
+    let input = |row: &OnlineRow| (!row.input.is_empty()).then(|| row.input.clone());
+    let asked: Vec<_> = rows.iter().map(|row| (input(row), PyArray1::from_slice(py, &row.output))).collect();
+    let picked: Vec<bool> = picks.call1(py, (asked,))?.extract(py)?;
+    if picked.len() == rows.len() {
+        return Ok(picked);
+    }
+    Err(InputError::new_err(format!(
+        "picks returned {} answers about {} rows; return one each",
+        picked.len(),
+        rows.len()
+    )))
 }
 
 /// Index of a task's past rows, mapped from one file or read into memory.
@@ -115,11 +142,7 @@ impl TaskIndex {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(Self, u64)> {
         let index = &self.0;
-        let logs = match served {
-            None => Vec::new(),
-            Some(Logs::One(log)) => vec![log],
-            Some(Logs::Several(logs)) => logs,
-        };
+        let logs = served.map_or_else(Vec::new, Logs::paths);
         let matching = |t| PyPieceTokenizer::matching(py, t, &index.file().fingerprint(), index.file().path());
         let tokenizer = tokenizer.map(matching).transpose()?;
         let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
@@ -137,15 +160,67 @@ impl TaskIndex {
         built.map(|(index, rows)| (Self(Arc::new(index)), rows))
     }
 
+    /// Write this index and its logs anew without some rows; this object keeps the old file.
+    #[allow(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (picks=None, *, keys=Vec::new(), before=None, served=None, tokenizer=None, fit=true,
+        num_threads=None, progress=None))]
+    fn remove(
+        &self,
+        py: Python<'_>,
+        picks: Option<Py<PyAny>>,
+        keys: Vec<String>,
+        before: Option<i64>,
+        served: Option<Logs>,
+        tokenizer: Option<Py<PyAny>>,
+        fit: bool,
+        num_threads: Option<i64>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(u64, u64, u64)> {
+        let file = self.0.file();
+        let matching = |t| PyPieceTokenizer::matching(py, t, &file.fingerprint(), file.path());
+        let tokenizer = tokenizer.map(matching).transpose()?;
+        let num_threads = num_threads.map(|n| at_least("num_threads", n, 1)).transpose()?;
+        let before = before.map(|t| at_least("before", t, 0)).transpose()?;
+        let train = TrainOptions { num_threads, ..TrainOptions::default() };
+        let logs = served.map_or_else(Vec::new, Logs::paths);
+        let removed = interruptible(py, |check| {
+            let options = BuildOptions {
+                no_inputs: false,
+                train: fit.then_some(&train),
+                tokenizer: tokenizer.as_ref().map(|s| s.as_ref() as &dyn PieceTokenizer),
+            };
+            let check = RefCell::new(check);
+            let mut asked = |rows: &[OnlineRow]| {
+                let answer = RefCell::new(vec![false; rows.len()]);
+                let Some(picks) = &picks else { return Ok(answer.into_inner()) };
+                (check.borrow_mut())(&|py| {
+                    *answer.borrow_mut() = pick(py, picks, rows)?;
+                    Ok(())
+                })?;
+                Ok(answer.into_inner())
+            };
+            let mut removal = Removal { picks: &mut asked, keys: &keys, before };
+            self.0.remove(&logs, &mut removal, &options, |done| {
+                (check.borrow_mut())(&|py| progress.as_ref().map_or(Ok(()), |p| p.call1(py, (done,)).map(drop)))
+            })
+        })?;
+        Ok((removed.from_index, removed.from_logs, removed.untimed))
+    }
+
+    /// Delete a log that nobody writes to, if it exists.
+    fn delete_log(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        py.detach(|| online_log::delete(&path, &self.0.file().fingerprint())).raise()
+    }
+
     /// Write a store from which this index could be built: its outputs with weights, and its rows' inputs.
     fn to_store(&self, py: Python<'_>, path: PathBuf) -> PyResult<Store> {
         interruptible(py, |check| self.0.to_store(&path, &[], || check(&|_| Ok(()))))
             .map(|store| Store(Arc::new(store)))
     }
 
-    /// Read the whole file and compare its checksums.
+    /// Read the whole file, compare its checksums, and prove that it is safe to use, whoever wrote it.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.0.verify()).raise()
+        interruptible(py, |check| self.0.verify_with(|| check(&|_| Ok(()))))
     }
 
     /// Whether the bytes are in memory, where no change of the file reaches them.

@@ -7,6 +7,7 @@ mod count;
 mod detach;
 mod draft;
 mod error;
+mod files;
 mod fork;
 mod index;
 mod merge;
@@ -21,6 +22,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
     m.add_function(wrap_pyfunction!(activations::activation_bytes, m)?)?;
+    m.add_class::<files::ScratchFolder>()?;
     m.add_class::<store::Store>()?;
     m.add_class::<store::StoreWriter>()?;
     m.add_class::<count::NgramTable>()?;

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,17 @@ _ACTIVATION_LEVELS = 127 * 256 + 127  # highest level of an activation; see `act
 _ZERO_POINT = 128  # of each byte of an activation, which the integer product takes as uint8
 
 
+_applied: WeakKeyDictionary[nn.Module, dict[nn.Linear, _Forward]] = WeakKeyDictionary()  # by model, while in use
+
+
+def _exchange(old: dict[nn.Linear, _Forward], new: dict[nn.Linear, _Forward]) -> None:
+    """Take forward passes away from layers, and give others to layers."""
+    for layer in old:
+        del layer.forward
+    for layer, forward in new.items():
+        layer.forward = forward  # type: ignore[assignment, method-assign]
+
+
 class PrepackedLinears:
     """Reordered copies of a model's linear weights; in use inside `applied()`.
 
@@ -50,21 +62,31 @@ class PrepackedLinears:
     """
 
     def __init__(self, model: nn.Module, enabled: PackWeights = None) -> None:
-        if enabled not in (True, False, None, "int8"):
+        if not (enabled is None or isinstance(enabled, bool) or enabled == "int8"):
             raise InputError(f"pack_weights={enabled!r}; it is True, False, None or 'int8'")
+        self._model, self._enabled = model, enabled
+        self._layers: list[nn.Linear] = []
         self._groups: list[list[nn.Linear]] = []
         self._packed: dict[nn.Linear, tuple[list[tuple[Any, ...]], list[_Forward]]] = {}
         self._is_int8 = enabled == "int8"
-        if enabled is False:
+        self._find_layers()
+
+    def _find_layers(self) -> None:
+        """Find the layers to pack, again where some have been replaced."""
+        layers = [] if self._enabled is False else _packable(self._model)
+        if self._layers and list(map(id, layers)) == list(map(id, self._layers)):
             return
-        layers = [module for module in model.modules() if type(module) is nn.Linear and _is_packable(module)]
+        self._layers, self._groups = layers, []
+        self._packed.clear()
         has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        if enabled and not (layers and has_onednn):
-            raise InputError(f"pack_weights={enabled!r} needs linear layers in fp32 on the CPU and a torch with oneDNN")
+        if self._enabled and not (layers and has_onednn):
+            raise InputError(
+                f"pack_weights={self._enabled!r} needs linear layers in fp32 on the CPU and a torch with oneDNN"
+            )
         if self._is_int8 and not _multiplies_int8_exactly():
             raise InputError("pack_weights='int8' needs a CPU with int8 dot products (AVX-512 VNNI); use fp32 weights")
-        if has_onednn and (enabled or _num_bytes(layers) <= _AUTO_LIMIT):
-            self._groups = _grouped_by_input(model, layers) if self._is_int8 else [[layer] for layer in layers]
+        if has_onednn and (self._enabled or _num_bytes(layers) <= _AUTO_LIMIT):
+            self._groups = _grouped_by_input(self._model, layers) if self._is_int8 else [[layer] for layer in layers]
 
     @property
     def num_bytes(self) -> int:
@@ -74,18 +96,25 @@ class PrepackedLinears:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Use the copies inside the `with` block; copies of weights that have changed are made again."""
-        replaced: list[nn.Linear] = []
+        """Use the copies inside the `with` block; copies of weights that have changed are made again.
+
+        Blocks of the same model may be nested: the inner one's copies are used, or none if it has none.
+        """
+        self._find_layers()
+        outer = _applied.get(self._model, {})
+        mine = {
+            layer: forward
+            for group in self._groups
+            for layer, forward in zip(group, self._packed_forwards(group), strict=True)
+            if "forward" not in vars(layer) or layer in outer
+        }
+        _exchange(outer, mine)
+        _applied[self._model] = mine
         try:
-            for group in self._groups:
-                for layer, forward in zip(group, self._packed_forwards(group), strict=True):
-                    if "forward" not in vars(layer):
-                        layer.forward = forward  # type: ignore[assignment, method-assign]
-                        replaced.append(layer)
             yield
         finally:
-            for layer in replaced:
-                del layer.forward
+            _exchange(mine, outer)
+            _applied[self._model] = outer
 
     def _packed_forwards(self, group: list[nn.Linear]) -> list[_Forward]:
         versions = [tensor_version(layer.weight) for layer in group]
@@ -144,7 +173,7 @@ class _Int8Product:
 
     def _forward(self, channels: slice, layer: nn.Linear, input: Tensor) -> Tensor:
         if self._last is None or not torch.equal(self._last[0], input):
-            output = self._products(input.reshape(-1, input.shape[-1])).view(*input.shape[:-1], -1)
+            output = self._products(input.reshape(-1, input.shape[-1])).view(*input.shape[:-1], len(self._scales))
             if len(self._layers) > 1:
                 self._last = (input.clone(), output)
         else:
@@ -159,7 +188,7 @@ class _Int8Product:
         """Return the (M, N) products of (M, K) activations."""
         octets, peaks = map(torch.from_numpy, activation_bytes(rows.contiguous().numpy()))
         products = _int8_product(octets, self._packed, self._scales, self._zero_points)
-        low, high, *_ = torch.split(products, len(rows))
+        low, high = products[: len(rows)], products[len(rows) : 2 * len(rows)]
         return low.add_(high, alpha=256).mul_(peaks)
 
 
@@ -224,6 +253,10 @@ def _multiplies_int8_exactly() -> bool:
     except (AttributeError, RuntimeError):  # a torch without these operators
         return False
     return bool((product == size * _LEVELS * (255 - _ZERO_POINT)).all())
+
+
+def _packable(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if type(module) is nn.Linear and _is_packable(module)]
 
 
 def _is_packable(layer: nn.Linear) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 from tasc.errors import import_optional
 from tasc.evaluation.explain import visible
 from tasc.files import write_text
+from tasc.printable import printable
 
 
 def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> Path:
-    """Write a template's page atomically: values are escaped, and a missing value is an error.
+    """Write a template's page atomically: values and their control characters are escaped, missing values are errors.
 
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
@@ -22,6 +23,7 @@ def write_page(path: str | os.PathLike[str], template: str, **values: Any) -> Pa
         loader=jinja2.PackageLoader("tasc.evaluation.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

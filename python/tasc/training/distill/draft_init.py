@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.files import new_folder, remove_partial
+from tasc.files import new_folder
 
 
 def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
@@ -161,7 +161,6 @@ def save_draft(draft: Any, tokenizer: Any, out: Path) -> None:
     Raises:
         InputError: `out` exists and is not an empty folder.
     """
-    remove_partial(out)
     with new_folder(out) as folder:
         draft.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

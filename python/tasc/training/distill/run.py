@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
@@ -17,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.errors import InputError
-from tasc.files import as_json, write_json, write_text
+from tasc.files import as_json, new_folder, remove_folder, write_json, write_text
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -109,15 +108,14 @@ def distill(
     function("progress", progress)
     out = path("out", out)
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
-    if out.exists():
-        raise InputError(f"{out} is there already; name another folder or remove it")
+    work = WorkFolder(out.with_name(out.name + ".distilling"))
+    work.check_new(out)
     if outputs not in ("given", "target"):
         raise InputError(f"outputs={outputs!r}: given or target")
     length, max_output = whole_number("length", length, 1), whole_number("max_output", max_output, 1)
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
         check_rows(held_out, "validation row")
-    work = WorkFolder(out.with_name(out.name + ".distilling"))
     bar = progress or no_bars
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
@@ -130,10 +128,10 @@ def distill(
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
         "length": length, "max_output": max_output, "system": system, "eos": eos, **asdict(options),
     }  # fmt: skip
-    work.claim(identity, resume)
-    run.train(work.path / "states" if states is None else Path(states))
-    figures = run.measure(held_out, length) if held_out else {}
-    return TrainedModel(out, run.publish(figures))
+    with work.claim(identity, resume):
+        run.train(work.path / "states" if states is None else Path(states))
+        figures = run.measure(held_out, length) if held_out else {}
+        return TrainedModel(out, run.publish(figures))
 
 
 @dataclass(frozen=True)
@@ -225,14 +223,13 @@ class _Run:
             **figures,
         }
         if processes().is_main_process:
-            draft = self.work.path / "draft"
-            _store_as(dataset.model, draft)
-            write_text(draft / METRICS, as_json(metrics) + "\n")
             if self.baseline:
-                shutil.rmtree(self.baseline_out, ignore_errors=True)  # of a run that was stopped right here
-                _store_as(dataset.model, self.work.path / "baseline")
-                (self.work.path / "baseline").rename(self.baseline_out)
-            self.work.publish(draft, self.out)
+                remove_folder(self.baseline_out)  # of a run that was stopped right here
+                with new_folder(self.baseline_out) as folder:
+                    self._store("baseline", folder)
+            with self.work.publish(self.out) as folder:
+                self._store("draft", folder)
+                write_text(folder / METRICS, as_json(metrics) + "\n")
         processes().wait_for_everyone()
         return metrics
 
@@ -286,13 +283,14 @@ class _Run:
         folder = self.work.path / name
         if folder.exists():
             return
+        steps_folder = self.work.path / f"{name}.steps"
         draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
         draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         facts = run_stage(
             draft,
             self.dataset.examples,
             teacher,
-            self.work.path / f"{name}.steps",
+            steps_folder,
             options=options,
             steps=steps,
             reference=tokens,
@@ -302,16 +300,15 @@ class _Run:
         if processes().is_main_process:
             write_json(self.work.path / "stages.json", self._done() | {name: facts})
             save_draft(draft, self.dataset.tokenizer, folder)
+            remove_folder(steps_folder)
         processes().wait_for_everyone()
+
+    def _store(self, name: str, folder: Path) -> None:
+        """Write a trained draft, its weights in the dtype that the target is stored in."""
+        stored = AutoConfig.from_pretrained(self.dataset.model).dtype or torch.float32
+        self._model(self.work.path / name).to(stored).save_pretrained(folder)
+        self.dataset.tokenizer.save_pretrained(folder)
 
     def _done(self) -> dict[str, Any]:
         file = self.work.path / "stages.json"
         return dict(json.loads(file.read_text())) if file.exists() else {}
-
-
-def _store_as(target: str, folder: Path) -> None:
-    """A draft's weights in the dtype that the target is stored in."""
-    stored = AutoConfig.from_pretrained(target).dtype or torch.float32
-    if stored != torch.float32:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        model.to(stored).save_pretrained(folder)

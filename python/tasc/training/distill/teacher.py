@@ -7,7 +7,9 @@ number of drafts then needs only the output head of the target.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tasc.errors import InputError
-from tasc.files import new_folder, remove_partial
+from tasc.files import new_folder
 from tasc.progress import Progress
 from tasc.training.examples import IGNORED, Collator, Example, digest
 from tasc.training.schedule import dtype_of
@@ -242,9 +244,11 @@ def _write(
             f"the states of {begins[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
             "GB free; free some, learn from fewer rows, or distil with keep_states=False"
         )
-    remove_partial(folder)
     with new_folder(folder) as made:
         states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would kill the process below
+            with (made / "states.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):
             with _head_inputs(head) as seen:
                 completion_logits(target, batch)
@@ -253,5 +257,7 @@ def _write(
             for row, part in zip(rows, torch.split(bits, sizes), strict=True):
                 states[begins[row] : begins[row + 1]] = part.numpy()
         states.flush()
-        np.save(made / "begins.npy", begins)
+        stored = io.BytesIO()  # numpy ignores that the last bytes of a file cannot be written
+        np.save(stored, begins)
+        (made / "begins.npy").write_bytes(stored.getvalue())
         (made / "states.json").write_text(json.dumps(facts) + "\n")

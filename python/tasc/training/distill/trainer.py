@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from tasc.training.distill.teacher import Teacher, arithmetic, batches, completi
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
 from tasc.training.schedule import adamw
-from tasc.training.work_dir import fit, processes, row_order, rows_per_step, trainer_arguments
+from tasc.training.work_dir import fit, row_order, rows_per_step, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def run_stage(
         draft: A transformers causal model with the target's vocabulary, float32.
         examples: Rows. They form batches of similar length, in an order that depends on the seed alone.
         teacher: Teacher of the draft.
-        folder: Folder for checkpoints, removed at the end.
+        folder: Folder for checkpoints. It stays, so that the caller can save the result first.
         options: Options; `options.steps` is not used.
         steps: Optimizer steps.
         reference: (T,) loss of the reference per completion token, by row.
@@ -117,9 +116,6 @@ def run_stage(
         optimizers=_optimizer(draft, options, steps),
     )
     history = fit(trainer, progress)
-    processes().wait_for_everyone()
-    if processes().is_main_process:
-        shutil.rmtree(folder)
     draft.config.use_cache = True
     draft.eval().requires_grad_(True)
     return {

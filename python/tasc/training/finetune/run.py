@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.data.tokenizer import PLAN_FILE, model_files
-from tasc.files import as_json
+from tasc.files import as_json, write_text
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -31,17 +31,13 @@ class Run:
 
     model: str
     out: Path
+    work: WorkFolder
     options: TuneOptions
     examples: Sequence[Example]
     validation: Sequence[Example]
     new_ids: list[int]
     tokenizer: Any
     progress: Progress | None
-
-    @property
-    def work(self) -> WorkFolder:
-        """Folder of the unfinished run."""
-        return WorkFolder(self.out.with_name(self.out.name + ".tuning"))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -80,16 +76,14 @@ class Run:
         """Merge the trained parameters into the model, write the checkpoint and remove the work folder."""
         state = processes()
         if state.is_main_process:
-            finished = self.work.path / "finished"
-            shutil.rmtree(finished, ignore_errors=True)
-            self._merged().save_pretrained(finished)
-            self.tokenizer.save_pretrained(finished)
-            find = model_files(self.model)
-            for name in COPIED:
-                if (found := find(name)) is not None:
-                    shutil.copyfile(found, finished / name)
-            (finished / METRICS).write_text(as_json(metrics, indent=2) + "\n")
-            self.work.publish(finished, self.out)
+            with self.work.publish(self.out) as finished:
+                self._merged().save_pretrained(finished)
+                self.tokenizer.save_pretrained(finished)
+                find = model_files(self.model)
+                for name in COPIED:
+                    if (found := find(name)) is not None:
+                        shutil.copyfile(found, finished / name)
+                write_text(finished / METRICS, as_json(metrics, indent=2) + "\n")
         state.wait_for_everyone()
 
     def _trainable_model(self, dtype: Any) -> Any:

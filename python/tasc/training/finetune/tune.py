@@ -14,13 +14,13 @@ import numpy as np
 
 from tasc.checks import function, listed, of_kind, path
 from tasc.data import Row, load_tokenizer
-from tasc.errors import InputError, import_optional
+from tasc.errors import import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
 from tasc.training.examples import ROWS, make_examples, short_enough
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.finetune.run import Run
-from tasc.training.work_dir import TrainedModel
+from tasc.training.work_dir import TrainedModel, WorkFolder
 
 
 def tune(
@@ -76,8 +76,8 @@ def tune(
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
     of_kind("options", options, TuneOptions)
     function("progress", progress)
-    if out.exists():
-        raise InputError(f"{out} is there already; name another folder or remove it")
+    work = WorkFolder(out.with_name(out.name + ".tuning"))
+    work.check_new(out)
     task = load_tokenizer(model, eos=eos)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
@@ -85,20 +85,20 @@ def tune(
     new_ids = (
         [] if task.plan is None else list(range(task.plan.base_vocab_size, task.plan.base_vocab_size + len(task.plan)))
     )
-    run = Run(str(model), out, options, examples, checked, new_ids, tokenizer, progress)
-    run.work.claim(run.identity, resume)
-    history = run.train()
-    metrics = {
-        "options": asdict(options),
-        "model": str(model),
-        "new_tokens": len(new_ids),
-        "rows": len(examples),
-        "rows_left_out": left_out,
-        "tokens_per_row": {
-            "prompt": round(float(np.mean([len(e.prompt) for e in examples])), 2),
-            "completion": round(float(np.mean([len(e.completion) for e in examples])), 2),
-        },
-        **history,
-    }
-    run.publish(metrics)
+    run = Run(str(model), out, work, options, examples, checked, new_ids, tokenizer, progress)
+    with work.claim(run.identity, resume):
+        history = run.train()
+        metrics = {
+            "options": asdict(options),
+            "model": str(model),
+            "new_tokens": len(new_ids),
+            "rows": len(examples),
+            "rows_left_out": left_out,
+            "tokens_per_row": {
+                "prompt": round(float(np.mean([len(e.prompt) for e in examples])), 2),
+                "completion": round(float(np.mean([len(e.completion) for e in examples])), 2),
+            },
+            **history,
+        }
+        run.publish(metrics)
     return TrainedModel(out, metrics)

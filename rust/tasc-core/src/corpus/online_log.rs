@@ -6,13 +6,15 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::merged::{LogId, MergedLogs};
 use super::record::{HEADER_BYTES, LogHeader, MAX_NUMBER, Records, encode, header, read_header};
-pub use super::record::{KIND, MAX_ROW_BYTES, OnlineRow, VERSION};
+pub use super::record::{KIND, MAX_ROW_BYTES, OnlineRow, VERSION, number_at, time_of};
 use crate::error::Fault;
 use crate::format::Fingerprint;
 use crate::format::file::{open_regular, regular_length};
+use crate::format::scratch::behind_link;
 use crate::format::temporary::{Temporary, folder, is_still, sync_folder};
 use crate::{Error, Result};
 
@@ -21,6 +23,9 @@ pub const LOG_BYTES: u64 = 256 << 20;
 
 /// Numbers that are skipped where the end of a log is cut off: more than rows were there.
 const CUT_NUMBERS: u64 = 1 << 32;
+
+const DAY: u64 = 24 * 60 * 60;
+const HOUR: u64 = 60 * 60;
 
 /// An open log, writing. It holds an exclusive advisory lock, released when it is dropped or its process ends.
 #[derive(Debug)]
@@ -34,6 +39,12 @@ pub struct WriteAheadLog {
     next: u64,
     bytes: u64,
     limit: u64,
+    /// Whether rows get numbers that say when they were added.
+    timed: bool,
+    /// Days after which rows are dropped.
+    days: Option<u32>,
+    /// No row with a time has a smaller number; `None`: there is no such row.
+    oldest: Option<u64>,
     /// Something failed and could not be taken back: the file may not be what the fields above say.
     broken: bool,
     /// Who opened it: a forked child shares the lock and must not write beside its parent.
@@ -59,7 +70,7 @@ impl WriteAheadLog {
     /// Opens a log as [`WriteAheadLog::open`] does, and calls `each` with the number of each row that is not `merged`
     /// and the row, in ascending order of numbers. All rows stay in the file.
     ///
-    /// A log of version 1 becomes one of this version; it gets a new identity.
+    /// A log of version 1 or 2 becomes one of this version; that of version 1 gets an identity.
     ///
     /// # Errors
     /// As [`WriteAheadLog::open`]; `each` may have been called then.
@@ -74,12 +85,14 @@ impl WriteAheadLog {
         file.rewind().map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let (first, mut rows, mut bytes, mut next) = (merged.next(&id), 0, HEADER_BYTES as u64, reserved);
+        let mut oldest = None;
         if let Some((_, mut records)) = records(path, &file, length, fingerprint)? {
             for read in records.by_ref() {
                 let (number, row) = read.map_err(failed)?;
                 if number >= first {
                     each(number, row);
                 }
+                oldest = oldest.or(time_of(number).map(|_| number));
                 rows += 1;
             }
             (bytes, next) = (records.at, next.max(records.next));
@@ -89,8 +102,9 @@ impl WriteAheadLog {
         // What is cut off may have been rows that a reader has merged: their numbers must not be used again.
         next = (if torn { next + CUT_NUMBERS } else { next }).max(first).min(MAX_NUMBER);
         let (path, fingerprint, process) = (path.into(), *fingerprint, std::process::id());
+        let (limit, timed, days, broken) = (LOG_BYTES, false, None, false);
         let mut this =
-            Self { path, file, fingerprint, id, rows, next, bytes, limit: LOG_BYTES, broken: false, process };
+            Self { path, file, fingerprint, id, rows, next, bytes, limit, timed, days, oldest, broken, process };
         if torn {
             this.replace((0, HEADER_BYTES as u64), &[])?;
         }
@@ -102,6 +116,27 @@ impl WriteAheadLog {
     #[must_use]
     pub fn bounded(self, limit: u64) -> Self {
         Self { limit, ..self }
+    }
+
+    /// Gives rows that are appended from now on numbers that say when that was ([`time_of`]). With `days`, rows that are
+    /// older leave the log: now, and when rows are appended, at most an hour late. Rows without a time are older than the
+    /// others; they leave with the first of these.
+    ///
+    /// # Errors
+    /// As [`WriteAheadLog::forget`].
+    pub fn timed(mut self, days: Option<u32>) -> Result<Self> {
+        (self.timed, self.days) = (true, days);
+        self.expire(0)?;
+        Ok(self)
+    }
+
+    fn expire(&mut self, late: u64) -> Result<()> {
+        let before = self.days.map_or(0, expired_before);
+        if self.oldest.and_then(time_of).is_some_and(|oldest| number_at(oldest + late) < before) {
+            self.forget(before)?;
+            self.oldest = Some(before);
+        }
+        Ok(())
     }
 
     /// Appends rows with one write and returns when they are on disk: the number of the first row; the others follow it.
@@ -126,6 +161,10 @@ impl WriteAheadLog {
             let why = "an earlier write failed and could not be taken back; open the log again";
             return Err(self.failed(io::Error::other(why)));
         }
+        if self.timed {
+            self.expire(HOUR)?;
+            self.next = self.next.max(number_at(now()));
+        }
         let (bytes, written) = self.encoded(rows)?;
         let (first, next) = (self.next, self.next + rows.len() as u64);
         if next > MAX_NUMBER {
@@ -143,6 +182,7 @@ impl WriteAheadLog {
             self.extend(&bytes)?;
         }
         self.rows += written;
+        self.oldest = self.oldest.or(time_of(first).map(|_| first));
         Ok(first)
     }
 
@@ -206,16 +246,41 @@ impl WriteAheadLog {
         self.replace(kept, &[])
     }
 
+    /// Drops the rows whose numbers are not to be kept. All else is as with [`WriteAheadLog::forget`].
+    ///
+    /// # Errors
+    /// As [`WriteAheadLog::forget`].
+    pub fn retain(&mut self, mut keep: impl FnMut(u64) -> bool) -> Result<()> {
+        self.check_owner()?;
+        self.file.rewind().map_err(|e| self.failed(e))?;
+        let found = records(&self.path, &self.file, self.bytes, &self.fingerprint)?;
+        let (mut seen, mut kept) = (0, 0);
+        let rows = found.into_iter().flat_map(|(_, records)| records).filter(|read| {
+            let keeps = read.as_ref().map_or(true, |(number, _)| keep(*number));
+            (seen, kept) = (seen + 1, kept + u64::from(keeps));
+            keeps
+        });
+        let (fresh, bytes) = rewritten(&self.path, &self.fingerprint, self.id, self.next, rows)?;
+        if seen != self.rows {
+            let fault = Fault::Row { row: seen, rows: self.rows };
+            return Err(Error::Format { path: self.path.clone(), fault });
+        }
+        self.adopt(fresh, kept, bytes)
+    }
+
     /// Puts a fresh log in place of this one, with the rows from a place on and `more` records, which the caller counts.
     fn replace(&mut self, (dropped, rest): (u64, u64), more: &[u8]) -> Result<()> {
         let fresh = self.copy_from(rest, more).map_err(|e| self.failed(e))?;
+        self.adopt(fresh, self.rows - dropped, self.bytes - rest + HEADER_BYTES as u64 + more.len() as u64)
+    }
+
+    fn adopt(&mut self, fresh: Fresh, rows: u64, bytes: u64) -> Result<()> {
         if let Err(source) = fresh.temporary.persist() {
             self.broken |= !is_still(&self.path, &self.file).unwrap_or(false); // renamed, perhaps not durably
             return Err(self.failed(source)); // all else is as it was, so that forgetting can be tried again
         }
         self.file = fresh.file;
-        self.rows -= dropped;
-        self.bytes = self.bytes - rest + HEADER_BYTES as u64 + more.len() as u64;
+        (self.rows, self.bytes) = (rows, bytes);
         self.broken = false;
         Ok(())
     }
@@ -311,11 +376,11 @@ pub fn from_bytes(bytes: &[u8], fingerprint: &Fingerprint) -> Result<Vec<OnlineR
     all_rows(Path::new("<memory>"), bytes, bytes.len() as u64, fingerprint)
 }
 
-/// Reads the rows that are not `merged`, as [`read`] does, and notes them there. They are durable when this returns.
+/// Reads the rows that are not `merged`, with their numbers, as [`read`] does, and notes them there. They are durable when this returns.
 ///
 /// # Errors
 /// As [`read`]; [`Error::Format`] also for a log of version 1, which has no identity yet.
-pub fn read_unmerged(path: &Path, fingerprint: &Fingerprint, merged: &mut MergedLogs) -> Result<Vec<OnlineRow>> {
+pub fn read_unmerged(path: &Path, fingerprint: &Fingerprint, merged: &mut MergedLogs) -> Result<Vec<(u64, OnlineRow)>> {
     let failed = |source| Error::Io { path: path.into(), source };
     let (file, length) = open_regular(path)?;
     #[cfg(unix)]
@@ -329,7 +394,7 @@ pub fn read_unmerged(path: &Path, fingerprint: &Fingerprint, merged: &mut Merged
     let mut rows = Vec::new();
     for read in records.by_ref() {
         let (number, row) = read.map_err(failed)?;
-        rows.extend((number >= merged.next(&id)).then_some(row));
+        rows.extend((number >= merged.next(&id)).then_some((number, row)));
     }
     merged.advance(id, records.next);
     Ok(rows)
@@ -357,38 +422,85 @@ fn records<R: Read>(
     Ok(Some((header, Records::new(io::Cursor::new(behind).chain(from), length, header.id.is_some()))))
 }
 
+/// Deletes a log to which nobody writes, and a link to it; does nothing where there is none.
+///
+/// # Errors
+/// [`Error::Locked`] when it is open for writing; [`Error::Io`].
+pub fn delete(path: &Path, fingerprint: &Fingerprint) -> Result<()> {
+    let failed = |source| Error::Io { path: path.into(), source };
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = lock(path, fingerprint)?;
+    std::fs::remove_file(behind_link(path).map_err(failed)?).map_err(failed)?;
+    if path.is_symlink() {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    sync_folder(folder(path)).map_err(failed)
+}
+
+/// Smallest number of a row that is not older than so many days.
+#[must_use]
+pub fn expired_before(days: u32) -> u64 {
+    number_at(now().saturating_sub(u64::from(days) * DAY))
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Returns the file, its identity and the number in its header; a fresh one in its place where it has no whole header,
-/// or is of version 1.
+/// or is of an older version.
 fn identified(path: &Path, file: File, fingerprint: &Fingerprint) -> Result<(File, LogId, u64)> {
     let failed = |source| Error::Io { path: path.into(), source };
     let length = file.metadata().map_err(failed)?.len();
-    let old = match records(path, &file, length, fingerprint)? {
-        Some((LogHeader { id: Some(id), next, .. }, _)) => Ok((id, next)),
-        old => Err(upgraded(path, fingerprint, old.map(|o| o.1))?),
+    let current = match records(path, &file, length, fingerprint)? {
+        Some((LogHeader { id: Some(id), next, is_old: false, .. }, _)) => Ok((id, next)),
+        old => Err(renewed(path, fingerprint, old)?),
     };
-    match old {
+    match current {
         Ok((id, next)) => Ok((file, id, next)),
-        Err(Fresh { temporary, file, id }) => {
-            temporary.persist().map_err(failed)?;
-            Ok((file, id, 0))
+        Err((fresh, id, next)) => {
+            fresh.temporary.persist().map_err(failed)?;
+            Ok((fresh.file, id, next))
         }
     }
 }
 
-/// Writes a fresh log of the records of one of version 1.
-fn upgraded(path: &Path, fingerprint: &Fingerprint, old: Option<Records<impl Read>>) -> Result<Fresh> {
+/// Writes a fresh log of the rows of one of an older version, with its identity and the number in its header.
+fn renewed(
+    path: &Path,
+    fingerprint: &Fingerprint,
+    old: Option<(LogHeader, Records<impl Read>)>,
+) -> Result<(Fresh, LogId, u64)> {
+    let (known, next) = old.as_ref().map_or((None, 0), |(header, _)| (header.id, header.next));
+    let id = known.map_or_else(LogId::random, Ok).map_err(|source| Error::Io { path: path.into(), source })?;
+    let rows = old.into_iter().flat_map(|(_, rows)| rows);
+    Ok((rewritten(path, fingerprint, id, next, rows)?.0, id, next))
+}
+
+/// Writes a fresh log of these rows. Returns it and its length.
+fn rewritten(
+    path: &Path,
+    fingerprint: &Fingerprint,
+    id: LogId,
+    next: u64,
+    rows: impl Iterator<Item = io::Result<(u64, OnlineRow)>>,
+) -> Result<(Fresh, u64)> {
     let failed = |source| Error::Io { path: path.into(), source };
-    let fresh = LogId::random().and_then(|id| Fresh::create(path, fingerprint, id, 0)).map_err(failed)?;
-    let (mut out, mut record) = (BufWriter::new(&fresh.file), Vec::new());
-    for read in old.into_iter().flatten() {
+    let fresh = Fresh::create(path, fingerprint, id, next).map_err(failed)?;
+    let (mut out, mut record, mut bytes) = (BufWriter::new(&fresh.file), Vec::new(), HEADER_BYTES);
+    for read in rows {
         let (number, row) = read.map_err(failed)?;
         record.clear();
         encode(number, &row, &mut record)?;
+        bytes += record.len();
         out.write_all(&record).map_err(failed)?;
     }
     out.flush().map_err(failed)?;
     drop(out);
-    Ok(fresh)
+    Ok((fresh, bytes as u64))
 }
 
 /// Opens the file of this name and locks it; creates it when there is none.
@@ -428,7 +540,6 @@ fn create(path: &Path, fingerprint: &Fingerprint) -> io::Result<()> {
 struct Fresh {
     temporary: Temporary,
     file: File,
-    id: LogId,
 }
 
 impl Fresh {
@@ -437,7 +548,7 @@ impl Fresh {
         let mut file = temporary.file.try_clone()?;
         file.try_lock()?;
         file.write_all(&header(fingerprint, &id, next))?;
-        Ok(Self { temporary, file, id })
+        Ok(Self { temporary, file })
     }
 }
 
@@ -450,7 +561,7 @@ mod tests {
     fn a_write_that_cannot_be_taken_back_stops_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.served");
-        let row = [OnlineRow { input: "a".into(), output: vec![1] }];
+        let row = [OnlineRow { input: "a".into(), output: vec![1], ..OnlineRow::default() }];
         let (mut log, _) = WriteAheadLog::open(&path, &Fingerprint::default()).unwrap();
         log.append(&row).unwrap();
         let writable = std::mem::replace(&mut log.file, File::open(&path).unwrap());
@@ -465,5 +576,27 @@ mod tests {
         assert!(matches!(log.append(&row), Err(Error::Locked { .. })));
         assert!(matches!(log.forget(1), Err(Error::Locked { .. })));
         assert_eq!(read(&path, &Fingerprint::default()).unwrap(), [&row[..], &row].concat());
+    }
+
+    #[test]
+    fn rows_leave_an_open_log_an_hour_after_their_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = WriteAheadLog::open(&folder.path().join("t.served"), &Fingerprint::default()).unwrap();
+        let row = |id| [OnlineRow { output: vec![id], ..OnlineRow::default() }];
+        for (id, late) in [(1, HOUR + 60), (2, HOUR / 2)] {
+            log.next = number_at(now() - DAY - late);
+            log.append(&row(id)).unwrap();
+        }
+        log.timed = true;
+        log.days = Some(2);
+        log.append(&row(3)).unwrap();
+        assert_eq!(log.rows(), 3);
+        log.days = Some(1);
+        log.append(&row(4)).unwrap();
+        assert_eq!(log.rows(), 2, "with the row whose hour has come goes the one whose day has come");
+        assert_eq!(read(log.path(), &Fingerprint::default()).unwrap(), [row(3), row(4)].concat());
+        log.next = 0;
+        log.append(&row(5)).unwrap();
+        assert_eq!(log.rows(), 3);
     }
 }

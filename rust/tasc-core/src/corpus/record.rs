@@ -14,21 +14,42 @@ use crate::{Error, Result, TokenId};
 pub const KIND: Kind = Kind(*b"SERV");
 
 /// Version of the records written here; a reader takes any minor of its major.
-pub const VERSION: (u16, u16) = (2, 0);
+pub const VERSION: (u16, u16) = (3, 0);
 
-/// Most bytes of one row: 4, its input, and 4 for each id of its output.
+/// Most bytes of one row: 4, its input, 4 for each id of its output, and 4 with its key where it has one.
 pub const MAX_ROW_BYTES: u32 = 16 << 20;
 
 /// Largest number of a row.
 pub(super) const MAX_NUMBER: u64 = 1 << 62;
 
+/// The number of a row that was added at a time is this many bits longer than the seconds since 1970.
+const TIME_BITS: u32 = 28;
+
+/// Smallest number that says when its row was added (1987); smaller ones were counted from 0.
+const FIRST_TIMED: u64 = 1 << 57;
+
+/// Smallest number of a row that is added at a time, in seconds since 1970; 0 where numbers cannot say it.
+#[must_use]
+pub fn number_at(seconds: u64) -> u64 {
+    let timed = FIRST_TIMED >> TIME_BITS..MAX_NUMBER >> (TIME_BITS + 1);
+    if timed.contains(&seconds) { seconds << TIME_BITS } else { 0 }
+}
+
+/// When the row of this number was added, in seconds since 1970; `None`: the number does not say it.
+#[must_use]
+pub fn time_of(number: u64) -> Option<u64> {
+    (number >= FIRST_TIMED).then_some(number >> TIME_BITS)
+}
+
 /// A row that was generated since the index was built.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OnlineRow {
     /// The request's input.
     pub input: String,
     /// The target's output, with the end token.
     pub output: Vec<TokenId>,
+    /// What the row is removed by, such as the name of a user; empty: it has none.
+    pub key: String,
 }
 
 /// The first [`HEADER_BYTES`] of a log.
@@ -56,6 +77,12 @@ const COMMON_BYTES: usize = 48;
 const OLD_MAJOR: u16 = 1;
 const OLD_HEADER_BYTES: usize = 64;
 
+/// Version 2 had no keys; its records are the same otherwise.
+const KEYLESS_MAJOR: u16 = 2;
+
+/// Bit of an input's length that says that a key follows the input.
+const KEYED: u32 = 1 << 31;
+
 /// Bytes of a record before its payload: length, checksum, number.
 const LEAD_BYTES: usize = 20;
 const OLD_LEAD_BYTES: usize = 12;
@@ -69,6 +96,8 @@ pub(super) struct LogHeader {
     pub(super) next: u64,
     /// Bytes of the header.
     pub(super) bytes: usize,
+    /// Whether it has an older version.
+    pub(super) is_old: bool,
 }
 
 /// The bytes of a header.
@@ -104,7 +133,7 @@ pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -
     if found.kind != KIND.0 {
         return refuse(Fault::Kind { found: found.kind, expected: KIND.0 });
     }
-    if found.major != VERSION.0 && !old {
+    if found.major != VERSION.0 && found.major != KEYLESS_MAJOR && !old {
         let (found, fix) = ((found.major, found.minor), "use the tasc that wrote it, or another name");
         return refuse(Fault::Version { found, expected: VERSION.0, fix });
     }
@@ -117,12 +146,14 @@ pub(super) fn read_header(path: &Path, head: &[u8], fingerprint: &Fingerprint) -
         return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
     }
     let (id, next) = if old { (None, 0) } else { (Some(LogId(found.id)), found.next) };
-    Ok(Some(LogHeader { id, next, bytes }))
+    Ok(Some(LogHeader { id, next, bytes, is_old: found.major != VERSION.0 }))
 }
 
 /// Appends the record of a row with this number to `out`.
 pub(super) fn encode(number: u64, row: &OnlineRow, out: &mut Vec<u8>) -> Result<()> {
-    let bytes = 4 + row.input.len() + size_of_val(row.output.as_slice());
+    let keyed = !row.key.is_empty();
+    let key_bytes = if keyed { 4 + row.key.len() } else { 0 };
+    let bytes = 4 + row.input.len() + key_bytes + size_of_val(row.output.as_slice());
     let sizes = u32::try_from(bytes).ok().zip(u32::try_from(row.input.len()).ok());
     let Some((length, input)) = sizes.filter(|s| s.0 <= MAX_ROW_BYTES) else {
         return Err(Error::RowTooLarge { bytes, limit: MAX_ROW_BYTES as usize });
@@ -135,8 +166,12 @@ pub(super) fn encode(number: u64, row: &OnlineRow, out: &mut Vec<u8>) -> Result<
     out.extend(length.to_le_bytes());
     out.extend([0; 8]);
     out.extend(number.to_le_bytes());
-    out.extend(input.to_le_bytes());
+    out.extend((if keyed { input | KEYED } else { input }).to_le_bytes());
     out.extend(row.input.as_bytes());
+    if keyed {
+        out.extend(u32::try_from(row.key.len()).unwrap_or_default().to_le_bytes());
+        out.extend(row.key.as_bytes());
+    }
     out.extend_from_slice(bytemuck::cast_slice(&row.output));
     let sum = checksum(length, &out[start + OLD_LEAD_BYTES..]);
     out[start + 4..start + OLD_LEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
@@ -207,14 +242,26 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
 }
 
 fn decode(payload: &[u8]) -> Option<OnlineRow> {
-    let (length, rest) = payload.split_first_chunk()?;
-    let (input, ids) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let (length, rest) = split_length(payload)?;
+    let (input, rest) = rest.split_at_checked(usize::try_from(length & !KEYED).ok()?)?;
+    let (key, ids) = if length & KEYED == 0 {
+        (&[][..], rest)
+    } else {
+        let (length, rest) = split_length(rest)?;
+        rest.split_at_checked(usize::try_from(length).ok()?).filter(|(key, _)| !key.is_empty())?
+    };
     let (ids, odd) = ids.as_chunks();
     let output: Vec<TokenId> = ids.iter().map(|id| TokenId::from_le_bytes(*id)).collect();
     if !odd.is_empty() || output.contains(&TokenId::MAX) {
         return None;
     }
-    Some(OnlineRow { input: std::str::from_utf8(input).ok()?.to_owned(), output })
+    let text = |bytes| std::str::from_utf8(bytes).map(str::to_owned).ok();
+    Some(OnlineRow { input: text(input)?, output, key: text(key)? })
+}
+
+fn split_length(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_le_bytes(*length), rest))
 }
 
 /// Checksum of a record's length and of all that follows the checksum.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::format::{File, Kind, Section};
+use crate::format::{File, Kind, Section, is_ragged};
 use crate::{Error, Result, TokenId};
 
 /// Kind of a store file.
@@ -12,6 +12,9 @@ pub const KIND: Kind = Kind(*b"STOR");
 
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
+
+/// Ids that are compared between two calls of `check`.
+const CHECK_EVERY: usize = 1 << 22;
 
 /// The tokenizer that made a store (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,12 +109,52 @@ impl Store {
         }
     }
 
-    /// Reads the whole file and compares its checksums.
+    /// Reads the whole file, compares its checksums, and proves that documents and inputs do not overlap and that ids and
+    /// document numbers are in range.
     ///
     /// # Errors
     /// [`Error::Format`] naming the damaged section.
     pub fn verify(&self) -> Result<()> {
-        self.file.verify()
+        self.verify_with(|| Ok(()))
+    }
+
+    /// Verifies as [`Store::verify`] does. `check` is called repeatedly; its error ends the work.
+    ///
+    /// # Errors
+    /// As [`Store::verify`]; what `check` returns.
+    pub fn verify_with(&self, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+        self.file.verify_with(&mut check)?;
+        self.check_contents()?;
+        let limit = if self.meta.vocab_size == 0 { TokenId::MAX } else { self.meta.vocab_size };
+        for part in self.tokens.get(&self.file).chunks(CHECK_EVERY) {
+            check()?;
+            if let Some(id) = part.iter().find(|&&id| id >= limit) {
+                return Err(self.file.corrupt("tokens", &format!("id {id} is not below {limit}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves that documents and inputs do not overlap, so that all of them together are no larger than the file.
+    ///
+    /// # Complexity
+    /// O(documents + rows).
+    ///
+    /// # Errors
+    /// [`Error::Format`] naming the damaged section.
+    pub(crate) fn check_contents(&self) -> Result<()> {
+        let wrong = |section, why| Err(self.file.corrupt(section, why));
+        if !is_ragged(self.offsets.get(&self.file), self.num_documents(), self.num_tokens()) {
+            return wrong("offsets", "documents do not follow one another");
+        }
+        if !is_ragged(self.input_offsets.get(&self.file), self.num_inputs(), self.inputs.get(&self.file).len()) {
+            return wrong("input_offsets", "inputs do not follow one another");
+        }
+        let documents = self.num_documents();
+        if self.input_documents.get(&self.file).iter().any(|&document| document as usize >= documents) {
+            return wrong("input_documents", "a row belongs to a document that is not there");
+        }
+        Ok(())
     }
 
     /// Returns the tokenizer that made the store.

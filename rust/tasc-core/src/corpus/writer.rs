@@ -76,7 +76,7 @@ impl StoreWriter {
         if found != *fingerprint {
             return Err(Error::Fingerprint { path: path.into(), found, wanted: *fingerprint });
         }
-        old.verify()?; // damage must not be carried over under fresh checksums
+        old.verify_with(&mut check)?; // damage must not be carried over under fresh checksums
         let meta = StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), ..old.meta().clone() };
         let mut this = Self::create(path, fingerprint, meta)?;
         this._lock = Some(lock);
@@ -101,6 +101,11 @@ impl StoreWriter {
     /// # Errors
     /// [`Error::TokenId`] for an id that the vocabulary does not hold; [`Error::Io`].
     pub fn push(&mut self, output: &[TokenId], input: Option<&str>, weight: u64) -> Result<()> {
+        self.push_numbered(output, input, weight).map(drop)
+    }
+
+    /// Adds a row as [`StoreWriter::push`] does, and returns the number of its document.
+    pub(crate) fn push_numbered(&mut self, output: &[TokenId], input: Option<&str>, weight: u64) -> Result<u32> {
         let limit = if self.meta.vocab_size == 0 { TokenId::MAX } else { self.meta.vocab_size };
         if let Some(&id) = output.iter().find(|&&id| id >= limit) {
             return Err(Error::TokenId { id, limit });
@@ -109,7 +114,14 @@ impl StoreWriter {
         if let Some(text) = input {
             self.row(text, document, weight)?;
         }
-        Ok(())
+        Ok(document)
+    }
+
+    /// Adds a row whose output is a document that was added before.
+    pub(crate) fn push_again(&mut self, document: u32, input: Option<&str>, weight: u64) -> Result<()> {
+        let total = &mut self.weights[document as usize];
+        *total = total.saturating_add(weight);
+        input.map_or(Ok(()), |text| self.row(text, document, weight))
     }
 
     fn document(&mut self, output: &[TokenId], weight: u64) -> Result<u32> {

@@ -73,6 +73,7 @@ pub fn count(
     if !(1..=MAX_LENGTH).contains(&length) {
         return Err(Error::NgramLength { length, limit: MAX_LENGTH });
     }
+    store.check_contents()?;
     let limit = id_limit(store);
     let budget = Budget::new(options.memory_limit, options.num_threads, length, limit)?;
     count_within(store, path, options, &budget, progress)

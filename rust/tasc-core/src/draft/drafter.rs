@@ -49,12 +49,14 @@ pub struct DrafterOptions {
     pub served_bytes: usize,
     /// Most bytes of the write-ahead log. Past them its oldest rows are dropped until half of the bytes are left.
     pub log_bytes: u64,
+    /// Days after which rows leave the write-ahead log; `None`: they stay.
+    pub log_days: Option<u32>,
 }
 
 impl Default for DrafterOptions {
     fn default() -> Self {
         let (weights, fixed, without, tokenizer) = Default::default();
-        Self { weights, fixed, without, tokenizer, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES }
+        Self { weights, fixed, without, tokenizer, served_bytes: SERVED_BYTES, log_bytes: LOG_BYTES, log_days: None }
     }
 }
 
@@ -156,7 +158,7 @@ impl Drafter {
     /// As [`crate::corpus::WriteAheadLog::open`]; [`crate::Error::Locked`] also when this drafter has a log already.
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
         let _work = fork::work();
-        self.rows.open(path, fingerprint, self.options.log_bytes)
+        self.rows.open(path, fingerprint, self.options.log_bytes, self.options.log_days)
     }
 
     /// Adds finished rows: every request that starts afterwards counts and retrieves them. With a write-ahead log they are

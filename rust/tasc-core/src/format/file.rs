@@ -9,11 +9,14 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use memmap2::{Mmap, MmapMut};
 use serde::de::DeserializeOwned;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{ALIGNMENT, Entry, Fingerprint, HEADER_BYTES, Header, Kind, MAGIC, MAX_SECTIONS, checksum};
 use crate::error::Fault;
 use crate::{Error, Result};
+
+/// Bytes that are hashed between two calls of `check`.
+const HASHED_AT_ONCE: usize = 1 << 24;
 
 /// An open container: header and table are checked, contents are not (see [`File::verify`]).
 #[derive(Clone, Debug)]
@@ -255,9 +258,21 @@ impl File {
     /// # Errors
     /// [`Error::Format`] naming the first damaged section.
     pub fn verify(&self) -> Result<()> {
+        self.verify_with(|| Ok(()))
+    }
+
+    /// Verifies as [`File::verify`] does. `check` is called repeatedly; its error ends the work.
+    ///
+    /// # Errors
+    /// As [`File::verify`]; what `check` returns.
+    pub fn verify_with(&self, mut check: impl FnMut() -> Result<()>) -> Result<()> {
         for entry in self.table.iter() {
-            let bytes = self.bytes().get(self.range(entry)?).unwrap_or(&[]);
-            if xxh3_64(bytes) != entry.checksum {
+            let mut hash = Xxh3::new();
+            for part in self.bytes().get(self.range(entry)?).unwrap_or(&[]).chunks(HASHED_AT_ONCE) {
+                check()?;
+                hash.update(part);
+            }
+            if hash.digest() != entry.checksum {
                 return Err(self.corrupt(&name(entry), "its bytes do not match their checksum"));
             }
         }

@@ -2,14 +2,18 @@
 //!
 //! - [`writer`]: sections → a temporary file in the same folder → named when whole
 //! - [`file`]: an mmapped (or in-memory) file, opened in constant time
+//! - [`scratch`]: hidden folders beside what is being written, and the end of those that killed processes left
 //! - [`sections`](mod@sections): structures of arrays, the same in memory and in a file
 
 pub mod file;
+pub(crate) mod paths;
+pub mod scratch;
 pub mod sections;
 pub(crate) mod temporary;
 pub mod writer;
 
 pub use file::{File, Section};
+pub use scratch::ScratchFolder;
 pub(crate) use sections::sections;
 pub use sections::{Borrowed, Mapped, MappedArray, Owned, Storage};
 pub use writer::Writer;
@@ -30,6 +34,13 @@ pub const NAME_BYTES: usize = 16;
 
 /// Most sections of a file.
 pub const MAX_SECTIONS: u32 = 1024;
+
+/// Whether `starts` cuts an array of `length` elements into `parts` parts, without gaps or overlaps: part k is
+/// `starts[k]..starts[k + 1]`.
+pub(crate) fn is_ragged<T: Copy + Into<u64> + PartialOrd>(starts: &[T], parts: usize, length: usize) -> bool {
+    let ends = starts.first().zip(starts.last()).map(|(&first, &last)| (first.into(), last.into()));
+    starts.len() == parts.saturating_add(1) && ends == Some((0, length as u64)) && starts.is_sorted()
+}
 
 /// Kind of a file: what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Counts of what followed a hashed condition: the best followers of every condition seen often enough.
 
+use super::ngrams::MAX_PROBES;
 use crate::format::sections;
 
 /// At most this many followers are stored for one condition.
@@ -55,17 +56,24 @@ impl<'a> Conditional<'a> {
     fn find(&self, condition: u64) -> Option<Followers<'a>> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = first_slot(condition) & mask;
-        for _ in 0..self.slots.len() {
-            let at = (*self.slots.get(slot)? as usize).checked_sub(1)?;
-            let words = self.records.get(at..)?;
-            let head = words.get(..HEAD)?;
-            if u64::from(head[0]) | u64::from(head[1]) << 32 == condition {
-                let len = (head[4] as usize).min(FOLLOWERS) * 2;
-                return Some(Followers { total: head[2], distinct: head[3], pairs: words.get(HEAD..HEAD + len)? });
+        for _ in 0..self.slots.len().min(MAX_PROBES) {
+            let (found, followers) = self.record(*self.slots.get(slot)?)?;
+            if found == condition {
+                return Some(followers);
             }
             slot = (slot + 1) & mask;
         }
         None
+    }
+
+    /// The condition that a slot stands for, and what followed it; `None` for an empty slot, or when the arrays do not
+    /// fit.
+    pub(super) fn record(&self, slot: u32) -> Option<(u64, Followers<'a>)> {
+        let words = self.records.get((slot as usize).checked_sub(1)?..)?;
+        let head = words.get(..HEAD)?;
+        let len = (head[4] as usize).min(FOLLOWERS) * 2;
+        let followers = Followers { total: head[2], distinct: head[3], pairs: words.get(HEAD..HEAD + len)? };
+        Some((u64::from(head[0]) | u64::from(head[1]) << 32, followers))
     }
 }
 

@@ -206,7 +206,7 @@ pub struct CopyModelBuilder {
     /// Rows learnt from.
     rows: usize,
     /// token → (occurrences, copied ones)
-    tokens: Vec<(u32, u32)>,
+    tokens: FxHashMap<TokenId, (u32, u32)>,
     copy_state: CopyState,
     rates: Vec<f32>,
     usual: Vec<f32>,
@@ -243,11 +243,7 @@ impl CopyModelBuilder {
         if token >= MAX_COUNTED_ID {
             return;
         }
-        let at = token as usize;
-        if at >= self.tokens.len() {
-            self.tokens.resize(at + 1, (0, 0));
-        }
-        let counts = &mut self.tokens[at];
+        let counts = self.tokens.entry(token).or_default();
         counts.0 = counts.0.saturating_add(weight);
         counts.1 = counts.1.saturating_add(if copied { weight } else { 0 });
     }
@@ -263,7 +259,11 @@ impl CopyModelBuilder {
         rates.sort_unstable_by_key(|r| r.0);
         (self.counted.words, self.counted.rates) = rates.into_iter().unzip();
         let rate = |(seen, copied): (u32, u32)| (256.0 * f64::from(copied) / (f64::from(seen) + 1.0)) as u8;
-        self.counted.tokens = self.tokens.drain(..).map(rate).collect();
+        let length = self.tokens.keys().max().map_or(0, |&largest| largest as usize + 1);
+        self.counted.tokens = vec![0; length];
+        for (token, counts) in self.tokens.drain() {
+            self.counted.tokens[token as usize] = rate(counts);
+        }
     }
 
     /// Learns from where a row's words are copied and what comes when none is left.

@@ -10,6 +10,8 @@
 //! - [`cursor`]: a running output as the chain of its nested intervals
 //! - [`inputs`], [`nearest`]: the rows' inputs as an inverted index, and the rows nearest to an input
 //! - [`conditional`], [`copies`]: what was copied from the inputs, where, and what came when nothing was left to copy
+//! - [`origins`]: times and keys of rows that were merged from logs
+//! - [`safety`]: proof that the arrays of a file can be used
 //! - [`view`]: all of it, in memory, in a file or borrowed
 
 pub mod build;
@@ -19,6 +21,8 @@ pub mod cursor;
 pub mod inputs;
 pub mod nearest;
 pub mod ngrams;
+pub mod origins;
+pub mod safety;
 pub mod view;
 
 pub use build::NgramsBuilder;

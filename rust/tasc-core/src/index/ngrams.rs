@@ -29,6 +29,10 @@ pub(super) const WEIGHT_STRIDE: usize = 64;
 /// So many values, which share a line or two of the cache, are looked through, not searched.
 const LINEAR: usize = 16;
 
+/// Slots of a hash table that a look-up reads at most. In a table that is two thirds full, as ours at most are, no run of
+/// full slots is nearly as long.
+pub(super) const MAX_PROBES: usize = 1024;
+
 /// Words in a line of the cache.
 const LINE: usize = 16;
 
@@ -294,21 +298,33 @@ impl<'a> Ngrams<'a> {
     fn record(&self, i: Interval) -> Option<Record<'a>> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut slot = hash(i) & mask;
-        for _ in 0..self.slots.len() {
-            let at = (*self.slots.get(slot)? as usize).checked_sub(1)?;
-            let words = self.records.get(at..)?;
-            let head = words.get(..RECORD_HEAD)?;
-            if head[0] == i.lo && head[1] == i.hi {
-                let len = (head[3] as usize).min(SUMMARY_ENTRIES) * ENTRY_WORDS;
-                return Some(Record {
-                    distinct: head[2],
-                    total: wide(head[4], head[5]),
-                    entries: words.get(RECORD_HEAD..RECORD_HEAD + len)?,
-                });
+        for _ in 0..self.slots.len().min(MAX_PROBES) {
+            let (of, record) = self.record_at(*self.slots.get(slot)?)?;
+            if of == i {
+                return Some(record);
             }
             slot = (slot + 1) & mask;
         }
         None
+    }
+
+    /// The interval that a slot stands for, and its summary; `None` for an empty slot, or when the arrays do not fit.
+    #[inline]
+    fn record_at(&self, slot: u32) -> Option<(Interval, Record<'a>)> {
+        let words = self.records.get((slot as usize).checked_sub(1)?..)?;
+        let head = words.get(..RECORD_HEAD)?;
+        let len = (head[3] as usize).min(SUMMARY_ENTRIES) * ENTRY_WORDS;
+        let entries = words.get(RECORD_HEAD..RECORD_HEAD + len)?;
+        let record = Record { distinct: head[2], total: wide(head[4], head[5]), entries };
+        Some((Interval { lo: head[0], hi: head[1] }, record))
+    }
+
+    /// Whether a slot stands for a summary whose symbols and intervals are there.
+    pub(super) fn has_summary(&self, slot: u32) -> bool {
+        let follows = |e: &[u32]| e[0] as usize <= self.tokens.len() && self.sized(e[1], e[2]).is_some();
+        self.record_at(slot).is_some_and(|(of, record)| {
+            self.checked(of).is_some() && record.entries.chunks_exact(ENTRY_WORDS).all(follows)
+        })
     }
 }
 

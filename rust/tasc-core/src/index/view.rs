@@ -3,6 +3,7 @@
 use super::copies::CopyArrays;
 use super::inputs::InputArrays;
 use super::ngrams::NgramArrays;
+use super::origins::RowOrigin;
 use crate::format::{Storage, sections};
 use crate::text::Cases;
 use crate::text::pieces::PieceArrays;
@@ -17,6 +18,8 @@ sections! {
     optional {
         /// Fitted weights of the mixture, table after table; empty when none were fitted.
         mixture: [f32],
+        /// Times and keys of the rows that were merged from logs.
+        origins: [RowOrigin],
     }
     optional nested {
         /// What the inputs add; `None` when the index has seen none.

@@ -14,6 +14,7 @@ pub(super) type Expansions = Vec<Vec<TokenId>>;
 
 /// The documents of a store with their weights.
 pub(super) fn documents(store: &Store) -> Result<WeightedDocuments<'_>> {
+    store.check_contents()?;
     let limit = store.meta().vocab_size;
     let document = |k| {
         let ids = store.document(k)?;

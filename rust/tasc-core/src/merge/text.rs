@@ -1,5 +1,7 @@
 //! Concatenated documents in which pairs of tokens are merged.
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
 use crate::{Error, Result, TokenId};
 
 /// A number that stands for a base token or a merge.
@@ -189,41 +191,21 @@ fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
 /// Base ids as symbols, in their order.
 pub(super) struct Alphabet {
     ids: Vec<TokenId>,
-    /// Symbols of ids by their upper bits, then by their lower ones: real vocabularies fill a few dozen pages.
-    pages: Vec<Option<Box<[MergeSymbol; PAGE]>>>,
+    symbols: FxHashMap<TokenId, MergeSymbol>,
 }
-
-/// Ids of a page.
-const PAGE: usize = 1 << 12;
 
 impl Alphabet {
     /// Numbers the ids that occur, without the barriers.
+    ///
+    /// # Complexity
+    /// O(tokens) time; memory for the distinct ids alone, however far apart they are.
     pub(super) fn new<'a>(documents: impl Iterator<Item = &'a [TokenId]>, barriers: &[TokenId]) -> Self {
-        let mut this = Self { ids: Vec::new(), pages: Vec::new() };
-        for &id in documents.flatten() {
-            *this.entry(id) = 1;
-        }
-        for &id in barriers {
-            *this.entry(id) = BARRIER;
-        }
-        let Self { ids, pages } = &mut this;
-        for (page, first) in pages.iter_mut().zip((0..).step_by(PAGE)) {
-            for (symbol, id) in page.iter_mut().flat_map(|p| p.iter_mut()).zip(first..) {
-                if *symbol != BARRIER {
-                    ids.push(id);
-                    *symbol = ids.len() as MergeSymbol;
-                }
-            }
-        }
-        this
-    }
-
-    fn entry(&mut self, id: TokenId) -> &mut MergeSymbol {
-        let (page, place) = (id as usize / PAGE, id as usize % PAGE);
-        if page >= self.pages.len() {
-            self.pages.resize(page + 1, None);
-        }
-        &mut self.pages[page].get_or_insert_with(|| Box::new([BARRIER; PAGE]))[place]
+        let mut seen: FxHashSet<TokenId> = documents.flatten().copied().collect();
+        seen.retain(|id| !barriers.contains(id));
+        let mut ids: Vec<TokenId> = seen.into_iter().collect();
+        ids.sort_unstable();
+        let symbols = ids.iter().copied().zip(BARRIER + 1..).collect();
+        Self { ids, symbols }
     }
 
     /// Number of symbols, the barrier's among them.
@@ -233,8 +215,7 @@ impl Alphabet {
 
     /// Returns the symbol of an id that occurs; the barrier's symbol for any other id.
     pub(super) fn symbol(&self, id: TokenId) -> MergeSymbol {
-        let page = self.pages.get(id as usize / PAGE).and_then(Option::as_ref);
-        page.map_or(BARRIER, |p| p[id as usize % PAGE])
+        self.symbols.get(&id).copied().unwrap_or(BARRIER)
     }
 
     pub(super) fn id(&self, symbol: MergeSymbol) -> TokenId {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::served::IndexedRows;
+use crate::corpus::online_log::{expired_before, time_of};
 use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
@@ -33,15 +34,21 @@ impl OnlineRows {
         Self { shared: Arc::new(Mutex::new(SharedState { log: None, task, rows: rows.clone() })), rows }
     }
 
-    /// Adds the rows of a log that are not in the index. Later rows are appended to the log, up to `limit` bytes.
-    pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64) -> Result<()> {
+    /// Adds the rows of a log that are not in the index. Later rows are appended to the log, up to `limit` bytes; rows
+    /// leave it after so many days.
+    pub(crate) fn open(&self, path: &Path, fingerprint: &Fingerprint, limit: u64, days: Option<u32>) -> Result<()> {
         let mut shared = self.shared();
         if let Some(log) = &shared.log {
             return Err(Error::Locked { path: log.path().into() });
         }
         let merged = shared.task.as_ref().map_or(MergedLogs::none(), |task| task.merged_logs());
-        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| shared.add(&row, Some(number)))?;
-        shared.log = Some(log.bounded(limit));
+        let expired = days.map_or(0, expired_before);
+        let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| {
+            if number >= expired || time_of(number).is_none() {
+                shared.add(&row, Some(number));
+            }
+        })?;
+        shared.log = Some(log.bounded(limit).timed(days)?);
         Ok(())
     }
 

@@ -111,9 +111,11 @@ impl StoreRows<'_> {
         let rows = self.store.num_inputs();
         let mut inputs = InputsBuilder::new();
         let mut texts = TextArrays::default();
+        let mut tokens = 0usize;
         for row in 0..rows {
             let input = self.store.input(row)?;
             let weight = self.weight(row)?;
+            tokens = tokens.saturating_add(self.store.document(input.document as usize)?.len());
             if let Some(start) = start_of(input.document).filter(|_| weight > 0) {
                 inputs.push(input.text, start, weight)?;
                 texts.push(input.text, start, weight);
@@ -122,7 +124,7 @@ impl StoreRows<'_> {
         check(0.1)?;
         let inputs = inputs.build();
         check(0.3)?;
-        let stride = self.store.num_tokens().div_ceil(MAX_COPY_TOKENS).max(1);
+        let stride = tokens.div_ceil(MAX_COPY_TOKENS).max(1);
         let sample: Vec<usize> = (0..rows).step_by(stride).collect();
         let cases = self.cases(&sample, cache, tokenizer)?;
         let mut copies = CopyModelBuilder::default();

@@ -12,6 +12,10 @@ use crate::{Result, TokenId};
 /// Longest piece that is spelled, in bytes; what is longer cannot be copied.
 pub const MAX_PIECE: usize = 256;
 
+/// Most ids of a piece that are read from an index: tokenizers make no more of it than one for each byte, and a few. A
+/// file whose pieces overlap would make every word of an input as long as the file.
+const MAX_IDS: usize = 2 * MAX_PIECE;
+
 /// A tokenizer, seen from here.
 pub trait PieceTokenizer: Send + Sync {
     /// The ids of each piece as it stands in running text: one that begins with a letter or digit follows a
@@ -43,7 +47,7 @@ impl<'a> Pieces<'a> {
     pub fn get(&self, key: u64) -> Option<&'a [TokenId]> {
         let at = self.keys.binary_search(&key).ok()?;
         let &[start, end] = self.starts.get(at..)?.first_chunk()?;
-        self.ids.get(start as usize..end as usize)
+        self.ids.get(start as usize..end as usize).filter(|ids| ids.len() <= MAX_IDS)
     }
 }
 

@@ -1,0 +1,93 @@
+"""Rows that a file names, to be removed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from tasc.data import TaskTokenizer
+from tasc.data.rows import located_rows
+from tasc.errors import CorpusError
+
+AskedRow: TypeAlias = tuple[str | None, NDArray[Any]]
+"""(input or None, (T,) ids of the output)"""
+
+
+class NamedRows:
+    """Rows that a file names.
+
+    Args:
+        file: JSONL; None: no rows.
+        tokenizer: Tokenizer of the index.
+
+    Raises:
+        CorpusError: A line names no rows.
+    """
+
+    def __init__(self, file: Path | None, tokenizer: TaskTokenizer) -> None:
+        self.keys: set[str] = set()
+        self._tokenizer = tokenizer
+        self._inputs: set[str] = set()  # of rows with any output
+        self._outputs: set[str] = set()  # of rows with any input
+        self._pairs: dict[str, set[str]] = {}  # output → inputs
+        for where, row in [] if file is None else located_rows(file):
+            self._add(where, row)
+        wanted = [*self._outputs, *self._pairs]
+        ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        self._by_ids: dict[tuple[int, ...], set[str]] = {}
+        for ids, output in zip(tokenizer.encode_outputs(wanted), wanted, strict=True):
+            for end in ([], ends):
+                self._by_ids.setdefault((*ids, *end), set()).add(output)
+
+    def _add(self, where: str, row: Any) -> None:
+        given = {name: row.get(name) for name in ("input", "output", "key")} if isinstance(row, dict) else {}
+        texts = {name: value for name, value in given.items() if value is not None}
+        are_text = all(isinstance(text, str) for text in texts.values())
+        if not texts or not are_text or ("key" in texts and len(texts) > 1):
+            raise CorpusError(
+                f"{where}: names no rows; give an `input`, an `output` or both, or a `key` alone, each as text"
+            )
+        match texts:
+            case {"key": key}:
+                self.keys.add(key)
+            case {"input": given_input, "output": output}:
+                self._pairs.setdefault(output, set()).add(given_input)
+            case {"input": given_input}:
+                self._inputs.add(given_input)
+            case {"output": output}:
+                self._outputs.add(output)
+
+    def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
+        """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
+
+        Args:
+            has_inputs: Whether the index knows inputs. Otherwise a line with an input and an output names all rows
+                with this output and no input.
+        """
+
+        def picks(rows: list[AskedRow]) -> list[bool]:
+            outputs = self._named_outputs([ids.tolist() for _, ids in rows])
+            return [self._is_named(text, found, has_inputs) for (text, _), found in zip(rows, outputs, strict=True)]
+
+        return picks
+
+    def _is_named(self, text: str | None, outputs: set[str], has_inputs: bool) -> bool:
+        if text in self._inputs or outputs & self._outputs:
+            return True
+        pairs = [self._pairs[output] for output in outputs if output in self._pairs]
+        return any((text or "") in inputs or (text is None and not has_inputs) for inputs in pairs)
+
+    def _named_outputs(self, rows: list[list[int]]) -> list[set[str]]:
+        """Return the named outputs that each row's ids stand for: as tasc tokenises them, or as a model wrote them."""
+        if not self._by_ids:
+            return [set() for _ in rows]
+        found = [set(self._by_ids.get(tuple(ids), ())) for ids in rows]
+        eos = self._tokenizer.eos_id
+        bare = [ids[:-1] if ids and ids[-1] == eos else ids for ids in rows]
+        for skip in (False, True):
+            texts = self._tokenizer.tokenizer.decode_batch(bare, skip_special_tokens=skip)
+            for names, text in zip(found, texts, strict=True):
+                if text in self._outputs or text in self._pairs:
+                    names.add(text)
+        return found
