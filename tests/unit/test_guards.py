@@ -14,16 +14,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import Asked, Engine
 from test_served import ROWS, build
+from tiny_models import byte_tokenizer, peer_greedy, tiny_model
 from tokenizers import Tokenizer
 
-from tasc import NgramDrafter, TaskIndex
+from tasc import Generator, NgramDrafter, TaskIndex
+from tasc.adapters.transformers import TascGenerate
 from tasc.adapters.vllm import TascProposer
 from tasc.data import NgramTable, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import Drafter, NullDrafter, TokenDraft
 from tasc.errors import FormatError, InputError, InternalError, TascError
 from tasc.files import read_json
-from tasc.serving import Metrics, Settings, TaskDrafts
+from tasc.serving import Metrics, RequestTracker, Settings, TaskDrafts
 from tasc.serving import reload as module
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits, forks and pipes as on Linux")
@@ -304,6 +308,59 @@ def test_settings_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
 
 
 # --- failures
+
+ONES, TYPES = np.ones(2, np.float32), np.zeros(2, np.uint8)
+NONSENSE: dict[str, Any] = {
+    "None": None,
+    "a list": [5, 6],
+    "floats": TokenDraft(np.array([5.5, 6.0]), ONES, TYPES),  # type: ignore[arg-type]
+    "two dimensions": TokenDraft(np.array([[5, 6]], np.uint32), ONES, TYPES),
+    "text": TokenDraft("abc", ONES, TYPES),  # type: ignore[arg-type]
+    "negative": TokenDraft(np.array([-1, 3]), ONES, TYPES),  # type: ignore[arg-type]
+    "above int64": TokenDraft(np.array([2**63 + 5, 3], np.uint64), ONES, TYPES),  # type: ignore[arg-type]
+    "no probabilities": TokenDraft(np.array([5, 6], np.uint32), None, None),  # type: ignore[arg-type]
+    "sources of text": TokenDraft(np.array([5, 6], np.uint32), ONES, np.array(["a", "b"])),  # type: ignore[arg-type]
+    "too long": TokenDraft.of([5] * 5000),
+}
+
+
+class Nonsense(Drafter):
+    """Drafts what is no draft."""
+
+    name = "nonsense"
+
+    def __init__(self, draft: Any) -> None:
+        self.draft = draft
+
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
+        return SimpleNamespace(draft=lambda *_: self.draft, update=lambda ids: None, configure=lambda params: None)
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+@pytest.mark.parametrize("where", ["generate", "transformers", "engine"])
+def test_what_is_no_draft_means_plain_decoding_and_one_warning(what: str, where: str, caplog: Any) -> None:
+    drafter, prompt = Nonsense(NONSENSE[what]), [5, 6, 7]
+    expected: Any
+    found: Any
+    if where == "generate":
+        model = tiny_model("llama")
+        expected = Generator(model, byte_tokenizer()).generate(["abc"], max_tokens=12)[0].ids
+        found = Generator(model, byte_tokenizer(), drafter=drafter, costs=0.0).generate(["abc"], max_tokens=12)[0].ids
+    elif where == "transformers":
+        model = tiny_model("llama")
+        expected = peer_greedy(model, prompt, 12)
+        found = peer_greedy(model, prompt, 12, custom_generate=TascGenerate(drafter=drafter, costs=0.0))
+    else:
+        asked = Asked(prompt, expected := [*range(10, 30), 2])
+        tracker = RequestTracker(
+            lambda *_: TaskDrafts(drafter=drafter), max_draft=8, max_length=100, vocab_size=500, eos=frozenset([2]),
+            curve=LearnedCosts(1e-6), metrics=Metrics(),
+        )  # fmt: skip
+        Engine(tracker.propose).run([asked])
+        found = asked.output
+    assert found == expected
+    drafts = what in ("above int64", "too long")  # integers, of which those beyond the vocabulary are cut
+    assert drafts or caplog.text.count("go on without drafts") == 1
 
 
 class Broken(Drafter):

@@ -92,5 +92,5 @@ class OnlineLearner:
     def _learn(learn: Learn, rows: list[Row]) -> None:
         try:
             learn(rows)
-        except BaseException:  # a panic of the core is no Exception
+        except BaseException:  # a panic of another extension is no Exception
             _log.warning("%d finished outputs could not be learnt from", len(rows), exc_info=True)

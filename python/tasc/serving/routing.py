@@ -129,7 +129,7 @@ class Tasks:
             return self._chosen(prompt, fields)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException:  # a panic of the core is no Exception
+        except BaseException:  # a panic of another extension is no Exception
             _log.warning("the index of a request cannot be used; it drafts from its own context", exc_info=True)
             return self._unknown
 
