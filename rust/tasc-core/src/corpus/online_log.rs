@@ -512,6 +512,10 @@ fn lock(path: &Path, fingerprint: &Fingerprint) -> Result<File> {
                 create(path, fingerprint).map_err(failed)?;
                 continue;
             }
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => {
+                open_regular(path)?; // says that it is a folder
+                continue;
+            }
             opened => opened.map_err(failed)?,
         };
         regular_length(path, &file)?;
