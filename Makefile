@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -57,6 +57,9 @@ test-engines: $(VENV)/.built ## tests on engines that are installed; docs/how-to
 
 test-kill: $(VENV)/.built ## kills and failing system calls everywhere; TASC_FAULT_MINUTES of it, counts add up in out/faults.json
 	nice -n 19 $(BIN)/pytest -m kill -s tests/faults
+
+test-soak: $(VENV)/.built ## an engine's adapter under faults for TASC_SOAK_SECONDS (600)
+	nice $(BIN)/pytest -m soak -s tests/soak
 
 test-architectures: $(VENV)/.built ## every type of causal language model, tiny; writes docs/architectures.md
 	$(BIN)/pytest -m architectures tests/architectures; status=$$?; $(BIN)/python docs/build_architectures.py && exit $$status

@@ -387,20 +387,31 @@ class TaskIndex:
 
         Raises:
             InputError: `num_threads` is below 1.
-            OSError: The file cannot be written, or the threads cannot be started.
+            OSError: The file cannot be written.
             TaskIndexError: There are more than 2**31 − 1 tokens and documents, or too little memory (about 28 bytes
                 per token).
             TokenizerMismatchError: Another tokenizer made the store.
         """
 
     @staticmethod
-    def open(path: str | Path) -> TaskIndex:
-        """Open an index in constant time, without reading its contents (see `verify`).
+    def open(path: str | Path, *, memory_bytes: int = 0) -> TaskIndex:
+        """Map an index in constant time, without reading its contents (see `verify`), or read it into memory.
+
+        A mapped file must not be written over in place: the system ends a process that reads a part which is cut off.
+
+        Args:
+            path: The file.
+            memory_bytes: Largest file that is read into memory; its checksums are compared.
 
         Raises:
-            FormatError: The file is not an index, is truncated, has a damaged header or another major version.
+            FormatError: The file is not an index, is truncated, has a damaged header or another major version; or it is
+                read and does not match its checksums, as one that is being written.
             OSError: The file cannot be read.
         """
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the bytes are in memory, where no change of the file reaches them."""
 
     @property
     def path(self) -> Path:

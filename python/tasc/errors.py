@@ -9,6 +9,8 @@ from typing import Any
 class TascError(Exception):
     """Base class of all exceptions of tasc."""
 
+    __slots__ = ()  # without a layout of its own, so that it can become a base of the core's `PanicException`
+
 
 class InputError(TascError, ValueError):
     """An argument that cannot be used."""
@@ -39,6 +41,12 @@ class FormatError(TascError, ValueError):
 
 class TaskIndexError(TascError):
     """An index that cannot be built."""
+
+
+class InternalError(TascError):
+    """A bug in tasc: the compiled core panicked. Whatever the call was to change may be half changed."""
+
+    __slots__ = ()  # as in TascError
 
 
 class TokenizerMismatchError(TascError, ValueError):

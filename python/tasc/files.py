@@ -73,6 +73,24 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     return write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: It is no regular file (a pipe would be waited for), or no JSON.
+        OSError: It cannot be read.
+    """
+    file = Path(path)
+    if file.exists() and not file.is_file():
+        raise InputError(f"{file} is a folder, a pipe or a device; give a file")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise InputError(f"{file} is not JSON: its lists and objects are nested too deeply") from None
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
+
+
 def as_json(value: Any, **options: Any) -> str:
     """Return a value as JSON. NaN and infinite numbers, which JSON does not have, become null.
 

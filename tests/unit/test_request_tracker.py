@@ -135,7 +135,9 @@ def test_a_drafter_that_fails_is_left_out_and_the_text_is_right(where: str) -> N
     batch, metrics = make(drafts)
     Engine(batch.propose).run(asked)
     assert all(one.output == one.says for one in asked)
-    assert metrics.as_dict()["indexes"]["told"]["failures"] == 2
+    counted = metrics.as_dict()["indexes"]["told"]
+    assert counted["failures"] + counted["plain_requests"] == 2
+    assert counted["turned_off"] == 1
 
 
 def test_drafts_end_before_ids_that_the_model_does_not_have_and_before_its_context_is_full() -> None:

@@ -124,7 +124,7 @@ def test_what_is_no_tokenizer_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
     path = folder(tmp_path, train_tokenizer([]))
     (path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is no JSON"):
+    with pytest.raises(InputError, match=r"config\.json is not JSON"):
         load_tokenizer(path)
     with pytest.raises(InputError, match="dict is no fast tokenizer"):
         load_tokenizer({})

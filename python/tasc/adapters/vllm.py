@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
 
 _log = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds without drafts after a failure; each is twice the last
 
 _WRITE_EVERY = 5.0  # seconds between two writes of the metrics file
 
@@ -49,7 +52,8 @@ class TascProposer:
         self._tasks = Tasks(settings, tokenizer, getattr(model, "served_model_name", None))
         self.metrics = Metrics()
         """Counts of drafted and accepted tokens by index and source."""
-        self._batch = RequestTracker(
+        self._new_batch = partial(
+            RequestTracker,
             self._tasks.choose,
             max_draft=vllm_config.speculative_config.num_speculative_tokens,
             max_length=model.max_model_len,
@@ -58,8 +62,9 @@ class TascProposer:
             curve=LearnedCosts(settings.cost),
             metrics=self.metrics,
         )
+        self._batch = self._new_batch()
         self._file, self._written = settings.metrics, 0.0
-        self._failed = False
+        self._resumes, self._pause = 0.0, _FIRST_PAUSE
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Do nothing: there is no draft model to load."""
@@ -80,17 +85,23 @@ class TascProposer:
             slot_mappings: Not used.
 
         Returns:
-            By row, the ids of the draft. Nothing raises from here: a failure is logged, and decoding continues plainly.
+            By row, the ids of the draft. Nothing raises from here but an interrupt and an exit: after a failure, which
+            is logged and counted, decoding continues plainly for a while (1 s, twice as long each time, at most 300 s).
         """
-        if not self._failed:
+        if time.monotonic() >= self._resumes:
             try:
                 shown = self.requests.of_step()
                 drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
                 self._write()
                 return drafts
-            except Exception:
-                _log.exception("drafting failed; this engine goes on without drafts")
-                self._failed = True
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:
+                _log.exception("drafting failed; this engine goes on without drafts for %.0f s", self._pause)
+                self.metrics.engine_failed()
+                self._batch = self._new_batch()
+                self._resumes = time.monotonic() + self._pause
+                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return [[] for _ in sampled_token_ids]
 
     def _write(self) -> None:

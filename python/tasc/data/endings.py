@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 from tokenizers import Tokenizer
 
 from tasc.errors import InputError
+from tasc.files import read_json
 
 END_TOKENS = (
     *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<|end_of_role|>"),
@@ -100,10 +100,7 @@ def _listed(value: Any) -> list[Any]:
 def _json(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
+    content = read_json(file)
     return content if isinstance(content, dict) else {}
 
 

@@ -233,7 +233,7 @@ class SafeDrafter(DrafterWrapper):
     """Guards a decoder against a drafter that fails: nothing raises from its requests.
 
     A request whose drafter raises is marked `failed`, gets empty drafts from then on, and a warning is logged with the
-    traceback. A panic of the compiled core counts as a failure too; an interrupt and an exit pass through.
+    traceback. Only an interrupt and an exit pass through.
 
     Args:
         drafter: Any `Drafter`.
@@ -304,7 +304,7 @@ def guarded(requests: Sequence[SafeRequest], call: Callable[[], T], reason: str 
         return call()
     except (KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except BaseException:  # a panic of the core is no Exception
+    except BaseException:  # a panic of another extension is no Exception
         fail(requests, reason)
         return None
 
@@ -321,16 +321,19 @@ def _well_formed(draft: Draft) -> Draft:
 
     Raises:
         TypeError: They have not.
+        ValueError: A token id is negative.
     """
     if isinstance(draft, CoreDraft):
         return draft
     tokens, probs, sources = (np.asarray(array) for array in (draft.tokens, draft.probs, draft.sources))
-    integers = tokens.dtype.kind in "iu" or not tokens.size
-    if tokens.ndim != 1 or not integers or probs.ndim != 1 or probs.dtype.kind not in "fiu" or sources.ndim != 1:
+    integers = all(array.dtype.kind in "iu" or not array.size for array in (tokens, sources))
+    if not integers or probs.dtype.kind not in "fiu" or (tokens.ndim, probs.ndim, sources.ndim) != (1, 1, 1):
         raise TypeError(
             f"a draft holds tokens {tokens.dtype}{tokens.shape}, probs {probs.dtype}{probs.shape} and sources "
             f"{sources.dtype}{sources.shape}; give (K,) integers, (K,) floats and (K,) integers"
         )
+    if tokens.size and tokens.min() < 0:
+        raise ValueError(f"a draft holds the token id {tokens.min()}; ids are at least 0")
     if len(draft.dists) not in (0, len(tokens)) or any(q is not None and q.ndim != 1 for q in draft.dists):
         raise TypeError("a draft holds dists of another number or shape; give (V,) probabilities or None per token")
     return draft

@@ -34,19 +34,25 @@ class OnlineLearner:
         self._lock = threading.Lock()
         self._closed = False
 
-    def put(self, learn: Learn, row: Row | None) -> None:
-        """Queue a row for a drafter (None: a call without rows); it is dropped where too many wait."""
+    def put(self, learn: Learn, row: Row | None) -> bool:
+        """Queue a row for a drafter (None: a call without rows); it is dropped where too many wait.
+
+        Returns:
+            Whether it was queued.
+        """
         try:
             with self._lock:
                 if self._closed:
-                    return
+                    return False
                 if self._thread is None:
                     self._start()
             self._waiting.put_nowait((learn, row))
+            return True
         except queue.Full:
             _log.debug("outputs end faster than they are written; one is not learnt from")
         except RuntimeError as error:
             _log.debug("no thread can be started to learn on, an output is not learnt from: %s", error)
+        return False
 
     def close(self) -> None:
         """Learn the rows that wait, for a few seconds at most, and end the thread."""
@@ -86,5 +92,5 @@ class OnlineLearner:
     def _learn(learn: Learn, rows: list[Row]) -> None:
         try:
             learn(rows)
-        except BaseException:  # a panic of the core is no Exception
+        except BaseException:  # a panic of another extension is no Exception
             _log.warning("%d finished outputs could not be learnt from", len(rows), exc_info=True)

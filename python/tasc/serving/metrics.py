@@ -34,6 +34,11 @@ _COUNTERS = {
     "paused": "Steps without a draft because the last ones did not pay.",
     "failures": "Requests that go on without drafts because the drafter failed.",
     "reloads": "Times that a replaced index file was taken up.",
+    "refused_files": "Looks at a replaced index file that could not be used.",
+    "damaged_files": "Index files that proved to be damaged while they were in use.",
+    "turned_off": "Times that an index was turned off for a while because its drafter failed.",
+    "plain_requests": "Requests begun while the index was turned off.",
+    "unlearnt_rows": "Finished outputs that could not be learnt from.",
 }
 
 _GAUGES = {"served_rows": "Online rows in memory.", "salts": "Salts whose drafters are in memory."}
@@ -50,7 +55,9 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._indexes: defaultdict[TaskDrafts, _Counts] = defaultdict(_Counts)
-        self._times: dict[str, float] = {"draft_seconds": 0.0, "step_seconds": 0.0, "timed_steps": 0}
+        self._times: dict[str, float] = {
+            "draft_seconds": 0.0, "step_seconds": 0.0, "timed_steps": 0, "failed_steps": 0,
+        }  # fmt: skip
 
     def count(self, drafts: TaskDrafts, event: Literal["requests", "paused", "failures"]) -> None:
         """Count a request of a task that began, a step without a draft, or a request whose drafter raised."""
@@ -73,6 +80,11 @@ class Metrics:
             counts.drafted.update(names)
             counts.accepted.update(names[:accepted])
 
+    def engine_failed(self) -> None:
+        """Count a step whose drafting failed as a whole."""
+        with self._lock:
+            self._times["failed_steps"] += 1
+
     def drafting(self, seconds: float) -> None:
         """Add time spent on drafts, of all requests of a step."""
         with self._lock:
@@ -87,7 +99,8 @@ class Metrics:
     def as_dict(self) -> dict[str, Any]:
         """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
         acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`, `salts`; `draft_seconds`;
-        `step_seconds` of the `timed_steps`, which held no prompt. Requests with a salt count with their index.
+        `step_seconds` of the `timed_steps`, which held no prompt; `failed_steps`. Requests with a salt count with their
+        index.
         """
         with self._lock:
             return {"indexes": {name: _facts(*found) for name, found in self._named()}, **self._times}
@@ -112,7 +125,11 @@ class Metrics:
                 for source, number in one[key].items():
                     family.add_metric([name, source], number)
             yield family
-        times = {"draft_seconds": "Time spent on drafts.", "step_seconds": "Time of steps without prompts."}
+        times = {
+            "draft_seconds": "Time spent on drafts.",
+            "step_seconds": "Time of steps without prompts.",
+            "failed_steps": "Steps whose drafting failed as a whole.",
+        }
         for key, says in times.items():
             yield core.CounterMetricFamily(f"tasc_{key}", says, value=found[key])
 
@@ -148,7 +165,7 @@ class Metrics:
 def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
     drafted = counts.drafted.total()
     return {
-        **{name: counts.events[name] for name in _COUNTERS},
+        **{name: counts.events[name] + drafts.faults[name] for name in _COUNTERS},
         "reloads": drafts.reloads,
         "drafted": dict(counts.drafted),
         "accepted": {name: counts.accepted[name] for name in counts.drafted},

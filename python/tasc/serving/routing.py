@@ -103,6 +103,7 @@ class Tasks:
                     one.path, tokenizer, learn=settings.learn and settings.learn_unsalted, learn_salted=settings.learn,
                     max_salts=settings.max_salts, max_salt_logs=settings.max_salt_logs, learner=self._learner,
                     served_bytes=settings.served_bytes, log_bytes=settings.log_bytes, log_days=settings.log_days,
+                    memory_bytes=settings.memory_bytes, verify=settings.verify,
                 )  # fmt: skip
         listed.sort(key=lambda one: (one.prompt_starts_with is None, one.prompt_contains is None))  # the surest first
         self._beginnings: Beginnings | None = None
@@ -128,7 +129,7 @@ class Tasks:
             return self._chosen(prompt, fields)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException:  # a panic of the core is no Exception
+        except BaseException:  # a panic of another extension is no Exception
             _log.warning("the index of a request cannot be used; it drafts from its own context", exc_info=True)
             return self._unknown
 

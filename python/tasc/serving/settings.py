@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,6 +11,8 @@ from typing import Any
 from tasc.checks import wrong
 from tasc.drafting.defaults import MAX_SALTS
 from tasc.errors import InputError
+from tasc.files import read_json
+from tasc.serving.reload import MEMORY_BYTES, VERIFY
 
 VARIABLE = "TASC_INDEX"
 """Environment variable with the path of an index, or of a JSON file with settings."""
@@ -67,6 +68,10 @@ class Settings:
         served_bytes: Most bytes of finished outputs in memory, of each drafter; see `NgramDrafter`.
         log_bytes: Most bytes of each log.
         log_days: Days after which finished outputs are dropped from a log; None: they stay. See `NgramDrafter`.
+        memory_bytes: Largest index file that is held in memory. A larger one stays mapped: writing over it in place,
+            instead of a rename, ends the engine.
+        verify: When an index file is verified before use: "other_owner", where it belongs to another user; "always";
+            or "later", never. One that is not is verified after it was opened, beside the engine.
         cost: Cost of one drafted token in plain steps at batch 1; None: learnt from the engine's steps.
         metrics: File for Prometheus' textfile collector, written every few seconds; None: no file.
 
@@ -84,6 +89,8 @@ class Settings:
     served_bytes: int = 64 << 20
     log_bytes: int = 256 << 20
     log_days: int | None = None
+    memory_bytes: int = MEMORY_BYTES
+    verify: str = VERIFY[0]
     cost: float | None = None
     metrics: Path | None = None
 
@@ -138,10 +145,7 @@ class Settings:
         Raises:
             InputError: As `from_environment`.
         """
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{file} is not JSON: {error}") from error
+        found = read_json(file)
         _check(file, found, cls)
         listed = found.pop("indexes", None)
         if listed is None and index is not None:
@@ -182,6 +186,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "served_bytes": (int,),
     "log_bytes": (int,),
     "log_days": (int, type(None)),
+    "memory_bytes": (int,),
+    "verify": (str,),
     "cost": (int, float, type(None)),
     "metrics": _TEXT,
     "path": (str,),
@@ -214,5 +220,7 @@ def _check(where: object, found: Any, kind: type) -> None:
             raise InputError(f"{where}: max_salts is {value}; it must be at least 1")
         if name == "log_days" and value is not None and not 1 <= value <= _MAX_DAYS:
             raise wrong(f"{where}: log_days", value, f"from 1 to {_MAX_DAYS}")
+        if name == "verify" and value not in VERIFY:
+            raise wrong(f"{where}: verify", value, " or ".join(map(repr, VERIFY)))
         if name == "salt" and value is not None and value not in SALT_FIELDS:
             raise wrong(f"{where}: salt", value, " or ".join(map(repr, SALT_FIELDS)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,22 +14,32 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from tasc._core import TaskIndex
 from tasc.data import load_tokenizer
 from tasc.drafting.defaults import MAX_SALTS
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
-from tasc.drafting.protocol import Drafter, SafeDrafter, SafeRequest, TokenIds, salt_digest, served_log
+from tasc.drafting.protocol import (
+    Drafter,
+    NullDrafter,
+    SafeDrafter,
+    SafeRequest,
+    TokenIds,
+    guarded,
+    salt_digest,
+    served_log,
+)
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.learner import OnlineLearner, Row
-from tasc.serving.reload import FileWatcher
+from tasc.serving.reload import MEMORY_BYTES, FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
-    from tasc._core import NgramDrafter
+    from tasc._core import NgramDrafter, TaskIndex
     from tasc.drafting.retokenizing import RetokenizingDrafter
 
 _log = logging.getLogger(__name__)
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds that an index is turned off after a failure; each is twice the last
 
 
 class StartedRequest(NamedTuple):
@@ -47,6 +58,9 @@ class TaskDrafts:
     rename, as tasc does), requests that start from then on draft from it, and those running continue with the old one.
     A file that cannot be used is logged, and the old index stays.
 
+    After a failure of the drafter, requests that start decode plainly for a while: 1 s, twice as long each time, at
+    most 300 s. Where the index proves to be damaged, they do so until another file replaces it.
+
     Args:
         index: The task's `TaskIndex`, or its path; None: each request's own context alone.
         tokenizer: The model's tokenizer: a fast transformers tokenizer, or whatever `tasc.load_tokenizer` takes. None:
@@ -59,6 +73,9 @@ class TaskDrafts:
         max_salt_logs: Most logs of salts beside the index; what a further salt learns is kept in memory alone.
         learner: Adds outputs to drafters; None: its own.
         name: The name in reports; None: the index's file name, or the drafter's name.
+        memory_bytes: Largest index file that is held in memory. A larger one stays mapped: writing over it in place,
+            instead of a rename, ends the process.
+        verify: When an index file is verified before use; see `tasc.serving.reload.VERIFY`.
         **options: Of the `NgramDrafter` over the index, such as `served_bytes` and `log_bytes`.
 
     Raises:
@@ -79,6 +96,8 @@ class TaskDrafts:
         max_salt_logs: int = MAX_SALT_LOGS,
         learner: OnlineLearner | None = None,
         name: str | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        verify: str = "other_owner",
         **options: Any,
     ) -> None:
         if drafter is not None and (index is not None or options):
@@ -90,7 +109,13 @@ class TaskDrafts:
         self._delimiters = None if self._tokenizer is None else chat_delimiters(tokenizer)
         self._options = options
         self._name = name
-        opened = TaskIndex.open(Path(index)) if isinstance(index, str | PathLike) else index
+        self._memory_bytes, self._verify = memory_bytes, verify
+        self.faults: Counter[str] = Counter()
+        """Number of faults by kind, those of salts included: see `tasc.serving.metrics`."""
+        self._off_until, self._pause = 0.0, _FIRST_PAUSE
+        self._plain = SafeDrafter(NullDrafter())
+        self._complaint = ""
+        opened = self._open_index(Path(index)) if isinstance(index, str | PathLike) else index
         log = served_log(opened) if learn and opened is not None else None
         self.drafter = SafeDrafter(self._over(opened, log) if drafter is None else drafter)
         self._lock = threading.Lock()
@@ -168,6 +193,9 @@ class TaskDrafts:
             The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`.
         """
         self._take_up_replaced()
+        if time.monotonic() < self._off_until or is_damaged(self.index):
+            self.unsalted.faults["plain_requests"] += 1
+            return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
         if input_text is None and self._finder is not None:
             [input_text] = self._finder.find([[int(token) for token in prompt_ids]])
         drafter = self.drafter
@@ -180,8 +208,20 @@ class TaskDrafts:
             input_text: The input.
             ids: (T,) the output with its end token.
         """
-        if self._learner is not None:
-            self._learner.put(self._learn, (input_text, np.array(ids, np.uint32)))
+        if self._learner is not None and not self._learner.put(self._learn, (input_text, np.array(ids, np.uint32))):
+            self.unsalted.faults["unlearnt_rows"] += 1
+
+    def failed(self) -> None:
+        """Turn the drafter off for a while: a request of it has failed."""
+        now = time.monotonic()
+        if now < self._off_until:
+            return
+        if now - self._off_until > 2 * self._pause:  # it has worked for as long as it was off
+            self._pause = _FIRST_PAUSE
+        self._off_until = now + self._pause
+        _log.warning("%s failed; requests that start decode plainly for %.0f s", self.name, self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self.unsalted.faults["turned_off"] += 1
 
     def close(self) -> None:
         """Learn the outputs that wait, and stop learning."""
@@ -191,7 +231,18 @@ class TaskDrafts:
         self._learner = self._salted_learner = None
 
     def _learn(self, rows: list[Row]) -> None:
-        self.drafter.serve(rows)
+        def serve() -> bool:
+            self.drafter.drafter.serve(rows)
+            return True
+
+        if not guarded((), serve, f"{len(rows)} finished rows could not be added to drafter {self.name!r}"):
+            self.unsalted.faults["unlearnt_rows"] += len(rows)
+
+    def _open_index(self, path: Path) -> TaskIndex:
+        return open_index(path, self._memory_bytes, self._verify, self._count_damage)
+
+    def _count_damage(self) -> None:
+        self.unsalted.faults["damaged_files"] += 1
 
     def _over(self, index: TaskIndex | None, log: Path | None) -> NgramDrafter | RetokenizingDrafter:
         try:
@@ -215,23 +266,33 @@ class TaskDrafts:
             try:
                 replaced = self._watcher.was_replaced() and self._use(path)
             except OSError as error:
-                _log.warning("%s cannot be looked at, the index before it stays: %s", path, error)
+                self._complain(path, error)
                 return
             if not replaced:
                 return
             if self._finder is None or not had_inputs:
                 self._finder = self._new_finder()
             self.reloads += 1
+            self._off_until, self._complaint = 0.0, ""
             _log.info("%s was replaced; requests draft from it now", path)
 
     def _use(self, path: Path) -> bool:
         """Draft from the index of a file, if it can be used."""
         try:
-            self.drafter = self.drafter.with_index(TaskIndex.open(path))
+            self.drafter = self.drafter.with_index(self._open_index(path))
         except (OSError, TascError) as error:
-            _log.warning("%s cannot be used, the index before it stays: %s", path, error)
+            if self._watcher is not None:
+                self._watcher.look_again()
+            self._complain(path, error)
             return False
         return True
+
+    def _complain(self, path: Path, error: Exception) -> None:
+        """Count a file that cannot be used, and log why, once."""
+        self.unsalted.faults["refused_files"] += 1
+        if self._complaint != str(error):
+            self._complaint = str(error)
+            _log.warning("%s cannot be used, the index before it stays: %s", path, error)
 
 
 class SaltedDrafts(TaskDrafts):
@@ -246,8 +307,11 @@ class SaltedDrafts(TaskDrafts):
 
     def __init__(self, unsalted: TaskDrafts, digest: str) -> None:
         index = unsalted.index
-        super().__init__(index, unsalted._tokenizer, name=unsalted.name, **unsalted._options)
         self._unsalted = unsalted
+        super().__init__(
+            index, unsalted._tokenizer, name=unsalted.name, memory_bytes=unsalted._memory_bytes,
+            verify=unsalted._verify, **unsalted._options,
+        )  # fmt: skip
         self._delimiters = unsalted._delimiters
         if index is not None:
             own = Path(f"{index.path}.{digest}")

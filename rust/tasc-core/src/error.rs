@@ -48,14 +48,6 @@ pub enum Error {
         /// The one at hand.
         wanted: crate::token::Fingerprint,
     },
-    /// Threads that could not be started.
-    #[error("{threads} threads could not be started: {why}; ask for fewer (num_threads)")]
-    Threads {
-        /// The number of threads asked for.
-        threads: usize,
-        /// The system's message.
-        why: String,
-    },
     /// The tokenizer failed; the source is its own error.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -192,6 +184,9 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
+    /// A folder, a pipe or a device.
+    #[error("it is no regular file but a folder, a pipe or a device; give a file")]
+    NoFile,
     /// It has no bytes.
     #[error("it is empty")]
     Empty,

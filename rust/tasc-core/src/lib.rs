@@ -154,6 +154,8 @@ pub mod error;
 #[doc(hidden)]
 pub mod fit;
 #[doc(hidden)]
+pub mod fork;
+#[doc(hidden)]
 pub mod format;
 #[doc(hidden)]
 pub mod index;

@@ -1,12 +1,14 @@
 //! Threads for one call. They are gone when the call returns, so that a process can fork between calls.
+//!
+//! Where the system starts fewer threads than asked for (a limit of processes, too little memory), these do the work; where it
+//! starts none, the caller's thread does it.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread::{Builder, Scope};
 use std::time::Duration;
-
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
 
@@ -22,20 +24,17 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MAX_THREADS)
 }
 
-/// Starts `threads` threads, at least one.
-///
-/// # Errors
-/// [`Error::Threads`] when the system starts no more threads.
-pub fn start(threads: usize) -> Result<ThreadPool> {
-    let threads = threads.max(1);
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| Error::Threads { threads, why: e.to_string() })
+/// Starts up to `threads` threads; each does the work that one call of `work` returns. Returns how many were started.
+pub(crate) fn spawn<'scope, W: FnOnce() + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    threads: usize,
+    mut work: impl FnMut() -> W,
+) -> usize {
+    (0..threads).take_while(|_| Builder::new().spawn_scoped(scope, work()).is_ok()).count()
 }
 
 /// Applies `work` to every item on up to `threads` threads, this one among them; results are in the order of the items.
-/// Where fewer threads can be started, these do the work. A panic of `work` is propagated.
-///
-/// It starts scoped threads instead of a pool: engines call it once per step, where starting a pool would count.
+/// A panic of `work` is propagated.
 ///
 /// # Complexity
 /// The work divided by the threads, and some ten microseconds for each of them.
@@ -50,7 +49,7 @@ pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R
         taken.map_while(|at| items.get(at).map(|item| (at, work(item)))).collect::<Vec<_>>()
     };
     let mut made = std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, some).ok();
+        let start = |_| Builder::new().spawn_scoped(scope, some).ok();
         let others: Vec<_> = (1..threads).map_while(start).collect();
         let mut made = some();
         for other in others {
@@ -62,38 +61,37 @@ pub fn map<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R
     made.into_iter().map(|m| m.1).collect()
 }
 
-/// Does all tasks on the pool, at most `at_once` at a time, and returns the results in their order. The work calls its
-/// second argument now and then: its error ends the task. So does an error of `check`, which is called on this thread, or
-/// of another task.
+/// Does all tasks on up to `threads` threads and returns the results in their order. The work calls its second argument
+/// now and then: its error ends the task. So does an error of `check`, which is called on this thread, or of another task.
 ///
 /// # Errors
 /// The first error of a task, or of `check`.
 pub(crate) fn all<T: Send, R: Send>(
-    pool: &ThreadPool,
+    threads: usize,
     tasks: Vec<T>,
-    at_once: usize,
     work: impl Fn(T, &mut dyn FnMut() -> Result<()>) -> Result<R> + Sync,
     mut check: impl FnMut() -> Result<()>,
 ) -> Result<Vec<R>> {
-    let threads = at_once.min(pool.current_num_threads()).min(tasks.len());
+    let (threads, count) = (threads.min(tasks.len()), tasks.len());
     if threads <= 1 {
         return tasks.into_iter().map(|task| work(task, &mut check)).collect();
     }
-    let count = tasks.len();
     let stop = AtomicBool::new(false);
     let queue = Mutex::new(tasks.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let (sender, receiver) = channel();
-    pool.in_place_scope(|scope| {
-        for _ in 0..threads {
-            let (sender, work, queue, stop) = (sender.clone(), &work, &queue, &stop);
-            scope.spawn(move |_| {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some((place, task)) = next.filter(|_| !stop.load(Ordering::Relaxed)) else { return };
+    std::thread::scope(|scope| {
+        let started = spawn(scope, threads, || {
+            let (sender, next, work, stop) = (sender.clone(), &next, &work, &stop);
+            move || {
+                while let Some((place, task)) = next().filter(|_| !stop.load(Ordering::Relaxed)) {
                     let mut check = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
                     let _ = sender.send((place, work(task, &mut check)));
                 }
-            });
+            }
+        });
+        if started == 0 {
+            return std::iter::from_fn(next).map(|(_, task)| work(task, &mut check)).collect();
         }
         drop(sender);
         let mut results: Vec<Option<R>> = (0..count).map(|_| None).collect();
@@ -120,8 +118,7 @@ mod tests {
     #[test]
     fn results_come_in_order_for_any_number_of_threads() {
         for threads in 1..5 {
-            let squares =
-                all(&start(threads).unwrap(), (0..100u64).collect(), threads, |n, _| Ok(n * n), || Ok(())).unwrap();
+            let squares = all(threads, (0..100u64).collect(), |n, _| Ok(n * n), || Ok(())).unwrap();
             assert!(squares.into_iter().eq((0..100).map(|n| n * n)));
         }
     }
@@ -147,18 +144,14 @@ mod tests {
                 7 => Err(Error::EmptyCorpus),
                 _ => check(),
             };
-            assert!(matches!(
-                all(&start(threads).unwrap(), (0..100).collect(), threads, work, || Ok(())),
-                Err(Error::EmptyCorpus)
-            ));
+            assert!(matches!(all(threads, (0..100).collect(), work, || Ok(())), Err(Error::EmptyCorpus)));
             let endless = |_, check: &mut dyn FnMut() -> Result<()>| {
                 loop {
                     check()?;
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };
-            let stopped: Result<Vec<()>> =
-                all(&start(threads).unwrap(), vec![0; 4], threads, endless, || Err(Error::Stopped));
+            let stopped: Result<Vec<()>> = all(threads, vec![0; 4], endless, || Err(Error::Stopped));
             assert!(matches!(stopped, Err(Error::Stopped)));
         }
     }

@@ -8,7 +8,8 @@ use tasc_core::fit::samples::Samples;
 use tasc_core::mixture::{Mixer, Weights};
 
 /// Penalties that hardly matter.
-const FREE: FitOptions = FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0 };
+const FREE: FitOptions =
+    FitOptions { common_penalty: 1e-8, offset_penalty: 1e-8, iterations: 150, prior_rows: 0.0, threads: 1 };
 
 /// SplitMix64.
 struct Random(u64);
@@ -235,8 +236,7 @@ fn same_bits_for_any_number_of_threads() {
     let truth = random.weights(9, &[3, 3], 1.0);
     let samples = random.samples(&truth, 3_000, 8);
     let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let fit = pool.install(|| fit(&samples, &zeros(&truth), &FitOptions::default())).unwrap();
+        let fit = fit(&samples, &zeros(&truth), &FitOptions { threads, ..FitOptions::default() }).unwrap();
         let bits: Vec<u32> = fit.weights.table().iter().map(|w| w.to_bits()).collect();
         (bits, fit.nats.to_bits(), fit.iterations)
     };
@@ -365,12 +365,11 @@ fn speed() {
         mixer.mix(&x, &states, &mut p);
         samples.push(&x, random.draw(&p), &states, 1.0).unwrap();
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let start = std::time::Instant::now();
-    let fit = pool.install(|| fit(&samples, &zeros(&truth), &FitOptions::default())).unwrap();
+    let fit = fit(&samples, &zeros(&truth), &FitOptions::default()).unwrap();
     let (fitting, table) = (start.elapsed(), wide(&truth));
     let start = std::time::Instant::now();
-    pool.install(|| loss(&samples, &table, &truth, &FREE)).unwrap();
+    loss(&samples, &table, &truth, &FREE).unwrap();
     let once = start.elapsed();
     println!("{} iterations in {fitting:.2?}, an evaluation {once:.2?}", fit.iterations);
     println!("{:.4} nats, before {:.4}", fit.nats, fit.nats_before);

@@ -8,7 +8,7 @@ use std::path::Path;
 /// Folders and files of `src` from the lowest layer to the highest. What a layer imports lies below it, or in the same
 /// folder.
 const LAYERS: [&[&str]; 9] = [
-    &["format", "error", "token", "pool", "integer"],
+    &["format", "error", "token", "pool", "fork", "integer"],
     &["text"],
     &["corpus"],
     &["index", "count", "merge"],

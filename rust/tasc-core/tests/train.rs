@@ -263,11 +263,10 @@ fn write(store: &Store, path: &Path, options: &BuildOptions<'_>) -> Vec<u8> {
 fn same_bytes_for_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let store = toys::store(&folder.path().join("s"), &toys::rows(TOY, 250, 9));
-    let (path, train) = (folder.path().join("i"), quick());
-    let options = BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) };
+    let path = folder.path().join("i");
     let bytes = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| write(&store, &path, &options))
+        let train = TrainOptions { num_threads: Some(threads), ..quick() };
+        write(&store, &path, &BuildOptions { no_inputs: false, train: Some(&train), tokenizer: Some(&TOY) })
     };
     let one = bytes(1);
     for threads in [1, 2, 3] {

@@ -1,6 +1,6 @@
 //! Binding of `tasc_core::draft`.
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -10,6 +10,7 @@ use tasc_core::corpus::OnlineRow;
 use tasc_core::corpus::online_log::LOG_BYTES;
 use tasc_core::draft::drafter::Explained;
 use tasc_core::draft::{self, CostCurve, DrafterOptions};
+use tasc_core::fork::work;
 use tasc_core::mixture::features::{FEATURES, GROUPS};
 use tasc_core::mixture::{MixtureWeights, Source, SourceMask, Weights};
 use tasc_core::online::adapt::OnlineCalibration;
@@ -19,6 +20,7 @@ use tasc_core::text::PieceTokenizer;
 
 use crate::arrays::with_ids;
 use crate::error::{InputError, Raise, at_least};
+use crate::fork;
 use crate::index::TaskIndex;
 use crate::piece_tokenizer::PyPieceTokenizer;
 
@@ -94,12 +96,14 @@ pub(crate) struct NgramRequest {
 }
 
 impl NgramRequest {
-    fn lock(&self) -> MutexGuard<'_, draft::Request> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Calls `f` with the request's state. It must not need the interpreter. Whoever holds that works already.
+    fn with<R>(&self, f: impl FnOnce(&mut draft::Request) -> R) -> R {
+        let _work = work();
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn propose(&self, max_tokens: usize, costs: &CostCurve) -> Draft {
-        Draft(self.drafter.draft(&mut self.lock(), max_tokens, costs).clone())
+        self.with(|request| Draft(self.drafter.draft(request, max_tokens, costs).clone()))
     }
 }
 
@@ -193,7 +197,8 @@ impl NgramDrafter {
 
     /// (calibration scale, calibration shift, tokens per unit of cost).
     #[getter]
-    fn learnt(&self) -> (f64, f64, f64) {
+    fn learnt(&self, py: Python<'_>) -> (f64, f64, f64) {
+        let _work = fork::work(py);
         let online = self.drafter.calibration();
         (online.scale(), online.shift(), online.rate())
     }
@@ -233,13 +238,15 @@ impl NgramDrafter {
 
     /// Number of online rows in memory.
     #[getter]
-    fn num_served(&self) -> usize {
+    fn num_served(&self, py: Python<'_>) -> usize {
+        let _work = fork::work(py);
         self.drafter.num_served()
     }
 
     /// Bytes of the online rows in memory, with their spare capacity; at most `served_bytes`.
     #[getter]
-    fn served_memory(&self) -> usize {
+    fn served_memory(&self, py: Python<'_>) -> usize {
+        let _work = fork::work(py);
         self.drafter.served_memory()
     }
 
@@ -288,8 +295,11 @@ impl NgramRequest {
     }
 
     /// Append the (T,) tokens that verification has emitted since the last draft, and learn from them.
-    fn update(&self, ids: &Bound<'_, PyAny>) -> PyResult<()> {
-        with_ids(ids, |ids| self.drafter.update(&mut self.lock(), ids))
+    fn update(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<()> {
+        with_ids(ids, |ids| {
+            let _work = fork::work(py);
+            self.with(|request| self.drafter.update(request, ids));
+        })
     }
 
     /// Make the draft that `draft` would make, with the evidence for each token.
@@ -301,7 +311,7 @@ impl NgramRequest {
         costs: Option<PyReadonlyArray1<'_, f64>>,
     ) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let costs = curve(costs)?;
-        let explained = py.detach(|| self.drafter.explain(&mut self.lock(), max_tokens, &costs));
+        let explained = py.detach(|| self.with(|request| self.drafter.explain(request, max_tokens, &costs)));
         explained.into_iter().map(|token| to_dict(py, token)).collect()
     }
 
@@ -311,8 +321,10 @@ impl NgramRequest {
         &self,
         py: Python<'py>,
     ) -> PyResult<(Bound<'py, PyArray1<u32>>, Bound<'py, PyAny>, Bound<'py, PyArray1<u8>>)> {
-        let mut request = self.lock();
-        let seen = self.drafter.candidates(&mut request);
+        let seen = {
+            let _work = fork::work(py);
+            self.with(|request| self.drafter.candidates(request))
+        };
         let rows = seen.rows.clone().into_pyarray(py).call_method1("reshape", (-1, FEATURES))?;
         Ok((PyArray1::from_slice(py, &seen.tokens), rows, PyArray1::from_slice(py, &seen.states)))
     }

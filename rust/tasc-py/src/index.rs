@@ -67,8 +67,8 @@ fn pick(py: Python<'_>, picks: &Py<PyAny>, rows: &[OnlineRow]) -> PyResult<Vec<b
     )))
 }
 
-/// Index of a task's past rows, mapped from one file.
-#[pyclass(frozen, module = "tasc._core")]
+/// Index of a task's past rows, mapped from one file or read into memory.
+#[pyclass(frozen, weakref, module = "tasc._core")]
 pub(crate) struct TaskIndex(Arc<task::TaskIndex>);
 
 impl TaskIndex {
@@ -88,10 +88,12 @@ impl TaskIndex {
 
 #[pymethods]
 impl TaskIndex {
-    /// Open an index in constant time, without reading its contents (see `verify`).
+    /// Map an index in constant time, without reading its contents (see `verify`), or read it into memory.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| task::TaskIndex::open(&path)).raise().map(|i| Self(Arc::new(i)))
+    #[pyo3(signature = (path, *, memory_bytes=0))]
+    fn open(py: Python<'_>, path: PathBuf, memory_bytes: i64) -> PyResult<Self> {
+        let memory = at_least("memory_bytes", memory_bytes, 0)?;
+        py.detach(|| task::TaskIndex::open_within(&path, memory)).raise().map(|i| Self(Arc::new(i)))
     }
 
     /// Build an index of a store's rows and open it.
@@ -219,6 +221,12 @@ impl TaskIndex {
     /// Read the whole file, compare its checksums, and prove that it is safe to use, whoever wrote it.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
         interruptible(py, |check| self.0.verify_with(|| check(&|_| Ok(()))))
+    }
+
+    /// Whether the bytes are in memory, where no change of the file reaches them.
+    #[getter]
+    fn in_memory(&self) -> bool {
+        self.0.file().in_memory()
     }
 
     /// Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits.

@@ -8,6 +8,7 @@ mod detach;
 mod draft;
 mod error;
 mod files;
+mod fork;
 mod index;
 mod merge;
 mod piece_tokenizer;
@@ -16,6 +17,8 @@ mod store;
 /// The compiled half of tasc.
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    error::adopt_panics(m.py())?;
+    fork::pause_at_forks(m.py())?;
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("MIXTURE_SHAPE", draft::mixture_shape(m.py())?)?;
     m.add_function(wrap_pyfunction!(activations::activation_bytes, m)?)?;

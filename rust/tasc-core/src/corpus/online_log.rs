@@ -13,6 +13,7 @@ use super::record::{HEADER_BYTES, LogHeader, MAX_NUMBER, Records, encode, header
 pub use super::record::{KIND, MAX_ROW_BYTES, OnlineRow, VERSION, number_at, time_of};
 use crate::error::Fault;
 use crate::format::Fingerprint;
+use crate::format::file::{open_regular, regular_length};
 use crate::format::scratch::behind_link;
 use crate::format::temporary::{Temporary, folder, is_still, sync_folder};
 use crate::{Error, Result};
@@ -363,9 +364,7 @@ impl WriteAheadLog {
 /// # Errors
 /// As [`WriteAheadLog::open`], less the lock; [`Error::Io`] also when there is no such file.
 pub fn read(path: &Path, fingerprint: &Fingerprint) -> Result<Vec<OnlineRow>> {
-    let failed = |source| Error::Io { path: path.into(), source };
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let (file, length) = open_regular(path)?;
     all_rows(path, file, length, fingerprint)
 }
 
@@ -383,8 +382,7 @@ pub fn from_bytes(bytes: &[u8], fingerprint: &Fingerprint) -> Result<Vec<OnlineR
 /// As [`read`]; [`Error::Format`] also for a log of version 1, which has no identity yet.
 pub fn read_unmerged(path: &Path, fingerprint: &Fingerprint, merged: &mut MergedLogs) -> Result<Vec<(u64, OnlineRow)>> {
     let failed = |source| Error::Io { path: path.into(), source };
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let (file, length) = open_regular(path)?;
     #[cfg(unix)]
     file.sync_data().map_err(failed)?; // a row that a crash takes away would leave its number to another one
     let Some((header, mut records)) = records(path, file, length, fingerprint)? else { return Ok(Vec::new()) };
@@ -516,6 +514,7 @@ fn lock(path: &Path, fingerprint: &Fingerprint) -> Result<File> {
             }
             opened => opened.map_err(failed)?,
         };
+        regular_length(path, &file)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.into() }),
             locked => locked.map_err(|e| failed(e.into()))?,

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::store::{KIND, Store, StoreMeta, VERSION};
+use crate::format::file::open_regular;
 use crate::format::temporary::{folder, is_still};
 use crate::format::{Fingerprint, Writer};
 use crate::{Error, Result, TokenId};
@@ -203,7 +204,7 @@ fn next(elements: &[u64]) -> Result<u32> {
 fn lock(path: &Path, mut check: impl FnMut() -> Result<()>) -> Result<std::fs::File> {
     let failed = |source| Error::Io { path: path.into(), source };
     loop {
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let (file, _) = open_regular(path)?;
         match file.lock() {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => check()?,
             locked => {

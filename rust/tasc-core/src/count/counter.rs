@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rayon::ThreadPool;
-
 use super::budget::Budget;
 use super::chunk::Chunk;
 use super::groups::Sink;
@@ -94,7 +92,7 @@ pub(super) fn count_within(
     budget: &Budget,
     progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<Counted> {
-    let (mut pulse, pool) = (Pulse::new(progress), pool::start(budget.threads)?);
+    let mut pulse = Pulse::new(progress);
     let all = store.num_documents();
     let first = chunk_end(store, 0, budget, options)?;
     let whole = first == all;
@@ -105,14 +103,14 @@ pub(super) fn count_within(
     while start < all {
         weight = store.documents(start..end)?.weights.iter().fold(weight, |sum, &w| sum.saturating_add(w));
         let share = |done: f64| SORTED * (start as f64 + done * (end - start) as f64) / all as f64;
-        sort_chunk(store, start..end, budget, &pool, &mut spools, |done| pulse.at(share(done)))?;
+        sort_chunk(store, start..end, budget, &mut spools, |done| pulse.at(share(done)))?;
         grams = spools.end_run()?;
         runs += 1;
         start = end;
         end = chunk_end(store, start, budget, options)?;
     }
     if !whole {
-        (spools, grams) = merged(spools, options, budget, &pool, runs, || pulse.at(SORTED))?;
+        (spools, grams) = merged(spools, options, budget, runs, || pulse.at(SORTED))?;
     }
     let meta = TableMeta {
         writer: env!("CARGO_PKG_VERSION").into(),
@@ -153,14 +151,13 @@ fn sort_chunk(
     store: &Store,
     documents: std::ops::Range<usize>,
     budget: &Budget,
-    pool: &ThreadPool,
     spools: &mut Spools,
     mut progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<()> {
     let documents = store.documents(documents)?;
     let symbols = Symbols::new(documents.tokens, id_limit(store), budget.table, || progress(0.0))?;
     let chunk = Chunk::new(documents, symbols, spools.0.len());
-    workers::group(&chunk, pool, spools, progress)
+    workers::group(&chunk, budget.threads, spools, progress)
 }
 
 /// Merges the runs of all lengths, several lengths at a time.
@@ -168,7 +165,6 @@ fn merged(
     spools: Spools,
     options: &CountOptions,
     budget: &Budget,
-    pool: &ThreadPool,
     runs: usize,
     check: impl FnMut() -> Result<()>,
 ) -> Result<(Spools, Vec<u64>)> {
@@ -177,7 +173,7 @@ fn merged(
     let work = |(length, spool), check: &mut dyn FnMut() -> Result<()>| {
         merge_runs(spool, length, ways, buffer, options.minimum, check)
     };
-    let (spools, grams) = pool::all(pool, lengths, at_once, work, check)?.into_iter().unzip();
+    let (spools, grams) = pool::all(at_once, lengths, work, check)?.into_iter().unzip();
     Ok((Spools(spools), grams))
 }
 
@@ -210,9 +206,8 @@ pub fn merge_tables(
         let grams = merge(tables.iter().map(|table| table.stream(length)).collect(), &mut to, check)?;
         Ok((to, grams))
     };
-    let pool = pool::start(num_threads.min(meta.ngrams.len()))?;
     let lengths = (1..=meta.ngrams.len()).collect();
-    let (spools, ngrams) = pool::all(&pool, lengths, num_threads, work, || pulse.at(0.5))?.into_iter().unzip();
+    let (spools, ngrams) = pool::all(num_threads, lengths, work, || pulse.at(0.5))?.into_iter().unzip();
     let fingerprint = tables.first().ok_or(Error::NothingToMerge)?.file().fingerprint();
     write(Spools(spools), path, &fingerprint, &TableMeta { ngrams, ..meta }, || pulse.at(0.9))
 }

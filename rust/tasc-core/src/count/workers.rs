@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use memmap2::MmapMut;
-use rayon::ThreadPool;
 
 use super::chunk::{Chunk, Partition, Window};
 use super::groups::{Grouper, Sink};
@@ -85,7 +84,7 @@ type Slice<'a> = (&'a mut [Window], usize);
 /// `progress` is called with the share of windows done; its error ends the work.
 pub(crate) fn group(
     chunk: &Chunk<'_>,
-    pool: &ThreadPool,
+    threads: usize,
     sink: &mut impl Sink,
     mut progress: impl FnMut(f64) -> Result<()>,
 ) -> Result<()> {
@@ -94,17 +93,28 @@ pub(crate) fn group(
     // not from the allocator, which may keep what is given back, so that merging would come on top of it
     let mut memory = MmapMut::map_anon(bytes.max(1)).map_err(|source| Error::Io { path: "<memory>".into(), source })?;
     let windows: &mut [Window] = bytemuck::cast_slice_mut(&mut memory[..bytes]);
-    fill(chunk, &partitions, windows, pool, || progress(0.0))?;
-    let share = |windows: usize| windows as f64 / chunk.len() as f64;
+    fill(chunk, &partitions, windows, threads, || progress(0.0))?;
+    let mut progress = |windows: usize| progress(windows as f64 / chunk.len() as f64);
     let slices = slices(&partitions, windows);
-    if pool.current_num_threads() > 1 {
-        return in_order(chunk, slices, pool, sink, |after| progress(share(after)));
+    if threads > 1 {
+        in_order(chunk, slices, threads, sink, progress)
+    } else {
+        alone(chunk, slices, sink, &mut progress)
     }
+}
+
+/// Sorts on this thread.
+fn alone<'a>(
+    chunk: &Chunk<'_>,
+    slices: impl Iterator<Item = Slice<'a>>,
+    sink: &mut impl Sink,
+    progress: &mut impl FnMut(usize) -> Result<()>,
+) -> Result<()> {
     let mut grouper = Grouper::new(chunk);
     for (windows, before) in slices {
         chunk.sort(windows);
         grouper.emit(windows, before, sink)?;
-        progress(share(before + windows.len()))?;
+        progress(before + windows.len())?;
     }
     Ok(())
 }
@@ -114,11 +124,10 @@ fn fill(
     chunk: &Chunk<'_>,
     partitions: &[Partition],
     mut windows: &mut [Window],
-    pool: &ThreadPool,
+    threads: usize,
     check: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    let threads = pool.current_num_threads();
-    let most = windows.len().div_ceil(threads);
+    let most = windows.len().div_ceil(threads.max(1));
     let mut shares = Vec::new();
     let mut partitions = partitions;
     while !partitions.is_empty() {
@@ -133,7 +142,7 @@ fn fill(
         shares.push((share, own));
         (partitions, windows) = (behind, rest);
     }
-    pool::all(pool, shares, threads, |(share, own), check| chunk.fill(share, own, check), check).map(drop)
+    pool::all(threads, shares, |(share, own), check| chunk.fill(share, own, check), check).map(drop)
 }
 
 /// The windows of each partition.
@@ -147,21 +156,24 @@ fn slices<'a>(partitions: &'a [Partition], mut windows: &'a mut [Window]) -> imp
     })
 }
 
-/// Sorts on the pool's threads, which go a few partitions ahead, and gives `sink` the n-grams partition by partition.
+/// Sorts on threads that go a few partitions ahead, and gives `sink` the n-grams partition by partition.
 fn in_order<'a>(
     chunk: &Chunk<'_>,
     mut slices: impl Iterator<Item = Slice<'a>>,
-    pool: &ThreadPool,
+    threads: usize,
     sink: &mut impl Sink,
     mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<()> {
     let (tasks, queue) = channel();
-    let (queue, threads) = (Mutex::new(queue), pool.current_num_threads());
-    pool.in_place_scope(|scope| {
-        for _ in 0..threads {
+    let queue = Mutex::new(queue);
+    std::thread::scope(|scope| {
+        let started = pool::spawn(scope, threads, || {
             let grouper = Grouper::new(chunk); // here: a thread's own heap would keep what it once had
             let queue = &queue;
-            scope.spawn(move |_| work(chunk, grouper, queue));
+            move || work(chunk, grouper, queue)
+        });
+        if started == 0 {
+            return alone(chunk, slices, sink, &mut progress);
         }
         let tasks = tasks; // gone when this ends, whatever it ends with: the threads end then
         let mut waiting = VecDeque::new();

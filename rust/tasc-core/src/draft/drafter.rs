@@ -9,6 +9,7 @@ use super::scratch::{DraftScratch, ScratchPool};
 use super::trace::Observation;
 use crate::corpus::OnlineRow;
 use crate::corpus::online_log::LOG_BYTES;
+use crate::fork::{self, Work};
 use crate::format::Fingerprint;
 use crate::index::Cursor;
 use crate::index::inputs;
@@ -140,6 +141,7 @@ impl Drafter {
     /// As [`Drafter::new`]; as [`crate::corpus::WriteAheadLog::forget`], where rows of the log were merged: nothing has
     /// changed then.
     pub fn with_index(&self, task: Arc<dyn TaskData>) -> Result<Self> {
+        let _work = fork::work();
         let learned = self.learned().clone();
         let mut next = Self::with(Some(task.clone()), self.options.clone(), self.rows.clone(), learned)?;
         next.rows = self.rows.with_index(task)?;
@@ -155,6 +157,7 @@ impl Drafter {
     /// # Errors
     /// As [`crate::corpus::WriteAheadLog::open`]; [`crate::Error::Locked`] also when this drafter has a log already.
     pub fn keep_served(&self, path: &Path, fingerprint: &Fingerprint) -> Result<()> {
+        let _work = fork::work();
         self.rows.open(path, fingerprint, self.options.log_bytes, self.options.log_days)
     }
 
@@ -167,18 +170,21 @@ impl Drafter {
     /// # Errors
     /// As [`crate::corpus::WriteAheadLog::append`]; no row is added then.
     pub fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
+        let _work = fork::work();
         self.rows.serve(rows)
     }
 
     /// Number of online rows in memory.
     #[must_use]
     pub fn num_served(&self) -> usize {
+        let _work = fork::work();
         self.served().len()
     }
 
     /// Bytes that the online rows take in memory. O(1).
     #[must_use]
     pub fn served_memory(&self) -> usize {
+        let _work = fork::work();
         self.served().memory_usage()
     }
 
@@ -190,6 +196,12 @@ impl Drafter {
         self.task.as_ref().map_or_else(TaskView::default, |t| t.view())
     }
 
+    /// Pieces that were tokenized for requests.
+    fn cache(&self) -> (MutexGuard<'_, TokenizationCache>, Work) {
+        let work = fork::work();
+        (self.cache.lock().unwrap_or_else(PoisonError::into_inner), work)
+    }
+
     fn learned(&self) -> MutexGuard<'_, Learned> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,6 +209,7 @@ impl Drafter {
     /// Calibration and rate learned so far.
     #[must_use]
     pub fn calibration(&self) -> OnlineCalibration {
+        let _work = fork::work();
         self.learned().calibration
     }
 
@@ -223,6 +236,7 @@ impl Drafter {
             _ => None,
         };
         // only now, so that rows can be added while the tokenizer works
+        let _work = fork::work();
         let served = self.served();
         request.epoch = served.epoch();
         served.advance(&mut request.place.served, START);
@@ -238,14 +252,22 @@ impl Drafter {
         Ok(request)
     }
 
-    /// Tokenizes the input; returns its terms.
+    /// Tokenizes the input; returns its terms. No lock is held while the tokenizer works.
     fn read(&self, request: &mut Request, input: &str, rows: &Rows<'_>) -> Result<Vec<u64>> {
         let Request { source, place, .. } = request;
-        let tokenizer = self.options.tokenizer.as_deref();
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.bound(MAX_CACHED_PIECES);
         source.source_text.set_cases(rows.cases());
-        source.source_text.read(input, &rows.pieces, &mut cache, tokenizer)?;
+        let pieces = source.source_text.split(input);
+        let (mut missing, mut spelled) = (Vec::new(), Vec::new());
+        if let Some(tokenizer) = &self.options.tokenizer {
+            missing = pieces.missing(&rows.pieces, &self.cache().0);
+            if !missing.is_empty() {
+                spelled = tokenizer.tokenize_pieces(&missing)?;
+            }
+        }
+        let (mut cache, _work) = self.cache();
+        cache.bound(MAX_CACHED_PIECES);
+        cache.extend(&missing, &spelled);
+        source.source_text.spell(pieces, &rows.pieces, &cache);
         drop(cache);
         source.begin(&rows.copies, &mut place.copy_state);
         let mut terms = Vec::new();
@@ -258,6 +280,7 @@ impl Drafter {
     /// # Complexity
     /// O(tokens drafted), each a few look-ups in the index of O(log n) for n tokens indexed.
     pub fn draft<'r>(&self, request: &'r mut Request, max_tokens: usize, costs: &CostCurve) -> &'r Draft {
+        let _work = fork::work();
         let (view, served) = (self.view(), self.served());
         request.sync_online_rows(&served);
         request.draft.clear();
@@ -297,6 +320,7 @@ impl Drafter {
     /// # Complexity
     /// O(tokens).
     pub fn update(&self, request: &mut Request, emitted: &[TokenId]) {
+        let _work = fork::work();
         if !self.options.fixed && !emitted.is_empty() && request.cost > 0.0 {
             self.learn(request, emitted);
         }
@@ -332,12 +356,14 @@ impl Drafter {
 
     /// The most probable next token and its probability before calibration.
     pub fn likeliest(&self, request: &mut Request) -> Option<(TokenId, f32)> {
+        let _work = fork::work();
         let (columns, mixer) = (Columns::of(request.without), self.weights(request.without));
         self.look(request, columns, |scratch| scratch.likeliest(&mixer))
     }
 
     /// Calls `f` with the candidates at the request's position.
     fn look<T>(&self, request: &mut Request, columns: Columns, f: impl FnOnce(&mut DraftScratch) -> T) -> T {
+        let _work = fork::work();
         let (view, served) = (self.view(), self.served());
         request.sync_online_rows(&served);
         self.scratch.lend(|scratch| {
@@ -367,6 +393,7 @@ impl Drafter {
     /// # Complexity
     /// As two drafts.
     pub fn explain(&self, request: &mut Request, max_tokens: usize, costs: &CostCurve) -> Vec<Explained> {
+        let _work = fork::work();
         let draft = self.draft(request, max_tokens, costs).clone();
         let (view, served) = (self.view(), self.served());
         self.scratch.lend(|scratch| {

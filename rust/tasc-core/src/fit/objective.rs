@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::samples::{LANES, Samples};
 use crate::mixture::mixer::{Weights, rows_at, softmax};
-use crate::{Error, Result};
+use crate::{Error, Result, pool};
 
 /// Samples whose sums are added up by one thread; fixed, so that the sums do not depend on the number of threads.
 const CHUNK: usize = 512;
@@ -23,11 +21,13 @@ pub struct FitOptions {
     /// With fewer samples than this the prior is what counts, with far more it hardly does; 0 makes the penalties
     /// those above whatever the number of samples.
     pub prior_rows: f64,
+    /// Threads that evaluate; the result does not depend on their number.
+    pub threads: usize,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 100_000.0 }
+        Self { common_penalty: 1e-4, offset_penalty: 1e-3, iterations: 150, prior_rows: 100_000.0, threads: 1 }
     }
 }
 
@@ -56,6 +56,7 @@ pub(super) struct Objective<'a> {
     /// Penalty of each weight.
     penalties: Vec<f64>,
     total_weight: f64,
+    threads: usize,
 }
 
 /// The objective at one point.
@@ -83,7 +84,7 @@ impl<'a> Objective<'a> {
         let (common, offset) = options.penalties(total_weight)?;
         let mut penalties = vec![offset; table.len()];
         penalties[..prior.features()].fill(common);
-        Ok(Self { samples, groups: prior.groups(), prior: table, penalties, total_weight })
+        Ok(Self { samples, groups: prior.groups(), prior: table, penalties, total_weight, threads: options.threads })
     }
 
     /// The prior's weights.
@@ -116,7 +117,7 @@ impl<'a> Objective<'a> {
     /// Value and gradient at `table`, which is as long as the prior's.
     ///
     /// # Complexity
-    /// O(values of all samples + samples × groups × features), split over the threads of rayon's current pool.
+    /// O(values of all samples + samples × groups × features), split over [`FitOptions::threads`].
     pub(super) fn at(&self, table: &[f64]) -> Value {
         let mut value = match self.samples.stride() {
             4 => self.mean::<4>(table),
@@ -142,7 +143,7 @@ impl<'a> Objective<'a> {
         let table = padded::<F>(table, features);
         let starts: Vec<usize> = (0..self.samples.len()).step_by(CHUNK).collect();
         let chunk = |&start: &usize| self.sums(&table, start..(start + CHUNK).min(self.samples.len()));
-        let parts: Vec<Sums<F>> = starts.par_iter().map(chunk).collect();
+        let parts: Vec<Sums<F>> = pool::map(&starts, self.threads, chunk);
         let mut sum = Sums { nats: 0.0, gradient: vec![[0.0; F]; table.len()] };
         for part in &parts {
             sum.nats += part.nats;

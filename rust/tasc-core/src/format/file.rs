@@ -1,12 +1,13 @@
 //! Reading a container.
 
+use std::io::Read;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -24,6 +25,7 @@ pub struct File {
     path: PathBuf,
     header: Header,
     table: Arc<[Entry]>,
+    in_memory: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +69,8 @@ impl<T: Pod> Section<T> {
 impl File {
     /// Maps a file of this kind and major version.
     ///
-    /// The file must not be changed in place while it is open (tasc itself only ever renames whole files).
+    /// The file must not be changed in place while it is open (tasc itself only ever renames whole files): a process that
+    /// reads a part which is cut off meanwhile is ended by the system.
     ///
     /// # Complexity
     /// O(sections).
@@ -75,17 +78,40 @@ impl File {
     /// # Errors
     /// [`Error::Io`]; [`Error::Format`] when it is not such a file, is cut short, or its header or table is damaged.
     pub fn open(path: &Path, kind: Kind, major: u16) -> Result<Self> {
+        Self::open_within(path, kind, major, 0)
+    }
+
+    /// Opens a file as [`File::open`] does; one of at most `memory` bytes is read into memory and verified. What happens to
+    /// it afterwards is of no account.
+    ///
+    /// # Complexity
+    /// O(sections); O(file) where it is read.
+    ///
+    /// # Errors
+    /// As [`File::open`]; [`Error::Format`] also where a file that is read does not match its checksums, as one that is
+    /// being written.
+    pub fn open_within(path: &Path, kind: Kind, major: u16, memory: u64) -> Result<Self> {
         let failed = |source| Error::Io { path: path.into(), source };
-        let file = std::fs::File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.len() == 0 {
+        let (mut file, length) = open_regular(path)?;
+        if length == 0 {
             return Err(Error::Format { path: path.into(), fault: Fault::Empty });
         }
-        // SAFETY: contents are never trusted (every read is checked), and files are replaced by renaming only.
-        let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+        let in_memory = length <= memory;
+        let map = if in_memory {
+            read(&mut file, length)
+        } else {
+            // SAFETY: contents are never trusted (every read is checked), and files are replaced by renaming only.
+            unsafe { Mmap::map(&file) }
+        };
+        let map = map.map_err(failed)?;
         // random reads are faster in large pages; without them reading works as well
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Self::parse(Bytes::Mapped(Arc::new(map)), path.into(), kind, major)
+        let opened = Self::parse(Bytes::Mapped(Arc::new(map)), path.into(), kind, major)?;
+        if in_memory {
+            opened.verify()?;
+        }
+        Ok(Self { in_memory, ..opened })
     }
 
     /// Opens a container in memory.
@@ -129,7 +155,7 @@ impl File {
             return Err(refuse(Fault::Checksum { part: "header or section table" }));
         }
         let table: Arc<[Entry]> = table.chunks_exact(size_of::<Entry>()).map(bytemuck::pod_read_unaligned).collect();
-        let file = Self { bytes, path, header, table };
+        let file = Self { bytes, path, header, table, in_memory: true };
         file.check_places()?;
         Ok(file)
     }
@@ -167,6 +193,12 @@ impl File {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its bytes are in memory, where no change of the file reaches them.
+    #[must_use]
+    pub fn in_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// Identity of the tokenizer that made it.
@@ -262,6 +294,34 @@ impl Bytes {
             Self::Owned(words, len) => &bytemuck::cast_slice(words)[..*len],
         }
     }
+}
+
+/// Reads a file of a length into memory, not by the allocator: it could not give the memory back, nor use large pages.
+fn read(file: &mut std::fs::File, length: u64) -> std::io::Result<Mmap> {
+    let mut memory = MmapMut::map_anon(usize::try_from(length).map_err(std::io::Error::other)?)?;
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    file.read_exact(&mut memory)?;
+    memory.make_read_only()
+}
+
+/// Opens a file to read, and returns its length. What is no file is refused: opening a pipe would wait for its writer.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for a folder, a pipe or a device.
+pub(crate) fn open_regular(path: &Path) -> Result<(std::fs::File, u64)> {
+    let mut options = std::fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.read(true).open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let length = regular_length(path, &file)?;
+    Ok((file, length))
+}
+
+/// Returns the length of an open file, as [`open_regular`] does.
+pub(crate) fn regular_length(path: &Path, file: &std::fs::File) -> Result<u64> {
+    let found = file.metadata().map_err(|source| Error::Io { path: path.into(), source })?;
+    if found.is_file() { Ok(found.len()) } else { Err(Error::Format { path: path.into(), fault: Fault::NoFile }) }
 }
 
 /// Rounds `end` up to an offset at which a section can begin.

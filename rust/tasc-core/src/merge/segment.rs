@@ -2,10 +2,11 @@
 
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use super::automaton::{Automaton, ROOT};
 use crate::{Error, Result, TokenId, pool};
+
+/// Parts of a batch for each thread: sequences differ in length.
+const PARTS: usize = 4;
 
 /// Writes base ids with as few tokens as possible: base ids, and new ids `base + i` that stand for expansions. Among
 /// segmentations of equal length the one with the longest first token wins, then the one with the longest second token, and
@@ -139,7 +140,7 @@ impl Segmenter {
     /// Segments many sequences on up to `num_threads` threads. The result does not depend on their number.
     ///
     /// # Errors
-    /// As [`Segmenter::segment`], for the first sequence that has one; [`Error::Threads`].
+    /// As [`Segmenter::segment`], for the first sequence that has one.
     pub fn segment_batch<I: AsRef<[TokenId]> + Sync>(
         &self,
         batch: &[I],
@@ -149,13 +150,12 @@ impl Segmenter {
             let mut out = Vec::new();
             self.segment_into(ids.as_ref(), scratch, &mut out).map(|()| out)
         };
-        if num_threads <= 1 || batch.len() <= 1 {
+        let parts: Vec<_> = batch.chunks(batch.len().div_ceil(num_threads.max(1) * PARTS).max(1)).collect();
+        let segmented = pool::map(&parts, num_threads, |part| {
             let mut scratch = Scratch::default();
-            return batch.iter().map(|ids| one(&mut scratch, ids)).collect();
-        }
-        let pool = pool::start(num_threads.min(batch.len()))?;
-        let all: Vec<Result<_>> = pool.install(|| batch.par_iter().map_init(Scratch::default, one).collect());
-        all.into_iter().collect()
+            part.iter().map(|ids| one(&mut scratch, ids)).collect::<Vec<_>>()
+        });
+        segmented.into_iter().flatten().collect()
     }
 
     /// Segments the expansion of a new token without that token.

@@ -235,7 +235,19 @@ impl TaskIndex {
     /// # Errors
     /// [`Error::Io`]; a format error when it is no index of a known major version, is cut short or lacks a section.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_file(File::open(path, KIND, VERSION.0)?)
+        Self::open_within(path, 0)
+    }
+
+    /// Opens an index file; one of at most `memory` bytes is read into memory and its checksums are compared, see
+    /// [`File::open_within`].
+    ///
+    /// # Complexity
+    /// As [`TaskIndex::open`]; O(file) where it is read.
+    ///
+    /// # Errors
+    /// As [`TaskIndex::open`]; a format error where a file that is read does not match its checksums.
+    pub fn open_within(path: &Path, memory: u64) -> Result<Self> {
+        Self::from_file(File::open_within(path, KIND, VERSION.0, memory)?)
     }
 
     /// Opens an index in an open container, on disk or in memory.

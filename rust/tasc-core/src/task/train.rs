@@ -112,9 +112,9 @@ pub fn train(
     let ends = store.meta().eos_id.is_none();
     let shown = |row: usize| row % 3 != 2; // every third one is kept for the figures
     let general = general::weights()?;
-    // threads of its own: those of a process that forked are gone in its child
-    let pool = pool::start(options.num_threads.unwrap_or_else(pool::cores))?;
-    let fit = |samples: &Samples, prior: &Weights| pool.install(|| fit(samples, prior, &options.fit));
+    let threads = options.num_threads.unwrap_or_else(pool::cores);
+    let options_of_fit = FitOptions { threads, ..options.fit.clone() };
+    let fit = |samples: &Samples, prior: &Weights| fit(samples, prior, &options_of_fit);
     let mut tables: Vec<Weights> = Vec::new();
     let mut judged = Vec::new();
     let mut figures = FitReport { rows: picked.len() as u64, ..FitReport::default() };

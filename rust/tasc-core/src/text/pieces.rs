@@ -95,16 +95,23 @@ impl TokenizationCache {
     /// # Errors
     /// The tokenizer's.
     pub fn learn(&mut self, pieces: &[&str], tokenizer: &dyn PieceTokenizer) -> Result<()> {
-        for (piece, ids) in pieces.iter().zip(tokenizer.tokenize_pieces(pieces)?) {
-            self.insert(key(piece), &ids);
-        }
+        self.extend(pieces, &tokenizer.tokenize_pieces(pieces)?);
         Ok(())
     }
 
+    /// Adds pieces with their ids.
+    pub(crate) fn extend(&mut self, pieces: &[&str], ids: &[Vec<TokenId>]) {
+        for (piece, ids) in pieces.iter().zip(ids) {
+            self.insert(key(piece), ids);
+        }
+    }
+
     fn insert(&mut self, key: u64, ids: &[TokenId]) {
-        let start = self.ids.len();
-        self.ids.extend_from_slice(ids);
-        self.at.insert(key, start..self.ids.len());
+        self.at.entry(key).or_insert_with(|| {
+            let start = self.ids.len();
+            self.ids.extend_from_slice(ids);
+            start..self.ids.len()
+        });
     }
 
     /// The stored form: pieces in order of their keys.

@@ -102,18 +102,26 @@ impl SourceText {
         cache: &mut TokenizationCache,
         tokenizer: Option<&dyn PieceTokenizer>,
     ) -> Result<()> {
-        words::split(text, &mut self.words);
-        let pieces = self.pieces(text);
+        let pieces = self.split(text);
         if let Some(tokenizer) = tokenizer {
-            let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, cache);
-            let mut missing: Vec<&str> = pieces.iter().map(|p| p.text.as_ref()).filter(absent).collect();
-            missing.sort_unstable();
-            missing.dedup();
+            let missing = pieces.missing(known, cache);
             if !missing.is_empty() {
                 cache.learn(&missing, tokenizer)?;
             }
         }
-        for piece in pieces {
+        self.spell(pieces, known, cache);
+        Ok(())
+    }
+
+    /// Begins to read an input: splits it into pieces. [`SourceText::spell`] ends it.
+    pub(crate) fn split<'t>(&mut self, text: &'t str) -> InputPieces<'t> {
+        words::split(text, &mut self.words);
+        InputPieces(self.pieces(text))
+    }
+
+    /// Ends the reading of an input. Pieces that neither `known` nor `cache` hold cannot be copied.
+    pub(crate) fn spell(&mut self, pieces: InputPieces<'_>, known: &Pieces<'_>, cache: &TokenizationCache) {
+        for piece in pieces.0 {
             let key = pieces::key(&piece.text);
             let start = self.ids.len();
             self.ids.extend_from_slice(known.get(key).or_else(|| cache.get(key)).unwrap_or(&[]));
@@ -126,7 +134,6 @@ impl SourceText {
             }
         }
         self.find_starts();
-        Ok(())
     }
 
     /// Adds the pieces of a text that are neither known nor learnt.
@@ -341,6 +348,20 @@ impl SourceText {
         let IdRange { start: at, end } = self.next_piece(place.chunk + 1, place.case);
         let on = CopyPosition { at, end, chunk: place.chunk + 1, from: done.words, case: place.case };
         (place.from..done.words, Some(on).filter(|p| p.at < p.end))
+    }
+}
+
+/// The pieces of an input.
+pub(crate) struct InputPieces<'t>(Vec<Piece<'t>>);
+
+impl InputPieces<'_> {
+    /// Returns those that neither `known` nor `cache` hold, each once.
+    pub(crate) fn missing(&self, known: &Pieces<'_>, cache: &TokenizationCache) -> Vec<&str> {
+        let absent = |p: &&str| p.len() <= MAX_PIECE && is_absent(p, known, cache);
+        let mut missing: Vec<&str> = self.0.iter().map(|p| p.text.as_ref()).filter(absent).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        missing
     }
 }
 
