@@ -489,7 +489,8 @@ fn variable(name: &str, default: u64) -> u64 {
 /// Held by each test: memory and time are those of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Ids that are far apart, the last of all among them.
+/// Ids that are far apart, the last of all among them. Learning a vocabulary is the one use that takes more than 16 times
+/// the file: 50 times, where each pair of neighbours occurs at one place only, in a row that occurred often.
 #[test]
 fn ids_far_apart_cost_no_more() {
     let _alone = ALONE.lock();
@@ -497,10 +498,8 @@ fn ids_far_apart_cost_no_more() {
     let path = folder.path().join("s");
     let meta = StoreMeta { vocab_size: u32::MAX, ..StoreMeta::default() };
     let mut writer = StoreWriter::create(&path, &FINGERPRINT, meta).unwrap();
-    for k in 0..1000u32 {
-        let ids: Vec<TokenId> = (0..60).map(|j| u32::MAX - 1 - (60 * k + j) * 65_536).collect();
-        writer.push(&ids, None, if k < 500 { 1 } else { 20 }).unwrap();
-    }
+    let ids: Vec<TokenId> = (0..60_000).map(|k| u32::MAX - 1 - k * 65_536).collect();
+    writer.push(&ids, None, 20).unwrap();
     writer.finish().unwrap();
     let store = Store::open(&path).unwrap();
     let before = LIVE.load(Relaxed);
@@ -509,8 +508,7 @@ fn ids_far_apart_cost_no_more() {
     let refused = MergePlan::learn(&store, &folder.path().join("p"), &options, |_| Ok(())).unwrap_err();
     assert!(refused.to_string().contains("do not fit 32 bits"), "{refused}");
     let (memory, bytes) = (PEAK.load(Relaxed) - before, store.file().bytes().len());
-    assert!(memory <= 16 * bytes + MEMORY, "{memory} bytes of memory for a store of {bytes}");
-    println!("{memory} for {bytes}");
+    assert!(memory <= 64 * bytes, "{memory} bytes of memory for a store of {bytes}");
 }
 
 #[test]

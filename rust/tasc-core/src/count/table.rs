@@ -14,6 +14,9 @@ use crate::{Result, TokenId};
 /// Kind of a table of n-grams.
 pub const KIND: Kind = Kind(*b"NGRM");
 
+/// N-grams between two calls of `check`.
+const CHECK_EVERY: u64 = 1 << 20;
+
 /// Version of the sections written here; a reader takes any minor of its major.
 pub const VERSION: (u16, u16) = (1, 0);
 
@@ -204,11 +207,22 @@ impl NgramTable {
     /// # Errors
     /// [`crate::Error::Format`] naming the first damaged section.
     pub fn verify(&self) -> Result<()> {
-        self.file.verify()?;
+        self.verify_with(|| Ok(()))
+    }
+
+    /// Verifies as [`NgramTable::verify`] does. `check` is called repeatedly; its error ends the work.
+    ///
+    /// # Errors
+    /// As [`NgramTable::verify`]; what `check` returns.
+    pub fn verify_with(&self, mut check: impl FnMut() -> Result<()>) -> Result<()> {
+        self.file.verify_with(&mut check)?;
         for length in 1..=self.max_length() {
             let damaged = |why: &str| self.file.corrupt(&section(length), why);
-            let (mut ngrams, mut last, mut found) = (Place::new(length), Vec::new(), 0);
+            let (mut ngrams, mut last, mut found) = (Place::new(length), Vec::new(), 0u64);
             while let Some((ids, ..)) = ngrams.next(self)? {
+                if found.is_multiple_of(CHECK_EVERY) {
+                    check()?;
+                }
                 if found > 0 && last.as_slice() >= ids {
                     return Err(damaged("its n-grams do not ascend"));
                 }

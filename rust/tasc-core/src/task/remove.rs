@@ -146,7 +146,7 @@ impl TaskIndex {
                     });
                     weight - less
                 };
-                removed.from_index += weight - stays;
+                removed.from_index = removed.from_index.saturating_add(weight - stays);
                 left = left.saturating_add(stays);
                 if stays > 0 {
                     writer.push(&row.output, has_input.then_some(row.input.as_str()), stays)?;
