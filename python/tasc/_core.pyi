@@ -345,7 +345,7 @@ class Speller(Protocol):
 
 @final
 class TaskIndex:
-    """Index of a task's past rows, mapped from one file.
+    """Index of a task's past rows, mapped from one file or read into memory.
 
     It contains the n-grams of the outputs for contexts of any length, a retrieval index of the inputs, statistics of
     the words that outputs copy from inputs, and mixture weights fitted on the task. Processes share the file through

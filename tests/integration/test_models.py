@@ -95,10 +95,10 @@ def test_a_failed_making_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     pytest.importorskip("filelock")
-    (tmp_path / ".model.0123abcd.part").mkdir()
+    (tmp_path / ".tasc-dead.tmp").mkdir()
     made = models._made_once(tmp_path / "model", lambda folder: (folder / "done").touch())
     assert [path.name for path in made.iterdir()] == ["done"]
-    assert not (tmp_path / ".model.0123abcd.part").exists()
+    assert not (tmp_path / ".tasc-dead.tmp").exists()
 
 
 def test_concurrent_callers_make_it_once(tmp_path: Path) -> None:

@@ -366,9 +366,10 @@ def test_hostile_salts_fill_neither_memory_nor_disk(
 def test_logs_are_closed_while_many_salts_wait_to_learn(
     task: TaskTokenizer, index: TaskIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drafts, held = TaskDrafts(index.path, task, learn=True, max_salts=2), threading.Event()
-    monkeypatch.setattr(drafts, "_learn", lambda rows: held.wait(20))
+    drafts, begun, held = TaskDrafts(index.path, task, learn=True, max_salts=2), threading.Event(), threading.Event()
+    monkeypatch.setattr(drafts, "_learn", lambda rows: (begun.set(), held.wait(20)))
     drafts.finished(None, [5, 1])
+    assert begun.wait(20)  # the thread has taken this row alone
     waiting = list[Path]()
     for number in range(30):
         drafts.salted(str(number)).finished(None, [5, 1])
