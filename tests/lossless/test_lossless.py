@@ -21,7 +21,7 @@ COUNTS = Path(__file__).parents[2] / "out" / "lossless.json"
 
 
 def test_outputs_with_drafts_equal_plain_ones() -> None:
-    assert sum(map(check, range(12))) > 100
+    assert sum(map(check, range(8))) > 80
 
 
 @pytest.mark.lossless

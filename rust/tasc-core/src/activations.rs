@@ -1,6 +1,6 @@
 //! Activations of a linear layer as integers, for products with int8 weights on a CPU.
 
-/// Highest level of an activation: both of its bytes are at most 255 after [`OFFSET`] is added.
+/// Highest level of an activation: both of its bytes are at most 255 after the offset is added.
 pub const ACTIVATION_LEVELS: u16 = 127 * 256 + 127;
 
 /// What is added to a level, so that each of its two bytes has the zero point 128; and ½, so that truncation rounds.
