@@ -535,5 +535,5 @@ fn mutated_files_cost_no_more_than_their_size() {
         writeln!(file, "{line}").unwrap();
     }
     assert!(totals.failures.is_empty(), "{line}\n{}", totals.failures[..totals.failures.len().min(40)].join("\n"));
-    assert!(totals.refused > 0, "most mutated files are refused somewhere");
+    assert!(totals.refused > 0 || number < MUTATIONS, "most mutated files are refused somewhere");
 }

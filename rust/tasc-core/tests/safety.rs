@@ -11,6 +11,7 @@ use tasc_core::format::{File, Fingerprint};
 use tasc_core::index::{NgramsBuilder, TaskArrays};
 use tasc_core::merge::{LearnOptions, MergePlan};
 use tasc_core::task::file::{BuildOptions, KIND, VERSION};
+use tasc_core::task::remove::Removal;
 use tasc_core::task::{IndexMeta, TaskIndex};
 use tasc_core::{Error, StoreMeta};
 use toys::Toy;
@@ -210,4 +211,23 @@ fn rows_share_the_walk_of_their_output() {
     assert_eq!((copy.num_documents(), copy.num_inputs()), (1, 300));
     assert_eq!((copy.weight(0).unwrap(), copy.document(0).unwrap()), (store.weight(0).unwrap(), output.as_slice()));
     (0..300).for_each(|k| assert_eq!(copy.input(k).unwrap(), store.input(k).unwrap()));
+}
+
+/// Numbers of rows near 2**64 are added up as far as they go, and their rows are removed.
+#[test]
+fn rows_of_any_weight_can_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut good = with_inputs(folder.path());
+    let weights = vec![u64::MAX - 1; good.get::<u64>("text_weights").len()];
+    let path = folder.path().join("heavy");
+    std::fs::write(&path, good.set("text_weights", &weights).bytes()).unwrap();
+    let index = TaskIndex::open(&path).unwrap();
+    let gone: Vec<String> = (0..3).map(|k| index.input(k).unwrap().text.to_owned()).collect();
+    let picks = &mut |rows: &[tasc_core::OnlineRow]| Ok(rows.iter().map(|row| gone.contains(&row.input)).collect());
+    let mut removal = Removal { picks, keys: &[], before: None };
+    let removed = index.remove(&[] as &[&Path], &mut removal, &BuildOptions::default(), |_| Ok(())).unwrap();
+    assert_eq!(removed.from_index, u64::MAX);
+    let left = TaskIndex::open(&path).unwrap();
+    left.verify().unwrap();
+    assert!((0..left.num_inputs()).all(|k| !gone.iter().any(|text| text == left.input(k).unwrap().text)));
 }
