@@ -337,6 +337,17 @@ def test_a_refusal_is_a_line_of_ours_with_its_cause() -> None:
         Generator(model)
 
 
+def test_a_configuration_of_another_shape_runs_one_request_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(**_: Any) -> None:
+        raise AttributeError("no num_hidden_layers")
+
+    monkeypatch.setattr(probe, "DynamicCache", fails)
+    assert Generator(random_model(transformers.LlamaConfig(**SIZES))).mode == "single"
+    assert "no cache can be made from its configuration (AttributeError)" in caplog.text
+
+
 def test_the_twin_of_repeated_kinds_of_layers_has_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {**SIZES, "num_key_value_heads": 1, "num_hidden_layers": 6}
     model = random_model(transformers.RecurrentGemmaConfig(**sizes, lru_width=32, attention_window_size=6))

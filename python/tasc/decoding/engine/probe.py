@@ -138,7 +138,11 @@ def _drives(model: Any) -> tuple[list[Drive], str]:
     config = model.config.get_text_config(decoder=True)
     if config._attn_implementation not in ("sdpa", "eager"):
         return alone, f"attn_implementation={config._attn_implementation!r} takes no mask per request; 'sdpa' does"
-    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception as error:  # of a configuration of another shape
+        return alone, f"no cache can be made from its configuration ({type(error).__name__})"
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
         return alone, "its recurrent layers take no padding"
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return alone, "it places tokens by itself"
