@@ -15,6 +15,7 @@ from typer.testing import Result
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.drafting.protocol import salt_digest, served_log
+from tasc.files import scratch_folder
 
 Row = dict[str, Any]
 Counts = Counter[tuple[str | None, str]]
@@ -212,6 +213,10 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
     assert f"task.tasc.{digests[1]}: 1 rows removed from the index, 0 from its logs" in said
     assert not task.holds("marianna")
     assert task.rows(served_log(index, digests[0])) == counts([*past, secret])
+    (tmp_path / ".tasc-dead.tmp").mkdir()  # of a compaction that was killed
+    (tmp_path / ".tasc-dead.tmp" / "rows.store").write_text("secret")
+    with scratch_folder(own):  # of a compaction that runs
+        assert "is being written by process" in said_of_salt(task, "two", 2)
     for salt in ("one", "two"):
         assert "deleted" in said_of_salt(task, salt, 0)
     assert "nothing was learnt under the salt 'two'" in said_of_salt(task, "two", 2)

@@ -274,14 +274,16 @@ def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
 def _remove_salt(index: "TaskIndex", salt: str) -> None:
     from tasc.drafting.protocol import salt_digest, served_log
     from tasc.errors import InputError
+    from tasc.files import scratch_folder
 
     digest = salt_digest(salt)
     log, own = served_log(index, digest), Path(f"{index.path}.{digest}")
-    there = [path for path in (log, own) if path.exists()]
-    if not there:
-        raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {log.name} and no {own.name}")
-    index.delete_log(log)
-    own.unlink(missing_ok=True)
+    with scratch_folder(own):  # no compaction writes it meanwhile, and what a killed one has left goes
+        there = [path for path in (log, own) if path.exists()]
+        if not there:
+            raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {log.name} and no {own.name}")
+        index.delete_log(log)
+        own.unlink(missing_ok=True)
     for path in there:
         out.print(f"{path}: deleted", highlight=False, soft_wrap=True)
 
