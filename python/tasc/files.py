@@ -151,8 +151,15 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def behind_link(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that a symbolic link leads to, whether that exists or not; any other path as it is."""
-    return Path(os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path))
+    """Return the absolute path to write at: the one that a symbolic link leads to, and any other path as it is.
+
+    Raises:
+        InputError: A pipe or a device is there, which a new file would replace.
+    """
+    target = Path(os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise InputError(f"{path} is a pipe or a device; name a file")
+    return target
 
 
 def take_access(path: Path, of: Path) -> None:

@@ -1,6 +1,8 @@
 """The command line: what it prints, writes and refuses."""
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -365,3 +367,25 @@ def test_outputs_over_inputs_are_refused(tmp_path: Path, tokenizer: Path) -> Non
     result = tasc("index", "compact", index, *options[:2], "-o", log)
     assert result.exit_code == 2 and "is a log of served rows" in " ".join(result.stderr.split())
     assert log.read_bytes() == b"" and rows.read_text().startswith('{"input"')
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes")
+def test_an_output_that_is_a_pipe_is_not_replaced(tmp_path: Path, tokenizer: Path, data: Path) -> None:
+    index, store, pipe, link, loop = (tmp_path / name for name in ("a.tasc", "a.store", "pipe", "link", "loop"))
+    assert tasc("index", "build", data, "--tokenizer", tokenizer, "-o", index, "--store", store).exit_code == 0
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    loop.symlink_to(loop)
+    build = ("index", "build", data, "--tokenizer", tokenizer, "--no-fit")
+    for to in (pipe, link):
+        for command in (
+            (*build, "-o", to),
+            (*build, "-o", tmp_path / "b.tasc", "--store", to),
+            ("index", "compact", index, "--tokenizer", tokenizer, "-o", to),
+            ("count", store, "-o", to),
+            ("export", "llama-lookup", index, "-o", to),
+        ):
+            assert "a pipe" in said(tasc(*command), 2), command
+            assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert "oo many" in said(tasc(*build, "-o", loop), 2)
+    assert not (tmp_path / "b.tasc").exists() and loop.is_symlink()

@@ -1,6 +1,7 @@
 """`tasc generate`: outputs for a file of prompts."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -292,5 +293,5 @@ def check_output(output: Path, prompts: Path) -> None:
         InputError: `output` is the file of prompts, or it cannot be written.
     """
     check_writable(output)
-    if output.resolve() == prompts.resolve():
+    if os.path.realpath(output) == os.path.realpath(prompts):
         raise InputError(f"-o {output} is the file of prompts; name another file")

@@ -1,5 +1,6 @@
 """`tasc index`: build, look at, compact and check the index of a task, and remove rows from it."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def build(
     required_eos(task_tokenizer)
     begin = time.perf_counter()
     for path in rows:
-        if output.resolve() == path.resolve():
+        if os.path.realpath(output) == os.path.realpath(path):
             raise InputError(f"-o {output} is one of the files of rows; name another file")
     with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
@@ -166,10 +167,10 @@ def compact(
 
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
-    if output is not None and output.resolve() == file.resolve():
+    if output is not None and os.path.realpath(output) == os.path.realpath(file):
         output = None
     for log in [*(logs or []), served_log(index)]:
-        if output is not None and output.resolve() == log.resolve():
+        if output is not None and os.path.realpath(output) == os.path.realpath(log):
             raise InputError(f"-o {output} is a log of served rows; name another file")
     for log in logs or []:
         if not log.exists():

@@ -30,10 +30,16 @@ pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns the path that a symbolic link leads to, and any other path as it is.
+/// Returns the path to write a file at: the one that a symbolic link leads to, and any other path as it is.
 ///
 /// # Errors
-/// The link leads nowhere.
+/// The link leads nowhere, or a pipe or a device is there, which a new file would replace.
 pub(crate) fn behind_link(path: &Path) -> io::Result<PathBuf> {
-    if path.is_symlink() { path.canonicalize() } else { Ok(path.into()) }
+    let target = if path.is_symlink() { path.canonicalize()? } else { path.into() };
+    match std::fs::metadata(&target) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe or a device; name a file"))
+        }
+        _ => Ok(target),
+    }
 }
