@@ -59,10 +59,10 @@ def index_rows(rows: Path, tokenizer: Any, folder: Path, bar: Any) -> tuple[Toke
 def show_request(results: dict[str, Any], number: int = 0) -> None:
     """One request, its answer, and how long each way took."""
     request = results["requests"][number]
-    console.print(f"\n[bold]A request[/]  {request['input']}", highlight=False)
-    console.print("[bold]Answered[/]   " + request["output"].replace("[", r"\["), highlight=False)
+    console.print(f"\nA request  {request['input']}", highlight=False)
+    console.print(f"Answered   {request['output']}", highlight=False)
     taken = ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in request["seconds"].items())
-    console.print(f"[bold]In[/]         {taken}\n", highlight=False)
+    console.print(f"In         {taken}\n", highlight=False)
 
 
 def main() -> None:
@@ -115,8 +115,8 @@ def conclude(results: dict[str, Any]) -> None:
     ours, count = results["methods"]["tasc"], len(results["requests"])
     same = "All texts are identical." if ours["identical"] == count else f"{count - ours['identical']} texts DIFFER."
     console.print(
-        f"\ntasc: [bold green]{ours['speedup']:.2f} times[/] as fast as plain decoding, τ = {ours['tau']:.2f} tokens "
-        f"per step. [bold]{same}[/] {ours['exact']} of {count} are the expected JSON word for word.",
+        f"\ntasc: {ours['speedup']:.2f} times as fast as plain decoding, τ = {ours['tau']:.2f} tokens "
+        f"per step. {same} {ours['exact']} of {count} are the expected JSON word for word.",
         highlight=False,
     )
 
