@@ -1,4 +1,5 @@
-"""The index file: bytes per token, time to open, tokens indexed per second on one core; SuffixDecoding's tree beside it.
+"""The index file: bytes per token, time to open and to verify it, tokens indexed per second on one core;
+SuffixDecoding's tree beside it.
 
     python benches/python/index_build.py CORPUS.ids [-o OUT.json]
     python benches/python/index_build.py --smoke
@@ -49,6 +50,11 @@ def main() -> None:
             begin = time.perf_counter()
             TaskIndex.open(file)
             opening.append(1e3 * (time.perf_counter() - begin))
+        index, verifying = TaskIndex.open(file), []
+        for _ in range(5):
+            begin = time.process_time()
+            index.verify()
+            verifying.append((time.process_time() - begin) / tokens * 10e6)
         size = file.stat().st_size / tokens
     peer, peer_rate, peer_size = "", None, None
     if suffix_decoding_installed() and not options.smoke and not options.no_peer:
@@ -56,10 +62,11 @@ def main() -> None:
         tree = SuffixDecodingDrafter(corpus)
         peer, peer_rate = tree.name, tokens / (time.perf_counter() - begin) / 1e6
         peer_size = (resident() - before) / tokens
-    goals: tuple[float | None, ...] = (None, None, None) if options.smoke else (16.0, 10.0, 2.0)
+    goals: tuple[float | None, ...] = (None, None, None, None) if options.smoke else (16.0, 10.0, 2.0, 0.5)
     ratios = [
         Ratio("bytes per token: file; the peer's memory", size, peer, peer_size, lower=True, limit=goals[0]),
         Ratio("open, ms (median of 20)", statistics.median(opening), lower=True, limit=goals[1]),
+        Ratio("verify, CPU s per 10 M tokens (median of 5)", statistics.median(verifying), lower=True, limit=goals[3]),
         Ratio("build, M tokens/s", rate, peer, peer_rate, limit=goals[2]),
     ]
     report(f"Index of {tokens:,} tokens", ratios, options.output)

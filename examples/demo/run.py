@@ -26,7 +26,7 @@ from tasc.data import TokenStore, load_tokenizer
 from tasc.evaluation.bench import BenchOptions, bench
 from tasc.evaluation.replay_comparison import Task
 from tasc.evaluation.report import render
-from tasc.models import load_checkpoint, merge_adapter, smollm2
+from tasc.models import load_checkpoint, merge_adapter, quiet_transformers, smollm2
 from tasc.progress import of_fraction
 
 ROWS = 7000
@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     options = parser.parse_args()
 
-    quieten_transformers()
+    quiet_transformers()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     begun = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     with console.status("the model: fetched and converted on the first run (about a minute), then kept"):
@@ -100,14 +101,6 @@ def main() -> None:
     print_methods(results)
     conclude(results)
     console.print(f"The report, with plots: {report}   ({time.monotonic() - begun:.0f} s in all)", soft_wrap=True)
-
-
-def quieten_transformers() -> None:
-    """Leaves the terminal to the demo: its own bars and warnings would stand between the lines."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def conclude(results: dict[str, Any]) -> None:

@@ -323,7 +323,8 @@ def _first_line(error: Exception) -> str:
 
 
 def quiet_transformers() -> None:
-    """Switch off transformers' progress bars and its warning about `is_gradient_checkpointing`."""
+    """Switch off transformers' progress bars, and warnings about its own code and that of torchao, which it imports."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     from transformers.utils import logging as theirs
 

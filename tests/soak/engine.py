@@ -28,7 +28,7 @@ from tasc import TaskIndex
 from tasc.adapters import vllm
 from tasc.data import TokenStore, load_tokenizer
 from tasc.drafting.protocol import Costs, Draft, DrafterWrapper, SafeDrafter
-from tasc.serving import reload, tasks
+from tasc.serving import TaskDrafts, backoff, reload
 
 PLACES = ("boston", "denver", "oslo", "new york", "北京")
 MOST = 32
@@ -61,7 +61,7 @@ class Faults:
         drafts: The task of the index.
     """
 
-    def __init__(self, folder: Path, drafts: tasks.TaskDrafts) -> None:
+    def __init__(self, folder: Path, drafts: TaskDrafts) -> None:
         self._folder, self._drafts = folder, drafts
         self._served = folder / "task.tasc"
         self.begun = 0
@@ -150,7 +150,7 @@ def proposer(folder: Path, model_tokenizer: Any, tokenizer: Any) -> vllm.TascPro
 
 def main(folder: Path, seconds: float) -> None:
     """Run for some seconds and print facts."""
-    reload.CHECK_SECONDS, tasks._FIRST_PAUSE, tasks._LONGEST_PAUSE = 0.05, 0.05, 0.1
+    reload.CHECK_SECONDS, backoff.FIRST, backoff.LONGEST = 0.05, 0.05, 0.1
     made = byte_tokenizer()
     tokenizer = load_tokenizer(made, eos="<eos>")
     for number in range(2):

@@ -29,6 +29,7 @@ from tasc.errors import FormatError, InputError, InternalError, TascError
 from tasc.files import read_json
 from tasc.serving import Metrics, RequestTracker, Settings, TaskDrafts
 from tasc.serving import reload as module
+from tasc.serving.backoff import Backoff
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits, forks and pipes as on Linux")
 
@@ -412,7 +413,7 @@ def test_a_proposer_lets_nothing_through_but_interrupts_and_exits(monkeypatch: p
         raise raises[0]
 
     proposer = TascProposer.__new__(TascProposer)
-    proposer.metrics, proposer._resumes, proposer._pause, proposer._file = Metrics(), 0.0, 1.0, None
+    proposer.metrics, proposer._backoff, proposer._file = Metrics(), Backoff(), None
     proposer.requests = SimpleNamespace(of_step=lambda: None)  # type: ignore[assignment]
     proposer._new_batch = lambda: SimpleNamespace(propose=propose)  # type: ignore[assignment, return-value]
     proposer._batch = proposer._new_batch()
@@ -426,6 +427,22 @@ def test_a_proposer_lets_nothing_through_but_interrupts_and_exits(monkeypatch: p
         raises[0] = passes
         with pytest.raises(passes):
             proposer.propose([[1]], np.zeros(2), np.zeros((2, 2)))
+
+
+def test_a_pause_doubles_until_drafts_have_worked_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    backoff, pauses = Backoff(), []
+    for _ in range(10):
+        pauses.append(backoff.begin())
+        assert backoff.is_on
+        now[0] += pauses[-1]
+        assert not backoff.is_on
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+    now[0] += 601
+    assert backoff.begin() == 1
+    backoff.end()
+    assert not backoff.is_on
 
 
 def test_metrics_have_every_fault() -> None:

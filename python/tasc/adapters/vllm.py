@@ -22,10 +22,9 @@ from tasc.adapters.vllm_requests import ShownRequests, watch_engine
 from tasc.data.endings import eos_ids_of
 from tasc.drafting.costs import LearnedCosts
 from tasc.serving import Metrics, RequestTracker, Settings, Tasks
+from tasc.serving.backoff import Backoff
 
 _log = logging.getLogger(__name__)
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds without drafts after a failure; each is twice the last
 
 _WRITE_EVERY = 5.0  # seconds between two writes of the metrics file
 
@@ -64,7 +63,7 @@ class TascProposer:
         )
         self._batch = self._new_batch()
         self._file, self._written = settings.metrics, 0.0
-        self._resumes, self._pause = 0.0, _FIRST_PAUSE
+        self._backoff = Backoff()
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Do nothing: there is no draft model to load."""
@@ -86,9 +85,9 @@ class TascProposer:
 
         Returns:
             By row, the ids of the draft. Nothing raises from here but an interrupt and an exit: after a failure, which
-            is logged and counted, decoding continues plainly for a while (1 s, twice as long each time, at most 300 s).
+            is logged and counted, decoding continues plainly for a while (`tasc.serving.backoff`).
         """
-        if time.monotonic() >= self._resumes:
+        if not self._backoff.is_on:
             try:
                 shown = self.requests.of_step()
                 drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
@@ -97,11 +96,10 @@ class TascProposer:
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException:
-                _log.exception("drafting failed; this engine goes on without drafts for %.0f s", self._pause)
+                seconds = self._backoff.begin()
+                _log.exception("drafting failed; this engine goes on without drafts for %.0f s", seconds)
                 self.metrics.engine_failed()
                 self._batch = self._new_batch()
-                self._resumes = time.monotonic() + self._pause
-                self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return [[] for _ in sampled_token_ids]
 
     def _write(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
 from collections import Counter, OrderedDict
 from os import PathLike
 from pathlib import Path
@@ -29,6 +28,7 @@ from tasc.drafting.protocol import (
 )
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
+from tasc.serving.backoff import Backoff
 from tasc.serving.learner import OnlineLearner, Row
 from tasc.serving.reload import MEMORY_BYTES, FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from tasc.drafting.retokenizing import RetokenizingDrafter
 
 _log = logging.getLogger(__name__)
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 300.0  # seconds that an index is turned off after a failure; each is twice the last
 
 
 class StartedRequest(NamedTuple):
@@ -112,7 +110,7 @@ class TaskDrafts:
         self._memory_bytes, self._verify = memory_bytes, verify
         self.faults: Counter[str] = Counter()
         """Number of faults by kind, those of salts included: see `tasc.serving.metrics`."""
-        self._off_until, self._pause = 0.0, _FIRST_PAUSE
+        self._backoff = Backoff()
         self._plain = SafeDrafter(NullDrafter())
         self._complaint = ""
         opened = self._open_index(Path(index)) if isinstance(index, str | PathLike) else index
@@ -193,7 +191,7 @@ class TaskDrafts:
             The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`.
         """
         self._take_up_replaced()
-        if time.monotonic() < self._off_until or is_damaged(self.index):
+        if self._backoff.is_on or is_damaged(self.index):
             self.unsalted.faults["plain_requests"] += 1
             return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
         if input_text is None and self._finder is not None:
@@ -213,14 +211,10 @@ class TaskDrafts:
 
     def failed(self) -> None:
         """Turn the drafter off for a while: a request of it has failed."""
-        now = time.monotonic()
-        if now < self._off_until:
+        if self._backoff.is_on:
             return
-        if now - self._off_until > 2 * self._pause:  # it has worked for as long as it was off
-            self._pause = _FIRST_PAUSE
-        self._off_until = now + self._pause
-        _log.warning("%s failed; requests that start decode plainly for %.0f s", self.name, self._pause)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        seconds = self._backoff.begin()
+        _log.warning("%s failed; requests that start decode plainly for %.0f s", self.name, seconds)
         self.unsalted.faults["turned_off"] += 1
 
     def close(self) -> None:
@@ -273,7 +267,8 @@ class TaskDrafts:
             if self._finder is None or not had_inputs:
                 self._finder = self._new_finder()
             self.reloads += 1
-            self._off_until, self._complaint = 0.0, ""
+            self._backoff.end()
+            self._complaint = ""
             _log.info("%s was replaced; requests draft from it now", path)
 
     def _use(self, path: Path) -> bool:

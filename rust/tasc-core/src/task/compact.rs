@@ -92,8 +92,8 @@ impl TaskIndex {
     /// Where this one has no inputs, neither has the new one. Returns the new index and the number of rows merged.
     ///
     /// The new index says which rows of which logs it holds, so that nobody counts them twice. Over this index's own
-    /// path, what is compacted is the file that has this path now, and the logs are locked, and lose the merged rows once the new index has its name; elsewhere they are only read,
-    /// beside the processes that write to them.
+    /// path, what is compacted is the file that has this path now; the logs are locked, and lose the merged rows once the
+    /// new index has its name. Elsewhere they are only read, beside the processes that write to them.
     ///
     /// # Errors
     /// As [`TaskIndex::to_store`] and [`TaskIndex::build`]; [`Error::Written`] while another compaction, or a command,

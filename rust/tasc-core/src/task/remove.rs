@@ -70,8 +70,8 @@ struct Kept {
 }
 
 impl TaskIndex {
-    /// Writes the index that has this index's path now, and its logs, anew without some rows. What is fitted is fitted to the rows that are
-    /// left. Files of which no row is removed stay as they are, but rows that the index has merged leave the logs.
+    /// Writes the index that has this index's path now, and its logs, anew without some rows. What is fitted is fitted to
+    /// the rows that are left. Files of which no row is removed stay as they are, but rows that the index has merged leave the logs.
     ///
     /// The index gets its name before the logs do, each whole. After a crash in between, removing again does the rest.
     ///
