@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
-from tasc.checks import whole_number, wrong
-from tasc.data.rows import Paths, Row, checked_rows, read_rows
+from tasc.checks import whole_number
+from tasc.data.rows import AUTO, Paths, Row, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 from tasc.errors import TokenizerMismatchError
 from tasc.progress import Progress, reporting
@@ -61,8 +61,8 @@ class TokenStore(Store):
         path: str | Path,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
         eos: str | int | None = "auto",
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
@@ -73,12 +73,12 @@ class TokenStore(Store):
         the same bytes for any `num_threads`.
 
         Args:
-            rows: Files (see `read_rows`), or rows `{output, input?}` themselves.
+            rows: Files or objects that `read_rows` reads, such as rows `{output, input?}`.
             tokenizer: Any argument of `load_tokenizer`.
             path: Path of the store; a store that exists there is replaced.
             split: Only rows of this `split`.
-            output_field: The field with the outputs.
-            input_field: The field with the inputs; None leaves inputs out.
+            output_field: The field with the outputs; `auto` finds it.
+            input_field: The field with the inputs; `auto` finds it, None leaves inputs out.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
             num_threads: Threads that tokenise; None: the `tokenizers` package decides (all cores).
             progress: Called with (bytes read, bytes in all), for files; True shows a progress bar.
@@ -112,8 +112,8 @@ class TokenStore(Store):
         tokenizer: Any,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> TokenStore:
@@ -173,16 +173,7 @@ Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | No
 def _texts(
     rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str | None, progress: Progress
 ) -> Iterator[Text]:
-    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or "input"}
-    if not isinstance(rows, str | Path | Iterable):
-        raise wrong("rows", rows, "files, or rows like {'output': 'text'}")
-    given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
-    first = next(given, None)
-    if isinstance(first, str | Path):
-        read = read_rows([first, *given], split, **fields, progress=progress)
-    else:
-        everything = given if first is None else chain([first], given)
-        read = checked_rows(((f"row {k}", row) for k, row in enumerate(everything)), split, **fields)
+    read = read_rows(rows, split, output_field=output_field, input_field=input_field or AUTO, progress=progress)
     return ((row["output"], row.get("input") if input_field else None) for row in read)
 
 

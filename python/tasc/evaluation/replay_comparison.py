@@ -91,8 +91,8 @@ def open_task(
     end = required_eos(tokenizer)
     with temporary_folder() as folder:
         path = folder / "rows.store"
-        sources, split = (list(corpus), None) if corpus else ([data], "train")
-        store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
+        sources: Any = list(corpus) or [row for row in rows if row.get("split") == "train"]
+        store = TokenStore.build(sources, tokenizer, path, progress=progress("tokenising"))
         file = folder / "task.tasc"
         index = TaskIndex.build(
             store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
