@@ -1,25 +1,42 @@
 """`tasc check`: what tasc would bring on a task."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, PastRows, TokenizerName
+from tasc.cli.options import Eos, TokenizerName
 from tasc.cli.results import check_writable, write_results
+from tasc.errors import InputError
 
 if TYPE_CHECKING:
-    from tasc.evaluation.check import CheckResult
+    from tasc.data import TaskTokenizer
+    from tasc.evaluation.check import CheckResult, DriftResult
     from tasc.evaluation.check.drafts import DraftFigures
     from tasc.evaluation.check.predictors import Predictors
     from tasc.evaluation.check.vocabulary import SizeFigures
 
 
 def check(
-    rows: PastRows,
     tokenizer: TokenizerName,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[ROWS...]", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
+        ),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Compare this index with the last requests: of ROWS, or of its log."),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read the last requests from this log; by default from INDEX.served."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
     eos: Eos = None,
     output: Annotated[
@@ -32,27 +49,87 @@ def check(
     Rows are split by themselves, unless they have a split column: `train` is then indexed and `test` held out. Drafts
     are replayed on the held-out rows, and task vocabularies are measured on them. **τ** is tokens per step. The
     speed-up at cost c is that of a decoder for which verifying k drafted tokens takes as long as 1 + c·k plain steps.
+
+    With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
+    figures are compared with those from when it was built.
     """
-    from tasc.data import load_tokenizer, read_rows
-    from tasc.evaluation.check import check_rows
+    from tasc.data import load_tokenizer
 
     check_writable(output)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    with progress_bars() as bar:
-        result = check_rows(
-            read_rows(rows, progress=bar("reading")),
-            task_tokenizer,
-            files=" ".join(shlex.quote(str(path)) for path in rows),
-            source=shlex.quote(tokenizer),
-            limit=limit,
-            progress=bar,
-        )
-    found = result.as_dict()
+    show: Callable[[], None]
+    if index is not None:
+        drift = _index_result(index, log, rows, task_tokenizer, last)
+        found, show = drift.as_dict(), lambda: _print_index(drift, index, log, rows, shlex.quote(tokenizer))
+    elif rows:
+        result = _rows_result(rows, task_tokenizer, shlex.quote(tokenizer), limit)
+        found, show = result.as_dict(), lambda: _print(result)
+    else:
+        raise InputError("nothing to check: give ROWS, or --index with its log")
     write_results(found, output, None, "")
     if as_json:
         print_json(found)
     else:
-        _print(result)
+        show()
+
+
+def _rows_result(rows: list[Path], tokenizer: "TaskTokenizer", source: str, limit: int) -> "CheckResult":
+    from tasc.data import read_rows
+    from tasc.evaluation.check import check_rows
+
+    with progress_bars() as bar:
+        return check_rows(
+            read_rows(rows, progress=bar("reading")),
+            tokenizer,
+            files=_quoted(rows),
+            source=source,
+            limit=limit,
+            progress=bar,
+        )
+
+
+def _index_result(
+    path: Path, log: Path | None, rows: list[Path] | None, tokenizer: "TaskTokenizer", last: int
+) -> "DriftResult":
+    from tasc._core import TaskIndex
+    from tasc.data import read_rows
+    from tasc.drafting.protocol import served_log
+    from tasc.evaluation.check import check_index
+
+    if log is not None and rows:
+        raise InputError("the last requests come from ROWS or from --log: give one of them")
+    index = TaskIndex.open(path)
+    with progress_bars() as bar:
+        if rows:
+            return check_index(index, tokenizer, rows=read_rows(rows), last=last, progress=bar)
+        log = served_log(index) if log is None else log
+        if not log.exists():
+            raise InputError(f"there is no log {log}: name one with --log, or give ROWS")
+        return check_index(index, tokenizer, log=log, last=last, progress=bar)
+
+
+def _print_index(result: "DriftResult", index: Path, log: Path | None, rows: list[Path] | None, tokenizer: str) -> None:
+    for sentence in result.in_words():
+        _say(f"{sentence}.")
+    if result.fallen:
+        file = shlex.quote(str(index))
+        command = f"tasc index compact {file} --tokenizer {tokenizer}"
+        if rows:
+            command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file}"
+        elif log is not None:
+            command += f" --log {shlex.quote(str(log))}"
+        _print_next([command])
+
+
+def _quoted(paths: list[Path]) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
+
+
+def _print_next(commands: list[str]) -> None:
+    if commands:
+        out.print("\nNext:")
+    for command in commands:
+        out.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
 def _print(result: "CheckResult") -> None:
@@ -70,10 +147,7 @@ def _print(result: "CheckResult") -> None:
     out.print()
     _print_speedups(result)
     _print_texts(result.predictors)
-    if result.verdict.next_commands:
-        out.print("\nNext:")
-    for command in result.verdict.next_commands:
-        out.print(f"  {command}", highlight=False, soft_wrap=True)
+    _print_next(result.verdict.next_commands)
 
 
 def _print_speedups(result: "CheckResult") -> None:
