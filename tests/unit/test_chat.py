@@ -45,7 +45,8 @@ EMITTED = {
         "inline": (INLINE, "<think>\nThere is one.\n</think>\n\nYes.<|im_end|>"),
         "called": (
             CALLED,
-            '<think>\n\n</think>\n\n<tool_call>\n{"name": "book", "arguments": {"to": "Zürich"}}\n</tool_call><|im_end|>',
+            "<think>\n\n</think>\n\n"
+            '<tool_call>\n{"name": "book", "arguments": {"to": "Zürich"}}\n</tool_call><|im_end|>',
         ),
         "after_call": (AFTER_CALL, "<think>\n\n</think>\n\n7 are free.<|im_end|>"),
         "second": (SECOND, "<think>\n\n</think>\n\nYes.<|im_end|>"),

@@ -41,7 +41,8 @@ class ChatTemplate:
     """Chat template of a tokenizer, in Jinja; transformers renders it.
 
     Examples:
-        >>> template = ChatTemplate("{% for m in messages %}{{ m.content + eos_token }}{% endfor %}", {"eos_token": "#"})
+        >>> source = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+        >>> template = ChatTemplate(source, {"eos_token": "#"})
         >>> template.render([{"role": "user", "content": "Hi"}])
         'Hi#'
     """
