@@ -26,9 +26,10 @@ OUTPUTS = ("output", "completion", "response", "answer", "text")
 TURNS = {"messages": "chat messages", "conversations": "ShareGPT conversations", "prompt": "a prompt of chat messages"}
 """Fields that may hold the turns of a chat."""
 
+_CHAT_FIELDS = ("system", "tools", "chat_template_kwargs")
 _LOG_FIELDS = ("request", "response", "body", "custom_id", "error")
 
-FIELDS = frozenset((*INPUTS, *OUTPUTS, *TURNS, *_LOG_FIELDS, "instruction", "context", "system", "tools", "split"))
+FIELDS = frozenset((*INPUTS, *OUTPUTS, *TURNS, *_CHAT_FIELDS, *_LOG_FIELDS, "instruction", "context", "split"))
 """All fields that may say what a row is."""
 
 ROLES = {
@@ -76,8 +77,8 @@ class Pair:
         return f"`{self.output}` is the output"
 
     def rows(self, where: str, row: Mapping[str, Any], needs_output: bool) -> Iterator[Row]:
-        """Yield the row of a row of this form."""
-        rest = {k: v for k, v in row.items() if k not in (self.input, self.output)}
+        """Yield the row of a row of this form. Other `messages` of the row are left out, which would say more."""
+        rest = {k: v for k, v in row.items() if k not in (self.input, self.output, "messages")}
         parts = [_input_text(where, self.input, row.get(self.input))]
         if self.instruction:
             parts.insert(0, _input_text(where, "instruction", rest.pop("instruction")))
