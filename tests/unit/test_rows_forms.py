@@ -141,7 +141,7 @@ def test_outputs_that_are_json_become_text_and_it_is_said_once(caplog: pytest.Lo
 
 def test_named_fields_win() -> None:
     alpaca = {"instruction": "i", "input": "a", "output": "b"}
-    assert list(read_rows([alpaca], input_field="input")) == [{"instruction": "i", "input": "a", "output": "b"}]
+    assert list(read_rows([alpaca], input_field="input")) == [{"input": "a", "output": "b"}]
     row = {"prompt": "a", "completion": "b", "label": "c"}
     assert list(read_rows([row], output_field="label")) == [{"input": "a", "output": "c", "completion": "b"}]
     chat = {"messages": [USER, ANSWER], "title": "t"}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, ResultsFile, Threads
+from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, InputField, OutputField, ResultsFile, Threads
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
@@ -16,6 +16,8 @@ def bench(
     model: Annotated[str, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")],
     data: Annotated[Path, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")],
     corpus: Corpus = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")] = None,
     draft: Annotated[
         str | None, typer.Option(help="Add the methods model and combined, with the draft model of this folder.")
@@ -72,9 +74,10 @@ def bench(
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
+        open_task(data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, progress=bar) as task,
     ):
         results = run(
             loaded,

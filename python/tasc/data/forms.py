@@ -77,11 +77,11 @@ class Pair:
         return f"`{self.output}` is the output"
 
     def rows(self, where: str, row: Mapping[str, Any], needs_output: bool) -> Iterator[Row]:
-        """Yield the row of a row of this form. Other `messages` of the row are left out, which would say more."""
-        rest = {k: v for k, v in row.items() if k not in (self.input, self.output, "messages")}
+        """Yield the row of a row of this form. It has no fields that would make a row of another form of it."""
+        rest = {k: v for k, v in row.items() if k not in (self.input, self.output, "messages", "instruction")}
         parts = [_input_text(where, self.input, row.get(self.input))]
         if self.instruction:
-            parts.insert(0, _input_text(where, "instruction", rest.pop("instruction")))
+            parts.insert(0, _input_text(where, "instruction", row["instruction"]))
             parts = [part for part in parts if part] or [None]
         if None not in parts:
             rest["input"] = "\n".join(part for part in parts if part is not None)

@@ -20,7 +20,7 @@ from tasc.data.request_logs import joined
 from tasc.errors import CorpusError
 from tasc.progress import Progress
 
-__all__ = ["AUTO", "Paths", "Row", "check_json", "checked_rows", "located_rows", "read_rows"]
+__all__ = ["AUTO", "Paths", "Row", "check_json", "located_rows", "read_rows", "understood_rows"]
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 
@@ -104,7 +104,8 @@ def read_rows(
         located = located_rows(
             paths, columns, needed, output_field=output_field, max_line_bytes=max_line_bytes, progress=progress
         )
-    yield from checked_rows(located, split, every_turn=every_turn, **fields)
+    for _, row in understood_rows(located, split, every_turn=every_turn, **fields):
+        yield row
 
 
 def _paths(rows: Any) -> Paths | None:
@@ -163,7 +164,7 @@ def _size(file: Path) -> int:
     return sum(_size(one) for _, one in dataset_files(file)) if file.is_dir() else file.stat().st_size
 
 
-def checked_rows(
+def understood_rows(
     rows: Iterable[tuple[str, Any]],
     split: str | None,
     *,
@@ -171,8 +172,8 @@ def checked_rows(
     input_field: str = AUTO,
     needs_output: bool = True,
     every_turn: bool = False,
-) -> Iterator[Row]:
-    """Understand and check rows from any source, each given as (position, row).
+) -> Iterator[tuple[str, Row]]:
+    """Understand and check rows from any source, each given and returned as (position, row).
 
     Raises:
         CorpusError: As `read_rows`.
@@ -190,7 +191,8 @@ def checked_rows(
         file = where.rpartition(":")[0] or "rows"
         if file not in readers:
             readers[file] = FormReader(file, *given, needs_output, every_turn)
-        yield from readers[file].rows(where, row)
+        for made in readers[file].rows(where, row):
+            yield where, made
     if split is not None and seen and not found:
         raise CorpusError(f"no row has the split {split!r}; the splits there are: {', '.join(sorted(seen)[:10])}")
 

@@ -64,6 +64,7 @@ class TokenStore(Store):
         split: str | None = None,
         output_field: str = AUTO,
         input_field: str | None = AUTO,
+        every_turn: bool = False,
         system: str | None = None,
         eos: str | int | None = "auto",
         num_threads: int | None = None,
@@ -82,6 +83,7 @@ class TokenStore(Store):
             split: Only rows of this `split`.
             output_field: The field with the outputs; `auto` finds it.
             input_field: The field with the inputs; `auto` finds it, None leaves inputs out.
+            every_turn: Whether each assistant turn of a chat is a row; otherwise the last one.
             system: System message of the prompts; `messages` may begin with another one. The store and its indexes keep
                 it; None: they keep the one that all `messages` begin with.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
@@ -101,7 +103,7 @@ class TokenStore(Store):
             )
         with reporting(progress, "tokenising") as tell:
             source = _Source(task.chat_template, system)
-            texts = source.texts(rows, split, output_field, input_field, tell)
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             writer = StoreWriter.create(
                 Path(path),
                 fingerprint=task.fingerprint,
@@ -120,6 +122,7 @@ class TokenStore(Store):
         split: str | None = None,
         output_field: str = AUTO,
         input_field: str | None = AUTO,
+        every_turn: bool = False,
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> TokenStore:
@@ -135,6 +138,7 @@ class TokenStore(Store):
             split: As in `build`.
             output_field: As in `build`.
             input_field: As in `build`.
+            every_turn: As in `build`.
             num_threads: As in `build`.
             progress: As in `build`.
 
@@ -151,7 +155,7 @@ class TokenStore(Store):
             )
         with reporting(progress, "tokenising") as tell:
             source = _Source(task.chat_template, self.notes.get("system"))
-            texts = source.texts(rows, split, output_field, input_field, tell)
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             _fill(StoreWriter.append(self.path, task.fingerprint), task, texts, num_threads)
         return type(self)(self.path)
 
@@ -195,11 +199,12 @@ class _Source:
         split: str | None,
         output_field: str,
         input_field: str | None,
+        every_turn: bool,
         progress: Progress,
     ) -> Iterator[Text]:
         """Yield the output and the input of each row."""
         fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or AUTO}
-        read, copies = tee(read_rows(rows, split, **fields, progress=progress))
+        read, copies = tee(read_rows(rows, split, **fields, every_turn=every_turn, progress=progress))
         for row, output in zip(copies, render_rows(self._template, read, self._system), strict=True):
             if isinstance(output, Rendered) and len(self._systems) < 2:
                 self._systems.add(system_text(row) or self._system)
