@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
 from tasc.checks import whole_number, wrong
-from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, render_rows, system_text
+from tasc.data.chat import CHAT_FIELDS, ChatTemplate, Rendered, encode_outputs, render_rows, system_text
 from tasc.data.rows import Paths, Row, checked_rows, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 from tasc.errors import TokenizerMismatchError
@@ -176,8 +176,6 @@ Text: TypeAlias = tuple[str | Rendered, str | None]
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | None]]
 """(T,) ids of all outputs, (R,) end of each output, (R,) inputs."""
 
-_CHAT_FIELDS = ("messages", "tools", "chat_template_kwargs")
-
 
 class _Source:
     """Source of the texts of rows. It notes what their prompts have in common.
@@ -206,7 +204,7 @@ class _Source:
         given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
         first = next(given, None)
         if isinstance(first, str | Path):
-            read = read_rows([first, *given], split, **fields, other_fields=_CHAT_FIELDS, progress=progress)
+            read = read_rows([first, *given], split, **fields, other_fields=CHAT_FIELDS, progress=progress)
         else:
             everything = given if first is None else chain([first], given)
             read = checked_rows(((f"row {k}", row) for k, row in enumerate(everything)), split, **fields)

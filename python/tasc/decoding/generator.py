@@ -29,7 +29,7 @@ from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.processors import check_generation_config, logits_processors
-from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
+from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
@@ -245,7 +245,7 @@ class Generator:
 
     def generate(
         self,
-        inputs: Sequence[str] | None = None,
+        inputs: Sequence[Input] | None = None,
         *,
         prompts: Sequence[Prompt] | None = None,
         system: str | None = None,
@@ -269,7 +269,9 @@ class Generator:
         """Answer prompts.
 
         Args:
-            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or conversations
+                `{"messages": […], "tools": […]}`, such as rows of `tasc.data.read_rows`. An answer at the end is left
+                out.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
             system: System message for `inputs`.
@@ -374,7 +376,11 @@ class Generator:
         return Generations(done, wall)
 
     def check(
-        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+        self,
+        inputs: Sequence[Input] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
     ) -> None:
         """Check prompts as `generate` does, without answering them.
 
@@ -555,7 +561,7 @@ _CALL_OPTIONS = {
 """Options of `Generator.generate`; all others are the generator's own."""
 
 
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tasc.data import TaskTokenizer
 from tasc.data.endings import required_eos_ids
-from tasc.decoding.prompts import prompt_ids
+from tasc.decoding.prompts import Input, prompt_ids
 from tasc.errors import InputError
 
 
@@ -35,7 +35,7 @@ class Decoder:
         """Ids that end an output."""
         return required_eos_ids(self.model, self.tokenizer)
 
-    def prompts(self, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
+    def prompts(self, inputs: Sequence[Input], max_tokens: int) -> list[list[int]]:
         """Return the prompt ids of each input.
 
         Raises:
