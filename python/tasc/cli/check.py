@@ -9,7 +9,7 @@ import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
 from tasc.cli.options import Eos, TokenizerName
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def check(
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
     eos: Eos = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON to this file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the result as JSON to this file."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -55,7 +56,6 @@ def check(
     """
     from tasc.data import load_tokenizer
 
-    check_writable(output)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     show: Callable[[], None]
     if index is not None:
