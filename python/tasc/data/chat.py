@@ -223,7 +223,7 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> list[Message]:
     for turn in turns:
         if turn.get("tool_calls"):
             turn["tool_calls"] = [_tool_call(call) for call in turn["tool_calls"]]
-    if system is not None and turns[0].get("role") not in _SYSTEM_ROLES:
+    if system and turns[0].get("role") not in _SYSTEM_ROLES:
         turns.insert(0, {"role": "system", "content": system})
     return turns
 

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
 from tasc.checks import of_kind, whole_number, wrong
+from tasc.data.chat import system_text
 from tasc.data.ids import as_ids
+from tasc.data.prompt_notes import PromptDefaults, with_template
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
@@ -204,6 +206,7 @@ class Generator:
         self._draft = draft
         self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
+        self._tokenizer = with_template(tokenizer, self._default.index)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         self._lock = _model_locks.setdefault(self._target.model, threading.RLock())
@@ -274,7 +277,8 @@ class Generator:
                 out.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
-            system: System message for `inputs`.
+            system: System message for `inputs`; "" for none. None: the one that the model was tuned with (`tasc tune`),
+                or else the index was built with. A different one is named in a warning.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
             temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
                 config has no say in these four.
@@ -328,7 +332,7 @@ class Generator:
                 raise wrong(name, call, "a function")
         max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
-        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        rows = self._prompt_ids(inputs, prompts, system)
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
@@ -388,8 +392,30 @@ class Generator:
             InputError: As `generate`.
             PromptError: A prompt cannot be used; says which.
         """
-        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+        for number, row in enumerate(self._prompt_ids(inputs, prompts, system)):
             self._room(number, row, 1)
+
+    @property
+    def system(self) -> str | None:
+        """System message of `inputs` by default: what the model was tuned with, or else the index was built with."""
+        return self._prompts.system
+
+    def _prompt_ids(
+        self, inputs: Sequence[Input] | None, prompts: Sequence[Prompt] | None, system: str | None
+    ) -> list[list[int]]:
+        if prompts is not None or inputs is None or not isinstance(system, str | None):
+            return prompt_ids(self._tokenizer, inputs, prompts, system)
+        system = self._prompts.choose(system)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        for one in inputs:
+            if not isinstance(one, str):
+                self._prompts.compare(system_text(one) or system)
+        return rows
+
+    @cached_property
+    def _prompts(self) -> PromptDefaults:
+        model = str(getattr(self._target.model.config, "name_or_path", ""))
+        return PromptDefaults.of(model, self._tokenizer, self._default.index)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None

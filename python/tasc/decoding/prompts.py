@@ -31,7 +31,7 @@ def prompt_ids(
         inputs: User texts and conversations. A text becomes the user message of the tokenizer's chat template, after
             `system`. A tokenizer without a chat template gets the text and a newline.
         prompts: Complete prompts. Strings are tokenised unchanged, with the tokenizer's own special tokens.
-        system: System message before each of `inputs` that does not begin with one.
+        system: System message before each of `inputs` that does not begin with one; "": none.
 
     Raises:
         InputError: Both or neither of `inputs` and `prompts` are given, or one of them is no list.
@@ -88,7 +88,7 @@ def _of_input(tokenizer: Any, text: Any, system: str | None) -> list[int]:
         raise InputError(f"is {type(text).__name__}, but inputs= takes strings; give ids or messages as prompts=")
     if getattr(tokenizer, "chat_template", None) is None:
         return _tokenized(tokenizer, (f"{system}\n" if system else "") + text + "\n")
-    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages = [{"role": "system", "content": system}] if system else []
     return _of_messages(tokenizer, [*messages, {"role": "user", "content": text}])
 
 

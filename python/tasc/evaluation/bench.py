@@ -6,7 +6,7 @@ all methods. Greedy decoding is lossless with every draft: each output is compar
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tasc.data.chat import output_texts
 from tasc.data.endings import required_eos_ids
+from tasc.data.prompt_notes import PromptDefaults
 from tasc.decoding.prompts import Input, prompt_ids, row_inputs
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
@@ -43,7 +44,8 @@ class BenchOptions:
     """Options of a benchmark.
 
     Attributes:
-        system: System prompt of every request.
+        system: System prompt of every request; "" for none. None: the one that the model was tuned with, or else the
+            indexed rows share.
         max_tokens: Maximum number of tokens per output.
         max_draft: Maximum number of tokens per draft.
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
@@ -163,6 +165,8 @@ def bench(
         PromptError: If an input cannot be used; it is counted from 0 among the held-out rows with an input.
     """
     options = options or BenchOptions()
+    system = PromptDefaults.of(_name(model), tokenizer, task.index).choose(options.system)
+    options = replace(options, system=system or "")  # every method gets the same prompts
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")

@@ -61,6 +61,7 @@ def open_task(
     corpus: Sequence[Path] = (),
     limit: int | None = None,
     inputs: bool = True,
+    system: str | None = None,
     progress: ProgressBars,
 ) -> Iterator[Task]:
     """Index a task in a temporary folder, which is removed when the context ends.
@@ -73,6 +74,7 @@ def open_task(
         corpus: Files to index instead of the `train` rows of `data`.
         limit: Maximum number of held-out rows, the first ones; None for all.
         inputs: Whether the index sees the rows' inputs.
+        system: System message of the prompts, as for `TokenStore.build`.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -92,7 +94,7 @@ def open_task(
     with temporary_folder() as folder:
         path = folder / "rows.store"
         sources, split = (list(corpus), None) if corpus else ([data], "train")
-        store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
+        store = TokenStore.build(sources, tokenizer, path, split=split, system=system, progress=progress("tokenising"))
         file = folder / "task.tasc"
         index = TaskIndex.build(
             store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
