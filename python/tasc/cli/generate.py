@@ -50,7 +50,7 @@ def generate(
     system: Annotated[
         str | None,
         typer.Option(
-            help="System prompt of every request with an `input`, or with `messages` that begin with none; '' for none. "
+            help="System prompt of requests with an `input`, or with `messages` that begin with none; '' for none. "
             "By default the one that the model was tuned with, or else the index was built with."
         ),
     ] = None,

@@ -221,6 +221,7 @@ def _result(
             "draft": None if draft is None else _name(draft),
             "batch_size": 1,
             **asdict(options),
+            "system": options.system or None,
         },
         "machine": machine(),
         "methods": summaries,
