@@ -26,7 +26,13 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with, or else all conversations share."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[
@@ -77,7 +83,9 @@ def bench(
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, progress=bar) as task,
+        open_task(
+            data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, system=system, progress=bar
+        ) as task,
     ):
         results = run(
             loaded,

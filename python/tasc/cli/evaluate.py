@@ -34,7 +34,13 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
     quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
     batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",
