@@ -521,6 +521,17 @@ class TaskIndex:
             TokenizerMismatchError: Another tokenizer made a log.
         """
 
+    def read_log(self, path: str | Path) -> list[tuple[str | None, NDArray[np.uint32]]]:
+        """Return the rows of a log in the order in which they were added: (input or None, (T,) uint32 output ids) each.
+
+        The log is not locked, so one can read beside the process that writes.
+
+        Raises:
+            FormatError: It is no log, or its header is damaged.
+            OSError: It cannot be read.
+            TokenizerMismatchError: Another tokenizer made the log.
+        """
+
     def delete_log(self, path: str | Path) -> None:
         """Delete a log that nobody writes to, if it exists.
 

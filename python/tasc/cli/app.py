@@ -13,7 +13,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, count, distill, evaluate, export, generate, index, replay, tune, vocab
+from tasc.cli import bench, check, count, distill, evaluate, export, generate, index, replay, tune, vocab
 from tasc.cli.console import LogLines, err
 from tasc.errors import TascError
 from tasc.printable import printable
@@ -57,6 +57,7 @@ app = typer.Typer(
 app.add_typer(index.app, name="index")
 app.add_typer(vocab.app, name="vocab")
 app.add_typer(export.app, name="export")
+app.command("check")(check.check)
 app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("count")(count.count)

@@ -52,11 +52,17 @@ impl Logs {
     }
 }
 
+/// Input, if any, and output of a row.
+type AskedRow<'py> = (Option<String>, Bound<'py, PyArray1<u32>>);
+
+fn asked<'py>(py: Python<'py>, rows: &[OnlineRow]) -> Vec<AskedRow<'py>> {
+    let input = |row: &OnlineRow| (!row.input.is_empty()).then(|| row.input.clone());
+    rows.iter().map(|row| (input(row), PyArray1::from_slice(py, &row.output))).collect()
+}
+
 /// Asks `picks` which of some rows it picks.
 fn pick(py: Python<'_>, picks: &Py<PyAny>, rows: &[OnlineRow]) -> PyResult<Vec<bool>> {
-    let input = |row: &OnlineRow| (!row.input.is_empty()).then(|| row.input.clone());
-    let asked: Vec<_> = rows.iter().map(|row| (input(row), PyArray1::from_slice(py, &row.output))).collect();
-    let picked: Vec<bool> = picks.call1(py, (asked,))?.extract(py)?;
+    let picked: Vec<bool> = picks.call1(py, (asked(py, rows),))?.extract(py)?;
     if picked.len() == rows.len() {
         return Ok(picked);
     }
@@ -205,6 +211,12 @@ impl TaskIndex {
             })
         })?;
         Ok((removed.from_index, removed.from_logs, removed.untimed))
+    }
+
+    /// Read the rows of a log in the order in which they were added, without locking it.
+    fn read_log<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<Vec<AskedRow<'py>>> {
+        let rows = py.detach(|| online_log::read(&path, &self.0.file().fingerprint())).raise()?;
+        Ok(asked(py, &rows))
     }
 
     /// Delete a log that nobody writes to, if it exists.
