@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tasc.cli.check_model import (
+    Adapter,
+    Load,
+    Measure,
+    Model,
+    Profiles,
+    SaveProfile,
+    System,
+    load_model,
+    print_model,
+)
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, PastRows, TokenizerName
+from tasc.cli.options import Eos, PastRows
 from tasc.cli.results import check_writable, write_results
+from tasc.errors import InputError
 
 if TYPE_CHECKING:
     from tasc.evaluation.check import CheckResult
@@ -19,32 +31,50 @@ if TYPE_CHECKING:
 
 def check(
     rows: PastRows,
-    tokenizer: TokenizerName,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, or a name on the model hub."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
     eos: Eos = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON to this file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    model: Model = None,
+    adapter: Adapter = None,
+    system: System = None,
+    device: Profiles = None,
+    save_profile: SaveProfile = None,
+    load: Load = 1,
+    measure: Measure = False,
 ) -> None:
-    """Say what tasc would bring on a task, and what to do next, from its past rows and without a model.
+    """Say what tasc would bring on a task, and what to do next, from its past rows, with or without a model.
 
     Rows are split by themselves, unless they have a split column: `train` is then indexed and `test` held out. Drafts
     are replayed on the held-out rows, and task vocabularies are measured on them. **τ** is tokens per step. The
     speed-up at cost c is that of a decoder for which verifying k drafted tokens takes as long as 1 + c·k plain steps.
+
+    With `--model`, the model answers some held-out rows, and its outputs are compared with the rows'. The cost of a
+    step is measured, and the time per output of each method is predicted; `--measure` then measures it on other rows.
     """
     from tasc.data import load_tokenizer, read_rows
     from tasc.evaluation.check import check_rows
 
-    check_writable(output)
-    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
+    check_writable(output, save_profile)
+    source = tokenizer or model
+    if source is None:
+        raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
+    loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
+    task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     with progress_bars() as bar:
         result = check_rows(
             read_rows(rows, progress=bar("reading")),
             task_tokenizer,
             files=" ".join(shlex.quote(str(path)) for path in rows),
-            source=shlex.quote(tokenizer),
+            source=shlex.quote(source),
             limit=limit,
+            model=loaded,
             progress=bar,
         )
     found = result.as_dict()
@@ -53,6 +83,8 @@ def check(
         print_json(found)
     else:
         _print(result)
+        if result.model is not None:
+            print_model(result.model)
 
 
 def _print(result: "CheckResult") -> None:
