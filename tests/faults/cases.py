@@ -124,7 +124,7 @@ CASES = [
     Case(
         "index",
         ("tasc", "index", "build", "rows.jsonl", "-o", "out.tasc", "--tokenizer", "model", "--store", "out.store",
-         "--no-fit"),
+         "--no-fit", "--force"),
         ("out.tasc", "out.store"),
     ),
     Case(
@@ -142,13 +142,18 @@ CASES = [
     Case(
         "learn",
         ("tasc", "vocab", "learn", "rows.jsonl", "--tokenizer", "model", "-o", "out.plan", "--size", "4",
-         "--min-count", "2", "--min-documents", "2", "--held-out", "0"),
+         "--min-count", "2", "--min-documents", "2", "--held-out", "0", "--force"),
         ("out.plan",),
     ),
     Case("apply", ("tasc", "vocab", "apply", "--model", "model", "--plan", "task.plan", "-o", "out"), ("out",)),
-    Case("export", ("tasc", "export", "llama-lookup", "task.tasc", "-o", "out.bin"), ("out.bin",)),
-    Case("count", ("tasc", "count", "rows.jsonl", "--tokenizer", "model", "-o", "out.ngrams"), ("out.ngrams",)),
-    Case("generate", (*GENERATE, "-o", "out.jsonl"), ("out.jsonl",), r"out\.jsonl\.partial", check=partial_lines),
+    Case("export", ("tasc", "export", "llama-lookup", "task.tasc", "-o", "out.bin", "--force"), ("out.bin",)),
+    Case(
+        "count", ("tasc", "count", "rows.jsonl", "--tokenizer", "model", "-o", "out.ngrams", "--force"), ("out.ngrams",)
+    ),
+    Case(
+        "generate", (*GENERATE, "-o", "out.jsonl", "--force"), ("out.jsonl",), r"out\.jsonl\.partial",
+        check=partial_lines,
+    ),
     Case(
         "tune",
         ("tasc", "tune", "--model", "model", "--data", "rows.jsonl", "-o", "out", "--max-steps", "4",
@@ -163,14 +168,14 @@ CASES = [
     ),
     Case(
         "replay",
-        ("tasc", "replay", "rows.jsonl", "--tokenizer", "model", "--drafters", "tasc", "--html", "out.html"),
+        ("tasc", "replay", "rows.jsonl", "--tokenizer", "model", "--drafters", "tasc", "--html", "out.html", "--force"),
         ("out.html",), varies=r"out\.html",
     ),
     Case(
         "eval",
         ("tasc", "eval", "--model", "model", "--data", "rows.jsonl", "--limit", "2", "--max-tokens", "4",
-         "--batch-sizes", "1", "--latency-rows", "1", "--rounds", "1", "--json", "out.json", "--html", "out.html",
-         "--save-outputs", "out.jsonl"),
+         "--batch-sizes", "1", "--latency-rows", "1", "--rounds", "1", "-o", "out.json", "--html", "out.html",
+         "--save-outputs", "out.jsonl", "--force"),
         ("out.json", "out.html", "out.jsonl"), varies=r"out\.(json|html)",
     ),
 ]  # fmt: skip

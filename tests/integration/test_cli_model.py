@@ -220,7 +220,7 @@ def last_line(result: Result) -> str:
 def test_a_reason_that_rows_share_is_said_once_and_with_the_count(tmp_path: Path, chat_model: Path) -> None:
     prompts, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     prompts.write_text("".join(json.dumps({"input": text}) + "\n" for text in ["end", "show", "end", "to", "end"]))
-    command = ("generate", prompts, "--model", chat_model, "--max-tokens", 4, "-o", output)
+    command = ("generate", prompts, "--model", chat_model, "--max-tokens", 4, "-o", output, "--force")
     result = tasc(*command)
     refused = "is refused by the tokenizer's chat template (no end); change the messages"
     assert result.exit_code == 1
@@ -249,7 +249,7 @@ def test_a_row_whose_logits_are_nan_is_skipped_and_the_rest_goes_on(tmp_path: Pa
     prompts.write_text("".join(json.dumps({"prompt": text, "n": n}) + "\n" for n, text in enumerate(texts)))
     for batch_size in (1, 3):
         command = ("--model", tmp_path / "damaged", "--max-tokens", 4, "--max-draft", 0, "--batch-size", batch_size)
-        result = tasc("generate", prompts, *command, "-o", output)
+        result = tasc("generate", prompts, *command, "-o", output, "--force")
         assert result.exit_code == 1
         assert f"skipped {prompts}:2: has no next token after 0 output tokens: its logits are NaN" in result.stderr
         assert f"skipped {len(texts) - len(good)} of {len(texts)} rows" in last_line(result)
@@ -273,7 +273,7 @@ def test_finished_outputs_survive(
         return made(*args)
 
     monkeypatch.setattr(generate_module, "_line", stopped)
-    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
+    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12, "--force")
     output.write_text("of an earlier run")
     result = tasc(*command)
     assert result.exit_code == code
@@ -289,7 +289,7 @@ def test_finished_outputs_survive(
     )
     assert partial.read_text().count("\n") == 3
     partial.unlink()
-    assert generated(data, model, output) == plain
+    assert generated(data, model, output, "--force") == plain
     assert not partial.exists()
 
 
@@ -315,7 +315,7 @@ def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data:
         patched.setattr(
             generate_module, "_line", lambda *a: (modes.append(partial.stat().st_mode & 0o777), made(*a))[1]
         )
-        generated(data, model, output)
+        generated(data, model, output, "--force")
     assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl", "victim"]
 
@@ -363,7 +363,7 @@ def test_a_seed_gives_each_row_its_own_numbers(tmp_path: Path, model: Path) -> N
 def test_outputs_over_prompts_are_refused(model: Path, data: Path) -> None:
     result = tasc("generate", data, "--model", model, "-o", data)
     assert result.exit_code == 2
-    assert "is the file of prompts; name another file" in " ".join(result.stderr.split())
+    assert "is one of the inputs of this command; name another file" in " ".join(result.stderr.split())
 
 
 def test_an_index_of_another_tokenizer_is_refused(tmp_path: Path, model: Path, data: Path) -> None:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from tasc import __version__
 from tasc.cli import bench, check, count, distill, evaluate, export, generate, index, replay, tune, vocab
 from tasc.cli.console import LogLines, err
+from tasc.cli.outputs import Commands
 from tasc.errors import TascError
 from tasc.printable import printable
 
@@ -47,7 +48,7 @@ def _line(error: Exception) -> str:
     return " ".join(message.split())
 
 
-app = typer.Typer(
+app = Commands(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, print_json, print_table, progress_bars
-from tasc.cli.options import Corpus, Device, Eos, Threads
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, ResultsFile, Threads
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
@@ -42,11 +42,9 @@ def bench(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Decode held-out prompts plainly, with prompt lookup, SuffixDecoding, tasc, a draft model, interleaved in one run.
 
@@ -69,7 +67,6 @@ def bench(
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")
-    check_writable(output, html)
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
@@ -88,11 +85,11 @@ def bench(
             draft_tokenizer=its_tokenizer,
             progress=bar("decoding"),
         )
-    write_results(results, output, html, "render")
     if as_json:
         print_json(results)
     else:
         print_methods(results)
+    write_results(results, output, html, "render")
 
 
 def print_methods(results: dict[str, Any]) -> None:

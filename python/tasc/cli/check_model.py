@@ -1,11 +1,9 @@
-"""`tasc check --model`: options and tables of a check with a model."""
+"""`tasc check --model`: options of a check with a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from tasc.cli.console import out, print_table
 
 if TYPE_CHECKING:
     from tasc.evaluation.check.with_model import ModelCheck
@@ -24,7 +22,9 @@ Profiles = Annotated[
         help="Predict for this cost profile of a device and an engine; may be repeated. By default costs are measured.",
     ),
 ]
-SaveProfile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the measured costs to this file.")]
+SaveProfile = Annotated[
+    Path | None, typer.Option(metavar="FILE", writable=True, help="Write the measured costs to this file.")
+]
 Measure = Annotated[
     bool,
     typer.Option("--measure", help="Then decode other held-out rows for a minute, with drafts and plainly in turns."),
@@ -57,55 +57,3 @@ def load_model(
     check.profiles()
     loaded, tokenizer = load_checkpoint(model, adapter=adapter)
     return replace(check, model=loaded, tokenizer=tokenizer)
-
-
-def print_model(found: dict[str, Any]) -> None:
-    """Print a check with a model: sentences, and a table per cost profile; nothing if it needs to be tuned first."""
-    from tasc.evaluation.check.with_model import in_words
-
-    if not found["says"]["agrees"]:
-        return
-    out.print()
-    for sentence in in_words(found):
-        out.print(f"{sentence[0].upper()}{sentence[1:]}.", highlight=False)
-    for one in found["predictions"]:
-        print_table(
-            f"Predicted: {one['engine']}, {one['device']}, {one['model']} {one['dtype']}, {one['requests']} outputs; "
-            f"a tuned model uses {found['adoption']:.0%} of a vocabulary",
-            ("at once", "method", "s/output", "speed-up", "τ", "accepted"),
-            [
-                (
-                    load,
-                    name,
-                    f"{facts['seconds_per_output']:.3g}",
-                    _speedup(facts["speedup"]),
-                    facts["tau"],
-                    facts["accepted"],
-                )
-                for load, methods in one["loads"].items()
-                for name, facts in methods.items()
-            ],
-        )
-    measured = found["measured"]
-    if measured is not None:
-        predicted = found["predictions"][0]["loads"][str(measured["load"])]
-        print_table(
-            f"Measured on {measured['rows']} other rows, {measured['load']} at once",
-            ("method", "predicted s/output", "measured s/output", "predicted", "measured"),
-            [
-                (
-                    name,
-                    f"{predicted[name]['seconds_per_output']:.3g}",
-                    f"{seconds:.3g}",
-                    _speedup(predicted[name]["speedup"]),
-                    "1.00" if name == "plain" else _speedup(measured["speedup"]),
-                )
-                for name, seconds in measured["seconds_per_output"].items()
-            ],
-        )
-
-
-def _speedup(found: dict[str, float | None]) -> str:
-    if found["low"] is None or found["low"] == found["high"]:
-        return f"{found['value']:.2f}"
-    return f"{found['value']:.2f} ({found['low']:.2f}–{found['high']:.2f})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, Split, Threads
+from tasc.cli.options import AsJson, Eos, Split, Threads
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 
@@ -28,7 +28,8 @@ def count(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table of n-grams to this file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the table of n-grams to this file."),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -50,7 +51,7 @@ def count(
     length: Annotated[
         list[int] | None, typer.Option("--length", "-n", help="Print only this length with `--top`; may be repeated.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count the n-grams of a task's outputs, exactly, in bounded memory.
 

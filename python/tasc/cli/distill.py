@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Threads, TrainingRows
+from tasc.cli.options import AsJson, OutputFolder, Threads, TrainingRows
 from tasc.errors import InputError
 
 
@@ -23,7 +23,7 @@ def distill(
         str, typer.Option(help="Distil from this model, tuned to the task: a folder, a hub name or `smollm2`.")
     ],
     data: TrainingRows,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the draft to this folder.")],
+    output: OutputFolder,
     draft: Annotated[
         str | None, typer.Option(help="Start from this smaller model with the target's vocabulary: folder or hub name.")
     ] = None,
@@ -48,7 +48,7 @@ def distill(
         bool,
         typer.Option("--print-config", callback=_print_config, is_eager=True, help="Print the default settings."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Distil a small draft model from a target: AdaSPEC, DistillSpec, or any loss on any choice of tokens.
 

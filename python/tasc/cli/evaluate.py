@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.console import err, print_table, progress_bars
-from tasc.cli.options import Device, Threads
-from tasc.cli.results import check_writable, write_results, written_whole
+from tasc.cli.console import err, print_json, print_table, progress_bars
+from tasc.cli.options import AsJson, Device, Html, ResultsFile, Threads
+from tasc.cli.results import write_results, written_whole
 from tasc.errors import InputError
 from tasc.files import as_json
 
@@ -42,10 +42,12 @@ def evaluate(
     threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="Load weights as float32, bfloat16, float16 or auto.")] = "float32",
     device: Device = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
     save_outputs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the outputs of each model, text and ids, as JSONL.")
+        Path | None,
+        typer.Option(metavar="FILE", writable=True, help="Write the outputs of each model, text and ids, as JSONL."),
     ] = None,
 ) -> None:
     """Evaluate a model on held-out rows: task metrics, steps, use of the new tokens, latency.
@@ -67,7 +69,6 @@ def evaluate(
         seed=seed,
     )
     metrics.check_installed()
-    check_writable(json_file, html, save_outputs)
     rows = _rows(data, split, limit)
     inputs_of(rows)
     if threads is not None:
@@ -77,10 +78,13 @@ def evaluate(
     with progress_bars() as bar:
         found, evaluations = results(sides, rows, options=options, progress=bar)
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
-    write_results(found, json_file, html, "render_evaluation")
+    if as_json:
+        print_json(found)
+    else:
+        print_evaluation(found)
+    write_results(found, output, html, "render_evaluation")
     if save_outputs is not None:
         _write_outputs(evaluations, save_outputs)
-    print_evaluation(found)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

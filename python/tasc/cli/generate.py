@@ -1,7 +1,6 @@
 """`tasc generate`: outputs for a file of prompts."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.cli.results import PartialFile, check_writable, written_as_made
+from tasc.cli.results import PartialFile, written_as_made
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
@@ -34,7 +33,8 @@ def generate(
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL to write: each row with its `output`.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write JSONL: each row with its `output`."),
     ],
     index: Annotated[
         Path | None,
@@ -95,7 +95,6 @@ def generate(
     from tasc.decoding.generator import Generator
     from tasc.models import load_checkpoint, load_draft
 
-    check_output(output, prompts)
     rows, field = read_prompts(prompts)
     options: dict[str, Any] = {
         "system": system,
@@ -284,14 +283,3 @@ def _check_own_fields(where: str, row: "Row") -> None:
     for field, value in needed.items():
         if field in row:
             raise CorpusError(f"{where}: field {field!r} is needed for {value}; rename it or leave it out")
-
-
-def check_output(output: Path, prompts: Path) -> None:
-    """Check that outputs can be written, before anything runs.
-
-    Raises:
-        InputError: `output` is the file of prompts, or it cannot be written.
-    """
-    check_writable(output)
-    if os.path.realpath(output) == os.path.realpath(prompts):
-        raise InputError(f"-o {output} is the file of prompts; name another file")

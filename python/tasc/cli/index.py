@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
+from tasc.cli.options import AsJson, Eos, NoFit, OutputFile, PastRows, Split, Threads, TokenizerName
+from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True, help="Build, look at, compact and check the index of a task, and remove rows from it."
 )
 
@@ -27,13 +28,15 @@ IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index
 def build(
     rows: PastRows,
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the index to this file.")],
+    output: OutputFile,
     split: Split = None,
     threads: Threads = None,
     eos: Eos = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
+        typer.Option(
+            writable=True, help="Write the tokenised rows to this file; later appends and builds can start there."
+        ),
     ] = None,
     no_inputs: Annotated[
         bool,
@@ -54,14 +57,10 @@ def build(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
-    from tasc.errors import InputError
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
     begin = time.perf_counter()
-    for path in rows:
-        if os.path.realpath(output) == os.path.realpath(path):
-            raise InputError(f"-o {output} is one of the files of rows; name another file")
     with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
@@ -103,7 +102,7 @@ def _inputs_summary(facts: dict[str, Any]) -> str:
 @app.command()
 def info(
     file: IndexFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an index holds: tokenizer, documents, tokens, sections, and the speed-up from each source of drafts.
 
@@ -149,7 +148,13 @@ def compact(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            writable=True,
+            help="Write here and leave FILE and its log alone; by default over FILE.",
+        ),
     ] = None,
     no_fit: NoFit = False,
 ) -> None:
@@ -167,11 +172,8 @@ def compact(
 
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
-    if output is not None and os.path.realpath(output) == os.path.realpath(file):
-        output = None
-    for log in [*(logs or []), served_log(index)]:
-        if output is not None and os.path.realpath(output) == os.path.realpath(log):
-            raise InputError(f"-o {output} is a log of served rows; name another file")
+    if output is not None and os.path.realpath(output) == os.path.realpath(served_log(index)):
+        raise InputError(f"-o {output} is the log of served rows; name another file")
     for log in logs or []:
         if not log.exists():
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")

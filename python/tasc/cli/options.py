@@ -22,6 +22,20 @@ TokenizerName = Annotated[
 ]
 Eos = Annotated[str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")]
+OutputFile = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the result to this file.")
+]
+OutputFolder = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", writable=True, file_okay=False, help="Write the checkpoint to this folder."
+    ),
+]
+ResultsFile = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the results as JSON.")
+]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", writable=True, help="Write a report as an HTML page.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")]
 NoFit = Annotated[
     bool, typer.Option("--no-fit", help="Keep the general mixture weights instead of fitting them to the task.")

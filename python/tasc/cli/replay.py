@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
-from tasc.cli.options import Corpus, Eos, TokenizerName
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.options import AsJson, Corpus, Eos, Html, ResultsFile, TokenizerName
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -52,8 +52,9 @@ def replay(
             help="Explain this held-out row (from 1): each drafted token and the sources that proposed it.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
 
@@ -73,7 +74,6 @@ def replay(
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if ablate and "tasc" not in names:
         raise InputError("--ablate compares with tasc: name it among --drafters")
-    check_writable(html)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
     with (
@@ -91,11 +91,11 @@ def replay(
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
         found["ablations"] = ablations(results)
-    write_results(found, None, html, "render_replay")
     if as_json:
         print_json(found)
     else:
         _print(results, found, k, cost)
+    write_results(found, output, html, "render_replay")
 
 
 def _replayed(

@@ -31,29 +31,9 @@ def write_results(results: dict[str, Any], json_file: Path | None, html: Path | 
         err.print(f"report: {html}", highlight=False, soft_wrap=True)
 
 
-def check_writable(*files: Path | None) -> None:
-    """Check that files can be written, before the work whose results they are for.
-
-    Raises:
-        InputError: A path is a folder, or its folder does not exist.
-    """
-    for file in files:
-        if file is not None and file.is_dir():
-            raise InputError(f"cannot write {file}: it is a folder; name a file")
-        if file is not None and file.exists() and not file.is_file():
-            raise InputError(f"cannot write {file}: it is no regular file; name a file")
-        if file is not None and not file.absolute().parent.is_dir():
-            raise InputError(f"cannot write {file}: the folder {file.absolute().parent} does not exist")
-
-
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[str]]:
-    """Open a text file for writing that gets its name only after all of it is written.
-
-    Raises:
-        InputError: The folder of `path` does not exist.
-    """
-    check_writable(path)
+    """Open a text file for writing that gets its name only after all of it is written."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as sink:
         yield sink
 

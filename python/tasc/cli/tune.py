@@ -1,13 +1,12 @@
 """`tasc tune`: fine-tune a model on a task's rows, with or without a task vocabulary."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, out, progress_bars
-from tasc.cli.options import Eos, Threads, TrainingRows
+from tasc.cli.options import Eos, OutputFolder, Threads, TrainingRows
 
 
 def tune(
@@ -15,7 +14,7 @@ def tune(
         str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
     ],
     data: TrainingRows,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
+    output: OutputFolder,
     split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, e.g. train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure the loss on the rows of this split too, whenever a checkpoint is kept.")

@@ -19,7 +19,7 @@ use crate::arrays::with_ids;
 use crate::detach::interruptible;
 use crate::error::{InputError, Raise, at_least};
 use crate::piece_tokenizer::PyPieceTokenizer;
-use crate::store::Store;
+use crate::store::{Store, notes};
 
 /// What the fit of an index found, `None` when it was not fitted.
 fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
@@ -268,6 +268,7 @@ impl TaskIndex {
         info.set_item("weight", meta.weight)?;
         info.set_item("tokens", meta.tokens)?;
         info.set_item("inputs", meta.inputs)?;
+        info.set_item("notes", notes(py, &meta.notes)?)?;
         info.set_item("fit", fit(py, meta)?)?;
         info.set_item("distinct_tokens", self.0.ngrams().tokens.len())?;
         info.set_item("bytes", file.bytes().len())?;

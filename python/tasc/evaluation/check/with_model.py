@@ -153,31 +153,6 @@ def _adopted(plans: dict[str, Plan], requests: Sequence[KnownRequest], vocabular
     return {name: Plan(adopted, plan.drafter) for name, plan in plans.items() if plan.requests is not requests}
 
 
-def in_words(found: dict[str, Any]) -> list[str]:
-    """Return the sentences of a check with a model: what it says, what to use, what was measured.
-
-    Args:
-        found: Return value of `check_with_model`.
-    """
-    sentences = [found["says"]["sentence"]]
-    for one in found["predictions"]:
-        best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
-        where = f"{one['engine']} on {one['device']}, {best['load']} at once"
-        if best["is_worth_it"]:
-            sentences.append(f"{where}: use drafts from an index, {_times(methods[best['method']]['speedup'])} as fast")
-        else:
-            sentences.append(f"{where}: do not bother with an index, plain decoding is as fast within the interval")
-        if best["with_tuning"] is not None:
-            gain = _times(methods[best["with_tuning"]]["speedup"])
-            sentences.append(f"with a task vocabulary, once the model is tuned to it: {gain}")
-    sentences.append("a draft model: unknown until one is trained (tasc distill)")
-    if found["measured"] is not None:
-        measured = found["measured"]
-        same = "all outputs equal" if not measured["different"] else f"{measured['different']} outputs differ"
-        sentences.append(f"measured on {measured['rows']} other rows: {_times(measured['speedup'])}, {same}")
-    return sentences
-
-
 def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: str) -> Verdict:
     """Return the verdict on rows as it stands for a model: one that does not say what they say is tuned first.
 
@@ -195,10 +170,3 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
     return replace(
         verdict, level="do not bother", sentences=[*sentences, *verdict.sentences[1:]], next_commands=commands
     )
-
-
-def _times(speedup: dict[str, float | None]) -> str:
-    """Return a speed-up with its interval in words."""
-    if speedup["low"] is None:
-        return f"{speedup['value']:.1f} times"
-    return f"{speedup['value']:.1f} times ({speedup['low']:.1f} to {speedup['high']:.1f})"
