@@ -93,8 +93,9 @@ def generate(
     from tasc._core import TaskIndex
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.generator import Generator
-    from tasc.models import load_checkpoint, load_draft
+    from tasc.models import check_loadable, load_checkpoint, load_draft
 
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     rows, field = read_prompts(prompts)
     options: dict[str, Any] = {
         "system": system,
