@@ -14,7 +14,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, count, distill, evaluate, export, generate, index, replay, tune, vocab
+from tasc.cli import bench, check, count, distill, evaluate, export, generate, index, replay, tune, vocab
 from tasc.cli.console import LogLines, err
 from tasc.cli.outputs import Commands
 from tasc.errors import TascError
@@ -70,6 +70,7 @@ app = Commands(
 app.add_typer(index.app, name="index")
 app.add_typer(vocab.app, name="vocab")
 app.add_typer(export.app, name="export")
+app.command("check")(check.check)
 app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("count")(count.count)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tasc.data.chat import user_text
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, PromptError
 
@@ -65,19 +66,6 @@ def known_inputs(inputs: Sequence[str] | None, prompts: Sequence[Prompt] | None)
         user_text([m for m in prompt if isinstance(m, Mapping)]) if _is_chat(prompt) else None
         for prompt in prompts or ()
     ]
-
-
-def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the text of the last user message; None without one."""
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, str):
-                return content
-            listed = content if isinstance(content, (list, tuple)) else ()
-            parts = [part.get("text") for part in listed if isinstance(part, Mapping)]
-            return "\n".join(text for text in parts if isinstance(text, str)) or None
-    return None
 
 
 def _is_chat(prompt: Prompt) -> bool:

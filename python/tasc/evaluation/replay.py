@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.data.ids import common_prefix_length
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.row_replay import replay_steps
 from tasc.errors import InputError
 from tasc.progress import Progress
 
@@ -170,13 +170,7 @@ def replay(
 def _replay_row(
     request: "Request", output: NDArray[np.uint32], max_tokens: int, costs: NDArray[np.float64], result: ReplayResult
 ) -> None:
-    position = 0
-    while position < len(output):
-        draft = request.draft(max_tokens, costs).tokens
-        if len(draft) > max_tokens:
-            raise InputError(f"drafter {result.name!r} drafted {len(draft)} tokens; the limit was {max_tokens}")
-        hits = common_prefix_length(draft, output[position:])
-        emitted = output[position : position + hits + 1]
-        request.update(emitted)
-        result.count(len(draft), hits, len(emitted))
-        position += len(emitted)
+    for drafted, hits, emitted in replay_steps(request, output, max_tokens, costs):
+        if drafted > max_tokens:
+            raise InputError(f"drafter {result.name!r} drafted {drafted} tokens; the limit was {max_tokens}")
+        result.count(drafted, hits, emitted)

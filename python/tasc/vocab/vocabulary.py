@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         vocabulary.setdefault(token.content, number)
     for k in range(len(plan)):
         vocabulary[validity.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
-    extended = TaskTokenizer(Tokenizer.from_str(json.dumps(state)), task.name, task.eos_id, plan)
+    extended = replace(task, tokenizer=Tokenizer.from_str(json.dumps(state)), plan=plan)
     _check_extended(extended.tokenizer, task.tokenizer, plan)
     return extended
 
