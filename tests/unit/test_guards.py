@@ -225,6 +225,34 @@ print("alive")
 """
 
 
+GENERATOR_WRITTEN_OVER = """
+import sys
+from pathlib import Path
+from test_served import ROWS, build
+from tiny_models import byte_tokenizer, tiny_model
+from tasc import Generator
+from tasc.data import load_tokenizer
+from tasc.drafting.protocol import salt_digest
+folder, tokenizer = Path(sys.argv[1]), byte_tokenizer()
+index = build(folder / "task", load_tokenizer(tokenizer, eos="<eos>"), ROWS * 8).path
+salted = Path(f"{index}.{salt_digest('somebody')}")
+salted.write_bytes(index.read_bytes())
+generator = Generator(tiny_model("llama"), tokenizer, index=index, costs=0.0)
+inputs = [row["input"] for row in ROWS]
+for written_over in (False, True):
+    for salt in (None, "somebody"):
+        stats = generator.generate(inputs, max_tokens=4, salt=salt).stats
+        assert stats.drafted > 0
+    index.write_bytes(b"")
+    salted.write_bytes(b"")
+print("alive")
+"""
+
+
+def test_a_generator_lives_where_its_index_is_written_over(tmp_path: Path) -> None:
+    assert run(GENERATOR_WRITTEN_OVER, tmp_path) == "alive\n"
+
+
 def test_an_engine_lives_where_its_index_is_written_over(tmp_path: Path) -> None:
     assert run(WRITTEN_OVER, tmp_path) == "alive\n"
 

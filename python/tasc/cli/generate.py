@@ -11,7 +11,7 @@ import typer
 
 from tasc.cli.console import err, progress_bars
 from tasc.cli.results import PartialFile, check_writable, written_as_made
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def generate(
     }
     options = {name: value for name, value in options.items() if value is not None}
     with written_as_made(output) as sink, progress_bars() as bar:
-        task_index = None if index is None else TaskIndex.open(index)
+        task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
         loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
         drafts: dict[str, Any] = {"index": task_index}
         if draft is not None:

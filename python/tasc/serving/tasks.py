@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tasc.data import load_tokenizer
-from tasc.drafting.defaults import MAX_SALTS
+from tasc.drafting.defaults import MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import (
     Drafter,
@@ -30,7 +30,7 @@ from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.backoff import Backoff
 from tasc.serving.learner import OnlineLearner, Row
-from tasc.serving.reload import MEMORY_BYTES, FileWatcher, is_damaged, open_index
+from tasc.serving.reload import FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
