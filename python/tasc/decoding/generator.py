@@ -332,6 +332,7 @@ class Generator:
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
         drafters = self._drafters_for(len(rows), index, salt, drafter)
+        salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
@@ -347,7 +348,7 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
-                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
