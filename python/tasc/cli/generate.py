@@ -10,7 +10,7 @@ import typer
 
 from tasc.cli.console import err, progress_bars
 from tasc.cli.resumable import PartialOutputs, resumable
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def generate(
         "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    task_index = None if index is None else TaskIndex.open(index)
+    task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
     if task_index is not None:
         ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
     rows = rows[:limit]

@@ -35,7 +35,7 @@ from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
@@ -125,7 +125,8 @@ class Generator:
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
             request's input where the index holds inputs. None: the context alone. For a model with new tokens
-            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension. A path's file is read into
+            memory, up to 256 MiB, and may then be written over; a larger one is mapped, as `TaskIndex.open` does it.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
         draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
         max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
@@ -337,6 +338,7 @@ class Generator:
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
         drafters = self._drafters_for(len(rows), index, salt, drafter)
+        salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
         texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
@@ -352,7 +354,7 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
-                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
@@ -495,7 +497,9 @@ class Generator:
         """
         key = _key(index), digest
         if key not in self._drafters:
-            opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
+            opened = (
+                TaskIndex.open(Path(index), memory_bytes=MEMORY_BYTES) if isinstance(index, (str, PathLike)) else index
+            )
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
@@ -506,7 +510,7 @@ class Generator:
         """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
         log = self._log_of(index, digest, own)
         if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
-            index = TaskIndex.open(salted)
+            index = TaskIndex.open(salted, memory_bytes=MEMORY_BYTES)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
         made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
