@@ -26,7 +26,13 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with, or else all conversations share."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[
@@ -54,10 +60,10 @@ def bench(
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
     """
     from tasc.data import load_tokenizer
-    from tasc.evaluation.bench import BenchOptions
+    from tasc.evaluation.bench import BenchOptions, check_methods
     from tasc.evaluation.bench import bench as run
     from tasc.evaluation.replay_comparison import open_task
-    from tasc.models import load_checkpoint, load_draft, use_threads
+    from tasc.models import check_loadable, load_checkpoint, load_draft, use_threads
 
     options = BenchOptions(
         system=system,
@@ -69,6 +75,8 @@ def bench(
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")
+    check_methods(options, has_draft=draft is not None)
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
@@ -77,7 +85,9 @@ def bench(
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, progress=bar) as task,
+        open_task(
+            data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, system=system, progress=bar
+        ) as task,
     ):
         results = run(
             loaded,

@@ -34,7 +34,13 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
     quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
     batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",
@@ -60,7 +66,7 @@ def evaluate(
     from tasc.evaluation import task_metrics as metrics
     from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
     from tasc.evaluation.task_eval import EvalOptions, inputs_of
-    from tasc.models import use_threads
+    from tasc.models import check_loadable, use_threads
 
     options = EvalOptions(
         max_tokens=max_tokens,
@@ -71,6 +77,7 @@ def evaluate(
         seed=seed,
     )
     metrics.check_installed()
+    check_loadable(model, against, dtype=dtype, device=device)
     rows = _rows(data, split, limit, {"input_field": input_field, "output_field": output_field})
     inputs_of(rows)
     if threads is not None:

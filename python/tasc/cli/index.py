@@ -47,6 +47,13 @@ def build(
     every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Note that prompts have this system message; `tasc generate` uses it by default. By default the one "
+            "that all conversations share."
+        ),
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -66,8 +73,9 @@ def build(
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
-    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
-    belongs to one tokenizer and says so: a model with another tokenizer is refused.
+    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. Of rows with
+    `messages`, the output is what the tokenizer's chat template writes after the prompt. The file belongs to one
+    tokenizer and says so: a model with another tokenizer is refused.
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
@@ -85,6 +93,7 @@ def build(
             input_field=None if no_inputs else input_field,
             output_field=output_field,
             every_turn=every_turn,
+            system=system,
             num_threads=threads,
             progress=bar("tokenising"),
         )
@@ -133,13 +142,26 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print_facts({name: value for name, value in facts.items() if name != "fit"})
+    print_facts(_shown(facts))
     out.print()
     for sentence in fit_in_words(facts):
         out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of an index for a terminal: of the chat template, the digest."""
+    from tasc.data.chat import template_digest
+    from tasc.printable import printable
+
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes")}
+    if "system" in facts["notes"]:
+        shown["system"] = printable(facts["notes"]["system"])
+    if "chat_template" in facts["notes"]:
+        shown["chat_template"] = f"SHA-256 {template_digest(facts['notes']['chat_template'])[:16]}…"
+    return shown
 
 
 def _print_reliability(bins: list[tuple[float, float, int]]) -> None:

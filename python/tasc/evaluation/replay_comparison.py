@@ -64,6 +64,7 @@ def open_task(
     output_field: str = AUTO,
     limit: int | None = None,
     inputs: bool = True,
+    system: str | None = None,
     progress: ProgressBars,
 ) -> Iterator[Task]:
     """Index a task in a temporary folder, which is removed when the context ends.
@@ -78,6 +79,7 @@ def open_task(
         output_field: Field with the outputs; `auto` finds it.
         limit: Maximum number of held-out rows, the first ones; None for all.
         inputs: Whether the index sees the rows' inputs.
+        system: System message of the prompts, as for `TokenStore.build`.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -99,7 +101,7 @@ def open_task(
         path = folder / "rows.store"
         train = (row for row in rows if row.get("split") == "train")
         sources = read_rows(corpus, **fields) if corpus else train
-        store = TokenStore.build(sources, tokenizer, path, progress=progress("tokenising"))
+        store = TokenStore.build(sources, tokenizer, path, system=system, progress=progress("tokenising"))
         file = folder / "task.tasc"
         index = TaskIndex.build(
             store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
