@@ -325,6 +325,46 @@ def test_prompts_need_an_input(tmp_path: Path) -> None:
         read_prompts(write_rows(rows, []))
 
 
+def test_prompts_of_other_forms_become_inputs(tmp_path: Path) -> None:
+    from tasc.cli.generate import read_prompts
+
+    rows, asked = tmp_path / "prompts.jsonl", {"role": "user", "content": "a"}
+    for row, read in [
+        ({"question": "a", "answer": "b", "n": 1}, {"input": "a", "output": "b", "n": 1}),
+        ({"instruction": "i", "input": "a"}, {"input": "i\na"}),
+        ({"conversations": [{"from": "human", "value": "a"}]}, {"input": "a", "messages": [asked]}),
+    ]:
+        assert read_prompts(write_rows(rows, [row])) == ([(f"{rows}:1", read)], "inputs")
+    named = write_rows(rows, [{"input": "a", "utterance": "b"}])
+    assert read_prompts(named, "utterance") == ([(f"{rows}:1", {"input": "b"})], "inputs")
+
+
+def test_an_index_of_rows_in_common_forms(tmp_path: Path, tokenizer: Path) -> None:
+    pairs = [(row["input"], row["output"]) for row in ROWS[:3]]
+    chats = [
+        {"conversations": [{"from": "human", "value": given}, {"from": "gpt", "value": output}]}
+        for given, output in pairs
+    ]
+    (tmp_path / "data").write_text(json.dumps(chats))
+    (tmp_path / "qa.csv").write_text("q,a\n" + "".join(f"{given},{output}\n" for given, output in pairs))
+    indexes = []
+    for name, options in (("data", ()), ("qa.csv", ("--input-field", "q", "--output-field", "a"))):
+        index = tmp_path / f"{name}.tasc"
+        done = tasc("index", "build", tmp_path / name, "--tokenizer", tokenizer, "-o", index, *options)
+        assert done.exit_code == 0, done.output
+        assert "3 documents" in done.output
+        assert "3 inputs" in done.output
+        indexes.append(index.read_bytes())
+    assert indexes[0] == indexes[1]
+    where = write_rows(tmp_path / "where.jsonl", [{"question": pairs[0][0], "answer": pairs[0][1]}])
+    done = tasc("index", "remove", tmp_path / "data.tasc", "--where", where, "--tokenizer", tokenizer)
+    assert "1 rows removed from the index" in done.output
+    done = tasc("index", "build", where, "--tokenizer", tokenizer, "-o", index, "--input-field", "x", "--force")
+    assert "has no field 'x'; its fields are 'question', 'answer': name one as input_field" in " ".join(
+        done.output.split()
+    )
+
+
 def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     from tasc.cli.results import written_whole
 
