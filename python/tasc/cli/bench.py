@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, InputField, OutputField, ResultsFile, Threads
+from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, InputField, OutputField, ResultsFile, System, Threads
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
@@ -14,7 +14,9 @@ from tasc.errors import InputError
 
 def bench(
     model: Annotated[str, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")],
-    data: Annotated[Path, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")],
+    data: Annotated[
+        Path, typer.Option(help="Read rows with input and output: index those of the `split` train, ask test.")
+    ],
     corpus: Corpus = None,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
@@ -26,13 +28,7 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
-            "with, or else all conversations share."
-        ),
-    ] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[

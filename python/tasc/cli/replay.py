@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Corpus, Eos, Html, InputField, OutputField, ResultsFile, TokenizerName
+from tasc.cli.options import AsJson, Corpus, Eos, Html, InputField, OutputField, ResultsFile, System, TokenizerName
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 def replay(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Read rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="Read rows with input and output, and a `split` or not. - is standard input."
+        ),
     ],
     tokenizer: TokenizerName,
     corpus: Corpus = None,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
+    system: System = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
@@ -78,7 +82,7 @@ def replay(
         raise InputError("--ablate compares with tasc: name it among --drafters")
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
-    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "system": system}
     with (
         progress_bars() as bar,
         open_task(

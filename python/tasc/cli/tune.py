@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, progress_bars
-from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, Threads, TrainingRows
+from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 
 
 def tune(
@@ -22,7 +22,7 @@ def tune(
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
     every_turn: EveryTurn = False,
-    system: Annotated[str | None, typer.Option(help="Put this system message before each input.")] = None,
+    system: System = None,
     method: Annotated[
         str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
     ] = "lora",
