@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from tasc.data import TaskTokenizer
+from tasc.data.chat import encode_outputs, render_rows, user_text
 from tasc.data.rows import located_rows
 from tasc.errors import CorpusError
 
@@ -41,6 +42,11 @@ class NamedRows:
                 self._by_ids.setdefault((*ids, *end), set()).add(output)
 
     def _add(self, where: str, row: Any) -> None:
+        if isinstance(row, dict) and row.get("messages"):
+            try:
+                row = self._of_chat(row)
+            except CorpusError as error:
+                raise CorpusError(f"{where}: {error}") from error
         given = {name: row.get(name) for name in ("input", "output", "key")} if isinstance(row, dict) else {}
         texts = {name: value for name, value in given.items() if value is not None}
         are_text = all(isinstance(text, str) for text in texts.values())
@@ -57,6 +63,17 @@ class NamedRows:
                 self._inputs.add(given_input)
             case {"output": output}:
                 self._outputs.add(output)
+
+    def _of_chat(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the input and the output of a row with `messages` as an index of it holds them."""
+        *_, last = row["messages"]
+        asked = {"input": user_text(row["messages"])} if "input" not in row else {"input": row["input"]}
+        if last.get("role") != "assistant":
+            return asked
+        rendered = list(render_rows(self._tokenizer.chat_template, [{"output": last.get("content"), **row, **asked}]))
+        [ids] = encode_outputs(self._tokenizer, rendered)
+        ids = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
+        return {**asked, "output": self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)}
 
     def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
         """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
