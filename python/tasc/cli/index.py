@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, NoFit, OutputFile, PastRows, Split, Threads, TokenizerName
+from tasc.cli.options import (
+    AsJson,
+    Eos,
+    EveryTurn,
+    InputField,
+    NoFit,
+    OutputField,
+    OutputFile,
+    PastRows,
+    Split,
+    Threads,
+    TokenizerName,
+)
 from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
@@ -30,6 +42,9 @@ def build(
     tokenizer: TokenizerName,
     output: OutputFile,
     split: Split = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
     system: Annotated[
@@ -75,7 +90,9 @@ def build(
             task_tokenizer,
             store or folder / "rows.store",
             split=split,
-            input_field=None if no_inputs else "input",
+            input_field=None if no_inputs else input_field,
+            output_field=output_field,
+            every_turn=every_turn,
             system=system,
             num_threads=threads,
             progress=bar("tokenising"),
@@ -224,7 +241,7 @@ def remove(
         Path | None,
         typer.Option(
             metavar="ROWS",
-            help="Remove the rows of this file (JSONL): each line has an `input`, an `output` or both, or a `key`.",
+            help="Remove the rows of this file: each has an input, an output or both, or a `key`.",
         ),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Remove all that was learnt under this salt.")] = None,
@@ -235,6 +252,8 @@ def remove(
         str | None,
         typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     no_fit: NoFit = False,
 ) -> None:
     """Take rows out again: write an index and its logs anew without them, as if they had never been there.
@@ -260,7 +279,7 @@ def remove(
     if tokenizer is None:
         raise InputError("the index is written anew, which needs the model's tokenizer: name it with --tokenizer")
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
-    named = NamedRows(where, task_tokenizer)
+    named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
     for one, logs in _with_salts(index):
         with progress_bars() as bar:

@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from tasc.data import TaskTokenizer
-from tasc.data.chat import encode_outputs, render_rows, user_text
-from tasc.data.rows import located_rows
+from tasc.data import Row, TaskTokenizer
+from tasc.data.chat import encode_outputs, render_rows
+from tasc.data.rows import located_rows, understood_rows
 from tasc.errors import CorpusError
 
 AskedRow: TypeAlias = tuple[str | None, NDArray[Any]]
@@ -19,20 +19,22 @@ class NamedRows:
     """Rows that a file names.
 
     Args:
-        file: JSONL; None: no rows.
+        file: File of rows; None: no rows.
         tokenizer: Tokenizer of the index.
+        fields: `input_field` and `output_field` of `read_rows`.
 
     Raises:
         CorpusError: A line names no rows.
     """
 
-    def __init__(self, file: Path | None, tokenizer: TaskTokenizer) -> None:
+    def __init__(self, file: Path | None, tokenizer: TaskTokenizer, **fields: Any) -> None:
         self.keys: set[str] = set()
         self._tokenizer = tokenizer
         self._inputs: set[str] = set()  # of rows with any output
         self._outputs: set[str] = set()  # of rows with any input
         self._pairs: dict[str, set[str]] = {}  # output → inputs
-        for where, row in [] if file is None else located_rows(file):
+        rows = () if file is None else located_rows(file)
+        for where, row in understood_rows(rows, None, needs_output=False, **fields):
             self._add(where, row)
         wanted = [*self._outputs, *self._pairs]
         ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -41,13 +43,10 @@ class NamedRows:
             for end in ([], ends):
                 self._by_ids.setdefault((*ids, *end), set()).add(output)
 
-    def _add(self, where: str, row: Any) -> None:
-        if isinstance(row, dict) and row.get("messages"):
-            try:
-                row = self._of_chat(row)
-            except CorpusError as error:
-                raise CorpusError(f"{where}: {error}") from error
-        given = {name: row.get(name) for name in ("input", "output", "key")} if isinstance(row, dict) else {}
+    def _add(self, where: str, row: Row) -> None:
+        if row.get("messages") and row.get("output") is not None:
+            row = {**row, "output": self._rendered(where, row)}
+        given = {name: row.get(name) for name in ("input", "output", "key")}
         texts = {name: value for name, value in given.items() if value is not None}
         are_text = all(isinstance(text, str) for text in texts.values())
         if not texts or not are_text or ("key" in texts and len(texts) > 1):
@@ -64,16 +63,15 @@ class NamedRows:
             case {"output": output}:
                 self._outputs.add(output)
 
-    def _of_chat(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return the input and the output of a row with `messages` as an index of it holds them."""
-        *_, last = row["messages"]
-        asked = {"input": user_text(row["messages"])} if "input" not in row else {"input": row["input"]}
-        if last.get("role") != "assistant":
-            return asked
-        rendered = list(render_rows(self._tokenizer.chat_template, [{"output": last.get("content"), **row, **asked}]))
-        [ids] = encode_outputs(self._tokenizer, rendered)
+    def _rendered(self, where: str, row: Row) -> str:
+        """Return the output of a row with `messages` as an index of it holds it, without its end token."""
+        try:
+            [ids] = encode_outputs(self._tokenizer, list(render_rows(self._tokenizer.chat_template, [row])))
+        except CorpusError as error:
+            raise CorpusError(f"{where}: {error}") from error
         ids = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
-        return {**asked, "output": self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)}
+        text: str = self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
         """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
