@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from tasc.data import Row, TaskTokenizer
+from tasc.data.chat import encode_outputs, render_rows
 from tasc.data.rows import located_rows, understood_rows
 from tasc.errors import CorpusError
 
@@ -43,6 +44,8 @@ class NamedRows:
                 self._by_ids.setdefault((*ids, *end), set()).add(output)
 
     def _add(self, where: str, row: Row) -> None:
+        if row.get("messages") and row.get("output") is not None:
+            row = {**row, "output": self._rendered(where, row)}
         given = {name: row.get(name) for name in ("input", "output", "key")}
         texts = {name: value for name, value in given.items() if value is not None}
         are_text = all(isinstance(text, str) for text in texts.values())
@@ -59,6 +62,16 @@ class NamedRows:
                 self._inputs.add(given_input)
             case {"output": output}:
                 self._outputs.add(output)
+
+    def _rendered(self, where: str, row: Row) -> str:
+        """Return the output of a row with `messages` as an index of it holds it, without its end token."""
+        try:
+            [ids] = encode_outputs(self._tokenizer, list(render_rows(self._tokenizer.chat_template, [row])))
+        except CorpusError as error:
+            raise CorpusError(f"{where}: {error}") from error
+        ids = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
+        text: str = self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
     def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
         """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
