@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, TokenizerName
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.options import AsJson, Eos, Html, ResultsFile, TokenizerName
+from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,11 +37,9 @@ def check(
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
     eos: Eos = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON to this file.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say what tasc would bring on a task, and what to do next, from its past rows and without a model.
 
@@ -55,7 +53,6 @@ def check(
     from tasc.data import load_tokenizer
     from tasc.evaluation.check.summary import summarize
 
-    check_writable(output, html)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     if index is not None:
         drift = _index_result(index, log, rows, task_tokenizer, last)
@@ -65,12 +62,12 @@ def check(
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
-    write_results(found, output, None, "")
-    write_results(asdict(summary), None, html, "render_check")
     if as_json:
         print_json(found)
     else:
         _print(summary)
+    write_results(found, output, None, "")
+    write_results(asdict(summary), None, html, "render_check")
 
 
 def _rows_result(rows: list[Path], tokenizer: "TaskTokenizer", source: str, limit: int) -> "CheckResult":
@@ -117,7 +114,7 @@ def _index_summary(
     file = shlex.quote(str(index))
     command = f"tasc index compact {file} --tokenizer {tokenizer}"
     if rows:
-        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file}"
+        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])
