@@ -3,12 +3,12 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, Html, ResultsFile, TokenizerName
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile, TokenizerName
 from tasc.cli.results import write_results
 from tasc.errors import InputError
 
@@ -36,6 +36,8 @@ def check(
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     eos: Eos = None,
     output: ResultsFile = None,
     html: Html = None,
@@ -54,11 +56,12 @@ def check(
     from tasc.evaluation.check.summary import summarize
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
-        drift = _index_result(index, log, rows, task_tokenizer, last)
+        drift = _index_result(index, log, rows, fields, task_tokenizer, last)
         summary, found = _index_summary(drift, index, log, rows, shlex.quote(tokenizer)), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, task_tokenizer, shlex.quote(tokenizer), limit)
+        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(tokenizer), limit)
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
@@ -70,13 +73,15 @@ def check(
     write_results(asdict(summary), None, html, "render_check")
 
 
-def _rows_result(rows: list[Path], tokenizer: "TaskTokenizer", source: str, limit: int) -> "CheckResult":
+def _rows_result(
+    rows: list[Path], fields: dict[str, Any], tokenizer: "TaskTokenizer", source: str, limit: int
+) -> "CheckResult":
     from tasc.data import read_rows
     from tasc.evaluation.check import check_rows
 
     with progress_bars() as bar:
         return check_rows(
-            read_rows(rows, progress=bar("reading")),
+            read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
             files=_quoted(rows),
             source=source,
@@ -86,7 +91,7 @@ def _rows_result(rows: list[Path], tokenizer: "TaskTokenizer", source: str, limi
 
 
 def _index_result(
-    path: Path, log: Path | None, rows: list[Path] | None, tokenizer: "TaskTokenizer", last: int
+    path: Path, log: Path | None, rows: list[Path] | None, fields: dict[str, Any], tokenizer: "TaskTokenizer", last: int
 ) -> "DriftResult":
     from tasc._core import TaskIndex
     from tasc.data import read_rows
@@ -98,7 +103,7 @@ def _index_result(
     index = TaskIndex.open(path)
     with progress_bars() as bar:
         if rows:
-            return check_index(index, tokenizer, rows=read_rows(rows), last=last, progress=bar)
+            return check_index(index, tokenizer, rows=read_rows(rows, **fields), last=last, progress=bar)
         log = served_log(index) if log is None else log
         if not log.exists():
             raise InputError(f"there is no log {log}: name one with --log, or give ROWS")

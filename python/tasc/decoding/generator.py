@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
 from tasc.checks import of_kind, whole_number, wrong
+from tasc.data.chat import system_text
 from tasc.data.ids import as_ids
+from tasc.data.prompt_notes import PromptDefaults, with_template
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
@@ -29,7 +31,7 @@ from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.processors import check_generation_config, logits_processors
-from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
+from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.stats import Stats
 from tasc.drafting.costs import GivenCosts
@@ -204,6 +206,7 @@ class Generator:
         self._draft = draft
         self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
+        self._tokenizer = with_template(tokenizer, self._default.index)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         self._lock = _model_locks.setdefault(self._target.model, threading.RLock())
@@ -245,7 +248,7 @@ class Generator:
 
     def generate(
         self,
-        inputs: Sequence[str] | None = None,
+        inputs: Sequence[Input] | None = None,
         *,
         prompts: Sequence[Prompt] | None = None,
         system: str | None = None,
@@ -269,10 +272,13 @@ class Generator:
         """Answer prompts.
 
         Args:
-            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or conversations
+                `{"messages": […], "tools": […]}`, such as rows of `tasc.data.read_rows`. An answer at the end is left
+                out.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
-            system: System message for `inputs`.
+            system: System message for `inputs`; "" for none. None: the one that the model was tuned with (`tasc tune`),
+                or else the index was built with. A different one is named in a warning.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
             temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
                 config has no say in these four.
@@ -326,7 +332,7 @@ class Generator:
                 raise wrong(name, call, "a function")
         max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
-        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        rows = self._prompt_ids(inputs, prompts, system)
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
@@ -374,7 +380,11 @@ class Generator:
         return Generations(done, wall)
 
     def check(
-        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+        self,
+        inputs: Sequence[Input] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
     ) -> None:
         """Check prompts as `generate` does, without answering them.
 
@@ -382,8 +392,30 @@ class Generator:
             InputError: As `generate`.
             PromptError: A prompt cannot be used; says which.
         """
-        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+        for number, row in enumerate(self._prompt_ids(inputs, prompts, system)):
             self._room(number, row, 1)
+
+    @property
+    def system(self) -> str | None:
+        """System message of `inputs` by default: what the model was tuned with, or else the index was built with."""
+        return self._prompts.system
+
+    def _prompt_ids(
+        self, inputs: Sequence[Input] | None, prompts: Sequence[Prompt] | None, system: str | None
+    ) -> list[list[int]]:
+        if prompts is not None or inputs is None or not isinstance(system, str | None):
+            return prompt_ids(self._tokenizer, inputs, prompts, system)
+        system = self._prompts.choose(system)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        for one in inputs:
+            if not isinstance(one, str):
+                self._prompts.compare(system_text(one) or system)
+        return rows
+
+    @cached_property
+    def _prompts(self) -> PromptDefaults:
+        model = str(getattr(self._target.model.config, "name_or_path", ""))
+        return PromptDefaults.of(model, self._tokenizer, self._default.index)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
@@ -555,7 +587,7 @@ _CALL_OPTIONS = {
 """Options of `Generator.generate`; all others are the generator's own."""
 
 
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
