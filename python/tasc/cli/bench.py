@@ -60,10 +60,10 @@ def bench(
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
     """
     from tasc.data import load_tokenizer
-    from tasc.evaluation.bench import BenchOptions
+    from tasc.evaluation.bench import BenchOptions, check_methods
     from tasc.evaluation.bench import bench as run
     from tasc.evaluation.replay_comparison import open_task
-    from tasc.models import load_checkpoint, load_draft, use_threads
+    from tasc.models import check_loadable, load_checkpoint, load_draft, use_threads
 
     options = BenchOptions(
         system=system,
@@ -75,6 +75,8 @@ def bench(
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")
+    check_methods(options, has_draft=draft is not None)
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tasc.cli.check_model import Adapter, Load, Measure, Model, Profiles, SaveProfile, System, load_model
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile, TokenizerName
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
 from tasc.cli.results import write_results
 from tasc.errors import InputError
 
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
     from tasc.evaluation.check import CheckResult, DriftResult
     from tasc.evaluation.check.summary import Summary
+    from tasc.evaluation.check.with_model import ModelCheck
 
 
 def check(
-    tokenizer: TokenizerName,
     rows: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[ROWS...]", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
         ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
     index: Annotated[
         Path | None,
@@ -42,12 +47,22 @@ def check(
     output: ResultsFile = None,
     html: Html = None,
     as_json: AsJson = False,
+    model: Model = None,
+    adapter: Adapter = None,
+    system: System = None,
+    device: Profiles = None,
+    save_profile: SaveProfile = None,
+    load: Load = 1,
+    measure: Measure = False,
 ) -> None:
-    """Say what tasc would bring on a task, and what to do next, from its past rows and without a model.
+    """Say what tasc would bring on a task, and what to do next, from its past rows, with or without a model.
 
     Rows are split by themselves, unless they have a split column: `train` is then indexed and `test` held out. Drafts
     are replayed on the held-out rows, and task vocabularies are measured on them. **τ** is tokens per step. The
     speed-up at cost c is that of a decoder for which verifying k drafted tokens takes as long as 1 + c·k plain steps.
+
+    With `--model`, the model answers some held-out rows, and its outputs are compared with the rows'. The cost of a
+    step is measured, and the time per output of each method is predicted; `--measure` then measures it on other rows.
 
     With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
     figures are compared with those from when it was built.
@@ -55,13 +70,17 @@ def check(
     from tasc.data import load_tokenizer
     from tasc.evaluation.check.summary import summarize
 
-    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
+    source = tokenizer or model
+    if source is None:
+        raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
+    loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
+    task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
         drift = _index_result(index, log, rows, fields, task_tokenizer, last)
-        summary, found = _index_summary(drift, index, log, rows, shlex.quote(tokenizer)), drift.as_dict()
+        summary, found = _index_summary(drift, index, log, rows, shlex.quote(source)), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(tokenizer), limit)
+        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(source), limit, loaded)
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
@@ -74,7 +93,12 @@ def check(
 
 
 def _rows_result(
-    rows: list[Path], fields: dict[str, Any], tokenizer: "TaskTokenizer", source: str, limit: int
+    rows: list[Path],
+    fields: dict[str, Any],
+    tokenizer: "TaskTokenizer",
+    source: str,
+    limit: int,
+    model: "ModelCheck | None",
 ) -> "CheckResult":
     from tasc.data import read_rows
     from tasc.evaluation.check import check_rows
@@ -86,6 +110,7 @@ def _rows_result(
             files=_quoted(rows),
             source=source,
             limit=limit,
+            model=model,
             progress=bar,
         )
 

@@ -66,7 +66,7 @@ def evaluate(
     from tasc.evaluation import task_metrics as metrics
     from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
     from tasc.evaluation.task_eval import EvalOptions, inputs_of
-    from tasc.models import use_threads
+    from tasc.models import check_loadable, use_threads
 
     options = EvalOptions(
         max_tokens=max_tokens,
@@ -77,6 +77,7 @@ def evaluate(
         seed=seed,
     )
     metrics.check_installed()
+    check_loadable(model, against, dtype=dtype, device=device)
     rows = _rows(data, split, limit, {"input_field": input_field, "output_field": output_field})
     inputs_of(rows)
     if threads is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.cli.results import PartialFile, written_as_made
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.cli.resumable import PartialOutputs, resumable
+from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
@@ -83,12 +83,16 @@ def generate(
             "tokens are nearly tied.",
         ),
     ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Answer at most this many rows, the first ones.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the outputs in FILE.partial, or discard them and start again.")
+    ] = True,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
 
-    Each output is written to FILE.partial as soon as it is finished. When every row has been tried, FILE.partial is
-    renamed to FILE. After an error, Ctrl-C or a kill, FILE.partial keeps the outputs, and the next run asks you to
-    rename or remove it. While a run writes FILE, another one is refused.
+    Each output is written to FILE.partial as soon as it is finished, and to FILE when every row has been tried. After
+    an error, Ctrl-C or a kill, the same command goes on from FILE.partial. Where the rows, the model or a setting of
+    the text have changed since, it is refused. While a run writes FILE, another one is refused.
 
     A row whose prompt cannot be used, such as one beyond the model's context, is named and skipped. The exit code is
     then 1.
@@ -97,10 +101,14 @@ def generate(
     have a `finish_reason`, or an `output` and a `reference`, are refused: rename these fields.
     """
     from tasc._core import TaskIndex
+    from tasc.data import load_tokenizer
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.generator import Generator
-    from tasc.models import load_checkpoint, load_draft
+    from tasc.drafting.retokenizing import ngram_drafter
+    from tasc.evaluation.provenance import folder_key, rows_key
+    from tasc.models import check_loadable, checkpoint, load_checkpoint, load_draft
 
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     rows, field = read_prompts(prompts)
     options: dict[str, Any] = {
         "system": system,
@@ -113,9 +121,21 @@ def generate(
         "seed": seed,
         "stop": stop,
     }
+    settings = {
+        "rows": rows_key(row for _, row in rows), "model": model, "model files": folder_key(model),
+        "adapter": None if adapter is None else str(adapter),
+        "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
+    }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    with written_as_made(output) as sink, progress_bars() as bar:
-        task_index = None if index is None else TaskIndex.open(index)
+    task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
+    if task_index is not None:
+        ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
+    rows = rows[:limit]
+    with resumable(output, settings, rows=len(rows), resume=resume) as sink, progress_bars() as bar:
+        left = [number for number in range(len(rows)) if number not in sink.done]
+        if sink.done:
+            said = f"going on: {len(sink.done)} of {len(rows)} outputs are in {output}.partial"
+            err.print(said, highlight=False, soft_wrap=True)
         loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
         drafts: dict[str, Any] = {"index": task_index}
         if draft is not None:
@@ -131,8 +151,8 @@ def generate(
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
-        for first in range(0, len(rows), size):
-            run.answer(range(len(rows))[first : first + size])
+        for first in range(0, len(left), size):
+            run.answer(left[first : first + size])
         if run.skipped == len(rows):
             raise InputError(f"none of the {len(rows)} rows can be used, and {output} is not written{run.reason}")
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
@@ -150,7 +170,7 @@ class Run:
         rows: Rows, each with its position in its file.
         field: Argument of the generator that takes the prompts, "inputs" or "prompts".
         options: Other arguments of the generator.
-        sink: File to write to.
+        sink: File to write to; rows that it has are not asked for.
         progress: Called with (rows tried, rows in all).
 
     Attributes:
@@ -163,7 +183,7 @@ class Run:
         rows: "Sequence[tuple[str, Row]]",
         field: str,
         options: dict[str, Any],
-        sink: PartialFile,
+        sink: PartialOutputs,
         progress: "Progress",
     ) -> None:
         from tasc.decoding.stats import Stats
@@ -199,7 +219,7 @@ class Run:
             self._sink.write(number, _line(self._rows[number][1], made))
             finished.add(number)
             self.total.add(made.stats)
-            self._progress(self.total.requests + self.skipped, len(self._rows))
+            self._progress(len(self._sink.done) + self.skipped, len(self._rows))
 
         def generate(tried: Sequence[int], **options: Any) -> None:
             call = {**self._options, **self._prompts(tried), **options}
@@ -251,10 +271,10 @@ def _summary(total: "Stats", seconds: float) -> str:
 
 
 def _line(row: "Row", made: "Generation") -> bytes:
-    """Return the row with its generated output; an output that it came with is kept as `reference`."""
+    """Return the row with its generated output as JSON; an output that it came with is kept as `reference`."""
     reference = {"reference": row["output"]} if "output" in row else {}
     record = {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
-    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
 
 _COLUMN = {"inputs": "input", "prompts": "prompt"}

@@ -1,9 +1,12 @@
 """Options and arguments that several commands share."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tasc.errors import MissingExtraError
 
 PastRows = Annotated[
     list[Path],
@@ -46,7 +49,21 @@ OutputFolder = Annotated[
 ResultsFile = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the results as JSON.")
 ]
-Html = Annotated[Path | None, typer.Option(metavar="FILE", writable=True, help="Write a report as an HTML page.")]
+
+
+def _needs_report(page: Path | None) -> Path | None:
+    """Check the packages of reports before the work that a report is of."""
+    if page is not None:
+        for package in ("jinja2", "matplotlib"):
+            if find_spec(package) is None:
+                raise MissingExtraError("a report (--html)", "report")
+    return page
+
+
+Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", writable=True, callback=_needs_report, help="Write a report as an HTML page."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[str | None, typer.Option(help="Run on cpu, cuda, …; by default on a GPU if there is one.")]
 NoFit = Annotated[

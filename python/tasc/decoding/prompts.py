@@ -44,6 +44,10 @@ def prompt_ids(
         raise InputError(f"{name}= is one string; give a list: {name}=[{given[:20]!r}]")
     if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
         raise InputError(f"{name}= is {type(given).__name__}; give a list")
+    if hasattr(given, "columns"):  # the items of a DataFrame are the names of its columns
+        raise InputError(f"{name}= is a {type(given).__name__}; give a list: {name}=table[column].tolist()")
+    if isinstance(given, Sequence) and given and all(isinstance(one, Mapping) and "role" in one for one in given):
+        raise InputError(f"{name}= is one list of messages; give a list of such lists: prompts=[messages]")
     if prompts is not None and system is not None:
         raise InputError("system= goes with inputs=; put it into the messages or strings of prompts= yourself")
     if not isinstance(system, str | None):

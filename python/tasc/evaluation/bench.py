@@ -22,7 +22,12 @@ from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.errors import InputError
-from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.evaluation.baselines import (
+    SuffixDecodingDrafter,
+    check_suffix_decoding,
+    suffix_decoding_installed,
+    suffix_depth,
+)
 from tasc.evaluation.machine import machine
 from tasc.progress import Progress
 
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """Baseline method for speed-ups: the loop of tasc without drafts."""
 
-_STATIC = "transformers-static"
+_LOOKUP, _STATIC = "transformers-prompt-lookup", "transformers-static"
 _CAPTURED = 8  # warm-up requests on a GPU, which capture its CUDA graphs
 
 DRAFTED = ("model", "combined")
@@ -170,6 +175,7 @@ def bench(
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
+    check_methods(options, has_draft=draft is not None)
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     plain = methods[0]
     assert isinstance(plain, LoopMethod)
@@ -229,6 +235,30 @@ def _result(
     }
 
 
+def check_methods(options: BenchOptions, *, has_draft: bool) -> None:
+    """Check the names of methods and their packages, before a model is loaded.
+
+    Raises:
+        InputError: A name is unknown, or needs a draft model that is not given; or drafts are longer than `max_draft`.
+        BaselineMissingError: A method needs SuffixDecoding, which is not installed.
+    """
+    suffixes = [_suffix(factor) for factor in options.factors]
+    known = [PLAIN, "transformers", _STATIC, _LOOKUP, *suffixes, "tasc", *(DRAFTED if has_draft else ())]
+    for name in options.methods or ():
+        if name in DRAFTED and not has_draft:
+            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
+        if name not in known:
+            raise InputError(f"unknown method {name!r}: choose from {', '.join(known)}")
+        if name in suffixes:
+            check_suffix_decoding()
+    if options.draft_length is not None and options.draft_length > options.max_draft:
+        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
+
+
+def _suffix(factor: float) -> str:
+    return f"suffix-{factor:g}"
+
+
 def _name(model: Any) -> str:
     return str(getattr(model.config, "name_or_path", ""))
 
@@ -252,13 +282,12 @@ def _methods(
     def ngram() -> NgramDrafter:
         return NgramDrafter(task.index, tokenizer=task.tokenizer)
 
-    lookup = "transformers-prompt-lookup"
-    suffixes = {f"suffix-{factor:g}": loop(partial(suffix, factor)) for factor in options.factors}
+    suffixes = {_suffix(factor): loop(partial(suffix, factor)) for factor in options.factors}
     makers: dict[str, Callable[[], Method]] = {
         PLAIN: loop(NullDrafter),
         "transformers": transformers("transformers"),
         _STATIC: transformers(_STATIC, cache_implementation="static"),
-        lookup: transformers(lookup, prompt_lookup_num_tokens=options.lookup_tokens),
+        _LOOKUP: transformers(_LOOKUP, prompt_lookup_num_tokens=options.lookup_tokens),
         **suffixes,
         "tasc": loop(ngram),
     }
@@ -266,13 +295,6 @@ def _methods(
         drafter = partial(ModelDrafter, draft, tokenizer=draft_tokenizer)
         makers["model"] = loop(partial(drafter, length=options.draft_length))
         makers["combined"] = loop(lambda: HybridDrafter(ngram(), drafter()))
-    for name in options.methods or ():
-        if name in DRAFTED and draft is None:
-            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
-        if name not in makers:
-            raise InputError(f"unknown method {name!r}: choose from {', '.join(makers)}")
-    if options.draft_length is not None and options.draft_length > options.max_draft:
-        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
     left_out = {_STATIC} if suffix_decoding_installed() else {_STATIC, *suffixes}
     chosen = makers.keys() - left_out if options.methods is None else {PLAIN, *options.methods}
     return (make() for name, make in makers.items() if name in chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tasc.evaluation.check.model_summary import measured_table, model_sentences, prediction_table
 from tasc.evaluation.check.predictors import PAPER_TASKS, Predictors
 from tasc.evaluation.check.verdict import percent
 
@@ -52,8 +53,8 @@ def summarize(result: CheckResult) -> Summary:
     return Summary(
         f"{used:,} rows{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
         f"{rows['held_out']:,} held out (by {by})",
-        result.verdict.sentences,
-        _tables(result),
+        [*_model_sentences(result), *result.verdict.sentences],
+        [*_tables(result), *_model_tables(result)],
         [*_vocabulary_notes(result), *_text_notes(result.predictors)],
         result.verdict.next_commands,
     )
@@ -87,6 +88,19 @@ def _tables(result: CheckResult) -> list[Table]:
             )
         )
     return found
+
+
+def _model_sentences(result: CheckResult) -> list[str]:
+    """Return what a model says; a verdict that sends it to be tuned has said so."""
+    return model_sentences(result.model) if result.model is not None and result.model["says"]["agrees"] else []
+
+
+def _model_tables(result: CheckResult) -> list[Table]:
+    found = result.model
+    if found is None or not found["says"]["agrees"]:
+        return []
+    tables = [prediction_table(found, one) for one in found["predictions"]]
+    return [Table(*one) for one in [*tables, *([] if found["measured"] is None else [measured_table(found)])]]
 
 
 def _vocabulary_notes(result: CheckResult) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
 from tasc.data.chat import CHAT_FIELDS
 from tasc.data.endings import required_eos_ids
-from tasc.files import write_json
+from tasc.drafting.defaults import MEMORY_BYTES
+from tasc.files import read_json, write_json
 from tasc.progress import ProgressBars
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
@@ -112,7 +112,7 @@ class DistillDataset:
                     progress=self.bar(what),
                 )
                 write_json(file, [[e.prompt, e.completion] for e in outputs])
-        return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
+        return [Example(p, c, len(p) + len(c)) for p, c in read_json(file)]
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
         """Return a teacher for examples; cached states go to `folder`."""
@@ -140,7 +140,7 @@ class DistillDataset:
             (self.work / "rows.store").unlink(missing_ok=True)
             store = TokenStore.build(known, self.task, self.work / "rows.store", system=self.system)
             TaskIndex.build(store, file, tokenizer=self.task)
-        return TaskIndex.open(file)
+        return TaskIndex.open(file, memory_bytes=MEMORY_BYTES)
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.errors import InputError
-from tasc.files import as_json, new_folder, remove_folder, write_json, write_text
+from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -272,7 +271,7 @@ class _Run:
                     progress=dataset.bar("weighing the tokens"),
                 )
                 write_json(file, {row: losses.tolist() for row, losses in found.items()})
-        return {int(row): torch.tensor(losses) for row, losses in json.loads(file.read_text()).items()}
+        return {int(row): torch.tensor(losses) for row, losses in read_json(file).items()}
 
     def _stage(
         self,
@@ -314,4 +313,4 @@ class _Run:
 
     def _done(self) -> dict[str, Any]:
         file = self.work.path / "stages.json"
-        return dict(json.loads(file.read_text())) if file.exists() else {}
+        return dict(read_json(file)) if file.exists() else {}
