@@ -27,7 +27,7 @@ from engine_steps import CLOCKS, Engine, profile_of
 from on_model import model_arguments, parsed, subject
 
 from tasc import Generator, NgramDrafter, NullDrafter, TaskIndex, TokenStore
-from tasc.cli.console import err, print_table
+from tasc.cli.console import print_table
 from tasc.data import TaskTokenizer, load_tokenizer, read_rows
 from tasc.data.endings import required_eos_ids
 from tasc.decoding.prompts import prompt_ids
@@ -156,7 +156,7 @@ def of_engine(case: Case, name: str, requests: Any) -> list[dict[str, Any]]:
             result = measured(case, methods(profile, load), load)
             theirs = predicted["loads"][str(load)]
             found.append({"engine": name, "load": load, "predicted": theirs, "measured": result})
-            err.print(f"{name}, {load} at once: done", highlight=False)
+            show(f"{name}, {load} at once", found[-1:])
     return [{**one, "profile": profile.as_dict(), "time": predicted["time"]} for one in found]
 
 
