@@ -140,6 +140,14 @@ def test_files_that_exist_need_force(tmp_path: Path, words: tuple[str, ...], out
         assert (result.exit_code, why in said) == (2, True), said
 
 
+def test_a_report_without_its_packages_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasc.cli.options.find_spec", lambda name: None)
+    for words, output in OUTPUTS:
+        if output == "html":
+            result, said = run(line(words, tmp_path, {output: tmp_path / "page.html"}))
+            assert (result.exit_code, "needs the packages of tasc-lm[report]" in said) == (2, True), said
+
+
 def toy(body: Callable[[Path, Path | None], None]) -> Commands:
     made = Commands()
 

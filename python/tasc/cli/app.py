@@ -4,6 +4,7 @@ Nothing heavy is imported here or at the top of a command's file: `tasc --help` 
 """
 
 import logging
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -20,13 +21,24 @@ from tasc.errors import TascError
 from tasc.printable import printable
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 class OneLineErrors(TyperGroup):
-    """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C."""
+    """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C, 143 after SIGTERM."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that `ctx` names."""
         try:
             return super().invoke(ctx)
+        except Terminated:
+            err.print("terminated")
+            raise typer.Exit(143) from None
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(130) from None
@@ -91,6 +103,7 @@ def root(
 def main() -> None:
     """Runs the command line; the console script `tasc`."""
     logging.getLogger("tasc").addHandler(LogLines())
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="tasc")
     except Exception:  # a traceback may quote a file

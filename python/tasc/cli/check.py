@@ -3,13 +3,13 @@
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.check_model import Adapter, Load, Measure, Model, Profiles, SaveProfile, System, load_model
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Eos
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
 from tasc.cli.results import write_results
 from tasc.errors import InputError
 
@@ -41,15 +41,12 @@ def check(
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     eos: Eos = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the result as JSON to this file."),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", writable=True, help="Write a report as an HTML page.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
     model: Model = None,
     adapter: Adapter = None,
     system: System = None,
@@ -78,11 +75,12 @@ def check(
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
     loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
     task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
-        drift = _index_result(index, log, rows, task_tokenizer, last)
+        drift = _index_result(index, log, rows, fields, task_tokenizer, last)
         summary, found = _index_summary(drift, index, log, rows, shlex.quote(source)), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, task_tokenizer, shlex.quote(source), limit, loaded)
+        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(source), limit, loaded)
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
@@ -95,14 +93,19 @@ def check(
 
 
 def _rows_result(
-    rows: list[Path], tokenizer: "TaskTokenizer", source: str, limit: int, model: "ModelCheck | None"
+    rows: list[Path],
+    fields: dict[str, Any],
+    tokenizer: "TaskTokenizer",
+    source: str,
+    limit: int,
+    model: "ModelCheck | None",
 ) -> "CheckResult":
     from tasc.data import read_rows
     from tasc.evaluation.check import check_rows
 
     with progress_bars() as bar:
         return check_rows(
-            read_rows(rows, progress=bar("reading")),
+            read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
             files=_quoted(rows),
             source=source,
@@ -113,7 +116,7 @@ def _rows_result(
 
 
 def _index_result(
-    path: Path, log: Path | None, rows: list[Path] | None, tokenizer: "TaskTokenizer", last: int
+    path: Path, log: Path | None, rows: list[Path] | None, fields: dict[str, Any], tokenizer: "TaskTokenizer", last: int
 ) -> "DriftResult":
     from tasc._core import TaskIndex
     from tasc.data import read_rows
@@ -125,7 +128,7 @@ def _index_result(
     index = TaskIndex.open(path)
     with progress_bars() as bar:
         if rows:
-            return check_index(index, tokenizer, rows=read_rows(rows), last=last, progress=bar)
+            return check_index(index, tokenizer, rows=read_rows(rows, **fields), last=last, progress=bar)
         log = served_log(index) if log is None else log
         if not log.exists():
             raise InputError(f"there is no log {log}: name one with --log, or give ROWS")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from tasc.data.chat import TEMPLATE_FILE, TOOL_TEMPLATE_FILE, ChatTemplate
 from tasc.data.endings import END_TOKENS, FindFile, eos_hints, eos_ids_of, find_eos, read_settings
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.models import HUB_NAME, check_name
 
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change the ids of a text; transformers rewrites them on load and save."""
@@ -29,9 +29,6 @@ AFTER_PUNCTUATION = ('is "', "is (", "is:\n", "is-")
 
 AFTER_WORD = ("is a", "is 1", "is I", "is _")
 """Contexts for any other piece, by preference."""
-
-HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
-"""Names of models on the hub; any other text is a path."""
 
 PLAN_FILE = "merge_plan.tasc"
 """File of a checkpoint's merge plan (its new tokens), beside tokenizer.json."""
@@ -218,6 +215,7 @@ def _from_file(file: Path) -> Tokenizer:
 
 
 def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
+    check_name(name)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

@@ -35,9 +35,9 @@ class SimulatedLoop(Loop):
         pairs = zip(step.jobs, step.drafts, strict=True)
         width = max(len(job.tokens) - job.cached + len(draft.tokens) for job, draft in pairs)
         step.seconds["model"] = float(self._profile.seconds(len(step.jobs), width))
-        return [self._choices(job) for job in step.jobs]
+        return [self._said(job) for job in step.jobs]
 
-    def _choices(self, job: Job) -> Callable[[int], int]:
+    def _said(self, job: Job) -> Callable[[int], int]:
         ahead = self._outputs[job.index][len(job.output) :]
         return lambda j: ahead[j] if j < len(ahead) else 0
 
