@@ -10,6 +10,7 @@ import pytest
 from chats import (
     CALL,
     SPECIAL,
+    STOP,
     SYSTEM,
     TOOLS,
     USER,
@@ -20,12 +21,15 @@ from chats import (
     template,
     transformers_tokenizer,
 )
+from tiny_models import tiny_model
 
 from tasc._core import TaskIndex
 from tasc.data import TokenStore, load_tokenizer
 from tasc.data.chat import ChatTemplate, encode_outputs, encode_prompts, render_rows, row_prompt
 from tasc.data.tokenizer import TaskTokenizer
+from tasc.decoding.generator import Generator
 from tasc.errors import CorpusError
+from tasc.training.examples import make_examples
 
 NAMES = tuple(SPECIAL)
 TOOL = {"role": "tool", "content": "7 seats", "tool_call_id": "call_1"}
@@ -223,3 +227,95 @@ def test_a_bad_row_leaves_no_store(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"^row 2 \('To Zürich\?'\) has tool calls"):
         TokenStore.build([PLAIN, CALLED], task_tokenizer("smollm2"), tmp_path / "rows.store")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def answering() -> tuple[Any, Any, dict[str, Any]]:
+    """A tiny model that has learnt one answer by heart, its tokenizer, and the row."""
+    import torch
+
+    known = row(SYSTEM, USER, answer(None, tool_calls=[CALL]), tools=TOOLS)
+    tokenizer, task = transformers_tokenizer("qwen3"), task_tokenizer("qwen3")
+    [example] = make_examples([known], tokenizer, task)
+    model = tiny_model("llama", vocab=task.vocab_size, positions=2048, spread=0.1)
+    ids = torch.tensor([example.prompt + example.completion])
+    labels = ids.clone()
+    labels[0, : len(example.prompt)] = -100
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=labels).loss.backward()
+        optimizer.step()
+    model.generation_config.eos_token_id = task.eos_id
+    return model, tokenizer, known
+
+
+def test_the_index_holds_the_tokens_that_the_model_emits(answering: Any, tmp_path: Path) -> None:
+    model, tokenizer, known = answering
+    task = load_tokenizer(tokenizer)
+    store = TokenStore.build([known], task, tmp_path / "rows.store")
+    index = TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
+    with Generator(model, tokenizer, index=index, costs=0.02) as generator:
+        [made] = generator.generate([known])
+    assert made.finish_reason == "eos"
+    assert made.ids == store.document(0).tolist()
+    assert "<tool_call>" in made.text
+    assert made.stats.steps < len(made.ids) / 4  # drafts fit, because the index holds what the model emits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_the_prompt_and_what_the_model_emits(name: str) -> None:
+    tokenizer, task = transformers_tokenizer(name), task_tokenizer(name)
+    rows = [PLAIN, AFTER_CALL, {"input": "To Bern?", "output": "Yes."}]
+    examples = make_examples(rows, tokenizer, task, system="Be quick.")
+    for one, example in zip(rows[:2], examples, strict=False):
+        [rendered] = render_rows(task.chat_template, [one], "Be quick.")
+        assert [example.prompt] == encode_prompts(task, [rendered])
+        assert [example.completion] == encode_outputs(task, [rendered])
+        assert len(example) == len(example.prompt) + len(example.completion)
+    assert text(task, examples[2].completion) == f"Yes.{STOP[name]}"
+    assert "Be quick." in text(task, examples[2].prompt)
+
+
+def test_the_system_prompt_of_the_index_is_used_by_default_and_another_is_said(
+    answering: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tokenizer, known = answering
+    task = load_tokenizer(tokenizer)
+    store = TokenStore.build([known], task, tmp_path / "rows.store")
+    index = TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
+    asked = "To Bern?"
+    with Generator(model, tokenizer, index=index, costs=0.02) as generator, Generator(model, tokenizer) as plain:
+        assert generator.system == "Be brief." and plain.system is None
+
+        def same(system: str | None, expected: str) -> bool:
+            made = generator.generate([asked], system=system, max_tokens=4)[0].ids
+            return made == plain.generate([asked], system=expected, max_tokens=4)[0].ids
+
+        assert same(None, "Be brief.") and same("Be brief.", "Be brief.") and caplog.records == []
+        assert same("Be quick.", "Be quick.") and same("", "")
+        generator.generate([asked], system="Be quick.", max_tokens=1)
+        generator.generate([{**known, "messages": known["messages"][1:]}], max_tokens=1)
+        generator.generate([row({**SYSTEM, "content": "Be rude."}, USER, answer("Yes."))], max_tokens=1)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"prompts have {one}, but the index {index.path} was made with the system message 'Be brief.'"
+        for one in ("the system message 'Be quick.'", "no system message", "the system message 'Be rude.'")
+    ]
+
+
+def test_another_chat_template_than_the_index_s_is_said(
+    answering: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tokenizer, known = answering
+    store = TokenStore.build([known], load_tokenizer(tokenizer), tmp_path / "rows.store")
+    index = TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=load_tokenizer(tokenizer))
+    other, without = transformers_tokenizer("qwen3"), transformers_tokenizer("qwen3")
+    other.chat_template, without.chat_template = template("smollm2"), None
+    with Generator(model, other, index=index, costs=0.02) as generator:
+        generator.generate(["To Bern?"], max_tokens=1)
+    assert "was made with another chat template than the tokenizer's" in caplog.text
+    with Generator(model, without, index=index, costs=0.02) as generator:
+        [made] = generator.generate([known])
+    assert "the tokenizer has no chat template; prompts get the one that the index" in caplog.text
+    assert made.ids == store.document(0).tolist() and without.chat_template is None

@@ -58,6 +58,12 @@ def test_a_split_column_is_respected() -> None:
     assert {row["split"] for row in parts.held_out} == {"test"}
 
 
+def test_of_a_split_column_both_parts_are_sampled() -> None:
+    given = [row | {"split": "test" if k % 100 == 0 else "train"} for k, row in enumerate(rows(2000, 2000))]
+    parts = split_rows(given, limit=60)
+    assert (len(parts.train), len(parts.held_out)) == (60, 20)
+
+
 def test_a_split_column_without_test_rows_is_an_error() -> None:
     with pytest.raises(InputError, match=r"5 of them say 'train', 0 'test'"):
         split_rows([row | {"split": "train"} for row in rows(5, 5)])

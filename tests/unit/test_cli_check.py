@@ -70,6 +70,16 @@ def test_the_text_names_the_split_the_verdict_and_the_next_commands(data: Path, 
     assert f"  tasc index build {data} --tokenizer {model} -o task.tasc\n" in result.stdout
 
 
+def test_the_page_has_verdict_tables_and_commands(data: Path, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    page = tmp_path / "page.html"
+    result = tasc("check", data, "--tokenizer", model, "--html", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    for part in ("Worth it: drafts bring", "<h2>Speed-up by the cost", "<td>0.02</td>", "<pre", "tasc index build"):
+        assert part in text
+
+
 def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "split rows.jsonl"
     rows = [row | {"split": "test" if k % 4 == 0 else "train"} for k, row in enumerate(ROWS)]
@@ -127,9 +137,12 @@ def test_an_index_that_fits_its_requests_stays(built: Path, model: Path, tmp_pat
     assert "Next" not in text
 
 
-def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model: Path) -> None:
+def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
     serve(built, model, OTHER, Path(f"{built}.served"))
-    result = tasc("check", "--index", built, "--tokenizer", model, "--last", "20")
+    page = tmp_path / "page.html"
+    result = tasc("check", "--index", built, "--tokenizer", model, "--last", "20", "--html", page)
+    assert "Build the index again." in page.read_text()
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     assert "the last 20 requests have" in text

@@ -6,7 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars, with_interval
-from tasc.cli.options import AsJson, Corpus, DeployedIndex, Device, Eos, HeldOut, Html, ResultsFile, Threads
+from tasc.cli.options import (
+    AsJson,
+    Corpus,
+    DeployedIndex,
+    Device,
+    Eos,
+    HeldOut,
+    Html,
+    InputField,
+    OutputField,
+    ResultsFile,
+    Threads,
+)
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
@@ -22,6 +34,8 @@ def bench(
     corpus: Corpus = None,
     index: DeployedIndex = None,
     held_out: HeldOut = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")] = None,
     draft: Annotated[
         str | None, typer.Option(help="Add the methods model and combined, with the draft model of this folder.")
@@ -30,7 +44,13 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with, or else all conversations share."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[
@@ -94,10 +114,19 @@ def bench(
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
         open_task(
-            data, task_tokenizer, corpus=corpus or (), index=index, held_out=held_out, limit=limit, progress=bar
+            data,
+            task_tokenizer,
+            corpus=corpus or (),
+            index=index,
+            held_out=held_out,
+            **fields,
+            limit=limit,
+            system=system,
+            progress=bar,
         ) as task,
     ):
         results = run(

@@ -1,32 +1,35 @@
 """`tasc check`: what tasc would bring on a task."""
 
 import shlex
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tasc.cli.check_model import Adapter, Load, Measure, Model, Profiles, SaveProfile, System, load_model
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, TokenizerName
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
 from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
     from tasc.evaluation.check import CheckResult, DriftResult
-    from tasc.evaluation.check.drafts import DraftFigures
-    from tasc.evaluation.check.predictors import Predictors
-    from tasc.evaluation.check.vocabulary import SizeFigures
+    from tasc.evaluation.check.summary import Summary
+    from tasc.evaluation.check.with_model import ModelCheck
 
 
 def check(
-    tokenizer: TokenizerName,
     rows: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[ROWS...]", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
         ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
     index: Annotated[
         Path | None,
@@ -38,58 +41,82 @@ def check(
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
     limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     eos: Eos = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the result as JSON to this file."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
+    model: Model = None,
+    adapter: Adapter = None,
+    system: System = None,
+    device: Profiles = None,
+    save_profile: SaveProfile = None,
+    load: Load = 1,
+    measure: Measure = False,
 ) -> None:
-    """Say what tasc would bring on a task, and what to do next, from its past rows and without a model.
+    """Say what tasc would bring on a task, and what to do next, from its past rows, with or without a model.
 
     Rows are split by themselves, unless they have a split column: `train` is then indexed and `test` held out. Drafts
     are replayed on the held-out rows, and task vocabularies are measured on them. **τ** is tokens per step. The
     speed-up at cost c is that of a decoder for which verifying k drafted tokens takes as long as 1 + c·k plain steps.
 
+    With `--model`, the model answers some held-out rows, and its outputs are compared with the rows'. The cost of a
+    step is measured, and the time per output of each method is predicted; `--measure` then measures it on other rows.
+
     With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
     figures are compared with those from when it was built.
     """
     from tasc.data import load_tokenizer
+    from tasc.evaluation.check.summary import summarize
 
-    task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    show: Callable[[], None]
+    source = tokenizer or model
+    if source is None:
+        raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
+    loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
+    task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
-        drift = _index_result(index, log, rows, task_tokenizer, last)
-        found, show = drift.as_dict(), lambda: _print_index(drift, index, log, rows, shlex.quote(tokenizer))
+        drift = _index_result(index, log, rows, fields, task_tokenizer, last)
+        summary, found = _index_summary(drift, index, log, rows, shlex.quote(source)), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, task_tokenizer, shlex.quote(tokenizer), limit)
-        found, show = result.as_dict(), lambda: _print(result)
+        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(source), limit, loaded)
+        summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
     write_results(found, output, None, "")
+    write_results(asdict(summary), None, html, "render_check")
     if as_json:
         print_json(found)
     else:
-        show()
+        _print(summary)
 
 
-def _rows_result(rows: list[Path], tokenizer: "TaskTokenizer", source: str, limit: int) -> "CheckResult":
+def _rows_result(
+    rows: list[Path],
+    fields: dict[str, Any],
+    tokenizer: "TaskTokenizer",
+    source: str,
+    limit: int,
+    model: "ModelCheck | None",
+) -> "CheckResult":
     from tasc.data import read_rows
     from tasc.evaluation.check import check_rows
 
     with progress_bars() as bar:
         return check_rows(
-            read_rows(rows, progress=bar("reading")),
+            read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
             files=_quoted(rows),
             source=source,
             limit=limit,
+            model=model,
             progress=bar,
         )
 
 
 def _index_result(
-    path: Path, log: Path | None, rows: list[Path] | None, tokenizer: "TaskTokenizer", last: int
+    path: Path, log: Path | None, rows: list[Path] | None, fields: dict[str, Any], tokenizer: "TaskTokenizer", last: int
 ) -> "DriftResult":
     from tasc._core import TaskIndex
     from tasc.data import read_rows
@@ -101,105 +128,49 @@ def _index_result(
     index = TaskIndex.open(path)
     with progress_bars() as bar:
         if rows:
-            return check_index(index, tokenizer, rows=read_rows(rows), last=last, progress=bar)
+            return check_index(index, tokenizer, rows=read_rows(rows, **fields), last=last, progress=bar)
         log = served_log(index) if log is None else log
         if not log.exists():
             raise InputError(f"there is no log {log}: name one with --log, or give ROWS")
         return check_index(index, tokenizer, log=log, last=last, progress=bar)
 
 
-def _print_index(result: "DriftResult", index: Path, log: Path | None, rows: list[Path] | None, tokenizer: str) -> None:
-    for sentence in result.in_words():
-        _say(f"{sentence}.")
-    if result.fallen:
-        file = shlex.quote(str(index))
-        command = f"tasc index compact {file} --tokenizer {tokenizer}"
-        if rows:
-            command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file}"
-        elif log is not None:
-            command += f" --log {shlex.quote(str(log))}"
-        _print_next([command])
+def _index_summary(
+    result: "DriftResult", index: Path, log: Path | None, rows: list[Path] | None, tokenizer: str
+) -> "Summary":
+    """Add the command that builds the index again, if that is worth it."""
+    from tasc.evaluation.check.summary import summarize_drift
+
+    file = shlex.quote(str(index))
+    command = f"tasc index compact {file} --tokenizer {tokenizer}"
+    if rows:
+        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file}"
+    elif log is not None:
+        command += f" --log {shlex.quote(str(log))}"
+    return summarize_drift(result, [command] if result.fallen else [])
 
 
 def _quoted(paths: list[Path]) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)
 
 
-def _print_next(commands: list[str]) -> None:
-    if commands:
+def _print(summary: "Summary") -> None:
+    """Print sentences wrapped at the width of the terminal, and commands unwrapped, ready to paste."""
+    _say(summary.facts)
+    out.print()
+    for sentence in summary.verdict:
+        _say(sentence)
+    if summary.tables:
+        out.print()
+    for table in summary.tables:
+        print_table(table.title, table.columns, table.rows)
+    for sentence in summary.notes:
+        _say(sentence)
+    if summary.next_commands:
         out.print("\nNext:")
-    for command in commands:
+    for command in summary.next_commands:
         out.print(f"  {command}", highlight=False, soft_wrap=True)
 
 
-def _print(result: "CheckResult") -> None:
-    rows = result.rows
-    by = "their split column" if rows["split_by"] == "column" else "a hash of the input"
-    used = rows["train"] + rows["held_out"]
-    sample = "" if used == rows["all"] else f" of {rows['all']:,}"
-    _say(
-        f"{used:,} rows{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
-        f"{rows['held_out']:,} held out (by {by})"
-    )
-    out.print()
-    for sentence in result.verdict.sentences:
-        _say(f"{sentence}.")
-    out.print()
-    _print_speedups(result)
-    _print_texts(result.predictors)
-    _print_next(result.verdict.next_commands)
-
-
-def _print_speedups(result: "CheckResult") -> None:
-    from tasc.evaluation.check.verdict import percent
-
-    vocabulary = result.vocabulary
-    both = ["-"] * len(result.drafts) if vocabulary is None else [_speedup(one) for one in vocabulary.drafts]
-    print_table(
-        "Speed-up by the cost of a drafted token, 95 % intervals",
-        ("cost", "τ", "drafts", "and vocabulary"),
-        [
-            (f"{one.cost:g}", one.tau["value"], _speedup(one), with_tokens)
-            for one, with_tokens in zip(result.drafts, both, strict=True)
-        ],
-    )
-    if vocabulary is None:
-        _say(f"No task vocabulary: {result.no_vocabulary}.")
-        return
-    print_table(
-        f"Task vocabulary alone, {percent(vocabulary.adoption)} of its tokens used",
-        ("new tokens", "tokens saved", "speed-up"),
-        [(f"{one.tokens:,}", percent(one.saved["value"] or 0.0, 1), _speedup(one)) for one in vocabulary.sizes],
-    )
-
-
-def _print_texts(figures: "Predictors") -> None:
-    from tasc.evaluation.check.predictors import PAPER_TASKS
-    from tasc.evaluation.check.verdict import percent
-
-    said = f"H₂ of the output tokens {figures.renyi:.1f} bits"
-    if figures.renyi_extended is not None:
-        said += f", with the vocabulary {figures.renyi_extended:.1f}"
-    _say(f"{said}. {percent(figures.repeated)} of the held-out output tokens repeat phrases of past outputs.")
-    if figures.copied is not None:
-        _say(f"{percent(figures.copied)} of the output words occur in their input.")
-    relative = figures.relative_entropy
-    if relative is not None:
-        near = min(PAPER_TASKS, key=lambda task: abs(task[1] - relative))
-        said = f"Entropy of the outputs against the inputs {_signed(relative)}"
-        _say(f"{said}; {near[0]} has {_signed(near[1])} in the paper.")
-
-
-def _speedup(figures: "DraftFigures | SizeFigures") -> str:
-    found = figures.speedup
-    if found["low"] is None:
-        return f"{found['value']:.2f}"
-    return f"{found['value']:.2f} ({found['low']:.2f}–{found['high']:.2f})"
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+.0f} %".replace("-", "−")
-
-
 def _say(sentence: str) -> None:
-    out.print(sentence, highlight=False)
+    out.print(f"{sentence}.", highlight=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, Split, Threads
+from tasc.cli.options import AsJson, Eos, OutputField, Split, Threads
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 
@@ -23,7 +23,7 @@ def count(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Count past rows (JSONL, .gz, .zst, Parquet or text) or a token store; or show one table of n-grams, "
+            help="Count past rows (of any file that is read as rows) or a token store; or show one table of n-grams, "
             "or add up several.",
         ),
     ],
@@ -39,6 +39,7 @@ def count(
         ),
     ] = None,
     split: Split = None,
+    output_field: OutputField = "auto",
     eos: Eos = None,
     max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to this many tokens.")] = 4,
     memory_limit: Annotated[
@@ -73,7 +74,7 @@ def count(
                 table = NgramTable.merge(sources, output, progress=bar("merging"), **cut)
             else:
                 table = NgramTable.count(
-                    _store(sources, kinds, task, split, folder / "rows.store", bar),
+                    _store(sources, kinds, task, split, output_field, folder / "rows.store", bar),
                     output,
                     max_length=max_length,
                     memory_limit=memory_limit,
@@ -95,6 +96,7 @@ def _store(
     kinds: set[str],
     task: "TaskTokenizer | None",
     split: str | None,
+    output_field: str,
     path: Path,
     bar: Callable[[str], Any],
 ) -> "TokenStore":
@@ -107,7 +109,9 @@ def _store(
         raise InputError("give either rows, or one token store, or tables of n-grams")
     if task is None:
         raise InputError("rows become token ids by a tokenizer: name the model's with --tokenizer")
-    return TokenStore.build(sources, task, path, split=split, input_field=None, progress=bar("tokenising"))
+    return TokenStore.build(
+        sources, task, path, split=split, output_field=output_field, input_field=None, progress=bar("tokenising")
+    )
 
 
 def _as_text(best: dict[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.console import err, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Device, Html, ResultsFile, Threads
+from tasc.cli.options import AsJson, Device, Html, InputField, OutputField, ResultsFile, Threads
 from tasc.cli.results import write_results, written_whole
 from tasc.errors import InputError
 from tasc.files import as_json
@@ -29,10 +29,18 @@ def evaluate(
         str | None, typer.Option(help="Take only this split's rows; by default `test` if the rows have one, else all.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many rows, the first ones.")] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
     quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
     batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",
@@ -71,7 +79,7 @@ def evaluate(
     )
     metrics.check_installed()
     check_loadable(model, against, dtype=dtype, device=device)
-    rows = _rows(data, split, limit)
+    rows = _rows(data, split, limit, {"input_field": input_field, "output_field": output_field})
     inputs_of(rows)
     if threads is not None:
         use_threads(threads)
@@ -102,12 +110,15 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _rows(data: Path, split: str | None, limit: int | None) -> list[dict[str, Any]]:
+def _rows(data: Path, split: str | None, limit: int | None, fields: dict[str, Any]) -> list[dict[str, Any]]:
     from tasc.data import read_rows
 
-    if split is None and "split" in next(read_rows(data), {}):
-        split = "test"
-    return list(islice(read_rows(data, split), limit))
+    rows = read_rows(data, split, **fields)
+    if split is None and (first := next(rows, None)) is not None:
+        rows = chain([first], rows)
+        if "split" in first:
+            rows = (row for row in rows if row.get("split") == "test")
+    return list(islice(rows, limit))
 
 
 def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "Decoder":

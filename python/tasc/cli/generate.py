@@ -10,7 +10,7 @@ import typer
 
 from tasc.cli.console import err, progress_bars
 from tasc.cli.resumable import PartialOutputs, resumable
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def generate(
         Path,
         typer.Argument(
             metavar="PROMPTS",
-            help="Read rows with an `input` (goes through the chat template) or a `prompt` (goes as it is) from JSONL "
-            "(.gz, .zst) or Parquet.",
+            help="Read rows with an `input` or `messages` (go through the chat template) or a `prompt` (goes as it is) "
+            "from JSONL (.gz, .zst) or Parquet.",
         ),
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
@@ -47,7 +47,13 @@ def generate(
         ),
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt of every request with an `input`.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="System prompt of requests with an `input`, or with `messages` that begin with none; '' for none. "
+            "By default the one that the model was tuned with, or else the index was built with."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = MAX_DRAFT,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,
@@ -121,7 +127,7 @@ def generate(
         "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
     }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    task_index = None if index is None else TaskIndex.open(index)
+    task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
     if task_index is not None:
         ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
     rows = rows[:limit]
@@ -140,6 +146,8 @@ def generate(
             loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,
             pack_weights="int8" if int8 else None,
         )  # fmt: skip
+        if system is None and field == "inputs" and generator.system is not None:
+            err.print(f"system prompt: {generator.system}", highlight=False, markup=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
@@ -230,7 +238,8 @@ class Run:
 
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
-        return {self._field: [self._rows[number][1][_COLUMN[self._field]] for number in numbers]}
+        rows = [self._rows[number][1] for number in numbers]
+        return {self._field: [row if _is_chat(row, self._field) else row[_COLUMN[self._field]] for row in rows]}
 
     def _is_usable(self, number: int) -> bool:
         """Return whether a row can be used; otherwise skip it."""
@@ -271,12 +280,22 @@ def _line(row: "Row", made: "Generation") -> bytes:
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
+def _is_chat(row: "Row", field: str) -> bool:
+    """Return whether a row is a conversation; those are `inputs` of the generator."""
+    return field == "inputs" and bool(row.get("messages"))
+
+
+def _has_prompt(row: "Row", field: str) -> bool:
+    return _is_chat(row, field) or isinstance(row.get(_COLUMN[field]), str)
+
+
 def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
     """Read rows with their positions, and how the generator takes them: as `inputs` or as `prompts`.
 
     Raises:
         CorpusError: A row cannot be read, could not be written again, or has a field that would be overwritten.
-        InputError: Some row has no `input` that is text, and some row no such `prompt`; or there is no row.
+        InputError: Some row has neither `messages` nor an `input` that is text, and some row no such `prompt`; or there
+            is no row.
     """
     from tasc.data.rows import check_json, located_rows
 
@@ -288,7 +307,7 @@ def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
         raise InputError(f"{path} has no rows; give one with an `input` or a `prompt` per line")
     lacking = []
     for field, column in _COLUMN.items():
-        first = next((where for where, row in rows if not isinstance(row.get(column), str)), None)
+        first = next((where for where, row in rows if not _has_prompt(row, field)), None)
         if first is None:
             return rows, field
         lacking.append(f"{first} has no such `{column}`")

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, NoFit, OutputFile, PastRows, Split, Threads, TokenizerName
+from tasc.cli.options import (
+    AsJson,
+    Eos,
+    EveryTurn,
+    InputField,
+    NoFit,
+    OutputField,
+    OutputFile,
+    PastRows,
+    Split,
+    Threads,
+    TokenizerName,
+)
 from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
@@ -30,8 +42,18 @@ def build(
     tokenizer: TokenizerName,
     output: OutputFile,
     split: Split = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Note that prompts have this system message; `tasc generate` uses it by default. By default the one "
+            "that all conversations share."
+        ),
+    ] = None,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -51,8 +73,9 @@ def build(
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
-    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
-    belongs to one tokenizer and says so: a model with another tokenizer is refused.
+    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. Of rows with
+    `messages`, the output is what the tokenizer's chat template writes after the prompt. The file belongs to one
+    tokenizer and says so: a model with another tokenizer is refused.
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
@@ -67,7 +90,10 @@ def build(
             task_tokenizer,
             store or folder / "rows.store",
             split=split,
-            input_field=None if no_inputs else "input",
+            input_field=None if no_inputs else input_field,
+            output_field=output_field,
+            every_turn=every_turn,
+            system=system,
             num_threads=threads,
             progress=bar("tokenising"),
         )
@@ -116,13 +142,26 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print_facts({name: value for name, value in facts.items() if name != "fit"})
+    print_facts(_shown(facts))
     out.print()
     for sentence in fit_in_words(facts):
         out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of an index for a terminal: of the chat template, the digest."""
+    from tasc.data.chat import template_digest
+    from tasc.printable import printable
+
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes")}
+    if "system" in facts["notes"]:
+        shown["system"] = printable(facts["notes"]["system"])
+    if "chat_template" in facts["notes"]:
+        shown["chat_template"] = f"SHA-256 {template_digest(facts['notes']['chat_template'])[:16]}…"
+    return shown
 
 
 def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
@@ -202,7 +241,7 @@ def remove(
         Path | None,
         typer.Option(
             metavar="ROWS",
-            help="Remove the rows of this file (JSONL): each line has an `input`, an `output` or both, or a `key`.",
+            help="Remove the rows of this file: each has an input, an output or both, or a `key`.",
         ),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Remove all that was learnt under this salt.")] = None,
@@ -213,6 +252,8 @@ def remove(
         str | None,
         typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     no_fit: NoFit = False,
 ) -> None:
     """Take rows out again: write an index and its logs anew without them, as if they had never been there.
@@ -238,7 +279,7 @@ def remove(
     if tokenizer is None:
         raise InputError("the index is written anew, which needs the model's tokenizer: name it with --tokenizer")
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
-    named = NamedRows(where, task_tokenizer)
+    named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
     for one, logs in _with_salts(index):
         with progress_bars() as bar:

@@ -10,11 +10,23 @@ from tasc.errors import MissingExtraError
 
 PastRows = Annotated[
     list[Path],
-    typer.Argument(metavar="ROWS...", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."),
+    typer.Argument(
+        metavar="ROWS...",
+        help="Read past rows: JSON, CSV, Parquet, Arrow or text, or a folder of `datasets`; - for standard input.",
+    ),
 ]
 TrainingRows = Annotated[
     list[Path],
-    typer.Option(help="Read rows with input and output from JSONL (.gz, .zst) or Parquet; may be repeated."),
+    typer.Option(help="Read rows with input and output from this file; may be repeated. - is standard input."),
+]
+InputField = Annotated[
+    str, typer.Option(metavar="NAME", help="Take the input from this field; auto finds it from the fields.")
+]
+OutputField = Annotated[
+    str, typer.Option(metavar="NAME", help="Take the output from this field; auto finds it from the fields.")
+]
+EveryTurn = Annotated[
+    bool, typer.Option("--every-turn", help="Take each assistant turn of a chat as a row, not only the last one.")
 ]
 Corpus = Annotated[
     list[Path] | None, typer.Option(help="Index these rows, where the data have no split column. May be repeated.")

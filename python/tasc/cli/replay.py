@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars, with_interval
-from tasc.cli.options import AsJson, Corpus, DeployedIndex, Eos, HeldOut, Html, ResultsFile, TokenizerName
+from tasc.cli.options import (
+    AsJson,
+    Corpus,
+    DeployedIndex,
+    Eos,
+    HeldOut,
+    Html,
+    InputField,
+    OutputField,
+    ResultsFile,
+    TokenizerName,
+)
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
@@ -31,6 +42,8 @@ def replay(
     corpus: Corpus = None,
     index: DeployedIndex = None,
     held_out: HeldOut = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
@@ -83,10 +96,11 @@ def replay(
         raise InputError("--ablate compares with tasc: name it among --drafters")
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
         open_task(
-            data, task_tokenizer, corpus=corpus or (), index=index, held_out=held_out, limit=limit,
+            data, task_tokenizer, corpus=corpus or (), index=index, held_out=held_out, **fields, limit=limit,
             inputs=not no_inputs, progress=bar,
         ) as task,
     ):  # fmt: skip

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, OutputFile, OutputFolder, PastRows, Split, TokenizerName
+from tasc.cli.options import AsJson, Eos, OutputField, OutputFile, OutputFolder, PastRows, Split, TokenizerName
 from tasc.cli.outputs import Commands
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def learn(
     output: OutputFile,
     size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
     split: Split = None,
+    output_field: OutputField = "auto",
     min_count: Annotated[
         int, typer.Option(min=1, help="Require that a new token occurs at least this often in the outputs.")
     ] = 10,
@@ -56,6 +57,7 @@ def learn(
             max_length=max_length,
             held_out=held_out,
             split=split,
+            output_field=output_field,
             eos=end_token(eos),
             progress=bar("learning"),
         )

@@ -32,6 +32,7 @@ TOOL_TEMPLATE_FILE = "additional_chat_templates/tool_use.jinja"
 """File of the chat template for conversations with tools, where that is another one."""
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_SYSTEM_ROLES = ("system", "developer")
 _EMPTY_THINK_BLOCK = re.compile(r"<think>\s*</think>\s*\Z")
 _SHOWN = 40  # characters of a row's question in an error
 
@@ -131,26 +132,29 @@ class Rendered:
     output: str
 
 
+CHAT_FIELDS = ("messages", "tools", "chat_template_kwargs")
+"""Fields of a row that a chat template takes."""
+
+
 def row_prompt(row: Mapping[str, Any], system: str | None = None) -> dict[str, Any]:
-    """Return the prompt of a row with `messages`: a prompt for `Generator.generate(prompts=…)`.
+    """Return the arguments of `ChatTemplate.render` for the prompt of a row with `messages`.
 
     Args:
-        row: `messages` up to and including the answer, and `tools` and `chat_template_kwargs` where there are any.
+        row: `messages`, with or without the answer, and `tools` and `chat_template_kwargs` where there are any.
         system: System message of a conversation that begins with none.
 
-    Returns:
-        `messages` without the answer, and `tools` and `chat_template_kwargs` as in the row.
-
     Raises:
-        InputError: `messages` are no conversation that ends with an answer.
+        InputError: `messages` are no conversation.
 
     Examples:
         >>> row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}
         >>> row_prompt(row, system="Be brief.")["messages"]
         [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]
     """
-    rest = {name: row[name] for name in ("tools", "chat_template_kwargs") if row.get(name)}
-    return {"messages": _conversation(row, system)[:-1], **rest}
+    messages = _conversation(row, system)
+    turns = messages[:-1] if messages[-1].get("role") == "assistant" else messages
+    settings = {**(row.get("chat_template_kwargs") or {}), "tools": row.get("tools") or None}
+    return {"messages": turns, "add_generation_prompt": True, **settings}
 
 
 def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | None = None) -> Rendered:
@@ -175,11 +179,14 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
         Rendered(prompt='<user>Hi<assistant>', output='Hello.')
     """
     messages = _conversation(row, system)
-    settings = {**(row.get("chat_template_kwargs") or {}), "tools": row.get("tools") or None}
-    prompt = template.render(messages[:-1], add_generation_prompt=True, **settings)
-    whole = template.render(messages, **settings)
+    if messages[-1].get("role") != "assistant":
+        raise InputError("has messages that do not end with a turn of the assistant, which is the output")
+    settings = row_prompt(row, system)
+    prompt = template.render(**settings)
+    settings = {**settings, "add_generation_prompt": False}
+    before, whole = template.render(**settings), template.render(**{**settings, "messages": messages})
     answer = {name: value for name, value in messages[-1].items() if name != "tool_calls"}
-    if len(answer) < len(messages[-1]) and whole == template.render([*messages[:-1], answer], **settings):
+    if "tool_calls" in messages[-1] and whole == template.render(**{**settings, "messages": [*messages[:-1], answer]}):
         raise InputError("has tool calls, which the chat template leaves out; give the row as `input` and `output`")
     if whole.startswith(prompt):
         return Rendered(prompt, whole[len(prompt) :])
@@ -189,7 +196,6 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
     if block is not None and not reasons and whole.startswith(prompt[: block.start()]):
         return Rendered(prompt, whole[block.start() :])
     # Some templates put other blanks around the end of the last turn than between turns.
-    before = template.render(messages[:-1], **settings)
     generation_prompt = prompt[len(before) :] if prompt.startswith(before) else ""
     start = whole.rfind(generation_prompt)
     if generation_prompt and start >= 0 and _without_blanks(whole[:start]) == _without_blanks(before):
@@ -211,15 +217,13 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> list[Message]:
     Contents are text, and arguments of tool calls are objects, as in vLLM; APIs give them as JSON text.
     """
     messages = row["messages"]
-    if not isinstance(messages, list | tuple) or not all(isinstance(one, Mapping) for one in messages):
+    if not isinstance(messages, list | tuple) or not messages or not all(isinstance(one, Mapping) for one in messages):
         raise InputError("has messages that are no list of turns like {'role': 'user', 'content': 'text'}")
-    if not messages or messages[-1].get("role") != "assistant":
-        raise InputError("has messages that do not end with a turn of the assistant, which is the output")
     turns = [{**one, "content": _content(one.get("content"))} for one in messages]
     for turn in turns:
         if turn.get("tool_calls"):
             turn["tool_calls"] = [_tool_call(call) for call in turn["tool_calls"]]
-    if system is not None and turns[0].get("role") != "system":
+    if system and turns[0].get("role") not in _SYSTEM_ROLES:
         turns.insert(0, {"role": "system", "content": system})
     return turns
 
@@ -264,7 +268,7 @@ def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
 def system_text(row: Mapping[str, Any]) -> str | None:
     """Return the system message that the conversation of a row begins with; None without one."""
     first = row["messages"][0]
-    return _content(first.get("content")) if first.get("role") == "system" else None
+    return _content(first.get("content")) if first.get("role") in _SYSTEM_ROLES else None
 
 
 def render_rows(
@@ -313,6 +317,17 @@ def encode_outputs(task: TaskTokenizer, outputs: Sequence[str | Rendered]) -> li
         ids = whole[len(prompt) :] if whole[: len(prompt)] == prompt else ids
         found.append(_until_end(task, ids) or ids + end)
     return found
+
+
+def output_texts(task: TaskTokenizer, rows: Sequence[Row], system: str | None = None) -> list[str]:
+    """Return the output of each row as text without special tokens, as decoders return it.
+
+    Raises:
+        CorpusError: As `render_row`, naming the row.
+    """
+    outputs = list(render_rows(task.chat_template, rows, system))
+    ids = iter(encode_outputs(task, [one for one in outputs if isinstance(one, Rendered)]))
+    return [task.decode(next(ids)) if isinstance(one, Rendered) else one for one in outputs]
 
 
 def encode_prompts(task: TaskTokenizer, outputs: Sequence[str | Rendered]) -> list[list[int] | None]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
-from tasc.checks import whole_number, wrong
+from tasc.checks import whole_number
 from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, render_rows, system_text
-from tasc.data.rows import Paths, Row, checked_rows, read_rows
+from tasc.data.rows import AUTO, Paths, Row, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 from tasc.errors import TokenizerMismatchError
 from tasc.progress import Progress, reporting
@@ -62,8 +62,9 @@ class TokenStore(Store):
         path: str | Path,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
+        every_turn: bool = False,
         system: str | None = None,
         eos: str | int | None = "auto",
         num_threads: int | None = None,
@@ -75,13 +76,14 @@ class TokenStore(Store):
         the same bytes for any `num_threads`.
 
         Args:
-            rows: Files (see `read_rows`), or rows `{output, input?}` themselves. The output of a row with `messages` is
-                what the tokenizer's chat template writes after the prompt (see `tasc.data.chat`).
+            rows: Files or objects that `read_rows` reads, such as rows `{output, input?}`. The output of a row with
+                `messages` is what the tokenizer's chat template writes after the prompt (see `tasc.data.chat`).
             tokenizer: Any argument of `load_tokenizer`.
             path: Path of the store; a store that exists there is replaced.
             split: Only rows of this `split`.
-            output_field: The field with the outputs.
-            input_field: The field with the inputs; None leaves inputs out.
+            output_field: The field with the outputs; `auto` finds it.
+            input_field: The field with the inputs; `auto` finds it, None leaves inputs out.
+            every_turn: Whether each assistant turn of a chat is a row; otherwise the last one.
             system: System message of the prompts; `messages` may begin with another one. The store and its indexes keep
                 it; None: they keep the one that all `messages` begin with.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
@@ -101,7 +103,7 @@ class TokenStore(Store):
             )
         with reporting(progress, "tokenising") as tell:
             source = _Source(task.chat_template, system)
-            texts = source.texts(rows, split, output_field, input_field, tell)
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             writer = StoreWriter.create(
                 Path(path),
                 fingerprint=task.fingerprint,
@@ -118,8 +120,9 @@ class TokenStore(Store):
         tokenizer: Any,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
+        every_turn: bool = False,
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> TokenStore:
@@ -135,6 +138,7 @@ class TokenStore(Store):
             split: As in `build`.
             output_field: As in `build`.
             input_field: As in `build`.
+            every_turn: As in `build`.
             num_threads: As in `build`.
             progress: As in `build`.
 
@@ -151,7 +155,7 @@ class TokenStore(Store):
             )
         with reporting(progress, "tokenising") as tell:
             source = _Source(task.chat_template, self.notes.get("system"))
-            texts = source.texts(rows, split, output_field, input_field, tell)
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             _fill(StoreWriter.append(self.path, task.fingerprint), task, texts, num_threads)
         return type(self)(self.path)
 
@@ -176,8 +180,6 @@ Text: TypeAlias = tuple[str | Rendered, str | None]
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | None]]
 """(T,) ids of all outputs, (R,) end of each output, (R,) inputs."""
 
-_CHAT_FIELDS = ("messages", "tools", "chat_template_kwargs")
-
 
 class _Source:
     """Source of the texts of rows. It notes what their prompts have in common.
@@ -197,20 +199,12 @@ class _Source:
         split: str | None,
         output_field: str,
         input_field: str | None,
+        every_turn: bool,
         progress: Progress,
     ) -> Iterator[Text]:
         """Yield the output and the input of each row."""
-        fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or "input"}
-        if not isinstance(rows, str | Path | Iterable):
-            raise wrong("rows", rows, "files, or rows like {'output': 'text'}")
-        given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
-        first = next(given, None)
-        if isinstance(first, str | Path):
-            read = read_rows([first, *given], split, **fields, other_fields=_CHAT_FIELDS, progress=progress)
-        else:
-            everything = given if first is None else chain([first], given)
-            read = checked_rows(((f"row {k}", row) for k, row in enumerate(everything)), split, **fields)
-        read, copies = tee(read)
+        fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or AUTO}
+        read, copies = tee(read_rows(rows, split, **fields, every_turn=every_turn, progress=progress))
         for row, output in zip(copies, render_rows(self._template, read, self._system), strict=True):
             if isinstance(output, Rendered) and len(self._systems) < 2:
                 self._systems.add(system_text(row) or self._system)

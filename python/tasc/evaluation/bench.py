@@ -6,7 +6,7 @@ all methods. Greedy decoding is lossless with every draft: each output is compar
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.chat import output_texts
 from tasc.data.endings import required_eos_ids
-from tasc.decoding.prompts import prompt_ids
+from tasc.data.prompt_notes import PromptDefaults
+from tasc.decoding.prompts import Input, prompt_ids, row_inputs
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
@@ -49,7 +51,8 @@ class BenchOptions:
     """Options of a benchmark.
 
     Attributes:
-        system: System prompt of every request.
+        system: System prompt of every request; "" for none. None: the one that the model was tuned with, or else the
+            indexed rows share.
         max_tokens: Maximum number of tokens per output.
         max_draft: Maximum number of tokens per draft.
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
@@ -85,8 +88,8 @@ class Method(Protocol):
 
     name: str
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text `text` greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
 
 
 @dataclass(slots=True)
@@ -170,6 +173,8 @@ def bench(
         PromptError: If an input cannot be used; it is counted from 0 among the held-out rows with an input.
     """
     options = options or BenchOptions()
+    system = PromptDefaults.of(_name(model), tokenizer, task.index).choose(options.system)
+    options = replace(options, system=system or "")  # every method gets the same prompts
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
@@ -177,22 +182,29 @@ def bench(
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     plain = methods[0]
     assert isinstance(plain, LoopMethod)
-    plain.check([row["input"] for row in rows])
+    inputs = row_inputs(tokenizer, rows)
+    plain.check(inputs)
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
             method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
     tallies = {m.name: Tally() for m in methods}
-    for i, row in enumerate(rows):
+    for i in range(len(rows)):
         for j in range(len(methods)):
             method = methods[(i + j) % len(methods)]
-            tallies[method.name].answers.append(method.answer(row["input"]))
+            tallies[method.name].answers.append(method.answer(inputs[i]))
             if progress is not None:
                 progress(i * len(methods) + j + 1, len(rows) * len(methods))
-    return _result(tallies, rows, model, options, draft)
+    references = output_texts(task.tokenizer, rows, options.system)
+    return _result(tallies, rows, references, model, options, draft)
 
 
 def _result(
-    tallies: dict[str, Tally], rows: Sequence[dict[str, Any]], model: Any, options: BenchOptions, draft: Any
+    tallies: dict[str, Tally],
+    rows: Sequence[dict[str, Any]],
+    references: list[str],
+    model: Any,
+    options: BenchOptions,
+    draft: Any,
 ) -> dict[str, Any]:
     plain = tallies[PLAIN].answers
     for tally in tallies.values():
@@ -203,7 +215,7 @@ def _result(
         summaries[name]["speedup"] = speed / summaries[PLAIN]["tokens_per_second"]
         summaries[name]["speedup_interval"] = _speedup_interval(tally, tallies[PLAIN])
         summaries[name]["exact"] = sum(
-            a.text.strip() == r["output"].strip() for a, r in zip(tally.answers, rows, strict=True)
+            a.text.strip() == reference.strip() for a, reference in zip(tally.answers, references, strict=True)
         )
     requests = [
         {
@@ -219,6 +231,7 @@ def _result(
             "draft": None if draft is None else _name(draft),
             "batch_size": 1,
             **asdict(options),
+            "system": options.system or None,
         },
         "machine": machine(),
         "methods": summaries,
@@ -316,15 +329,15 @@ class LoopMethod:
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
 
-    def check(self, texts: list[str]) -> None:
-        """Check the users' texts, without decoding."""
-        self._generator.check(texts, system=self._options.system)
+    def check(self, inputs: list[Input]) -> None:
+        """Check inputs, without decoding."""
+        self._generator.check(inputs, system=self._options.system)
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
         begin = time.perf_counter()
         made = self._generator.generate(
-            inputs=[text], system=self._options.system, max_tokens=self._options.max_tokens
+            inputs=[asked], system=self._options.system, max_tokens=self._options.max_tokens
         )[0]
         seconds = time.perf_counter() - begin
         return Answer(without_eos(made.ids, self._eos), made.text, seconds, made.stats)
@@ -342,13 +355,13 @@ class TransformersMethod:
         self._extra = extra
         self._eos = required_eos_ids(model, tokenizer)
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
         import torch
 
         begin = time.perf_counter()
         prompt = torch.tensor(
-            prompt_ids(self._tokenizer, [text], None, self._options.system), device=self._model.device
+            prompt_ids(self._tokenizer, [asked], None, self._options.system), device=self._model.device
         )
         with torch.inference_mode():
             made = self._model.generate(

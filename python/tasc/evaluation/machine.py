@@ -36,3 +36,12 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def device_name(device: Any) -> str:
+    """Return the name of a torch device in words: a GPU's, or cores in use and the processor's name."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} cores of {_processor()}" if device.type == "cpu" else str(device.type)

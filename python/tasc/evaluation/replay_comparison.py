@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.endings import required_eos
+from tasc.data.rows import AUTO
 from tasc.drafting.protocol import Drafter
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
@@ -72,8 +73,11 @@ def open_task(
     corpus: Sequence[Path] = (),
     index: Path | None = None,
     held_out: Path | None = None,
+    input_field: str = AUTO,
+    output_field: str = AUTO,
     limit: int | None = None,
     inputs: bool = True,
+    system: str | None = None,
     progress: ProgressBars,
 ) -> Iterator[Task]:
     """Index a task in a temporary folder, which is removed when the context ends, or open its index.
@@ -87,8 +91,11 @@ def open_task(
         corpus: Files to index instead of the rows of `data`.
         index: Index to draft from, such as the one that is deployed; then nothing is indexed.
         held_out: File of the held-out rows.
+        input_field: Field with the inputs; `auto` finds it.
+        output_field: Field with the outputs; `auto` finds it.
         limit: Maximum number of held-out rows, the first ones; None for all.
         inputs: Whether the index sees the rows' inputs.
+        system: System message of the prompts, as for `TokenStore.build`.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -96,12 +103,13 @@ def open_task(
         TokenizerMismatchError: The index was made with another tokenizer.
     """
     from tasc._core import TaskIndex
-    from tasc.data import TokenStore
+    from tasc.data import TokenStore, read_rows
 
     end = required_eos(tokenizer)
     if index is not None and corpus:
         raise InputError("give an index, or --corpus to build one, not both")
-    rows, split = _held_out_rows(data, held_out, indexes=index is None and not corpus)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    rows, train = _held_out_rows(data, held_out, fields, indexes=index is None and not corpus)
     source = held_out or data
     assert source is not None
     provenance: dict[str, Any] = {"held_out": data_facts(source, len(rows[:limit]))}
@@ -113,10 +121,9 @@ def open_task(
             store: Any = opened.to_store(path)
         else:
             sources = list(corpus) or [one for one in (data,) if one is not None]
-            provenance["indexed"] = [data_facts(one, None) for one in sources]
-            store = TokenStore.build(
-                sources, tokenizer, path, split=None if corpus else split, progress=progress("tokenising")
-            )
+            provenance["indexed"] = [data_facts(one) for one in sources]
+            texts = read_rows(corpus, **fields) if corpus else train
+            store = TokenStore.build(texts, tokenizer, path, system=system, progress=progress("tokenising"))
             file = folder / "task.tasc"
             opened = TaskIndex.build(
                 store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))
@@ -128,26 +135,25 @@ def open_task(
 
 
 def _held_out_rows(
-    data: Path | None, held_out: Path | None, *, indexes: bool
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the held-out rows, and the split of `data` to index (None: all rows).
+    data: Path | None, held_out: Path | None, fields: dict[str, Any], *, indexes: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the held-out rows, and the rows of `data` to index, if `indexes`.
 
     Args:
         data: As for `open_task`.
         held_out: As for `open_task`.
+        fields: Fields of the inputs and the outputs.
         indexes: Whether rows of `data` are indexed.
     """
     from tasc.data import read_rows
 
     if data is None and (held_out is None or indexes):
         raise InputError("name the rows of the task, or --held-out with --index or --corpus")
-    if held_out is not None:
-        rows = list(read_rows([held_out]))
-        has_split = indexes and data is not None and any("split" in row for row in read_rows([data]))
-        return rows, "train" if has_split else None
-    assert data is not None
-    rows = list(read_rows([data]))
+    rows = list(read_rows([data], **fields)) if data is not None and (indexes or held_out is None) else []
     has_split = any("split" in row for row in rows)
+    train = [row for row in rows if row.get("split") == "train"] if has_split else rows
+    if held_out is not None:
+        return list(read_rows([held_out], **fields)), train
     if not has_split and indexes:
         raise InputError(
             f"{data} has no split column, so nothing says what to index: name those rows with --corpus, or name an "
@@ -156,7 +162,7 @@ def _held_out_rows(
     kept = [row for row in rows if row.get("split") == "test"] if has_split else rows
     if not kept:
         raise InputError(f"{data} has no rows to hold out: its split column never says 'test'")
-    return kept, "train"
+    return kept, train
 
 
 def _warn_of_known(rows: list[dict[str, Any]], store: Any, tokenizer: "TaskTokenizer", eos: int) -> None:

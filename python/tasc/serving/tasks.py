@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tasc.data import load_tokenizer
-from tasc.drafting.defaults import MAX_SALTS
+from tasc.drafting.defaults import MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import (
     Drafter,
@@ -31,7 +31,7 @@ from tasc.errors import InputError, TascError
 from tasc.serving.backoff import Backoff
 from tasc.serving.drift import DriftWatch
 from tasc.serving.learner import OnlineLearner, Row
-from tasc.serving.reload import MEMORY_BYTES, FileWatcher, is_damaged, open_index
+from tasc.serving.reload import FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
@@ -191,8 +191,14 @@ class TaskDrafts:
                 possible (see `tasc.drafting.prompt_input.PromptInputFinder`).
 
         Returns:
-            The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`.
+            The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`. A
+            request that fails, now or later, turns the drafter off for a while.
         """
+        failed = SafeRequest(lambda: None, self.failed)
+        started = guarded([failed], lambda: self._start(prompt_ids, input_text))
+        return StartedRequest(self._plain, failed, input_text) if started is None else started
+
+    def _start(self, prompt_ids: TokenIds, input_text: str | None) -> StartedRequest:
         self._take_up_replaced()
         if self._backoff.is_on or is_damaged(self.index):
             self.unsalted.faults["plain_requests"] += 1
@@ -200,7 +206,11 @@ class TaskDrafts:
         if input_text is None and self._finder is not None:
             [input_text] = self._finder.find([[int(token) for token in prompt_ids]])
         drafter = self.drafter
-        return StartedRequest(drafter, drafter.start(prompt_ids, input_text), input_text)
+        request = drafter.start(prompt_ids, input_text)
+        request.on_failure = self.failed
+        if request.failed:
+            self.failed()
+        return StartedRequest(drafter, request, input_text)
 
     def finished(self, input_text: str | None, ids: TokenIds, steps: int = 0) -> None:
         """Take an output that ended as the model wanted: compare its steps with the figure from build time, and learn.

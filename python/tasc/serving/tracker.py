@@ -84,7 +84,6 @@ class TrackedRequest:
         if self.request.failed and not self._failure_seen:
             self._failure_seen = True
             self._metrics.count(self.drafts, "failures")
-            self.drafts.failed()
 
     @property
     def ids(self) -> Ids:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from tasc._core import MergePlan, Store
 from tasc.checks import whole_number, wrong
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.data.rows import AUTO
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 from tasc.progress import Progress, of_fraction
@@ -42,7 +43,7 @@ def learn_vocabulary(
     held_out: float = 0.1,
     barriers: Iterable[int] = (),
     split: str | None = None,
-    output_field: str = "output",
+    output_field: str = AUTO,
     eos: str | int | None = "auto",
     progress: Progress | None = None,
 ) -> MergePlan:
@@ -62,7 +63,7 @@ def learn_vocabulary(
         held_out: Share of the rows held out to find the number of new tokens that saves most on unseen rows.
         barriers: Further ids that no expansion may contain.
         split: Use only rows of this `split`.
-        output_field: Field with the outputs.
+        output_field: Field with the outputs; `auto` finds it.
         eos: The token that ends an output (see `load_tokenizer`).
         progress: Called with (fraction done, 1) during each round of learning; an exception stops it.
 

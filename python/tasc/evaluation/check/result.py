@@ -23,6 +23,7 @@ class CheckResult:
         no_vocabulary: Why none could be learned; empty if there is one.
         predictors: Entropies, repetition, and the share copied from the input.
         verdict: What to do.
+        model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
     """
 
     rows: dict[str, Any]
@@ -32,6 +33,7 @@ class CheckResult:
     no_vocabulary: str
     predictors: Predictors
     verdict: Verdict
+    model: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import TypeAlias
 
 from tasc.data import Row
 from tasc.errors import InputError
@@ -45,8 +45,8 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     on the rows alone: equal rows give equal parts.
 
     Args:
-        rows: Rows, each with an `output`. At most `limit` of them are held in memory.
-        limit: Most rows in both parts together. Of more rows, a sample by hash is taken.
+        rows: Rows, each with an `output`. A sample of them is held in memory.
+        limit: Most rows to split, or, with a column, to index. Of more rows, a sample by hash is taken.
 
     Raises:
         InputError: One of the parts would be empty.
@@ -59,32 +59,66 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
         >>> {row["input"] for row in parts.train} & {row["input"] for row in parts.held_out}
         set()
     """
-    counter = Counter[str]()  # of the rows read
-    kept = heapq.nsmallest(limit, _hashed(rows, counter), key=lambda item: item[:2])
-    if counter["column"]:
-        kept.sort(key=lambda item: item[1])
-        train, held_out = ([row for *_, row in kept if row.get("split") == part] for part in ("train", "test"))
+    samples = {"train": _Sample(limit), "test": _Sample(MAX_HELD_OUT), None: _Sample(limit)}
+    number, has_column = 0, False
+    for key, position, row in _hashed(rows):
+        number += 1
+        part = row.get("split")
+        has_column = has_column or part is not None
+        if part in samples:
+            samples[part].add(key, position, row)
+    if has_column:
+        train, held_out = (_in_order(samples[part].kept()) for part in ("train", "test"))
         if not train or not held_out:
             raise InputError(
                 f"the rows have a split column, and {len(train)} of them say 'train', {len(held_out)} 'test': "
                 "check needs rows of both; rename the splits, or leave the column out"
             )
-        return RowSplit(train, held_out[:MAX_HELD_OUT], "column", counter["rows"])
+        return RowSplit(train, held_out, "column", number)
+    kept = samples[None].kept()
     end = _end_of_held_out(kept)
     if end >= len(kept):
         raise InputError(
             f"{len(kept)} rows with {len({item[0] for item in kept})} different inputs cannot be split: give more rows"
         )
-    first, last = ([row for *_, row in sorted(part, key=lambda item: item[1])] for part in (kept[:end], kept[end:]))
-    return RowSplit(last, first, "hash", counter["rows"])
+    return RowSplit(_in_order(kept[end:]), _in_order(kept[:end]), "hash", number)
 
 
-def _hashed(rows: Iterable[Row], counter: Counter[str]) -> Iterator[tuple[int, int, Row]]:
-    """Yield (hash, position, row), and count the rows and those with a split."""
+_Item: TypeAlias = tuple[int, int, Row]
+"""(hash, position, row); no two have the same position."""
+
+
+class _Sample:
+    """The items with the smallest hashes.
+
+    Args:
+        size: Most items.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[_Item] = []  # of negated hashes and positions, the largest hash first
+
+    def add(self, key: int, position: int, row: Row) -> None:
+        """Add an item, in place of the one with the largest hash if there are too many."""
+        item = (-key, -position, row)
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, item)
+        else:
+            heapq.heappushpop(self._heap, item)
+
+    def kept(self) -> list[_Item]:
+        """Return the items by ascending hash."""
+        return [(-key, -position, row) for key, position, row in sorted(self._heap, key=lambda i: i[:2], reverse=True)]
+
+
+def _in_order(items: Iterable[_Item]) -> list[Row]:
+    return [row for *_, row in sorted(items, key=lambda item: item[1])]
+
+
+def _hashed(rows: Iterable[Row]) -> Iterator[_Item]:
     seen = Counter[int]()  # occurrences of outputs, by hash
     for position, row in enumerate(rows):
-        counter["rows"] += 1
-        counter["column"] += row.get("split") is not None
         if row.get("input"):
             key = _hash("i", row["input"])
         else:
@@ -98,7 +132,7 @@ def _hash(kind: str, text: str) -> int:
     return int.from_bytes(blake2b(f"{kind}{text}".encode(), digest_size=8).digest())
 
 
-def _end_of_held_out(kept: list[tuple[int, int, Any]]) -> int:
+def _end_of_held_out(kept: list[_Item]) -> int:
     """Return the number of rows to hold out, from the first, so that no hash is on both sides."""
     wanted = min(max(MIN_HELD_OUT, min(len(kept) // 10, MAX_HELD_OUT)), len(kept) // 3)
     end = max(1, wanted)

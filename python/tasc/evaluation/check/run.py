@@ -21,6 +21,7 @@ from tasc.progress import ProgressBars, no_bars, of_fraction
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
+    from tasc.evaluation.check.with_model import ModelCheck
 
 
 def check_rows(
@@ -30,9 +31,10 @@ def check_rows(
     files: str = "ROWS",
     source: str | None = None,
     limit: int = MAX_ROWS,
+    model: ModelCheck | None = None,
     progress: ProgressBars = no_bars,
 ) -> CheckResult:
-    """Check what tasc would bring on a task, without a model.
+    """Check what tasc would bring on a task.
 
     Args:
         rows: Past rows of the task, each with an `output`.
@@ -40,6 +42,7 @@ def check_rows(
         files: How the next command names the rows.
         source: How the next command names the tokenizer; None: by its display name.
         limit: Most rows that are looked at.
+        model: Model that answers held-out rows, and how; None: a check without a model.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -59,6 +62,14 @@ def check_rows(
             vocabulary, plan = vocabulary_figures(store, index, held_out, tokenizer, folder, progress=progress)
         except InputError as error:
             no_vocabulary = str(error)
+        data = f"{files} --split train" if parts.by == "column" else files
+        found = verdict(drafts, vocabulary, rows=len(parts.train), data=data, tokenizer=source or tokenizer.name)
+        says = None
+        if model is not None:
+            from tasc.evaluation.check.with_model import check_with_model, tuned_verdict
+
+            says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
+            found = tuned_verdict(found, says, data=data, model=source or tokenizer.name)
         return CheckResult(
             rows=_facts(parts),
             tokenizer=tokenizer.name,
@@ -68,13 +79,8 @@ def check_rows(
             predictors=predictors(
                 parts.train, parts.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
             ),
-            verdict=verdict(
-                drafts,
-                vocabulary,
-                rows=len(parts.train),
-                data=f"{files} --split train" if parts.by == "column" else files,
-                tokenizer=source or tokenizer.name,
-            ),
+            verdict=found,
+            model=says,
         )
 
 
