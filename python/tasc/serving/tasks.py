@@ -29,6 +29,7 @@ from tasc.drafting.protocol import (
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.backoff import Backoff
+from tasc.serving.drift import DriftWatch
 from tasc.serving.learner import OnlineLearner, Row
 from tasc.serving.reload import FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
@@ -110,6 +111,8 @@ class TaskDrafts:
         self._memory_bytes, self._verify = memory_bytes, verify
         self.faults: Counter[str] = Counter()
         """Number of faults by kind, those of salts included: see `tasc.serving.metrics`."""
+        self.drift = DriftWatch()
+        """Compares the last requests with what the index was worth when it was built, those of salts included."""
         self._backoff = Backoff()
         self._plain = SafeDrafter(NullDrafter())
         self._complaint = ""
@@ -209,14 +212,20 @@ class TaskDrafts:
             self.failed()
         return StartedRequest(drafter, request, input_text)
 
-    def finished(self, input_text: str | None, ids: TokenIds) -> None:
-        """Learn from an output that ended as the model wanted, shortly, on a thread of its own; if it learns at all.
+    def finished(self, input_text: str | None, ids: TokenIds, steps: int = 0) -> None:
+        """Take an output that ended as the model wanted: compare its steps with the figure from build time, and learn.
+
+        Learning happens shortly, on a thread of its own; if it learns at all.
 
         Args:
             input_text: The input.
             ids: (T,) the output with its end token.
+            steps: Number of steps that it took; 0: not known.
         """
-        if self._learner is not None and not self._learner.put(self._learn, (input_text, np.array(ids, np.uint32))):
+        row, index = (input_text, np.array(ids, np.uint32)), self.index
+        if steps and index is not None and index is self.unsalted.index:
+            self.unsalted.drift.finished(row, steps, index, self._tokenizer, self.name)
+        if self._learner is not None and not self._learner.put(self._learn, row):
             self.unsalted.faults["unlearnt_rows"] += 1
 
     def failed(self) -> None:

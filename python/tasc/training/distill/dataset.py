@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.data.chat import CHAT_FIELDS
 from tasc.data.endings import required_eos_ids
 from tasc.drafting.defaults import MEMORY_BYTES
 from tasc.files import read_json, write_json
@@ -137,12 +138,17 @@ class DistillDataset:
         file = self.work / "rows.tasc"
         if not file.exists():
             (self.work / "rows.store").unlink(missing_ok=True)
-            store = TokenStore.build(known, self.task, self.work / "rows.store")
+            store = TokenStore.build(known, self.task, self.work / "rows.store", system=self.system)
             TaskIndex.build(store, file, tokenizer=self.task)
         return TaskIndex.open(file, memory_bytes=MEMORY_BYTES)
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
     """Return a digest of these rows in this order."""
-    texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
-    return digest(Example(input, output, 0) for input, output in texts)
+
+    def texts(row: Row) -> list[list[int]]:
+        chat = {name: row[name] for name in CHAT_FIELDS if row.get(name)}
+        output = [row.get("output"), chat] if chat else row.get("output")
+        return [list(str(one).encode()) for one in (row.get("input"), output)]
+
+    return digest(Example(input, output, 0) for input, output in map(texts, rows))
