@@ -507,10 +507,10 @@ fn a_vocabulary_of_pairs_that_occur_once_costs_no_more() {
         writer.push(&ids, None, 20).unwrap();
         writer.finish().unwrap();
         let store = Store::open(&path).unwrap();
-        for size in [5, 500] {
+        for (size, held_out) in [(5, 0.0), (500, 0.0), (500, 0.1)] {
             let before = LIVE.load(Relaxed);
             PEAK.store(before, Relaxed);
-            let options = LearnOptions { size, held_out: 0.0, ..LearnOptions::default() };
+            let options = LearnOptions { size, held_out, ..LearnOptions::default() };
             MergePlan::learn(&store, &folder.path().join("p"), &options, |_| Ok(())).unwrap();
             let (memory, bytes) = (PEAK.load(Relaxed) - before, store.file().bytes().len());
             let limit = if size == 5 { 16 * bytes } else { MEMORY + 16 * bytes };
