@@ -210,7 +210,7 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
     compact = ("index", "compact", task.path, "--tokenizer", tokenizer, "--no-fit", "--salt")
     assert "2 served rows merged" in printed(tasc(*compact, "two"), 0)
     assert "nothing was learnt under the salt 'four'" in printed(tasc(*compact, "four"), 2)
-    assert "leave --log and -o out" in printed(tasc(*compact, "two", "-o", own), 2)
+    assert "leave --log and -o out" in printed(tasc(*compact, "two", "-o", tmp_path / "other"), 2)
     rows = write(tmp_path / "gone.jsonl", [{"output": anna["output"]}])
     for digest in (digests[0], digests[2]):
         with scratch_folder(Path(f"{task.path}.{digest}")):  # of a compaction that runs
