@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,6 +186,10 @@ def compact(
         list[Path] | None,
         typer.Option("--log", help="Merge this log of online rows; may be repeated. By default FILE.served, if any."),
     ] = None,
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Merge what was learnt under this salt, into an index of its own beside FILE: FILE.DIGEST."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -206,11 +211,18 @@ def compact(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
-    from tasc.drafting.protocol import served_log
+    from tasc.drafting.protocol import salt_digest, served_log
     from tasc.errors import InputError
 
+    if salt is not None and (logs or output is not None):
+        raise InputError("--salt names the log and the new index already; leave --log and -o out")
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
+    if salt is not None:
+        digest = salt_digest(salt)
+        logs, output = [served_log(index, digest)], Path(f"{index.path}.{digest}")
+        if not logs[0].exists():
+            raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {logs[0].name}")
     if output is not None and os.path.realpath(output) == os.path.realpath(served_log(index)):
         raise InputError(f"-o {output} is the log of served rows; name another file")
     for log in logs or []:
@@ -281,24 +293,28 @@ def remove(
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
     named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
-    for one, logs in _with_salts(index):
-        with progress_bars() as bar:
-            from_index, from_logs, untimed = one.remove(
-                named.picker(has_inputs=one.info()["inputs"] > 0),
-                keys=sorted(named.keys),
-                before=before,
-                served=logs,
-                tokenizer=task_tokenizer,
-                fit=not no_fit,
-                progress=of_fraction(bar("removing")),
-            )
-        stay = "" if before is None else f"; {untimed:,} rows without a time stay"
-        said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
-        out.print(said, highlight=False, soft_wrap=True)
+    with ExitStack() as held:
+        for one, logs in _with_salts(index, held):
+            with progress_bars() as bar:
+                from_index, from_logs, untimed = one.remove(
+                    named.picker(has_inputs=one.info()["inputs"] > 0),
+                    keys=sorted(named.keys),
+                    before=before,
+                    served=logs,
+                    tokenizer=task_tokenizer,
+                    fit=not no_fit,
+                    progress=of_fraction(bar("removing")),
+                )
+            stay = "" if before is None else f"; {untimed:,} rows without a time stay"
+            said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
+            out.print(said, highlight=False, soft_wrap=True)
 
 
-def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
-    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first."""
+def _with_salts(index: "TaskIndex", held: ExitStack) -> "list[tuple[TaskIndex, list[Path]]]":
+    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first.
+
+    While `held` is open, no compaction writes an index of such a salt: it may have read rows that are removed now.
+    """
     from tasc._core import TaskIndex
     from tasc.drafting.protocol import served_log
 
@@ -308,6 +324,11 @@ def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
     logs, own = [served_log(index)], []
     for digest in digests:
         log, compacted = served_log(index, digest), path.with_name(f"{path.name}.{digest}")
+        with ExitStack() as alone:
+            if not compacted.exists():
+                alone.enter_context(scratch_folder(compacted))
+            if not compacted.exists():
+                held.push(alone.pop_all())
         if compacted.exists():
             own.append((TaskIndex.open(compacted), [log] if log.exists() else []))
         else:
