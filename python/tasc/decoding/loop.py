@@ -384,7 +384,7 @@ class Loop:
                     self._held[row] = list(self._held[len(self._active)])
                     self._is_long[row] = self._is_long[len(self._active)]
                 ended.append(job)
-        return ended
+        return ended[::-1]
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
