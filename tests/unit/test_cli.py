@@ -154,17 +154,19 @@ def test_compact_merges_served_rows(fitted: Path, tokenizer: Path) -> None:
     beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
     assert "1 served rows merged" in " ".join(beside.stdout.split())
     del drafter
+    second = served_log(index).with_name(f"{served_log(index).name}.1")  # of a process that learnt beside it
+    NgramDrafter(index, served=second).serve([("a third input", [1, 2, 3, 4])])
     done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert done.exit_code == 0, done.output
-    assert "1 served rows merged" in " ".join(done.stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 1
+    assert "2 served rows merged" in " ".join(done.stdout.split())
+    assert TaskIndex.open(fitted).info()["documents"] == before + 2
     others = [fitted.with_suffix(f".{name}") for name in ("first", "second")]
     for k, log in enumerate(others):
         NgramDrafter(TaskIndex.open(fitted), served=log).serve([("another", [1, 2, 4 + k])])
     several = ["index", "compact", fitted, "--tokenizer", tokenizer, "--no-fit", "--log", others[0], "--log", others[1]]
     assert "2 served rows merged" in " ".join(tasc(*several).stdout.split())
     assert "0 served rows merged" in " ".join(tasc(*several).stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 3
+    assert TaskIndex.open(fitted).info()["documents"] == before + 4
 
 
 def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:

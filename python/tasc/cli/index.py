@@ -184,7 +184,11 @@ def compact(
     tokenizer: TokenizerName,
     logs: Annotated[
         list[Path] | None,
-        typer.Option("--log", help="Merge this log of online rows; may be repeated. By default FILE.served, if any."),
+        typer.Option(
+            "--log",
+            help="Merge this log of online rows, and LOG.1, LOG.2, … of further processes; may be repeated. By default "
+            "FILE.served, if any.",
+        ),
     ] = None,
     salt: Annotated[
         str | None,
@@ -211,7 +215,7 @@ def compact(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
-    from tasc.drafting.protocol import salt_digest, served_log
+    from tasc.drafting.protocol import salt_digest, served_log, served_logs
     from tasc.errors import InputError
 
     if salt is not None and (logs or output is not None):
@@ -221,18 +225,22 @@ def compact(
     if salt is not None:
         digest = salt_digest(salt)
         logs, output = [served_log(index, digest)], Path(f"{index.path}.{digest}")
-        if not logs[0].exists():
+        if not served_logs(logs[0]):
             raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {logs[0].name}")
-    if output is not None and os.path.realpath(output) == os.path.realpath(served_log(index)):
-        raise InputError(f"-o {output} is the log of served rows; name another file")
+    if output is not None and os.path.realpath(output) == os.path.realpath(file):
+        output = None
+    merged_logs = list(dict.fromkeys(each for log in logs or [served_log(index)] for each in served_logs(log)))
+    for log in [*(logs or []), served_log(index), *merged_logs]:
+        if output is not None and os.path.realpath(output) == os.path.realpath(log):
+            raise InputError(f"-o {output} is a log of served rows; name another file")
     for log in logs or []:
-        if not log.exists():
+        if not served_logs(log):
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")
     task_tokenizer = load_tokenizer(tokenizer)
     with progress_bars() as bar:
         new, merged = index.compact(
             output or file,
-            served=logs or [log for log in [served_log(index)] if log.exists()],
+            served=merged_logs,
             tokenizer=task_tokenizer,
             fit=not no_fit,
             progress=of_fraction(bar("compacting")),
@@ -316,38 +324,40 @@ def _with_salts(index: "TaskIndex", held: ExitStack) -> "list[tuple[TaskIndex, l
     While `held` is open, no compaction writes an index of such a salt: it may have read rows that are removed now.
     """
     from tasc._core import TaskIndex
-    from tasc.drafting.protocol import served_log
+    from tasc.drafting.protocol import served_log, served_logs
 
     path = Path(index.path)
-    salted = re.compile(re.escape(path.name) + r"(?:\.served)?\.([0-9a-f]{32})")
+    salted = re.compile(re.escape(path.name) + r"(?:\.served)?\.([0-9a-f]{32})(?:\.\d+)?")
     digests = sorted({found[1] for file in path.parent.iterdir() if (found := salted.fullmatch(file.name))})
-    logs, own = [served_log(index)], []
+    logs, own = served_logs(served_log(index)), []
     for digest in digests:
-        log, compacted = served_log(index, digest), path.with_name(f"{path.name}.{digest}")
+        salt_logs, compacted = served_logs(served_log(index, digest)), path.with_name(f"{path.name}.{digest}")
         with ExitStack() as alone:
             if not compacted.exists():
                 alone.enter_context(scratch_folder(compacted))
             if not compacted.exists():
                 held.push(alone.pop_all())
         if compacted.exists():
-            own.append((TaskIndex.open(compacted), [log] if log.exists() else []))
+            own.append((TaskIndex.open(compacted), salt_logs))
         else:
-            logs.append(log)
-    return [(index, [log for log in logs if log.exists()]), *own]
+            logs += salt_logs
+    return [(index, logs), *own]
 
 
 def _remove_salt(index: "TaskIndex", salt: str) -> None:
-    from tasc.drafting.protocol import salt_digest, served_log
+    from tasc.drafting.protocol import salt_digest, served_log, served_logs
     from tasc.errors import InputError
     from tasc.files import scratch_folder
 
     digest = salt_digest(salt)
     log, own = served_log(index, digest), Path(f"{index.path}.{digest}")
     with scratch_folder(own):  # no compaction writes it meanwhile, and what a killed one has left goes
-        there = [path for path in (log, own) if path.exists()]
+        salt_logs = served_logs(log)
+        there = [*salt_logs, *([own] if own.exists() else [])]
         if not there:
             raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {log.name} and no {own.name}")
-        index.delete_log(log)
+        for each in salt_logs:
+            index.delete_log(each)
         own.unlink(missing_ok=True)
     for path in there:
         out.print(f"{path}: deleted", highlight=False, soft_wrap=True)
