@@ -54,6 +54,7 @@ def build(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
+    from tasc.drafting.prompt_input import template_in_words
     from tasc.errors import InputError
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
@@ -90,6 +91,9 @@ def build(
         highlight=False,
         soft_wrap=True,
     )
+    said = template_in_words(index, task_tokenizer)
+    if said is not None:
+        out.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _inputs_summary(facts: dict[str, Any]) -> str:
@@ -117,7 +121,7 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print_facts({name: value for name, value in facts.items() if name != "fit"})
+    print_facts({name: value for name, value in facts.items() if name not in ("fit", "input_template")})
     out.print()
     for sentence in fit_in_words(facts):
         out.print(sentence, highlight=False, soft_wrap=True)
@@ -241,7 +245,7 @@ def remove(
     for one, logs in _with_salts(index):
         with progress_bars() as bar:
             from_index, from_logs, untimed = one.remove(
-                named.picker(has_inputs=one.info()["inputs"] > 0),
+                named.picker(has_inputs=one.info()["inputs"] > 0, find_input=one.find_input),
                 keys=sorted(named.keys),
                 before=before,
                 served=logs,
