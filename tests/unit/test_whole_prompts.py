@@ -172,5 +172,5 @@ def test_building_and_serving_find_the_same_input(
     prompts = [f"{before}\nInput: {text}{after}" for text in texts]
     index = build(tmp_path / "task", task, [{"input": prompt, "output": "a"} for prompt in prompts])
     assert sections(index)["text_bytes"].decode() == "".join(texts)
-    finder = PromptInputFinder(task)
-    assert finder.find([task.encode(prompt).tolist() for prompt in prompts], index) == texts
+    found = [PromptInputFinder(task).find([task.encode(prompt).tolist()], index) for prompt in prompts]
+    assert found == [[text] for text in texts]

@@ -116,6 +116,19 @@ fn what_is_not_cut() {
 }
 
 #[test]
+fn instructions_after_the_input() {
+    let inputs = utterances();
+    for head in ["", "Text: "] {
+        // the head occurs in the inputs, too
+        let inputs: Vec<String> = inputs.iter().enumerate().map(|(k, i)| format!("{k}: {i} Text: again")).collect();
+        let prompts: Vec<String> = inputs.iter().map(|input| format!("{head}{input}\n\n{TASK} Be brief.")).collect();
+        let template = learn(&prompts).unwrap();
+        assert_eq!((template.before.as_str(), template.after), (head, format!("\n\n{TASK} Be brief.")));
+        assert_eq!(found(&prompts), some(&inputs));
+    }
+}
+
+#[test]
 fn other_prompts() {
     let inputs = utterances();
     let before = format!("{TASK}\n\n{}", examples(0, 4));

@@ -118,13 +118,16 @@ impl InputTemplate {
     }
 
     fn after_shared(&self, prompt: &str) -> Option<usize> {
-        let (begin, is_long) = (blank(prompt), is_long(&self.before));
-        if let Some(at) = prompt.rfind(&self.before).filter(|&at| is_long || at == begin) {
+        let begin = blank(prompt);
+        let text = prompt.get(begin..)?;
+        if !is_long(&self.before) {
+            return text.starts_with(&self.before).then_some(begin + self.before.len());
+        }
+        if let Some(at) = prompt.rfind(&self.before) {
             return Some(at + self.before.len());
         }
-        let shared = common_prefix(prompt.get(begin..)?, &self.before);
-        let kept = whole_words(self.before.get(..shared)?);
-        (is_long && 2 * kept >= self.before.len()).then_some(begin + kept)
+        let kept = whole_words(text.get(..common_prefix(text, &self.before))?);
+        (2 * kept >= self.before.len()).then_some(begin + kept)
     }
 }
 
