@@ -31,6 +31,10 @@ class PromptError(InputError):
         self.reason = reason
 
 
+class QueueFullError(TascError):
+    """A `Generator` has as many submitted requests as it takes."""
+
+
 class CorpusError(TascError, ValueError):
     """Rows that cannot be read, or none at all."""
 

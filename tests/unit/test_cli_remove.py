@@ -257,7 +257,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, tokenizer: Path
         (("--where", tmp_path / "none.jsonl", *own), "none.jsonl"),
     ]:
         assert why in printed(tasc("index", "remove", task.path, *options), 2)
-    for row in [{}, {"input": None}, {"key": "k", "input": "a"}, {"output": 3}, {"name": "a"}]:
+    for row in [{}, {"input": None}, {"key": "k", "input": "a"}, {"key": 3}, {"name": "a"}]:
         write(rows, [row])
         line = printed(tasc("index", "remove", task.path, "--where", rows, *own), 2)
         assert "named.jsonl:1: names no rows; give an `input`" in line

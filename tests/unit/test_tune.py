@@ -151,9 +151,10 @@ def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tuned", "whole"]
 
 
-def test_a_damaged_description_says_what_to_do(extended: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "[1, 2]", "null", "[" * 200_000], ids=["empty", "list", "null", "nested"])
+def test_a_damaged_description_says_what_to_do(extended: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "tuned.tuning").mkdir()
-    (tmp_path / "tuned.tuning" / "run.json").write_text("")
+    (tmp_path / "tuned.tuning" / "run.json").write_text(text)
     with pytest.raises(InputError, match="is damaged; remove"):
         tune(extended, TASK, tmp_path / "tuned", options=QUICK)
 

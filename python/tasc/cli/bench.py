@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, print_json, print_table, progress_bars
-from tasc.cli.options import Corpus, Device, Eos, Threads
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.options import AsJson, Corpus, Device, Eos, Html, InputField, OutputField, ResultsFile, Threads
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
 
@@ -16,6 +16,8 @@ def bench(
     model: Annotated[str, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")],
     data: Annotated[Path, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")],
     corpus: Corpus = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")] = None,
     draft: Annotated[
         str | None, typer.Option(help="Add the methods model and combined, with the draft model of this folder.")
@@ -24,7 +26,13 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
+            "with, or else all conversations share."
+        ),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[
@@ -42,11 +50,9 @@ def bench(
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile the model's small parts: faster steps on a GPU.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the results as JSON.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Decode held-out prompts plainly, with prompt lookup, SuffixDecoding, tasc, a draft model, interleaved in one run.
 
@@ -54,10 +60,10 @@ def bench(
     many outputs are identical to plain decoding's: all of them, unless two tokens tie within rounding.
     """
     from tasc.data import load_tokenizer
-    from tasc.evaluation.bench import BenchOptions
+    from tasc.evaluation.bench import BenchOptions, check_methods
     from tasc.evaluation.bench import bench as run
     from tasc.evaluation.replay_comparison import open_task
-    from tasc.models import load_checkpoint, load_draft, use_threads
+    from tasc.models import check_loadable, load_checkpoint, load_draft, use_threads
 
     options = BenchOptions(
         system=system,
@@ -69,15 +75,19 @@ def bench(
     )
     if draft_length is not None and draft is None:
         raise InputError("--draft-length is for a draft model: give its folder with --draft")
-    check_writable(output, html)
+    check_methods(options, has_draft=draft is not None)
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     if threads is not None:
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, progress=bar) as task,
+        open_task(
+            data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, system=system, progress=bar
+        ) as task,
     ):
         results = run(
             loaded,
@@ -88,11 +98,11 @@ def bench(
             draft_tokenizer=its_tokenizer,
             progress=bar("decoding"),
         )
-    write_results(results, output, html, "render")
     if as_json:
         print_json(results)
     else:
         print_methods(results)
+    write_results(results, output, html, "render")
 
 
 def print_methods(results: dict[str, Any]) -> None:

@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
+from tasc.cli.options import (
+    AsJson,
+    Eos,
+    EveryTurn,
+    InputField,
+    NoFit,
+    OutputField,
+    OutputFile,
+    PastRows,
+    Split,
+    Threads,
+    TokenizerName,
+)
+from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True, help="Build, look at, compact and check the index of a task, and remove rows from it."
 )
 
@@ -27,13 +40,25 @@ IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index
 def build(
     rows: PastRows,
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the index to this file.")],
+    output: OutputFile,
     split: Split = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            help="Note that prompts have this system message; `tasc generate` uses it by default. By default the one "
+            "that all conversations share."
+        ),
+    ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
+        typer.Option(
+            writable=True, help="Write the tokenised rows to this file; later appends and builds can start there."
+        ),
     ] = None,
     no_inputs: Annotated[
         bool,
@@ -48,28 +73,28 @@ def build(
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
-    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
-    belongs to one tokenizer and says so: a model with another tokenizer is refused.
+    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. Of rows with
+    `messages`, the output is what the tokenizer's chat template writes after the prompt. The file belongs to one
+    tokenizer and says so: a model with another tokenizer is refused.
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
     from tasc.drafting.prompt_input import template_in_words
-    from tasc.errors import InputError
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
     begin = time.perf_counter()
-    for path in rows:
-        if os.path.realpath(output) == os.path.realpath(path):
-            raise InputError(f"-o {output} is one of the files of rows; name another file")
     with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
             task_tokenizer,
             store or folder / "rows.store",
             split=split,
-            input_field=None if no_inputs else "input",
+            input_field=None if no_inputs else input_field,
+            output_field=output_field,
+            every_turn=every_turn,
+            system=system,
             num_threads=threads,
             progress=bar("tokenising"),
         )
@@ -107,7 +132,7 @@ def _inputs_summary(facts: dict[str, Any]) -> str:
 @app.command()
 def info(
     file: IndexFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an index holds: tokenizer, documents, tokens, sections, and the speed-up from each source of drafts.
 
@@ -121,13 +146,26 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print_facts({name: value for name, value in facts.items() if name not in ("fit", "input_template")})
+    print_facts(_shown(facts))
     out.print()
     for sentence in fit_in_words(facts):
         out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of an index for a terminal: of the chat template, the digest."""
+    from tasc.data.chat import template_digest
+    from tasc.printable import printable
+
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes", "input_template")}
+    if "system" in facts["notes"]:
+        shown["system"] = printable(facts["notes"]["system"])
+    if "chat_template" in facts["notes"]:
+        shown["chat_template"] = f"SHA-256 {template_digest(facts['notes']['chat_template'])[:16]}…"
+    return shown
 
 
 def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
@@ -153,7 +191,13 @@ def compact(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            writable=True,
+            help="Write here and leave FILE and its log alone; by default over FILE.",
+        ),
     ] = None,
     no_fit: NoFit = False,
 ) -> None:
@@ -171,11 +215,8 @@ def compact(
 
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
-    if output is not None and os.path.realpath(output) == os.path.realpath(file):
-        output = None
-    for log in [*(logs or []), served_log(index)]:
-        if output is not None and os.path.realpath(output) == os.path.realpath(log):
-            raise InputError(f"-o {output} is a log of served rows; name another file")
+    if output is not None and os.path.realpath(output) == os.path.realpath(served_log(index)):
+        raise InputError(f"-o {output} is the log of served rows; name another file")
     for log in logs or []:
         if not log.exists():
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")
@@ -204,7 +245,7 @@ def remove(
         Path | None,
         typer.Option(
             metavar="ROWS",
-            help="Remove the rows of this file (JSONL): each line has an `input`, an `output` or both, or a `key`.",
+            help="Remove the rows of this file: each has an input, an output or both, or a `key`.",
         ),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Remove all that was learnt under this salt.")] = None,
@@ -215,6 +256,8 @@ def remove(
         str | None,
         typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     no_fit: NoFit = False,
 ) -> None:
     """Take rows out again: write an index and its logs anew without them, as if they had never been there.
@@ -240,7 +283,7 @@ def remove(
     if tokenizer is None:
         raise InputError("the index is written anew, which needs the model's tokenizer: name it with --tokenizer")
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
-    named = NamedRows(where, task_tokenizer)
+    named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
     for one, logs in _with_salts(index):
         with progress_bars() as bar:

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from tasc.data import TaskTokenizer
-from tasc.data.rows import located_rows
+from tasc.data import Row, TaskTokenizer
+from tasc.data.rows import located_rows, understood_rows
 from tasc.errors import CorpusError
 
 AskedRow: TypeAlias = tuple[str | None, NDArray[Any]]
@@ -18,20 +18,22 @@ class NamedRows:
     """Rows that a file names.
 
     Args:
-        file: JSONL; None: no rows.
+        file: File of rows; None: no rows.
         tokenizer: Tokenizer of the index.
+        fields: `input_field` and `output_field` of `read_rows`.
 
     Raises:
         CorpusError: A line names no rows.
     """
 
-    def __init__(self, file: Path | None, tokenizer: TaskTokenizer) -> None:
+    def __init__(self, file: Path | None, tokenizer: TaskTokenizer, **fields: Any) -> None:
         self.keys: set[str] = set()
         self._tokenizer = tokenizer
         self._inputs: set[str] = set()  # of rows with any output
         self._outputs: set[str] = set()  # of rows with any input
         self._pairs: dict[str, set[str]] = {}  # output → inputs
-        for where, row in [] if file is None else located_rows(file):
+        rows = () if file is None else located_rows(file)
+        for where, row in understood_rows(rows, None, needs_output=False, **fields):
             self._add(where, row)
         wanted = [*self._outputs, *self._pairs]
         ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -40,8 +42,8 @@ class NamedRows:
             for end in ([], ends):
                 self._by_ids.setdefault((*ids, *end), set()).add(output)
 
-    def _add(self, where: str, row: Any) -> None:
-        given = {name: row.get(name) for name in ("input", "output", "key")} if isinstance(row, dict) else {}
+    def _add(self, where: str, row: Row) -> None:
+        given = {name: row.get(name) for name in ("input", "output", "key")}
         texts = {name: value for name, value in given.items() if value is not None}
         are_text = all(isinstance(text, str) for text in texts.values())
         if not texts or not are_text or ("key" in texts and len(texts) > 1):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
-from tasc.cli.options import Corpus, Eos, TokenizerName
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.options import AsJson, Corpus, Eos, Html, InputField, OutputField, ResultsFile, TokenizerName
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -28,6 +28,8 @@ def replay(
     ],
     tokenizer: TokenizerName,
     corpus: Corpus = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
@@ -52,8 +54,9 @@ def replay(
             help="Explain this held-out row (from 1): each drafted token and the sources that proposed it.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
 
@@ -74,12 +77,14 @@ def replay(
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if ablate and "tasc" not in names:
         raise InputError("--ablate compares with tasc: name it among --drafters")
-    check_writable(html)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, inputs=not no_inputs, progress=bar) as task,
+        open_task(
+            data, task_tokenizer, corpus=corpus or (), **fields, limit=limit, inputs=not no_inputs, progress=bar
+        ) as task,
     ):
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
         said = template_in_words(task.index, task_tokenizer)
@@ -95,11 +100,11 @@ def replay(
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
         found["ablations"] = ablations(results)
-    write_results(found, None, html, "render_replay")
     if as_json:
         print_json(found)
     else:
         _print(results, found, k, cost)
+    write_results(found, output, html, "render_replay")
 
 
 def _replayed(

@@ -1,13 +1,12 @@
 """`tasc tune`: fine-tune a model on a task's rows, with or without a task vocabulary."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, out, progress_bars
-from tasc.cli.options import Eos, Threads, TrainingRows
+from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, Threads, TrainingRows
 
 
 def tune(
@@ -15,11 +14,14 @@ def tune(
         str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
     ],
     data: TrainingRows,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
+    output: OutputFolder,
     split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, e.g. train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure the loss on the rows of this split too, whenever a checkpoint is kept.")
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
     system: Annotated[str | None, typer.Option(help="Put this system message before each input.")] = None,
     method: Annotated[
         str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
@@ -90,13 +92,14 @@ def tune(
         save_every=save_every,
         seed=seed,
     )
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     with progress_bars() as bar:
         tuned = run(
             model,
-            read_rows(data, split),
+            read_rows(data, split, **fields),
             output,
             options=options,
-            validation=read_rows(data, validation_split) if validation_split else (),
+            validation=read_rows(data, validation_split, **fields) if validation_split else (),
             system=system,
             eos=end_token(eos),
             resume=not anew,

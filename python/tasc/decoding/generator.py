@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
+from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
 from tasc.checks import of_kind, whole_number, wrong
+from tasc.data.chat import system_text
 from tasc.data.ids import as_ids
+from tasc.data.prompt_notes import PromptDefaults, with_template
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
@@ -29,20 +34,23 @@ from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.processors import check_generation_config, logits_processors
-from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
+from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
+from tasc.decoding.scheduler import Call, ModelLock, Scheduler
 from tasc.decoding.stats import Stats
+from tasc.decoding.submitted import GenerationFuture, Piece, RequestOptions
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
-from tasc.errors import InputError, NoTokenError, PromptError
+from tasc.errors import InputError, NoTokenError, PromptError, QueueFullError
 
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
     from tasc.decoding.draft_model.drafter import ModelDrafter
 
+_MAX_REQUESTS = 256
 _MAX_DRAFTERS = 256  # drafters given to calls whose throttles and prompt templates are remembered
 
 Stream = Callable[[int, list[int], str], None]
@@ -75,8 +83,8 @@ class Generation:
     first_difference: int | None = None
 
 
-_model_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""One call at a time runs on a model: calls change its layers, for a time."""
+_model_locks: WeakKeyDictionary[Any, ModelLock] = WeakKeyDictionary()
+"""One generator at a time runs a model: it changes the model's layers, for a time."""
 
 
 class Generations(Sequence[Generation]):
@@ -115,15 +123,18 @@ class Generator:
     The model's generation config counts as in `generate`, except for options of the call and for lengths
     (docs/verify.md, "The generation config").
 
-    A generator keeps its KV cache, its drafters and their learned state between calls. One call runs at a time on a
-    model, whichever generator it is of; nothing else may use the model meanwhile.
+    A generator keeps its KV cache, its drafters and their learned state between calls. Any number of threads may use
+    it: their requests run in one batch, `batch_size` at once, and take turns for the rows that become free. `generate`
+    waits for its outputs; `submit` returns a future, `stream` an asynchronous iterator. Generators of one model take
+    turns. Nothing else may use the model meanwhile.
 
     Args:
         model: A `transformers` causal language model, in its place and type.
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
             request's input where the index holds inputs. None: the context alone. For a model with new tokens
-            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension. A path's file is read into
+            memory, up to 256 MiB, and may then be written over; a larger one is mapped, as `TaskIndex.open` does it.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
         draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
         max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
@@ -145,6 +156,7 @@ class Generator:
         served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
             from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
             generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
+        max_requests: Most requests that `submit` and `stream` take at once, those that wait included.
         probe: Whether a small random model of the same class is run first, to find the way of running the model that
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
             False: the way that fits the kinds of layers is taken, and the text may be another one.
@@ -175,6 +187,7 @@ class Generator:
         compile: bool = False,
         input_template: InputTemplate | None = None,
         served: bool | str | PathLike[str] = False,
+        max_requests: int = _MAX_REQUESTS,
         probe: bool = True,
     ) -> None:
         if index is not None and drafter is not None:
@@ -189,6 +202,7 @@ class Generator:
             raise wrong("input_template", input_template, "a pair (before, after) of strings or of id lists")
         if not isinstance(served, (bool, str, PathLike)):
             raise wrong("served", served, "True, False or a path")
+        max_requests = whole_number("max_requests", max_requests, 1)
         of_kind("probe", probe, bool)
         self._target = probed_target(model, probe)
         check_generation_config(self._target.model)
@@ -204,33 +218,28 @@ class Generator:
         self._draft = draft
         self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
+        self._tokenizer = with_template(tokenizer, self._default.index)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
-        self._lock = _model_locks.setdefault(self._target.model, threading.RLock())
-        self._is_running = False
+        model_lock = _model_locks.setdefault(self._target.model, ModelLock())
+        self._session = partial(_session, model_lock, self._target.model, self._prepacked, self._compiled)
+        self._scheduler = Scheduler(self._loop, self._session, model_lock, max_requests)
+        self._max_requests = max_requests
+        self._preparing = threading.Lock()
+        finalize(self, self._scheduler.close)
 
     @property
     def mode(self) -> Mode:
         """How the model is run: "batched", "single" (one request at a time) or "undrafted" (token by token)."""
         return self._target.drive.mode
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Wait for calls of other threads on the same model, whichever generator they use."""
-        with self._lock:
-            if self._is_running:
-                raise InputError("generate was called inside a callback of the same Generator; use another Generator")
-            self._is_running = True
-            try:
-                yield
-            finally:
-                self._is_running = False
-
     def close(self) -> None:
-        """Release the drafters and their logs of online rows, so another process may write to the logs.
+        """Cancel submitted requests, and release the drafters and their logs, so another process may write to the logs.
 
-        A generator is a context manager, which closes it at the end. A closed generator decodes plainly.
+        A generator is a context manager. At the end it waits for submitted requests, and closes; after an error it
+        closes at once. A closed generator decodes plainly.
         """
+        self._scheduler.close()
         self._default = SafeDrafter(NullDrafter())
         self._drafters.clear()
         self._safe.cache_clear()
@@ -239,13 +248,17 @@ class Generator:
         """Return the generator."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the generator."""
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for submitted requests, unless an error ends the block, and close."""
+        try:
+            if kind is None:
+                self._scheduler.wait()
+        finally:
+            self.close()
 
     def generate(
         self,
-        inputs: Sequence[str] | None = None,
+        inputs: Sequence[Input] | None = None,
         *,
         prompts: Sequence[Prompt] | None = None,
         system: str | None = None,
@@ -269,10 +282,13 @@ class Generator:
         """Answer prompts.
 
         Args:
-            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or conversations
+                `{"messages": […], "tools": […]}`, such as rows of `tasc.data.read_rows`. An answer at the end is left
+                out.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
-            system: System message for `inputs`.
+            system: System message for `inputs`; "" for none. None: the one that the model was tuned with (`tasc tune`),
+                or else the index was built with. A different one is named in a warning.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
             temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
                 config has no say in these four.
@@ -290,7 +306,7 @@ class Generator:
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
                 none ends within a character. Not called for the ids that plain checking decodes.
             finished: Called as outputs end, in the order in which they end: (index of the prompt, its `Generation`
-                without the plain check). It must not use the generator.
+                without the plain check). Both are called in the present thread, and may use the generator.
             index: Instead of the generator's: one `TaskIndex` (or path) for all, or a list with one (or None, the
                 generator's) per prompt.
             salt: A text, or a list with one (or None) per prompt. Requests of a salt draft with a drafter of their
@@ -310,6 +326,196 @@ class Generator:
                 prompts that ended before.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
         """
+        for name, function in (("stream", stream), ("finished", finished)):
+            if function is not None and not callable(function):
+                raise wrong(name, function, "a function")
+        events: deque[Callable[[], None]] = deque()  # callbacks for this thread
+
+        def put(event: Callable[[], None]) -> None:
+            events.append(event)
+            call.wake.set()
+
+        def dispatch() -> None:
+            while events:
+                events.popleft()()
+
+        emit = None if stream is None else lambda *new: put(partial(stream, *new))
+        make, drafters = self._requests(
+            inputs, prompts, positions, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
+            top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
+            streams=stream is not None, index=index, salt=salt, drafter=drafter,
+        )  # fmt: skip
+        jobs = [make(number, each, emit) for number, each in enumerate(drafters)]
+        call = Call(
+            jobs,
+            job_ended=None if finished is None else lambda job: put(lambda: finished(job.index, self._generation(job))),
+            all_ended=self._all_ended,
+        )
+        begin = time.perf_counter()
+        try:
+            self._scheduler.run(call, dispatch)
+        except NoTokenError as error:
+            error.finished = {job.index: self._generation(job) for job in jobs if job.finish_reason is not None}
+            raise
+        wall = time.perf_counter() - begin
+        done = [self._generation(job) for job in jobs]
+        if check_plain:
+            plain = [make(number, None, None) for number in range(len(jobs))]
+            with self._session():
+                for each in plain:
+                    self._plain_loop.run([each])
+            done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
+        return Generations(done, wall)
+
+    def submit(
+        self,
+        input: str | None = None,
+        *,
+        prompt: Prompt | None = None,
+        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> GenerationFuture:
+        """Answer a prompt in a thread of the generator's own, beside the requests of other callers.
+
+        The request joins the running batch at the next step. The output is that of `generate` for this prompt alone,
+        with the same options (docs/verify.md, "Several callers").
+
+        Args:
+            input: User text, put into the tokenizer's chat template.
+            prompt: Instead of `input`: a raw string, ids or a list of messages.
+            timeout: Seconds to wait for a place where `max_requests` requests have not ended; None: no limit; 0: do not
+                wait.
+            **options: As for `generate`: see `RequestOptions`.
+
+        Returns:
+            The future of the output. `cancel()` stops the request. What it raises is this request's alone.
+
+        Raises:
+            InputError: An option is out of its range; says which.
+            PromptError: The prompt cannot be used; says why.
+            QueueFullError: There was no place in time.
+
+        Examples:
+            >>> with Generator(model, tokenizer, batch_size=8) as generator:        # doctest: +SKIP
+            ...     futures = [generator.submit(text) for text in texts]
+            ...     outputs = [future.result().text for future in futures]
+        """
+        job = self._request(input, prompt, None, options)
+        place = self._scheduler.ask()
+        try:
+            if not place.done():
+                self._scheduler.refuse_worker()
+            place.result(timeout)
+            return self._submitted(job)
+        except BaseException as error:
+            raise self._no_place(place, error) from None
+
+    async def stream(
+        self,
+        input: str | None = None,
+        *,
+        prompt: Prompt | None = None,
+        timeout: float | None = None,
+        **options: Unpack[RequestOptions],
+    ) -> AsyncIterator[Piece]:
+        """Answer a prompt as `submit` does, piece by piece; the event loop goes on meanwhile.
+
+        A reader that is slower than the model gets longer pieces. To stop the request, cancel the task that reads, or
+        close the iterator (`aclose`).
+
+        Args:
+            input: See `submit`.
+            prompt: See `submit`.
+            timeout: See `submit`.
+            **options: See `submit`.
+
+        Yields:
+            Pieces of the output as they come; the last one has the whole `Generation`.
+
+        Raises:
+            InputError: As `submit`, with the first piece.
+            NoTokenError: The logits are NaN, or leave no token.
+            QueueFullError: There was no place in time.
+
+        Examples:
+            >>> async for piece in generator.stream("book a table for two"):       # doctest: +SKIP
+            ...     print(piece.text, end="", flush=True)
+        """
+        arrived: asyncio.Queue[tuple[list[int], str] | None] = asyncio.Queue()
+        event_loop = asyncio.get_running_loop()
+
+        def put(item: tuple[list[int], str] | None) -> None:
+            with suppress(RuntimeError):  # the event loop has been closed
+                event_loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        job = self._request(input, prompt, lambda _, ids, text: put((ids, text)), options)
+        place = self._scheduler.ask()
+        try:
+            if not place.done():
+                await asyncio.wait_for(asyncio.wrap_future(place), timeout)
+            future = self._submitted(job)
+        except BaseException as error:
+            raise self._no_place(place, error) from None
+        future.add_done_callback(lambda _: put(None))
+        try:
+            while True:
+                items = [await arrived.get()]
+                while not arrived.empty():
+                    items.append(arrived.get_nowait())
+                new = [item for item in items if item is not None]
+                ids, text = [token for piece in new for token in piece[0]], "".join(piece[1] for piece in new)
+                if None in items:
+                    yield Piece(ids=ids, text=text, generation=future.result())
+                    return
+                yield Piece(ids=ids, text=text)
+        finally:
+            future.cancel()
+
+    def _request(self, input: str | None, prompt: Prompt | None, emit: Stream | None, options: RequestOptions) -> Job:
+        """Return the job of a submitted request."""
+        if prompt is not None and input is not None:
+            raise InputError("give input or prompt=, not both")
+        others: Any = dict(options)
+        position = others.pop("position", 0)
+        inputs, prompts = (None, [prompt]) if input is None and prompt is not None else ([input], None)
+        make, [drafter] = self._requests(inputs, prompts, [position], streams=emit is not None, **others)
+        return make(0, drafter, emit)
+
+    def _submitted(self, job: Job) -> GenerationFuture:
+        return GenerationFuture(self._scheduler, job, self._generation, self._all_ended)
+
+    def _no_place(self, place: Future[None], error: BaseException) -> BaseException:
+        """Return the error of a request that was not submitted, and give its place back."""
+        self._scheduler.give_back(place)
+        if isinstance(error, TimeoutError):
+            return QueueFullError(
+                f"{self._max_requests} submitted requests have not ended, the most that this generator takes; wait for "
+                "some, give a longer timeout=, or a larger max_requests= to Generator"
+            )
+        return error
+
+    def _requests(
+        self,
+        inputs: Any,
+        prompts: Any,
+        positions: Sequence[int] | None,
+        *,
+        streams: bool,
+        system: str | None = None,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int | None = None,
+        eos: int | Sequence[int] | None = None,
+        stop: str | Sequence[str] = (),
+        index: Any = None,
+        salt: str | Sequence[str | None] | None = None,
+        drafter: Drafter | None = None,
+    ) -> tuple[Callable[[int, SafeDrafter | None, Stream | None], Job], list[SafeDrafter | None]]:
+        """Check the options of requests; return what makes the job of a prompt, and the drafter of each prompt."""
         sampling = Sampling(
             temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=self._penalty(repetition_penalty),
@@ -319,19 +525,18 @@ class Generator:
             raise wrong("stop", stop, "a string or a list of strings")
         if "" in stop:
             raise InputError("stop holds an empty string, which would end every output; remove it")
-        if self._tokenizer is None and (stop or stream):
+        if self._tokenizer is None and (stop or streams):
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
-        for name, call in (("stream", stream), ("finished", finished)):
-            if call is not None and not callable(call):
-                raise wrong(name, call, "a function")
         max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
-        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        rows = self._prompt_ids(inputs, prompts, system)
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
-        drafters = self._drafters_for(len(rows), index, salt, drafter)
-        texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
+        salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
+        with self._preparing:
+            drafters = self._drafters_for(len(rows), index, salt, drafter)
+            texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
         special = special_tokens(self._tokenizer) if stop else {}
@@ -346,35 +551,19 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
-                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
 
-        jobs = [job(number, drafters[number], stream) for number in range(len(rows))]
-        if finished is not None:
-            for each in jobs:
-                each.ended = lambda job: finished(job.index, self._generation(job))
-        with self._alone(), evaluating(self._target.model), self._prepacked.applied(), self._compiled.applied():
-            begin = time.perf_counter()
-            try:
-                self._loop.run(jobs)
-            except NoTokenError as error:
-                error.finished = {job.index: self._generation(job) for job in jobs if job.finish_reason is not None}
-                raise
-            wall = time.perf_counter() - begin
-            done = [self._generation(job) for job in jobs]
-            if self._served is not False:
-                self._keep_served(jobs)
-            if check_plain:
-                plain = [job(number, None, None) for number in range(len(rows))]
-                for each in plain:
-                    self._plain_loop.run([each])
-                done = [_compared(item, job.output) for item, job in zip(done, plain, strict=True)]
-        return Generations(done, wall)
+        return job, drafters
 
     def check(
-        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+        self,
+        inputs: Sequence[Input] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
     ) -> None:
         """Check prompts as `generate` does, without answering them.
 
@@ -382,8 +571,30 @@ class Generator:
             InputError: As `generate`.
             PromptError: A prompt cannot be used; says which.
         """
-        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+        for number, row in enumerate(self._prompt_ids(inputs, prompts, system)):
             self._room(number, row, 1)
+
+    @property
+    def system(self) -> str | None:
+        """System message of `inputs` by default: what the model was tuned with, or else the index was built with."""
+        return self._prompts.system
+
+    def _prompt_ids(
+        self, inputs: Sequence[Input] | None, prompts: Sequence[Prompt] | None, system: str | None
+    ) -> list[list[int]]:
+        if prompts is not None or inputs is None or not isinstance(system, str | None):
+            return prompt_ids(self._tokenizer, inputs, prompts, system)
+        system = self._prompts.choose(system)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        for one in inputs:
+            if not isinstance(one, str):
+                self._prompts.compare(system_text(one) or system)
+        return rows
+
+    @cached_property
+    def _prompts(self) -> PromptDefaults:
+        model = str(getattr(self._target.model.config, "name_or_path", ""))
+        return PromptDefaults.of(model, self._tokenizer, self._default.index)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
@@ -463,7 +674,9 @@ class Generator:
         """
         key = _key(index), digest
         if key not in self._drafters:
-            opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
+            opened = (
+                TaskIndex.open(Path(index), memory_bytes=MEMORY_BYTES) if isinstance(index, (str, PathLike)) else index
+            )
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
@@ -474,7 +687,7 @@ class Generator:
         """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
         log = self._log_of(index, digest, own)
         if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
-            index = TaskIndex.open(salted)
+            index = TaskIndex.open(salted, memory_bytes=MEMORY_BYTES)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
         made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
@@ -489,14 +702,9 @@ class Generator:
             return served_log(index, digest)
         return Path(self._served if digest is None else f"{self._served}.{digest}")
 
-    def _keep_served(self, jobs: Sequence[Job]) -> None:
-        """Add the outputs that ended with an EOS to the drafters that drafted for them."""
-        rows: dict[SafeDrafter, list[Job]] = {}
-        for job in jobs:
-            if job.finish_reason == "eos" and job.drafter is not None:
-                rows.setdefault(job.drafter, []).append(job)
-        for drafter, done in rows.items():
-            drafter.serve([(job.input_text, job.output) for job in done])
+    @property
+    def _all_ended(self) -> Callable[[Sequence[Job]], None] | None:
+        return None if self._served is False else _keep_served
 
     @cached_property
     def _plain_loop(self) -> Loop:
@@ -555,7 +763,7 @@ _CALL_OPTIONS = {
 """Options of `Generator.generate`; all others are the generator's own."""
 
 
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:
@@ -570,6 +778,23 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **
         call["index"] = options.pop("index")
     with Generator(model, tokenizer, **options) as generator:
         return generator.generate(inputs, **call)
+
+
+@contextmanager
+def _session(lock: ModelLock, model: Any, prepacked: PrepackedLinears, compiled: CompiledModules) -> Iterator[None]:
+    """Wait for the model, and make it ready for steps inside the `with` block."""
+    with lock, evaluating(model), prepacked.applied(), compiled.applied():
+        yield
+
+
+def _keep_served(jobs: Sequence[Job]) -> None:
+    """Add the outputs that ended with an EOS to the drafters that drafted for them."""
+    rows: dict[SafeDrafter, list[Job]] = {}
+    for job in jobs:
+        if job.finish_reason == "eos" and job.drafter is not None:
+            rows.setdefault(job.drafter, []).append(job)
+    for drafter, done in rows.items():
+        drafter.serve([(job.input_text, job.output) for job in done])
 
 
 def _key(index: Any) -> int | str:

@@ -1,4 +1,4 @@
-"""The requests of a call as the verify loop sees them, and their drafts once they are checked."""
+"""The requests of callers as the verify loop sees them, and their drafts once they are checked."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ class Job:
         eos: Ids that end the output and are part of it.
         drafter: Drafts for it; None decodes plainly.
         input_text: The input's text, where known: for the drafter.
+        salt: Keys and values of a prefix are shared with jobs of the same salt alone.
         sampler: None takes the argmax.
         detokenizer: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
-        ended: Called with the job after its last token.
         cached: Tokens whose keys and values are in the request's cache row.
         request: The drafter's side of the request; None before the first draft and after the end.
         synced_tokens: Tokens that the request knows.
         stats: Counts of the request.
         finish_reason: "eos", "stop" (a stop string) or "length" once it has ended.
+        error: What ended it instead.
+        is_cancelled: Whether its caller does not want it any more; it leaves the loop at the next step.
     """
 
     index: int
@@ -49,15 +51,22 @@ class Job:
     rope_switch: int | None = None
     drafter: SafeDrafter | None = None
     input_text: str | None = None
+    salt: str | None = None
     sampler: Sampler | None = None
     detokenizer: IncrementalDetokenizer | None = None
     emit: Callable[[int, list[int], str], None] | None = None
-    ended: Callable[[Job], None] | None = None
     cached: int = 0
     request: SafeRequest | None = None
     synced_tokens: int = 0
     stats: Stats = field(default_factory=lambda: Stats(requests=1))
     finish_reason: str | None = None
+    error: Exception | None = None
+    is_cancelled: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the loop has no more to do for it."""
+        return self.finish_reason is not None or self.error is not None or self.is_cancelled
 
     @property
     def output(self) -> list[int]:

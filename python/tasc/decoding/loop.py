@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 from tasc.decoding.jobs import CheckedDraft, Job
-from tasc.decoding.sampling import sample_batch
-from tasc.decoding.verify import NO_TOKEN, verify
+from tasc.decoding.sampling import Sampler, Sampling, sample_batch
+from tasc.decoding.verify import NO_TOKEN, argmax, verify
 from tasc.drafting.costs import CostCurve, MeasuredCosts
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import Costs, SafeDrafter
@@ -64,7 +65,10 @@ class Loop:
 
     Active jobs fill rows 0, 1, …; a waiting job's prompt is prefilled into the next row, its first draft behind it, as
     soon as a row is free. A job that ends gives its row to the last active one. Rows keep their keys and
-    values: a new prompt starts from the row that shares the longest prefix with it.
+    values: a new prompt starts from the row that shares the longest prefix with it, among rows of its own salt: the
+    time of a prefill tells no salt what another has asked.
+
+    Jobs of one step may have different samplers and drafters. A loop belongs to one thread at a time.
 
     Args:
         target: The model.
@@ -86,32 +90,65 @@ class Loop:
         self._cache = target.new_cache(num_rows)
         self._steps = StepRunner(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
-        self._is_long = [False] * num_rows  # whether a row's sequence is beyond the target's RoPE switch
+        self._kinds: list[tuple[bool, str | None]] = [(False, None)] * num_rows  # of the jobs that the rows held last
         self._active: list[Job] = []
         self._max_draft = max_draft
         self._curve = curve
         self._policy = DraftPolicy("padded")
 
-    @torch.inference_mode()
     def run(self, jobs: Iterable[Job]) -> None:
-        """Run jobs to their ends, in the order given as rows become free."""
+        """Run jobs to their ends, in the order given as rows become free.
+
+        Raises:
+            NoTokenError: A job has no next token; the jobs that have not ended are dropped.
+        """
         waiting = deque(jobs)
-        if self._steps.prepare(max((job.num_prompt + job.max_tokens for job in waiting), default=0)):
-            self._forget()
+        self.prepare(waiting)
         try:
             while waiting or self._active:
-                while waiting and len(self._active) < self._cache.num_rows:
-                    self._admit(waiting)
-                for row, jobs in self._groups():
-                    self._step(row, jobs, len(jobs))
-                self._release()
+                for job in self.advance(lambda free: [waiting.popleft() for _ in range(min(free, len(waiting)))]):
+                    if job.error is not None:
+                        raise job.error
         finally:
-            self._active = []
+            self.drop()
+
+    @torch.inference_mode()
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Make room for jobs to come, and drop keys and values of weights that have changed since the last call."""
+        if self._steps.prepare(max((job.num_prompt + job.max_tokens for job in jobs), default=0)):
+            self._forget()
+
+    @torch.inference_mode()
+    def advance(self, take: Callable[[int], Sequence[Job]]) -> list[Job]:
+        """Prefill new jobs into the free rows, then run one step of all active jobs.
+
+        Args:
+            take: `take(free)` returns the next jobs, at most `free`. It is called until it returns none.
+
+        Returns:
+            Jobs that have ended or were cancelled; they have left their rows.
+        """
+        ended, waiting = self._release(), deque[Job]()
+        while True:
+            waiting.extend(take(self._cache.num_rows - len(self._active) - len(waiting)))
+            if not waiting:
+                break
+            self._admit(waiting)
+            ended += self._release()
+        for row, jobs in self._groups():
+            self._step(row, jobs, len(jobs))
+        return ended + self._release()
+
+    def drop(self) -> None:
+        """Drop the active jobs. Their rows stay valid up to the tokens that were computed before their last step."""
+        self._active = []
 
     def _forget(self) -> None:
-        """Drop what the cache rows hold."""
+        """Drop what the cache rows hold; active jobs compute all their tokens again in their next step."""
         self._cache.reset()
         self._held = [[] for _ in self._held]
+        for job in self._active:
+            job.cached = 0
 
     def _groups(self) -> list[tuple[int, Sequence[Job]]]:
         """Return the active jobs by pass of the model, each with the row of the first job."""
@@ -126,7 +163,7 @@ class Loop:
         first_row = len(self._active)
         jobs: list[Job] = []
         while waiting and len(self._active) < self._cache.num_rows:
-            source, shared = self._longest_prefix(waiting[0].tokens)
+            source, shared = self._longest_prefix(waiting[0])
             if jobs and not self._goes_with(jobs, waiting[0], shared):
                 break
             job = waiting.popleft()
@@ -137,25 +174,28 @@ class Loop:
             job.stats.rest_seconds += placing
         num_rows = min(self._cache.num_rows, len(self._active) + len(waiting)) if self._target.is_batched else 1
         self._step(first_row, jobs, num_rows)
-        self._release()
 
     def _goes_with(self, jobs: Sequence[Job], job: Job, shared: int) -> bool:
         """Whether a job is prefilled with others: waiting for them would not give it a longer shared prefix."""
         lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
         if len({self._target.regime(len(one.tokens)) for one in (job, *jobs)}) > 1:
             return False
-        in_common = max(common_prefix_length(other.tokens, job.tokens) for other in jobs)
+        in_common = max(common_prefix_length(other.tokens, job.tokens) * (other.salt == job.salt) for other in jobs)
         return in_common <= shared + _MAX_RECOMPUTED and self._steps.should_prefill_together(lengths, self._max_draft)
 
-    def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
-        """Return the cache row that shares the longest prefix with a prompt, and the length of the prefix.
+    def _kind(self, job: Job) -> tuple[bool, str | None]:
+        """Return what jobs have in common that share keys and values: the side of the RoPE switch, and the salt."""
+        return self._target.regime(len(job.tokens)), job.salt
+
+    def _longest_prefix(self, job: Job) -> tuple[int, int]:
+        """Return the cache row that shares the longest prefix with a job's prompt, and the length of the prefix.
 
         Among equal rows the next free one is preferred.
         """
-        row, is_long = len(self._active), self._target.regime(len(prompt))
+        row, kind, prompt = len(self._active), self._kind(job), job.tokens
         shared = [
-            common_prefix_length(held, prompt) if was_long == is_long else 0
-            for held, was_long in zip(self._held, self._is_long, strict=True)
+            common_prefix_length(held, prompt) if held_kind == kind else 0
+            for held, held_kind in zip(self._held, self._kinds, strict=True)
         ]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
         return source, min(shared[source], len(prompt) - 1)
@@ -166,7 +206,7 @@ class Loop:
         self._cache.reserve(len(job.tokens))
         job.cached = self._cache.copy_row(source, row, shared)
         self._held[row] = job.tokens[: job.cached]
-        self._is_long[row] = self._target.regime(len(job.tokens))
+        self._kinds[row] = self._kind(job)
         job.stats.prompt_tokens = len(job.tokens)
         job.stats.reused_tokens = job.cached
         self._active.append(job)
@@ -177,10 +217,6 @@ class Loop:
         self._propose(step)
         choices = self._forward(step)
         emitted = [verify(draft.tokens, choose) for draft, choose in zip(step.drafts, choices, strict=True)]
-        for job, ids in zip(jobs, emitted, strict=True):
-            if ids[-1] == NO_TOKEN:
-                self._forget()  # masks do not keep NaN out
-                raise NoTokenError(job.index, len(job.output) + len(ids) - 1)
         accepted = self._emit(step, emitted)
         self._update(step, accepted)
 
@@ -194,7 +230,7 @@ class Loop:
                 groups.setdefault(job.drafter, []).append(job)
         step.costs = self._costs(step) if groups else None
         begin = step.timed("rest", begin)
-        drafts = {job.index: CheckedDraft() for job in step.jobs}
+        drafts = {job: CheckedDraft() for job in step.jobs}
         for drafter, jobs in groups.items():
             drafts.update(self._asked(step, drafter, jobs))
         step.drafts = list(drafts.values())
@@ -205,8 +241,8 @@ class Loop:
             step.drafts = [draft.cut(length) for draft, length in zip(step.drafts, lengths, strict=True)]
         step.timed("draft", begin)
 
-    def _asked(self, step: _Step, drafter: SafeDrafter, jobs: list[Job]) -> dict[int, CheckedDraft]:
-        """Return the drafts of one drafter by job index; empty if the drafter is paused."""
+    def _asked(self, step: _Step, drafter: SafeDrafter, jobs: list[Job]) -> dict[Job, CheckedDraft]:
+        """Return the drafts of one drafter by job; empty if the drafter is paused."""
         assert step.costs is not None
         budget = self._policy.budget(drafter, step.costs)
         if budget is None:
@@ -219,8 +255,7 @@ class Loop:
         longest = min(self._max_draft, max(job.max_draft_tokens for job in jobs))
         made = drafter.propose_batch([job.request for job in jobs if job.request is not None], longest, budget)
         drafts = {
-            job.index: job.checked(draft, longest, self._target.vocab_size)
-            for job, draft in zip(jobs, made, strict=True)
+            job: job.checked(draft, longest, self._target.vocab_size) for job, draft in zip(jobs, made, strict=True)
         }
         step.asked.append((drafter, jobs, time.perf_counter() - begin))
         return drafts
@@ -238,43 +273,65 @@ class Loop:
         begin = time.perf_counter()
         tokens = [job.tokens[job.cached :] + draft.tokens for job, draft in zip(step.jobs, step.drafts, strict=True)]
         where = step.first_row, tokens, [job.cached for job in step.jobs], step.width
-        samplers = [job.sampler for job in step.jobs if job.sampler is not None]  # of all or none: a call samples alike
         choices: list[Callable[[int], int]]
-        if not samplers:
-            argmax = self._steps.argmax(*where)
-            choices = [ids[-len(d.tokens) - 1 :].__getitem__ for ids, d in zip(argmax, step.drafts, strict=True)]
+        if all(job.sampler is None for job in step.jobs):
+            ids = self._steps.argmax(*where)
+            choices = [row[-len(d.tokens) - 1 :].__getitem__ for row, d in zip(ids, step.drafts, strict=True)]
         else:
-            logits = self._steps.logits(*where)
-            lengths = [len(job.tokens) for job in step.jobs]
-            drawn = any(q is not None for draft in step.drafts for q in draft.dists)
-            if samplers[0].prefers_batch and not drawn:
-                made = sample_batch(samplers, logits, lengths, [draft.tokens for draft in step.drafts])
-                choices = [sampler.choose_from(ids) for sampler, ids in zip(samplers, made, strict=True)]
-            else:
-                choices = [
-                    sampler.choose_lazily(row[-len(draft.tokens) - 1 :], length, draft.tokens, draft.dists)
-                    for sampler, row, length, draft in zip(samplers, logits, lengths, step.drafts, strict=True)
-                ]
+            choices = self._choices(step, self._steps.logits(*where))
         step.timed("model", begin)
         return choices
 
-    def _emit(self, step: _Step, emitted: Sequence[list[int]]) -> dict[int, int]:
-        """Append verified tokens to the jobs. Returns the accepted token count by job index."""
+    @staticmethod
+    def _choices(step: _Step, logits: Tensor) -> list[Callable[[int], int]]:
+        """Return per job the function for `verify` from (n, W, V) logits; jobs of equal options may sample together."""
+        greedy: list[list[int]] = argmax(logits).tolist() if any(job.sampler is None for job in step.jobs) else []
+        choices: dict[int, Callable[[int], int]] = {}
+        together: dict[Sampling, list[tuple[int, Sampler]]] = {}
+        for row, (job, draft) in enumerate(zip(step.jobs, step.drafts, strict=True)):
+            if job.sampler is None:
+                choices[row] = greedy[row][-len(draft.tokens) - 1 :].__getitem__
+            elif job.sampler.prefers_batch and all(q is None for q in draft.dists):
+                together.setdefault(job.sampler.sampling, []).append((row, job.sampler))
+            else:
+                own = logits[row, -len(draft.tokens) - 1 :]
+                choices[row] = job.sampler.choose_lazily(own, len(job.tokens), draft.tokens, draft.dists)
+        for group in together.values():
+            rows, samplers = [row for row, _ in group], [sampler for _, sampler in group]
+            lengths = [len(step.jobs[row].tokens) for row in rows]
+            chosen = logits if len(rows) == len(logits) else logits[rows]
+            made = sample_batch(samplers, chosen, lengths, [step.drafts[row].tokens for row in rows])
+            choices.update({row: sampler.choose_from(ids) for (row, sampler), ids in zip(group, made, strict=True)})
+        return [choices[row] for row in range(len(step.jobs))]
+
+    def _emit(self, step: _Step, emitted: Sequence[list[int]]) -> dict[Job, int]:
+        """Append verified tokens to the jobs. Returns the accepted token count by job."""
         begin = time.perf_counter()
-        accepted: dict[int, int] = {}
+        accepted: dict[Job, int] = {}
         for row, (job, draft, ids) in enumerate(zip(step.jobs, step.drafts, emitted, strict=True), step.first_row):
-            accepted[job.index] = _append(job, draft, ids)
+            if ids[-1] == NO_TOKEN:
+                self._fail(row, job, draft, len(ids) - 1)
+                accepted[job] = 0
+                continue
+            accepted[job] = _append(job, draft, ids)
             job.cached = self._cache.keep(row, job.cached)
-            if self._target.drive.recomputes and self._target.regime(len(job.tokens)) and not self._is_long[row]:
-                job.cached, self._is_long[row] = 0, True
+            if self._target.drive.recomputes and self._kind(job) != self._kinds[row]:
+                job.cached, self._kinds[row] = 0, self._kind(job)
             self._held[row] = job.tokens[: job.cached]
         step.timed("rest", begin)
         return accepted
 
-    def _update(self, step: _Step, accepted: dict[int, int]) -> None:
+    def _fail(self, row: int, job: Job, draft: CheckedDraft, verified: int) -> None:
+        """End a job whose logits leave no token, and empty its row: masks do not keep NaN out of later requests."""
+        job.error = NoTokenError(job.index, len(job.output) + verified)
+        job.stats.count_step(draft.sources, 0, False)
+        self._cache.clear_row(row)
+        self._held[row] = []
+
+    def _update(self, step: _Step, accepted: dict[Job, int]) -> None:
         """Pass the results of verification to requests, policy, cost curve and stats."""
         begin = time.perf_counter()
-        drafted = {job.index: len(draft.tokens) for job, draft in zip(step.jobs, step.drafts, strict=True)}
+        drafted = {job: len(draft.tokens) for job, draft in zip(step.jobs, step.drafts, strict=True)}
         for drafter, jobs, seconds in step.asked:
             start = time.perf_counter()
             for job in jobs:
@@ -298,8 +355,8 @@ class Loop:
         step: _Step,
         drafter: SafeDrafter,
         jobs: Sequence[Job],
-        accepted: dict[int, int],
-        drafted: dict[int, int],
+        accepted: dict[Job, int],
+        drafted: dict[Job, int],
         seconds: float,
     ) -> None:
         """Record the gain and the cost of a drafter's drafts, per row of a plain step.
@@ -308,30 +365,31 @@ class Loop:
             step: The step.
             drafter: The drafter.
             jobs: Jobs that it drafted for.
-            accepted: Accepted token count by job index.
-            drafted: Drafted token count by job index.
+            accepted: Accepted token count by job.
+            drafted: Drafted token count by job.
             seconds: Time that the drafter took.
         """
         assert step.costs is not None and self._curve is not None
-        longest = max(drafted[job.index] for job in jobs)
+        longest = max(drafted[job] for job in jobs)
         extra = float(step.costs[longest] - 1.0) * len(step.jobs) / step.num_rows
-        gained = sum(accepted[job.index] for job in jobs) / step.num_rows
+        gained = sum(accepted[job] for job in jobs) / step.num_rows
         self._policy.record(drafter, gained, extra, self._curve.plain_steps(seconds, step.num_rows))
 
-    def _release(self) -> None:
-        """Report finished jobs, and give their cache rows to the last active ones."""
+    def _release(self) -> list[Job]:
+        """Give the cache rows of jobs that have ended or were cancelled to the last active ones; return these jobs."""
+        ended: list[Job] = []
         for row in range(len(self._active) - 1, -1, -1):
             job = self._active[row]
-            if job.finish_reason is not None:
+            if job.has_ended:
                 job.request = None  # what it held, such as its row in a draft model's cache, is free
                 last = self._active.pop()
                 if row < len(self._active):
                     self._active[row] = last
                     self._cache.move_row(len(self._active), row, last.cached)
                     self._held[row] = list(self._held[len(self._active)])
-                    self._is_long[row] = self._is_long[len(self._active)]
-                if job.ended is not None:
-                    job.ended(job)
+                    self._kinds[row] = self._kinds[len(self._active)]
+                ended.append(job)
+        return ended
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.decoding.prompts import row_inputs
 from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.task_eval import EvalOptions
 from tasc.progress import Progress
@@ -92,8 +93,8 @@ def _batches(
 ) -> dict[str, list[list[list[int]]]]:
     """Return batches of prompts by side."""
     whole = -(-len(rows) // size) * size
-    inputs = [row["input"] for row in islice(cycle(rows), whole)]
-    prompts = {name: decoder.prompts(inputs, max_tokens) for name, decoder in sides.items()}
+    repeated = list(islice(cycle(rows), whole))
+    prompts = {name: d.prompts(row_inputs(d.tokenizer, repeated), max_tokens) for name, d in sides.items()}
     return {name: [ids[at : at + size] for at in range(0, whole, size)] for name, ids in prompts.items()}
 
 

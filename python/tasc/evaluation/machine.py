@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
 
@@ -22,3 +24,19 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def device_name(device: Any) -> str:
+    """Return the name of a torch device in words: a GPU's, or cores in use and the processor's name."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return str(device.type)
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:  # not Linux
+        found = None
+    processor = found[1].strip() if found else platform.processor() or platform.machine()
+    return f"{torch.get_num_threads()} cores of {processor}"

@@ -5,14 +5,15 @@ row alone therefore determines the number of steps, and a few hundred rows are r
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.data.ids import common_prefix_length
+from tasc.data.chat import encode_outputs, encode_prompts, render_rows
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.row_replay import replay_steps
 from tasc.errors import InputError
 from tasc.progress import Progress
 
@@ -110,7 +111,8 @@ def encode_rows(rows: Iterable[dict[str, Any]], tokenizer: "TaskTokenizer", *, e
     """Tokenize held-out rows: the context is the input followed by a newline, and the output ends with `eos`.
 
     Args:
-        rows: Rows with `output` and optionally `input`; a row without an input has an empty context.
+        rows: Rows with `output` and optionally `input`; a row without an input has an empty context. A row with
+            `messages` has the prompt and the output that the tokenizer's chat template writes.
         tokenizer: Tokenizer of the target.
         eos: Id that ends an output.
 
@@ -120,11 +122,14 @@ def encode_rows(rows: Iterable[dict[str, Any]], tokenizer: "TaskTokenizer", *, e
     kept = list(rows)
     if not kept:
         raise InputError("no rows to replay: give at least one held-out row")
-    contexts = tokenizer.encode_batch([f"{r['input']}\n" if r.get("input") else "" for r in kept])
-    outputs = tokenizer.encode_outputs([r["output"] for r in kept])
+    tokenizer = tokenizer if eos == tokenizer.eos_id else replace(tokenizer, eos_id=eos)
+    rendered = list(render_rows(tokenizer.chat_template, kept))
+    prompts = encode_prompts(tokenizer, rendered)
+    inputs = tokenizer.encode_batch([f"{r['input']}\n" if r.get("input") else "" for r in kept])
+    outputs = tokenizer.segment(encode_outputs(tokenizer, rendered))
     return [
-        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get("input"))
-        for c, o, r in zip(contexts, outputs, kept, strict=True)
+        ReplayRow(np.asarray(i if p is None else p, np.uint32), np.asarray(o, np.uint32), r.get("input"))
+        for p, i, o, r in zip(prompts, inputs, outputs, kept, strict=True)
     ]
 
 
@@ -170,13 +175,7 @@ def replay(
 def _replay_row(
     request: "Request", output: NDArray[np.uint32], max_tokens: int, costs: NDArray[np.float64], result: ReplayResult
 ) -> None:
-    position = 0
-    while position < len(output):
-        draft = request.draft(max_tokens, costs).tokens
-        if len(draft) > max_tokens:
-            raise InputError(f"drafter {result.name!r} drafted {len(draft)} tokens; the limit was {max_tokens}")
-        hits = common_prefix_length(draft, output[position:])
-        emitted = output[position : position + hits + 1]
-        request.update(emitted)
-        result.count(len(draft), hits, len(emitted))
-        position += len(emitted)
+    for drafted, hits, emitted in replay_steps(request, output, max_tokens, costs):
+        if drafted > max_tokens:
+            raise InputError(f"drafter {result.name!r} drafted {drafted} tokens; the limit was {max_tokens}")
+        result.count(drafted, hits, emitted)

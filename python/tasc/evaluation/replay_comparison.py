@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc.data.endings import required_eos
+from tasc.data.rows import AUTO
 from tasc.drafting.protocol import Drafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import (
@@ -59,8 +60,11 @@ def open_task(
     tokenizer: "TaskTokenizer",
     *,
     corpus: Sequence[Path] = (),
+    input_field: str = AUTO,
+    output_field: str = AUTO,
     limit: int | None = None,
     inputs: bool = True,
+    system: str | None = None,
     progress: ProgressBars,
 ) -> Iterator[Task]:
     """Index a task in a temporary folder, which is removed when the context ends.
@@ -71,8 +75,11 @@ def open_task(
         data: Rows `{input, output, split?}`.
         tokenizer: Tokenizer of the target, with an end token.
         corpus: Files to index instead of the `train` rows of `data`.
+        input_field: Field with the inputs; `auto` finds it.
+        output_field: Field with the outputs; `auto` finds it.
         limit: Maximum number of held-out rows, the first ones; None for all.
         inputs: Whether the index sees the rows' inputs.
+        system: System message of the prompts, as for `TokenStore.build`.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -81,7 +88,8 @@ def open_task(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, read_rows
 
-    rows = list(read_rows([data]))
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    rows = list(read_rows([data], **fields))
     has_split = any("split" in row for row in rows)
     if not has_split and not corpus:
         raise InputError(f"{data} has no split column, so nothing says what to index: name those rows with --corpus")
@@ -91,8 +99,9 @@ def open_task(
     end = required_eos(tokenizer)
     with temporary_folder() as folder:
         path = folder / "rows.store"
-        sources, split = (list(corpus), None) if corpus else ([data], "train")
-        store = TokenStore.build(sources, tokenizer, path, split=split, progress=progress("tokenising"))
+        train = (row for row in rows if row.get("split") == "train")
+        sources = read_rows(corpus, **fields) if corpus else train
+        store = TokenStore.build(sources, tokenizer, path, system=system, progress=progress("tokenising"))
         file = folder / "task.tasc"
         index = TaskIndex.build(
             store, file, tokenizer=tokenizer, inputs=inputs, progress=of_fraction(progress("indexing"))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
-from tasc.files import atomic_path, flush, os_errors, remove_folder, scratch_folder, sync, write_json
+from tasc.files import atomic_path, flush, os_errors, read_json, remove_folder, scratch_folder, sync, write_json
 from tasc.progress import Progress
 from tasc.training.examples import Example, shuffled_batches
 from tasc.training.options import TrainingOptions
@@ -120,10 +119,11 @@ def _described(note: Path) -> dict[str, Any]:
     Raises:
         InputError: It is damaged.
     """
-    try:
-        return dict(json.loads(note.read_text()))
-    except ValueError:
-        raise InputError(f"{note} is damaged; remove {note.parent}, or start again with resume=False") from None
+    with suppress(InputError):
+        found = read_json(note)
+        if isinstance(found, dict):
+            return found
+    raise InputError(f"{note} is damaged; remove {note.parent}, or start again with resume=False")
 
 
 def processes() -> Any:

@@ -228,6 +228,12 @@ class RowCache(Cache):
         """Give the first `length` positions of a row to another row."""
         self.copy_row(source, target, length)
 
+    def clear_row(self, row: int) -> None:
+        """Fill a row with zeros."""
+        for layer in self._allocated_layers():
+            layer.keys[row].zero_()
+            layer.values[row].zero_()
+
     def may_draft(self, row: int, unread: int) -> bool:
         """Whether a draft may follow a row's unread tokens: always."""
         return True

@@ -97,6 +97,11 @@ class ModelCaches:
         self._rows = [_Row() for _ in self._rows]
         self._prefixes.clear()
 
+    def clear_row(self, row: int) -> None:
+        """Empty a row and forget the copies, which may be of its prefix."""
+        self._rows[row] = _Row()
+        self._prefixes.clear()
+
     def copy_row(self, source: int, target: int, length: int) -> int:
         """Fill a row with the longest kept prefix of another row, of at most `length` tokens.
 

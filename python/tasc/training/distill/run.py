@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
+from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.errors import InputError
-from tasc.files import as_json, new_folder, remove_folder, write_json, write_text
+from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -74,7 +74,7 @@ def distill(
         states: Folder for the target's stored states; None: inside `OUT.distilling`, removed with it.
         length: γ, tokens per draft when acceptance is measured.
         max_output: Maximum number of tokens of a target output.
-        system: System message before each input.
+        system: System message before each input; "" for none. None: the one that the target was tuned with.
         eos: Token that ends an output (see `tasc.data.load_tokenizer`).
         resume: Resume from `OUT.distilling`, if it holds a run with the same options and rows; otherwise start again.
         progress: Called with the title of a job; returns its progress callback.
@@ -117,6 +117,7 @@ def distill(
     if held_out:
         check_rows(held_out, "validation row")
     bar = progress or no_bars
+    system = PromptDefaults.of(str(target), None, None).choose(system)
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
@@ -216,6 +217,7 @@ class _Run:
             "draft": str(self.source),
             "options": asdict(self.options),
             "outputs": dataset.outputs,
+            "prompts": tuning_notes(dataset.rows, dataset.tokenizer, dataset.system),
             "rows": len(dataset.examples),
             "rows_left_out": dataset.left_out,
             "completion_tokens": sum(len(e.completion) for e in dataset.examples),
@@ -269,7 +271,7 @@ class _Run:
                     progress=dataset.bar("weighing the tokens"),
                 )
                 write_json(file, {row: losses.tolist() for row, losses in found.items()})
-        return {int(row): torch.tensor(losses) for row, losses in json.loads(file.read_text()).items()}
+        return {int(row): torch.tensor(losses) for row, losses in read_json(file).items()}
 
     def _stage(
         self,
@@ -311,4 +313,4 @@ class _Run:
 
     def _done(self) -> dict[str, Any]:
         file = self.work.path / "stages.json"
-        return dict(json.loads(file.read_text())) if file.exists() else {}
+        return dict(read_json(file)) if file.exists() else {}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.files import as_json, write_text
 from tasc.progress import Progress
@@ -17,9 +18,6 @@ from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.schedule import dtype_of
 from tasc.training.work_dir import WorkFolder, attention, fit, processes, row_order, rows_per_step, trainer_arguments
-
-METRICS = "tuning.json"
-"""File with metrics in the folder of a tuned checkpoint."""
 
 COPIED = ("generation_config.json", PLAN_FILE)
 """Files that are copied from the model to the tuned checkpoint, if they exist."""
@@ -83,7 +81,7 @@ class Run:
                 for name in COPIED:
                     if (found := find(name)) is not None:
                         shutil.copyfile(found, finished / name)
-                write_text(finished / METRICS, as_json(metrics, indent=2) + "\n")
+                write_text(finished / TUNING_FILE, as_json(metrics, indent=2) + "\n")
         state.wait_for_everyone()
 
     def _trainable_model(self, dtype: Any) -> Any:

@@ -29,7 +29,12 @@ pub struct StoreMeta {
     pub vocab_size: u32,
     /// The token that ends every output, if one was appended.
     pub eos_id: Option<u32>,
+    /// What is known of the rows' prompts; an index of the store holds it too. The core does not read it.
+    pub notes: Notes,
 }
+
+/// JSON values by name.
+pub type Notes = serde_json::Map<String, serde_json::Value>;
 
 /// One distinct (input, output) row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

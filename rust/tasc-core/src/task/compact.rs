@@ -50,6 +50,7 @@ impl TaskIndex {
             tokenizer: self.meta().tokenizer.clone(),
             vocab_size: self.meta().vocab_size,
             eos_id: self.meta().eos_id,
+            notes: self.meta().notes.clone(),
         };
         StoreWriter::create(path, &self.file().fingerprint(), meta)
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{self, LeftOut};
 use super::train::{self, FitReport, TrainOptions};
+use crate::corpus::store::Notes;
 use crate::corpus::{MergedLogs, Store};
 use crate::format::{File, Fingerprint, Kind, Mapped, Writer};
 use crate::index::ngrams::Ngrams;
@@ -53,6 +54,8 @@ pub struct IndexMeta {
     pub fit: Option<FitReport>,
     /// Rows of write-ahead logs that it holds.
     pub merged_logs: MergedLogs,
+    /// Notes of the store that it was built from.
+    pub notes: Notes,
     /// What surrounds the input in prompts, where the rows' inputs were whole prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_template: Option<InputTemplate>,
@@ -169,6 +172,7 @@ impl IndexMeta {
             eos_id: made.eos_id,
             documents: store.num_documents() as u64,
             tokens: store.num_tokens() as u64,
+            notes: made.notes.clone(),
             ..Self::default()
         };
         for k in 0..store.num_documents() {
