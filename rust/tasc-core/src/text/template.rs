@@ -112,6 +112,9 @@ impl InputTemplate {
     }
 
     fn after_last_label(&self, prompt: &str) -> Option<usize> {
+        if self.before.trim().is_empty() {
+            return None; // only in a damaged file
+        }
         let mut found = prompt.rmatch_indices(&self.before).map(|(at, _)| at);
         let at = found.find(|&at| begins_line(prompt, at))? + self.before.len();
         Some(at + blank(prompt.get(at..)?))
