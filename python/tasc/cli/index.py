@@ -81,6 +81,7 @@ def build(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
+    from tasc.drafting.prompt_input import template_in_words
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
@@ -116,6 +117,9 @@ def build(
         highlight=False,
         soft_wrap=True,
     )
+    said = template_in_words(index, task_tokenizer)
+    if said is not None:
+        out.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _inputs_summary(facts: dict[str, Any]) -> str:
@@ -157,7 +161,7 @@ def _shown(facts: dict[str, Any]) -> dict[str, Any]:
     from tasc.data.chat import template_digest
     from tasc.printable import printable
 
-    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes")}
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes", "input_template")}
     if "system" in facts["notes"]:
         shown["system"] = printable(facts["notes"]["system"])
     if "chat_template" in facts["notes"]:
@@ -305,7 +309,7 @@ def remove(
         for one, logs in _with_salts(index, held):
             with progress_bars() as bar:
                 from_index, from_logs, untimed = one.remove(
-                    named.picker(has_inputs=one.info()["inputs"] > 0),
+                    named.picker(has_inputs=one.info()["inputs"] > 0, find_input=one.find_input),
                     keys=sorted(named.keys),
                     before=before,
                     served=logs,

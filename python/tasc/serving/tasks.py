@@ -204,7 +204,7 @@ class TaskDrafts:
             self.unsalted.faults["plain_requests"] += 1
             return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
         if input_text is None and self._finder is not None:
-            [input_text] = self._finder.find([[int(token) for token in prompt_ids]])
+            [input_text] = self._finder.find([[int(token) for token in prompt_ids]], self.index)
         drafter = self.drafter
         request = drafter.start(prompt_ids, input_text)
         request.on_failure = self.failed
