@@ -1,5 +1,6 @@
 """The command line: what it prints, writes and refuses."""
 
+import hashlib
 import json
 import os
 import stat
@@ -154,17 +155,19 @@ def test_compact_merges_served_rows(fitted: Path, tokenizer: Path) -> None:
     beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
     assert "1 served rows merged" in " ".join(beside.stdout.split())
     del drafter
+    second = served_log(index).with_name(f"{served_log(index).name}.1")  # of a process that learnt beside it
+    NgramDrafter(index, served=second).serve([("a third input", [1, 2, 3, 4])])
     done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert done.exit_code == 0, done.output
-    assert "1 served rows merged" in " ".join(done.stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 1
+    assert "2 served rows merged" in " ".join(done.stdout.split())
+    assert TaskIndex.open(fitted).info()["documents"] == before + 2
     others = [fitted.with_suffix(f".{name}") for name in ("first", "second")]
     for k, log in enumerate(others):
         NgramDrafter(TaskIndex.open(fitted), served=log).serve([("another", [1, 2, 4 + k])])
     several = ["index", "compact", fitted, "--tokenizer", tokenizer, "--no-fit", "--log", others[0], "--log", others[1]]
     assert "2 served rows merged" in " ".join(tasc(*several).stdout.split())
     assert "0 served rows merged" in " ".join(tasc(*several).stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 3
+    assert TaskIndex.open(fitted).info()["documents"] == before + 4
 
 
 def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:
@@ -260,6 +263,61 @@ def test_replay_indexes_the_corpus_where_there_is_no_split(tmp_path: Path, token
     found = json.loads(tasc(*args, "--corpus", corpus).stdout)
     assert found["rows"] == 4
     assert found["drafters"]["tasc"]["tau"] > 2
+
+
+def test_replay_on_the_index_that_is_deployed(
+    tmp_path: Path, tokenizer: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, held_out, results = tmp_path / "task.tasc", tmp_path / "new.jsonl", tmp_path / "results.json"
+    assert tasc("index", "build", data, "--tokenizer", tokenizer, "-o", index, "--split", "train").exit_code == 0
+    write_rows(held_out, [*ROWS[:2], {"input": "flights from a to a", "output": "intent flight from a to a end"}])
+    options = ("--tokenizer", tokenizer, "--drafters", "tasc", "--json")
+    built = json.loads(tasc("replay", data, *options).stdout)
+    deployed = tasc("replay", data, "--index", index, *options, "-o", results)
+    found = json.loads(deployed.stdout)
+    assert json.loads(results.read_text()) == found
+    for name in ("tau", "speedup", "speedup_interval", "rows"):
+        assert found["drafters"]["tasc"][name] == built["drafters"]["tasc"][name]
+    interval = found["drafters"]["tasc"]["speedup_interval"]
+    assert interval["low"] <= interval["value"] == found["drafters"]["tasc"]["speedup"] <= interval["high"]
+    facts = found["provenance"]
+    assert facts["held_out"] == {
+        "path": str(data), "rows": 4, "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    assert facts["index"] == {
+        "path": str(index), "sha256": hashlib.sha256(index.read_bytes()).hexdigest(),
+        "documents": 8, "tokens": 64, "inputs": 8,
+    }  # fmt: skip
+    assert set(facts) == {"held_out", "index", "tokenizer", "tasc", "date", "command"}
+    assert built["provenance"]["indexed"][0]["path"] == str(data) and "path" not in built["provenance"]["index"]
+    assert {"cpus", "processor", "python", "numpy"} <= found["machine"].keys()
+    for where in (("--index", index, "--held-out", held_out), (data, "--held-out", held_out)):
+        result = tasc("replay", *where, *options)
+        assert json.loads(result.stdout)["rows"] == 3
+        assert "2 of 3 held-out rows are in the index, input and output" in caplog.text
+        caplog.clear()
+    assert "name the rows of the task, or --held-out" in said(tasc("replay", *options, "--index", index), 2)
+    both = said(tasc("replay", data, "--index", index, "--corpus", data, *options), 2)
+    assert "give an index, or --corpus to build one, not both" in both
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_tables_are_readable_at_any_width(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasc.cli import console
+
+    monkeypatch.setattr(console, "out", console.PlainConsole(width=width))
+    columns = ("method", "tokens/s", "speed-up", "p50 ms", "p90 ms", "τ", "drafted", "accepted", "identical", "exact")
+    rows = [("transformers-prompt-lookup", 1234.5, "1.23 [1.20, 1.26]", *range(6), "99/100")]
+    console.print_table("Methods", columns, rows)
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text and text.count("Methods") == 1
+    for cell in (*columns, "1,234.50", "1.23 [1.20, 1.26]", "99/100"):
+        assert cell in text, cell  # none is cut or broken
+    assert text.count("transformers-prompt-lookup") == sum("method" in line for line in lines)
 
 
 def test_replay_limit_k_and_cost_reach_the_replay(data: Path, tokenizer: Path) -> None:

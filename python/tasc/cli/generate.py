@@ -13,6 +13,7 @@ from tasc.cli.options import InputField, System
 from tasc.cli.resumable import PartialOutputs, resumable
 from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
+from tasc.printable import printable
 
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
@@ -143,7 +144,7 @@ def generate(
             pack_weights="int8" if int8 else None,
         )  # fmt: skip
         if system is None and field == "inputs" and generator.system is not None:
-            err.print(f"system prompt: {generator.system}", highlight=False, markup=False, soft_wrap=True)
+            err.print(f"system prompt: {printable(generator.system)}", highlight=False, markup=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
@@ -235,7 +236,7 @@ class Run:
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
         rows = [self._rows[number][1] for number in numbers]
-        return {self._field: [row if _is_chat(row, self._field) else row[_COLUMN[self._field]] for row in rows]}
+        return {self._field: rows if self._field == "inputs" else [row["prompt"] for row in rows]}
 
     def _is_usable(self, number: int) -> bool:
         """Return whether a row can be used; otherwise skip it."""
@@ -276,13 +277,8 @@ def _line(row: "Row", made: "Generation") -> bytes:
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
-def _is_chat(row: "Row", field: str) -> bool:
-    """Return whether a row is a conversation; those are `inputs` of the generator."""
-    return field == "inputs" and bool(row.get("messages"))
-
-
 def _has_prompt(row: "Row", field: str) -> bool:
-    return _is_chat(row, field) or isinstance(row.get(_COLUMN[field]), str)
+    return isinstance(row.get(_COLUMN[field]), str) or (field == "inputs" and bool(row.get("messages")))
 
 
 def read_prompts(path: Path, input_field: str = "auto") -> "tuple[list[tuple[str, Row]], str]":
