@@ -48,6 +48,7 @@ ROLES = {
 """Role of a turn by the names that are used for it."""
 
 _OPTIONS = "input_field and output_field (--input-field, --output-field)"
+_BY_VALUE = frozenset((*TURNS, *_LOG_FIELDS))  # fields whose values tell what a row is, not their names alone
 _QUIET = {"split", "id"}  # fields that nobody takes for an input
 
 
@@ -148,6 +149,7 @@ class FormReader:
         self._input_field, self._output_field = input_field, output_field
         self._needs_output, self._every_turn = needs_output, every_turn
         self._form: Form | None = None
+        self._fields: tuple[str, ...] | None = None  # of the row before, where its form depends on their names alone
 
     def rows(self, where: str, row: Mapping[str, Any]) -> Iterator[Row]:
         """Yield the rows that a row of the file stands for: one, or none, or several turns.
@@ -155,6 +157,9 @@ class FormReader:
         Raises:
             CorpusError: The row cannot be understood, or has another form than the rows before it.
         """
+        if self._form is not None and tuple(row) == self._fields:
+            yield from self._made(where, row, self._form)
+            return
         logged = self._input_field is None and self._output_field is None and is_logged(row)
         plain_rows = list(answered(where, row)) if logged else [row]
         if not plain_rows:
@@ -169,13 +174,18 @@ class FormReader:
                     f"{where}: {form}, but in the rows before it {self._form}; keep rows of one form in a file, or "
                     f"name the fields with {_OPTIONS}"
                 )
-            for made in form.rows(where, plain, self._needs_output):
+            for made in self._made(where, plain, form):
                 if is_first:
                     self._tell(form, plain, made, logged)
                     is_first = False
-                if isinstance(form, Pair) and not isinstance(plain.get(form.output), str | None):
-                    _notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
                 yield made
+        self._fields = None if logged or _BY_VALUE & row.keys() else tuple(row)
+
+    def _made(self, where: str, row: Mapping[str, Any], form: Form) -> Iterator[Row]:
+        """Yield what a row becomes, and say so once where its output is JSON."""
+        yield from form.rows(where, row, self._needs_output)
+        if isinstance(form, Pair) and not isinstance(row.get(form.output), str | None):
+            _notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
 
     def _form_of(self, where: str, row: Mapping[str, Any]) -> Form:
         given = self._input_field, self._output_field
