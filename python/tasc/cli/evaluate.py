@@ -65,6 +65,7 @@ def evaluate(
     """
     from tasc.evaluation import task_metrics as metrics
     from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
+    from tasc.evaluation.provenance import data_facts, model_facts, run_facts
     from tasc.evaluation.task_eval import EvalOptions, inputs_of
     from tasc.models import check_loadable, use_threads
 
@@ -86,6 +87,12 @@ def evaluate(
     sides = {side: _decoder(name, system, dtype, device) for side, name in named.items()}
     with progress_bars() as bar:
         found, evaluations = results(sides, rows, options=options, progress=bar)
+    found["provenance"] = {
+        "data": data_facts(data, len(rows)),
+        **{side: model_facts(name, sides[side].model) for side, name in named.items()},
+        "system": system,
+        **run_facts(),
+    }
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
     if as_json:
         print_json(found)

@@ -73,25 +73,34 @@ class NamedRows:
         text: str = self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
         return text
 
-    def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
+    def picker(
+        self, *, has_inputs: bool, find_input: Callable[[str], str | None]
+    ) -> Callable[[list[AskedRow]], list[bool]]:
         """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
 
         Args:
             has_inputs: Whether the index knows inputs. Otherwise a line with an input and an output names all rows
                 with this output and no input.
+            find_input: Finds the input in a whole prompt, as `TaskIndex.find_input`; a line may hold the prompt.
         """
+
+        def with_found(texts: set[str]) -> set[str]:
+            return texts.union(found for text in texts if (found := find_input(text)) is not None)
+
+        inputs = with_found(self._inputs)
+        pairs = {output: with_found(texts) for output, texts in self._pairs.items()}
+
+        def is_named(text: str | None, outputs: set[str]) -> bool:
+            if text in inputs or outputs & self._outputs:
+                return True
+            paired = [pairs[output] for output in outputs if output in pairs]
+            return any((text or "") in texts or (text is None and not has_inputs) for texts in paired)
 
         def picks(rows: list[AskedRow]) -> list[bool]:
             outputs = self._named_outputs([ids.tolist() for _, ids in rows])
-            return [self._is_named(text, found, has_inputs) for (text, _), found in zip(rows, outputs, strict=True)]
+            return [is_named(text, found) for (text, _), found in zip(rows, outputs, strict=True)]
 
         return picks
-
-    def _is_named(self, text: str | None, outputs: set[str], has_inputs: bool) -> bool:
-        if text in self._inputs or outputs & self._outputs:
-            return True
-        pairs = [self._pairs[output] for output in outputs if output in self._pairs]
-        return any((text or "") in inputs or (text is None and not has_inputs) for inputs in pairs)
 
     def _named_outputs(self, rows: list[list[int]]) -> list[set[str]]:
         """Return the named outputs that each row's ids stand for: as tasc tokenises them, or as a model wrote them."""

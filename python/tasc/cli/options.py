@@ -31,6 +31,12 @@ EveryTurn = Annotated[
 Corpus = Annotated[
     list[Path] | None, typer.Option(help="Index these rows, where the data have no split column. May be repeated.")
 ]
+DeployedIndex = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Draft from this index, such as the deployed one; build none.")
+]
+HeldOut = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Hold out the rows of this file, in place of those of `test`.")
+]
 Split = Annotated[str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")]
 TokenizerName = Annotated[
     str, typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")

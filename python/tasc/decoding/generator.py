@@ -729,7 +729,7 @@ class Generator:
         for drafter, group in groups.items():
             finder = self._finder(drafter)
             if finder is not None:
-                for number, text in zip(group, finder.find([rows[n] for n in group]), strict=True):
+                for number, text in zip(group, finder.find([rows[n] for n in group], drafter.index), strict=True):
                     known[number] = text
         return known
 
