@@ -61,7 +61,7 @@ def check_rows(
         )
         held_out = encode_rows(parts.held_out, tokenizer, eos=eos)
         step = _step([len(row.output) for row in held_out])
-        parts, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
+        replayed, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
         drafts = draft_figures(lambda: NgramDrafter(index, tokenizer=tokenizer), held_out, progress=progress)
         vocabulary, plan, no_vocabulary = None, None, ""
         try:
@@ -77,13 +77,13 @@ def check_rows(
             says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
             found = tuned_verdict(found, says, data=data, model=source or tokenizer.name)
         return CheckResult(
-            rows=_facts(parts),
+            rows=_facts(replayed),
             tokenizer=tokenizer.name,
             drafts=drafts,
             vocabulary=vocabulary,
             no_vocabulary=no_vocabulary,
             predictors=predictors(
-                parts.train, parts.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
+                parts.train, replayed.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
             ),
             verdict=found,
             model=says,
