@@ -61,6 +61,7 @@ EMITTED = {
         "reasoned": (REASONED, "Yes.<|eot_id|>"),
         "called": (CALLED, '{"name": "book", "parameters": {"to": "Zürich"}}<|eot_id|>'),
         "after_call": (AFTER_CALL, "7 are free.<|eot_id|>"),
+        "no_calls": (row(USER, answer("Yes.", tool_calls=[], reasoning_content=None)), "Yes.<|eot_id|>"),
         "second": (SECOND, "Yes.<|eot_id|>"),
     },
     "smollm2": {
@@ -119,6 +120,7 @@ def test_rows_without_messages_stay_as_they_are() -> None:
         ("smollm2", {**PLAIN, "messages": [USER]}, "do not end with a turn of the assistant"),
         ("smollm2", {**PLAIN, "messages": "Hi"}, "are no list of turns"),
         ("smollm2", row(USER, answer([{"type": "image_url"}])), "content is not text"),
+        ("smollm2", {**PLAIN, "chat_template_kwargs": "x"}, "chat_template_kwargs that are str"),
         ("llama3", row(USER, answer(None, tool_calls=[CALL, CALL])), "single tool-calls at once"),
         ("{{ bos }}{% if add_generation_prompt %}<think>\n{% endif %}", PLAIN, "ends the prompt with '<think>"),
     ],

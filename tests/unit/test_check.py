@@ -25,6 +25,7 @@ from tasc.evaluation.check.predictors import (
     renyi_entropy,
     repeated_share,
 )
+from tasc.evaluation.check.run import _step
 from tasc.evaluation.check.verdict import verdict
 from tasc.evaluation.check.vocabulary import SizeFigures, VocabularyFigures, adopted_rows
 from tasc.evaluation.replay import encode_rows
@@ -128,6 +129,13 @@ def test_adopted_rows_expand_to_the_same_base_tokens(task: TaskTokenizer, tmp_pa
     assert sum(new) / sum(most) == pytest.approx(adoption, abs=0.1)
     for one, row in zip(adopted, rows, strict=True):
         assert plan.expand(one.output).tolist() == row.output.tolist()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "step"), [([10] * 300, 1), ([100] * 500, 2), ([1000] * 300, 6), ([1000] * 60, 1), ([5], 1)]
+)
+def test_of_long_outputs_fewer_rows_are_replayed(lengths: list[int], step: int) -> None:
+    assert _step(lengths) == step
 
 
 def test_a_vocabulary_saves_and_its_drafts_are_counted_in_base_tokens(checked: CheckResult) -> None:

@@ -154,17 +154,19 @@ def test_compact_merges_served_rows(fitted: Path, tokenizer: Path) -> None:
     beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
     assert "1 served rows merged" in " ".join(beside.stdout.split())
     del drafter
+    second = served_log(index).with_name(f"{served_log(index).name}.1")  # of a process that learnt beside it
+    NgramDrafter(index, served=second).serve([("a third input", [1, 2, 3, 4])])
     done = tasc("index", "compact", fitted, "--tokenizer", tokenizer)
     assert done.exit_code == 0, done.output
-    assert "1 served rows merged" in " ".join(done.stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 1
+    assert "2 served rows merged" in " ".join(done.stdout.split())
+    assert TaskIndex.open(fitted).info()["documents"] == before + 2
     others = [fitted.with_suffix(f".{name}") for name in ("first", "second")]
     for k, log in enumerate(others):
         NgramDrafter(TaskIndex.open(fitted), served=log).serve([("another", [1, 2, 4 + k])])
     several = ["index", "compact", fitted, "--tokenizer", tokenizer, "--no-fit", "--log", others[0], "--log", others[1]]
     assert "2 served rows merged" in " ".join(tasc(*several).stdout.split())
     assert "0 served rows merged" in " ".join(tasc(*several).stdout.split())
-    assert TaskIndex.open(fitted).info()["documents"] == before + 3
+    assert TaskIndex.open(fitted).info()["documents"] == before + 4
 
 
 def test_too_few_rows_are_not_fitted(tmp_path: Path, data: Path, tokenizer: Path) -> None:
@@ -379,6 +381,46 @@ def test_prompts_need_an_input(tmp_path: Path) -> None:
     assert read_prompts(write_rows(rows, [{"prompt": "a"}])) == ([(f"{rows}:1", {"prompt": "a"})], "prompts")
     with pytest.raises(InputError, match="has no rows"):
         read_prompts(write_rows(rows, []))
+
+
+def test_prompts_of_other_forms_become_inputs(tmp_path: Path) -> None:
+    from tasc.cli.generate import read_prompts
+
+    rows, asked = tmp_path / "prompts.jsonl", {"role": "user", "content": "a"}
+    for row, read in [
+        ({"question": "a", "answer": "b", "n": 1}, {"input": "a", "output": "b", "n": 1}),
+        ({"instruction": "i", "input": "a"}, {"input": "i\na"}),
+        ({"conversations": [{"from": "human", "value": "a"}]}, {"input": "a", "messages": [asked]}),
+    ]:
+        assert read_prompts(write_rows(rows, [row])) == ([(f"{rows}:1", read)], "inputs")
+    named = write_rows(rows, [{"input": "a", "utterance": "b"}])
+    assert read_prompts(named, "utterance") == ([(f"{rows}:1", {"input": "b"})], "inputs")
+
+
+def test_an_index_of_rows_in_common_forms(tmp_path: Path, tokenizer: Path) -> None:
+    pairs = [(row["input"], row["output"]) for row in ROWS[:3]]
+    chats = [
+        {"conversations": [{"from": "human", "value": given}, {"from": "gpt", "value": output}]}
+        for given, output in pairs
+    ]
+    (tmp_path / "data").write_text(json.dumps(chats))
+    (tmp_path / "qa.csv").write_text("q,a\n" + "".join(f"{given},{output}\n" for given, output in pairs))
+    indexes = []
+    for name, options in (("data", ()), ("qa.csv", ("--input-field", "q", "--output-field", "a"))):
+        index = tmp_path / f"{name}.tasc"
+        done = tasc("index", "build", tmp_path / name, "--tokenizer", tokenizer, "-o", index, *options)
+        assert done.exit_code == 0, done.output
+        assert "3 documents" in done.output
+        assert "3 inputs" in done.output
+        indexes.append(index.read_bytes())
+    assert indexes[0] == indexes[1]
+    where = write_rows(tmp_path / "where.jsonl", [{"question": pairs[0][0], "answer": pairs[0][1]}])
+    done = tasc("index", "remove", tmp_path / "data.tasc", "--where", where, "--tokenizer", tokenizer)
+    assert "1 rows removed from the index" in done.output
+    done = tasc("index", "build", where, "--tokenizer", tokenizer, "-o", index, "--input-field", "x", "--force")
+    assert "has no field 'x'; its fields are 'question', 'answer': name one as input_field" in " ".join(
+        done.output.split()
+    )
 
 
 def test_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from typer.testing import CliRunner, Result
 
 from tasc import NgramDrafter, TaskIndex, load_tokenizer
 from tasc.cli import app
+from tasc.cli.check import check
 from tasc.cli.console import out
+from tasc.evaluation.check.drift import LAST
+from tasc.evaluation.check.rows import MAX_ROWS
 
 CITIES = ["boston", "denver", "dallas", "oakland", "atlanta", "seattle", "memphis", "newark"]
 ROWS = [
@@ -158,7 +162,7 @@ def test_the_last_requests_may_be_rows(built: Path, model: Path, tmp_path: Path)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60")
-    assert f"Next: tasc index build {rows} --tokenizer {model} -o {built}" in " ".join(result.stdout.split())
+    assert f"Next: tasc index build {rows} --tokenizer {model} -o {built} --force" in " ".join(result.stdout.split())
 
 
 def test_an_index_without_figures_says_so(model: Path, data: Path, tmp_path: Path) -> None:
@@ -182,3 +186,8 @@ def test_what_cannot_be_checked(args: list[str], message: str, data: Path, model
     result = tasc("check", *(named.get(arg, arg) for arg in args), "--tokenizer", model)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    defaults = {name: one.default for name, one in inspect.signature(check).parameters.items()}
+    assert (defaults["limit"], defaults["last"]) == (MAX_ROWS, LAST)

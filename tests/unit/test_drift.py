@@ -10,7 +10,7 @@ import pytest
 from test_served import NEW, ROWS, build, ids
 from tokenizers import Tokenizer
 
-from tasc import NgramDrafter, NullDrafter, TaskIndex
+from tasc import NgramDrafter, NullDrafter, TaskIndex, extend_tokenizer, learn_vocabulary
 from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.evaluation.replay import encode_rows, replay
 from tasc.serving import Metrics, TaskDrafts
@@ -121,3 +121,19 @@ def test_a_drafter_without_an_index_is_not_watched() -> None:
     drafts = TaskDrafts(drafter=NullDrafter())
     drafts.finished(None, np.array([1, 2], np.uint32), steps=2)
     assert drafts.drift.tau is None
+
+
+def test_outputs_in_new_tokens_count_in_the_tokens_of_the_index(
+    index: TaskIndex, task: TaskTokenizer, tmp_path: Path
+) -> None:
+    plan = learn_vocabulary(ROWS, task, tmp_path / "task.plan", size=16, held_out=0.0)
+    extended = extend_tokenizer(task, plan)
+    watch, base = DriftWatch(WINDOW), ids(task, ROWS[0])
+    new = plan.segment(base)
+    assert len(new) < len(base)
+    watch.finished((ROWS[0]["input"], new), 2, index, extended, "task.tasc")
+    assert watch.tau == len(base) / 2
+    watch.finished((None, np.array([plan.base_vocab_size + len(plan)], np.uint32)), 2, index, extended, "task.tasc")
+    assert watch.tau == len(base) / 2  # an id that is no token counts nothing
+    row = (ROWS[0]["input"], base)
+    assert index_tau(index, extended, [row]) == index_tau(index, task, [row])

@@ -95,8 +95,8 @@ def root(
 ) -> None:
     """Speed up a small language model on one task, without changing its outputs.
 
-    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc replay` estimates the speed-up
-    without a model; `tasc bench` measures it on the model.
+    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc check` says without
+    a model what a task would gain; `tasc bench` measures it on the model.
     """
 
 

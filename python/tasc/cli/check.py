@@ -84,12 +84,12 @@ def check(
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
-    write_results(found, output, None, "")
-    write_results(asdict(summary), None, html, "render_check")
     if as_json:
         print_json(found)
     else:
         _print(summary)
+    write_results(found, output, None, "")
+    write_results(asdict(summary), None, html, "render_check")
 
 
 def _rows_result(
@@ -144,7 +144,7 @@ def _index_summary(
     file = shlex.quote(str(index))
     command = f"tasc index compact {file} --tokenizer {tokenizer}"
     if rows:
-        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file}"
+        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])

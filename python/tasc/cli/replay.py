@@ -84,6 +84,7 @@ def replay(
     """
     from tasc._core import NgramDrafter
     from tasc.data import load_tokenizer
+    from tasc.drafting.prompt_input import template_in_words
     from tasc.evaluation.ablation import ablations
     from tasc.evaluation.explain import explain as explain_row
     from tasc.evaluation.machine import machine
@@ -111,6 +112,9 @@ def replay(
         }
         found["machine"] = machine()
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
+        said = template_in_words(task.index, task_tokenizer)
+        if said is not None:
+            err.print(said, highlight=False, markup=False, soft_wrap=True)
         results = [] if explain and not ablate else _replayed(task, rows, names, k, cost, ablate, bar)
         if explain is not None:
             drafter = NgramDrafter(task.index, tokenizer=task_tokenizer)

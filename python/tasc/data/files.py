@@ -288,7 +288,7 @@ class _Text:
         while True:
             try:
                 with _named_errors(where):
-                    value, self._at = _DECODER.raw_decode(self._rest, self._at)
+                    value, end = _DECODER.raw_decode(self._rest, self._at)
             except json.JSONDecodeError as error:
                 size = len(self._rest) - self._at
                 goes_on = error.msg.startswith("Unterminated") or error.pos > len(self._rest) - _LONGEST_LITERAL
@@ -299,6 +299,8 @@ class _Text:
                 while len(self._rest) < 2 * size and self._more():
                     pass
                 continue
+            _check_length(where, "the row", end - self._at, longest)
+            self._at = end
             return value
 
 

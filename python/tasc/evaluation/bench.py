@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tasc.data.chat import output_texts
 from tasc.data.endings import required_eos_ids
 from tasc.data.prompt_notes import PromptDefaults
-from tasc.decoding.prompts import Input, prompt_ids, row_inputs
+from tasc.decoding.prompts import Input, prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
@@ -182,16 +182,15 @@ def bench(
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     plain = methods[0]
     assert isinstance(plain, LoopMethod)
-    inputs = row_inputs(tokenizer, rows)
-    plain.check(inputs)
+    plain.check(rows)
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
             method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
     tallies = {m.name: Tally() for m in methods}
-    for i in range(len(rows)):
+    for i, row in enumerate(rows):
         for j in range(len(methods)):
             method = methods[(i + j) % len(methods)]
-            tallies[method.name].answers.append(method.answer(inputs[i]))
+            tallies[method.name].answers.append(method.answer(row))
             if progress is not None:
                 progress(i * len(methods) + j + 1, len(rows) * len(methods))
     references = output_texts(task.tokenizer, rows, options.system)
@@ -329,7 +328,7 @@ class LoopMethod:
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
 
-    def check(self, inputs: list[Input]) -> None:
+    def check(self, inputs: Sequence[Input]) -> None:
         """Check inputs, without decoding."""
         self._generator.check(inputs, system=self._options.system)
 

@@ -16,6 +16,7 @@ from tasc.drafting.defaults import DEFAULT_SLOPE
 from tasc.drafting.protocol import Drafter
 from tasc.drafting.retokenizing import RetokenizingDrafter, ngram_drafter
 from tasc.drafting.row_replay import replay_steps
+from tasc.errors import InputError
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
@@ -86,6 +87,10 @@ class DriftWatch:
             tokenizer: Tokenizer of the model.
             name: Name of the index in the log.
         """
+        try:
+            row = (row[0], index_ids(index, tokenizer, row[1]))
+        except InputError:  # an id of a padded matrix
+            return
         with self._lock:
             if index is not self._index:
                 self._begin(index)
@@ -140,16 +145,25 @@ class DriftWatch:
         )  # fmt: skip
 
 
+def index_ids(index: TaskIndex, tokenizer: TaskTokenizer | None, ids: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return the (T,) ids of an output in the tokens of an index: in base tokens, if it was made before the new ones.
+
+    Raises:
+        InputError: An id is no token.
+    """
+    plan = None if tokenizer is None else tokenizer.plan
+    return plan.expand(ids) if plan is not None and plan.fingerprint == index.fingerprint else ids
+
+
 def index_tau(index: TaskIndex, tokenizer: TaskTokenizer | None, rows: Iterable[_Row]) -> float:
     """Return the tokens per step of an index alone on outputs, under the conditions of the fit's figures.
 
     Args:
         index: The index.
         tokenizer: Tokenizer of the model; None: words of inputs that the index does not contain are not copied.
-        rows: Input, if known, and (T,) ids of each output with the end token.
+        rows: Input, if known, and (T,) ids of each output with the end token, in the tokens of the index.
     """
     drafter: Drafter = ngram_drafter(index, tokenizer)
-    plan = drafter.plan if isinstance(drafter, RetokenizingDrafter) else None
     if isinstance(drafter, RetokenizingDrafter):
         drafter = drafter.drafter
     costs = 1.0 + DEFAULT_SLOPE * np.arange(FIT_MAX_DRAFT + 1, dtype=np.float64)
@@ -157,7 +171,6 @@ def index_tau(index: TaskIndex, tokenizer: TaskTokenizer | None, rows: Iterable[
     for text, ids in rows:
         context = "" if text is None else f"{text}\n"
         request = drafter.start([] if tokenizer is None else tokenizer.encode(context), text)
-        output = ids if plan is None else plan.expand(ids)
-        for _, _, emitted in replay_steps(request, output, FIT_MAX_DRAFT, costs):
+        for _, _, emitted in replay_steps(request, ids, FIT_MAX_DRAFT, costs):
             tokens, steps = tokens + emitted, steps + 1
     return tokens / max(1, steps)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tasc._core import NgramDrafter, TaskIndex
@@ -12,7 +13,7 @@ from tasc.errors import InputError
 from tasc.evaluation.check.drafts import draft_figures
 from tasc.evaluation.check.predictors import predictors
 from tasc.evaluation.check.result import CheckResult
-from tasc.evaluation.check.rows import MAX_ROWS, RowSplit, split_rows
+from tasc.evaluation.check.rows import MAX_ROWS, MIN_HELD_OUT, RowSplit, split_rows
 from tasc.evaluation.check.verdict import verdict
 from tasc.evaluation.check.vocabulary import vocabulary_figures
 from tasc.evaluation.replay import encode_rows
@@ -22,6 +23,9 @@ from tasc.progress import ProgressBars, no_bars, of_fraction
 if TYPE_CHECKING:
     from tasc.data import TaskTokenizer
     from tasc.evaluation.check.with_model import ModelCheck
+
+MAX_TOKENS = 30_000
+"""About the number of held-out tokens that are replayed; of longer outputs, fewer rows are."""
 
 
 def check_rows(
@@ -56,6 +60,8 @@ def check_rows(
             store, folder / "task.tasc", tokenizer=tokenizer, progress=of_fraction(progress("indexing"))
         )
         held_out = encode_rows(parts.held_out, tokenizer, eos=eos)
+        step = _step([len(row.output) for row in held_out])
+        parts, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
         drafts = draft_figures(lambda: NgramDrafter(index, tokenizer=tokenizer), held_out, progress=progress)
         vocabulary, plan, no_vocabulary = None, None, ""
         try:
@@ -82,6 +88,11 @@ def check_rows(
             verdict=found,
             model=says,
         )
+
+
+def _step(lengths: Sequence[int]) -> int:
+    """Return k so that every k-th output is enough: about `MAX_TOKENS` tokens in all, and `MIN_HELD_OUT` rows."""
+    return max(1, min(round(sum(lengths) / MAX_TOKENS), len(lengths) // MIN_HELD_OUT))
 
 
 def _facts(parts: RowSplit) -> dict[str, Any]:
