@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
+from tasc.cli.console import end_token, out, print_json, print_table, progress_bars, show_training
 from tasc.cli.options import AsJson, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 from tasc.errors import InputError
 
@@ -73,6 +73,7 @@ def distill(
     settings = DistillConfig.read(config, steps=steps, seed=seed, system=system)
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     held_out = list(read_rows(data, validation_split, **fields, needs_output=False)) if validation_split else []
+    show_training(output)
     with progress_bars() as bar:
         made = run(
             checkpoint(target, settings.adapter),
