@@ -434,13 +434,31 @@ class TaskIndex:
     def fingerprint(self) -> str:
         """Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits."""
 
+    @property
+    def input_template(self) -> dict[str, Any] | None:
+        """What surrounds the input in whole prompts; None if the rows' inputs were no whole prompts.
+
+        before: the text that prompts share at their start, or the label that stands before each input. after: the text
+        that they share at their end. repeated: whether `before` is a label, which examples have too; the input follows
+        the last one.
+        """
+
+    def find_input(self, prompt: str) -> str | None:
+        """Return the input of a whole prompt; None if the prompt does not match the index's template of prompts.
+
+        Drafters over the index do this themselves with every input text that they are given.
+
+        Args:
+            prompt: A prompt, such as the `input` of a row that the index was built from.
+        """
+
     def info(self) -> dict[str, Any]:
         """Return facts about the index.
 
         Returns:
             path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents, weight (number of rows),
-            tokens, inputs (rows with an input), distinct_tokens, bytes, sections [(name, bytes)], fit, and notes
-            (what is known of the rows' prompts, such as their `system` message).
+            tokens, inputs (rows with an input), input_template, distinct_tokens, bytes, sections [(name, bytes)], fit,
+            and notes (what is known of the rows' prompts, such as their `system` message).
 
             `fit` is None if no weights were fitted. Otherwise it holds figures on held-out rows: rows, tokens, nats
             [general weights, fitted weights] per token, tau, speedup (s(0.02) with at most 16 drafted tokens), without

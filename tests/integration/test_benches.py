@@ -31,11 +31,12 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "predictors",
         "one_length",
         "throughput",
+        "many_callers",
         "int8_weights",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
-    if name in ("end_to_end", "plain_loop", "transformers_generate", "throughput", "int8_weights"):
+    if name in ("end_to_end", "plain_loop", "transformers_generate", "throughput", "many_callers", "int8_weights"):
         pytest.importorskip("transformers")
     output = tmp_path / "out.json"
     command = [sys.executable, str(FOLDER / f"{name}.py"), "--smoke", "-o", str(output)]

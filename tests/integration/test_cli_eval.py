@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner, Result
 
 from tasc.cli import app
+from tasc.evaluation.provenance import folder_key
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -85,6 +86,11 @@ def test_two_models_side_by_side(tmp_path: Path, model: Path, other: Path, data:
     for expected in ("3 rows, greedy", "slot F1", "base tokens per step", "difference", "decode speed-up"):
         assert expected in result.stdout
     found = json.loads(files[0].read_text())
+    facts = found["provenance"]
+    assert facts["data"]["path"] == str(data) and facts["data"]["rows"] == 3 and len(facts["data"]["sha256"]) == 64
+    assert facts["model"] == {"name": str(model), "key": folder_key(model), "dtype": "float32", "device": "cpu"}
+    assert facts["against"]["key"] != facts["model"]["key"]
+    assert {"tasc", "date", "command", "system"} <= facts.keys()
     assert found["settings"]["model"] == str(model) and found["settings"]["against"] == str(other)
     assert found["models"]["model"]["counts"]["rows"] == 3
     assert [timed["batch_size"] for timed in found["latency"]] == [1, 2]

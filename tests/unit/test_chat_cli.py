@@ -110,3 +110,12 @@ def test_a_model_that_was_tuned_without_a_system_prompt_says_so(model: Path, tmp
     assert plain.metrics["prompts"]["system"] is None
     shared = [{**one, "messages": [SYSTEM, *one["messages"]]} for one in ROWS]
     assert tune(model, shared, tmp_path / "shared", options=quick).metrics["prompts"]["system"] == "Be brief."
+
+
+def test_rows_with_messages_are_removed_by_their_messages(model: Path, data: Path, tmp_path: Path) -> None:
+    index, named = tmp_path / "task.tasc", tmp_path / "named.jsonl"
+    tasc("index", "build", data, "--tokenizer", model, "-o", index)
+    assert TaskIndex.open(index).info()["inputs"] == 4
+    named.write_text(json.dumps({"messages": ROWS[1]["messages"], "tools": TOOLS}) + "\n")
+    tasc("index", "remove", index, "--where", named, "--tokenizer", model)
+    assert TaskIndex.open(index).info()["inputs"] == 3

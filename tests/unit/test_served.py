@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
-from tasc.drafting.protocol import served_log
+from tasc.drafting.protocol import served_log, served_logs
 from tasc.errors import FormatError, InputError, TokenizerMismatchError
 from tasc.serving import reload
 from tasc.serving.tasks import TaskDrafts
@@ -477,3 +477,47 @@ def test_a_row_with_an_id_that_the_index_lacks_does_not_keep_its_log_from_being_
     del drafter
     _, merged = index.compact(tmp_path / "next.tasc", served=log, tokenizer=task)
     assert merged == 1
+
+
+PROCESS = """
+import sys
+from tasc import TaskIndex, load_tokenizer
+from tasc.drafting.protocol import served_log
+from tasc.drafting.retokenizing import ngram_drafter
+index, tokenizer, name = TaskIndex.open(sys.argv[1]), load_tokenizer(sys.argv[2]), sys.argv[3]
+drafter = ngram_drafter(index, tokenizer, served=served_log(index))
+for number in range(5):
+    drafter.serve([(f"{name} {number}", [ord(name), number + 1])])
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_several_processes_learn_at_once(index: TaskIndex, task: TaskTokenizer, tmp_path: Path) -> None:
+    task.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    names, log, before = "abc", served_log(index), index.info()["documents"]
+
+    def learn(name: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROCESS, str(index.path), str(tmp_path / "tokenizer.json"), name]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def rows(logs: list[Path]) -> list[int]:
+        return [NgramDrafter(index, served=each).num_served for each in logs]
+
+    processes = [learn(name) for name in names]
+    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
+    logs = served_logs(log)
+    assert [each.name for each in logs] == ["task.tasc.served", "task.tasc.served.1", "task.tasc.served.2"]
+    processes[0].kill()
+    for process in processes:
+        process.communicate()
+    again = learn("d")  # takes the log that is free, with its rows
+    assert again.stdout is not None
+    assert again.stdout.readline() == "ready\n"
+    again.communicate()
+    assert served_logs(log) == logs
+    assert rows(logs) == [10, 5, 5]
+    new, merged = index.compact(index.path, served=logs, tokenizer=task, fit=False)
+    assert (merged, new.info()["documents"]) == (20, before + 20)
+    assert new.compact(index.path, served=logs, tokenizer=task, fit=False)[1] == 0
+    assert [NgramDrafter(new, served=each).num_served for each in logs] == [0, 0, 0]

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tasc import NullDrafter, TaskIndex
 from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.drafting.costs import LearnedCosts
-from tasc.drafting.protocol import SafeDrafter, served_log
+from tasc.drafting.protocol import SafeDrafter, served_log, served_logs
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.serving import Metrics, Settings, TaskDrafts, Tasks
 from tasc.serving import reload as module
@@ -218,14 +218,19 @@ def test_what_is_learnt_stays_inside_its_budget(tmp_path: Path, task: TaskTokeni
         Tasks(Settings.from_environment({"TASC_INDEX": str(index.path)}), task)
 
 
-def test_a_log_that_another_writes_to_is_left_alone(task: TaskTokenizer, index: TaskIndex, caplog: Any) -> None:
-    first = TaskDrafts(index.path, task, learn=True)
-    second = TaskDrafts(index.path, task, learn=True)
+def test_a_log_that_another_writes_to_is_left_alone(
+    task: TaskTokenizer, index: TaskIndex, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasc.drafting.protocol.MAX_LEARNERS", 2)
+    first, second, third = (TaskDrafts(index.path, task, learn=True) for _ in range(3))
     assert "kept in memory alone" in caplog.text
-    second.finished(NEW["input"], ids(task, NEW))
-    until(lambda: second.drafter.num_served == 1)
+    for drafts in (second, third):
+        drafts.finished(NEW["input"], ids(task, NEW))
+    until(lambda: second.drafter.num_served == third.drafter.num_served == 1)
     assert first.drafter.num_served == 0
-    assert served_log(index).stat().st_size < 100
+    sizes = [log.stat().st_size for log in served_logs(served_log(index))]
+    assert len(sizes) == 2
+    assert sizes[0] < 100 < sizes[1]
 
 
 def test_threads_begin_and_finish_while_the_index_is_replaced(

@@ -24,7 +24,8 @@ def check(
     rows: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[ROWS...]", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
+            metavar="[ROWS...]",
+            help="Read past rows: JSON, CSV, Parquet, Arrow or text, or a folder of `datasets`; - for standard input.",
         ),
     ] = None,
     tokenizer: Annotated[

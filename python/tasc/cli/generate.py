@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
+from tasc.cli.options import InputField, System
 from tasc.cli.resumable import PartialOutputs, resumable
 from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
+from tasc.printable import printable
 
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
@@ -27,8 +29,8 @@ def generate(
         Path,
         typer.Argument(
             metavar="PROMPTS",
-            help="Read rows with an `input` or `messages` (go through the chat template) or a `prompt` (goes as it is) "
-            "from JSONL (.gz, .zst) or Parquet.",
+            help="Read rows with an `input` or `messages` (go through the chat template) or a `prompt` (goes as it "
+            "is); rows of other forms become rows with an `input`. - is standard input.",
         ),
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
@@ -46,14 +48,9 @@ def generate(
             help="A draft model's folder. Drafts come from it, and with --index from both, each where it pays."
         ),
     ] = None,
+    input_field: InputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="System prompt of requests with an `input`, or with `messages` that begin with none; '' for none. "
-            "By default the one that the model was tuned with, or else the index was built with."
-        ),
-    ] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = MAX_DRAFT,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,
@@ -109,7 +106,7 @@ def generate(
     from tasc.models import check_loadable, checkpoint, load_checkpoint, load_draft
 
     check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
-    rows, field = read_prompts(prompts)
+    rows, field = read_prompts(prompts, input_field)
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,
@@ -147,7 +144,7 @@ def generate(
             pack_weights="int8" if int8 else None,
         )  # fmt: skip
         if system is None and field == "inputs" and generator.system is not None:
-            err.print(f"system prompt: {generator.system}", highlight=False, markup=False, soft_wrap=True)
+            err.print(f"system prompt: {printable(generator.system)}", highlight=False, markup=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
@@ -239,7 +236,7 @@ class Run:
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
         rows = [self._rows[number][1] for number in numbers]
-        return {self._field: [row if _is_chat(row, self._field) else row[_COLUMN[self._field]] for row in rows]}
+        return {self._field: rows if self._field == "inputs" else [row["prompt"] for row in rows]}
 
     def _is_usable(self, number: int) -> bool:
         """Return whether a row can be used; otherwise skip it."""
@@ -280,28 +277,30 @@ def _line(row: "Row", made: "Generation") -> bytes:
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
-def _is_chat(row: "Row", field: str) -> bool:
-    """Return whether a row is a conversation; those are `inputs` of the generator."""
-    return field == "inputs" and bool(row.get("messages"))
-
-
 def _has_prompt(row: "Row", field: str) -> bool:
-    return _is_chat(row, field) or isinstance(row.get(_COLUMN[field]), str)
+    return isinstance(row.get(_COLUMN[field]), str) or (field == "inputs" and bool(row.get("messages")))
 
 
-def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
+def read_prompts(path: Path, input_field: str = "auto") -> "tuple[list[tuple[str, Row]], str]":
     """Read rows with their positions, and how the generator takes them: as `inputs` or as `prompts`.
+
+    Rows of other forms, and those whose `input_field` is named, become rows with an `input`.
 
     Raises:
         CorpusError: A row cannot be read, could not be written again, or has a field that would be overwritten.
         InputError: Some row has neither `messages` nor an `input` that is text, and some row no such `prompt`; or there
             is no row.
     """
-    from tasc.data.rows import check_json, located_rows
+    from tasc.data.rows import check_json, located_rows, understood_rows
 
     rows = list(located_rows(path))
     for where, row in rows:
         check_json(where, row)
+    first = rows[0][1] if rows else {}
+    is_plain = "instruction" not in first and any(_has_prompt(first, field) for field in _COLUMN)
+    if input_field != "auto" or not is_plain:
+        rows = list(understood_rows(rows, None, input_field=input_field, needs_output=False)) or rows
+    for where, row in rows:
         _check_own_fields(where, row)
     if not rows:
         raise InputError(f"{path} has no rows; give one with an `input` or a `prompt` per line")

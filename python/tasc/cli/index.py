@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from tasc.cli.options import (
     OutputFile,
     PastRows,
     Split,
+    System,
     Threads,
     TokenizerName,
 )
@@ -47,13 +49,7 @@ def build(
     every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Note that prompts have this system message; `tasc generate` uses it by default. By default the one "
-            "that all conversations share."
-        ),
-    ] = None,
+    system: System = None,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -80,6 +76,7 @@ def build(
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
+    from tasc.drafting.prompt_input import template_in_words
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
@@ -115,6 +112,9 @@ def build(
         highlight=False,
         soft_wrap=True,
     )
+    said = template_in_words(index, task_tokenizer)
+    if said is not None:
+        out.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _inputs_summary(facts: dict[str, Any]) -> str:
@@ -156,7 +156,7 @@ def _shown(facts: dict[str, Any]) -> dict[str, Any]:
     from tasc.data.chat import template_digest
     from tasc.printable import printable
 
-    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes")}
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes", "input_template")}
     if "system" in facts["notes"]:
         shown["system"] = printable(facts["notes"]["system"])
     if "chat_template" in facts["notes"]:
@@ -183,7 +183,15 @@ def compact(
     tokenizer: TokenizerName,
     logs: Annotated[
         list[Path] | None,
-        typer.Option("--log", help="Merge this log of online rows; may be repeated. By default FILE.served, if any."),
+        typer.Option(
+            "--log",
+            help="Merge this log of online rows, and LOG.1, LOG.2, … of further processes; may be repeated. By default "
+            "FILE.served, if any.",
+        ),
+    ] = None,
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Merge what was learnt under this salt, into an index of its own beside FILE: FILE.DIGEST."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -206,21 +214,32 @@ def compact(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
-    from tasc.drafting.protocol import served_log
+    from tasc.drafting.protocol import salt_digest, served_log, served_logs
     from tasc.errors import InputError
 
+    if salt is not None and (logs or output is not None):
+        raise InputError("--salt names the log and the new index already; leave --log and -o out")
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
-    if output is not None and os.path.realpath(output) == os.path.realpath(served_log(index)):
-        raise InputError(f"-o {output} is the log of served rows; name another file")
+    if salt is not None:
+        digest = salt_digest(salt)
+        logs, output = [served_log(index, digest)], Path(f"{index.path}.{digest}")
+        if not served_logs(logs[0]):
+            raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {logs[0].name}")
+    if output is not None and os.path.realpath(output) == os.path.realpath(file):
+        output = None
+    merged_logs = list(dict.fromkeys(each for log in logs or [served_log(index)] for each in served_logs(log)))
+    for log in [*(logs or []), served_log(index), *merged_logs]:
+        if output is not None and os.path.realpath(output) == os.path.realpath(log):
+            raise InputError(f"-o {output} is a log of served rows; name another file")
     for log in logs or []:
-        if not log.exists():
+        if not served_logs(log):
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")
     task_tokenizer = load_tokenizer(tokenizer)
     with progress_bars() as bar:
         new, merged = index.compact(
             output or file,
-            served=logs or [log for log in [served_log(index)] if log.exists()],
+            served=merged_logs,
             tokenizer=task_tokenizer,
             fit=not no_fit,
             progress=of_fraction(bar("compacting")),
@@ -281,52 +300,63 @@ def remove(
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
     named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
-    for one, logs in _with_salts(index):
-        with progress_bars() as bar:
-            from_index, from_logs, untimed = one.remove(
-                named.picker(has_inputs=one.info()["inputs"] > 0),
-                keys=sorted(named.keys),
-                before=before,
-                served=logs,
-                tokenizer=task_tokenizer,
-                fit=not no_fit,
-                progress=of_fraction(bar("removing")),
-            )
-        stay = "" if before is None else f"; {untimed:,} rows without a time stay"
-        said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
-        out.print(said, highlight=False, soft_wrap=True)
+    with ExitStack() as held:
+        for one, logs in _with_salts(index, held):
+            with progress_bars() as bar:
+                from_index, from_logs, untimed = one.remove(
+                    named.picker(has_inputs=one.info()["inputs"] > 0, find_input=one.find_input),
+                    keys=sorted(named.keys),
+                    before=before,
+                    served=logs,
+                    tokenizer=task_tokenizer,
+                    fit=not no_fit,
+                    progress=of_fraction(bar("removing")),
+                )
+            stay = "" if before is None else f"; {untimed:,} rows without a time stay"
+            said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
+            out.print(said, highlight=False, soft_wrap=True)
 
 
-def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
-    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first."""
+def _with_salts(index: "TaskIndex", held: ExitStack) -> "list[tuple[TaskIndex, list[Path]]]":
+    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first.
+
+    While `held` is open, no compaction writes an index of such a salt: it may have read rows that are removed now.
+    """
     from tasc._core import TaskIndex
-    from tasc.drafting.protocol import served_log
+    from tasc.drafting.protocol import served_log, served_logs
 
     path = Path(index.path)
-    salted = re.compile(re.escape(path.name) + r"(?:\.served)?\.([0-9a-f]{32})")
+    salted = re.compile(re.escape(path.name) + r"(?:\.served)?\.([0-9a-f]{32})(?:\.\d+)?")
     digests = sorted({found[1] for file in path.parent.iterdir() if (found := salted.fullmatch(file.name))})
-    logs, own = [served_log(index)], []
+    logs, own = served_logs(served_log(index)), []
     for digest in digests:
-        log, compacted = served_log(index, digest), path.with_name(f"{path.name}.{digest}")
+        salt_logs, compacted = served_logs(served_log(index, digest)), path.with_name(f"{path.name}.{digest}")
+        with ExitStack() as alone:
+            if not compacted.exists():
+                alone.enter_context(scratch_folder(compacted))
+            if not compacted.exists():
+                held.push(alone.pop_all())
         if compacted.exists():
-            own.append((TaskIndex.open(compacted), [log] if log.exists() else []))
+            own.append((TaskIndex.open(compacted), salt_logs))
         else:
-            logs.append(log)
-    return [(index, [log for log in logs if log.exists()]), *own]
+            logs += salt_logs
+    return [(index, logs), *own]
 
 
 def _remove_salt(index: "TaskIndex", salt: str) -> None:
-    from tasc.drafting.protocol import salt_digest, served_log
+    from tasc.drafting.protocol import salt_digest, served_log, served_logs
     from tasc.errors import InputError
     from tasc.files import scratch_folder
 
     digest = salt_digest(salt)
     log, own = served_log(index, digest), Path(f"{index.path}.{digest}")
     with scratch_folder(own):  # no compaction writes it meanwhile, and what a killed one has left goes
-        there = [path for path in (log, own) if path.exists()]
+        salt_logs = served_logs(log)
+        there = [*salt_logs, *([own] if own.exists() else [])]
         if not there:
             raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {log.name} and no {own.name}")
-        index.delete_log(log)
+        for each in salt_logs:
+            index.delete_log(each)
         own.unlink(missing_ok=True)
     for path in there:
         out.print(f"{path}: deleted", highlight=False, soft_wrap=True)

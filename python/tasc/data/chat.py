@@ -19,7 +19,6 @@ from tasc.data.endings import FindFile, read_settings
 from tasc.errors import CorpusError, InputError, import_optional
 
 if TYPE_CHECKING:
-    from tasc.data.rows import Row
     from tasc.data.tokenizer import TaskTokenizer
 
 Message: TypeAlias = dict[str, Any]
@@ -33,6 +32,7 @@ TOOL_TEMPLATE_FILE = "additional_chat_templates/tool_use.jinja"
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SYSTEM_ROLES = ("system", "developer")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 _EMPTY_THINK_BLOCK = re.compile(r"<think>\s*</think>\s*\Z")
 _SHOWN = 40  # characters of a row's question in an error
 
@@ -98,8 +98,9 @@ class ChatTemplate:
             InputError: The template refuses the conversation.
             MissingExtraError: transformers is not installed.
         """
+        renderer = self._renderer
         try:
-            text: str = self._renderer.apply_chat_template(
+            text: str = renderer.apply_chat_template(
                 list(messages), tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False, **settings
             )
         except Exception as error:  # templates refuse roles, orders and contents with exceptions of any type
@@ -153,8 +154,10 @@ def row_prompt(row: Mapping[str, Any], system: str | None = None) -> dict[str, A
     """
     messages = _conversation(row, system)
     turns = messages[:-1] if messages[-1].get("role") == "assistant" else messages
-    settings = {**(row.get("chat_template_kwargs") or {}), "tools": row.get("tools") or None}
-    return {"messages": turns, "add_generation_prompt": True, **settings}
+    settings = row.get("chat_template_kwargs") or {}
+    if not isinstance(settings, Mapping):
+        raise InputError(f"has chat_template_kwargs that are {type(settings).__name__}, they must be an object")
+    return {**settings, "messages": turns, "tools": row.get("tools") or None, "add_generation_prompt": True}
 
 
 def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | None = None) -> Rendered:
@@ -181,21 +184,22 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
     messages = _conversation(row, system)
     if messages[-1].get("role") != "assistant":
         raise InputError("has messages that do not end with a turn of the assistant, which is the output")
-    settings = row_prompt(row, system)
-    prompt = template.render(**settings)
-    settings = {**settings, "add_generation_prompt": False}
-    before, whole = template.render(**settings), template.render(**{**settings, "messages": messages})
+    turns = row_prompt(row, system)
+    prompt = template.render(**turns)
+    turns["add_generation_prompt"] = False
+    whole = template.render(**{**turns, "messages": messages})
     answer = {name: value for name, value in messages[-1].items() if name != "tool_calls"}
-    if "tool_calls" in messages[-1] and whole == template.render(**{**settings, "messages": [*messages[:-1], answer]}):
+    if "tool_calls" in messages[-1] and whole == template.render(**{**turns, "messages": [*messages[:-1], answer]}):
         raise InputError("has tool calls, which the chat template leaves out; give the row as `input` and `output`")
     if whole.startswith(prompt):
         return Rendered(prompt, whole[len(prompt) :])
     # A generation prompt may have an empty think block where the rendered answer has none: the answer follows it.
     block = _EMPTY_THINK_BLOCK.search(prompt)
-    reasons = answer.get("reasoning_content") or "</think>" in answer["content"]
+    reasons = any(map(answer.get, _REASONING)) or "</think>" in answer["content"]
     if block is not None and not reasons and whole.startswith(prompt[: block.start()]):
         return Rendered(prompt, whole[block.start() :])
     # Some templates put other blanks around the end of the last turn than between turns.
+    before = template.render(**turns)
     generation_prompt = prompt[len(before) :] if prompt.startswith(before) else ""
     start = whole.rfind(generation_prompt)
     if generation_prompt and start >= 0 and _without_blanks(whole[:start]) == _without_blanks(before):
@@ -219,10 +223,12 @@ def _conversation(row: Mapping[str, Any], system: str | None) -> list[Message]:
     messages = row["messages"]
     if not isinstance(messages, list | tuple) or not messages or not all(isinstance(one, Mapping) for one in messages):
         raise InputError("has messages that are no list of turns like {'role': 'user', 'content': 'text'}")
-    turns = [{**one, "content": _content(one.get("content"))} for one in messages]
-    for turn in turns:
-        if turn.get("tool_calls"):
-            turn["tool_calls"] = [_tool_call(call) for call in turn["tool_calls"]]
+    turns = []
+    for one in messages:
+        known = {name: value for name, value in one.items() if value not in (None, [])}  # as APIs give tool_calls
+        turns.append({**known, "content": _content(one.get("content"))})
+        if "tool_calls" in known:
+            turns[-1]["tool_calls"] = [_tool_call(call) for call in known["tool_calls"]]
     if system and turns[0].get("role") not in _SYSTEM_ROLES:
         turns.insert(0, {"role": "system", "content": system})
     return turns
@@ -272,7 +278,7 @@ def system_text(row: Mapping[str, Any]) -> str | None:
 
 
 def render_rows(
-    template: ChatTemplate | None, rows: Iterable[Row], system: str | None = None
+    template: ChatTemplate | None, rows: Iterable[Mapping[str, Any]], system: str | None = None
 ) -> Iterator[str | Rendered]:
     """Yield the output of each row: rendered where the row has `messages` and there is a template, else its `output`.
 
@@ -319,7 +325,7 @@ def encode_outputs(task: TaskTokenizer, outputs: Sequence[str | Rendered]) -> li
     return found
 
 
-def output_texts(task: TaskTokenizer, rows: Sequence[Row], system: str | None = None) -> list[str]:
+def output_texts(task: TaskTokenizer, rows: Iterable[Mapping[str, Any]], system: str | None = None) -> list[str]:
     """Return the output of each row as text without special tokens, as decoders return it.
 
     Raises:

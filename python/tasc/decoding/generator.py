@@ -155,7 +155,8 @@ class Generator:
             `tasc.drafting.prompt_input.PromptInputFinder`). It decides how well drafts fit, never what comes out.
         served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
             from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
-            generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
+            generator's own index alone. The log holds inputs and outputs. If another process writes to it, a log beside
+            it is taken (`served_logs`). `tasc index compact` merges them all.
         max_requests: Most requests that `submit` and `stream` take at once, those that wait included.
         probe: Whether a small random model of the same class is run first, to find the way of running the model that
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.
@@ -282,9 +283,9 @@ class Generator:
         """Answer prompts.
 
         Args:
-            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or conversations
-                `{"messages": […], "tools": […]}`, such as rows of `tasc.data.read_rows`. An answer at the end is left
-                out.
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or rows, as
+                `tasc.data.read_rows` gives them: conversations `{"messages": […], "tools": […]}`, whose answer is left
+                out, or `{"input": text}`.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
             system: System message for `inputs`; "" for none. None: the one that the model was tuned with (`tasc tune`),
@@ -587,7 +588,7 @@ class Generator:
         system = self._prompts.choose(system)
         rows = prompt_ids(self._tokenizer, inputs, prompts, system)
         for one in inputs:
-            if not isinstance(one, str):
+            if not isinstance(one, str) and one.get("messages"):
                 self._prompts.compare(system_text(one) or system)
         return rows
 
@@ -729,7 +730,7 @@ class Generator:
         for drafter, group in groups.items():
             finder = self._finder(drafter)
             if finder is not None:
-                for number, text in zip(group, finder.find([rows[n] for n in group]), strict=True):
+                for number, text in zip(group, finder.find([rows[n] for n in group], drafter.index), strict=True):
                     known[number] = text
         return known
 

@@ -389,7 +389,7 @@ class Loop:
                     self._held[row] = list(self._held[len(self._active)])
                     self._kinds[row] = self._kinds[len(self._active)]
                 ended.append(job)
-        return ended
+        return ended[::-1]
 
 
 def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:

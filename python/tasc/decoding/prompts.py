@@ -15,9 +15,9 @@ Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndar
 """A string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
 
 Input: TypeAlias = "str | Mapping[str, Any]"
-"""A user's text; or a conversation: `messages`, and `tools` and `chat_template_kwargs` where there are any.
+"""A user's text; or a row: `messages`, and `tools` and `chat_template_kwargs` where there are any, or an `input`.
 
-An answer at its end is left out, so a row of `read_rows` is a conversation too.
+An answer at the end of `messages` is left out.
 """
 
 
@@ -28,7 +28,7 @@ def prompt_ids(
 
     Args:
         tokenizer: transformers tokenizer; may be None if all prompts are ids.
-        inputs: User texts and conversations. A text becomes the user message of the tokenizer's chat template, after
+        inputs: User texts and rows. A text becomes the user message of the tokenizer's chat template, after
             `system`. A tokenizer without a chat template gets the text and a newline.
         prompts: Complete prompts. Strings are tokenised unchanged, with the tokenizer's own special tokens.
         system: System message before each of `inputs` that does not begin with one; "": none.
@@ -64,20 +64,19 @@ def prompt_ids(
     return rows
 
 
-def row_inputs(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> list[Input]:
-    """Return the inputs of rows: the row itself where it has `messages` and the tokenizer a template for them."""
-    takes_chats = getattr(tokenizer, "chat_template", None) is not None
-    return [row if takes_chats and row.get("messages") else row["input"] for row in rows]
-
-
 def known_inputs(inputs: Sequence[Input] | None, prompts: Sequence[Prompt] | None) -> list[str | None]:
     """Return the input's text of each prompt: the user's text, the last user message of a chat, else None."""
     if inputs is not None:
-        return [one if isinstance(one, str) else user_text(one["messages"]) for one in inputs]
+        return [one if isinstance(one, str) else _known_input(one) for one in inputs]
     return [
         user_text([m for m in prompt if isinstance(m, Mapping)]) if _is_chat(prompt) else None
         for prompt in prompts or ()
     ]
+
+
+def _known_input(row: Mapping[str, Any]) -> str | None:
+    text = row.get("input")
+    return text if isinstance(text, str) else user_text(row.get("messages") or ())
 
 
 def _is_chat(prompt: Prompt) -> bool:
@@ -85,9 +84,12 @@ def _is_chat(prompt: Prompt) -> bool:
 
 
 def _of_input(tokenizer: Any, text: Any, system: str | None) -> list[int]:
-    if isinstance(text, Mapping) and text.get("messages"):
-        conversation = row_prompt(text, system)
-        return _of_messages(tokenizer, conversation.pop("messages"), **conversation)
+    if isinstance(text, Mapping):
+        has_template = getattr(tokenizer, "chat_template", None) is not None
+        if text.get("messages") and (has_template or "input" not in text):
+            conversation = row_prompt(text, system)
+            return _of_messages(tokenizer, conversation.pop("messages"), **conversation)
+        text = text.get("input", text)
     if not isinstance(text, str):
         raise InputError(f"is {type(text).__name__}, but inputs= takes strings; give ids or messages as prompts=")
     if getattr(tokenizer, "chat_template", None) is None:

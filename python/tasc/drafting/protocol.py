@@ -38,6 +38,9 @@ INDEX_SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "c
 SOURCES: tuple[str, ...] = (*INDEX_SOURCES, "model", "other")
 """Names of the evidence codes in `Draft.sources`; a code past the end means the last, "other"."""
 
+MAX_LEARNERS = 64
+"""Processes that learn from one index at once, each with a log of its own."""
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -372,6 +375,37 @@ def served_log(index: TaskIndex, digest: str | None = None) -> Path:
     """
     log = f"{index.path}.served"
     return Path(log if digest is None else f"{log}.{digest}")
+
+
+def served_logs(log: Path) -> list[Path]:
+    """Existing logs of the processes that learn at once: LOG, and LOG.1, LOG.2, … of those that found it in use.
+
+    Args:
+        log: The first one's path, as from `served_log`.
+    """
+    return [each for each in _log_names(log) if each.exists()]
+
+
+def opened_log(log: Path, open: Callable[[Path], T]) -> T:
+    """Open the first log of `served_logs` that no other drafter or process writes to, new or left by an earlier one.
+
+    Args:
+        log: The first log's path.
+        open: Opens a log of this path; raises `BlockingIOError` if another one writes to it.
+
+    Raises:
+        BlockingIOError: All of them are in use.
+    """
+    for name in _log_names(log):
+        try:
+            return open(name)
+        except BlockingIOError as error:
+            in_use = error
+    raise in_use
+
+
+def _log_names(log: Path) -> list[Path]:
+    return [log, *(log.with_name(f"{log.name}.{number}") for number in range(1, MAX_LEARNERS))]
 
 
 def salt_digest(salt: str) -> str:

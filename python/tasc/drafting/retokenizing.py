@@ -16,7 +16,17 @@ import numpy as np
 
 from tasc._core import NgramDrafter
 from tasc.drafting.costs import GivenCosts, extrapolated
-from tasc.drafting.protocol import Costs, Draft, Drafter, DrafterWrapper, Request, ServedRow, TokenDraft, TokenIds
+from tasc.drafting.protocol import (
+    Costs,
+    Draft,
+    Drafter,
+    DrafterWrapper,
+    Request,
+    ServedRow,
+    TokenDraft,
+    TokenIds,
+    opened_log,
+)
 from tasc.errors import TokenizerMismatchError
 
 if TYPE_CHECKING:
@@ -35,13 +45,21 @@ def ngram_drafter(
     Args:
         index: None: each request's own context alone.
         tokenizer: The model's; None: it is not known, and inputs are not looked at beyond what the index knows.
-        served: As in `NgramDrafter`.
+        served: As in `NgramDrafter`; if another drafter or process writes to this log, one beside it (`opened_log`).
         **options: Of `NgramDrafter`.
 
     Raises:
         TokenizerMismatchError: The index was made with another tokenizer.
         Exception: As `NgramDrafter`.
     """
+    if served is not None:
+        return opened_log(served, lambda log: _over_log(index, tokenizer, served=log, **options))
+    return _over_log(index, tokenizer, **options)
+
+
+def _over_log(
+    index: TaskIndex | None, tokenizer: TaskTokenizer | None, *, served: Path | None = None, **options: Any
+) -> NgramDrafter | RetokenizingDrafter:
     if tokenizer is None:
         return NgramDrafter(index, served=served, **options)
     plan = tokenizer.plan

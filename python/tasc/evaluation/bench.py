@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from tasc.data.chat import output_texts
 from tasc.data.endings import required_eos_ids
 from tasc.data.prompt_notes import PromptDefaults
-from tasc.decoding.prompts import Input, prompt_ids, row_inputs
+from tasc.decoding.prompts import Input, prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
+from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
 from tasc.evaluation.baselines import (
     SuffixDecodingDrafter,
@@ -28,6 +29,7 @@ from tasc.evaluation.baselines import (
     suffix_decoding_installed,
     suffix_depth,
 )
+from tasc.evaluation.bootstrap import Measure, divided, estimate
 from tasc.evaluation.machine import machine
 from tasc.progress import Progress
 
@@ -162,8 +164,9 @@ def bench(
         progress: Called with (answers done, answers).
 
     Returns:
-        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → `Tally.summary`, `speedup` over plain and
-        `exact`, the number of outputs equal to the row's), and `requests` (input, output, seconds per method).
+        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → `Tally.summary`, `speedup` over plain with its
+        interval, and `exact`, the number of outputs equal to the row's), and `requests` (input, output, seconds per
+        method).
 
     Raises:
         InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
@@ -179,16 +182,15 @@ def bench(
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     plain = methods[0]
     assert isinstance(plain, LoopMethod)
-    inputs = row_inputs(tokenizer, rows)
-    plain.check(inputs)
+    plain.check(rows)
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
             method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
     tallies = {m.name: Tally() for m in methods}
-    for i in range(len(rows)):
+    for i, row in enumerate(rows):
         for j in range(len(methods)):
             method = methods[(i + j) % len(methods)]
-            tallies[method.name].answers.append(method.answer(inputs[i]))
+            tallies[method.name].answers.append(method.answer(row))
             if progress is not None:
                 progress(i * len(methods) + j + 1, len(rows) * len(methods))
     references = output_texts(task.tokenizer, rows, options.system)
@@ -210,6 +212,7 @@ def _result(
     for name, tally in tallies.items():
         speed = summaries[name]["tokens_per_second"]
         summaries[name]["speedup"] = speed / summaries[PLAIN]["tokens_per_second"]
+        summaries[name]["speedup_interval"] = _speedup_interval(tally, tallies[PLAIN])
         summaries[name]["exact"] = sum(
             a.text.strip() == reference.strip() for a, reference in zip(tally.answers, references, strict=True)
         )
@@ -233,6 +236,18 @@ def _result(
         "methods": summaries,
         "requests": requests,
     }
+
+
+def _speedup_interval(tally: Tally, plain: Tally) -> dict[str, float | None]:
+    """Return `value`, `low` and `high`: the speed-up over plain decoding and its interval over the prompts."""
+    sides = [(len(answer.ids), answer.seconds) for side in (tally, plain) for answer in side.answers]
+    counts = np.array(sides, np.float64).reshape(2, -1, 2)  # (side, prompt, tokens and seconds)
+    return estimate(Measure(np.concatenate([*counts], axis=-1), _speed_ratio))
+
+
+def _speed_ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ratio of two speeds from (…, 4) sums: tokens, seconds, tokens and seconds of the other."""
+    return divided(sums[..., 0] * sums[..., 3], sums[..., 1] * sums[..., 2])
 
 
 def check_methods(options: BenchOptions, *, has_draft: bool) -> None:
@@ -266,7 +281,6 @@ def _name(model: Any) -> str:
 def _methods(
     model: Any, tokenizer: Any, task: "Task", options: BenchOptions, draft: Any, draft_tokenizer: Any
 ) -> Iterator[Method]:
-    from tasc._core import NgramDrafter
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.draft_model.hybrid import HybridDrafter
 
@@ -279,8 +293,8 @@ def _methods(
     def suffix(factor: float) -> Drafter:
         return SuffixDecodingDrafter(task.outputs(), factor=factor, depth=suffix_depth(options.max_draft))
 
-    def ngram() -> NgramDrafter:
-        return NgramDrafter(task.index, tokenizer=task.tokenizer)
+    def ngram() -> Drafter:
+        return ngram_drafter(task.index, task.tokenizer)
 
     suffixes = {_suffix(factor): loop(partial(suffix, factor)) for factor in options.factors}
     makers: dict[str, Callable[[], Method]] = {
@@ -314,7 +328,7 @@ class LoopMethod:
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
 
-    def check(self, inputs: list[Input]) -> None:
+    def check(self, inputs: Sequence[Input]) -> None:
         """Check inputs, without decoding."""
         self._generator.check(inputs, system=self._options.system)
 

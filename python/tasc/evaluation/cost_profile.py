@@ -274,6 +274,7 @@ class TimedNoise(Drafter):
         lengths: Tokens per row of the steps, the last emitted one included; a round has one step of each.
         budget: Seconds after which no further round begins.
         clock: Returns seconds.
+        rounds: Most rounds.
     """
 
     name = "noise"
@@ -286,8 +287,10 @@ class TimedNoise(Drafter):
         lengths: Sequence[int],
         budget: float,
         clock: Clock = time.perf_counter,
+        *,
+        rounds: int = _MOST_ROUNDS,
     ) -> None:
-        self._clock = clock
+        self._clock, self._rounds = clock, rounds
         self._rng, self._ids = np.random.default_rng(0), np.asarray(prompt, np.uint32)
         self._rows, self._lengths, self._budget = rows, lengths, budget
         self._seconds: dict[int, list[float]] = {n: [] for n in lengths}
@@ -322,7 +325,7 @@ class TimedNoise(Drafter):
             self._began = now
             return 0
         spent = now - self._began
-        if at == 0 and turn and (turn >= _MOST_ROUNDS or spent * (turn + 1) / turn > self._budget):
+        if at == 0 and turn and (turn >= self._rounds or spent * (turn + 1) / turn > self._budget):
             raise _Measured
         return self._lengths[at]
 

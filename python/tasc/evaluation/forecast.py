@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.chat import encode_outputs, render_rows
 from tasc.data.endings import required_eos_ids
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.prompts import prompt_ids
@@ -83,13 +84,14 @@ def own_outputs(
         budget: Seconds after which no further prompts begin; the first 8 are always answered.
         progress: Called with (rows answered, rows).
     """
-    prompts = prompt_ids(tokenizer, [row["input"] for row in rows], None, system)
+    system = generator.system if system is None else system
+    prompts = prompt_ids(tokenizer, rows, None, system)
     requests: list[KnownRequest] = []
     finished: list[bool] = []
     begin = time.perf_counter()
     while len(requests) < len(rows) and (not requests or time.perf_counter() - begin < budget):
         part = slice(len(requests), len(requests) + _CHUNK)
-        made = generator.generate([row["input"] for row in rows[part]], system=system, max_tokens=max_tokens)
+        made = generator.generate(rows[part], system=system or "", max_tokens=max_tokens)
         texts = (row["input"] for row in rows[part])
         requests += [
             KnownRequest(prompt, one.ids, text) for prompt, one, text in zip(prompts[part], made, texts, strict=True)
@@ -97,8 +99,9 @@ def own_outputs(
         finished += [one.finish_reason == "eos" for one in made]
         if progress is not None:
             progress(len(requests), len(rows))
-    outputs = task_tokenizer.encode_outputs([row["output"] for row in rows[: len(requests)]])
-    return Answers(requests, [[*ids, eos] for ids in outputs], finished)
+    task_tokenizer = replace(task_tokenizer, eos_id=eos)
+    outputs = list(render_rows(task_tokenizer.chat_template, rows[: len(requests)], system))
+    return Answers(requests, task_tokenizer.segment(encode_outputs(task_tokenizer, outputs)), finished)
 
 
 def agreement(answers: Answers) -> dict[str, Any]:
@@ -298,9 +301,8 @@ def compare(
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     different, done = 0, 0
     size = 4 * load if load > 1 else 1  # a batch stays full for most of its time
-    inputs = [row["input"] for row in rows]
 
-    def answered(name: str, texts: list[str]) -> list[list[int]]:
+    def answered(name: str, texts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         began = clock()
         made = generator.generate(texts, system=system, max_tokens=max_tokens, drafter=sides[name])
         seconds[name].append(clock() - began)
@@ -308,9 +310,9 @@ def compare(
 
     begin = clock()
     for name in sides:  # not counted: caches are cold, and the cost of verifying is measured
-        generator.generate([inputs[-1][::-1] or "?"], system=system, max_tokens=8, drafter=sides[name])
+        generator.generate([rows[-1]["input"][::-1] or "?"], system=system, max_tokens=8, drafter=sides[name])
     while done < len(rows) and (done == 0 or clock() - begin < budget):
-        texts = inputs[done : done + size]
+        texts = rows[done : done + size]
         turn = list(sides) if done // size % 2 == 0 else list(sides)[::-1]
         ids = {name: answered(name, texts) for name in turn}
         different += sum(a != b for a, b in zip(ids[PLAIN], ids[DRAFTS], strict=True))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.decoding.prompts import row_inputs
 from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.task_eval import EvalOptions
 from tasc.progress import Progress
@@ -94,7 +93,7 @@ def _batches(
     """Return batches of prompts by side."""
     whole = -(-len(rows) // size) * size
     repeated = list(islice(cycle(rows), whole))
-    prompts = {name: d.prompts(row_inputs(d.tokenizer, repeated), max_tokens) for name, d in sides.items()}
+    prompts = {name: d.prompts(repeated, max_tokens) for name, d in sides.items()}
     return {name: [ids[at : at + size] for at in range(0, whole, size)] for name, ids in prompts.items()}
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +46,9 @@ def folder_key(folder: str | os.PathLike[str]) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def data_facts(path: str | os.PathLike[str], rows: int) -> dict[str, Any]:
-    """Return a file's path, its rows and its SHA-256, as `sha256sum` prints it; of what is no file, no hash."""
-    facts: dict[str, Any] = {"path": str(path), "rows": rows}
+def data_facts(path: str | os.PathLike[str], rows: int | None = None) -> dict[str, Any]:
+    """Return a file's path, the number of its rows and its SHA-256, as `sha256sum` prints it, if it is a file."""
+    facts: dict[str, Any] = {"path": str(path)} | ({} if rows is None else {"rows": rows})
     if Path(path).is_file():
         with Path(path).open("rb") as file:
             facts["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -69,18 +69,36 @@ def model_facts(name: str, model: Any = None, adapter: Path | None = None) -> di
     return facts
 
 
-def index_facts(index: TaskIndex) -> dict[str, Any]:
-    """Return an index's path, SHA-256 and size in documents and tokens."""
-    facts, info = data_facts(index.path, 0), index.info()
-    del facts["rows"]
-    return facts | {name: info[name] for name in ("documents", "tokens", "inputs")}
+def index_facts(index: TaskIndex, path: Path | None) -> dict[str, Any]:
+    """Return an index's size in documents, tokens and inputs, and its path and SHA-256, if it is a file that stays."""
+    info = index.info()
+    return (data_facts(path) if path is not None else {}) | {
+        name: info[name] for name in ("documents", "tokens", "inputs")
+    }
 
 
 def run_facts() -> dict[str, Any]:
-    """Return the version of tasc, the date with its time zone, and the command."""
+    """Return the version of tasc, the date with its time zone, and the arguments of the command."""
     now = datetime.datetime.now().astimezone()
     return {
         "tasc": tasc.__version__,
         "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["tasc", *sys.argv[1:]]),
     }
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the facts in nested mappings by their names, joined by blanks.
+
+    Examples:
+        >>> dict(flat({"model": {"name": "m", "key": "k"}, "seed": 1}))
+        {'model name': 'm', 'model key': 'k', 'seed': 1}
+    """
+    if isinstance(value, Mapping):
+        for inner, item in value.items():
+            yield from flat(item, f"{name} {inner}".strip())
+    elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value, 1):
+            yield from flat(item, f"{name} {number}")
+    else:
+        yield name, value

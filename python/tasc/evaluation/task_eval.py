@@ -12,7 +12,6 @@ from typing import Any
 
 from tasc.data import TaskTokenizer
 from tasc.data.chat import output_texts
-from tasc.decoding.prompts import row_inputs
 from tasc.errors import InputError
 from tasc.evaluation import task_metrics as metrics
 from tasc.evaluation.bootstrap import RESAMPLES, Measure, estimate
@@ -156,8 +155,8 @@ def answers(
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
     """
     inputs_of(rows)
-    prompts = decoder.prompts(row_inputs(decoder.tokenizer, rows), options.max_tokens)
-    references = output_texts(decoder.task_tokenizer, [dict(row) for row in rows], decoder.system)
+    prompts = decoder.prompts(rows, options.max_tokens)
+    references = output_texts(decoder.task_tokenizer, rows, decoder.system)
     order = sorted(range(len(rows)), key=lambda k: len(rows[k]["output"]))  # outputs of similar length form a batch
     decoded: dict[int, list[int]] = {}
     for start in range(0, len(order), options.batch_size):

@@ -65,8 +65,8 @@ class TaskDrafts:
         tokenizer: The model's tokenizer: a fast transformers tokenizer, or whatever `tasc.load_tokenizer` takes. None:
             prompts are not searched for their input, and drafts are shorter for that.
         drafter: A `Drafter` instead of an index.
-        learn: Whether `finished` outputs are added to the drafter, and kept in the log beside the index. Where another
-            process writes to that log they are kept in memory alone.
+        learn: Whether `finished` outputs are added to the drafter, and kept in the log beside the index. Each process
+            that learns has a log of its own (`tasc.drafting.protocol.served_logs`).
         learn_salted: The same for the drafters of salts; None: as `learn`.
         max_salts: Most salts whose drafters are in memory while no request runs.
         max_salt_logs: Most logs of salts beside the index; what a further salt learns is kept in memory alone.
@@ -204,7 +204,7 @@ class TaskDrafts:
             self.unsalted.faults["plain_requests"] += 1
             return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
         if input_text is None and self._finder is not None:
-            [input_text] = self._finder.find([[int(token) for token in prompt_ids]])
+            [input_text] = self._finder.find([[int(token) for token in prompt_ids]], self.index)
         drafter = self.drafter
         request = drafter.start(prompt_ids, input_text)
         request.on_failure = self.failed
@@ -261,7 +261,7 @@ class TaskDrafts:
         try:
             return ngram_drafter(index, self._tokenizer, served=log, **self._options)
         except BlockingIOError:
-            _log.warning("%s is written by another process; what is learnt here is kept in memory alone", log)
+            _log.warning("%s and all logs beside it are in use; what is learnt here is kept in memory alone", log)
             return ngram_drafter(index, self._tokenizer, **self._options)
 
     def _new_finder(self) -> PromptInputFinder | None:

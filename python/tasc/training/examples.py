@@ -15,7 +15,7 @@ import numpy as np
 
 from tasc.data import Row, TaskTokenizer
 from tasc.data.chat import encode_outputs, render_rows
-from tasc.decoding.prompts import prompt_ids, row_inputs
+from tasc.decoding.prompts import prompt_ids
 from tasc.errors import CorpusError, InputError
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def make_examples(
         raise InputError(f"the tokenizer {task.name} names no token that ends an output; give eos= as its text or id")
     rows = list(rows)
     check_rows(rows, "row", outputs=True)
-    prompts = prompt_ids(tokenizer, row_inputs(tokenizer, rows), None, system)
+    prompts = prompt_ids(tokenizer, rows, None, system)
     outputs = encode_outputs(task, list(render_rows(task.chat_template, rows, system)))
     return [
         Example(prompt, completion, len(prompt) + len(base))

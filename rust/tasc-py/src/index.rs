@@ -36,6 +36,16 @@ fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyD
     Ok(Some(fit))
 }
 
+/// What surrounds the input in prompts, `None` where inputs were no whole prompts.
+fn template<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(found) = &meta.input_template else { return Ok(None) };
+    let template = PyDict::new(py);
+    template.set_item("before", &found.before)?;
+    template.set_item("after", &found.after)?;
+    template.set_item("repeated", found.repeated)?;
+    Ok(Some(template))
+}
+
 /// One write-ahead log, or several.
 #[derive(FromPyObject)]
 enum Logs {
@@ -253,6 +263,17 @@ impl TaskIndex {
         self.0.file().path().into()
     }
 
+    /// What surrounds the input in whole prompts; None if the rows' inputs were no whole prompts.
+    #[getter]
+    fn input_template<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        template(py, self.0.meta())
+    }
+
+    /// Return the input of a whole prompt; None if the prompt does not match the index's template of prompts.
+    fn find_input<'t>(&self, prompt: &'t str) -> Option<&'t str> {
+        self.0.meta().input_template.as_ref()?.find(prompt)
+    }
+
     /// Return facts about the index.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (meta, file) = (self.0.meta(), self.0.file());
@@ -268,6 +289,7 @@ impl TaskIndex {
         info.set_item("weight", meta.weight)?;
         info.set_item("tokens", meta.tokens)?;
         info.set_item("inputs", meta.inputs)?;
+        info.set_item("input_template", template(py, meta)?)?;
         info.set_item("notes", notes(py, &meta.notes)?)?;
         info.set_item("fit", fit(py, meta)?)?;
         info.set_item("distinct_tokens", self.0.ngrams().tokens.len())?;

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tasc.decoding.prompts import prompt_ids, row_inputs
+from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import estimate
@@ -49,7 +49,7 @@ def target_outputs(
     found: list[Example] = []
     with Generator(target, tokenizer, index=index, batch_size=BATCH_SIZE) as generator:
         for start in range(0, len(rows), 4 * BATCH_SIZE):
-            inputs = row_inputs(tokenizer, rows[start : start + 4 * BATCH_SIZE])
+            inputs = rows[start : start + 4 * BATCH_SIZE]
             prompts = prompt_ids(tokenizer, inputs, None, system)
             made = generator.generate(inputs, system=system or "", max_tokens=max_tokens)
             found += [Example(p, m.ids, len(p) + len(m.ids)) for p, m in zip(prompts, made, strict=True)]

@@ -75,7 +75,7 @@ impl Merger {
     /// Counts the pairs of documents and weights.
     ///
     /// # Complexity
-    /// O(tokens) time; about 30 bytes per token at most.
+    /// O(tokens) time. About 60 bytes per token at most, where all pairs of neighbours differ and are frequent enough.
     ///
     /// # Errors
     /// [`crate::Error::IndexTooLarge`] for more than 2³² − 2 tokens and documents.

@@ -46,30 +46,38 @@ pub(super) fn symbols(key: u64) -> (MergeSymbol, MergeSymbol) {
     ((key >> 32) as MergeSymbol, key as MergeSymbol)
 }
 
+/// Symbol without a sum.
+const NONE: u32 = u32::MAX;
+
 /// Adds up weights by symbol.
 #[derive(Default)]
 pub(super) struct Tally {
-    sums: Vec<(u64, u32)>,
-    seen: Vec<MergeSymbol>,
+    /// Where each symbol stands in `sums`.
+    slots: Vec<u32>,
+    sums: Vec<(MergeSymbol, u64, u32)>,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, symbol: MergeSymbol, weight: u64) {
-        if self.sums.len() <= symbol as usize {
-            self.sums.resize(symbol as usize + 1, (0, 0));
+        if self.slots.len() <= symbol as usize {
+            let wanted = symbol as usize + symbol as usize / 8 + 1;
+            self.slots.reserve_exact(wanted - self.slots.len());
+            self.slots.resize(wanted, NONE);
         }
-        let (sum, number) = &mut self.sums[symbol as usize];
-        if *number == 0 {
-            self.seen.push(symbol);
+        let slot = &mut self.slots[symbol as usize];
+        if *slot == NONE {
+            *slot = self.sums.len() as u32;
+            self.sums.push((symbol, 0, 0));
         }
+        let (_, sum, number) = &mut self.sums[*slot as usize];
         *sum += weight;
         *number += 1;
     }
 
     /// Calls the closure with each symbol, its weight and the number of times it was added, then clears the tally.
     pub(super) fn drain(&mut self, mut each: impl FnMut(MergeSymbol, u64, u32)) {
-        for symbol in self.seen.drain(..) {
-            let (sum, number) = std::mem::take(&mut self.sums[symbol as usize]);
+        for (symbol, sum, number) in self.sums.drain(..) {
+            self.slots[symbol as usize] = NONE;
             each(symbol, sum, number);
         }
     }

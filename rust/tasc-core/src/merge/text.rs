@@ -20,7 +20,9 @@ const BLOCK: usize = 32;
 /// neighbours of a token are found from the lengths alone, without links.
 pub(super) struct Text {
     cells: Vec<MergeSymbol>,
-    /// Length of each symbol in cells.
+    /// Number of base symbols, each of them one cell long.
+    base: usize,
+    /// Length of each merge in cells.
     lengths: Vec<u32>,
     /// Where each document ends, and its weight.
     ends: Vec<u32>,
@@ -79,7 +81,7 @@ impl Text {
             groups.pop_if(|group| group.1 == weight);
             groups.push((end, weight));
         }
-        Ok(Self { cells, lengths: vec![1; alphabet.len()], ends, weights, blocks, groups })
+        Ok(Self { cells, base: alphabet.len(), lengths: Vec::new(), ends, weights, blocks, groups })
     }
 
     /// Returns a reader of the weights of cells.
@@ -93,11 +95,11 @@ impl Text {
 
     /// Number of symbols, merges among them.
     pub(super) fn symbols(&self) -> usize {
-        self.lengths.len()
+        self.base + self.lengths.len()
     }
 
     pub(super) fn length(&self, symbol: MergeSymbol) -> u32 {
-        self.lengths[symbol as usize]
+        (symbol as usize).checked_sub(self.base).map_or(1, |merge| self.lengths[merge])
     }
 
     /// Returns the document of a cell.
@@ -112,10 +114,11 @@ impl Text {
     /// Counts the weighted occurrences of a pair (x, x) that do not overlap, as a merge from left to right finds them.
     pub(super) fn count_apart(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32]) -> u64 {
         let (mut count, mut free, mut weight) = (0, 0, self.weights());
+        let length = self.length(pair.0);
         for &place in places {
-            if place >= free && stands(&self.cells, &self.lengths, pair, place) {
+            if place >= free && stands(&self.cells, length, pair, place) {
                 count += weight(place);
-                free = place + 2 * self.length(pair.0);
+                free = place + 2 * length;
             }
         }
         count
@@ -123,12 +126,12 @@ impl Text {
 
     /// Whether the documents that hold a pair have at least this weight together.
     pub(super) fn in_documents(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32], threshold: u64) -> bool {
-        let (mut rows, mut seen) = (0, usize::MAX);
+        let (mut rows, mut seen, length) = (0, usize::MAX, self.length(pair.0));
         for &place in places {
             if rows >= threshold {
                 break;
             }
-            if stands(&self.cells, &self.lengths, pair, place) {
+            if stands(&self.cells, length, pair, place) {
                 let document = self.document(place);
                 if document != seen {
                     rows += self.weights[document];
@@ -146,14 +149,14 @@ impl Text {
         places: &[u32],
         around: &mut Around,
     ) -> MergeSymbol {
-        let merged = self.lengths.len() as MergeSymbol;
+        let merged = self.symbols() as MergeSymbol;
         let (first, second) = (self.length(pair.0), self.length(pair.1));
         self.lengths.push(first + second);
-        let Self { cells, lengths, groups, .. } = self;
+        let Self { cells, groups, .. } = self;
         let mut weight = by_group(groups);
         around.clear();
         for &place in places.iter() {
-            if !stands(cells, lengths, pair, place) {
+            if !stands(cells, first, pair, place) {
                 continue;
             }
             let (next, end) = (place + first, place + first + second);
@@ -169,10 +172,9 @@ impl Text {
     }
 }
 
-/// Returns whether a pair still stands at a position where it was found.
-fn stands(cells: &[MergeSymbol], lengths: &[u32], (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
-    let next = place + lengths[left as usize];
-    cells[place as usize] == left && cells[next as usize] == right
+/// Returns whether a pair, whose left symbol has this length, still stands at a position where it was found.
+fn stands(cells: &[MergeSymbol], length: u32, (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
+    cells[place as usize] == left && cells[(place + length) as usize] == right
 }
 
 /// Reads the weights of cells; fastest where one cell follows another of the same group.
