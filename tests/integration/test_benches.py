@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "tuned_vocabulary",
         "transformers_generate",
         "served_rows",
+        "predictors",
         "one_length",
         "throughput",
         "many_callers",

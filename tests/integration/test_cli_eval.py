@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from typer.testing import CliRunner, Result
 
 from tasc.cli import app
+from tasc.evaluation.provenance import folder_key
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -78,13 +79,18 @@ def test_two_models_side_by_side(tmp_path: Path, model: Path, other: Path, data:
     files = [tmp_path / name for name in ("found.json", "found.html", "outputs.jsonl")]
     result = tasc(
         "eval", "--model", model, "--against", other, "--data", data, "--max-tokens", 8, "--batch-sizes", "1,2",
-        "--latency-rows", 2, "--rounds", 1, "--threads", 1, "--json", files[0], "--html", files[1],
+        "--latency-rows", 2, "--rounds", 1, "--threads", 1, "-o", files[0], "--html", files[1],
         "--save-outputs", files[2],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for expected in ("3 rows, greedy", "slot F1", "base tokens per step", "difference", "decode speed-up"):
         assert expected in result.stdout
     found = json.loads(files[0].read_text())
+    facts = found["provenance"]
+    assert facts["data"]["path"] == str(data) and facts["data"]["rows"] == 3 and len(facts["data"]["sha256"]) == 64
+    assert facts["model"] == {"name": str(model), "key": folder_key(model), "dtype": "float32", "device": "cpu"}
+    assert facts["against"]["key"] != facts["model"]["key"]
+    assert {"tasc", "date", "command", "system"} <= facts.keys()
     assert found["settings"]["model"] == str(model) and found["settings"]["against"] == str(other)
     assert found["models"]["model"]["counts"]["rows"] == 3
     assert [timed["batch_size"] for timed in found["latency"]] == [1, 2]
@@ -96,7 +102,7 @@ def test_two_models_side_by_side(tmp_path: Path, model: Path, other: Path, data:
 
 def test_one_model_and_a_limit(tmp_path: Path, model: Path, data: Path) -> None:
     target = tmp_path / "found.json"
-    options = ("--limit", 1, "--split", "train", "--latency-rows", 0, "--max-tokens", 4, "--json", target)
+    options = ("--limit", 1, "--split", "train", "--latency-rows", 0, "--max-tokens", 4, "-o", target)
     result = tasc("eval", "--model", model, "--data", data, *options)
     assert result.exit_code == 0, result.output
     assert "difference" not in result.stdout
@@ -121,7 +127,6 @@ def test_rows_without_a_split_are_all_taken(tmp_path: Path, model: Path) -> None
         (ROWS, ["--batch-sizes", ""], "--batch-sizes is ''"),
         (ROWS, ["--model", "no/such/folder"], "cannot load model 'no/such/folder'"),
         (ROWS, ["--against", "no/such/folder"], "cannot load model 'no/such/folder'"),
-        (ROWS, ["--html", "/no/such/folder/page.html"], "the folder /no/such/folder does not exist"),
         (ROWS, ["--max-tokens", "500"], "do not fit into the model's context of 64"),
         (ROWS, ["--dtype", "int3"], "dtype 'int3' is none of"),
     ],
@@ -167,7 +172,7 @@ def test_an_extended_checkpoint_beside_the_model_it_was_made_from(tmp_path: Path
         1,
         "--limit",
         6,
-        "--json",
+        "-o",
         target,
     )
     result = tasc("eval", "--model", folder, "--against", source, "--data", data, *options)

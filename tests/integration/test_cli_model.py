@@ -4,7 +4,10 @@ import gzip
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from tasc import Generator
 from tasc.cli import app
+from tasc.cli.resumable import PartialOutputs
 from tasc.files import scratch_folder
 
 torch = pytest.importorskip("torch")
@@ -157,10 +161,12 @@ def test_generate_reads_what_the_other_commands_read(tmp_path: Path, model: Path
         (b'{"input": 3}', ":3 has no such `input`"),
     ],
 )
-def test_a_bad_row_is_named_before_a_model_is_loaded(tmp_path: Path, last: bytes, why: str) -> None:
+def test_a_bad_row_is_named_before_a_model_is_loaded(tmp_path: Path, model: Path, last: bytes, why: str) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_bytes(b'{"input": "show"}\n\n' + last)
-    result = tasc("generate", prompts, "--model", tmp_path / "no-model", "-o", tmp_path / "out.jsonl")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasc.models.load_checkpoint", lambda *a, **o: pytest.fail("loaded"))
+        result = tasc("generate", prompts, "--model", model, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 2
     line = " ".join(result.stderr.split())
     assert line.startswith("error: ")
@@ -220,7 +226,7 @@ def last_line(result: Result) -> str:
 def test_a_reason_that_rows_share_is_said_once_and_with_the_count(tmp_path: Path, chat_model: Path) -> None:
     prompts, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     prompts.write_text("".join(json.dumps({"input": text}) + "\n" for text in ["end", "show", "end", "to", "end"]))
-    command = ("generate", prompts, "--model", chat_model, "--max-tokens", 4, "-o", output)
+    command = ("generate", prompts, "--model", chat_model, "--max-tokens", 4, "-o", output, "--force")
     result = tasc(*command)
     refused = "is refused by the tokenizer's chat template (no end); change the messages"
     assert result.exit_code == 1
@@ -249,7 +255,7 @@ def test_a_row_whose_logits_are_nan_is_skipped_and_the_rest_goes_on(tmp_path: Pa
     prompts.write_text("".join(json.dumps({"prompt": text, "n": n}) + "\n" for n, text in enumerate(texts)))
     for batch_size in (1, 3):
         command = ("--model", tmp_path / "damaged", "--max-tokens", 4, "--max-draft", 0, "--batch-size", batch_size)
-        result = tasc("generate", prompts, *command, "-o", output)
+        result = tasc("generate", prompts, *command, "-o", output, "--force")
         assert result.exit_code == 1
         assert f"skipped {prompts}:2: has no next token after 0 output tokens: its logits are NaN" in result.stderr
         assert f"skipped {len(texts) - len(good)} of {len(texts)} rows" in last_line(result)
@@ -267,40 +273,135 @@ def test_finished_outputs_survive(
     written: list[int] = []
 
     def stopped(*args: Any) -> bytes:
-        written.append(partial.read_bytes().count(b"\n"))
+        written.append(partial.read_bytes().count(b"\n") if partial.exists() else 0)
         if len(written) == 4:
             raise error
         return made(*args)
 
     monkeypatch.setattr(generate_module, "_line", stopped)
-    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
+    command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12, "--force")
     output.write_text("of an earlier run")
     result = tasc(*command)
     assert result.exit_code == code
-    assert f"the outputs so far are in {partial}" in " ".join(result.stderr.split())
-    assert written == [0, 1, 2, 3]  # each output is in the file before the next one ends
-    assert [json.loads(line) for line in partial.read_text().splitlines()] == plain[:3]
+    assert f"3 outputs are in {partial}; the same command goes on from there" in " ".join(result.stderr.split())
+    assert written == [0, 2, 3, 4]  # each output is in the file, below the settings, before the next one ends
+    assert [json.loads(line) for line in partial.read_text().splitlines()[1:]] == [[k, plain[k]] for k in range(3)]
     assert output.read_text() == "of an earlier run"
-    monkeypatch.undo()
+    with partial.open("ab") as file:
+        file.write(b'[3, {"inp')  # of a kill in the middle of a line
+    monkeypatch.setattr(generate_module, "_line", lambda *a: (written.append(-1), made(*a))[1])
     result = tasc(*command)
-    assert result.exit_code == 2
-    assert "keeps the outputs of a run that was stopped; rename it or remove it, then start again" in " ".join(
-        result.stderr.split()
-    )
-    assert partial.read_text().count("\n") == 3
-    partial.unlink()
-    assert generated(data, model, output) == plain
+    assert result.exit_code == 0, result.output
+    assert f"going on: 3 of {len(ROWS)} outputs are in {partial}" in " ".join(result.stderr.split())
+    assert written[4:] == [-1] * (len(ROWS) - 3)
+    assert [json.loads(line) for line in output.read_text().splitlines()] == plain
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl", "plain.jsonl"]
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The partial file of a run that was stopped after three outputs, of `out.jsonl`."""
+    partial, made = tmp_path / "out.jsonl.partial", generate_module._line
+    calls = iter(range(10))
+
+    def stop(*args: Any) -> bytes:
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return made(*args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(generate_module, "_line", stop)
+        result = tasc("generate", data, "--model", model, "-o", tmp_path / "out.jsonl", "--max-tokens", 12)
+    assert result.exit_code == 130 and partial.exists()
+    return partial
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path, model: Path, draft: Path, data: Path, stopped: Path) -> None:
+    output, content = tmp_path / "out.jsonl", stopped.read_bytes()
+    more = tmp_path / "more.jsonl"
+    more.write_text(data.read_text() + data.read_text())
+    for prompts, options, why in (
+        (data, ("--model", model, "--max-tokens", 13), "max_tokens was 12 and is 13 now"),
+        (data, ("--model", model, "--max-tokens", 12, "--stop", "a"), 'stop was null and is ["a"] now'),
+        (data, ("--model", model, "--max-tokens", 12, "--int8"), "int8 was false and is true now"),
+        (data, ("--model", draft, "--max-tokens", 12), f'model was "{model}" and is "{draft}" now'[:60]),
+        (more, ("--model", model, "--max-tokens", 12), "rows was "),
+        (data, ("--model", model, "--max-tokens", 12, "--limit", 2), "has the output of row 3; set --limit to that"),
+    ):
+        result = tasc("generate", prompts, *options, "-o", output)
+        line = " ".join(result.stderr.split())
+        assert result.exit_code == 2 and line.startswith("error: ") and why in line, line
+        assert stopped.read_bytes() == content
+    # what changes no text may change: drafts, batches, the number of rows
+    assert generated(data, model, output, "--batch-size", 2, "--max-draft", 0, "--limit", 4)[:3]
+    assert len(output.read_text().splitlines()) == 4 and not stopped.exists()
+
+
+def test_a_run_can_begin_again(tmp_path: Path, model: Path, data: Path, stopped: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    result = tasc("generate", data, "--model", model, "-o", output, "--max-tokens", 5, "--no-resume")
+    assert result.exit_code == 0, result.output
+    assert "going on" not in result.stderr
+    assert all(json.loads(line)["output"].count(" ") <= 5 for line in output.read_text().splitlines())
+    assert not stopped.exists()
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    """A line that does not fit is cut off again, and the next run goes on behind the last whole one."""
+    from tasc.cli.resumable import resumable
+
+    output = tmp_path / "out.jsonl"
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OSError, match=r"too large|No space"), resumable(output, {"a": 1}, rows=2) as sink:
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            sink.write(1, b'{"n": 1}')
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+            sink.write(0, b'{"n": "%s"}' % (b"x" * 200))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+    partial = tmp_path / "out.jsonl.partial"
+    assert partial.read_bytes().endswith(b'[1, {"n": 1}]\n')
+    with resumable(output, {"a": 1}, rows=2) as sink:
+        assert sink.done == {1}
+        sink.write(0, b'{"n": 0}')
+    assert output.read_text() == '{"n": 0}\n{"n": 1}\n'
     assert not partial.exists()
 
 
+def test_sigterm_ends_as_ctrl_c_does(tmp_path: Path, model: Path, data: Path) -> None:
+    """In a process of its own, while it decodes."""
+    many, output = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
+    many.write_text(data.read_text() * 400)
+    command = [sys.executable, "-m", "tasc.cli", "generate", many, "--model", model, "-o", output]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "out.jsonl.partial"
+    while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") > 2):
+        time.sleep(0.05)
+    process.terminate()
+    _, said = process.communicate()
+    assert process.returncode == 143, said
+    assert "the same command goes on from there" in said and said.rstrip().endswith("terminated")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "many.jsonl", "out.jsonl.partial"]
+
+
 def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data: Path) -> None:
-    """Not to a link or a file of another run that has the name; it has the mode of the file that it replaces."""
+    """Not to a link or a file of something else that has the name; it has the mode of the file that it replaces."""
     output, partial, victim = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial", tmp_path / "victim"
     command = ("generate", data, "--model", model, "-o", output, "--max-tokens", 12)
     victim.write_text("")
     partial.symlink_to(victim)
-    assert "rename it or remove it, then start again" in " ".join(tasc(*command).stderr.split())
-    assert partial.is_symlink() and victim.read_text() == ""
+    for more in ((), ("--no-resume",)):
+        assert "rename it or remove it" in " ".join(tasc(*command, *more).stderr.split())
+        assert partial.is_symlink() and victim.read_text() == ""
+    partial.unlink()
+    for content in ("something else\n", '{"tasc": 1}\n', "[1, 2]\n"):
+        partial.write_text(content)
+        for more in ((), ("--no-resume",)):
+            assert "is in the way, and not of" in " ".join(tasc(*command, *more).stderr.split())
+            assert partial.read_text() == content
     partial.unlink()
     with scratch_folder(output):  # of another run
         result = tasc(*command)
@@ -310,12 +411,12 @@ def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data:
     output.write_text("old")
     output.chmod(0o600)
     modes: list[int] = []
-    made = generate_module._line
+    write = PartialOutputs.write
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            generate_module, "_line", lambda *a: (modes.append(partial.stat().st_mode & 0o777), made(*a))[1]
+            PartialOutputs, "write", lambda *a: (write(*a), modes.append(partial.stat().st_mode & 0o777))[0]
         )
-        generated(data, model, output)
+        generated(data, model, output, "--force")
     assert set(modes) == {0o600} == {output.stat().st_mode & 0o777}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "out.jsonl", "victim"]
 
@@ -363,7 +464,7 @@ def test_a_seed_gives_each_row_its_own_numbers(tmp_path: Path, model: Path) -> N
 def test_outputs_over_prompts_are_refused(model: Path, data: Path) -> None:
     result = tasc("generate", data, "--model", model, "-o", data)
     assert result.exit_code == 2
-    assert "is the file of prompts; name another file" in " ".join(result.stderr.split())
+    assert "is one of the inputs of this command; name another file" in " ".join(result.stderr.split())
 
 
 def test_an_index_of_another_tokenizer_is_refused(tmp_path: Path, model: Path, data: Path) -> None:
@@ -373,9 +474,12 @@ def test_an_index_of_another_tokenizer_is_refused(tmp_path: Path, model: Path, d
     made.save(str(other))
     index = tmp_path / "task.tasc"
     assert tasc("index", "build", data, "--tokenizer", other, "-o", index).exit_code == 0
-    result = tasc("generate", data, "--model", model, "--index", index, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 2
-    assert "tokenizer" in result.stderr
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasc.models.load_checkpoint", lambda *a, **o: pytest.fail("loaded"))
+        for command in (("generate", data, "-o", tmp_path / "out.jsonl"), ("bench", "--data", data)):
+            result = tasc(*command, "--model", model, "--index", index)
+            assert result.exit_code == 2
+            assert "the index was made with tokenizer" in result.stderr
 
 
 def test_bench_compares_methods_on_the_same_prompts(tmp_path: Path, model: Path, data: Path) -> None:
@@ -398,6 +502,36 @@ def test_bench_compares_methods_on_the_same_prompts(tmp_path: Path, model: Path,
     assert sum(ours["accepted_by_position"]) == pytest.approx(ours["accepted"] * sum(ours["drafted_by_position"]))
     assert [set(r["seconds"]) for r in found["requests"]] == [set(found["methods"])] * 2
     assert [r["input"] for r in found["requests"]] == [r["input"] for r in ROWS[3:]]
+
+
+def test_a_table_is_printed_whatever_happens_to_its_files(
+    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jinja2")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tasc.evaluation.report.render", full)
+    options = ("--methods", "tasc", "--max-tokens", 4, "--limit", 1, "--html", tmp_path / "page.html")
+    result = tasc("bench", "--model", model, "--data", data, *options)
+    assert (result.exit_code, "No space left" in result.stderr) == (2, True)
+    assert "plain" in result.stdout and "tokens/s" in result.stdout
+
+
+def test_bench_on_the_deployed_index(tmp_path: Path, model: Path, data: Path) -> None:
+    index, new = tmp_path / "task.tasc", tmp_path / "new.jsonl"
+    assert tasc("index", "build", data, "--tokenizer", model, "-o", index, "--split", "train").exit_code == 0
+    new.write_text(json.dumps({"input": "show flights", "output": "intent flight end"}) + "\n")
+    options = ("--methods", "tasc", "--max-tokens", 4, "--json", "--system", "end")
+    result = tasc("bench", "--model", model, "--index", index, "--held-out", new, *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [request["input"] for request in found["requests"]] == ["show flights"]
+    facts = found["provenance"]
+    assert facts["held_out"]["rows"] == 1 and facts["index"]["path"] == str(index)
+    assert facts["model"]["name"] == str(model) and facts["model"]["dtype"] == "float32" and facts["system"] == "end"
+    assert found["methods"]["tasc"]["speedup_interval"]["value"] == pytest.approx(found["methods"]["tasc"]["speedup"])
 
 
 def test_bench_names_an_unknown_method(model: Path, data: Path) -> None:

@@ -73,11 +73,11 @@ def test_training_options_of_wrong_types(options: Any, name: str, value: Any, al
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"paths": 5}, "paths is 5; it must be a path or a list of paths"),
-        ({"paths": [5]}, r"paths\[0\] is 5; it must be one of a path or a list of paths"),
-        ({"paths": b"rows.jsonl"}, "paths is b'rows.jsonl'; it must be a path"),
-        ({"paths": "rows.jsonl", "other_fields": "id"}, "other_fields is 'id'; it must be a list of fields"),
-        ({"paths": [], "progress": True}, "progress is True; it must be a function"),
+        ({"rows": 5}, "rows is 5; it must be files, or rows like"),
+        ({"rows": ["rows.jsonl", 5]}, r"paths\[1\] is 5; it must be one of a path or a list of paths"),
+        ({"rows": b"rows.jsonl"}, "rows is b'rows.jsonl'; it must be files"),
+        ({"rows": "rows.jsonl", "other_fields": "id"}, "other_fields is 'id'; it must be a list of fields"),
+        ({"rows": [], "progress": True}, "progress is True; it must be a function"),
     ],
 )
 def test_arguments_of_read_rows(given: dict[str, Any], said: str) -> None:

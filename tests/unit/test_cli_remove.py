@@ -207,7 +207,16 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
         task.serve([anna, secret], digest)
     index = TaskIndex.open(task.path)
     own = Path(f"{task.path}.{digests[1]}")
-    index.compact(own, served=served_log(index, digests[1]), tokenizer=task.task, fit=False)
+    compact = ("index", "compact", task.path, "--tokenizer", tokenizer, "--no-fit", "--salt")
+    assert "2 served rows merged" in printed(tasc(*compact, "two"), 0)
+    assert "nothing was learnt under the salt 'four'" in printed(tasc(*compact, "four"), 2)
+    assert "leave --log and -o out" in printed(tasc(*compact, "two", "-o", tmp_path / "other"), 2)
+    rows = write(tmp_path / "gone.jsonl", [{"output": anna["output"]}])
+    for digest in (digests[0], digests[2]):
+        with scratch_folder(Path(f"{task.path}.{digest}")):  # of a compaction that runs
+            named = tasc("index", "remove", task.path, "--where", rows, "--tokenizer", tokenizer, "--no-fit")
+            assert f"task.tasc.{digest} is being written by process" in printed(named, 2)
+    rows.unlink()
     said = task.remove_rows([{"output": anna["output"]}])
     assert "task.tasc: 0 rows removed from the index, 2 from its logs" in said
     assert f"task.tasc.{digests[1]}: 1 rows removed from the index, 0 from its logs" in said
@@ -257,7 +266,7 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path: Path, tokenizer: Path
         (("--where", tmp_path / "none.jsonl", *own), "none.jsonl"),
     ]:
         assert why in printed(tasc("index", "remove", task.path, *options), 2)
-    for row in [{}, {"input": None}, {"key": "k", "input": "a"}, {"output": 3}, {"name": "a"}]:
+    for row in [{}, {"input": None}, {"key": "k", "input": "a"}, {"key": 3}, {"name": "a"}]:
         write(rows, [row])
         line = printed(tasc("index", "remove", task.path, "--where", rows, *own), 2)
         assert "named.jsonl:1: names no rows; give an `input`" in line

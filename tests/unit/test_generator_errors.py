@@ -38,7 +38,8 @@ def generator() -> Generator:
         ({"prompts": [[1, [2]]]}, "prompt 0 is .* one sequence of integers"),
         ({"prompts": [1, 2]}, "prompt 0 is .* must be one-dimensional"),
         ({"prompts": [None]}, "prompt 0 is no string, no list of messages and no list of ids"),
-        ({"prompts": [{"role": "user", "content": "a"}]}, "prompt 0 is no string, no list of messages"),
+        ({"prompts": [{"role": "user", "content": "a"}]}, "prompts= is one list of messages; .*: prompts=.messages."),
+        ({"inputs": [{"role": "user", "content": "a"}]}, "inputs= is one list of messages; .*: prompts=.messages."),
         ({"prompts": [["a", "b"]]}, "prompt 0 is no string, no list of messages"),
         ({"prompts": [b"a"]}, "prompt 0 is no string"),
         ({"prompts": ["a", "b\ud800"]}, r"prompt 1 is no valid text: character 1 is half of a surrogate pair"),
@@ -85,6 +86,14 @@ def generator() -> Generator:
 def test_bad_calls(generator: Generator, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         generator.generate(**options)
+
+
+def test_a_table_is_no_list_of_prompts(generator: Generator) -> None:
+    class DataFrame(list[str]):  # as in pandas: its items are the names of its columns
+        columns = ("input",)
+
+    with pytest.raises(InputError, match=r"inputs= is a DataFrame; give a list: inputs=table\[column\].tolist"):
+        generator.generate(DataFrame(["input"]))
 
 
 def test_bad_generators() -> None:

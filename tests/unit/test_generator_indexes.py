@@ -106,6 +106,23 @@ def test_a_salt_has_a_drafter_and_a_log_of_its_own(model: Any, tmp_path: Path) -
         assert accepted(generator, "two") > alone + 3
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_salt_shares_no_keys_and_values_with_others(model: Any, tmp_path: Path, batch_size: int) -> None:
+    index = build(tmp_path, "task", ["the slot is filled"] * 8)
+    generator = Generator(model, TOKENIZER, index=index, batch_size=batch_size, costs=0.02, probe=False)
+    prompt = [*PROMPTS[0], *range(5, 60)]
+    all_but_one = len(prompt) - 1
+
+    def reused(*salts: str | None) -> list[int]:
+        answers = generator.generate(prompts=[prompt] * len(salts), max_tokens=4, salt=list(salts))
+        return [answer.stats.reused_tokens for answer in answers]
+
+    assert reused("one", "two", None) == [0, 0, 0]
+    assert reused("three") == [0]
+    assert reused("three", "three") == [all_but_one] * 2
+    assert reused(None, "four", None)[1] == 0
+
+
 def test_what_is_wrong_with_salts(model: Any, tmp_path: Path) -> None:
     generator = Generator(model, TOKENIZER, drafter=Repeat(), probe=False)
     for salt, message in (

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from tiny_models import byte_tokenizer, peer_greedy, tiny_model
 from tokenizers import Tokenizer
 
 from tasc import Generator, NgramDrafter, TaskIndex
+from tasc.adapters.llama_cpp import TascDraft
+from tasc.adapters.sglang_corpus import TascCorpus
 from tasc.adapters.transformers import TascGenerate
 from tasc.adapters.vllm import TascProposer
 from tasc.data import NgramTable, TaskTokenizer, TokenStore, load_tokenizer
@@ -222,6 +225,34 @@ print("alive")
 """
 
 
+GENERATOR_WRITTEN_OVER = """
+import sys
+from pathlib import Path
+from test_served import ROWS, build
+from tiny_models import byte_tokenizer, tiny_model
+from tasc import Generator
+from tasc.data import load_tokenizer
+from tasc.drafting.protocol import salt_digest
+folder, tokenizer = Path(sys.argv[1]), byte_tokenizer()
+index = build(folder / "task", load_tokenizer(tokenizer, eos="<eos>"), ROWS * 8).path
+salted = Path(f"{index}.{salt_digest('somebody')}")
+salted.write_bytes(index.read_bytes())
+generator = Generator(tiny_model("llama"), tokenizer, index=index, costs=0.0)
+inputs = [row["input"] for row in ROWS]
+for written_over in (False, True):
+    for salt in (None, "somebody"):
+        stats = generator.generate(inputs, max_tokens=4, salt=salt).stats
+        assert stats.drafted > 0
+    index.write_bytes(b"")
+    salted.write_bytes(b"")
+print("alive")
+"""
+
+
+def test_a_generator_lives_where_its_index_is_written_over(tmp_path: Path) -> None:
+    assert run(GENERATOR_WRITTEN_OVER, tmp_path) == "alive\n"
+
+
 def test_an_engine_lives_where_its_index_is_written_over(tmp_path: Path) -> None:
     assert run(WRITTEN_OVER, tmp_path) == "alive\n"
 
@@ -389,8 +420,7 @@ def test_a_failing_index_is_turned_off_for_a_while(monkeypatch: pytest.MonkeyPat
         before = drafter.starts
         for _ in range(seconds * 10):
             now[0] += 0.1
-            if drafts.start([1]).request.failed:
-                drafts.failed()
+            drafts.start([1])
         return drafter.starts - before
 
     assert failures(60) == 6  # after 1, 2, 4, … seconds
@@ -400,6 +430,61 @@ def test_a_failing_index_is_turned_off_for_a_while(monkeypatch: pytest.MonkeyPat
     assert failures(600) > 5000
     drafter.fails = True
     assert failures(2) == 2  # it is turned off for a second again
+
+
+@pytest.mark.parametrize("adapter", ["sglang", "llama.cpp", "transformers"])
+def test_every_adapter_turns_a_failing_index_off(adapter: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    drafter = Broken()
+    if adapter == "sglang":
+        drafts = TaskDrafts(drafter=drafter)
+        corpus = TascCorpus(lambda *_: drafts, 4)
+        names = map(str, range(100))
+        request: Any = lambda: corpus.batch_get([next(names)], [[1, 2]], [2])  # noqa: E731
+    elif adapter == "llama.cpp":
+        draft = TascDraft(drafter=drafter)
+        prompts = iter(range(3, 100))
+        request = lambda: draft(np.array([next(prompts), 2], np.intc))  # noqa: E731
+    else:
+        model, generate = tiny_model("llama"), TascGenerate(drafter=drafter, costs=0.0)
+        request = lambda: peer_greedy(model, [5, 6], 3, custom_generate=generate)  # noqa: E731
+    for starts in (1, 2):
+        for _ in range(4):
+            request()
+        assert drafter.starts == starts
+        now[0] += 1.5
+    assert caplog.text.count("requests that start decode plainly") == 2
+
+
+@pytest.mark.parametrize("adapter", [TascCorpus, TascDraft])
+def test_adapters_let_nothing_through_but_interrupts_and_exits(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    drafts = TaskDrafts()
+    corpus, draft = TascCorpus(lambda *_: drafts, 2), TascDraft()
+
+    def drafted() -> list[int]:
+        if adapter is TascDraft:
+            return draft(np.array([5, 6], np.intc)).tolist()
+        return corpus.batch_get(["a"], [[5, 6]], [2])[0].tolist()
+
+    plain = [] if adapter is TascDraft else [6, 0]
+
+    def fail(raised: BaseException) -> None:
+        monkeypatch.setattr(adapter, "_follow" if adapter is TascDraft else "_followed", Mock(side_effect=raised))
+
+    for raised in (InternalError("no"), type("Panic", (BaseException,), {})()):
+        fail(raised)
+        assert drafted() == drafted() == plain
+        monkeypatch.undo()
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
+        now[0] += 1000
+        drafted()
+    for passes in (KeyboardInterrupt, SystemExit):
+        fail(passes())
+        with pytest.raises(passes):
+            drafted()
 
 
 def test_a_proposer_lets_nothing_through_but_interrupts_and_exits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from tiny_models import VOCAB, PromptLookup, Scripted, peer_greedy, random_promp
 
 from tasc import Generator, NullDrafter
 from tasc.cli.generate import Run
-from tasc.cli.results import written_as_made
+from tasc.cli.resumable import resumable
 from tasc.decoding.sampling import Sampler
 from tasc.decoding.verify import argmax, quantiles
 from tasc.errors import NoTokenError
@@ -105,7 +105,7 @@ def test_nan_of_a_wrong_draft_costs_no_row(tmp_path: Path) -> None:
         generator.generate(prompts=prompts[:2], max_tokens=6)
     rows: list[Any] = [(f"rows:{n}", {"prompt": prompt}) for n, prompt in enumerate(prompts)]
     output, tried = tmp_path / "out.jsonl", []
-    with written_as_made(output) as sink:
+    with resumable(output, {}, rows=3) as sink:
         run = Run(generator, rows, "prompts", {"max_tokens": 6}, sink, lambda done, _: tried.append(done))
         run.answer(range(3))
     written = [json.loads(line)["prompt"] for line in output.read_text().splitlines()]

@@ -4,10 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from chats import USER, answer, row, task_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tokenizers import Tokenizer, models
 
+from tasc.data import load_tokenizer
+from tasc.data.endings import required_eos
 from tasc.drafting import protocol
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
@@ -114,21 +118,26 @@ def test_negative_options_are_refused() -> None:
         replay(Scripted([]), [], cost=-0.1)
 
 
-class Letters:
-    """A tokenizer of one id per character."""
-
-    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
-        return [ids([ord(c) for c in t]) for t in texts]
-
-    encode_outputs = encode_batch
+LETTERS = load_tokenizer(Tokenizer(models.BPE({letter: k for k, letter in enumerate("abcd\n")}, [])))
 
 
 def test_rows_are_encoded_with_newline_and_eos() -> None:
-    rows = encode_rows([{"input": "a", "output": "bc"}, {"output": "d"}], Letters(), eos=7)  # type: ignore[arg-type]
-    assert [r.prompt.tolist() for r in rows] == [[97, 10], []]
-    assert [r.output.tolist() for r in rows] == [[98, 99, 7], [100, 7]]
+    rows = encode_rows([{"input": "a", "output": "bc"}, {"output": "d"}], LETTERS, eos=7)
+    assert [r.prompt.tolist() for r in rows] == [[0, 4], []]
+    assert [r.output.tolist() for r in rows] == [[1, 2, 7], [3, 7]]
+
+
+def test_rows_with_messages_have_the_prompt_and_the_output_of_the_template() -> None:
+    task = task_tokenizer("qwen3")
+    [found] = encode_rows([row(USER, answer("Yes."))], task, eos=required_eos(task))
+    prompt, output = (
+        task.tokenizer.decode(i.tolist(), skip_special_tokens=False) for i in (found.prompt, found.output)
+    )
+    assert prompt == "<|im_start|>user\nTo Zürich?<|im_end|>\n<|im_start|>assistant\n"
+    assert output == "<think>\n\n</think>\n\nYes.<|im_end|>"
+    assert found.input == "To Zürich?"
 
 
 def test_no_rows_is_an_error() -> None:
     with pytest.raises(InputError, match="no rows to replay"):
-        encode_rows([], Letters(), eos=7)  # type: ignore[arg-type]
+        encode_rows([], LETTERS, eos=7)

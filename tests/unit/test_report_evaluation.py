@@ -104,7 +104,8 @@ def test_one_model_alone(tmp_path: Path) -> None:
     del timed["models"]["against"], timed["speedup"], timed["decode_speedup"]
     for sample in results["outputs"]:
         del sample["texts"]["against"]
-    text = page(results, tmp_path)
+    text, _, steps = page(results, tmp_path).partition('class="next"')
+    assert "--against BASE" in steps
     assert not any(word in text for word in ("against", "speed-up", "difference", "Difference"))
     assert verdict(results) is None
 

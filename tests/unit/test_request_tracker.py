@@ -56,7 +56,8 @@ class Learning(TaskDrafts):
         super().__init__(drafter=drafter)
         self.rows: list[list[int]] = []
 
-    def finished(self, input: str | None, ids: Any) -> None:
+    def finished(self, input: str | None, ids: Any, steps: int = 0) -> None:
+        assert 1 <= steps <= len(ids)
         self.rows.append(np.asarray(ids).tolist())
 
 

@@ -17,6 +17,7 @@ from tasc.drafting.costs import GivenCosts
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
 from tasc.errors import InputError
+from tasc.serving.backoff import Backoff
 from tasc.serving.tasks import StartedRequest, TaskDrafts
 
 if TYPE_CHECKING:
@@ -67,16 +68,27 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         self._drafts = TaskDrafts(index, tokenizer, drafter=drafter)
         self._max_draft, self._costs = max_draft, GivenCosts(costs).costs(max_draft)
         self._policy = DraftPolicy("padded")
+        self._backoff = Backoff()
         self._running: StartedRequest | None = None
         self._num_prompt = 0
         self._ids: NDArray[np.intc] = np.empty(0, np.intc)
         self._drafted: NDArray[np.intc] = np.empty(0, np.intc)
 
     def __call__(self, input_ids: NDArray[np.intc], /, **kwargs: Any) -> NDArray[np.intc]:
-        """(L,) intc ids of prompt and output so far → (K,) intc, the tokens that may come next, K ≤ `max_draft`."""
+        """(L,) intc ids of prompt and output so far → (K,) intc, the tokens that may come next, K ≤ `max_draft`.
+
+        Only an interrupt and an exit raise from here: after a failure, decoding continues plainly for a while.
+        """
         ids: NDArray[np.intc] = np.array(input_ids, np.intc)  # a copy: the engine passes a view of its own buffer
         if len(ids) == 0:
             return ids
+        drafted = self._backoff.run(lambda: self._draft(ids), self._forget)
+        return np.empty(0, np.intc) if drafted is None else drafted
+
+    def _forget(self) -> None:
+        self._running = None
+
+    def _draft(self, ids: NDArray[np.intc]) -> NDArray[np.intc]:
         drafter, request, _ = self._follow(ids)
         self._ids, self._drafted = ids, np.empty(0, np.intc)
         budget = self._policy.budget(drafter, self._costs)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tasc.drafting.protocol import SafeDrafter, SafeRequest, guarded
 from tasc.errors import InputError
+from tasc.serving.backoff import Backoff
 from tasc.serving.routing import RequestFields
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class TascCorpus:
     and the rest of the nodes are `PAD`, as part of the chain. As siblings of the draft, sampling would count the token
     several times.
 
-    It never raises: a request whose drafter fails goes on without drafts, and a warning says so.
+    Only an interrupt and an exit raise from it. A request whose drafter fails goes on without drafts, requests that
+    start decode plainly for a while, and a warning says so (`TaskDrafts.failed`); after another failure, all of them do
+    (`tasc.serving.backoff`).
 
     Args:
         choose: Returns the task of a request by its (L,) prompt (none where it is not known) and what came with it:
@@ -57,6 +60,7 @@ class TascCorpus:
         self._histories: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {}
         self._fields: Mapping[str, RequestFields | None] = {}
         self._running: dict[str, _Running] = {}
+        self._backoff = Backoff()
 
     def take_histories(
         self,
@@ -83,12 +87,16 @@ class TascCorpus:
             (B·width,) tokens, and (B·width·width,) the trees: 1 at [b, i, j] where node j of row b is node i or
             stands before it.
         """
-        running = [self._followed(*asked) for asked in zip(req_ids, batch_tokens, total_lens, strict=True)]
-        nodes = np.full((len(running), self._width), PAD, np.int64)
+        nodes = np.full((len(req_ids), self._width), PAD, np.int64)
         nodes[:, 0] = [tokens[-1] for tokens in batch_tokens]
-        for row, draft in zip(nodes, self._drafted(running), strict=True):
-            row[1 : 1 + len(draft)] = draft
-        return nodes.reshape(-1), np.tile(self._mask, len(running))
+
+        def draft() -> list[NDArray[np.int64]]:
+            asked = zip(req_ids, batch_tokens, total_lens, strict=True)
+            return self._drafted([self._followed(*one) for one in asked])
+
+        for row, drafted in zip(nodes, self._backoff.run(draft, self.reset) or (), strict=False):
+            row[1 : 1 + len(drafted)] = drafted
+        return nodes.reshape(-1), np.tile(self._mask, len(req_ids))
 
     def batch_put(self, batch_tokens: Sequence[Sequence[int]]) -> None:
         """Do nothing: the next `batch_get` passes the emitted tokens."""

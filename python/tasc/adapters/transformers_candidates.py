@@ -50,7 +50,8 @@ class TascCandidateGenerator(CandidateGenerator):
     """Candidates of one request for transformers' assisted decoding.
 
     A draft ends before a token that would end the output (an EOS, a stopping criterion). The model emits that token
-    itself, so nothing is accepted beyond it. A drafter that raises is logged, and the request continues plainly.
+    itself, so nothing is accepted beyond it. A drafter that raises is logged, the request continues plainly, and so do
+    requests that start soon after (`TaskDrafts.failed`).
 
     Args:
         drafts: A `TaskDrafts`.

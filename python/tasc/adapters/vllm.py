@@ -87,20 +87,19 @@ class TascProposer:
             By row, the ids of the draft. Nothing raises from here but an interrupt and an exit: after a failure, which
             is logged and counted, decoding continues plainly for a while (`tasc.serving.backoff`).
         """
-        if not self._backoff.is_on:
-            try:
-                shown = self.requests.of_step()
-                drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
-                self._write()
-                return drafts
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException:
-                seconds = self._backoff.begin()
-                _log.exception("drafting failed; this engine goes on without drafts for %.0f s", seconds)
-                self.metrics.engine_failed()
-                self._batch = self._new_batch()
-        return [[] for _ in sampled_token_ids]
+
+        def draft() -> list[list[int]]:
+            shown = self.requests.of_step()
+            drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
+            self._write()
+            return drafts
+
+        drafts = self._backoff.run(draft, self._failed)
+        return [[] for _ in sampled_token_ids] if drafts is None else drafts
+
+    def _failed(self) -> None:
+        self.metrics.engine_failed()
+        self._batch = self._new_batch()
 
     def _write(self) -> None:
         now = time.monotonic()

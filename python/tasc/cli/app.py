@@ -4,6 +4,7 @@ Nothing heavy is imported here or at the top of a command's file: `tasc --help` 
 """
 
 import logging
+import signal
 import sys
 import traceback
 from typing import Annotated, Any
@@ -13,19 +14,31 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from tasc import __version__
-from tasc.cli import bench, count, distill, evaluate, export, generate, index, replay, tune, vocab
+from tasc.cli import bench, check, count, distill, evaluate, export, generate, index, replay, tune, vocab
 from tasc.cli.console import LogLines, err
+from tasc.cli.outputs import Commands
 from tasc.errors import TascError
 from tasc.printable import printable
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 class OneLineErrors(TyperGroup):
-    """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C."""
+    """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C, 143 after SIGTERM."""
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that `ctx` names."""
         try:
             return super().invoke(ctx)
+        except Terminated:
+            err.print("terminated")
+            raise typer.Exit(143) from None
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(130) from None
@@ -47,7 +60,7 @@ def _line(error: Exception) -> str:
     return " ".join(message.split())
 
 
-app = typer.Typer(
+app = Commands(
     cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -57,6 +70,7 @@ app = typer.Typer(
 app.add_typer(index.app, name="index")
 app.add_typer(vocab.app, name="vocab")
 app.add_typer(export.app, name="export")
+app.command("check")(check.check)
 app.command("tune")(tune.tune)
 app.command("distill")(distill.distill)
 app.command("count")(count.count)
@@ -81,14 +95,15 @@ def root(
 ) -> None:
     """Speed up a small language model on one task, without changing its outputs.
 
-    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc replay` estimates the speed-up
-    without a model; `tasc bench` measures it on the model.
+    Index the task's past outputs with `tasc index build`, then `tasc generate`. `tasc check` says without
+    a model what a task would gain; `tasc bench` measures it on the model.
     """
 
 
 def main() -> None:
     """Runs the command line; the console script `tasc`."""
     logging.getLogger("tasc").addHandler(LogLines())
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app(prog_name="tasc")
     except Exception:  # a traceback may quote a file

@@ -5,12 +5,15 @@ control characters are escaped (`tasc.printable`).
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -51,6 +54,12 @@ class LogLines(logging.Handler):
         err.print(self.format(record), highlight=False, soft_wrap=True)
 
 
+def show_training(output: Path) -> None:
+    """Print the loss at each checkpoint, and let TensorBoard keep its files in `OUTPUT.runs` unless told otherwise."""
+    logging.getLogger("tasc.training").setLevel(logging.INFO)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(f"{output.name}.runs")))
+
+
 out = PlainConsole(width=None if sys.stdout.isatty() else 120)
 """For results."""
 
@@ -84,13 +93,43 @@ def progress_bars() -> Iterator["ProgressBars"]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on standard output; the first column is text, the others are aligned as numbers."""
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    out.print(table)
+    """A table on standard output; the first column is text, the others are aligned as numbers.
+
+    Columns that do not fit into the width go to further tables below, each with the first column again.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    for part in _fitting(columns, cells):
+        table = Table(title=title, title_justify="left")
+        for place in part:
+            table.add_column(columns[place], justify="right" if place else "left", overflow="fold")
+        for row in cells:
+            table.add_row(*(row[place] for place in part))
+        out.print(table)
+        title = ""
+
+
+def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterator[list[int]]:
+    """Yield the columns of tables that fit into the width, each with the first column."""
+    widths = [
+        max((cell_len(line) for text in column for line in printable(text).splitlines()), default=0) + 3
+        for column in zip(columns, *cells, strict=True)
+    ]  # with a border and the blanks beside the text
+    part = [0]
+    for place in range(1, len(columns)):
+        if len(part) > 1 and sum(widths[one] for one in [*part, place]) + 1 > out.width:
+            yield part
+            part = [0]
+        part.append(place)
+    yield part
+
+
+def with_interval(figure: Mapping[str, float | None], form: str = "{:,.2f}") -> str:
+    """Return a figure with its interval in brackets, if known."""
+    value, low, high = (figure.get(name) for name in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    ends = "" if low is None or high is None else f" [{form.format(low)}, {form.format(high)}]"
+    return form.format(value) + ends
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, Split, Threads
+from tasc.cli.options import AsJson, Eos, OutputField, Split, Threads
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 
@@ -23,12 +23,13 @@ def count(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Count past rows (JSONL, .gz, .zst, Parquet or text) or a token store; or show one table of n-grams, "
+            help="Count past rows (of any file that is read as rows) or a token store; or show one table of n-grams, "
             "or add up several.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table of n-grams to this file.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write the table of n-grams to this file."),
     ] = None,
     tokenizer: Annotated[
         str | None,
@@ -38,6 +39,7 @@ def count(
         ),
     ] = None,
     split: Split = None,
+    output_field: OutputField = "auto",
     eos: Eos = None,
     max_length: Annotated[int, typer.Option(min=1, help="Count n-grams of 1 to this many tokens.")] = 4,
     memory_limit: Annotated[
@@ -50,7 +52,7 @@ def count(
     length: Annotated[
         list[int] | None, typer.Option("--length", "-n", help="Print only this length with `--top`; may be repeated.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count the n-grams of a task's outputs, exactly, in bounded memory.
 
@@ -72,7 +74,7 @@ def count(
                 table = NgramTable.merge(sources, output, progress=bar("merging"), **cut)
             else:
                 table = NgramTable.count(
-                    _store(sources, kinds, task, split, folder / "rows.store", bar),
+                    _store(sources, kinds, task, split, output_field, folder / "rows.store", bar),
                     output,
                     max_length=max_length,
                     memory_limit=memory_limit,
@@ -94,6 +96,7 @@ def _store(
     kinds: set[str],
     task: "TaskTokenizer | None",
     split: str | None,
+    output_field: str,
     path: Path,
     bar: Callable[[str], Any],
 ) -> "TokenStore":
@@ -106,7 +109,9 @@ def _store(
         raise InputError("give either rows, or one token store, or tables of n-grams")
     if task is None:
         raise InputError("rows become token ids by a tokenizer: name the model's with --tokenizer")
-    return TokenStore.build(sources, task, path, split=split, input_field=None, progress=bar("tokenising"))
+    return TokenStore.build(
+        sources, task, path, split=split, output_field=output_field, input_field=None, progress=bar("tokenising")
+    )
 
 
 def _as_text(best: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import Threads, TrainingRows
+from tasc.cli.console import end_token, out, print_json, print_table, progress_bars, show_training
+from tasc.cli.options import AsJson, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 from tasc.errors import InputError
 
 
@@ -23,7 +23,7 @@ def distill(
         str, typer.Option(help="Distil from this model, tuned to the task: a folder, a hub name or `smollm2`.")
     ],
     data: TrainingRows,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the draft to this folder.")],
+    output: OutputFolder,
     draft: Annotated[
         str | None, typer.Option(help="Start from this smaller model with the target's vocabulary: folder or hub name.")
     ] = None,
@@ -35,6 +35,10 @@ def distill(
     validation_split: Annotated[
         str | None, typer.Option(help="Measure acceptance on the target's outputs to the rows of this `split`.")
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
+    system: System = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Train for this many steps; by default 300.")] = None,
     seed: Annotated[int | None, typer.Option(help="Set the seed of row order and random tokens; by default 0.")] = None,
     resume: Annotated[
@@ -48,7 +52,7 @@ def distill(
         bool,
         typer.Option("--print-config", callback=_print_config, is_eager=True, help="Print the default settings."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Distil a small draft model from a target: AdaSPEC, DistillSpec, or any loss on any choice of tokens.
 
@@ -66,13 +70,15 @@ def distill(
 
     if threads is not None:
         use_threads(threads)
-    settings = DistillConfig.read(config, steps=steps, seed=seed)
-    held_out = list(read_rows(data, validation_split, needs_output=False)) if validation_split else []
+    settings = DistillConfig.read(config, steps=steps, seed=seed, system=system)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
+    held_out = list(read_rows(data, validation_split, **fields, needs_output=False)) if validation_split else []
+    show_training(output)
     with progress_bars() as bar:
         made = run(
             checkpoint(target, settings.adapter),
             source,
-            list(read_rows(data, split, needs_output=settings.outputs == "given"))[: settings.limit],
+            list(read_rows(data, split, **fields, needs_output=settings.outputs == "given"))[: settings.limit],
             output,
             options=settings.options(),
             outputs=settings.outputs,

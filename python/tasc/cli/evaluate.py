@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.console import err, print_table, progress_bars
-from tasc.cli.options import Device, Threads
-from tasc.cli.results import check_writable, write_results, written_whole
+from tasc.cli.console import err, print_json, print_table, progress_bars
+from tasc.cli.options import AsJson, Device, Html, InputField, OutputField, ResultsFile, System, Threads
+from tasc.cli.results import write_results, written_whole
 from tasc.errors import InputError
 from tasc.files import as_json
 
@@ -23,16 +23,18 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Evaluate this model: a folder, a name on the model hub, or smollm2.")],
     data: Annotated[
         Path,
-        typer.Option(help="Read rows `{input, output, split?}` from JSONL (.gz, .zst) or Parquet."),
+        typer.Option(help="Read rows with input and output, and a `split` or not. - is standard input."),
     ],
     split: Annotated[
         str | None, typer.Option(help="Take only this split's rows; by default `test` if the rows have one, else all.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many rows, the first ones.")] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Put this system prompt into every request.")] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
     quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
     batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",
@@ -42,10 +44,12 @@ def evaluate(
     threads: Threads = None,
     dtype: Annotated[str, typer.Option(help="Load weights as float32, bfloat16, float16 or auto.")] = "float32",
     device: Device = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots.")] = None,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
     save_outputs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the outputs of each model, text and ids, as JSONL.")
+        Path | None,
+        typer.Option(metavar="FILE", writable=True, help="Write the outputs of each model, text and ids, as JSONL."),
     ] = None,
 ) -> None:
     """Evaluate a model on held-out rows: task metrics, steps, use of the new tokens, latency.
@@ -55,8 +59,9 @@ def evaluate(
     """
     from tasc.evaluation import task_metrics as metrics
     from tasc.evaluation.pairwise_eval import AGAINST, MODEL, results
+    from tasc.evaluation.provenance import data_facts, model_facts, run_facts
     from tasc.evaluation.task_eval import EvalOptions, inputs_of
-    from tasc.models import use_threads
+    from tasc.models import check_loadable, use_threads
 
     options = EvalOptions(
         max_tokens=max_tokens,
@@ -67,8 +72,8 @@ def evaluate(
         seed=seed,
     )
     metrics.check_installed()
-    check_writable(json_file, html, save_outputs)
-    rows = _rows(data, split, limit)
+    check_loadable(model, against, dtype=dtype, device=device)
+    rows = _rows(data, split, limit, {"input_field": input_field, "output_field": output_field})
     inputs_of(rows)
     if threads is not None:
         use_threads(threads)
@@ -76,11 +81,20 @@ def evaluate(
     sides = {side: _decoder(name, system, dtype, device) for side, name in named.items()}
     with progress_bars() as bar:
         found, evaluations = results(sides, rows, options=options, progress=bar)
+    found["provenance"] = {
+        "data": data_facts(data, len(rows)),
+        **{side: model_facts(name, sides[side].model) for side, name in named.items()},
+        "system": system,
+        **run_facts(),
+    }
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}
-    write_results(found, json_file, html, "render_evaluation")
+    if as_json:
+        print_json(found)
+    else:
+        print_evaluation(found)
+    write_results(found, output, html, "render_evaluation")
     if save_outputs is not None:
         _write_outputs(evaluations, save_outputs)
-    print_evaluation(found)
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -90,12 +104,15 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _rows(data: Path, split: str | None, limit: int | None) -> list[dict[str, Any]]:
+def _rows(data: Path, split: str | None, limit: int | None, fields: dict[str, Any]) -> list[dict[str, Any]]:
     from tasc.data import read_rows
 
-    if split is None and "split" in next(read_rows(data), {}):
-        split = "test"
-    return list(islice(read_rows(data, split), limit))
+    rows = read_rows(data, split, **fields)
+    if split is None and (first := next(rows, None)) is not None:
+        rows = chain([first], rows)
+        if "split" in first:
+            rows = (row for row in rows if row.get("split") == "test")
+    return list(islice(rows, limit))
 
 
 def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "Decoder":

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from tasc.cli.console import out
+from tasc.cli.options import OutputFile
+from tasc.cli.outputs import Commands
 
-app = typer.Typer(no_args_is_help=True, help="Write the contents of an index in the forms that other engines read.")
+app = Commands(no_args_is_help=True, help="Write the contents of an index in the forms that other engines read.")
 
 
 @app.callback()
@@ -18,7 +20,7 @@ def export() -> None:
 @app.command("llama-lookup")
 def llama_lookup(
     index: Annotated[Path, typer.Argument(metavar="INDEX", help="Read this index file of `tasc index build`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the cache to this file.")],
+    output: OutputFile,
 ) -> None:
     """Write llama.cpp's static lookup cache: which token followed each pair of tokens, and how often.
 

@@ -1,7 +1,6 @@
 """`tasc generate`: outputs for a file of prompts."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.cli.results import PartialFile, check_writable, written_as_made
-from tasc.drafting.defaults import MAX_DRAFT
+from tasc.cli.options import InputField, System
+from tasc.cli.resumable import PartialOutputs, resumable
+from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
+from tasc.printable import printable
 
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
@@ -28,13 +29,14 @@ def generate(
         Path,
         typer.Argument(
             metavar="PROMPTS",
-            help="Read rows with an `input` (goes through the chat template) or a `prompt` (goes as it is) from JSONL "
-            "(.gz, .zst) or Parquet.",
+            help="Read rows with an `input` or `messages` (go through the chat template) or a `prompt` (goes as it "
+            "is); rows of other forms become rows with an `input`. - is standard input.",
         ),
     ],
     model: Annotated[str, typer.Option(help="A model's folder, a name on the model hub, or smollm2.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="JSONL to write: each row with its `output`.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", writable=True, help="Write JSONL: each row with its `output`."),
     ],
     index: Annotated[
         Path | None,
@@ -46,8 +48,9 @@ def generate(
             help="A draft model's folder. Drafts come from it, and with --index from both, each where it pays."
         ),
     ] = None,
+    input_field: InputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt of every request with an `input`.")] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = MAX_DRAFT,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,
@@ -77,12 +80,16 @@ def generate(
             "tokens are nearly tied.",
         ),
     ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Answer at most this many rows, the first ones.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the outputs in FILE.partial, or discard them and start again.")
+    ] = True,
 ) -> None:
     """Generate an output for every row of PROMPTS, the same text as plain decoding and faster.
 
-    Each output is written to FILE.partial as soon as it is finished. When every row has been tried, FILE.partial is
-    renamed to FILE. After an error, Ctrl-C or a kill, FILE.partial keeps the outputs, and the next run asks you to
-    rename or remove it. While a run writes FILE, another one is refused.
+    Each output is written to FILE.partial as soon as it is finished, and to FILE when every row has been tried. After
+    an error, Ctrl-C or a kill, the same command goes on from FILE.partial. Where the rows, the model or a setting of
+    the text have changed since, it is refused. While a run writes FILE, another one is refused.
 
     A row whose prompt cannot be used, such as one beyond the model's context, is named and skipped. The exit code is
     then 1.
@@ -91,12 +98,15 @@ def generate(
     have a `finish_reason`, or an `output` and a `reference`, are refused: rename these fields.
     """
     from tasc._core import TaskIndex
+    from tasc.data import load_tokenizer
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.generator import Generator
-    from tasc.models import load_checkpoint, load_draft
+    from tasc.drafting.retokenizing import ngram_drafter
+    from tasc.evaluation.provenance import folder_key, rows_key
+    from tasc.models import check_loadable, checkpoint, load_checkpoint, load_draft
 
-    check_output(output, prompts)
-    rows, field = read_prompts(prompts)
+    check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
+    rows, field = read_prompts(prompts, input_field)
     options: dict[str, Any] = {
         "system": system,
         "max_tokens": max_tokens,
@@ -108,9 +118,21 @@ def generate(
         "seed": seed,
         "stop": stop,
     }
+    settings = {
+        "rows": rows_key(row for _, row in rows), "model": model, "model files": folder_key(model),
+        "adapter": None if adapter is None else str(adapter),
+        "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
+    }  # fmt: skip
     options = {name: value for name, value in options.items() if value is not None}
-    with written_as_made(output) as sink, progress_bars() as bar:
-        task_index = None if index is None else TaskIndex.open(index)
+    task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
+    if task_index is not None:
+        ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
+    rows = rows[:limit]
+    with resumable(output, settings, rows=len(rows), resume=resume) as sink, progress_bars() as bar:
+        left = [number for number in range(len(rows)) if number not in sink.done]
+        if sink.done:
+            said = f"going on: {len(sink.done)} of {len(rows)} outputs are in {output}.partial"
+            err.print(said, highlight=False, soft_wrap=True)
         loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
         drafts: dict[str, Any] = {"index": task_index}
         if draft is not None:
@@ -121,11 +143,13 @@ def generate(
             loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,
             pack_weights="int8" if int8 else None,
         )  # fmt: skip
+        if system is None and field == "inputs" and generator.system is not None:
+            err.print(f"system prompt: {printable(generator.system)}", highlight=False, markup=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
-        for first in range(0, len(rows), size):
-            run.answer(range(len(rows))[first : first + size])
+        for first in range(0, len(left), size):
+            run.answer(left[first : first + size])
         if run.skipped == len(rows):
             raise InputError(f"none of the {len(rows)} rows can be used, and {output} is not written{run.reason}")
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
@@ -143,7 +167,7 @@ class Run:
         rows: Rows, each with its position in its file.
         field: Argument of the generator that takes the prompts, "inputs" or "prompts".
         options: Other arguments of the generator.
-        sink: File to write to.
+        sink: File to write to; rows that it has are not asked for.
         progress: Called with (rows tried, rows in all).
 
     Attributes:
@@ -156,7 +180,7 @@ class Run:
         rows: "Sequence[tuple[str, Row]]",
         field: str,
         options: dict[str, Any],
-        sink: PartialFile,
+        sink: PartialOutputs,
         progress: "Progress",
     ) -> None:
         from tasc.decoding.stats import Stats
@@ -192,7 +216,7 @@ class Run:
             self._sink.write(number, _line(self._rows[number][1], made))
             finished.add(number)
             self.total.add(made.stats)
-            self._progress(self.total.requests + self.skipped, len(self._rows))
+            self._progress(len(self._sink.done) + self.skipped, len(self._rows))
 
         def generate(tried: Sequence[int], **options: Any) -> None:
             call = {**self._options, **self._prompts(tried), **options}
@@ -211,7 +235,8 @@ class Run:
 
     def _prompts(self, numbers: Sequence[int]) -> dict[str, Any]:
         """Return the generator's argument with the prompts of rows."""
-        return {self._field: [self._rows[number][1][_COLUMN[self._field]] for number in numbers]}
+        rows = [self._rows[number][1] for number in numbers]
+        return {self._field: rows if self._field == "inputs" else [row["prompt"] for row in rows]}
 
     def _is_usable(self, number: int) -> bool:
         """Return whether a row can be used; otherwise skip it."""
@@ -243,33 +268,45 @@ def _summary(total: "Stats", seconds: float) -> str:
 
 
 def _line(row: "Row", made: "Generation") -> bytes:
-    """Return the row with its generated output; an output that it came with is kept as `reference`."""
+    """Return the row with its generated output as JSON; an output that it came with is kept as `reference`."""
     reference = {"reference": row["output"]} if "output" in row else {}
     record = {**row, **reference, "output": made.text, "finish_reason": made.finish_reason}
-    return (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
 
 _COLUMN = {"inputs": "input", "prompts": "prompt"}
 
 
-def read_prompts(path: Path) -> "tuple[list[tuple[str, Row]], str]":
+def _has_prompt(row: "Row", field: str) -> bool:
+    return isinstance(row.get(_COLUMN[field]), str) or (field == "inputs" and bool(row.get("messages")))
+
+
+def read_prompts(path: Path, input_field: str = "auto") -> "tuple[list[tuple[str, Row]], str]":
     """Read rows with their positions, and how the generator takes them: as `inputs` or as `prompts`.
+
+    Rows of other forms, and those whose `input_field` is named, become rows with an `input`.
 
     Raises:
         CorpusError: A row cannot be read, could not be written again, or has a field that would be overwritten.
-        InputError: Some row has no `input` that is text, and some row no such `prompt`; or there is no row.
+        InputError: Some row has neither `messages` nor an `input` that is text, and some row no such `prompt`; or there
+            is no row.
     """
-    from tasc.data.rows import check_json, located_rows
+    from tasc.data.rows import check_json, located_rows, understood_rows
 
     rows = list(located_rows(path))
     for where, row in rows:
         check_json(where, row)
+    first = rows[0][1] if rows else {}
+    is_plain = "instruction" not in first and any(_has_prompt(first, field) for field in _COLUMN)
+    if input_field != "auto" or not is_plain:
+        rows = list(understood_rows(rows, None, input_field=input_field, needs_output=False)) or rows
+    for where, row in rows:
         _check_own_fields(where, row)
     if not rows:
         raise InputError(f"{path} has no rows; give one with an `input` or a `prompt` per line")
     lacking = []
     for field, column in _COLUMN.items():
-        first = next((where for where, row in rows if not isinstance(row.get(column), str)), None)
+        first = next((where for where, row in rows if not _has_prompt(row, field)), None)
         if first is None:
             return rows, field
         lacking.append(f"{first} has no such `{column}`")
@@ -284,14 +321,3 @@ def _check_own_fields(where: str, row: "Row") -> None:
     for field, value in needed.items():
         if field in row:
             raise CorpusError(f"{where}: field {field!r} is needed for {value}; rename it or leave it out")
-
-
-def check_output(output: Path, prompts: Path) -> None:
-    """Check that outputs can be written, before anything runs.
-
-    Raises:
-        InputError: `output` is the file of prompts, or it cannot be written.
-    """
-    check_writable(output)
-    if os.path.realpath(output) == os.path.realpath(prompts):
-        raise InputError(f"-o {output} is the file of prompts; name another file")

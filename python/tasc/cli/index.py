@@ -3,20 +3,35 @@
 import os
 import re
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tasc.cli.console import end_token, err, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, NoFit, PastRows, Split, Threads, TokenizerName
+from tasc.cli.options import (
+    AsJson,
+    Eos,
+    EveryTurn,
+    InputField,
+    NoFit,
+    OutputField,
+    OutputFile,
+    PastRows,
+    Split,
+    System,
+    Threads,
+    TokenizerName,
+)
+from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
 from tasc.progress import of_fraction
 
 if TYPE_CHECKING:
     from tasc._core import TaskIndex
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True, help="Build, look at, compact and check the index of a task, and remove rows from it."
 )
 
@@ -27,13 +42,19 @@ IndexFile = Annotated[Path, typer.Argument(metavar="FILE", help="Read this index
 def build(
     rows: PastRows,
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the index to this file.")],
+    output: OutputFile,
     split: Split = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
+    system: System = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="Keep the tokenised rows in this file; later appends and builds can start there."),
+        typer.Option(
+            writable=True, help="Write the tokenised rows to this file; later appends and builds can start there."
+        ),
     ] = None,
     no_inputs: Annotated[
         bool,
@@ -48,27 +69,28 @@ def build(
 ) -> None:
     """Index a task's past rows, for `tasc generate` and the library.
 
-    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. The file
-    belongs to one tokenizer and says so: a model with another tokenizer is refused.
+    Rows have an `output` and, where known, an `input`: drafts that know the rows' inputs go much further. Of rows with
+    `messages`, the output is what the tokenizer's chat template writes after the prompt. The file belongs to one
+    tokenizer and says so: a model with another tokenizer is refused.
     """
     from tasc._core import TaskIndex
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import required_eos
-    from tasc.errors import InputError
+    from tasc.drafting.prompt_input import template_in_words
 
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     required_eos(task_tokenizer)
     begin = time.perf_counter()
-    for path in rows:
-        if os.path.realpath(output) == os.path.realpath(path):
-            raise InputError(f"-o {output} is one of the files of rows; name another file")
     with scratch_folder(output) as folder, progress_bars() as bar:
         tokens = TokenStore.build(
             rows,
             task_tokenizer,
             store or folder / "rows.store",
             split=split,
-            input_field=None if no_inputs else "input",
+            input_field=None if no_inputs else input_field,
+            output_field=output_field,
+            every_turn=every_turn,
+            system=system,
             num_threads=threads,
             progress=bar("tokenising"),
         )
@@ -90,6 +112,9 @@ def build(
         highlight=False,
         soft_wrap=True,
     )
+    said = template_in_words(index, task_tokenizer)
+    if said is not None:
+        out.print(said, highlight=False, markup=False, soft_wrap=True)
 
 
 def _inputs_summary(facts: dict[str, Any]) -> str:
@@ -103,7 +128,7 @@ def _inputs_summary(facts: dict[str, Any]) -> str:
 @app.command()
 def info(
     file: IndexFile,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what an index holds: tokenizer, documents, tokens, sections, and the speed-up from each source of drafts.
 
@@ -117,13 +142,26 @@ def info(
     if as_json:
         print_json(facts)
         return
-    print_facts({name: value for name, value in facts.items() if name != "fit"})
+    print_facts(_shown(facts))
     out.print()
     for sentence in fit_in_words(facts):
         out.print(sentence, highlight=False, soft_wrap=True)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])
+
+
+def _shown(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of an index for a terminal: of the chat template, the digest."""
+    from tasc.data.chat import template_digest
+    from tasc.printable import printable
+
+    shown = {name: value for name, value in facts.items() if name not in ("fit", "notes", "input_template")}
+    if "system" in facts["notes"]:
+        shown["system"] = printable(facts["notes"]["system"])
+    if "chat_template" in facts["notes"]:
+        shown["chat_template"] = f"SHA-256 {template_digest(facts['notes']['chat_template'])[:16]}…"
+    return shown
 
 
 def _print_reliability(bins: list[tuple[float, float, int]]) -> None:
@@ -151,9 +189,19 @@ def compact(
             "FILE.served, if any.",
         ),
     ] = None,
+    salt: Annotated[
+        str | None,
+        typer.Option(help="Merge what was learnt under this salt, into an index of its own beside FILE: FILE.DIGEST."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here and leave FILE and its log alone; by default over FILE."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            writable=True,
+            help="Write here and leave FILE and its log alone; by default over FILE.",
+        ),
     ] = None,
     no_fit: NoFit = False,
 ) -> None:
@@ -166,11 +214,18 @@ def compact(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
-    from tasc.drafting.protocol import served_log, served_logs
+    from tasc.drafting.protocol import salt_digest, served_log, served_logs
     from tasc.errors import InputError
 
+    if salt is not None and (logs or output is not None):
+        raise InputError("--salt names the log and the new index already; leave --log and -o out")
     index = TaskIndex.open(file)
     index.verify()  # damage must not get new checksums
+    if salt is not None:
+        digest = salt_digest(salt)
+        logs, output = [served_log(index, digest)], Path(f"{index.path}.{digest}")
+        if not served_logs(logs[0]):
+            raise InputError(f"nothing was learnt under the salt {salt!r}: there is no {logs[0].name}")
     if output is not None and os.path.realpath(output) == os.path.realpath(file):
         output = None
     merged_logs = list(dict.fromkeys(each for log in logs or [served_log(index)] for each in served_logs(log)))
@@ -178,7 +233,7 @@ def compact(
         if output is not None and os.path.realpath(output) == os.path.realpath(log):
             raise InputError(f"-o {output} is a log of served rows; name another file")
     for log in logs or []:
-        if not log.exists():
+        if not served_logs(log):
             raise InputError(f"there is no log {log}; leave --log out where nothing was served")
     task_tokenizer = load_tokenizer(tokenizer)
     with progress_bars() as bar:
@@ -205,7 +260,7 @@ def remove(
         Path | None,
         typer.Option(
             metavar="ROWS",
-            help="Remove the rows of this file (JSONL): each line has an `input`, an `output` or both, or a `key`.",
+            help="Remove the rows of this file: each has an input, an output or both, or a `key`.",
         ),
     ] = None,
     salt: Annotated[str | None, typer.Option(help="Remove all that was learnt under this salt.")] = None,
@@ -216,6 +271,8 @@ def remove(
         str | None,
         typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
     ] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
     no_fit: NoFit = False,
 ) -> None:
     """Take rows out again: write an index and its logs anew without them, as if they had never been there.
@@ -241,26 +298,30 @@ def remove(
     if tokenizer is None:
         raise InputError("the index is written anew, which needs the model's tokenizer: name it with --tokenizer")
     task_tokenizer = load_tokenizer(tokenizer, eos=index.info()["eos_id"])
-    named = NamedRows(where, task_tokenizer)
+    named = NamedRows(where, task_tokenizer, input_field=input_field, output_field=output_field)
     before = None if older_than is None else int(time.time() - older_than * 86400)
-    for one, logs in _with_salts(index):
-        with progress_bars() as bar:
-            from_index, from_logs, untimed = one.remove(
-                named.picker(has_inputs=one.info()["inputs"] > 0),
-                keys=sorted(named.keys),
-                before=before,
-                served=logs,
-                tokenizer=task_tokenizer,
-                fit=not no_fit,
-                progress=of_fraction(bar("removing")),
-            )
-        stay = "" if before is None else f"; {untimed:,} rows without a time stay"
-        said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
-        out.print(said, highlight=False, soft_wrap=True)
+    with ExitStack() as held:
+        for one, logs in _with_salts(index, held):
+            with progress_bars() as bar:
+                from_index, from_logs, untimed = one.remove(
+                    named.picker(has_inputs=one.info()["inputs"] > 0, find_input=one.find_input),
+                    keys=sorted(named.keys),
+                    before=before,
+                    served=logs,
+                    tokenizer=task_tokenizer,
+                    fit=not no_fit,
+                    progress=of_fraction(bar("removing")),
+                )
+            stay = "" if before is None else f"; {untimed:,} rows without a time stay"
+            said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
+            out.print(said, highlight=False, soft_wrap=True)
 
 
-def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
-    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first."""
+def _with_salts(index: "TaskIndex", held: ExitStack) -> "list[tuple[TaskIndex, list[Path]]]":
+    """Return an index and those of its salts, each with its logs; a salt without an index has its log at the first.
+
+    While `held` is open, no compaction writes an index of such a salt: it may have read rows that are removed now.
+    """
     from tasc._core import TaskIndex
     from tasc.drafting.protocol import served_log, served_logs
 
@@ -270,6 +331,11 @@ def _with_salts(index: "TaskIndex") -> "list[tuple[TaskIndex, list[Path]]]":
     logs, own = served_logs(served_log(index)), []
     for digest in digests:
         salt_logs, compacted = served_logs(served_log(index, digest)), path.with_name(f"{path.name}.{digest}")
+        with ExitStack() as alone:
+            if not compacted.exists():
+                alone.enter_context(scratch_folder(compacted))
+            if not compacted.exists():
+                held.push(alone.pop_all())
         if compacted.exists():
             own.append((TaskIndex.open(compacted), salt_logs))
         else:

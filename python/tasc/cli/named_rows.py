@@ -6,8 +6,9 @@ from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
-from tasc.data import TaskTokenizer
-from tasc.data.rows import located_rows
+from tasc.data import Row, TaskTokenizer
+from tasc.data.chat import encode_outputs, render_rows
+from tasc.data.rows import located_rows, understood_rows
 from tasc.errors import CorpusError
 
 AskedRow: TypeAlias = tuple[str | None, NDArray[Any]]
@@ -18,20 +19,22 @@ class NamedRows:
     """Rows that a file names.
 
     Args:
-        file: JSONL; None: no rows.
+        file: File of rows; None: no rows.
         tokenizer: Tokenizer of the index.
+        fields: `input_field` and `output_field` of `read_rows`.
 
     Raises:
         CorpusError: A line names no rows.
     """
 
-    def __init__(self, file: Path | None, tokenizer: TaskTokenizer) -> None:
+    def __init__(self, file: Path | None, tokenizer: TaskTokenizer, **fields: Any) -> None:
         self.keys: set[str] = set()
         self._tokenizer = tokenizer
         self._inputs: set[str] = set()  # of rows with any output
         self._outputs: set[str] = set()  # of rows with any input
         self._pairs: dict[str, set[str]] = {}  # output → inputs
-        for where, row in [] if file is None else located_rows(file):
+        rows = () if file is None else located_rows(file)
+        for where, row in understood_rows(rows, None, needs_output=False, **fields):
             self._add(where, row)
         wanted = [*self._outputs, *self._pairs]
         ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -40,8 +43,10 @@ class NamedRows:
             for end in ([], ends):
                 self._by_ids.setdefault((*ids, *end), set()).add(output)
 
-    def _add(self, where: str, row: Any) -> None:
-        given = {name: row.get(name) for name in ("input", "output", "key")} if isinstance(row, dict) else {}
+    def _add(self, where: str, row: Row) -> None:
+        if row.get("messages") and row.get("output") is not None:
+            row = {**row, "output": self._rendered(where, row)}
+        given = {name: row.get(name) for name in ("input", "output", "key")}
         texts = {name: value for name, value in given.items() if value is not None}
         are_text = all(isinstance(text, str) for text in texts.values())
         if not texts or not are_text or ("key" in texts and len(texts) > 1):
@@ -58,25 +63,44 @@ class NamedRows:
             case {"output": output}:
                 self._outputs.add(output)
 
-    def picker(self, *, has_inputs: bool) -> Callable[[list[AskedRow]], list[bool]]:
+    def _rendered(self, where: str, row: Row) -> str:
+        """Return the output of a row with `messages` as an index of it holds it, without its end token."""
+        try:
+            [ids] = encode_outputs(self._tokenizer, list(render_rows(self._tokenizer.chat_template, [row])))
+        except CorpusError as error:
+            raise CorpusError(f"{where}: {error}") from error
+        ids = ids[:-1] if ids and ids[-1] in self._tokenizer.end_ids else ids
+        text: str = self._tokenizer.tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def picker(
+        self, *, has_inputs: bool, find_input: Callable[[str], str | None]
+    ) -> Callable[[list[AskedRow]], list[bool]]:
         """Return a function that says of each of some rows, (input, (T,) ids of the output), whether it is named.
 
         Args:
             has_inputs: Whether the index knows inputs. Otherwise a line with an input and an output names all rows
                 with this output and no input.
+            find_input: Finds the input in a whole prompt, as `TaskIndex.find_input`; a line may hold the prompt.
         """
+
+        def with_found(texts: set[str]) -> set[str]:
+            return texts.union(found for text in texts if (found := find_input(text)) is not None)
+
+        inputs = with_found(self._inputs)
+        pairs = {output: with_found(texts) for output, texts in self._pairs.items()}
+
+        def is_named(text: str | None, outputs: set[str]) -> bool:
+            if text in inputs or outputs & self._outputs:
+                return True
+            paired = [pairs[output] for output in outputs if output in pairs]
+            return any((text or "") in texts or (text is None and not has_inputs) for texts in paired)
 
         def picks(rows: list[AskedRow]) -> list[bool]:
             outputs = self._named_outputs([ids.tolist() for _, ids in rows])
-            return [self._is_named(text, found, has_inputs) for (text, _), found in zip(rows, outputs, strict=True)]
+            return [is_named(text, found) for (text, _), found in zip(rows, outputs, strict=True)]
 
         return picks
-
-    def _is_named(self, text: str | None, outputs: set[str], has_inputs: bool) -> bool:
-        if text in self._inputs or outputs & self._outputs:
-            return True
-        pairs = [self._pairs[output] for output in outputs if output in self._pairs]
-        return any((text or "") in inputs or (text is None and not has_inputs) for inputs in pairs)
 
     def _named_outputs(self, rows: list[list[int]]) -> list[set[str]]:
         """Return the named outputs that each row's ids stand for: as tasc tokenises them, or as a model wrote them."""

@@ -6,9 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars
-from tasc.cli.options import Corpus, Eos, TokenizerName
-from tasc.cli.results import check_writable, write_results
+from tasc.cli.console import end_token, err, out, print_json, print_table, progress_bars, with_interval
+from tasc.cli.options import (
+    AsJson,
+    Corpus,
+    DeployedIndex,
+    Eos,
+    HeldOut,
+    Html,
+    InputField,
+    OutputField,
+    ResultsFile,
+    System,
+    TokenizerName,
+)
+from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
 
@@ -23,11 +35,19 @@ if TYPE_CHECKING:
 
 
 def replay(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Read rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet.")
-    ],
     tokenizer: TokenizerName,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Read rows with input and output, and a `split` or not. - is standard input."
+        ),
+    ] = None,
     corpus: Corpus = None,
+    index: DeployedIndex = None,
+    held_out: HeldOut = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    system: System = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
@@ -52,35 +72,53 @@ def replay(
             help="Explain this held-out row (from 1): each drafted token and the sources that proposed it.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as an HTML page.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay held-out outputs through each drafter, without a model: how many tokens per step would it emit?
 
     With a split column `train` is indexed and `test` replayed; otherwise `--corpus` names the rows to index and all of
-    DATA is replayed. A row's context is its `input` and a newline; its output ends with the EOS.
+    DATA is replayed. `--index` replays on the index that is deployed, `--held-out` names the rows to replay. A row's
+    context is its `input` and a newline; its output ends with the EOS.
 
     **τ** is tokens per target step, **drafted** the mean length of a draft, **accepted** the share of drafted tokens
-    that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps.
+    that were right, **s(c)** the speed-up if verifying k drafted tokens costs 1 + c·k plain steps, at `--cost` with its
+    bootstrap interval of 95 % over the rows.
     """
     from tasc._core import NgramDrafter
     from tasc.data import load_tokenizer
+    from tasc.drafting.prompt_input import template_in_words
     from tasc.evaluation.ablation import ablations
     from tasc.evaluation.explain import explain as explain_row
+    from tasc.evaluation.machine import machine
+    from tasc.evaluation.provenance import run_facts
     from tasc.evaluation.replay import encode_rows
     from tasc.evaluation.replay_comparison import check_families, families_here, open_task
 
     names = families_here() if drafters is None else check_families(drafters.split(","))
     if ablate and "tasc" not in names:
         raise InputError("--ablate compares with tasc: name it among --drafters")
-    check_writable(html)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "system": system}
     with (
         progress_bars() as bar,
-        open_task(data, task_tokenizer, corpus=corpus or (), limit=limit, inputs=not no_inputs, progress=bar) as task,
-    ):
+        open_task(
+            data, task_tokenizer, corpus=corpus or (), index=index, held_out=held_out, **fields, limit=limit,
+            inputs=not no_inputs, progress=bar,
+        ) as task,
+    ):  # fmt: skip
+        found["provenance"] = {
+            **task.provenance,
+            "tokenizer": {"name": tokenizer, "fingerprint": task_tokenizer.fingerprint},
+            **run_facts(),
+        }
+        found["machine"] = machine()
         rows = encode_rows(task.held_out, task_tokenizer, eos=task.eos)
+        said = template_in_words(task.index, task_tokenizer)
+        if said is not None:
+            err.print(said, highlight=False, markup=False, soft_wrap=True)
         results = [] if explain and not ablate else _replayed(task, rows, names, k, cost, ablate, bar)
         if explain is not None:
             drafter = NgramDrafter(task.index, tokenizer=task_tokenizer)
@@ -91,11 +129,11 @@ def replay(
         found |= {"rows": len(rows), "drafters": {r.name: r.as_dict() for r in results}}
     if ablate:
         found["ablations"] = ablations(results)
-    write_results(found, None, html, "render_replay")
     if as_json:
         print_json(found)
     else:
         _print(results, found, k, cost)
+    write_results(found, output, html, "render_replay")
 
 
 def _replayed(
@@ -118,7 +156,11 @@ def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: f
         print_table(
             f"{results[0].rows} rows, {results[0].tokens:,} tokens, at most {k} drafted",
             ("drafter", "τ", "drafted", "accepted", *(f"s({c:g})" for c in costs)),
-            ([r.name, r.tau, r.drafted_per_step, r.accepted, *(r.speedup_at(c) for c in costs)] for r in results),
+            (
+                [r.name, r.tau, r.drafted_per_step, r.accepted]
+                + [with_interval(r.speedup_interval()) if c == r.cost else r.speedup_at(c) for c in costs]
+                for r in results
+            ),
         )
     if "ablations" in found:
         from tasc.evaluation.ablation import NAMES

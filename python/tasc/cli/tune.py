@@ -1,13 +1,12 @@
 """`tasc tune`: fine-tune a model on a task's rows, with or without a task vocabulary."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, out, progress_bars
-from tasc.cli.options import Eos, Threads, TrainingRows
+from tasc.cli.console import end_token, out, progress_bars, show_training
+from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 
 
 def tune(
@@ -15,12 +14,15 @@ def tune(
         str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
     ],
     data: TrainingRows,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
+    output: OutputFolder,
     split: Annotated[str | None, typer.Option(help="Learn from the rows whose `split` is this, e.g. train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure the loss on the rows of this split too, whenever a checkpoint is kept.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="Put this system message before each input.")] = None,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    every_turn: EveryTurn = False,
+    system: System = None,
     method: Annotated[
         str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
     ] = "lora",
@@ -53,12 +55,15 @@ def tune(
     save_every: Annotated[
         int, typer.Option(min=1, help="Save a checkpoint to resume from every this many steps.")
     ] = 100,
+    report_to: Annotated[
+        str, typer.Option(help="Report the loss to tensorboard (in DIR.runs), wandb, or both with a comma.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Set the seed of the order of rows and of new weights.")] = 0,
     threads: Threads = None,
     eos: Eos = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Discard the unfinished run in DIR.tuning and start again.")
-    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Resume an unfinished run in DIR.tuning, or remove it and start again.")
+    ] = True,
 ) -> None:
     """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
 
@@ -88,18 +93,21 @@ def tune(
         rank=rank,
         max_tokens=max_tokens,
         save_every=save_every,
+        report_to=report_to,
         seed=seed,
     )
+    show_training(output)
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     with progress_bars() as bar:
         tuned = run(
             model,
-            read_rows(data, split),
+            read_rows(data, split, **fields),
             output,
             options=options,
-            validation=read_rows(data, validation_split) if validation_split else (),
+            validation=read_rows(data, validation_split, **fields) if validation_split else (),
             system=system,
             eos=end_token(eos),
-            resume=not anew,
+            resume=resume,
             progress=bar("tuning"),
         )
     facts = tuned.metrics

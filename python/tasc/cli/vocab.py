@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tasc.cli.console import end_token, out, print_facts, print_json, print_table, progress_bars
-from tasc.cli.options import Eos, PastRows, Split, TokenizerName
+from tasc.cli.options import AsJson, Eos, OutputField, OutputFile, OutputFolder, PastRows, Split, TokenizerName
+from tasc.cli.outputs import Commands
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan
 
-app = typer.Typer(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
+app = Commands(no_args_is_help=True, help="Learn a task's vocabulary, look at it, and put it into a model.")
 
 
 @app.command()
 def learn(
     rows: PastRows,
     tokenizer: TokenizerName,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="Write the plan to this file.")],
+    output: OutputFile,
     size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
     split: Split = None,
+    output_field: OutputField = "auto",
     min_count: Annotated[
         int, typer.Option(min=1, help="Require that a new token occurs at least this often in the outputs.")
     ] = 10,
@@ -55,6 +57,7 @@ def learn(
             max_length=max_length,
             held_out=held_out,
             split=split,
+            output_field=output_field,
             eos=end_token(eos),
             progress=bar("learning"),
         )
@@ -67,7 +70,7 @@ def apply(
         str, typer.Option(help="Extend this model: its folder with the tokenizer in it, or a name on the model hub.")
     ],
     plan: Annotated[Path, typer.Option(help="Read this plan of `tasc vocab learn`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Write the checkpoint to this folder.")],
+    output: OutputFolder,
     dtype: Annotated[
         str | None, typer.Option(help="Write weights as this type, for example bfloat16; by default the model's own.")
     ] = None,
@@ -92,7 +95,7 @@ def show(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="Read this plan of `tasc vocab learn`.")],
     tokenizer: TokenizerName,
     top: Annotated[int, typer.Option(min=0, help="Print only the most used tokens; 0 prints all.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List a plan's new tokens with their uses, and what each size of vocabulary would save."""
     from tasc._core import MergePlan

@@ -19,8 +19,9 @@ from tasc.files import read_json
 END_TOKENS = (
     *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>", "<|return|>", "<|end_of_role|>"),
     *("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[EOS]"),
+    *("<|eom_id|>", "<|call|>"),
 )
-"""Names under which tokenizers keep the end of an answer: of a chat turn first, then of any text."""
+"""Names under which tokenizers keep the end of an answer: of a chat turn first, then of any text, then of a call."""
 
 FindFile: TypeAlias = Callable[[str], Path | None]
 """Finds a file of a model's folder by its name."""
@@ -82,25 +83,25 @@ def _eos_of(config: Any) -> list[int]:
 
 def eos_hints(tokenizer: Tokenizer, find: FindFile) -> list[str | int]:
     """Candidates for the end token, from the files beside a tokenizer: texts or ids, the most reliable first."""
-    several = _json(find("generation_config.json")).get("eos_token_id")
+    several = read_settings(find, "generation_config.json").get("eos_token_id")
     found = _listed(several)
     names = [tokenizer.id_to_token(i) for i in found if isinstance(i, int) and i >= 0]
     if len(found) > 1:
         found = [end for end in END_TOKENS if end in names] + found
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = _json(find(file)).get("eos_token")
+        token = read_settings(find, file).get("eos_token")
         found += _listed(token.get("content") if isinstance(token, dict) else token)
-    return found + _listed(_json(find("config.json")).get("eos_token_id"))
+    return found + _listed(read_settings(find, "config.json").get("eos_token_id"))
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple | set | frozenset) else [] if value is None else [value]
 
 
-def _json(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    content = read_json(file)
+def read_settings(find: FindFile, name: str) -> dict[str, Any]:
+    """Read a JSON object of a model's folder; empty if the file is missing or holds something else."""
+    file = find(name)
+    content = None if file is None else read_json(file)
     return content if isinstance(content, dict) else {}
 
 

@@ -1,98 +1,118 @@
-"""Rows of a task from files, one at a time."""
+"""Rows of a task, from files and from objects, one at a time."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import logging
-import os
-import sys
-import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from tasc.checks import function, listed, whole_number
-from tasc.errors import CorpusError, InputError, MissingExtraError
+from tasc.checks import function, listed
+from tasc.data.columns import dataset_files
+from tasc.data.files import is_stdin, rows_of
+from tasc.data.forms import FIELDS, FormReader, Row
+from tasc.data.limits import line_limit
+from tasc.data.objects import object_rows
+from tasc.data.request_logs import joined
+from tasc.errors import CorpusError
 from tasc.progress import Progress
 
-_log = logging.getLogger(__name__)
-
-Row: TypeAlias = dict[str, Any]
-"""A row of a task: `output`, and `input`, `split` and more where known."""
+__all__ = ["AUTO", "Paths", "Row", "check_json", "located_rows", "read_rows", "understood_rows"]
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
-TEXT = (".txt", ".text", "")
-
-MAX_LINE_BYTES = 1 << 24
-"""Most bytes of a line, unless told otherwise. A line of JSON takes up to about 30 times its bytes in memory."""
-
-VARIABLE = "TASC_MAX_LINE_BYTES"
-"""Environment variable that sets another limit, for all commands."""
-
-CHUNK = 1 << 18
-"""Bytes read at a time."""
-
-_RAISE_LIMIT = f"shorten the row, or set {VARIABLE} (in Python also max_line_bytes) to a larger number of bytes"
-_PARQUET_BATCH = 16  # rows: one value of a dictionary may stand in all of them
-_ZSTD_PIECE = 1 << 8  # bytes; zstd makes up to 32768 bytes of one, so 8 MiB of a piece
-_ZSTD_WINDOW = 1 << 27  # bytes; what `zstd -d` takes without --long
-
-_BLANK = b" \t\r\n\xef\xbb\xbf"  # and the bytes of a BOM
+AUTO = "auto"
+"""In place of the name of a field: the field is found from the fields of the rows."""
 
 
 def read_rows(
-    paths: Paths,
+    rows: Paths | Iterable[Mapping[str, Any]] | Any,
     split: str | None = None,
     *,
-    output_field: str = "output",
-    input_field: str = "input",
+    output_field: str = AUTO,
+    input_field: str = AUTO,
     other_fields: Sequence[str] = (),
     needs_output: bool = True,
+    every_turn: bool = False,
     max_line_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Row]:
-    """Rows of JSONL (`.jsonl`, `.json`), Parquet (`.parquet`) or plain-text files (`.txt`, one output per line).
+    """Rows of files or objects, in any common form, as rows with `output` and, where known, `input`.
 
-    JSONL and text are UTF-8, and may be compressed (`.gz`, `.zst`). A JSON array is refused. Nothing is held in memory
-    but the present line. For Parquet, a page of each column and a batch of rows are held. Blank lines are passed over.
+    **Files**: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array (`.json`), CSV and TSV with a header, text (one
+    output per line), each also compressed (`.gz`, `.zst`); Parquet, Arrow and Feather; folders that `save_to_disk` of
+    `datasets` has written; `-` for standard input. A file whose name does not tell is known by its contents. Text is
+    UTF-8. The present row is in memory, and of columnar files a batch of 16 rows; but lines of OpenAI's batch files
+    wait for the other file's line of the same `custom_id`.
+
+    **Forms**, by the fields of a file's first row; one line of the log says what was understood, unless the rows are
+    `{input, output}`:
+
+    - `input`, `prompt` or `question`, with `output`, `completion`, `response` or `answer`; `text` alone is an output;
+    - `instruction` with `input` or `context` (Alpaca, Dolly): input is the instruction, a newline and that;
+    - `messages`, `conversations` (ShareGPT), or a `prompt` of messages with its `completion`: output is the last
+      assistant turn, input the last user turn before it. `messages` holds all turns up to the answer;
+    - requests with their responses: logs of OpenAI's API, vLLM and LiteLLM, and OpenAI's batch files.
+
+    Outputs that are JSON objects or lists become text as `json.dumps` writes it, with their fields in the row's order.
 
     Args:
-        paths: One file or several, read in order.
-        split: Only rows whose `split` equals this; None takes all.
-        output_field: Name of the field that becomes `output`; it must be text in every row.
-        input_field: Name of the field that becomes `input`: text or null. Rows may lack the field `input`, but not
-            one that is named here otherwise.
-        other_fields: Names of further fields that are needed: of a Parquet file, only the columns of the output, the
-            input, `split` and these are read. Rows of JSONL have all their fields in any case.
+        rows: A file or several, read in order; or rows: a DataFrame, a `datasets.Dataset`, a list of dicts.
+        split: Only rows whose `split` equals this; None takes all. The rows of a `DatasetDict` have their split.
+        output_field: Name of the field that becomes `output`; `auto` finds it, and so `input_field`.
+        input_field: Name of the field that becomes `input`: text or null.
+        other_fields: Names of further fields that are needed: of columnar files, only the columns that may tell the
+            output and the input, `split` and these are read. Other rows have all their fields in any case.
         needs_output: Whether a row without output is an error; otherwise it has no `output`.
-        max_line_bytes: Most bytes of a line; a longer one is refused. None: the environment variable
-            `TASC_MAX_LINE_BYTES`, or 16 MiB without it. For Parquet: most bytes of a row, on average over a row group.
+        every_turn: Whether each assistant turn of a chat is a row; otherwise the last one.
+        max_line_bytes: Most bytes of a row; a longer one is refused. None: the environment variable
+            `TASC_MAX_LINE_BYTES`, or 16 MiB without it.
         progress: Called with (bytes read, bytes in all), by compressed size.
 
     Yields:
-        Rows with `output`, `input` where known, and the other fields as they were.
+        Rows with `output`, `input` where known, and the fields that are neither, as they were.
 
     Raises:
-        CorpusError: For what is no row, naming file and line; no row of that split, naming the splits that are there.
-        InputError: An argument is of a wrong type.
-        MissingExtraError: Parquet without `tasc-lm[parquet]`.
+        CorpusError: For what is no row, or a row of another form than those before it, naming file and line; no row of
+            that split, naming the splits that are there.
+        InputError: An argument is of a wrong type; a named pipe, which must be given as `-`.
+        MissingExtraError: Parquet or Arrow without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
+
+    Examples:
+        >>> list(read_rows([{"question": "2 + 2?", "answer": "4"}]))
+        [{'input': '2 + 2?', 'output': '4'}]
+        >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+        >>> row = next(read_rows([{"messages": turns}]))
+        >>> row["input"], row["output"], len(row["messages"])
+        ('Hi', 'Hello.', 2)
     """
     listed("other_fields", other_fields, str, "a list of fields")
     fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field, "needs_output": needs_output}
-    columns = {output_field, input_field, "split", *other_fields}
-    needed = _needed_fields(**fields)
-    rows = located_rows(
-        paths, columns, needed, output_field=output_field, max_line_bytes=max_line_bytes, progress=progress
-    )
-    yield from checked_rows(rows, split, **fields)
+    function("progress", progress)
+    if (paths := _paths(rows)) is None:
+        located: Iterator[tuple[str, Any]] = object_rows(rows)
+    else:
+        columns = {*FIELDS, output_field, input_field, *other_fields}
+        named = {"output_field": output_field, "input_field": input_field}
+        needed = {field: option for option, field in named.items() if field not in (AUTO, "input")}
+        if not needs_output:
+            needed.pop(output_field, None)
+        located = located_rows(
+            paths, columns, needed, output_field=output_field, max_line_bytes=max_line_bytes, progress=progress
+        )
+    for _, row in understood_rows(located, split, every_turn=every_turn, **fields):
+        yield row
+
+
+def _paths(rows: Any) -> Paths | None:
+    """Return the files that a source of rows names; None if it holds the rows themselves."""
+    if isinstance(rows, str | PathLike):
+        return [Path(rows)]
+    return rows if isinstance(rows, Sequence) and rows and isinstance(rows[0], str | PathLike) else None
 
 
 def located_rows(
@@ -100,30 +120,32 @@ def located_rows(
     columns: Collection[str] | None = None,
     needed: Mapping[str, str] = MappingProxyType({}),
     *,
-    output_field: str = "output",
+    output_field: str = AUTO,
     max_line_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Rows as they stand in files, each with its position: `FILE:LINE`, or `FILE: row NUMBER` for Parquet.
+    """Rows as they stand in files, each with its position: `FILE:LINE`, or `FILE: row NUMBER`.
 
     Args:
         paths: As in `read_rows`.
-        columns: Columns of Parquet files that are read; None: all that JSON can hold.
-        needed: Columns that Parquet files must have, and the options that name them.
+        columns: Columns of columnar files that are read; None: all that JSON can hold.
+        needed: Columns that columnar files must have, and the options that name them.
         output_field: Name of the field that a line of text becomes.
         max_line_bytes: As in `read_rows`.
         progress: As in `read_rows`.
 
     Raises:
-        CorpusError: For a line that cannot be read, naming file and line.
-        MissingExtraError: Parquet without `tasc-lm[parquet]`.
+        CorpusError: For a row that cannot be read, naming file and line.
+        InputError: A named pipe.
+        MissingExtraError: Parquet or Arrow without `tasc-lm[parquet]`.
         FileNotFoundError: A path that is not there.
     """
-    longest = _max_line_bytes(max_line_bytes)
+    longest = line_limit(max_line_bytes)
     named = [paths] if isinstance(paths, str | PathLike) else paths
     files = [Path(file) for file in listed("paths", named, (str, PathLike), "a path or a list of paths")]
     function("progress", progress)
-    sizes = [file.stat().st_size for file in files]
+    text_field = "output" if output_field == AUTO else output_field
+    sizes = [_size(file) for file in files]
     total = sum(sizes)
 
     def tell(before: int, done: int) -> None:
@@ -131,78 +153,48 @@ def located_rows(
             progress(before + done, total)
 
     for k, file in enumerate(files):
-        yield from _raw_rows(file, columns, needed, output_field, longest, partial(tell, sum(sizes[:k])))
+        yield from rows_of(file, columns, needed, text_field, longest, partial(tell, sum(sizes[:k])))
     tell(total, 0)
 
 
-def _max_line_bytes(given: int | None) -> int:
-    if given is not None:
-        return whole_number("max_line_bytes", given, 1)
-    told = os.environ.get(VARIABLE) or str(MAX_LINE_BYTES)
-    if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= sys.maxsize):
-        raise InputError(f"{VARIABLE} is {told!r}; it must be a number of bytes from 1, such as {MAX_LINE_BYTES}")
-    return int(told)
+def _size(file: Path) -> int:
+    """Return the bytes of a file, or of the files of a dataset; 0 for standard input."""
+    if is_stdin(file):
+        return 0
+    return sum(_size(one) for _, one in dataset_files(file)) if file.is_dir() else file.stat().st_size
 
 
-def checked_rows(
+def understood_rows(
     rows: Iterable[tuple[str, Any]],
     split: str | None,
     *,
-    output_field: str = "output",
-    input_field: str = "input",
+    output_field: str = AUTO,
+    input_field: str = AUTO,
     needs_output: bool = True,
-) -> Iterator[Row]:
-    """Check and name rows from any source, each given as (position, row).
+    every_turn: bool = False,
+) -> Iterator[tuple[str, Row]]:
+    """Understand and check rows from any source, each given and returned as (position, row).
 
     Raises:
         CorpusError: As `read_rows`.
     """
+    given = None if input_field == AUTO else input_field, None if output_field == AUTO else output_field
     seen: set[str] = set()
     found = False
-    for where, row in rows:
-        _check_object(where, row)
+    readers: dict[str, FormReader] = {}
+    for where, row in joined(rows, needs_output):
+        check_object(where, row)
         if split is not None and row.get("split") != split:
             seen.add(repr(row.get("split")) if "split" in row else "none")
             continue
         found = True
-        yield _checked(where, row, output_field, input_field, needs_output)
+        file = where.rpartition(":")[0] or "rows"
+        if file not in readers:
+            readers[file] = FormReader(file, *given, needs_output, every_turn)
+        for made in readers[file].rows(where, row):
+            yield where, made
     if split is not None and seen and not found:
         raise CorpusError(f"no row has the split {split!r}; the splits there are: {', '.join(sorted(seen)[:10])}")
-
-
-def _checked(where: str, row: Mapping[str, Any], output_field: str, input_field: str, needs_output: bool) -> Row:
-    _check_fields(where, row, _needed_fields(output_field, input_field, needs_output))
-    rest = {k: v for k, v in row.items() if k not in (output_field, input_field)}
-    if row.get(input_field) is not None:
-        _check_text(where, input_field, row[input_field], "text or null")
-        rest["input"] = row[input_field]
-    if needs_output or row.get(output_field) is not None:
-        _check_text(where, output_field, row[output_field], "text")
-        rest["output"] = row[output_field]
-    return rest
-
-
-def _needed_fields(output_field: str, input_field: str, needs_output: bool) -> dict[str, str]:
-    """Return the fields that a row must have, and the option that names each."""
-    needed = {output_field: "output_field"} if needs_output else {}
-    return needed if input_field == "input" else needed | {input_field: "input_field"}
-
-
-def _check_fields(where: str, fields: Collection[str], needed: Mapping[str, str]) -> None:
-    for field, option in needed.items():
-        if field not in fields:
-            had = ", ".join(map(repr, fields)) or "none"
-            raise CorpusError(f"{where}: has no field {field!r}; its fields are {had}: name one as {option}")
-
-
-def _check_text(where: str, field: str, value: Any, wanted: str) -> None:
-    if not isinstance(value, str):
-        raise CorpusError(f"{where}: field {field!r} is {type(value).__name__}, it must be {wanted}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise CorpusError(f"{where}: field {field!r} is no valid text: {error.reason}") from error
 
 
 def check_json(where: str, row: Any) -> None:
@@ -211,7 +203,7 @@ def check_json(where: str, row: Any) -> None:
     Raises:
         CorpusError: It is not, naming position and field.
     """
-    _check_object(where, row)
+    check_object(where, row)
     for field, value in row.items():
         try:
             json.dumps({field: value}, ensure_ascii=False, allow_nan=False).encode()
@@ -224,178 +216,11 @@ def check_json(where: str, row: Any) -> None:
             raise CorpusError(f"{where}: field {field!r} cannot be written as JSON; leave it out") from error
 
 
-def _check_object(where: str, row: Any) -> None:
+def check_object(where: str, row: Any) -> None:
+    """Check that a row is an object.
+
+    Raises:
+        CorpusError: It is not.
+    """
     if not isinstance(row, Mapping):
         raise CorpusError(f"{where}: is a {type(row).__name__}, a row is an object like {{'output': 'text'}}")
-
-
-def _raw_rows(
-    file: Path,
-    columns: Collection[str] | None,
-    needed: Mapping[str, str],
-    output_field: str,
-    longest: int,
-    tell: Callable[[int], None],
-) -> Iterator[tuple[str, Any]]:
-    compression = file.suffix.lower() if file.suffix.lower() in (".gz", ".zst") else ""
-    suffix = (file.with_suffix("") if compression else file).suffix.lower()
-    if suffix == ".parquet" and not compression:
-        yield from _parquet(file, columns, needed, longest, tell)
-        return
-    if suffix not in JSON_LINES + TEXT:
-        known = ", ".join([*JSON_LINES, ".txt (each also with .gz or .zst)", ".parquet"])
-        raise CorpusError(f"{file}: files like {suffix!r} are not read; give one of {known}")
-    is_json = suffix in JSON_LINES
-    with file.open("rb") as raw:
-        for number, line in enumerate(_lines(file, raw, compression, is_json, longest, tell), 1):
-            where = f"{file}:{number}"
-            if len(line) > longest:
-                raise CorpusError(f"{where}: the line is longer than {longest:,} bytes, the limit; {_RAISE_LIMIT}")
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                said = f"{where}: is not UTF-8: {error.reason} at byte {error.start + 1}; save the file as UTF-8"
-                raise CorpusError(said) from error
-            if text.strip():
-                yield where, _parsed(where, text) if is_json else {output_field: text}
-
-
-def _lines(
-    file: Path, raw: IO[bytes], compression: str, is_json: bool, longest: int, tell: Callable[[int], None]
-) -> Iterator[bytes]:
-    """Yield lines without their ends; of a line with more than `longest` bytes only a part, which is longer too."""
-    decompressed: Iterator[bytes] = {"": _plain, ".gz": _gunzipped, ".zst": _unzstandard}[compression](raw)
-    parts: list[bytes] = []  # of a line that goes on
-    size = told = 0
-    begun = False
-    try:
-        for chunk in decompressed:
-            if told != (told := raw.tell()):
-                tell(told)
-            if is_json and not begun and (head := chunk.lstrip(_BLANK)):
-                begun = True
-                if head.startswith(b"["):  # said now: it may be one line of any length
-                    raise CorpusError(f"{file}: begins an array; write one object per line, as jq -c '.[]' does")
-            *lines, tail = chunk.split(b"\n")
-            if lines:
-                yield b"".join([*parts, lines[0]])
-                yield from lines[1:]
-                parts, size = [], 0
-            parts.append(tail)
-            size += len(tail)
-            if size > longest:
-                break
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CorpusError(f"{file}: cannot be decompressed: {error}") from error
-    if rest := b"".join(parts):
-        yield rest
-
-
-def _plain(raw: IO[bytes] | gzip.GzipFile | BytesIO) -> Iterator[bytes]:
-    while chunk := raw.read(CHUNK):
-        yield chunk
-
-
-def _gunzipped(raw: IO[bytes]) -> Iterator[bytes]:
-    yield from _plain(gzip.GzipFile(fileobj=raw))
-
-
-def _unzstandard(raw: IO[bytes]) -> Iterator[bytes]:
-    import zstandard
-
-    decoder = None
-    try:
-        for chunk in _plain(raw):
-            for begin in range(0, len(chunk), _ZSTD_PIECE):
-                piece = chunk[begin : begin + _ZSTD_PIECE]
-                while piece:  # one frame after the other
-                    decoder = decoder or zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-                    yield from _plain(BytesIO(decoder.decompress(piece)))
-                    piece = decoder.unused_data if decoder.eof else b""
-                    decoder = None if decoder.eof else decoder
-    except zstandard.ZstdError as error:
-        raise EOFError(str(error)) from error
-    if decoder is not None:
-        raise EOFError("the file is cut short")
-
-
-def _parsed(where: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise CorpusError(f"{where}: is JSON that cannot be read: brackets in brackets, too many levels") from error
-    except ValueError as error:
-        digits = sys.get_int_max_str_digits()
-        raise CorpusError(f"{where}: is JSON that cannot be read: a number has over {digits} digits") from error
-
-
-def _parquet(
-    file: Path, columns: Collection[str] | None, needed: Mapping[str, str], longest: int, tell: Callable[[int], None]
-) -> Iterator[tuple[str, Row]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError(f"reading {file.name}", "parquet") from error
-    number, size = 0, file.stat().st_size
-    try:
-        with parquet.ParquetFile(file) as table:
-            schema = table.schema_arrow
-            _check_fields(str(file), schema.names, needed)
-            names = [f.name for f in schema if (_fits_json(f.type) if columns is None else f.name in columns)]
-            if len(set(names)) < len(names):
-                twice = next(name for name in names if names.count(name) > 1)
-                raise CorpusError(f"{file}: has {names.count(twice)} columns named {twice!r}; rename or remove one")
-            if columns is None and len(names) < len(schema):
-                left = ", ".join(f"{field.name} ({field.type})" for field in schema if field.name not in names)
-                _log.warning("%s: columns that JSON cannot hold are left out: %s", file, left)
-            _check_row_groups(file, table.metadata, names, longest)
-            for batch in table.iter_batches(batch_size=_PARQUET_BATCH, columns=names):
-                for k in range(batch.num_rows):
-                    number += 1
-                    where = f"{file}: row {number}"
-                    yield where, {name: _value(where, name, batch.column(name)[k]) for name in names}
-                tell(size * number // table.metadata.num_rows)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"{file}: is no Parquet file that can be read: {error}") from error
-
-
-def _check_row_groups(file: Path, metadata: Any, names: Collection[str], longest: int) -> None:
-    """Check the mean size of the rows of each row group, as the file's metadata give it."""
-    for k in range(metadata.num_row_groups):
-        group = metadata.row_group(k)
-        columns = [group.column(i) for i in range(group.num_columns)]
-        size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
-        if size > longest * max(group.num_rows, 1):
-            raise CorpusError(
-                f"{file}: the rows of row group {k} have {size // max(group.num_rows, 1):,} bytes on average, "
-                f"more than {longest:,}, the limit; {_RAISE_LIMIT}"
-            )
-
-
-def _value(where: str, field: str, scalar: Any) -> Any:
-    """Return a value of Arrow as a Python object."""
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{where}: field {field!r} is not UTF-8: {error.reason} at byte {error.start + 1}") from error
-    except (ValueError, OverflowError) as error:
-        raise CorpusError(
-            f"{where}: field {field!r} is {scalar.type}, which cannot be read; store it as text"
-        ) from error
-
-
-def _fits_json(type: Any) -> bool:
-    """Whether JSON can hold the values of a type of Arrow."""
-    from pyarrow import types
-
-    if types.is_dictionary(type):
-        return _fits_json(type.value_type)
-    if type.num_fields:
-        return all(_fits_json(type.field(k).type) for k in range(type.num_fields))
-    text = types.is_string(type) or types.is_large_string(type) or types.is_string_view(type)
-    return text or any(
-        is_kind(type) for is_kind in (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
-    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, tee
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasc._core import Store, StoreWriter
-from tasc.checks import whole_number, wrong
-from tasc.data.rows import Paths, Row, checked_rows, read_rows
+from tasc.checks import whole_number
+from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, render_rows, system_text
+from tasc.data.rows import AUTO, Paths, Row, read_rows
 from tasc.data.tokenizer import TaskTokenizer, load_tokenizer
 from tasc.errors import TokenizerMismatchError
 from tasc.progress import Progress, reporting
@@ -61,8 +62,10 @@ class TokenStore(Store):
         path: str | Path,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
+        every_turn: bool = False,
+        system: str | None = None,
         eos: str | int | None = "auto",
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
@@ -73,12 +76,16 @@ class TokenStore(Store):
         the same bytes for any `num_threads`.
 
         Args:
-            rows: Files (see `read_rows`), or rows `{output, input?}` themselves.
+            rows: Files or objects that `read_rows` reads, such as rows `{output, input?}`. The output of a row with
+                `messages` is what the tokenizer's chat template writes after the prompt (see `tasc.data.chat`).
             tokenizer: Any argument of `load_tokenizer`.
             path: Path of the store; a store that exists there is replaced.
             split: Only rows of this `split`.
-            output_field: The field with the outputs.
-            input_field: The field with the inputs; None leaves inputs out.
+            output_field: The field with the outputs; `auto` finds it.
+            input_field: The field with the inputs; `auto` finds it, None leaves inputs out.
+            every_turn: Whether each assistant turn of a chat is a row; otherwise the last one.
+            system: System message of the prompts; `messages` may begin with another one. The store and its indexes keep
+                it; None: they keep the one that all `messages` begin with.
             eos: The token that ends every output (see `load_tokenizer`); None appends none.
             num_threads: Threads that tokenise; None: the `tokenizers` package decides (all cores).
             progress: Called with (bytes read, bytes in all), for files; True shows a progress bar.
@@ -95,7 +102,8 @@ class TokenStore(Store):
                 task.name,
             )
         with reporting(progress, "tokenising") as tell:
-            texts = _texts(rows, split, output_field, input_field, tell)
+            source = _Source(task.chat_template, system)
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             writer = StoreWriter.create(
                 Path(path),
                 fingerprint=task.fingerprint,
@@ -103,7 +111,7 @@ class TokenStore(Store):
                 vocab_size=task.vocab_size,
                 eos_id=task.eos_id,
             )
-            _fill(writer, task, texts, num_threads)
+            _fill(writer, task, texts, num_threads, source.notes)
         return cls(Path(path))
 
     def append(
@@ -112,8 +120,9 @@ class TokenStore(Store):
         tokenizer: Any,
         *,
         split: str | None = None,
-        output_field: str = "output",
-        input_field: str | None = "input",
+        output_field: str = AUTO,
+        input_field: str | None = AUTO,
+        every_turn: bool = False,
         num_threads: int | None = None,
         progress: Progress | bool | None = None,
     ) -> TokenStore:
@@ -129,6 +138,7 @@ class TokenStore(Store):
             split: As in `build`.
             output_field: As in `build`.
             input_field: As in `build`.
+            every_turn: As in `build`.
             num_threads: As in `build`.
             progress: As in `build`.
 
@@ -144,7 +154,8 @@ class TokenStore(Store):
                 f"{task.name} ({task.fingerprint[:12]}…); use the same tokenizer or build it again"
             )
         with reporting(progress, "tokenising") as tell:
-            texts = _texts(rows, split, output_field, input_field, tell)
+            source = _Source(task.chat_template, self.notes.get("system"))
+            texts = source.texts(rows, split, output_field, input_field, every_turn, tell)
             _fill(StoreWriter.append(self.path, task.fingerprint), task, texts, num_threads)
         return type(self)(self.path)
 
@@ -163,27 +174,50 @@ class TokenStore(Store):
         )
 
 
-Text: TypeAlias = tuple[str, str | None]
+Text: TypeAlias = tuple[str | Rendered, str | None]
 """(output, input)"""
 
 Encoded: TypeAlias = tuple[NDArray[np.uint32], NDArray[np.uint64], list[str | None]]
 """(T,) ids of all outputs, (R,) end of each output, (R,) inputs."""
 
 
-def _texts(
-    rows: Paths | Iterable[Row], split: str | None, output_field: str, input_field: str | None, progress: Progress
-) -> Iterator[Text]:
-    fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or "input"}
-    if not isinstance(rows, str | Path | Iterable):
-        raise wrong("rows", rows, "files, or rows like {'output': 'text'}")
-    given: Iterator[Any] = iter([rows] if isinstance(rows, str | Path) else rows)
-    first = next(given, None)
-    if isinstance(first, str | Path):
-        read = read_rows([first, *given], split, **fields, progress=progress)
-    else:
-        everything = given if first is None else chain([first], given)
-        read = checked_rows(((f"row {k}", row) for k, row in enumerate(everything)), split, **fields)
-    return ((row["output"], row.get("input") if input_field else None) for row in read)
+class _Source:
+    """Source of the texts of rows. It notes what their prompts have in common.
+
+    Args:
+        template: Chat template of the tokenizer; None leaves `messages` aside.
+        system: System message of conversations that begin with none.
+    """
+
+    def __init__(self, template: ChatTemplate | None, system: str | None) -> None:
+        self._template, self._system = template, system
+        self._systems: set[str | None] = set()  # of conversations; no more than two are kept
+
+    def texts(
+        self,
+        rows: Paths | Iterable[Row],
+        split: str | None,
+        output_field: str,
+        input_field: str | None,
+        every_turn: bool,
+        progress: Progress,
+    ) -> Iterator[Text]:
+        """Yield the output and the input of each row."""
+        fields: dict[str, Any] = {"output_field": output_field, "input_field": input_field or AUTO}
+        read, copies = tee(read_rows(rows, split, **fields, every_turn=every_turn, progress=progress))
+        for row, output in zip(copies, render_rows(self._template, read, self._system), strict=True):
+            if isinstance(output, Rendered) and len(self._systems) < 2:
+                self._systems.add(system_text(row) or self._system)
+            yield output, row.get("input") if input_field else None
+
+    def notes(self) -> dict[str, Any]:
+        """Return what is known of the prompts of the rows so far: `system` and `chat_template`."""
+        common = next(iter(self._systems)) if len(self._systems) == 1 else None
+        found = {
+            "system": common if self._system is None else self._system,
+            "chat_template": None if self._template is None else self._template.source,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
@@ -191,7 +225,8 @@ def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
     characters = 0
     for output, given in texts:
         batch.append((output, given))
-        characters += len(output) + len(given or "")
+        text = output if isinstance(output, str) else output.prompt + output.output
+        characters += len(text) + len(given or "")
         if len(batch) == BATCH_ROWS or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -199,8 +234,14 @@ def _batched(texts: Iterable[Text]) -> Iterator[list[Text]]:
         yield batch
 
 
-def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_threads: int | None) -> None:
-    """Read rows on this thread, tokenise them on others, write them in order."""
+def _fill(
+    writer: StoreWriter,
+    task: TaskTokenizer,
+    texts: Iterable[Text],
+    num_threads: int | None,
+    notes: Callable[[], dict[str, Any]] | None = None,
+) -> None:
+    """Read rows on this thread, tokenise them on others, write them in order, and at last the notes."""
     workers = 1 if num_threads is None else whole_number("num_threads", num_threads, 1)
     waiting: deque[Future[Encoded]] = deque()
     try:
@@ -211,6 +252,8 @@ def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_t
                     writer.push(*waiting.popleft().result())
             while waiting:
                 writer.push(*waiting.popleft().result())
+        if notes is not None:
+            writer.set_notes(notes())
         writer.finish()
     except BaseException:  # also Ctrl-C: no half-written file is left
         writer.discard()
@@ -218,8 +261,7 @@ def _fill(writer: StoreWriter, task: TaskTokenizer, texts: Iterable[Text], num_t
 
 
 def _encode(task: TaskTokenizer, batch: Sequence[Text]) -> Encoded:
-    end = [] if task.eos_id is None else [task.eos_id]
-    outputs = [ids + end for ids in task.encode_outputs([output for output, _ in batch])]
+    outputs = task.segment(encode_outputs(task, [output for output, _ in batch]))
     ends = np.cumsum([len(ids) for ids in outputs], dtype=np.uint64)
     ids = np.fromiter(chain.from_iterable(outputs), np.uint32, int(ends[-1]))
     return ids, ends, [given for _, given in batch]

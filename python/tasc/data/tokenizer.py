@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,9 +15,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tasc._core import MergePlan
-from tasc.data.endings import FindFile, eos_hints, find_eos
+from tasc.data.chat import TEMPLATE_FILE, TOOL_TEMPLATE_FILE, ChatTemplate
+from tasc.data.endings import END_TOKENS, FindFile, eos_hints, eos_ids_of, find_eos, read_settings
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, TokenizerMismatchError
+from tasc.models import HUB_NAME, check_name
 
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change the ids of a text; transformers rewrites them on load and save."""
@@ -28,9 +29,6 @@ AFTER_PUNCTUATION = ('is "', "is (", "is:\n", "is-")
 
 AFTER_WORD = ("is a", "is 1", "is I", "is _")
 """Contexts for any other piece, by preference."""
-
-HUB_NAME = re.compile(r"(?!\.)[\w.-]+(/[\w.-]+)?(?<!\.json)")
-"""Names of models on the hub; any other text is a path."""
 
 PLAN_FILE = "merge_plan.tasc"
 """File of a checkpoint's merge plan (its new tokens), beside tokenizer.json."""
@@ -48,6 +46,21 @@ class TaskTokenizer:
     """The token that ends an output, None when there is none."""
     plan: MergePlan | None = None
     """The new tokens of an extended tokenizer, which only outputs use."""
+    chat_template: ChatTemplate | None = None
+    """The template that makes prompts of conversations; None if there is none."""
+    more_stop_ids: frozenset[int] = frozenset()
+    """Ids at which the model stops besides `eos_id`, as its generation settings name them."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids at which the model stops, as far as they are known."""
+        return self.more_stop_ids if self.eos_id is None else self.more_stop_ids | {self.eos_id}
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """Ids with which a rendered answer may end: `stop_ids`, and those of `END_TOKENS` that the tokenizer holds."""
+        known = map(self.tokenizer.token_to_id, END_TOKENS)
+        return self.stop_ids | {token for token in known if token is not None}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -72,7 +85,10 @@ class TaskTokenizer:
 
     def encode_outputs(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of outputs as the model should generate them: those of `encode_batch`, with the new tokens of `plan`."""
-        ids = self.encode_batch(texts)
+        return self.segment(self.encode_batch(texts))
+
+    def segment(self, ids: list[list[int]]) -> list[list[int]]:
+        """Put the new tokens of `plan` into (N,) outputs of base tokens."""
         return ids if self.plan is None else [np.asarray(row).tolist() for row in self.plan.segment_batch(ids)]
 
     def spell(self, pieces: Sequence[str]) -> list[list[int]]:
@@ -151,7 +167,9 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
     origin = str(getattr(source, "name_or_path", ""))
     find = model_files(origin)
     name = Path(origin).resolve().name if Path(origin).is_dir() else origin
-    return _task_tokenizer(_copied(backend), name or "tokenizer", eos, find, getattr(source, "eos_token_id", None))
+    own = getattr(source, "eos_token_id", None)
+    found = _task_tokenizer(_copied(backend), name or "tokenizer", eos, find, own)
+    return replace(found, chat_template=ChatTemplate.of(source))
 
 
 def _task_tokenizer(
@@ -164,7 +182,9 @@ def _task_tokenizer(
     plan = None if plan_file is None else MergePlan.open(plan_file)
     if plan is not None:
         _check_plan(tokenizer, plan)
-    return TaskTokenizer(tokenizer, name, find_eos(tokenizer, eos, hints), plan)
+    template = ChatTemplate.find(find) if find else None
+    stops = eos_ids_of([read_settings(find, "generation_config.json")]) if find else frozenset[int]()
+    return TaskTokenizer(tokenizer, name, find_eos(tokenizer, eos, hints), plan, template, stops)
 
 
 def _check_plan(tokenizer: Tokenizer, plan: MergePlan) -> None:
@@ -195,6 +215,7 @@ def _from_file(file: Path) -> Tokenizer:
 
 
 def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
+    check_name(name)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -202,7 +223,7 @@ def _from_hub(name: str, eos: str | int | None) -> TaskTokenizer:
         try:
             return Path(hf_hub_download(name, file))
         except LocalEntryNotFoundError:  # the hub was not reached
-            if file == PLAN_FILE:  # most models have none: those fetched before go on working
+            if file in (PLAN_FILE, TEMPLATE_FILE, TOOL_TEMPLATE_FILE):  # not every model has these
                 return None
             raise
         except EntryNotFoundError:

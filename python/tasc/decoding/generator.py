@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
 from tasc.checks import of_kind, whole_number, wrong
+from tasc.data.chat import system_text
 from tasc.data.ids import as_ids
+from tasc.data.prompt_notes import PromptDefaults, with_template
 from tasc.decoding.detokenize import IncrementalDetokenizer, decode, special_tokens
 from tasc.decoding.draft_model.hybrid import HybridDrafter
 from tasc.decoding.engine.compile import CompiledModules
@@ -32,13 +34,13 @@ from tasc.decoding.engine.target import Mode, Target, evaluating
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.processors import check_generation_config, logits_processors
-from tasc.decoding.prompts import Prompt, known_inputs, prompt_ids
+from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.scheduler import Call, ModelLock, Scheduler
 from tasc.decoding.stats import Stats
 from tasc.decoding.submitted import GenerationFuture, Piece, RequestOptions
 from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS
+from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
 from tasc.drafting.retokenizing import ngram_drafter
@@ -131,7 +133,8 @@ class Generator:
         tokenizer: Its tokenizer; None where all prompts are ids and no text is wanted.
         index: `TaskIndex`, or its path, that drafts are made from. Drafts also use the running context, and the
             request's input where the index holds inputs. None: the context alone. For a model with new tokens
-            (`tasc.vocab`) the index may be made with the tokenizer before the extension.
+            (`tasc.vocab`) the index may be made with the tokenizer before the extension. A path's file is read into
+            memory, up to 256 MiB, and may then be written over; a larger one is mapped, as `TaskIndex.open` does it.
         drafter: A `Drafter` instead of an index, such as a `ModelDrafter`.
         draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
         max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
@@ -216,6 +219,7 @@ class Generator:
         self._draft = draft
         self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
+        self._tokenizer = with_template(tokenizer, self._default.index)
         curve = None if costs is None else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         model_lock = _model_locks.setdefault(self._target.model, ModelLock())
@@ -255,7 +259,7 @@ class Generator:
 
     def generate(
         self,
-        inputs: Sequence[str] | None = None,
+        inputs: Sequence[Input] | None = None,
         *,
         prompts: Sequence[Prompt] | None = None,
         system: str | None = None,
@@ -279,10 +283,13 @@ class Generator:
         """Answer prompts.
 
         Args:
-            inputs: User texts, put into the tokenizer's chat template (without one: text and newline).
+            inputs: User texts, put into the tokenizer's chat template (without one: text and newline); or rows, as
+                `tasc.data.read_rows` gives them: conversations `{"messages": […], "tools": […]}`, whose answer is left
+                out, or `{"input": text}`.
             prompts: Instead of `inputs`: raw strings, id sequences or lists of messages. Drafts take the last user
                 message for the input; in strings and ids it is found (see `input_template` of `Generator`).
-            system: System message for `inputs`.
+            system: System message for `inputs`; "" for none. None: the one that the model was tuned with (`tasc tune`),
+                or else the index was built with. A different one is named in a warning.
             max_tokens: Most output tokens per prompt; the model's context may end an output earlier.
             temperature: 0 is greedy; see `Sampling` for this and the next three, which act above 0. The generation
                 config has no say in these four.
@@ -523,10 +530,11 @@ class Generator:
             raise InputError("stop= and stream= need text; give a tokenizer to Generator(model, tokenizer)")
         max_tokens = whole_number("max_tokens", max_tokens, 1)
         check_generation_config(self._target.model)
-        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        rows = self._prompt_ids(inputs, prompts, system)
         numbers = range(len(rows)) if positions is None else _whole_numbers("positions", positions)
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
+        salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
         with self._preparing:
             drafters = self._drafters_for(len(rows), index, salt, drafter)
             texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
@@ -544,7 +552,7 @@ class Generator:
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
-                drafter=drafter, input_text=texts[number], sampler=sampler, emit=emit,
+                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
@@ -552,7 +560,11 @@ class Generator:
         return job, drafters
 
     def check(
-        self, inputs: Sequence[str] | None = None, *, prompts: Sequence[Prompt] | None = None, system: str | None = None
+        self,
+        inputs: Sequence[Input] | None = None,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        system: str | None = None,
     ) -> None:
         """Check prompts as `generate` does, without answering them.
 
@@ -560,8 +572,30 @@ class Generator:
             InputError: As `generate`.
             PromptError: A prompt cannot be used; says which.
         """
-        for number, row in enumerate(prompt_ids(self._tokenizer, inputs, prompts, system)):
+        for number, row in enumerate(self._prompt_ids(inputs, prompts, system)):
             self._room(number, row, 1)
+
+    @property
+    def system(self) -> str | None:
+        """System message of `inputs` by default: what the model was tuned with, or else the index was built with."""
+        return self._prompts.system
+
+    def _prompt_ids(
+        self, inputs: Sequence[Input] | None, prompts: Sequence[Prompt] | None, system: str | None
+    ) -> list[list[int]]:
+        if prompts is not None or inputs is None or not isinstance(system, str | None):
+            return prompt_ids(self._tokenizer, inputs, prompts, system)
+        system = self._prompts.choose(system)
+        rows = prompt_ids(self._tokenizer, inputs, prompts, system)
+        for one in inputs:
+            if not isinstance(one, str) and one.get("messages"):
+                self._prompts.compare(system_text(one) or system)
+        return rows
+
+    @cached_property
+    def _prompts(self) -> PromptDefaults:
+        model = str(getattr(self._target.model.config, "name_or_path", ""))
+        return PromptDefaults.of(model, self._tokenizer, self._default.index)
 
     def _generation(self, job: Job) -> Generation:
         assert job.finish_reason is not None
@@ -641,7 +675,9 @@ class Generator:
         """
         key = _key(index), digest
         if key not in self._drafters:
-            opened = TaskIndex.open(Path(index)) if isinstance(index, (str, PathLike)) else index
+            opened = (
+                TaskIndex.open(Path(index), memory_bytes=MEMORY_BYTES) if isinstance(index, (str, PathLike)) else index
+            )
             if not isinstance(opened, TaskIndex | None):
                 raise wrong("index", index, "a TaskIndex or the path of one")
             self._drafters[key] = (index, self._over(opened, digest, key[0] == _key(self._index)))
@@ -652,7 +688,7 @@ class Generator:
         """Make a drafter over an index, the generator's own or another, and the draft model behind it, if any."""
         log = self._log_of(index, digest, own)
         if index is not None and digest is not None and (salted := Path(f"{index.path}.{digest}")).exists():
-            index = TaskIndex.open(salted)
+            index = TaskIndex.open(salted, memory_bytes=MEMORY_BYTES)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
         made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
@@ -694,7 +730,7 @@ class Generator:
         for drafter, group in groups.items():
             finder = self._finder(drafter)
             if finder is not None:
-                for number, text in zip(group, finder.find([rows[n] for n in group]), strict=True):
+                for number, text in zip(group, finder.find([rows[n] for n in group], drafter.index), strict=True):
                     known[number] = text
         return known
 
@@ -728,7 +764,7 @@ _CALL_OPTIONS = {
 """Options of `Generator.generate`; all others are the generator's own."""
 
 
-def generate(model: Any, tokenizer: Any, inputs: Sequence[str] | None = None, **options: Any) -> Generations:
+def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, **options: Any) -> Generations:
     """Answer prompts once: `Generator(model, tokenizer, …).generate(inputs, …)` in one call.
 
     Args:

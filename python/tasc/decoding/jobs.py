@@ -30,6 +30,7 @@ class Job:
         eos: Ids that end the output and are part of it.
         drafter: Drafts for it; None decodes plainly.
         input_text: The input's text, where known: for the drafter.
+        salt: Keys and values of a prefix are shared with jobs of the same salt alone.
         sampler: None takes the argmax.
         detokenizer: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
@@ -50,6 +51,7 @@ class Job:
     rope_switch: int | None = None
     drafter: SafeDrafter | None = None
     input_text: str | None = None
+    salt: str | None = None
     sampler: Sampler | None = None
     detokenizer: IncrementalDetokenizer | None = None
     emit: Callable[[int, list[int], str], None] | None = None

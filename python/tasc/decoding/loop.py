@@ -65,7 +65,8 @@ class Loop:
 
     Active jobs fill rows 0, 1, …; a waiting job's prompt is prefilled into the next row, its first draft behind it, as
     soon as a row is free. A job that ends gives its row to the last active one. Rows keep their keys and
-    values: a new prompt starts from the row that shares the longest prefix with it.
+    values: a new prompt starts from the row that shares the longest prefix with it, among rows of its own salt: the
+    time of a prefill tells no salt what another has asked.
 
     Jobs of one step may have different samplers and drafters. A loop belongs to one thread at a time.
 
@@ -89,7 +90,7 @@ class Loop:
         self._cache = target.new_cache(num_rows)
         self._steps = StepRunner(target, self._cache, max_draft + 1, cuda_graphs)
         self._held: list[list[int]] = [[] for _ in range(num_rows)]
-        self._is_long = [False] * num_rows  # whether a row's sequence is beyond the target's RoPE switch
+        self._kinds: list[tuple[bool, str | None]] = [(False, None)] * num_rows  # of the jobs that the rows held last
         self._active: list[Job] = []
         self._max_draft = max_draft
         self._curve = curve
@@ -162,7 +163,7 @@ class Loop:
         first_row = len(self._active)
         jobs: list[Job] = []
         while waiting and len(self._active) < self._cache.num_rows:
-            source, shared = self._longest_prefix(waiting[0].tokens)
+            source, shared = self._longest_prefix(waiting[0])
             if jobs and not self._goes_with(jobs, waiting[0], shared):
                 break
             job = waiting.popleft()
@@ -179,18 +180,22 @@ class Loop:
         lengths = [len(job.tokens) - shared, *(len(other.tokens) - other.cached for other in jobs)]
         if len({self._target.regime(len(one.tokens)) for one in (job, *jobs)}) > 1:
             return False
-        in_common = max(common_prefix_length(other.tokens, job.tokens) for other in jobs)
+        in_common = max(common_prefix_length(other.tokens, job.tokens) * (other.salt == job.salt) for other in jobs)
         return in_common <= shared + _MAX_RECOMPUTED and self._steps.should_prefill_together(lengths, self._max_draft)
 
-    def _longest_prefix(self, prompt: Sequence[int]) -> tuple[int, int]:
-        """Return the cache row that shares the longest prefix with a prompt, and the length of the prefix.
+    def _kind(self, job: Job) -> tuple[bool, str | None]:
+        """Return what jobs have in common that share keys and values: the side of the RoPE switch, and the salt."""
+        return self._target.regime(len(job.tokens)), job.salt
+
+    def _longest_prefix(self, job: Job) -> tuple[int, int]:
+        """Return the cache row that shares the longest prefix with a job's prompt, and the length of the prefix.
 
         Among equal rows the next free one is preferred.
         """
-        row, is_long = len(self._active), self._target.regime(len(prompt))
+        row, kind, prompt = len(self._active), self._kind(job), job.tokens
         shared = [
-            common_prefix_length(held, prompt) if was_long == is_long else 0
-            for held, was_long in zip(self._held, self._is_long, strict=True)
+            common_prefix_length(held, prompt) if held_kind == kind else 0
+            for held, held_kind in zip(self._held, self._kinds, strict=True)
         ]
         source = max(range(len(shared)), key=lambda candidate: (shared[candidate], candidate == row))
         return source, min(shared[source], len(prompt) - 1)
@@ -201,7 +206,7 @@ class Loop:
         self._cache.reserve(len(job.tokens))
         job.cached = self._cache.copy_row(source, row, shared)
         self._held[row] = job.tokens[: job.cached]
-        self._is_long[row] = self._target.regime(len(job.tokens))
+        self._kinds[row] = self._kind(job)
         job.stats.prompt_tokens = len(job.tokens)
         job.stats.reused_tokens = job.cached
         self._active.append(job)
@@ -310,8 +315,8 @@ class Loop:
                 continue
             accepted[job] = _append(job, draft, ids)
             job.cached = self._cache.keep(row, job.cached)
-            if self._target.drive.recomputes and self._target.regime(len(job.tokens)) and not self._is_long[row]:
-                job.cached, self._is_long[row] = 0, True
+            if self._target.drive.recomputes and self._kind(job) != self._kinds[row]:
+                job.cached, self._kinds[row] = 0, self._kind(job)
             self._held[row] = job.tokens[: job.cached]
         step.timed("rest", begin)
         return accepted
@@ -382,7 +387,7 @@ class Loop:
                     self._active[row] = last
                     self._cache.move_row(len(self._active), row, last.cached)
                     self._held[row] = list(self._held[len(self._active)])
-                    self._is_long[row] = self._is_long[len(self._active)]
+                    self._kinds[row] = self._kinds[len(self._active)]
                 ended.append(job)
         return ended[::-1]
 

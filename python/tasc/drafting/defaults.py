@@ -8,3 +8,6 @@ MAX_DRAFT = 64
 
 MAX_SALTS = 64
 """Most salts of an index whose drafters are kept, unless told otherwise."""
+
+MEMORY_BYTES = 256 << 20
+"""Largest index file that is read into memory, unless told otherwise. A larger one stays mapped."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tasc.data.ids import as_ids, common_prefix_length
 
 if TYPE_CHECKING:
+    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
 
 Ids: TypeAlias = NDArray[np.uint32]
@@ -122,9 +124,10 @@ def _chat_template(tokenizer: Any, history: list[dict[str, str]]) -> Template | 
 class PromptInputFinder:
     """Finds the input in the prompts of one task, which are given as token ids.
 
-    There are three cases:
+    There are four cases:
 
     - A recorded template: the input lies between its prefix and its suffix.
+    - An index that was built from whole prompts: `TaskIndex.find_input` finds the input, from the first prompt on.
     - No template: the longest common prefix and suffix of all prompts so far are learnt as the template, from the
       second prompt on. They get shorter with more prompts. The input is widened to whole words.
     - Delimiters of a chat template: the input is the last user message, from the first prompt on. After `MIN_SUPPORT`
@@ -171,11 +174,12 @@ class PromptInputFinder:
             return None
         return Template(tuple(self._prefix.tolist()), tuple(self._suffix.tolist()))
 
-    def find(self, prompts: Iterable[Sequence[int]]) -> list[str | None]:
+    def find(self, prompts: Iterable[Sequence[int]], index: TaskIndex | None = None) -> list[str | None]:
         """Learn from the prompts of a call, then find the input of each.
 
         Args:
             prompts: (N,) sequences of (L,) token ids.
+            index: The index that drafts come from. Its template of prompts goes before what is learnt here.
 
         Returns:
             (N,) texts; None if the input is not known or blank.
@@ -185,20 +189,31 @@ class PromptInputFinder:
             if self._template is None:
                 for prompt in arrays:
                     self._learn(prompt)
-            return [self._find(prompt) for prompt in arrays]
+            return [self._find(prompt, index) for prompt in arrays]
 
-    def _find(self, prompt: Ids) -> str | None:
+    def _find(self, prompt: Ids, index: TaskIndex | None) -> str | None:
         if self._template is not None:
             bounds = self._template.bounds(prompt)
         else:
-            bounds = self._learnt_bounds(prompt)
             message = None if self._delimiters is None else self._delimiters.bounds(prompt)
+            found = self._indexed_input(prompt, message, index)
+            if found is not None:
+                return found
+            bounds = self._learnt_bounds(prompt)
             if message is not None:
                 bounds = _narrowed(message, bounds) if bounds and self._support >= MIN_SUPPORT else message
         if bounds is None:
             return None
         text = self._tokenizer.decode(prompt[bounds[0] : bounds[1]])
         return text if text.strip() else None
+
+    def _indexed_input(self, prompt: Ids, message: tuple[int, int] | None, index: TaskIndex | None) -> str | None:
+        """Return the input by the index's template of prompts, in the last user message or in the whole prompt."""
+        if index is None or index.input_template is None:
+            return None
+        parts = [prompt] if message is None else [prompt[message[0] : message[1]], prompt]
+        texts = chain((self._tokenizer.decode(part) for part in parts), (self._text(part) for part in parts))
+        return next((found for text in texts if (found := index.find_input(text)) is not None), None)
 
     def _learn(self, prompt: Ids) -> None:
         """Shorten the template to what it has in common with one more prompt, unless the prompt is an outlier."""
@@ -249,6 +264,22 @@ class PromptInputFinder:
         """Decode ids with special tokens, which separate words."""
         text: str = self._tokenizer.tokenizer.decode(ids.tolist(), skip_special_tokens=False)
         return text
+
+
+def template_in_words(index: TaskIndex, tokenizer: TaskTokenizer) -> str | None:
+    """Say where the input is in the prompts that an index was built from; None if its rows' inputs were no prompts.
+
+    Args:
+        index: The index.
+        tokenizer: Its tokenizer.
+    """
+    template = index.input_template
+    if template is None:
+        return None
+    before, after = (len(tokenizer.encode(template[side])) for side in ("before", "after"))
+    start = f"the last {template['before']!r}" if template["repeated"] else f"{before:,} tokens that all prompts share"
+    end = f" and precedes {after:,} tokens that all prompts share"
+    return f"the input is what follows {start}{end if after else ''}"
 
 
 def _narrowed(message: tuple[int, int], learnt: tuple[int, int]) -> tuple[int, int]:

@@ -279,10 +279,11 @@ class SafeRequest(Request):
 
     Args:
         start: Starts the request inside.
+        on_failure: Called once if the request fails.
     """
 
-    def __init__(self, start: Callable[[], Any]) -> None:
-        self.failed = False
+    def __init__(self, start: Callable[[], Any], on_failure: Callable[[], None] | None = None) -> None:
+        self.failed, self.on_failure = False, on_failure
         self.inner: Any = guarded([self], start)
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
@@ -317,6 +318,9 @@ def fail(requests: Sequence[SafeRequest], reason: str) -> None:
     _log.warning("%s; %d request(s) go on without drafts", reason, len(requests), exc_info=True)
     for request in requests:
         request.failed, request.inner = True, None
+        if request.on_failure is not None:
+            request.on_failure()
+            request.on_failure = None
 
 
 def _well_formed(draft: Draft) -> Draft:

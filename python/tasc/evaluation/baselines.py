@@ -75,6 +75,16 @@ def suffix_decoding_installed() -> bool:
         return False
 
 
+def check_suffix_decoding() -> None:
+    """Raise BaselineMissingError unless the package of `SuffixDecodingDrafter` is installed."""
+    if not suffix_decoding_installed():
+        raise BaselineMissingError(
+            "SuffixDecoding needs the package arctic-inference, beside torch: "
+            "pip install nanobind ninja cmake 'setuptools<82' wheel && "
+            "pip install --no-build-isolation --no-deps arctic-inference"
+        )
+
+
 def suffix_depth(max_tokens: int) -> int:
     """Return the tree depth of SuffixDecoding for drafts of `max_tokens`; a draft cannot be longer than the tree."""
     return 24 if max_tokens <= 16 else max_tokens + 32
@@ -102,14 +112,8 @@ class SuffixDecodingDrafter(Drafter):
         Raises:
             BaselineMissingError: If `arctic-inference` is not installed.
         """
-        try:
-            suffix_decoding = importlib.import_module("arctic_inference.suffix_decoding")
-        except ImportError as e:
-            raise BaselineMissingError(
-                "SuffixDecoding needs the package arctic-inference, beside torch: "
-                "pip install nanobind ninja cmake 'setuptools<82' wheel && "
-                "pip install --no-build-isolation --no-deps arctic-inference"
-            ) from e
+        check_suffix_decoding()
+        suffix_decoding = importlib.import_module("arctic_inference.suffix_decoding")
         self.name = f"suffix-{factor:g}"
         self.cache: Any = suffix_decoding.SuffixDecodingCache(depth, -1)
         self.depth = depth

@@ -6,7 +6,7 @@ all methods. Greedy decoding is lossless with every draft: each output is compar
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tasc.data.chat import output_texts
 from tasc.data.endings import required_eos_ids
-from tasc.decoding.prompts import prompt_ids
+from tasc.data.prompt_notes import PromptDefaults
+from tasc.decoding.prompts import Input, prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
+from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError
-from tasc.evaluation.baselines import SuffixDecodingDrafter, suffix_decoding_installed, suffix_depth
+from tasc.evaluation.baselines import (
+    SuffixDecodingDrafter,
+    check_suffix_decoding,
+    suffix_decoding_installed,
+    suffix_depth,
+)
+from tasc.evaluation.bootstrap import Measure, divided, estimate
 from tasc.evaluation.machine import machine
 from tasc.progress import Progress
 
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
 PLAIN = "plain"
 """Baseline method for speed-ups: the loop of tasc without drafts."""
 
-_STATIC = "transformers-static"
+_LOOKUP, _STATIC = "transformers-prompt-lookup", "transformers-static"
 _CAPTURED = 8  # warm-up requests on a GPU, which capture its CUDA graphs
 
 DRAFTED = ("model", "combined")
@@ -42,7 +51,8 @@ class BenchOptions:
     """Options of a benchmark.
 
     Attributes:
-        system: System prompt of every request.
+        system: System prompt of every request; "" for none. None: the one that the model was tuned with, or else the
+            indexed rows share.
         max_tokens: Maximum number of tokens per output.
         max_draft: Maximum number of tokens per draft.
         lookup_tokens: `prompt_lookup_num_tokens` of transformers.
@@ -78,8 +88,8 @@ class Method(Protocol):
 
     name: str
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text `text` greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
 
 
 @dataclass(slots=True)
@@ -154,21 +164,25 @@ def bench(
         progress: Called with (answers done, answers).
 
     Returns:
-        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → `Tally.summary`, `speedup` over plain and
-        `exact`, the number of outputs equal to the row's), and `requests` (input, output, seconds per method).
+        A JSON-ready dictionary: `settings`, `machine`, `methods` (name → `Tally.summary`, `speedup` over plain with its
+        interval, and `exact`, the number of outputs equal to the row's), and `requests` (input, output, seconds per
+        method).
 
     Raises:
         InputError: If a held-out row has no input, a method's name is unknown, or the draft model does not fit.
         PromptError: If an input cannot be used; it is counted from 0 among the held-out rows with an input.
     """
     options = options or BenchOptions()
+    system = PromptDefaults.of(_name(model), tokenizer, task.index).choose(options.system)
+    options = replace(options, system=system or "")  # every method gets the same prompts
     rows = [r for r in task.held_out if r.get("input")]
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
+    check_methods(options, has_draft=draft is not None)
     methods = list(_methods(model, tokenizer, task, options, draft, draft_tokenizer))
     plain = methods[0]
     assert isinstance(plain, LoopMethod)
-    plain.check([row["input"] for row in rows])
+    plain.check(rows)
     for row in rows[-1:] if model.device.type == "cpu" else rows[-_CAPTURED:]:
         for method in methods:
             method.answer(row["input"][::-1])  # warm-up with a prompt that is not measured
@@ -176,14 +190,20 @@ def bench(
     for i, row in enumerate(rows):
         for j in range(len(methods)):
             method = methods[(i + j) % len(methods)]
-            tallies[method.name].answers.append(method.answer(row["input"]))
+            tallies[method.name].answers.append(method.answer(row))
             if progress is not None:
                 progress(i * len(methods) + j + 1, len(rows) * len(methods))
-    return _result(tallies, rows, model, options, draft)
+    references = output_texts(task.tokenizer, rows, options.system)
+    return _result(tallies, rows, references, model, options, draft)
 
 
 def _result(
-    tallies: dict[str, Tally], rows: Sequence[dict[str, Any]], model: Any, options: BenchOptions, draft: Any
+    tallies: dict[str, Tally],
+    rows: Sequence[dict[str, Any]],
+    references: list[str],
+    model: Any,
+    options: BenchOptions,
+    draft: Any,
 ) -> dict[str, Any]:
     plain = tallies[PLAIN].answers
     for tally in tallies.values():
@@ -192,8 +212,9 @@ def _result(
     for name, tally in tallies.items():
         speed = summaries[name]["tokens_per_second"]
         summaries[name]["speedup"] = speed / summaries[PLAIN]["tokens_per_second"]
+        summaries[name]["speedup_interval"] = _speedup_interval(tally, tallies[PLAIN])
         summaries[name]["exact"] = sum(
-            a.text.strip() == r["output"].strip() for a, r in zip(tally.answers, rows, strict=True)
+            a.text.strip() == reference.strip() for a, reference in zip(tally.answers, references, strict=True)
         )
     requests = [
         {
@@ -209,11 +230,48 @@ def _result(
             "draft": None if draft is None else _name(draft),
             "batch_size": 1,
             **asdict(options),
+            "system": options.system or None,
         },
         "machine": machine(),
         "methods": summaries,
         "requests": requests,
     }
+
+
+def _speedup_interval(tally: Tally, plain: Tally) -> dict[str, float | None]:
+    """Return `value`, `low` and `high`: the speed-up over plain decoding and its interval over the prompts."""
+    sides = [(len(answer.ids), answer.seconds) for side in (tally, plain) for answer in side.answers]
+    counts = np.array(sides, np.float64).reshape(2, -1, 2)  # (side, prompt, tokens and seconds)
+    return estimate(Measure(np.concatenate([*counts], axis=-1), _speed_ratio))
+
+
+def _speed_ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the ratio of two speeds from (…, 4) sums: tokens, seconds, tokens and seconds of the other."""
+    return divided(sums[..., 0] * sums[..., 3], sums[..., 1] * sums[..., 2])
+
+
+def check_methods(options: BenchOptions, *, has_draft: bool) -> None:
+    """Check the names of methods and their packages, before a model is loaded.
+
+    Raises:
+        InputError: A name is unknown, or needs a draft model that is not given; or drafts are longer than `max_draft`.
+        BaselineMissingError: A method needs SuffixDecoding, which is not installed.
+    """
+    suffixes = [_suffix(factor) for factor in options.factors]
+    known = [PLAIN, "transformers", _STATIC, _LOOKUP, *suffixes, "tasc", *(DRAFTED if has_draft else ())]
+    for name in options.methods or ():
+        if name in DRAFTED and not has_draft:
+            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
+        if name not in known:
+            raise InputError(f"unknown method {name!r}: choose from {', '.join(known)}")
+        if name in suffixes:
+            check_suffix_decoding()
+    if options.draft_length is not None and options.draft_length > options.max_draft:
+        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
+
+
+def _suffix(factor: float) -> str:
+    return f"suffix-{factor:g}"
 
 
 def _name(model: Any) -> str:
@@ -223,7 +281,6 @@ def _name(model: Any) -> str:
 def _methods(
     model: Any, tokenizer: Any, task: "Task", options: BenchOptions, draft: Any, draft_tokenizer: Any
 ) -> Iterator[Method]:
-    from tasc._core import NgramDrafter
     from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.draft_model.hybrid import HybridDrafter
 
@@ -236,16 +293,15 @@ def _methods(
     def suffix(factor: float) -> Drafter:
         return SuffixDecodingDrafter(task.outputs(), factor=factor, depth=suffix_depth(options.max_draft))
 
-    def ngram() -> NgramDrafter:
-        return NgramDrafter(task.index, tokenizer=task.tokenizer)
+    def ngram() -> Drafter:
+        return ngram_drafter(task.index, task.tokenizer)
 
-    lookup = "transformers-prompt-lookup"
-    suffixes = {f"suffix-{factor:g}": loop(partial(suffix, factor)) for factor in options.factors}
+    suffixes = {_suffix(factor): loop(partial(suffix, factor)) for factor in options.factors}
     makers: dict[str, Callable[[], Method]] = {
         PLAIN: loop(NullDrafter),
         "transformers": transformers("transformers"),
         _STATIC: transformers(_STATIC, cache_implementation="static"),
-        lookup: transformers(lookup, prompt_lookup_num_tokens=options.lookup_tokens),
+        _LOOKUP: transformers(_LOOKUP, prompt_lookup_num_tokens=options.lookup_tokens),
         **suffixes,
         "tasc": loop(ngram),
     }
@@ -253,13 +309,6 @@ def _methods(
         drafter = partial(ModelDrafter, draft, tokenizer=draft_tokenizer)
         makers["model"] = loop(partial(drafter, length=options.draft_length))
         makers["combined"] = loop(lambda: HybridDrafter(ngram(), drafter()))
-    for name in options.methods or ():
-        if name in DRAFTED and draft is None:
-            raise InputError(f"method {name!r} needs a draft model: give its folder with --draft")
-        if name not in makers:
-            raise InputError(f"unknown method {name!r}: choose from {', '.join(makers)}")
-    if options.draft_length is not None and options.draft_length > options.max_draft:
-        raise InputError(f"draft_length is {options.draft_length}; it must be at most max_draft, {options.max_draft}")
     left_out = {_STATIC} if suffix_decoding_installed() else {_STATIC, *suffixes}
     chosen = makers.keys() - left_out if options.methods is None else {PLAIN, *options.methods}
     return (make() for name, make in makers.items() if name in chosen)
@@ -279,15 +328,15 @@ class LoopMethod:
             model, tokenizer, drafter=drafter, max_draft=options.max_draft, compile=options.compile
         )
 
-    def check(self, texts: list[str]) -> None:
-        """Check the users' texts, without decoding."""
-        self._generator.check(texts, system=self._options.system)
+    def check(self, inputs: Sequence[Input]) -> None:
+        """Check inputs, without decoding."""
+        self._generator.check(inputs, system=self._options.system)
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
         begin = time.perf_counter()
         made = self._generator.generate(
-            inputs=[text], system=self._options.system, max_tokens=self._options.max_tokens
+            inputs=[asked], system=self._options.system, max_tokens=self._options.max_tokens
         )[0]
         seconds = time.perf_counter() - begin
         return Answer(without_eos(made.ids, self._eos), made.text, seconds, made.stats)
@@ -305,13 +354,13 @@ class TransformersMethod:
         self._extra = extra
         self._eos = required_eos_ids(model, tokenizer)
 
-    def answer(self, text: str) -> Answer:
-        """Decode the user's text greedily."""
+    def answer(self, asked: Input) -> Answer:
+        """Decode a user's text or a conversation greedily."""
         import torch
 
         begin = time.perf_counter()
         prompt = torch.tensor(
-            prompt_ids(self._tokenizer, [text], None, self._options.system), device=self._model.device
+            prompt_ids(self._tokenizer, [asked], None, self._options.system), device=self._model.device
         )
         with torch.inference_mode():
             made = self._model.generate(

@@ -10,7 +10,8 @@ from typing import Any
 
 from tasc.data import TaskTokenizer
 from tasc.data.endings import required_eos_ids
-from tasc.decoding.prompts import prompt_ids
+from tasc.data.prompt_notes import PromptDefaults
+from tasc.decoding.prompts import Input, prompt_ids
 from tasc.errors import InputError
 
 
@@ -22,7 +23,7 @@ class Decoder:
         model: transformers model in evaluation mode.
         tokenizer: Hugging Face tokenizer, which forms the prompts.
         task_tokenizer: The tokenizer as `tasc.data.load_tokenizer` returns it. It knows the new tokens and decodes ids.
-        system: System prompt of every request.
+        system: System prompt of every request; "" for none. None: the one that the model was tuned with.
     """
 
     model: Any
@@ -35,13 +36,17 @@ class Decoder:
         """Ids that end an output."""
         return required_eos_ids(self.model, self.tokenizer)
 
-    def prompts(self, inputs: Sequence[str], max_tokens: int) -> list[list[int]]:
+    @cached_property
+    def _defaults(self) -> PromptDefaults:
+        return PromptDefaults.of(str(getattr(self.model.config, "name_or_path", "")), self.tokenizer, None)
+
+    def prompts(self, inputs: Sequence[Input], max_tokens: int) -> list[list[int]]:
         """Return the prompt ids of each input.
 
         Raises:
             InputError: If a prompt and `max_tokens` do not fit into the model's context together.
         """
-        prompts = prompt_ids(self.tokenizer, inputs, None, self.system)
+        prompts = prompt_ids(self.tokenizer, inputs, None, self._defaults.choose(self.system))
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for number, prompt in enumerate(prompts, start=1):
             if context is not None and len(prompt) + max_tokens > context:

@@ -92,8 +92,8 @@ def _batches(
 ) -> dict[str, list[list[list[int]]]]:
     """Return batches of prompts by side."""
     whole = -(-len(rows) // size) * size
-    inputs = [row["input"] for row in islice(cycle(rows), whole)]
-    prompts = {name: decoder.prompts(inputs, max_tokens) for name, decoder in sides.items()}
+    repeated = list(islice(cycle(rows), whole))
+    prompts = {name: d.prompts(repeated, max_tokens) for name, d in sides.items()}
     return {name: [ids[at : at + size] for at in range(0, whole, size)] for name, ids in prompts.items()}
 
 

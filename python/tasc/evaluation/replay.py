@@ -5,15 +5,17 @@ row alone therefore determines the number of steps, and a few hundred rows are r
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.data.ids import common_prefix_length
+from tasc.data.chat import encode_outputs, encode_prompts, render_rows
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.row_replay import replay_steps
 from tasc.errors import InputError
+from tasc.evaluation.bootstrap import estimate, ratio
 from tasc.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class ReplayResult:
         hits: Number of drafted tokens accepted.
         tested_at: By position, number of drafts whose earlier tokens were all accepted.
         hits_at: By position, number of drafts whose token was accepted.
+        by_row: (tokens, steps, drafted) of each row.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ReplayResult:
     hits: int = 0
     tested_at: list[int] = field(default_factory=list)
     hits_at: list[int] = field(default_factory=list)
+    by_row: list[tuple[int, int, int]] = field(default_factory=list)
 
     @property
     def tau(self) -> float:
@@ -83,6 +87,11 @@ class ReplayResult:
         """s(c) = tokens / Σ(1 + c·drafted): the speed-up if verifying k drafted tokens costs 1 + c·k plain steps."""
         return self.tokens / max(1.0, self.steps + cost * self.drafted)
 
+    def speedup_interval(self) -> dict[str, float | None]:
+        """Return `value`, `low` and `high`: `speedup` and its bootstrap interval of 95 % over the rows."""
+        tokens, steps, drafted = np.array(self.by_row, np.float64).reshape(-1, 3).T
+        return estimate(ratio(tokens, steps + self.cost * drafted))
+
     def count(self, drafted: int, hits: int, emitted: int) -> None:
         """Add one step that drafted `drafted` tokens, accepted `hits` of them and emitted `emitted`."""
         self.steps += 1
@@ -103,14 +112,16 @@ class ReplayResult:
             "speedup": self.speedup,
             "speedup_at": {str(c): self.speedup_at(c) for c in STANDARD_COSTS},
         }
-        return {**ratios, **asdict(self)}
+        counts = {name: value for name, value in asdict(self).items() if name != "by_row"}
+        return {**ratios, "speedup_interval": self.speedup_interval(), **counts}
 
 
 def encode_rows(rows: Iterable[dict[str, Any]], tokenizer: "TaskTokenizer", *, eos: int) -> list[ReplayRow]:
     """Tokenize held-out rows: the context is the input followed by a newline, and the output ends with `eos`.
 
     Args:
-        rows: Rows with `output` and optionally `input`; a row without an input has an empty context.
+        rows: Rows with `output` and optionally `input`; a row without an input has an empty context. A row with
+            `messages` has the prompt and the output that the tokenizer's chat template writes.
         tokenizer: Tokenizer of the target.
         eos: Id that ends an output.
 
@@ -120,11 +131,14 @@ def encode_rows(rows: Iterable[dict[str, Any]], tokenizer: "TaskTokenizer", *, e
     kept = list(rows)
     if not kept:
         raise InputError("no rows to replay: give at least one held-out row")
-    contexts = tokenizer.encode_batch([f"{r['input']}\n" if r.get("input") else "" for r in kept])
-    outputs = tokenizer.encode_outputs([r["output"] for r in kept])
+    tokenizer = tokenizer if eos == tokenizer.eos_id else replace(tokenizer, eos_id=eos)
+    rendered = list(render_rows(tokenizer.chat_template, kept))
+    prompts = encode_prompts(tokenizer, rendered)
+    inputs = tokenizer.encode_batch([f"{r['input']}\n" if r.get("input") else "" for r in kept])
+    outputs = tokenizer.segment(encode_outputs(tokenizer, rendered))
     return [
-        ReplayRow(np.asarray(c, np.uint32), np.append(np.asarray(o, np.uint32), np.uint32(eos)), r.get("input"))
-        for c, o, r in zip(contexts, outputs, kept, strict=True)
+        ReplayRow(np.asarray(i if p is None else p, np.uint32), np.asarray(o, np.uint32), r.get("input"))
+        for p, i, o, r in zip(prompts, inputs, outputs, kept, strict=True)
     ]
 
 
@@ -160,8 +174,13 @@ def replay(
     costs = 1.0 + cost * np.arange(max_tokens + 1, dtype=np.float64)
     result = ReplayResult(drafter.name, cost, tested_at=[0] * max_tokens, hits_at=[0] * max_tokens)
     for done, row in enumerate(rows, start=1):
+        before = (result.tokens, result.steps, result.drafted)
         _replay_row(drafter.start(row.prompt, row.input), row.output, max_tokens, costs, result)
         result.rows = done
+        tokens, steps, drafted = (
+            now - then for now, then in zip((result.tokens, result.steps, result.drafted), before, strict=True)
+        )
+        result.by_row.append((tokens, steps, drafted))
         if progress is not None:
             progress(done, len(rows))
     return result
@@ -170,13 +189,7 @@ def replay(
 def _replay_row(
     request: "Request", output: NDArray[np.uint32], max_tokens: int, costs: NDArray[np.float64], result: ReplayResult
 ) -> None:
-    position = 0
-    while position < len(output):
-        draft = request.draft(max_tokens, costs).tokens
-        if len(draft) > max_tokens:
-            raise InputError(f"drafter {result.name!r} drafted {len(draft)} tokens; the limit was {max_tokens}")
-        hits = common_prefix_length(draft, output[position:])
-        emitted = output[position : position + hits + 1]
-        request.update(emitted)
-        result.count(len(draft), hits, len(emitted))
-        position += len(emitted)
+    for drafted, hits, emitted in replay_steps(request, output, max_tokens, costs):
+        if drafted > max_tokens:
+            raise InputError(f"drafter {result.name!r} drafted {drafted} tokens; the limit was {max_tokens}")
+        result.count(drafted, hits, emitted)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasc.data import TaskTokenizer
+from tasc.data.chat import output_texts
 from tasc.errors import InputError
 from tasc.evaluation import task_metrics as metrics
 from tasc.evaluation.bootstrap import RESAMPLES, Measure, estimate
@@ -153,7 +154,9 @@ def answers(
     Raises:
         InputError: If there is no row, a row has no input or output, or it does not fit into the model's context.
     """
-    prompts = decoder.prompts(inputs_of(rows), options.max_tokens)
+    inputs_of(rows)
+    prompts = decoder.prompts(rows, options.max_tokens)
+    references = output_texts(decoder.task_tokenizer, rows, decoder.system)
     order = sorted(range(len(rows)), key=lambda k: len(rows[k]["output"]))  # outputs of similar length form a batch
     decoded: dict[int, list[int]] = {}
     for start in range(0, len(order), options.batch_size):
@@ -162,7 +165,10 @@ def answers(
         decoded.update(zip(batch, outputs, strict=True))
         if progress is not None:
             progress(len(decoded), len(rows))
-    return [Prediction(row["input"], row["output"], *decoder.read(decoded[k])) for k, row in enumerate(rows)]
+    return [
+        Prediction(row["input"], reference, *decoder.read(decoded[k]))
+        for k, (row, reference) in enumerate(zip(rows, references, strict=True))
+    ]
 
 
 def assess(

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FIRST, LONGEST = 1.0, 300.0  # seconds
 
@@ -33,3 +40,24 @@ class Backoff:
     def end(self) -> None:
         """Turn drafts on."""
         self._off_until = 0.0
+
+    def run(self, draft: Callable[[], T], failed: Callable[[], None]) -> T | None:
+        """Draft, unless drafts are turned off now. A failure is logged, and turns them off.
+
+        Args:
+            draft: Returns the drafts.
+            failed: Called after it has raised. Only an interrupt and an exit go on to the caller.
+
+        Returns:
+            The drafts; None where there are none.
+        """
+        if self.is_on:
+            return None
+        try:
+            return draft()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # a panic of another extension is no Exception
+            _log.exception("drafting failed; this engine goes on without drafts for %.0f s", self.begin())
+            failed()
+            return None

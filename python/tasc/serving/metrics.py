@@ -39,9 +39,15 @@ _COUNTERS = {
     "turned_off": "Times that an index was turned off for a while because its drafter failed.",
     "plain_requests": "Requests begun while the index was turned off.",
     "unlearnt_rows": "Finished outputs that could not be learnt from.",
+    "falls": "Times that drafts proved worse than when the index was built.",
 }
 
-_GAUGES = {"served_rows": "Online rows in memory.", "salts": "Salts whose drafters are in memory."}
+_GAUGES = {
+    "served_rows": "Online rows in memory.",
+    "salts": "Salts whose drafters are in memory.",
+    "recent_tau": "Tokens per step of the last 1,000 finished requests.",
+    "built_tau": "Tokens per step of the index on held-out rows when it was built.",
+}
 
 
 class Metrics:
@@ -98,9 +104,9 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         """`indexes`: by file name (by path, where two have the same name), counts, `drafted` and `accepted` by source,
-        acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`, `salts`; `draft_seconds`;
-        `step_seconds` of the `timed_steps`, which held no prompt; `failed_steps`. Requests with a salt count with their
-        index.
+        acceptance `rate` and τ as `tau` (None before there is anything), `served_rows`, `salts`, `recent_tau` and
+        `built_tau` (see `tasc.serving.drift`; None if not known); `draft_seconds`; `step_seconds` of the `timed_steps`,
+        which held no prompt; `failed_steps`. Requests with a salt count with their index.
         """
         with self._lock:
             return {"indexes": {name: _facts(*found) for name, found in self._named()}, **self._times}
@@ -115,7 +121,8 @@ class Metrics:
         for kind, key, says in [*kinds, *gauges]:
             family = kind(f"tasc_{key}", says, labels=["index"])
             for name, one in indexes.items():
-                family.add_metric([name], one[key])
+                if one[key] is not None:
+                    family.add_metric([name], one[key])
             yield family
         for key in ("drafted", "accepted"):
             family = core.CounterMetricFamily(
@@ -167,6 +174,9 @@ def _facts(drafts: TaskDrafts, counts: _Counts) -> dict[str, Any]:
     return {
         **{name: counts.events[name] + drafts.faults[name] for name in _COUNTERS},
         "reloads": drafts.reloads,
+        "falls": drafts.drift.falls,
+        "recent_tau": drafts.drift.tau,
+        "built_tau": drafts.drift.built,
         "drafted": dict(counts.drafted),
         "accepted": {name: counts.accepted[name] for name in counts.drafted},
         "rate": counts.accepted.total() / drafted if drafted else None,

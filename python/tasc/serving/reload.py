@@ -13,9 +13,6 @@ from weakref import WeakSet, WeakValueDictionary
 from tasc._core import TaskIndex
 from tasc.drafting.protocol import guarded
 
-MEMORY_BYTES = 256 << 20
-"""Largest index file that is held in memory, unless told otherwise."""
-
 VERIFY = ("other_owner", "always", "later")
 """When an index is verified before use: where its file belongs to another user, always, or never. One that is not is
 verified on a thread after it was opened.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tasc.checks import wrong
-from tasc.drafting.defaults import MAX_SALTS
+from tasc.drafting.defaults import MAX_SALTS, MEMORY_BYTES
 from tasc.errors import InputError
 from tasc.files import read_json
-from tasc.serving.reload import MEMORY_BYTES, VERIFY
+from tasc.serving.reload import VERIFY
 
 VARIABLE = "TASC_INDEX"
 """Environment variable with the path of an index, or of a JSON file with settings."""

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tasc.data import load_tokenizer
-from tasc.drafting.defaults import MAX_SALTS
+from tasc.drafting.defaults import MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import (
     Drafter,
@@ -29,8 +29,9 @@ from tasc.drafting.protocol import (
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.errors import InputError, TascError
 from tasc.serving.backoff import Backoff
+from tasc.serving.drift import DriftWatch
 from tasc.serving.learner import OnlineLearner, Row
-from tasc.serving.reload import MEMORY_BYTES, FileWatcher, is_damaged, open_index
+from tasc.serving.reload import FileWatcher, is_damaged, open_index
 from tasc.serving.settings import MAX_SALT_LOGS
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class TaskDrafts:
         self._memory_bytes, self._verify = memory_bytes, verify
         self.faults: Counter[str] = Counter()
         """Number of faults by kind, those of salts included: see `tasc.serving.metrics`."""
+        self.drift = DriftWatch()
+        """Compares the last requests with what the index was worth when it was built, those of salts included."""
         self._backoff = Backoff()
         self._plain = SafeDrafter(NullDrafter())
         self._complaint = ""
@@ -188,25 +191,41 @@ class TaskDrafts:
                 possible (see `tasc.drafting.prompt_input.PromptInputFinder`).
 
         Returns:
-            The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`.
+            The request, its drafter (which stays, whatever replaces the index), and the input text for `finished`. A
+            request that fails, now or later, turns the drafter off for a while.
         """
+        failed = SafeRequest(lambda: None, self.failed)
+        started = guarded([failed], lambda: self._start(prompt_ids, input_text))
+        return StartedRequest(self._plain, failed, input_text) if started is None else started
+
+    def _start(self, prompt_ids: TokenIds, input_text: str | None) -> StartedRequest:
         self._take_up_replaced()
         if self._backoff.is_on or is_damaged(self.index):
             self.unsalted.faults["plain_requests"] += 1
             return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
         if input_text is None and self._finder is not None:
-            [input_text] = self._finder.find([[int(token) for token in prompt_ids]])
+            [input_text] = self._finder.find([[int(token) for token in prompt_ids]], self.index)
         drafter = self.drafter
-        return StartedRequest(drafter, drafter.start(prompt_ids, input_text), input_text)
+        request = drafter.start(prompt_ids, input_text)
+        request.on_failure = self.failed
+        if request.failed:
+            self.failed()
+        return StartedRequest(drafter, request, input_text)
 
-    def finished(self, input_text: str | None, ids: TokenIds) -> None:
-        """Learn from an output that ended as the model wanted, shortly, on a thread of its own; if it learns at all.
+    def finished(self, input_text: str | None, ids: TokenIds, steps: int = 0) -> None:
+        """Take an output that ended as the model wanted: compare its steps with the figure from build time, and learn.
+
+        Learning happens shortly, on a thread of its own; if it learns at all.
 
         Args:
             input_text: The input.
             ids: (T,) the output with its end token.
+            steps: Number of steps that it took; 0: not known.
         """
-        if self._learner is not None and not self._learner.put(self._learn, (input_text, np.array(ids, np.uint32))):
+        row, index = (input_text, np.array(ids, np.uint32)), self.index
+        if steps and index is not None and index is self.unsalted.index:
+            self.unsalted.drift.finished(row, steps, index, self._tokenizer, self.name)
+        if self._learner is not None and not self._learner.put(self._learn, row):
             self.unsalted.faults["unlearnt_rows"] += 1
 
     def failed(self) -> None:

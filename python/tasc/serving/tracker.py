@@ -66,6 +66,8 @@ class TrackedRequest:
         """(K,) probability of each token, given that those before it are right."""
         self.learnt = False
         """Whether the output has ended once."""
+        self.steps = 0
+        """Number of steps that emitted tokens."""
         self._failure_seen = False
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
@@ -82,7 +84,6 @@ class TrackedRequest:
         if self.request.failed and not self._failure_seen:
             self._failure_seen = True
             self._metrics.count(self.drafts, "failures")
-            self.drafts.failed()
 
     @property
     def ids(self) -> Ids:
@@ -97,6 +98,7 @@ class TrackedRequest:
         """
         new = np.asarray(ids, np.int32)
         self._append(new)
+        self.steps += 1
         accepted = common_prefix_length(self.drafted, new[:-1])
         self.request.update(new)
         self._count_failure()
@@ -126,7 +128,7 @@ class TrackedRequest:
         end = next((since + at for at, token in enumerate(output[since:].tolist()) if token in eos), None)
         if end is not None and not self.learnt:
             self.learnt = True
-            self.drafts.finished(self.input_text, output[: end + 1])
+            self.drafts.finished(self.input_text, output[: end + 1], steps=self.steps)
         return end is not None
 
     def _append(self, ids: Ids) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tasc.data import Row, TaskTokenizer
+from tasc.data.chat import encode_outputs, render_rows
 from tasc.decoding.prompts import prompt_ids
 from tasc.errors import CorpusError, InputError
 
@@ -51,7 +52,7 @@ def make_examples(
     """Tokenize rows: inputs as chats in base tokens, outputs with the task's new tokens.
 
     Args:
-        rows: `{input, output}`.
+        rows: `{input, output}`, or with `messages`, which become what the chat template writes.
         tokenizer: Transformers tokenizer, whose chat template makes the prompts.
         task: The tokenizer as `load_tokenizer` returns it; its plan segments the outputs.
         system: System message before each input.
@@ -64,12 +65,11 @@ def make_examples(
         raise InputError(f"the tokenizer {task.name} names no token that ends an output; give eos= as its text or id")
     rows = list(rows)
     check_rows(rows, "row", outputs=True)
-    prompts = prompt_ids(tokenizer, [row["input"] for row in rows], None, system)
-    old = task.encode_batch([row["output"] for row in rows])
-    new = old if task.plan is None else [ids.tolist() for ids in task.plan.segment_batch(old)]
+    prompts = prompt_ids(tokenizer, rows, None, system)
+    outputs = encode_outputs(task, list(render_rows(task.chat_template, rows, system)))
     return [
-        Example(prompt, [*completion, task.eos_id], len(prompt) + len(before) + 1)
-        for prompt, completion, before in zip(prompts, new, old, strict=True)
+        Example(prompt, completion, len(prompt) + len(base))
+        for prompt, completion, base in zip(prompts, task.segment(outputs), outputs, strict=True)
     ]
 
 

@@ -6,7 +6,6 @@ is an ordinary checkpoint.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from tasc.checks import whole_number, wrong
 from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
 from tasc.errors import InputError, import_optional
-from tasc.files import new_folder
+from tasc.files import new_folder, read_json, write_json
 from tasc.vocab.vocabulary import extend_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -211,5 +210,4 @@ def _auto_tokenizer(folder: Path) -> Any:
 
 
 def _set_class(config: Path, name: str) -> None:
-    settings = json.loads(config.read_text(encoding="utf-8"))
-    config.write_text(json.dumps({**settings, "tokenizer_class": name}, indent=2), encoding="utf-8")
+    write_json(config, {**read_json(config), "tokenizer_class": name}, indent=2)

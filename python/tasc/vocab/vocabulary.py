@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 from tasc._core import MergePlan, Store
 from tasc.checks import whole_number, wrong
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.data.rows import AUTO
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import scratch_folder
 from tasc.progress import Progress, of_fraction
@@ -41,7 +43,7 @@ def learn_vocabulary(
     held_out: float = 0.1,
     barriers: Iterable[int] = (),
     split: str | None = None,
-    output_field: str = "output",
+    output_field: str = AUTO,
     eos: str | int | None = "auto",
     progress: Progress | None = None,
 ) -> MergePlan:
@@ -61,7 +63,7 @@ def learn_vocabulary(
         held_out: Share of the rows held out to find the number of new tokens that saves most on unseen rows.
         barriers: Further ids that no expansion may contain.
         split: Use only rows of this `split`.
-        output_field: Field with the outputs.
+        output_field: Field with the outputs; `auto` finds it.
         eos: The token that ends an output (see `load_tokenizer`).
         progress: Called with (fraction done, 1) during each round of learning; an exception stops it.
 
@@ -176,7 +178,7 @@ def extend_tokenizer(tokenizer: Any, plan: MergePlan) -> TaskTokenizer:
         vocabulary.setdefault(token.content, number)
     for k in range(len(plan)):
         vocabulary[validity.string(plan.expansion(k).tolist())] = plan.base_vocab_size + k
-    extended = TaskTokenizer(Tokenizer.from_str(json.dumps(state)), task.name, task.eos_id, plan)
+    extended = replace(task, tokenizer=Tokenizer.from_str(json.dumps(state)), plan=plan)
     _check_extended(extended.tokenizer, task.tokenizer, plan)
     return extended
 

@@ -19,8 +19,13 @@ const FOLLOWED: usize = 24;
 fn words(text: &str) -> Vec<Word> {
     let mut out = Vec::new();
     split(text, &mut out);
-    out.truncate(MAX_COPIED);
-    out
+    out.split_off(out.len().saturating_sub(MAX_COPIED))
+}
+
+/// Every word with the blank before it.
+fn words_of(text: &str) -> Vec<&str> {
+    let starts: Vec<usize> = text.match_indices(' ').map(|(at, _)| at).chain([text.len()]).collect();
+    starts.windows(2).map(|w| &text[w[0]..w[1]]).collect()
 }
 
 /// Words that are spelled together: one, or at most twelve characters of a script without spaces that touch.
@@ -378,6 +383,12 @@ fn the_speller_is_asked_once() {
     }
     assert_eq!(counting.0.into_inner(), 1, "what was asked for once is remembered");
     assert_eq!(source_text.len(), MAX_COPIED);
+    let first = 5000 - MAX_COPIED; // the first word that can be copied
+    let running: Vec<TokenId> = source_text.running().collect();
+    let last_words: String = (first..5000).map(|k| format!(" w{k}")).collect();
+    assert_eq!(running, Toy::Pairs.tokenize_pieces(&words_of(&last_words)).unwrap().concat());
+    let key = |k: usize| words(&format!("w{k}"))[0].key;
+    assert_eq!((source_text.left(0), source_text.key(0)), (key(first - 1), key(first)));
     learnt.bound(learnt.len());
     assert!(!learnt.is_empty());
     learnt.bound(learnt.len() - 1);

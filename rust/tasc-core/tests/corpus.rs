@@ -49,7 +49,13 @@ impl Naive {
 }
 
 fn meta() -> StoreMeta {
-    StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: "toy".into(), vocab_size: 50, eos_id: Some(2) }
+    StoreMeta {
+        writer: env!("CARGO_PKG_VERSION").into(),
+        tokenizer: "toy".into(),
+        vocab_size: 50,
+        eos_id: Some(2),
+        ..StoreMeta::default()
+    }
 }
 
 fn push(mut writer: StoreWriter, rows: &[Row]) -> StoreWriter {

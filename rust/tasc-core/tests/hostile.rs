@@ -152,7 +152,7 @@ fn refusals_say_why() {
             .contains("not a tasc file")
     );
     assert!(why(&good, Kind(*b"STOR"), 1).contains("kind INDX, STOR is wanted"));
-    assert!(why(&good, KIND, 3).contains("format version 2.1, this tasc reads 3.x"));
+    assert!(why(&good, KIND, 3).contains("format version 2.2, this tasc reads 3.x"));
     let mut older = good.clone();
     older[12] = 1;
     let message = why(&older, KIND, VERSION.0);

@@ -246,7 +246,9 @@ fn one_neighbour_per_document() {
 fn odd_texts() {
     let long: String = (0..100_000u32).map(|k| format!("w{} ", k % 7919)).collect();
     let odd = ["", "one", "?!... --- ///", &"same ".repeat(1000), &long, &"北".repeat(9000)].map(str::to_owned);
-    assert_eq!(words(&long).len(), MAX_WORDS);
+    let kept = words(&long);
+    assert_eq!((kept.len(), kept.last().map(|w| w.end as usize)), (MAX_WORDS, Some(long.trim_end().len())));
+    assert!(kept.windows(2).all(|w| w[0].end + 1 == w[1].start), "the last words, one after the other");
     let rows: Vec<_> = odd.iter().cloned().zip(0..).collect();
     let (fast, slow) = build(&rows);
     for query in &odd {

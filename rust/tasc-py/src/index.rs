@@ -19,7 +19,7 @@ use crate::arrays::with_ids;
 use crate::detach::interruptible;
 use crate::error::{InputError, Raise, at_least};
 use crate::piece_tokenizer::PyPieceTokenizer;
-use crate::store::Store;
+use crate::store::{Store, notes};
 
 /// What the fit of an index found, `None` when it was not fitted.
 fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
@@ -34,6 +34,16 @@ fn fit<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyD
     fit.set_item("reliability", figures.reliability.clone())?;
     fit.set_item("calibration_error", figures.calibration_error)?;
     Ok(Some(fit))
+}
+
+/// What surrounds the input in prompts, `None` where inputs were no whole prompts.
+fn template<'py>(py: Python<'py>, meta: &IndexMeta) -> PyResult<Option<Bound<'py, PyDict>>> {
+    let Some(found) = &meta.input_template else { return Ok(None) };
+    let template = PyDict::new(py);
+    template.set_item("before", &found.before)?;
+    template.set_item("after", &found.after)?;
+    template.set_item("repeated", found.repeated)?;
+    Ok(Some(template))
 }
 
 /// One write-ahead log, or several.
@@ -52,11 +62,17 @@ impl Logs {
     }
 }
 
+/// Input, if any, and output of a row.
+type AskedRow<'py> = (Option<String>, Bound<'py, PyArray1<u32>>);
+
+fn asked<'py>(py: Python<'py>, rows: &[OnlineRow]) -> Vec<AskedRow<'py>> {
+    let input = |row: &OnlineRow| (!row.input.is_empty()).then(|| row.input.clone());
+    rows.iter().map(|row| (input(row), PyArray1::from_slice(py, &row.output))).collect()
+}
+
 /// Asks `picks` which of some rows it picks.
 fn pick(py: Python<'_>, picks: &Py<PyAny>, rows: &[OnlineRow]) -> PyResult<Vec<bool>> {
-    let input = |row: &OnlineRow| (!row.input.is_empty()).then(|| row.input.clone());
-    let asked: Vec<_> = rows.iter().map(|row| (input(row), PyArray1::from_slice(py, &row.output))).collect();
-    let picked: Vec<bool> = picks.call1(py, (asked,))?.extract(py)?;
+    let picked: Vec<bool> = picks.call1(py, (asked(py, rows),))?.extract(py)?;
     if picked.len() == rows.len() {
         return Ok(picked);
     }
@@ -207,6 +223,12 @@ impl TaskIndex {
         Ok((removed.from_index, removed.from_logs, removed.untimed))
     }
 
+    /// Read the rows of a log in the order in which they were added, without locking it.
+    fn read_log<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<Vec<AskedRow<'py>>> {
+        let rows = py.detach(|| online_log::read(&path, &self.0.file().fingerprint())).raise()?;
+        Ok(asked(py, &rows))
+    }
+
     /// Delete a log that nobody writes to, if it exists.
     fn delete_log(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         py.detach(|| online_log::delete(&path, &self.0.file().fingerprint())).raise()
@@ -241,6 +263,17 @@ impl TaskIndex {
         self.0.file().path().into()
     }
 
+    /// What surrounds the input in whole prompts; None if the rows' inputs were no whole prompts.
+    #[getter]
+    fn input_template<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        template(py, self.0.meta())
+    }
+
+    /// Return the input of a whole prompt; None if the prompt does not match the index's template of prompts.
+    fn find_input<'t>(&self, prompt: &'t str) -> Option<&'t str> {
+        self.0.meta().input_template.as_ref()?.find(prompt)
+    }
+
     /// Return facts about the index.
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let (meta, file) = (self.0.meta(), self.0.file());
@@ -256,6 +289,8 @@ impl TaskIndex {
         info.set_item("weight", meta.weight)?;
         info.set_item("tokens", meta.tokens)?;
         info.set_item("inputs", meta.inputs)?;
+        info.set_item("input_template", template(py, meta)?)?;
+        info.set_item("notes", notes(py, &meta.notes)?)?;
         info.set_item("fit", fit(py, meta)?)?;
         info.set_item("distinct_tokens", self.0.ngrams().tokens.len())?;
         info.set_item("bytes", file.bytes().len())?;

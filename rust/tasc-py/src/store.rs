@@ -5,7 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
-use tasc_core::corpus::{self, store::StoreMeta};
+use pyo3::types::PyDict;
+use tasc_core::corpus::{
+    self,
+    store::{Notes, StoreMeta},
+};
 use tasc_core::format::Fingerprint;
 
 use crate::detach::interruptible;
@@ -79,6 +83,12 @@ impl Store {
         self.0.num_documents()
     }
 
+    /// What is known of the rows' prompts, as `StoreWriter.set_notes` was given it.
+    #[getter]
+    fn notes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        notes(py, &self.0.meta().notes)
+    }
+
     /// Return the (T,) uint32 ids of a document with its end token.
     fn document<'py>(&self, py: Python<'py>, index: i64) -> PyResult<Bound<'py, PyArray1<u32>>> {
         Ok(PyArray1::from_slice(py, self.0.document(place("document", index)?).raise()?))
@@ -94,6 +104,12 @@ impl Store {
         let input = self.0.input(place("input", index)?).raise()?;
         Ok((input.text, input.document, input.weight))
     }
+}
+
+/// Notes of a store or an index as a dictionary.
+pub(crate) fn notes<'py>(py: Python<'py>, notes: &Notes) -> PyResult<Bound<'py, PyAny>> {
+    let text = serde_json::to_string(notes).map_err(|e| PyValueError::new_err(e.to_string()))?;
+    py.import("json")?.call_method1("loads", (text,))
 }
 
 /// Python's integers may be negative.
@@ -124,8 +140,13 @@ impl StoreWriter {
         vocab_size: u32,
         eos_id: Option<u32>,
     ) -> PyResult<Self> {
-        let meta =
-            StoreMeta { writer: env!("CARGO_PKG_VERSION").into(), tokenizer: tokenizer.into(), vocab_size, eos_id };
+        let meta = StoreMeta {
+            writer: env!("CARGO_PKG_VERSION").into(),
+            tokenizer: tokenizer.into(),
+            vocab_size,
+            eos_id,
+            notes: Notes::default(),
+        };
         let writer = corpus::StoreWriter::create(&path, &self::fingerprint(fingerprint)?, meta).raise()?;
         Ok(Self(Mutex::new(Some(writer))))
     }
@@ -164,6 +185,13 @@ impl StoreWriter {
         };
         let done = py.detach(|| self.with(|writer| writer.as_mut().map(push)));
         done.ok_or_else(finished)?.raise()
+    }
+
+    /// Replace the notes that the store will hold: a dictionary that JSON can hold.
+    fn set_notes(&self, notes: &Bound<'_, PyDict>) -> PyResult<()> {
+        let text: String = notes.py().import("json")?.call_method1("dumps", (notes,))?.extract()?;
+        let notes: Notes = serde_json::from_str(&text).map_err(|e| PyValueError::new_err(e.to_string()))?;
+        self.with(|writer| writer.as_mut().map(|writer| writer.set_notes(notes))).ok_or_else(finished)
     }
 
     /// Write the rest and give the file its name.

@@ -39,7 +39,7 @@ from tasc.decoding.engine.target import Drive, Mode, Target, evaluating, unwrapp
 from tasc.decoding.engine.twin import make_twin, quiet_transformers, rope_switch, shrunken
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.errors import InputError
-from tasc.files import atomic_path
+from tasc.files import atomic_path, read_json
 from tasc.models import cache_root
 
 _log = logging.getLogger(__name__)
@@ -413,8 +413,8 @@ def _engine_digest() -> str:
 
 def _read(path: Path) -> Drive | None:
     try:
-        return Drive(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Drive(**read_json(path))
+    except (OSError, InputError, TypeError):
         return None  # not there, or not written by this version: it is probed again
 
 

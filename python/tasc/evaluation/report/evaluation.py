@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tasc.evaluation.report import plots
+from tasc.evaluation.report.page import facts_shown
 from tasc.evaluation.report.templates import write_page
 
 FIGURES = {
@@ -61,8 +63,25 @@ def render_evaluation(results: Mapping[str, Any], path: str | os.PathLike[str]) 
         plots=[(heading, svg, note) for heading, svg, note in drawn if svg],
         samples=results.get("outputs", [])[:SAMPLES],
         count=len(results.get("outputs", [])),
-        facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
+        facts=facts_shown(results),
+        next=_next_steps(results),
     )
+
+
+def _next_steps(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what to do after an evaluation: sentences, each with a command."""
+    model, counts = (
+        quote(results.get("settings", {}).get("model", "MODEL")),
+        next(iter(results["models"].values()))["counts"],
+    )
+    steps = [("Measure drafts on the model:", f"tasc bench --model {model} --data ROWS --html bench.html")]
+    if counts.get("unfinished"):
+        steps.insert(0, (f"{counts['unfinished']} outputs were cut: evaluate again with a larger --max-tokens.", ""))
+    if not results.get("comparison"):
+        steps.append(
+            ("Compare with the model that it was tuned from:", f"tasc eval --model {model} --against BASE --data ROWS")
+        )
+    return steps
 
 
 def figure_rows(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str | None]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
+from tasc.evaluation.ablation import NAMES
+from tasc.evaluation.provenance import flat
 from tasc.evaluation.report import plots
 from tasc.evaluation.report.schema import Results, checked
 from tasc.evaluation.report.templates import write_page
@@ -53,8 +56,46 @@ def render(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         plots=[(heading, svg, note) for heading, svg, note in drawn if svg],
         sources=_sources(results),
         samples=results.get("requests", [])[:SAMPLES],
-        facts=[("settings", results.get("settings", {})), ("machine", results.get("machine", {}))],
+        explained=NAMES if _sources(results) else {},
+        facts=facts_shown(results),
+        next=_next_steps(results),
     )
+
+
+def facts_shown(results: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the facts at the end of a page, by their headings."""
+    names = {"settings": "settings", "machine": "machine", "provenance": "made of"}
+    return [(heading, dict(flat(results.get(name, {})))) for name, heading in names.items()]
+
+
+def _next_steps(results: Results) -> list[tuple[str, str]]:
+    """Return what to do after a benchmark: sentences, each with a command or nothing."""
+    ours: Mapping[str, Any] = results["methods"].get("tasc", {})
+    facts = results.get("provenance", {})
+    if (speedup := ours.get("speedup")) is None:
+        return []
+    model = quote(facts.get("model", {}).get("name", "MODEL"))
+    index = quote(facts.get("index", {}).get("path", "task.tasc"))
+    steps = []
+    exact, requests = ours.get("exact"), ours.get("requests")
+    if speedup < WORTHWHILE:
+        steps.append(("Drafts hardly pay here. See which sources help, and where drafts fail:", _REPLAY.format(model)))
+        if exact is not None and requests and exact < requests / 2:
+            share = f"{exact} of {requests} outputs are those of the rows"
+            tune = f"tasc tune --model {model} --data ROWS -o tuned"
+            steps.append((f"Only {share}: drafts come from the rows, so tune the model on them first.", tune))
+        return steps
+    if "path" not in facts.get("index", {}):
+        steps.append(("Build the index:", f"tasc index build ROWS --tokenizer {model} -o {index}"))
+    steps.append(("Generate with it:", f"tasc generate PROMPTS --model {model} --index {index} -o out.jsonl"))
+    steps.append(("After a change, compare with this run (both written with -o):", "tasc bench --compare BEFORE AFTER"))
+    return steps
+
+
+WORTHWHILE = 1.2
+"""Speed-up below which a page says that drafts hardly pay."""
+
+_REPLAY = "tasc replay ROWS --tokenizer {} --ablate --explain 1 --html replay.html"
 
 
 def _verdict(results: Results) -> str | None:

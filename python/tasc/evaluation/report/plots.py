@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from tasc.errors import import_optional
 from tasc.evaluation.report.schema import MethodFacts, Results
+from tasc.printable import printable
 
 _COLORS = {"tasc": "#0f766e", "plain": "#94a3b8"}
 _OTHERS = ("#b45309", "#6d28d9", "#1d4ed8", "#be185d", "#4d7c0f", "#0e7490")
@@ -60,7 +62,8 @@ def speed(results: Results) -> str | None:
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("tokens per second")
 
-    return _svg(draw, height=max(2.2, 0.9 + 0.42 * len(names)))
+    speeds = {name: f"{methods[name]['tokens_per_second']:.1f}" for name in names}
+    return _svg(draw, _alt("Tokens per second", speeds), height=max(2.2, 0.9 + 0.42 * len(names)))
 
 
 def latency(results: Results) -> str | None:
@@ -81,7 +84,8 @@ def latency(results: Results) -> str | None:
         axes.set_ylabel("share of requests answered")
         _legend_above(axes, columns=3)
 
-    return _svg(draw, height=3.3 + 0.22 * (len(taken) // 3))
+    medians = {name: f"{np.median(values):.3f}" for name, values in taken.items()}
+    return _svg(draw, _alt("Median seconds per request", medians), height=3.3 + 0.22 * (len(taken) // 3))
 
 
 def acceptance(results: Results) -> str | None:
@@ -101,7 +105,8 @@ def acceptance(results: Results) -> str | None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         _legend_above(axes, columns=3)
 
-    return _svg(draw)
+    firsts = {name: f"{share[0]:.0%}" for name, share in shares.items()}
+    return _svg(draw, _alt("Accepted of the tokens drafted first", firsts))
 
 
 def time_split(results: Results) -> str | None:
@@ -133,7 +138,13 @@ def quality(results: Mapping[str, Any], figures: Mapping[str, tuple[str, bool]])
         axes.invert_yaxis()
         _legend_above(axes, columns=2)
 
-    return _svg(draw, height=1.2 + 0.42 * len(names))
+    values = {
+        f"{side}, {figures[name][0]}": f"{measures[name]['value']:.0%}"
+        for side, measures in sides.items()
+        for name in names
+        if _known(measures, name)
+    }
+    return _svg(draw, _alt("Quality", values), height=1.2 + 0.42 * len(names))
 
 
 def row_seconds(results: Mapping[str, Any]) -> str | None:
@@ -166,7 +177,16 @@ def _stacked_bars(labels: list[str], seconds: Mapping[str, tuple[str, list[float
         axes.set_xlabel(unit)
         _legend_above(axes, columns=len(seconds))
 
-    return _svg(draw, height=max(2.6, 1.4 + 0.42 * len(labels)))
+    parts = {
+        label: ", ".join(f"{part} {1e3 * values[place]:.1f}" for part, (_, values) in seconds.items())
+        for place, label in enumerate(labels)
+    }
+    return _svg(draw, _alt(unit.capitalize(), parts), height=max(2.6, 1.4 + 0.42 * len(labels)))
+
+
+def _alt(title: str, values: Mapping[str, str]) -> str:
+    """Return a plot in words."""
+    return f"{title}: {'; '.join(f'{name} {value}' for name, value in values.items())}"
 
 
 def _known(measures: Mapping[str, Any], name: str) -> bool:
@@ -183,8 +203,8 @@ def _legend_above(axes: Any, *, columns: int) -> None:
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, columnspacing=1.2, handlelength=1.4)
 
 
-def _svg(draw: Any, *, height: float = 3.3) -> str:
-    """Draw on new axes, 6 inches wide, without changing matplotlib's global state."""
+def _svg(draw: Any, alt: str, *, height: float = 3.3) -> str:
+    """Draw on new axes, 6 inches wide, without changing matplotlib's global state; `alt` says what is seen."""
     matplotlib = import_optional("matplotlib", "report")
     with matplotlib.rc_context(_STYLE):
         figure = import_optional("matplotlib.figure", "report").Figure(figsize=(6.0, height), layout="constrained")
@@ -192,4 +212,4 @@ def _svg(draw: Any, *, height: float = 3.3) -> str:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
-    return svg[svg.index("<svg") :]
+    return f'<svg role="img" aria-label="{escape(printable(alt), quote=True)}"' + svg[svg.index("<svg") + 4 :]

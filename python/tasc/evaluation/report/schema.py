@@ -19,6 +19,7 @@ class MethodFacts(TypedDict):
         tokens_per_second: Generated tokens by seconds, prefill included.
         repeats: Tokens per second of each repetition of the whole run, where there were several.
         speedup: `tokens_per_second` over that of `plain`.
+        speedup_interval: `value`, `low` and `high`: the speed-up and its bootstrap interval over the requests.
         requests: How many requests were answered.
         tokens: Tokens generated, ends of text not counted.
         seconds: Time over all requests.
@@ -39,6 +40,7 @@ class MethodFacts(TypedDict):
     tokens_per_second: float
     repeats: NotRequired[list[float]]
     speedup: NotRequired[float]
+    speedup_interval: NotRequired[dict[str, float | None]]
     requests: NotRequired[int]
     tokens: NotRequired[int]
     seconds: NotRequired[float]
@@ -73,6 +75,8 @@ class Results(TypedDict):
         title: Heading of the page.
         settings: Model, data and options, shown as they are.
         machine: What it ran on, shown as it is.
+        provenance: What it was made of: `held_out` and `indexed` (path, rows, sha256), `index`, `model` and `draft`
+            (name, key of the files, dtype, device, adapter), `system`, `tasc` (version), `date`, `command`.
         methods: Facts by the method's name; `plain` is the one that speed-ups are against.
         requests: The requests in the order asked; the page shows the first few and all latencies.
     """
@@ -80,6 +84,7 @@ class Results(TypedDict):
     title: NotRequired[str]
     settings: NotRequired[dict[str, Any]]
     machine: NotRequired[dict[str, Any]]
+    provenance: NotRequired[dict[str, Any]]
     methods: dict[str, MethodFacts]
     requests: NotRequired[list[RequestFacts]]
 

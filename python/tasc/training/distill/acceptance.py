@@ -49,9 +49,9 @@ def target_outputs(
     found: list[Example] = []
     with Generator(target, tokenizer, index=index, batch_size=BATCH_SIZE) as generator:
         for start in range(0, len(rows), 4 * BATCH_SIZE):
-            inputs = [row["input"] for row in rows[start : start + 4 * BATCH_SIZE]]
+            inputs = rows[start : start + 4 * BATCH_SIZE]
             prompts = prompt_ids(tokenizer, inputs, None, system)
-            made = generator.generate(inputs, system=system, max_tokens=max_tokens)
+            made = generator.generate(inputs, system=system or "", max_tokens=max_tokens)
             found += [Example(p, m.ids, len(p) + len(m.ids)) for p, m in zip(prompts, made, strict=True)]
             if progress is not None:
                 progress(len(found), len(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer
+from tasc.data.chat import CHAT_FIELDS
 from tasc.data.endings import required_eos_ids
-from tasc.files import write_json
+from tasc.drafting.defaults import MEMORY_BYTES
+from tasc.files import read_json, write_json
 from tasc.progress import ProgressBars
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
@@ -111,7 +112,7 @@ class DistillDataset:
                     progress=self.bar(what),
                 )
                 write_json(file, [[e.prompt, e.completion] for e in outputs])
-        return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
+        return [Example(p, c, len(p) + len(c)) for p, c in read_json(file)]
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
         """Return a teacher for examples; cached states go to `folder`."""
@@ -137,12 +138,17 @@ class DistillDataset:
         file = self.work / "rows.tasc"
         if not file.exists():
             (self.work / "rows.store").unlink(missing_ok=True)
-            store = TokenStore.build(known, self.task, self.work / "rows.store")
+            store = TokenStore.build(known, self.task, self.work / "rows.store", system=self.system)
             TaskIndex.build(store, file, tokenizer=self.task)
-        return TaskIndex.open(file)
+        return TaskIndex.open(file, memory_bytes=MEMORY_BYTES)
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
     """Return a digest of these rows in this order."""
-    texts = ([list(str(row.get(name)).encode()) for name in ("input", "output")] for row in rows)
-    return digest(Example(input, output, 0) for input, output in texts)
+
+    def texts(row: Row) -> list[list[int]]:
+        chat = {name: row[name] for name in CHAT_FIELDS if row.get(name)}
+        output = [row.get("output"), chat] if chat else row.get("output")
+        return [list(str(one).encode()) for one in (row.get("input"), output)]
+
+    return digest(Example(input, output, 0) for input, output in map(texts, rows))

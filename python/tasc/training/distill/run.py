@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
+from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.errors import InputError
-from tasc.files import as_json, new_folder, remove_folder, write_json, write_text
-from tasc.models import quiet_transformers
+from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
+from tasc.models import check_name, quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
@@ -74,7 +74,7 @@ def distill(
         states: Folder for the target's stored states; None: inside `OUT.distilling`, removed with it.
         length: γ, tokens per draft when acceptance is measured.
         max_output: Maximum number of tokens of a target output.
-        system: System message before each input.
+        system: System message before each input; "" for none. None: the one that the target was tuned with.
         eos: Token that ends an output (see `tasc.data.load_tokenizer`).
         resume: Resume from `OUT.distilling`, if it holds a run with the same options and rows; otherwise start again.
         progress: Called with the title of a job; returns its progress callback.
@@ -98,7 +98,10 @@ def distill(
     """
     quiet_transformers()
     path("target", target)
-    if not isinstance(draft, (str, PathLike)):
+    check_name(str(target))
+    if isinstance(draft, (str, PathLike)):
+        check_name(str(draft))
+    else:
         layers = [draft] if isinstance(draft, int) else draft
         listed("draft", layers, int, "a model, a number of layers or a list of layers")
     for name, folder in (("reference", reference), ("states", states)):
@@ -117,6 +120,7 @@ def distill(
     if held_out:
         check_rows(held_out, "validation row")
     bar = progress or no_bars
+    system = PromptDefaults.of(str(target), None, None).choose(system)
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
@@ -126,7 +130,7 @@ def distill(
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
-        "length": length, "max_output": max_output, "system": system, "eos": eos, **asdict(options),
+        "length": length, "max_output": max_output, "system": system, "eos": eos, **options.identity,
     }  # fmt: skip
     with work.claim(identity, resume):
         run.train(work.path / "states" if states is None else Path(states))
@@ -216,6 +220,7 @@ class _Run:
             "draft": str(self.source),
             "options": asdict(self.options),
             "outputs": dataset.outputs,
+            "prompts": tuning_notes(dataset.rows, dataset.tokenizer, dataset.system),
             "rows": len(dataset.examples),
             "rows_left_out": dataset.left_out,
             "completion_tokens": sum(len(e.completion) for e in dataset.examples),
@@ -269,7 +274,7 @@ class _Run:
                     progress=dataset.bar("weighing the tokens"),
                 )
                 write_json(file, {row: losses.tolist() for row, losses in found.items()})
-        return {int(row): torch.tensor(losses) for row, losses in json.loads(file.read_text()).items()}
+        return {int(row): torch.tensor(losses) for row, losses in read_json(file).items()}
 
     def _stage(
         self,
@@ -311,4 +316,4 @@ class _Run:
 
     def _done(self) -> dict[str, Any]:
         file = self.work.path / "stages.json"
-        return dict(json.loads(file.read_text())) if file.exists() else {}
+        return dict(read_json(file)) if file.exists() else {}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tasc.errors import InputError
-from tasc.files import new_folder
+from tasc.files import new_folder, read_json
 from tasc.progress import Progress
 from tasc.training.examples import IGNORED, Collator, Example, digest
 from tasc.training.schedule import dtype_of
@@ -85,7 +85,7 @@ class CachedHiddenStates:
         self.head = head.eval().requires_grad_(False)
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.begins = np.load(folder / "begins.npy")
-        self.bits = json.loads((folder / "states.json").read_text())["dtype"] == "bfloat16"
+        self.bits = read_json(folder / "states.json")["dtype"] == "bfloat16"
 
     @torch.no_grad()
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
@@ -133,7 +133,7 @@ class CachedHiddenStates:
             with arithmetic(target, precision):
                 _write(target, head, examples, folder, facts, pad_id, progress)
         cached = cls(folder, head, precision)
-        stored = json.loads((folder / "states.json").read_text())
+        stored = read_json(folder / "states.json")
         deviation = (cached.logits([0], {}).float() - expected).abs().mean()
         if stored != facts or deviation > _MAX_DEVIATION * expected.std():
             raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")

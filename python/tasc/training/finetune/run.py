@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.files import as_json, write_text
 from tasc.progress import Progress
@@ -17,9 +18,6 @@ from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
 from tasc.training.finetune.options import TuneOptions
 from tasc.training.schedule import dtype_of
 from tasc.training.work_dir import WorkFolder, attention, fit, processes, row_order, rows_per_step, trainer_arguments
-
-METRICS = "tuning.json"
-"""File with metrics in the folder of a tuned checkpoint."""
 
 COPIED = ("generation_config.json", PLAN_FILE)
 """Files that are copied from the model to the tuned checkpoint, if they exist."""
@@ -42,7 +40,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that must be equal to resume a run."""
-        return {"model": self.model, "rows": digest(self.examples), **asdict(self.options)}
+        return {"model": self.model, "rows": digest(self.examples), **self.options.identity}
 
     def train(self) -> dict[str, Any]:
         """Train to the end and save the result in the work folder; return steps, seconds and loss curves."""
@@ -57,7 +55,7 @@ class Run:
         model = self._trainable_model(dtype_of(options.precision, device))
         trainer = transformers.Trainer(
             model=model,
-            args=trainer_arguments(self.work.path, options, steps, validate=bool(self.validation)),
+            args=trainer_arguments(self.work.path, options, steps),
             train_dataset=[self.examples[row] for row in row_order(self.examples, options, steps)],
             eval_dataset=list(self.validation) or None,
             data_collator=Collator.for_model(model, self._pad_id()),
@@ -83,7 +81,7 @@ class Run:
                 for name in COPIED:
                     if (found := find(name)) is not None:
                         shutil.copyfile(found, finished / name)
-                write_text(finished / METRICS, as_json(metrics, indent=2) + "\n")
+                write_text(finished / TUNING_FILE, as_json(metrics, indent=2) + "\n")
         state.wait_for_everyone()
 
     def _trainable_model(self, dtype: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasc.checks import function, listed, of_kind, path
 from tasc.data import Row, load_tokenizer
+from tasc.data.prompt_notes import tuning_notes
 from tasc.errors import import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
@@ -91,6 +92,7 @@ def tune(
         metrics = {
             "options": asdict(options),
             "model": str(model),
+            "prompts": tuning_notes(rows, tokenizer, system),
             "new_tokens": len(new_ids),
             "rows": len(examples),
             "rows_left_out": left_out,

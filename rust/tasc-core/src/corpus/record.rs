@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::merged::LogId;
 use crate::error::Fault;
 use crate::format::{Fingerprint, Kind, MAGIC};
+use crate::text::InputTemplate;
 use crate::{Error, Result, TokenId};
 
 /// Kind of a write-ahead log.
@@ -50,6 +51,16 @@ pub struct OnlineRow {
     pub output: Vec<TokenId>,
     /// What the row is removed by, such as the name of a user; empty: it has none.
     pub key: String,
+}
+
+impl OnlineRow {
+    /// Cuts the input out of a whole prompt.
+    pub(crate) fn cut(mut self, template: Option<&InputTemplate>) -> Self {
+        if let Some(input) = template.and_then(|template| template.find(&self.input)) {
+            self.input = input.to_owned();
+        }
+        self
+    }
 }
 
 /// The first [`HEADER_BYTES`] of a log.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::format::{File, Kind, Section, is_ragged};
+use crate::text::InputTemplate;
 use crate::{Error, Result, TokenId};
 
 /// Kind of a store file.
@@ -28,7 +29,12 @@ pub struct StoreMeta {
     pub vocab_size: u32,
     /// The token that ends every output, if one was appended.
     pub eos_id: Option<u32>,
+    /// What is known of the rows' prompts; an index of the store holds it too. The core does not read it.
+    pub notes: Notes,
 }
+
+/// JSON values by name.
+pub type Notes = serde_json::Map<String, serde_json::Value>;
 
 /// One distinct (input, output) row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +63,7 @@ pub struct Documents<'a> {
 pub struct Store {
     file: File,
     meta: StoreMeta,
+    template: Option<InputTemplate>,
     tokens: Section<TokenId>,
     offsets: Section<u64>,
     weights: Section<u64>,
@@ -85,6 +92,7 @@ impl Store {
     pub fn from_file(file: File) -> Result<Self> {
         let store = Self {
             meta: file.meta()?,
+            template: None,
             tokens: file.section("tokens")?,
             offsets: file.section("offsets")?,
             weights: file.section("weights")?,
@@ -225,6 +233,11 @@ impl Store {
         weights.get(index).copied().ok_or(Error::OutOfRange { what: "document", index, limit: weights.len() })
     }
 
+    /// Returns the same rows; inputs that match the template are cut to what it surrounds.
+    pub(crate) fn with_template(&self, template: Option<InputTemplate>) -> Self {
+        Self { template, ..self.clone() }
+    }
+
     /// Returns a row that has an input.
     ///
     /// # Errors
@@ -240,6 +253,7 @@ impl Store {
             return Err(self.file.corrupt("input_documents", &why));
         }
         let weight = *self.input_weights.get(&self.file).get(index).ok_or_else(damaged)?;
+        let text = self.template.as_ref().map_or(text, |template| template.input(text));
         Ok(Input { text, document, weight })
     }
 

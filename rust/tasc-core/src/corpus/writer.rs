@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustc_hash::FxHashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::store::{KIND, Store, StoreMeta, VERSION};
+use super::store::{KIND, Notes, Store, StoreMeta, VERSION};
 use crate::format::file::open_regular;
 use crate::format::temporary::{folder, is_still};
 use crate::format::{Fingerprint, Writer};
@@ -94,6 +94,11 @@ impl StoreWriter {
             }
         }
         Ok(this)
+    }
+
+    /// Replaces the notes that the store will hold.
+    pub fn set_notes(&mut self, notes: Notes) {
+        self.meta.notes = notes;
     }
 
     /// Adds a row that occurred `weight` times.

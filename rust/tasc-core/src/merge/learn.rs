@@ -20,6 +20,12 @@ const MAX_ACTIVE: f64 = 3.0;
 const ACTIVE_BY_NOVELTY: f64 = 4.0;
 const MIN_ACTIVE: f64 = 1.25;
 
+/// Merging ends early when the expansions of all merges hold more tokens together than this, and than this share of the
+/// documents' tokens. Outputs of tasks need a third of it. A long document whose tokens all differ and that occurred often
+/// reaches it: there, most merges are parts of longer ones, and only one in `max_length` is active.
+const MAX_EXPANDED: usize = 1 << 16;
+const MAX_EXPANDED_SHARE: usize = 8;
+
 /// Share of the work that is done when all merges are made, for progress reports.
 const MERGED: f64 = 0.7;
 
@@ -213,7 +219,13 @@ impl<'a> Learner<'a> {
         check(0.0)?;
         let mut merger = Merger::new(documents, &self.merger)?;
         let mut active = ActiveTokens::new(self.merger.min_count, &self.forbidden);
-        while (active.len() as f64) < wanted && merger.step().is_some() {
+        let tokens: usize = documents.iter().map(|d| d.0.len()).sum();
+        let mut room = MAX_EXPANDED.max(tokens / MAX_EXPANDED_SHARE);
+        while (active.len() as f64) < wanted
+            && room > 0
+            && let Some(merge) = merger.step()
+        {
+            room = room.saturating_sub(merge.expansion.len());
             active.follow(&merger);
             if merger.merges().len() % CHECK_EVERY == 0 {
                 check(MERGED * (active.len() as f64 / wanted).min(1.0))?;

@@ -20,7 +20,9 @@ const BLOCK: usize = 32;
 /// neighbours of a token are found from the lengths alone, without links.
 pub(super) struct Text {
     cells: Vec<MergeSymbol>,
-    /// Length of each symbol in cells.
+    /// Number of base symbols, each of them one cell long.
+    base: usize,
+    /// Length of each merge in cells.
     lengths: Vec<u32>,
     /// Where each document ends, and its weight.
     ends: Vec<u32>,
@@ -63,13 +65,14 @@ impl Text {
         }
         let most = u64::MAX / size as u64; // so that no sum overflows
         documents.sort_by_key(|d| d.1);
+        let symbols = alphabet.symbols();
         let mut cells = Vec::with_capacity(size);
         let (mut ends, mut weights) = (Vec::with_capacity(documents.len()), Vec::with_capacity(documents.len()));
         let (mut blocks, mut groups): (Vec<u32>, Vec<(u32, u64)>) = (Vec::with_capacity(size / BLOCK + 1), Vec::new());
         cells.push(BARRIER);
         for (number, (ids, weight)) in (0..).zip(documents) {
             let weight = weight.min(most);
-            cells.extend(ids.iter().map(|&id| alphabet.symbol(id)));
+            cells.extend(ids.iter().map(|id| symbols.get(id).copied().unwrap_or(BARRIER)));
             cells.push(BARRIER);
             let end = cells.len() as u32;
             blocks.resize(cells.len().div_ceil(BLOCK), number);
@@ -78,12 +81,12 @@ impl Text {
             groups.pop_if(|group| group.1 == weight);
             groups.push((end, weight));
         }
-        Ok(Self { cells, lengths: vec![1; alphabet.len()], ends, weights, blocks, groups })
+        Ok(Self { cells, base: alphabet.len(), lengths: Vec::new(), ends, weights, blocks, groups })
     }
 
-    /// Returns a reader of the weights of cells in ascending order.
+    /// Returns a reader of the weights of cells.
     pub(super) fn weights(&self) -> impl FnMut(u32) -> u64 {
-        ascending(&self.groups)
+        by_group(&self.groups)
     }
 
     pub(super) fn cells(&self) -> &[MergeSymbol] {
@@ -92,11 +95,11 @@ impl Text {
 
     /// Number of symbols, merges among them.
     pub(super) fn symbols(&self) -> usize {
-        self.lengths.len()
+        self.base + self.lengths.len()
     }
 
     pub(super) fn length(&self, symbol: MergeSymbol) -> u32 {
-        self.lengths[symbol as usize]
+        (symbol as usize).checked_sub(self.base).map_or(1, |merge| self.lengths[merge])
     }
 
     /// Returns the document of a cell.
@@ -111,10 +114,11 @@ impl Text {
     /// Counts the weighted occurrences of a pair (x, x) that do not overlap, as a merge from left to right finds them.
     pub(super) fn count_apart(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32]) -> u64 {
         let (mut count, mut free, mut weight) = (0, 0, self.weights());
+        let length = self.length(pair.0);
         for &place in places {
-            if place >= free && stands(&self.cells, &self.lengths, pair, place) {
+            if place >= free && stands(&self.cells, length, pair, place) {
                 count += weight(place);
-                free = place + 2 * self.length(pair.0);
+                free = place + 2 * length;
             }
         }
         count
@@ -122,12 +126,12 @@ impl Text {
 
     /// Whether the documents that hold a pair have at least this weight together.
     pub(super) fn in_documents(&self, pair: (MergeSymbol, MergeSymbol), places: &[u32], threshold: u64) -> bool {
-        let (mut rows, mut seen) = (0, usize::MAX);
+        let (mut rows, mut seen, length) = (0, usize::MAX, self.length(pair.0));
         for &place in places {
             if rows >= threshold {
                 break;
             }
-            if stands(&self.cells, &self.lengths, pair, place) {
+            if stands(&self.cells, length, pair, place) {
                 let document = self.document(place);
                 if document != seen {
                     rows += self.weights[document];
@@ -145,14 +149,14 @@ impl Text {
         places: &[u32],
         around: &mut Around,
     ) -> MergeSymbol {
-        let merged = self.lengths.len() as MergeSymbol;
+        let merged = self.symbols() as MergeSymbol;
         let (first, second) = (self.length(pair.0), self.length(pair.1));
         self.lengths.push(first + second);
-        let Self { cells, lengths, groups, .. } = self;
-        let mut weight = ascending(groups);
+        let Self { cells, groups, .. } = self;
+        let mut weight = by_group(groups);
         around.clear();
         for &place in places.iter() {
-            if !stands(cells, lengths, pair, place) {
+            if !stands(cells, first, pair, place) {
                 continue;
             }
             let (next, end) = (place + first, place + first + second);
@@ -168,21 +172,19 @@ impl Text {
     }
 }
 
-/// Returns whether a pair still stands at a position where it was found.
-fn stands(cells: &[MergeSymbol], lengths: &[u32], (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
-    let next = place + lengths[left as usize];
-    cells[place as usize] == left && cells[next as usize] == right
+/// Returns whether a pair, whose left symbol has this length, still stands at a position where it was found.
+fn stands(cells: &[MergeSymbol], length: u32, (left, right): (MergeSymbol, MergeSymbol), place: u32) -> bool {
+    cells[place as usize] == left && cells[(place + length) as usize] == right
 }
 
-/// Reads the weights of cells in ascending order.
-fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
-    let mut groups = groups.iter();
-    let (mut end, mut weight) = (0, 0);
+/// Reads the weights of cells; fastest where one cell follows another of the same group.
+fn by_group(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
+    let (mut group, mut weight) = (0..0, 0);
     move |cell| {
-        while cell >= end
-            && let Some(&group) = groups.next()
-        {
-            (end, weight) = group;
+        if !group.contains(&cell) {
+            let k = groups.partition_point(|group| group.0 <= cell);
+            group = k.checked_sub(1).map_or(0, |before| groups[before].0)..groups[k].0;
+            weight = groups[k].1;
         }
         weight
     }
@@ -191,7 +193,6 @@ fn ascending(groups: &[(u32, u64)]) -> impl FnMut(u32) -> u64 {
 /// Base ids as symbols, in their order.
 pub(super) struct Alphabet {
     ids: Vec<TokenId>,
-    symbols: FxHashMap<TokenId, MergeSymbol>,
 }
 
 impl Alphabet {
@@ -204,8 +205,7 @@ impl Alphabet {
         seen.retain(|id| !barriers.contains(id));
         let mut ids: Vec<TokenId> = seen.into_iter().collect();
         ids.sort_unstable();
-        let symbols = ids.iter().copied().zip(BARRIER + 1..).collect();
-        Self { ids, symbols }
+        Self { ids }
     }
 
     /// Number of symbols, the barrier's among them.
@@ -213,9 +213,9 @@ impl Alphabet {
         self.ids.len() + 1
     }
 
-    /// Returns the symbol of an id that occurs; the barrier's symbol for any other id.
-    pub(super) fn symbol(&self, id: TokenId) -> MergeSymbol {
-        self.symbols.get(&id).copied().unwrap_or(BARRIER)
+    /// Returns the symbols of the ids that occur. Other ids have the barrier's.
+    pub(super) fn symbols(&self) -> FxHashMap<TokenId, MergeSymbol> {
+        self.ids.iter().copied().zip(BARRIER + 1..).collect()
     }
 
     pub(super) fn id(&self, symbol: MergeSymbol) -> TokenId {

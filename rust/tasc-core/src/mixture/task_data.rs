@@ -3,6 +3,7 @@
 use super::weights::MixtureWeights;
 use crate::corpus::MergedLogs;
 use crate::index::{NgramArrays, TaskArrays, TaskView};
+use crate::text::InputTemplate;
 
 /// Holds a task's data: its arrays, and weights fitted to it.
 pub trait TaskData: Send + Sync {
@@ -17,6 +18,11 @@ pub trait TaskData: Send + Sync {
     /// Rows of write-ahead logs that the data holds.
     fn merged_logs(&self) -> &MergedLogs {
         MergedLogs::none()
+    }
+
+    /// What surrounds the input in the prompts that are given as inputs; `None`: they are inputs alone.
+    fn input_template(&self) -> Option<&InputTemplate> {
+        None
     }
 }
 

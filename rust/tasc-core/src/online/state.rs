@@ -9,6 +9,7 @@ use crate::corpus::{MergedLogs, OnlineRow, WriteAheadLog};
 use crate::format::Fingerprint;
 use crate::index::inputs::Inputs;
 use crate::mixture::TaskData;
+use crate::text::InputTemplate;
 use crate::{Error, Result};
 
 /// The online rows of a drafter. Its successor has a copy of them, and gets the rows that either is served from then on.
@@ -45,7 +46,7 @@ impl OnlineRows {
         let expired = days.map_or(0, expired_before);
         let log = WriteAheadLog::open_each(path, fingerprint, merged, |number, row| {
             if number >= expired || time_of(number).is_none() {
-                shared.add(&row, Some(number));
+                shared.add(&row.cut(shared.template()), Some(number));
             }
         })?;
         shared.log = Some(log.bounded(limit).timed(days)?);
@@ -55,6 +56,9 @@ impl OnlineRows {
     /// Adds rows, to the log first.
     pub(crate) fn serve(&self, rows: &[OnlineRow]) -> Result<()> {
         let mut shared = self.shared();
+        let template = shared.template();
+        let cut: Option<Vec<OnlineRow>> = template.map(|_| rows.iter().map(|r| r.clone().cut(template)).collect());
+        let rows = cut.as_deref().unwrap_or(rows);
         let first = shared.log.as_mut().map(|log| log.append(rows)).transpose()?;
         rows.iter().zip(0..).for_each(|(row, k)| shared.add(row, first.map(|first| first + k)));
         Ok(())
@@ -97,6 +101,10 @@ fn write(rows: &RwLock<IndexedRows>) -> RwLockWriteGuard<'_, IndexedRows> {
 impl SharedState {
     fn inputs(&self) -> Option<Inputs<'_>> {
         self.task.as_ref()?.view().rows.map(|rows| rows.inputs)
+    }
+
+    fn template(&self) -> Option<&InputTemplate> {
+        self.task.as_ref()?.input_template()
     }
 
     fn add(&self, row: &OnlineRow, number: Option<u64>) {

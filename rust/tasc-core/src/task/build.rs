@@ -1,5 +1,7 @@
 //! A store's rows → a [`TaskArrays`]: n-grams of the outputs, and what the inputs add to them.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::Result;
@@ -10,7 +12,8 @@ use crate::index::inputs::InputsBuilder;
 use crate::index::view::{RowArrays, TaskArrays, TextArrays};
 use crate::text::pieces::{PieceTokenizer, Pieces, TokenizationCache};
 use crate::text::source_text::Start;
-use crate::text::{Case, Cases, SourceText};
+use crate::text::template::MAX_PROMPTS;
+use crate::text::{Case, Cases, InputTemplate, SourceText};
 
 /// CopyState is learnt from rows of at most this many output tokens in all, spread over the store.
 const MAX_COPY_TOKENS: usize = 4_000_000;
@@ -67,6 +70,20 @@ pub fn build(
         task.rows = Some(rows.build(start_of, cache, tokenizer, |done| check(share + (1.0 - share) * done))?);
     }
     Ok(task)
+}
+
+/// Learns what surrounds the input in a store's inputs, where they are whole prompts.
+///
+/// # Complexity
+/// O(bytes of up to 1,024 inputs).
+///
+/// # Errors
+/// A damaged store's.
+pub fn learn_template(store: &Store) -> Result<Option<InputTemplate>> {
+    let stride = store.num_inputs().div_ceil(MAX_PROMPTS).max(1);
+    let sample = (0..store.num_inputs()).step_by(stride).map(|row| Ok(store.input(row)?.text));
+    let distinct: BTreeSet<&str> = sample.collect::<Result<_>>()?;
+    Ok(InputTemplate::learn(&distinct.into_iter().collect::<Vec<_>>()))
 }
 
 /// Spells the words of some rows, in one call.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustc_hash::FxHashMap;
 
-use super::file::{BuildOptions, InputRow, TaskIndex};
+use super::file::{BuildOptions, Inherited, InputRow, TaskIndex};
 use crate::corpus::store::StoreMeta;
 use crate::corpus::{OnlineRow, Store, StoreWriter, WriteAheadLog, online_log};
 use crate::format::ScratchFolder;
@@ -50,6 +50,7 @@ impl TaskIndex {
             tokenizer: self.meta().tokenizer.clone(),
             vocab_size: self.meta().vocab_size,
             eos_id: self.meta().eos_id,
+            notes: self.meta().notes.clone(),
         };
         StoreWriter::create(path, &self.file().fingerprint(), meta)
     }
@@ -137,6 +138,7 @@ impl TaskIndex {
     ) -> Result<(Self, u64)> {
         let fingerprint = self.file().fingerprint();
         let (mut merged, mut rows, mut locked) = (self.meta().merged_logs.clone(), Vec::new(), Vec::new());
+        let template = self.meta().input_template.as_ref();
         for (k, log) in logs.iter().map(AsRef::as_ref).enumerate() {
             if logs[..k].iter().any(|other| other.as_ref() == log) {
                 continue;
@@ -149,12 +151,14 @@ impl TaskIndex {
                 rows.extend(online_log::read_unmerged(log, &fingerprint, &mut merged)?);
             }
         }
+        let rows: Vec<(u64, OnlineRow)> = rows.into_iter().map(|(number, row)| (number, row.cut(template))).collect();
         let no_inputs = options.no_inputs || self.num_inputs() == 0;
         let new_origins = rows.iter().map(|(number, row)| RowOrigin::new(*number, row, !no_inputs));
         let origins = self.origins().iter().copied().chain(new_origins).collect();
+        let inherited = Inherited { merged_logs: merged, origins, input_template: template.cloned() };
         let rows: Vec<OnlineRow> = rows.into_iter().map(|(_, row)| row).collect();
         let store = self.to_store(&scratch.path().join("rows.store"), &rows, || check(0.0))?;
-        let new = Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged, origins, check)?;
+        let new = Self::build_with(&store, path, &BuildOptions { no_inputs, ..*options }, inherited, check)?;
         for log in &mut locked {
             log.forget(log.next())?;
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{self, LeftOut};
 use super::train::{self, FitReport, TrainOptions};
+use crate::corpus::store::Notes;
 use crate::corpus::{MergedLogs, Store};
 use crate::format::{File, Fingerprint, Kind, Mapped, Writer};
 use crate::index::ngrams::Ngrams;
@@ -17,6 +18,7 @@ use crate::mixture::features::VARIANTS;
 use crate::mixture::features::{FEATURES, GROUPS};
 use crate::mixture::mixer::Weights;
 use crate::mixture::weights::MixtureWeights;
+use crate::text::InputTemplate;
 use crate::text::pieces::{PieceTokenizer, TokenizationCache};
 use crate::{Error, Result, TokenId};
 
@@ -24,7 +26,7 @@ use crate::{Error, Result, TokenId};
 pub const KIND: Kind = Kind(*b"INDX");
 
 /// Format version of an index: a reader accepts every minor version of its major version.
-pub const VERSION: (u16, u16) = (2, 1);
+pub const VERSION: (u16, u16) = (2, 2);
 
 /// Metadata of an index (section `meta`, JSON).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,22 @@ pub struct IndexMeta {
     pub fit: Option<FitReport>,
     /// Rows of write-ahead logs that it holds.
     pub merged_logs: MergedLogs,
+    /// Notes of the store that it was built from.
+    pub notes: Notes,
+    /// What surrounds the input in prompts, where the rows' inputs were whole prompts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_template: Option<InputTemplate>,
+}
+
+/// What the index of a store takes from the index that its rows are from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inherited {
+    /// Rows of logs that the store holds.
+    pub merged_logs: MergedLogs,
+    /// Their times and keys.
+    pub origins: Vec<RowOrigin>,
+    /// What surrounds the input in prompts; the store's inputs are cut already.
+    pub input_template: Option<InputTemplate>,
 }
 
 /// Shape of the weight tables in section `mixture`.
@@ -138,6 +156,10 @@ impl TaskData for TaskIndex {
     fn merged_logs(&self) -> &MergedLogs {
         &self.meta.merged_logs
     }
+
+    fn input_template(&self) -> Option<&InputTemplate> {
+        self.meta.input_template.as_ref()
+    }
 }
 
 impl IndexMeta {
@@ -150,6 +172,7 @@ impl IndexMeta {
             eos_id: made.eos_id,
             documents: store.num_documents() as u64,
             tokens: store.num_tokens() as u64,
+            notes: made.notes.clone(),
             ..Self::default()
         };
         for k in 0..store.num_documents() {
@@ -177,16 +200,17 @@ impl TaskIndex {
         options: &BuildOptions<'_>,
         check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
-        Self::build_merged(store, path, options, MergedLogs::default(), Vec::new(), check)
+        let input_template = if options.no_inputs { None } else { build::learn_template(store)? };
+        let store = store.with_template(input_template.clone());
+        Self::build_with(&store, path, options, Inherited { input_template, ..Inherited::default() }, check)
     }
 
-    /// Builds an index as [`TaskIndex::build`] does. The store holds these rows of logs, with these times and keys.
-    pub(super) fn build_merged(
+    /// Builds an index as [`TaskIndex::build`] does, with what it takes from another index.
+    pub(super) fn build_with(
         store: &Store,
         path: &Path,
         options: &BuildOptions<'_>,
-        merged_logs: MergedLogs,
-        origins: Vec<RowOrigin>,
+        inherited: Inherited,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Self> {
         store.check_contents()?;
@@ -202,8 +226,9 @@ impl TaskIndex {
         })?;
         let mut meta = IndexMeta::of(store)?;
         meta.inputs = task.rows.as_ref().map_or(0, |r| r.inputs.norms.len() as u64);
-        meta.merged_logs = merged_logs;
-        task.origins = origins;
+        meta.merged_logs = inherited.merged_logs;
+        meta.input_template = inherited.input_template;
+        task.origins = inherited.origins;
         if let Some((weights, report)) = trained {
             meta.mixture = Some(WeightLayout { features: FEATURES, groups: GROUPS.to_vec() });
             task.mixture = weights.weights().flat_map(Weights::table).copied().collect();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::file::{BuildOptions, TaskIndex};
+use super::file::{BuildOptions, Inherited, TaskIndex};
 use crate::corpus::online_log::time_of;
 use crate::corpus::{OnlineRow, Store, WriteAheadLog};
 use crate::format::ScratchFolder;
@@ -104,7 +104,9 @@ impl TaskIndex {
         let kept = index.without(&scratch.path().join("rows.store"), removal, &mut removed, || check(0.0))?;
         if let Some(Kept { store, origins }) = kept {
             let no_inputs = options.no_inputs || index.num_inputs() == 0;
-            Self::build_merged(&store, path, &BuildOptions { no_inputs, ..*options }, merged.clone(), origins, check)?;
+            let input_template = index.meta().input_template.clone();
+            let inherited = Inherited { merged_logs: merged.clone(), origins, input_template };
+            Self::build_with(&store, path, &BuildOptions { no_inputs, ..*options }, inherited, check)?;
         }
         for (log, gone) in &mut opened {
             let first = merged.next(&log.id());

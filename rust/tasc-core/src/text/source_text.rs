@@ -7,7 +7,7 @@ use super::pieces::{self, MAX_PIECE, PieceTokenizer, Pieces, TokenizationCache};
 use super::words::{self, Word, WordKind};
 use crate::{Result, TokenId};
 
-/// Words that may be copied; later ones of a very long input are retrieved on, not copied from.
+/// Words that may be copied: the last of an input. Earlier ones are retrieved on, not copied from.
 pub const MAX_COPIED: usize = 1024;
 
 /// Characters of a script without spaces that are spelled together.
@@ -69,6 +69,8 @@ struct Recased {
 #[derive(Clone, Debug, Default)]
 pub struct SourceText {
     words: Vec<Word>,
+    /// Words that come before those that can be copied. Other numbers of words count from here.
+    too_early: usize,
     chunks: Vec<WordGroup>,
     /// WordGroup of every word.
     chunk_of: Vec<u32>,
@@ -154,15 +156,16 @@ impl SourceText {
 
     /// Cuts the text into chunks and lists what must be spelled.
     fn pieces<'t>(&mut self, text: &'t str) -> Vec<Piece<'t>> {
-        let Self { words, chunks, chunk_of, bare, cases, recased, starts, ids } = self;
+        let Self { words, too_early, chunks, chunk_of, bare, cases, recased, starts, ids } = self;
         chunks.clear();
         chunk_of.clear();
         bare.clear();
         starts.clear();
         ids.clear();
-        let words = &words[..words.len().min(MAX_COPIED)];
+        *too_early = words.len().saturating_sub(MAX_COPIED);
+        let (earlier, words) = words.split_at(*too_early);
         let mut listed = Vec::with_capacity(2 * words.len());
-        let (mut first, mut before) = (0, 0);
+        let (mut first, mut before) = (0, earlier.last().map_or(0, |word| word.end as usize));
         while let Some(word) = words.get(first) {
             let run = |pair: &[Word]| pair[1].kind == WordKind::Character && pair[0].end == pair[1].start;
             let more = match word.kind {
@@ -256,7 +259,7 @@ impl SourceText {
         self.ids.get(s.start as usize..s.end as usize).unwrap_or(&[])
     }
 
-    /// All words, those too late to be copied included.
+    /// All words, those too early to be copied included.
     #[must_use]
     pub fn words(&self) -> &[Word] {
         &self.words
@@ -277,13 +280,14 @@ impl SourceText {
     /// The key of the word left of word `w`; 0 at the beginning.
     #[must_use]
     pub fn left(&self, w: u32) -> u64 {
-        (w as usize).checked_sub(1).and_then(|at| self.words.get(at)).map_or(0, |word| word.key)
+        let left = (self.too_early + w as usize).checked_sub(1);
+        left.and_then(|at| self.words.get(at)).map_or(0, |word| word.key)
     }
 
     /// The key of a word.
     #[must_use]
     pub fn key(&self, w: u32) -> u64 {
-        self.words.get(w as usize).map_or(0, |word| word.key)
+        self.words.get(self.too_early + w as usize).map_or(0, |word| word.key)
     }
 
     /// The ids of the whole input, about as the tokenizer would give them.

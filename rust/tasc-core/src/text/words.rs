@@ -2,7 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Words after this one are left out: a text is judged by its first so many.
+/// Words before these are left out: a text is judged by its last so many.
 pub const MAX_WORDS: usize = 4096;
 
 /// What a word is made of.
@@ -32,17 +32,18 @@ pub struct Word {
 /// Splits a text into words; `out` is cleared first.
 ///
 /// A maximal run of alphanumeric characters and combining marks is a word, every character of a script written without
-/// spaces is a word of its own, a maximal run of other visible characters (`_` among them) is punctuation. Stops after
-/// [`MAX_WORDS`] words, and before a word that does not end within the first 4 GiB.
+/// spaces is a word of its own, a maximal run of other visible characters (`_` among them) is punctuation. Of more than
+/// [`MAX_WORDS`] words, the last are kept: a prompt ends with what is asked. Stops before a word that does not end within
+/// the first 4 GiB.
 ///
 /// # Complexity
-/// O(bytes up to the last word); about 5 ns per byte of ASCII text. One buffer is allocated per call, and only when
-/// something has to be lower-cased.
+/// O(bytes); about 5 ns per byte of ASCII text. One buffer is allocated per call, and only when something has to be
+/// lower-cased.
 pub fn split(text: &str, out: &mut Vec<Word>) {
     out.clear();
     let mut lower = String::new();
     let mut at = 0;
-    while let (Some((kind, width)), true) = (kind_at(text, at), out.len() < MAX_WORDS) {
+    while let Some((kind, width)) = kind_at(text, at) {
         let from = at;
         at += width;
         let Some(kind) = kind else { continue };
@@ -51,10 +52,14 @@ pub fn split(text: &str, out: &mut Vec<Word>) {
                 at += width;
             }
         }
-        let (Ok(start), Ok(end)) = (u32::try_from(from), u32::try_from(at)) else { return };
+        let (Ok(start), Ok(end)) = (u32::try_from(from), u32::try_from(at)) else { break };
         let key = key(text.get(from..at).unwrap_or(""), &mut lower);
+        if out.len() == 2 * MAX_WORDS {
+            out.drain(..MAX_WORDS);
+        }
         out.push(Word { start, end, key, kind });
     }
+    out.drain(..out.len().saturating_sub(MAX_WORDS));
 }
 
 /// What stands at a byte and how many bytes it takes; kind `None` is white space, `None` altogether the end.

@@ -1,0 +1,134 @@
+"""Predictors of the speed-up of drafts, beside the speed-up: what `tasc check` says from the training rows alone.
+
+    python benches/python/predictors.py DATA_FOLDER --tokenizer T [--limit 5000] [-o OUT.json]
+    python benches/python/predictors.py --smoke
+
+DATA_FOLDER holds NAME.jsonl.gz files of rows {input, output, split}. For each, the rows of the split `train` are checked
+alone; that gives the predictors and the predicted speed-ups. Then the rows of `test` are replayed on an index of `train`,
+and vocabularies learned from `train` are measured on them. Kendall's τ compares the order of the sets by each predictor
+with their order by speed-up: 1 or −1 if it is the same or the reverse, 0 if they have nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from tasc.cli.console import out, print_table, progress_bars
+from tasc.data import TaskTokenizer, load_tokenizer, read_rows
+from tasc.evaluation.check import CheckResult, check_rows
+
+COST = 0.02
+
+PREDICTORS = {
+    "H₂ of the tokens": "renyi",
+    "H₂ with the vocabulary": "renyi_extended",
+    "entropy of outputs against inputs": "relative_entropy",
+    "repeated share": "repeated",
+    "copied share": "copied",
+    "replay: s(0.02) of drafts": "drafts",
+    "replay: speed-up of the vocabulary": "vocabulary",
+}
+"""Key of each predictor in the figures of a set, by name."""
+
+
+def kendall(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Kendall's τ-a of two orders: pairs in the same order less pairs in reverse order, divided by all pairs."""
+    pairs = list(combinations(zip(xs, ys, strict=True), 2))
+    return sum(sign((a - c) * (b - d)) for (a, b), (c, d) in pairs) / len(pairs)
+
+
+def sign(x: float) -> int:
+    return (x > 0) - (x < 0)
+
+
+def speedups(result: CheckResult) -> dict[str, float]:
+    """Speed-ups of drafts at the usual cost and of the recommended vocabulary alone."""
+    [drafts] = [one.speedup["value"] or 1.0 for one in result.drafts if one.cost == COST]
+    vocabulary = 1.0
+    if result.vocabulary is not None:
+        vocabulary = max(one.speedup["value"] or 1.0 for one in result.vocabulary.sizes)
+    return {"drafts": drafts, "vocabulary": vocabulary}
+
+
+def measure(data: Path, tokenizer: TaskTokenizer, limit: int) -> dict[str, Any]:
+    """Predictors from the training rows, and the speed-ups on the test rows."""
+    train = [{k: v for k, v in row.items() if k != "split"} for row in read_rows([data], "train")]
+    with progress_bars() as bar:
+        predicted = check_rows(train, tokenizer, limit=limit, progress=bar)
+        measured = check_rows(read_rows([data]), tokenizer, limit=limit, progress=bar)
+    texts = predicted.predictors
+    before = {name: getattr(texts, name) for name in ("renyi", "relative_entropy", "repeated", "copied")}
+    extended = texts.renyi if texts.renyi_extended is None else texts.renyi_extended
+    return {**before, "renyi_extended": extended, **speedups(predicted), "measured": speedups(measured)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--limit", type=int, default=5000, help="most rows of a set that are indexed")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--smoke", action="store_true", help="three tiny generated tasks")
+    options = parser.parse_args()
+    if options.smoke:
+        found = smoke()
+    elif options.data and options.tokenizer:
+        tokenizer = load_tokenizer(options.tokenizer)
+        files = sorted(options.data.glob("*.jsonl.gz"))
+        found = {file.name.split(".")[0]: measure(file, tokenizer, options.limit) for file in files}
+    else:
+        parser.error("give DATA_FOLDER and --tokenizer, or --smoke")
+    taus = report(found)
+    if options.output is not None:
+        options.output.write_text(json.dumps({"sets": found, "kendall": taus}, indent=2, ensure_ascii=False) + "\n")
+
+
+def report(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Print the sets and Kendall's τ of each predictor with each speed-up; return the latter."""
+    keys = list(PREDICTORS.values())
+    names = ("set", "H₂", "H₂ new", "entropy", "repeated", "copied", "s pred.", "v pred.", "s(0.02)", "vocab.")
+    print_table(
+        "Predictors from the training rows, and the speed-ups on the test rows",
+        names,
+        [(name, *(one[key] for key in keys), *one["measured"].values()) for name, one in found.items()],
+    )
+    taus: dict[str, dict[str, float]] = {}
+    for name, key in PREDICTORS.items():
+        known = [one for one in found.values() if one[key] is not None]
+        taus[name] = {
+            method: kendall([one[key] for one in known], [one["measured"][method] for one in known])
+            for method in ("drafts", "vocabulary")
+        }
+    print_table(
+        f"Kendall's τ over {len(found)} sets",
+        ("predictor", "with s(0.02) of drafts", "with the vocabulary"),
+        [(name, one["drafts"], one["vocabulary"]) for name, one in taus.items()],
+    )
+    errors = sorted(abs(one[m] / one["measured"][m] - 1) for one in found.values() for m in ("drafts", "vocabulary"))
+    out.print(
+        f"replay: median error {100 * errors[len(errors) // 2]:.1f} %, largest {100 * errors[-1]:.1f} %",
+        highlight=False,
+    )
+    return taus
+
+
+def smoke() -> dict[str, Any]:
+    """All of it on generated tasks."""
+    from smoke_task import write_rows, write_tokenizer
+
+    assert kendall([1, 2, 3], [1, 2, 3]) == 1
+    assert kendall([1, 2, 3], [3, 2, 1]) == -1
+    with tempfile.TemporaryDirectory() as name:
+        files = {kind: write_rows(Path(name), kind) for kind in ("slots", "sql", "logs")}
+        tokenizer = load_tokenizer(write_tokenizer(Path(name), files["slots"]))
+        return {kind: measure(file, tokenizer, 5000) for kind, file in files.items()}
+
+
+if __name__ == "__main__":
+    main()

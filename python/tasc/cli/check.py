@@ -1,0 +1,183 @@
+"""`tasc check`: what tasc would bring on a task."""
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tasc.cli.check_model import Adapter, Load, Measure, Model, Profiles, SaveProfile, System, load_model
+from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
+from tasc.cli.results import write_results
+from tasc.errors import InputError
+
+if TYPE_CHECKING:
+    from tasc.data import TaskTokenizer
+    from tasc.evaluation.check import CheckResult, DriftResult
+    from tasc.evaluation.check.summary import Summary
+    from tasc.evaluation.check.with_model import ModelCheck
+
+
+def check(
+    rows: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[ROWS...]",
+            help="Read past rows: JSON, CSV, Parquet, Arrow or text, or a folder of `datasets`; - for standard input.",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, or a name on the model hub."),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Compare this index with the last requests: of ROWS, or of its log."),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read the last requests from this log; by default from INDEX.served."),
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
+    limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    input_field: InputField = "auto",
+    output_field: OutputField = "auto",
+    eos: Eos = None,
+    output: ResultsFile = None,
+    html: Html = None,
+    as_json: AsJson = False,
+    model: Model = None,
+    adapter: Adapter = None,
+    system: System = None,
+    device: Profiles = None,
+    save_profile: SaveProfile = None,
+    load: Load = 1,
+    measure: Measure = False,
+) -> None:
+    """Say what tasc would bring on a task, and what to do next, from its past rows, with or without a model.
+
+    Rows are split by themselves, unless they have a split column: `train` is then indexed and `test` held out. Drafts
+    are replayed on the held-out rows, and task vocabularies are measured on them. **τ** is tokens per step. The
+    speed-up at cost c is that of a decoder for which verifying k drafted tokens takes as long as 1 + c·k plain steps.
+
+    With `--model`, the model answers some held-out rows, and its outputs are compared with the rows'. The cost of a
+    step is measured, and the time per output of each method is predicted; `--measure` then measures it on other rows.
+
+    With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
+    figures are compared with those from when it was built.
+    """
+    from tasc.data import load_tokenizer
+    from tasc.evaluation.check.summary import summarize
+
+    source = tokenizer or model
+    if source is None:
+        raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
+    loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
+    task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    if index is not None:
+        drift = _index_result(index, log, rows, fields, task_tokenizer, last)
+        summary, found = _index_summary(drift, index, log, rows, shlex.quote(source)), drift.as_dict()
+    elif rows:
+        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(source), limit, loaded)
+        summary, found = summarize(result), result.as_dict()
+    else:
+        raise InputError("nothing to check: give ROWS, or --index with its log")
+    if as_json:
+        print_json(found)
+    else:
+        _print(summary)
+    write_results(found, output, None, "")
+    write_results(asdict(summary), None, html, "render_check")
+
+
+def _rows_result(
+    rows: list[Path],
+    fields: dict[str, Any],
+    tokenizer: "TaskTokenizer",
+    source: str,
+    limit: int,
+    model: "ModelCheck | None",
+) -> "CheckResult":
+    from tasc.data import read_rows
+    from tasc.evaluation.check import check_rows
+
+    with progress_bars() as bar:
+        return check_rows(
+            read_rows(rows, **fields, progress=bar("reading")),
+            tokenizer,
+            files=_quoted(rows) + _option("--output-field", fields["output_field"]),
+            inputs=_option("--input-field", fields["input_field"]),
+            source=source,
+            limit=limit,
+            model=model,
+            progress=bar,
+        )
+
+
+def _index_result(
+    path: Path, log: Path | None, rows: list[Path] | None, fields: dict[str, Any], tokenizer: "TaskTokenizer", last: int
+) -> "DriftResult":
+    from tasc._core import TaskIndex
+    from tasc.data import read_rows
+    from tasc.drafting.protocol import served_log
+    from tasc.evaluation.check import check_index
+
+    if log is not None and rows:
+        raise InputError("the last requests come from ROWS or from --log: give one of them")
+    index = TaskIndex.open(path)
+    with progress_bars() as bar:
+        if rows:
+            return check_index(index, tokenizer, rows=read_rows(rows, **fields), last=last, progress=bar)
+        log = served_log(index) if log is None else log
+        if not log.exists():
+            raise InputError(f"there is no log {log}: name one with --log, or give ROWS")
+        return check_index(index, tokenizer, log=log, last=last, progress=bar)
+
+
+def _index_summary(
+    result: "DriftResult", index: Path, log: Path | None, rows: list[Path] | None, tokenizer: str
+) -> "Summary":
+    """Add the command that builds the index again, if that is worth it."""
+    from tasc.evaluation.check.summary import summarize_drift
+
+    file = shlex.quote(str(index))
+    command = f"tasc index compact {file} --tokenizer {tokenizer}"
+    if rows:
+        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file} --force"
+    elif log is not None:
+        command += f" --log {shlex.quote(str(log))}"
+    return summarize_drift(result, [command] if result.fallen else [])
+
+
+def _option(flag: str, field: str) -> str:
+    """Return an option that names a field, with a space before it; nothing if the field is found by itself."""
+    return "" if field == "auto" else f" {flag} {shlex.quote(field)}"
+
+
+def _quoted(paths: list[Path]) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
+
+
+def _print(summary: "Summary") -> None:
+    """Print sentences wrapped at the width of the terminal, and commands unwrapped, ready to paste."""
+    _say(summary.facts)
+    out.print()
+    for sentence in summary.verdict:
+        _say(sentence)
+    if summary.tables:
+        out.print()
+    for table in summary.tables:
+        print_table(table.title, table.columns, table.rows)
+    for sentence in summary.notes:
+        _say(sentence)
+    if summary.next_commands:
+        out.print("\nNext:")
+    for command in summary.next_commands:
+        out.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def _say(sentence: str) -> None:
+    out.print(f"{sentence}.", highlight=False)

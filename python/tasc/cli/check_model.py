@@ -1,0 +1,59 @@
+"""`tasc check --model`: options of a check with a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tasc.evaluation.check.with_model import ModelCheck
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Check this model too: a folder, a name on the model hub, or smollm2. It answers held-out rows."),
+]
+Adapter = Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")]
+System = Annotated[str | None, typer.Option(help="Put this system prompt into every request.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME|FILE",
+        help="Predict for this cost profile of a device and an engine; may be repeated. By default costs are measured.",
+    ),
+]
+SaveProfile = Annotated[
+    Path | None, typer.Option(metavar="FILE", writable=True, help="Write the measured costs to this file.")
+]
+Measure = Annotated[
+    bool,
+    typer.Option("--measure", help="Then decode other held-out rows for a minute, with drafts and plainly in turns."),
+]
+Load = Annotated[int, typer.Option(min=1, help="Recommend and measure for this many requests at once.")]
+
+MEASURED_SECONDS = 60.0
+"""Time of `--measure`."""
+
+
+def load_model(
+    model: str,
+    adapter: Path | None,
+    system: str | None,
+    devices: list[str] | None,
+    save_profile: Path | None,
+    measure: bool,
+    load: int,
+) -> "ModelCheck":
+    """Load the model of a check; profiles are read before."""
+    from dataclasses import replace
+
+    from tasc.evaluation.check.with_model import ModelCheck
+    from tasc.models import load_checkpoint
+
+    check = ModelCheck(
+        model=None, tokenizer=None, name=model, system=system, devices=devices or (), save_profile=save_profile,
+        measure=MEASURED_SECONDS if measure else None, load=load,
+    )  # fmt: skip
+    check.profiles()
+    loaded, tokenizer = load_checkpoint(model, adapter=adapter)
+    return replace(check, model=loaded, tokenizer=tokenizer)

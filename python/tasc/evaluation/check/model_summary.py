@@ -1,0 +1,85 @@
+"""Check with a model as sentences and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Rows = list[list[str]]
+"""Rows of a table, as texts."""
+
+
+def model_sentences(found: dict[str, Any]) -> list[str]:
+    """Return the sentences of a check with a model: what it says, what to use, what was measured.
+
+    Args:
+        found: Return value of `tasc.evaluation.check.with_model.check_with_model`.
+    """
+    first = found["says"]["sentence"]
+    sentences = [f"{first[0].upper()}{first[1:]}"]
+    for one in found["predictions"]:
+        best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
+        where = f"{one['engine']} on {one['device']}, {best['load']} at once"
+        if best["is_worth_it"]:
+            sentences.append(f"{where}: use drafts from an index, {_times(methods[best['method']]['speedup'])} as fast")
+        else:
+            sentences.append(f"{where}: do not bother with an index, plain decoding is as fast within the interval")
+        if best["with_tuning"] is not None:
+            gain = _times(methods[best["with_tuning"]]["speedup"])
+            sentences.append(f"With a task vocabulary, once the model is tuned to it: {gain}")
+    sentences.append("A draft model: unknown until one is trained (tasc distill)")
+    if found["measured"] is not None:
+        measured = found["measured"]
+        same = "all outputs equal" if not measured["different"] else f"{measured['different']} outputs differ"
+        sentences.append(f"Measured on {measured['rows']} other rows: {_times(measured['speedup'])}, {same}")
+    return sentences
+
+
+def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple[str, list[str], Rows]:
+    """Return title, columns and rows of the table of one prediction."""
+    where = f"{prediction['engine']}, {prediction['device']}, {prediction['model']} {prediction['dtype']}"
+    rows = [
+        [
+            load,
+            name,
+            f"{facts['seconds_per_output']:.3g}",
+            _speedup(facts["speedup"]),
+            f"{facts['tau']:.1f}",
+            f"{facts['accepted']:.2f}",
+        ]
+        for load, methods in prediction["loads"].items()
+        for name, facts in methods.items()
+    ]
+    used = f"a tuned model uses {100 * found['adoption']:.0f} % of a vocabulary"
+    title = f"Predicted from {prediction['requests']} outputs: {where}; {used}"
+    return title, ["at once", "method", "s/output", "speed-up", "τ", "accepted"], rows
+
+
+def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:
+    """Return title, columns and rows of the table of what was measured, beside the first prediction."""
+    measured = found["measured"]
+    predicted = found["predictions"][0]["loads"][str(measured["load"])]
+    rows = [
+        [
+            name,
+            f"{predicted[name]['seconds_per_output']:.3g}",
+            f"{seconds:.3g}",
+            _speedup(predicted[name]["speedup"]),
+            "1.00" if name == "plain" else _speedup(measured["speedup"]),
+        ]
+        for name, seconds in measured["seconds_per_output"].items()
+    ]
+    title = f"Measured on {measured['rows']} other rows, {measured['load']} at once"
+    return title, ["method", "predicted s/output", "measured s/output", "predicted", "measured"], rows
+
+
+def _times(speedup: dict[str, float | None]) -> str:
+    """Return a speed-up with its interval in words."""
+    if speedup["low"] is None:
+        return f"{speedup['value']:.1f} times"
+    return f"{speedup['value']:.1f} times ({speedup['low']:.1f} to {speedup['high']:.1f})"
+
+
+def _speedup(found: dict[str, float | None]) -> str:
+    if found["low"] is None or found["low"] == found["high"]:
+        return f"{found['value']:.2f}"
+    return f"{found['value']:.2f} ({found['low']:.2f}–{found['high']:.2f})"

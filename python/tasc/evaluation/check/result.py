@@ -1,0 +1,40 @@
+"""Result of a check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasc.evaluation.check.drafts import DraftFigures
+from tasc.evaluation.check.predictors import Predictors
+from tasc.evaluation.check.verdict import Verdict
+from tasc.evaluation.check.vocabulary import VocabularyFigures
+
+
+@dataclass(slots=True)
+class CheckResult:
+    """What tasc would bring on a task.
+
+    Attributes:
+        rows: Numbers of rows: `all`, `train`, `held_out`, `with_input`; `split_by` says what split them.
+        tokenizer: Name of the tokenizer.
+        drafts: Drafts from an index of the training rows, replayed on the held-out ones, by ascending cost.
+        vocabulary: Task vocabularies; None where none could be learned.
+        no_vocabulary: Why none could be learned; empty if there is one.
+        predictors: Entropies, repetition, and the share copied from the input.
+        verdict: What to do.
+        model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
+    """
+
+    rows: dict[str, Any]
+    tokenizer: str
+    drafts: list[DraftFigures]
+    vocabulary: VocabularyFigures | None
+    no_vocabulary: str
+    predictors: Predictors
+    verdict: Verdict
+    model: dict[str, Any] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)

@@ -1,0 +1,108 @@
+"""A check without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tasc._core import NgramDrafter, TaskIndex
+from tasc.data import Row, TokenStore
+from tasc.data.endings import required_eos
+from tasc.errors import InputError
+from tasc.evaluation.check.drafts import draft_figures
+from tasc.evaluation.check.predictors import predictors
+from tasc.evaluation.check.result import CheckResult
+from tasc.evaluation.check.rows import MAX_ROWS, MIN_HELD_OUT, RowSplit, split_rows
+from tasc.evaluation.check.verdict import verdict
+from tasc.evaluation.check.vocabulary import vocabulary_figures
+from tasc.evaluation.replay import encode_rows
+from tasc.files import temporary_folder
+from tasc.progress import ProgressBars, no_bars, of_fraction
+
+if TYPE_CHECKING:
+    from tasc.data import TaskTokenizer
+    from tasc.evaluation.check.with_model import ModelCheck
+
+MAX_TOKENS = 30_000
+"""About the number of held-out tokens that are replayed; of longer outputs, fewer rows are."""
+
+
+def check_rows(
+    rows: Iterable[Row],
+    tokenizer: TaskTokenizer,
+    *,
+    files: str = "ROWS",
+    inputs: str = "",
+    source: str | None = None,
+    limit: int = MAX_ROWS,
+    model: ModelCheck | None = None,
+    progress: ProgressBars = no_bars,
+) -> CheckResult:
+    """Check what tasc would bring on a task.
+
+    Args:
+        rows: Past rows of the task, each with an `output`.
+        tokenizer: Tokenizer of the model, with an end token.
+        files: How the next command names the rows.
+        inputs: Option of the next command that names the field of the inputs, with a space before it.
+        source: How the next command names the tokenizer; None: by its display name.
+        limit: Most rows that are looked at.
+        model: Model that answers held-out rows, and how; None: a check without a model.
+        progress: Called with the title of a job; returns its progress callback.
+
+    Raises:
+        InputError: The rows cannot be split, or the tokenizer has no end token.
+    """
+    eos = required_eos(tokenizer)
+    parts = split_rows(rows, limit=limit)
+    with temporary_folder() as folder:
+        store = TokenStore.build(parts.train, tokenizer, folder / "rows.store")
+        index = TaskIndex.build(
+            store, folder / "task.tasc", tokenizer=tokenizer, progress=of_fraction(progress("indexing"))
+        )
+        held_out = encode_rows(parts.held_out, tokenizer, eos=eos)
+        step = _step([len(row.output) for row in held_out])
+        replayed, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
+        drafts = draft_figures(lambda: NgramDrafter(index, tokenizer=tokenizer), held_out, progress=progress)
+        vocabulary, plan, no_vocabulary = None, None, ""
+        try:
+            vocabulary, plan = vocabulary_figures(store, index, held_out, tokenizer, folder, progress=progress)
+        except InputError as error:
+            no_vocabulary = str(error)
+        data = f"{files} --split train" if parts.by == "column" else files
+        name = source or tokenizer.name
+        found = verdict(drafts, vocabulary, rows=len(parts.train), data=data, tokenizer=name, inputs=inputs)
+        says = None
+        if model is not None:
+            from tasc.evaluation.check.with_model import check_with_model, tuned_verdict
+
+            says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
+            found = tuned_verdict(found, says, data=data, model=name)
+        return CheckResult(
+            rows=_facts(replayed),
+            tokenizer=tokenizer.name,
+            drafts=drafts,
+            vocabulary=vocabulary,
+            no_vocabulary=no_vocabulary,
+            predictors=predictors(
+                parts.train, replayed.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
+            ),
+            verdict=found,
+            model=says,
+        )
+
+
+def _step(lengths: Sequence[int]) -> int:
+    """Return k so that every k-th output is enough: about `MAX_TOKENS` tokens in all, and `MIN_HELD_OUT` rows."""
+    return max(1, min(round(sum(lengths) / MAX_TOKENS), len(lengths) // MIN_HELD_OUT))
+
+
+def _facts(parts: RowSplit) -> dict[str, Any]:
+    return {
+        "all": parts.of,
+        "train": len(parts.train),
+        "held_out": len(parts.held_out),
+        "with_input": sum(bool(row.get("input")) for part in (parts.train, parts.held_out) for row in part),
+        "split_by": parts.by,
+    }

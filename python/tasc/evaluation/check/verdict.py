@@ -1,0 +1,122 @@
+"""A verdict in words: whether tasc is worth it on a task, with which settings, and the next command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tasc.drafting.defaults import DEFAULT_SLOPE
+
+if TYPE_CHECKING:
+    from tasc.evaluation.check.drafts import DraftFigures
+    from tasc.evaluation.check.vocabulary import VocabularyFigures
+
+NOTHING, LITTLE = 1.1, 1.5
+"""Speed-ups up to which a method brings nothing, and little."""
+
+FEW_ROWS = 200
+"""Rows below which the figures are likely to rise with more rows."""
+
+Level = Literal["worth it", "a little", "do not bother"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do.
+
+    Attributes:
+        level: What drafts from an index bring at the default cost of a drafted token.
+        sentences: The verdict in words, one fact each.
+        settings: Settings to use, by the name of the option.
+        next_commands: Commands to run next, in this order.
+    """
+
+    level: Level
+    sentences: list[str]
+    settings: dict[str, str]
+    next_commands: list[str]
+
+
+def verdict(
+    drafts: list[DraftFigures],
+    vocabulary: VocabularyFigures | None,
+    *,
+    rows: int,
+    data: str,
+    tokenizer: str,
+    inputs: str = "",
+) -> Verdict:
+    """Judge the figures of a check.
+
+    Args:
+        drafts: Drafts by cost; one of the costs is `DEFAULT_SLOPE`.
+        vocabulary: Task vocabularies; None where none could be learned.
+        rows: Number of rows that the figures come from.
+        data: Files of rows, and options that choose among their rows, quoted for a shell.
+        tokenizer: Tokenizer or model, quoted for a shell.
+        inputs: Option that names the field of the inputs, with a space before it, for the command that needs inputs.
+    """
+    usual = next(one for one in drafts if one.cost == DEFAULT_SLOPE)
+    level = _level(usual)
+    sentences = [f"{_OPENINGS[level]}: {_drafts_in_words(drafts, usual)}"]
+    commands = []
+    if level != "do not bother":
+        commands.append(f"tasc index build {data}{inputs} --tokenizer {tokenizer} -o task.tasc")
+    settings = {} if level == "do not bother" else {"--index": "task.tasc"}
+    if vocabulary is not None:
+        both = next(one for one in vocabulary.drafts if one.cost == DEFAULT_SLOPE)
+        size = next(one for one in vocabulary.sizes if one.wanted == vocabulary.recommended)
+        plain = size.speedup["value"] or 1.0
+        if plain > NOTHING:
+            sentences.append(
+                f"If you fine-tune the model anyway: {size.tokens} new tokens alone bring {plain:.1f} times, and with "
+                f"drafts {_times(both)} at cost {both.cost:g}. This assumes that the tuned model uses "
+                f"{percent(vocabulary.adoption)} of the new tokens that fit"
+            )
+            settings["--size"] = str(vocabulary.recommended)
+            commands.append(
+                f"tasc vocab learn {data} --tokenizer {tokenizer} --size {vocabulary.recommended} -o task.plan"
+            )
+        else:
+            sentences.append("A task vocabulary would not help: the outputs hardly repeat phrases")
+    if level == "do not bother":
+        sentences.append("A draft model may still help (`tasc distill`); it is unknown here what it would bring")
+    if rows < FEW_ROWS:
+        sentences.append(f"There are only {rows} rows: more rows give better drafts and narrower intervals")
+    sentences.append("All of this holds for a model whose outputs are like the rows'")
+    return Verdict(level, sentences, settings, commands)
+
+
+_OPENINGS = {
+    "worth it": "Worth it",
+    "a little": "It helps a little",
+    "do not bother": "Do not bother with an index",
+}
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share as a percentage, as in 95 %."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def _level(figures: DraftFigures) -> Level:
+    """Judge by the interval: it must lie above a limit as a whole."""
+    low, value = figures.speedup["low"], figures.speedup["value"] or 1.0
+    least = value if low is None else low
+    if value <= NOTHING or least <= 1.0:
+        return "do not bother"
+    return "worth it" if least > LITTLE else "a little"
+
+
+def _drafts_in_words(drafts: list[DraftFigures], usual: DraftFigures) -> str:
+    last = drafts[-1]
+    said = f"drafts bring {_times(usual)} at cost {usual.cost:g}"
+    return said if last is usual else f"{said}, and {_times(last)} where a drafted token costs {last.cost:g} of a step"
+
+
+def _times(figures: DraftFigures) -> str:
+    """Return a speed-up with its interval, in words."""
+    low, high = figures.speedup["low"], figures.speedup["high"]
+    if low is None or high is None or f"{low:.1f}" == f"{high:.1f}":
+        return f"{figures.speedup['value']:.1f} times"
+    return f"{low:.1f} to {high:.1f} times"

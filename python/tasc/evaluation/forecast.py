@@ -1,0 +1,332 @@
+"""Forecast of the time per output on a task: a replay of known outputs against measured costs, before anything is run.
+
+`own_outputs` lets the model answer some held-out prompts, and `agreement` compares them with the rows: an index of rows
+that the model does not repeat speeds nothing up. `forecast` then simulates each method; `compare` measures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasc.data.chat import encode_outputs, render_rows
+from tasc.data.endings import required_eos_ids
+from tasc.data.ids import common_prefix_length
+from tasc.decoding.prompts import prompt_ids
+from tasc.decoding.stats import Stats
+from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.protocol import Drafter, NullDrafter
+from tasc.drafting.retokenizing import RetokenizingDrafter
+from tasc.evaluation.bootstrap import Measure, divided, estimate
+from tasc.evaluation.cost_profile import Clock, CostProfile
+from tasc.evaluation.simulate import KnownRequest, Simulation, simulate
+from tasc.progress import Progress
+
+if TYPE_CHECKING:
+    from tasc._core import MergePlan, TaskIndex
+    from tasc.data import TaskTokenizer
+    from tasc.decoding.generator import Generator
+
+PLAIN, DRAFTS, VOCABULARY, BOTH = "plain", "drafts", "vocabulary", "both"
+"""Methods: plain decoding; drafts from an index; a task vocabulary; drafts for a model with a task vocabulary."""
+
+LOADS = (1, 8)
+"""Requests at once that a forecast is made for."""
+
+_SAME = 0.9  # share of equal tokens from which the rows say what the model says
+_CHUNK = 8  # prompts answered together
+_GAIN = 1.05  # least speed-up that is worth an index
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Outputs of a model for some rows.
+
+    Attributes:
+        requests: By row, its prompt and the model's output.
+        expected: By row, the ids of the row's own output with the EOS.
+        finished: By row, whether the output ended before the limit.
+    """
+
+    requests: list[KnownRequest]
+    expected: list[list[int]]
+    finished: list[bool]
+
+
+def own_outputs(
+    generator: Generator,
+    tokenizer: Any,
+    task_tokenizer: TaskTokenizer,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    eos: int,
+    system: str | None = None,
+    max_tokens: int = 256,
+    budget: float = 20.0,
+    progress: Progress | None = None,
+) -> Answers:
+    """Let the model answer the rows' inputs greedily, until the time is over.
+
+    Args:
+        generator: The model. Drafts do not change its outputs, so it may draft.
+        tokenizer: Its Hugging Face tokenizer.
+        task_tokenizer: The tokenizer as `tasc.data.load_tokenizer` returns it.
+        rows: Rows with input and output.
+        eos: Id that ends a row's output.
+        system: System prompt of every request.
+        max_tokens: Most tokens per output.
+        budget: Seconds after which no further prompts begin; the first 8 are always answered.
+        progress: Called with (rows answered, rows).
+    """
+    system = generator.system if system is None else system
+    prompts = prompt_ids(tokenizer, rows, None, system)
+    requests: list[KnownRequest] = []
+    finished: list[bool] = []
+    begin = time.perf_counter()
+    while len(requests) < len(rows) and (not requests or time.perf_counter() - begin < budget):
+        part = slice(len(requests), len(requests) + _CHUNK)
+        made = generator.generate(rows[part], system=system or "", max_tokens=max_tokens)
+        texts = (row["input"] for row in rows[part])
+        requests += [
+            KnownRequest(prompt, one.ids, text) for prompt, one, text in zip(prompts[part], made, texts, strict=True)
+        ]
+        finished += [one.finish_reason == "eos" for one in made]
+        if progress is not None:
+            progress(len(requests), len(rows))
+    task_tokenizer = replace(task_tokenizer, eos_id=eos)
+    outputs = list(render_rows(task_tokenizer.chat_template, rows[: len(requests)], system))
+    return Answers(requests, task_tokenizer.segment(encode_outputs(task_tokenizer, outputs)), finished)
+
+
+def agreement(answers: Answers) -> dict[str, Any]:
+    """Compare a model's outputs with the rows'.
+
+    Returns:
+        `rows`; `equal`: outputs equal to the row's; `shared`: share of the rows' tokens that the model's output begins
+        with; `finished`: outputs that ended before the limit; `agrees`: whether the rows say what the model says;
+        `sentence`: the finding in words.
+    """
+    pairs = list(zip((one.output for one in answers.requests), answers.expected, strict=True))
+    equal = sum(list(ours) == theirs for ours, theirs in pairs)
+    shared = sum(common_prefix_length(ours, theirs) for ours, theirs in pairs)
+    share = shared / max(1, sum(len(theirs) for _, theirs in pairs))
+    facts = {"rows": len(pairs), "equal": equal, "shared": share, "finished": sum(answers.finished)}
+    of = f"{equal} of {len(pairs)} outputs equal"
+    if equal == 0 and share < 0.5:
+        sentence = (
+            f"the model does not say what the rows say ({of}): no index of these rows can speed it up; "
+            "tune it first: tasc tune"
+        )
+    elif share < _SAME:
+        sentence = f"the model says something else than the rows in part ({of}, {share:.0%} of the tokens up to there)"
+    else:
+        sentence = f"the model says what the rows say ({of})"
+    return {**facts, "agrees": equal > 0 or share >= 0.5, "sentence": sentence}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a method decodes: the requests in its tokens, and a fresh drafter for each simulation; None: plain."""
+
+    requests: Sequence[KnownRequest]
+    drafter: Callable[[], Drafter] | None = None
+
+
+def method_plans(
+    requests: Sequence[KnownRequest],
+    index: TaskIndex | None,
+    tokenizer: TaskTokenizer,
+    vocabulary: MergePlan | None = None,
+) -> dict[str, Plan]:
+    """Return what each method decodes. A task vocabulary is taken to be used wherever it can be (adoption 1).
+
+    Args:
+        requests: Requests with the model's outputs.
+        index: Index of the rows to draft from; None: each request's own context alone.
+        tokenizer: The model's tokenizer.
+        vocabulary: New tokens; None leaves out the methods with a task vocabulary.
+    """
+    from tasc._core import NgramDrafter
+
+    def ngram() -> Drafter:
+        drafter: Drafter = NgramDrafter(index, tokenizer=None if index is None else tokenizer)
+        return drafter
+
+    plans = {PLAIN: Plan(requests), DRAFTS: Plan(requests, ngram)}
+    if vocabulary is not None:
+        outputs = vocabulary.segment_batch([np.asarray(one.output, np.uint32) for one in requests])
+        new = [KnownRequest(one.prompt, ids.tolist(), one.input) for one, ids in zip(requests, outputs, strict=True)]
+        plans[VOCABULARY] = Plan(new)
+        plans[BOTH] = Plan(new, lambda: RetokenizingDrafter(ngram(), vocabulary))
+    return plans
+
+
+def forecast(
+    profile: CostProfile,
+    plans: Mapping[str, Plan],
+    *,
+    eos: frozenset[int],
+    loads: Sequence[int] = LOADS,
+    max_draft: int = MAX_DRAFT,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Predict the seconds per output of each method.
+
+    Args:
+        profile: Engine and device.
+        plans: By method, what it decodes; `plain` among them.
+        eos: Ids that end an output.
+        loads: Requests at once.
+        max_draft: Longest draft.
+        progress: Called with (simulations done, simulations).
+
+    Returns:
+        A JSON-ready dictionary: `time` (UTC), `engine`, `device`, `model`, `requests`, `slope` (cost of a drafted token
+        in plain steps), and `loads`: by load, by method `seconds_per_output`, `speedup` over plain decoding (`value`,
+        `low`, `high`), `tau`, `drafted_per_step`, `accepted` and `tokens_per_output`; with `acceptance` of the drafts.
+    """
+    found: dict[str, Any] = {}
+    for done, load in enumerate(loads):
+        runs: dict[str, Simulation] = {}
+        for at, (name, plan) in enumerate(plans.items()):
+            drafter = None if plan.drafter is None else plan.drafter()
+            runs[name] = simulate(profile, plan.requests, drafter, load=load, max_draft=max_draft, eos=eos)
+            if progress is not None:
+                progress(done * len(plans) + at + 1, len(loads) * len(plans))
+        found[str(load)] = {name: _facts(run, runs[PLAIN]) for name, run in runs.items()}
+    about = {name: getattr(profile, name) for name in ("engine", "device", "model", "dtype", "measured")}
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"), **about, "requests": len(plans[PLAIN].requests),
+        "max_draft": max_draft, "slope": profile.slope(max_draft), "loads": found,
+    }  # fmt: skip
+
+
+def _facts(run: Simulation, plain: Simulation) -> dict[str, Any]:
+    stats = run.stats
+    return {
+        "seconds_per_output": run.seconds_per_output,
+        "speedup": speedup(plain.seconds, run.seconds),
+        "tokens_per_output": stats.tokens / stats.requests,
+        "tau": stats.tau,
+        "drafted_per_step": stats.drafted / max(1, stats.steps),
+        "accepted": stats.accepted / max(1, stats.drafted),
+        "acceptance": acceptance(stats),
+    }
+
+
+def speedup(plain: NDArray[np.float64], ours: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return the ratio of summed seconds, (N,) each of the same requests, with its bootstrap interval over requests."""
+    pairs = np.stack([plain, ours], axis=-1)
+    return estimate(Measure(pairs, lambda sums: divided(sums[..., 0], sums[..., 1])))
+
+
+def acceptance(stats: Stats) -> dict[str, Any]:
+    """Return how drafts are accepted, in the form that simulators of engines take.
+
+    Returns:
+        `synthetic_acceptance_length`: mean tokens per step, accepted ones and one more. `synthetic_acceptance_rates`:
+        by position in the draft, the share of all steps whose draft is accepted up to there. Both names are vLLM's, of
+        `speculative_config` with `"rejection_sample_method": "synthetic"`, which takes one of them. `conditional`: by
+        position, the share among the drafts that were right before it.
+    """
+    steps = max(1, stats.steps)
+    positions = range(max(stats.accepted_at, default=-1) + 1)
+    return {
+        "synthetic_acceptance_length": 1.0 + stats.accepted / steps,
+        "synthetic_acceptance_rates": [stats.accepted_at[j] / steps for j in positions],
+        "conditional": stats.rates,
+    }
+
+
+def recommended(found: Mapping[str, Any], load: int = 1) -> dict[str, Any]:
+    """Choose a method from a forecast.
+
+    Returns:
+        `method`: the faster of those that need no tuning. `is_worth_it`: whether its interval lies above 1.05.
+        `with_tuning`: the fastest method with a task vocabulary, where it is 1.05 times as fast again; else None.
+        `settings`: options of the engine.
+    """
+    methods = found["loads"][str(load)]
+    now = min((name for name in methods if name in (PLAIN, DRAFTS)), key=lambda n: methods[n]["seconds_per_output"])
+    later = min(methods, key=lambda n: methods[n]["seconds_per_output"])
+    gain = methods[now]["seconds_per_output"] / methods[later]["seconds_per_output"]
+    low = methods[now]["speedup"]["low"] or methods[now]["speedup"]["value"]
+    settings = {
+        "tasc": {},
+        "vllm": {"method": "custom_class", "num_speculative_tokens": found["max_draft"]},
+        "llama.cpp": {"max_draft": found["max_draft"], "costs": round(found["slope"], 4)},
+    }[found["engine"]]
+    return {
+        "method": now, "load": load, "is_worth_it": now != PLAIN and low >= _GAIN,
+        "with_tuning": later if later != now and gain >= _GAIN else None, "settings": settings if now != PLAIN else {},
+    }  # fmt: skip
+
+
+def compare(
+    generator: Generator,
+    rows: Sequence[Mapping[str, Any]],
+    drafter: Drafter,
+    *,
+    load: int = 1,
+    system: str | None = None,
+    max_tokens: int = 256,
+    budget: float = 60.0,
+    clock: Clock = time.perf_counter,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure drafts against plain decoding, in turns on the same rows, until the time is over.
+
+    Args:
+        generator: The model, with room for `load` rows.
+        rows: Rows with an input, other than those of the forecast.
+        drafter: The drafter.
+        load: Requests at once.
+        system: System prompt of every request.
+        max_tokens: Most tokens per output.
+        budget: Seconds to spend, about.
+        clock: Returns seconds; see `measure_profile`.
+        progress: Called with (rows done, rows).
+
+    Returns:
+        `rows`, `seconds_per_output` by method, `speedup` (value, low, high: a bootstrap over the batches measured),
+        `different`: outputs that differ between the methods, and `time` (UTC).
+    """
+    sides: dict[str, Drafter] = {PLAIN: NullDrafter(), DRAFTS: drafter}
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    different, done = 0, 0
+    size = 4 * load if load > 1 else 1  # a batch stays full for most of its time
+
+    def answered(name: str, texts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+        began = clock()
+        made = generator.generate(texts, system=system, max_tokens=max_tokens, drafter=sides[name])
+        seconds[name].append(clock() - began)
+        return [one.ids for one in made]
+
+    begin = clock()
+    for name in sides:  # not counted: caches are cold, and the cost of verifying is measured
+        generator.generate([rows[-1]["input"][::-1] or "?"], system=system, max_tokens=8, drafter=sides[name])
+    while done < len(rows) and (done == 0 or clock() - begin < budget):
+        texts = rows[done : done + size]
+        turn = list(sides) if done // size % 2 == 0 else list(sides)[::-1]
+        ids = {name: answered(name, texts) for name in turn}
+        different += sum(a != b for a, b in zip(ids[PLAIN], ids[DRAFTS], strict=True))
+        done += len(texts)
+        if progress is not None:
+            progress(done, len(rows))
+    plain, ours = (np.array(seconds[name]) for name in sides)
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"), "rows": done, "load": load, "different": different,
+        "seconds_per_output": {PLAIN: float(plain.sum() / done), DRAFTS: float(ours.sum() / done)},
+        "speedup": speedup(plain, ours),
+    }  # fmt: skip
+
+
+def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the ids that end an output of a model."""
+    return required_eos_ids(model, tokenizer)

@@ -1,0 +1,201 @@
+"""`tasc check`: what it prints and writes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import train_tokenizer
+from typer.testing import CliRunner, Result
+
+from tasc import NgramDrafter, TaskIndex, load_tokenizer
+from tasc.cli import app
+from tasc.cli.check import check
+from tasc.cli.console import out
+from tasc.evaluation.check.drift import LAST
+from tasc.evaluation.check.rows import MAX_ROWS
+
+CITIES = ["boston", "denver", "dallas", "oakland", "atlanta", "seattle", "memphis", "newark"]
+ROWS = [
+    {"input": f"from {a} to {b} on day {day}", "output": f'{{"intent": "flight", "from": "{a}", "to": "{b}"}}'}
+    for day in range(3)
+    for a in CITIES
+    for b in CITIES
+    if a != b
+]
+
+
+def tasc(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in args], prog_name="tasc")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    train_tokenizer(["<|endoftext|>"]).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def test_drafts_are_replayed_on_held_out_rows(data: Path, model: Path, tmp_path: Path) -> None:
+    result = tasc("check", data, "--tokenizer", model, "--json", "-o", tmp_path / "check.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found == json.loads((tmp_path / "check.json").read_text())
+    assert found["rows"] == {"all": 168, "train": 118, "held_out": 50, "with_input": 168, "split_by": "hash"}
+    costs = [one["cost"] for one in found["drafts"]]
+    speedups = [one["speedup"] for one in found["drafts"]]
+    assert costs == [0.02, 0.05, 0.1, 0.2]
+    assert all(one["low"] <= one["value"] <= one["high"] for one in speedups)
+    assert speedups[0]["value"] > speedups[-1]["value"] > 1
+
+
+def test_the_text_names_the_split_the_verdict_and_the_next_commands(data: Path, model: Path) -> None:
+    result = tasc("check", data, "--tokenizer", model)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert "168 rows, 168 with an input: 118 indexed, 50 held out (by a hash of the input)" in text
+    for part in (
+        "Worth it: drafts bring",
+        "Speed-up by the cost",
+        "Task vocabulary alone, 95 % of",
+        "H₂ of the output",
+    ):
+        assert part in text
+    assert f"  tasc index build {data} --tokenizer {model} -o task.tasc\n" in result.stdout
+
+
+def test_the_page_has_verdict_tables_and_commands(data: Path, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    page = tmp_path / "page.html"
+    result = tasc("check", data, "--tokenizer", model, "--html", page)
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    for part in ("Worth it: drafts bring", "<h2>Speed-up by the cost", "<td>0.02</td>", "<pre", "tasc index build"):
+        assert part in text
+
+
+def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "split rows.jsonl"
+    rows = [row | {"split": "test" if k % 4 == 0 else "train"} for k, row in enumerate(ROWS)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = tasc("check", file, "--tokenizer", model)
+    assert "126 indexed, 42 held out (by their split column)" in result.stdout
+    assert f"tasc index build '{file}' --split train --tokenizer" in result.stdout
+
+
+def test_fields_that_are_named_are_named_in_the_next_commands(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"q": row["input"], "a b": row["output"]}) + "\n" for row in ROWS))
+    result = tasc("check", file, "--tokenizer", model, "--input-field", "q", "--output-field", "a b")
+    assert f"tasc index build {file} --output-field 'a b' --input-field q --tokenizer" in result.stdout, result.output
+    assert f"tasc vocab learn {file} --output-field 'a b' --tokenizer" in result.stdout
+
+
+@pytest.mark.parametrize("width", [50, 80])
+def test_nothing_but_commands_is_wider_than_the_terminal(
+    data: Path, model: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "width", width)
+    lines = tasc("check", data, "--tokenizer", model).stdout.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("  tasc")) <= width
+
+
+# --- an index and the last requests
+
+
+@pytest.fixture(scope="module")
+def built(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("index") / "task.tasc"
+    assert tasc("index", "build", data, "--tokenizer", model, "-o", path).exit_code == 0
+    return path
+
+
+def serve(index: Path, model: Path, rows: list[dict[str, str]], log: Path) -> None:
+    task = load_tokenizer(str(model))
+    drafter = NgramDrafter(TaskIndex.open(index), tokenizer=task, served=log)
+    ids = task.encode_batch([row["output"] for row in rows])
+    drafter.serve(
+        [(row["input"], np.array([*one, task.eos_id], np.uint32)) for row, one in zip(rows, ids, strict=True)]
+    )
+
+
+ALIKE = [row | {"input": f"{row['input']} please"} for row in ROWS[:60]]
+OTHER = [
+    {"input": f"temperature {k * 37 % 100}", "output": f"It was {k * 61 % 97} here and {k * 53 % 89} there."}
+    for k in range(60)
+]
+
+
+def test_an_index_that_fits_its_requests_stays(built: Path, model: Path, tmp_path: Path) -> None:
+    serve(built, model, ALIKE, tmp_path / "log")
+    result = tasc("check", "--index", built, "--log", tmp_path / "log", "--tokenizer", model, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    fit = TaskIndex.open(built).info()["fit"]
+    assert (found["built_tau"], found["built_speedup"]) == (fit["tau"], fit["speedup"])
+    assert (found["rows"], found["earlier"], found["with_log"], found["fallen"]) == (60, 0, None, False)
+    text = tasc("check", "--index", built, "--log", tmp_path / "log", "--tokenizer", model).stdout
+    assert "nothing to do" in text
+    assert "Next" not in text
+
+
+def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    serve(built, model, OTHER, Path(f"{built}.served"))
+    page = tmp_path / "page.html"
+    result = tasc("check", "--index", built, "--tokenizer", model, "--last", "20", "--html", page)
+    assert "Build the index again." in page.read_text()
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert "the last 20 requests have" in text
+    assert "With the 40 requests before them they have" in text
+    assert f"Next: tasc index compact {built} --tokenizer {model}" in text
+    found = json.loads(tasc("check", "--index", built, "--tokenizer", model, "--last", "20", "--json").stdout)
+    assert found["fallen"]
+    assert found["recent"]["tau"]["high"] < 0.75 * found["built_tau"]
+    assert found["with_log"]["tau"]["value"] > found["recent"]["tau"]["value"]
+
+
+def test_the_last_requests_may_be_rows(built: Path, model: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))
+    result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60")
+    assert f"Next: tasc index build {rows} --tokenizer {model} -o {built} --force" in " ".join(result.stdout.split())
+
+
+def test_an_index_without_figures_says_so(model: Path, data: Path, tmp_path: Path) -> None:
+    tasc("index", "build", data, "--tokenizer", model, "-o", tmp_path / "task.tasc", "--no-fit")
+    result = tasc("check", data, "--index", tmp_path / "task.tasc", "--tokenizer", model)
+    assert "The index holds no figures" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "nothing to check: give ROWS"),
+        (["--index", "INDEX"], "there is no log"),
+        (["--index", "INDEX", "--log", "a.log", "DATA"], "give one of them"),
+    ],
+)
+def test_what_cannot_be_checked(args: list[str], message: str, data: Path, model: Path, tmp_path: Path) -> None:
+    index = tmp_path / "task.tasc"
+    tasc("index", "build", data, "--tokenizer", model, "-o", index, "--no-fit")
+    named = {"INDEX": index, "DATA": data}
+    result = tasc("check", *(named.get(arg, arg) for arg in args), "--tokenizer", model)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    defaults = {name: one.default for name, one in inspect.signature(check).parameters.items()}
+    assert (defaults["limit"], defaults["last"]) == (MAX_ROWS, LAST)

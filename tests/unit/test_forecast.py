@@ -1,0 +1,246 @@
+"""Forecasts: the simulated clock against a count by hand, profiles on disk, what the model says, and measuring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tiny_models import EOS, Scripted, byte_tokenizer, tiny_model  # noqa: E402
+
+from tasc.data import load_tokenizer  # noqa: E402
+from tasc.decoding.generator import Generator  # noqa: E402
+from tasc.drafting.protocol import NullDrafter  # noqa: E402
+from tasc.errors import InputError  # noqa: E402
+from tasc.evaluation.cost_profile import (  # noqa: E402
+    ENGINES,
+    CostProfile,
+    ProfileCosts,
+    load_profile,
+    measure_profile,
+    shipped_profiles,
+)
+from tasc.evaluation.forecast import (  # noqa: E402
+    DRAFTS,
+    PLAIN,
+    Answers,
+    Plan,
+    acceptance,
+    agreement,
+    compare,
+    forecast,
+    own_outputs,
+    recommended,
+)
+from tasc.evaluation.simulate import KnownRequest, simulate  # noqa: E402
+
+STEPS = [(rows, tokens, 100.0 * rows + 10.0 * tokens) for rows in (1, 2, 4) for tokens in (1, 65)]
+"""Seconds that no drafting time can disturb: 100 a row and 10 a token of each row."""
+
+
+def profile(engine: str = "tasc", **values: Any) -> CostProfile:
+    about = {"device": "a device", "model": "a model", "dtype": "float32", "steps": STEPS}
+    return CostProfile(engine=engine, **{**about, **values})  # type: ignore[arg-type]
+
+
+def request(prompt: Sequence[int], output: Sequence[int]) -> KnownRequest:
+    return KnownRequest(prompt, output)
+
+
+FIRST, SECOND = request([11, 12, 13], [1, 2, 3, 4, 5, EOS]), request([21, 22], [6, 7, EOS])
+
+
+class Known(Scripted):
+    """Drafts 3 right tokens, or wrong ones."""
+
+    def __init__(self, requests: Sequence[KnownRequest], miss: float = 0.0) -> None:
+        super().__init__({tuple(one.prompt): list(one.output) for one in requests}, miss, 3)
+        self.fixed_length = True
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_plain_decoding_takes_the_seconds_of_its_steps(engine: str) -> None:
+    run = simulate(profile(engine), [FIRST, SECOND], eos=frozenset({EOS}))
+    # a prompt of 3 tokens gives the first token, 5 steps of one token the others; then 2 tokens, and 2 steps
+    assert run.seconds.round(1).tolist() == [130 + 5 * 110, 120 + 2 * 110]
+    assert (run.stats.steps, run.stats.tokens, run.stats.drafted) == (9, 9, 0)
+
+
+def test_the_loop_drafts_behind_the_prompt() -> None:
+    run = simulate(profile(), [FIRST], Known([FIRST]), eos=frozenset({EOS}), max_draft=3)
+    # 3 + 3 tokens emit 4 of 6, then 1 + 1 emit the last two: behind the EOS nothing is drafted
+    assert run.seconds.round(1).tolist() == [160 + 120]
+    assert (run.stats.steps, run.stats.drafted, run.stats.accepted) == (2, 4, 4)
+
+
+def test_other_engines_draft_after_the_first_token() -> None:
+    for engine in ("vllm", "llama.cpp"):
+        run = simulate(profile(engine), [FIRST], Known([FIRST]), eos=frozenset({EOS}), max_draft=3)
+        # the prompt emits one of 6; 1 + 3 tokens emit 4; 1 + 3 drafted for the last
+        assert run.seconds.round(1).tolist() == [130 + 140 + 140], engine
+        assert (run.stats.steps, run.stats.tokens) == (3, 6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_wrong_drafts_cost_their_tokens(engine: str) -> None:
+    plain = simulate(profile(engine), [FIRST], eos=frozenset({EOS})).seconds[0]
+    run = simulate(profile(engine), [FIRST], Known([FIRST], miss=1.0), eos=frozenset({EOS}), max_draft=3)
+    assert run.stats.accepted == 0
+    assert run.seconds[0] == pytest.approx(plain + 10 * run.stats.drafted, abs=1)
+
+
+def test_requests_at_once_share_their_steps() -> None:
+    alone = simulate(profile(), [FIRST, SECOND], eos=frozenset({EOS}))
+    both = simulate(profile(), [FIRST, SECOND], eos=frozenset({EOS}), load=2)
+    # both prompts in one step of 3 tokens (230), 2 steps of two rows (210), 3 steps of one (110)
+    assert both.seconds.sum() == pytest.approx(230 + 2 * 210 + 3 * 110, abs=1)
+    assert both.stats.steps == alone.stats.steps
+    in_vllm = simulate(profile("vllm"), [FIRST, SECOND], eos=frozenset({EOS}), load=2)
+    assert in_vllm.seconds.sum() == pytest.approx(225 + 2 * 210 + 3 * 110, abs=1)  # 5 tokens of two rows
+
+
+def test_a_shared_prompt_is_computed_once() -> None:
+    again = request(list(FIRST.prompt), [1, EOS])
+    assert simulate(profile(), [FIRST, again], eos=frozenset({EOS})).seconds[1] == pytest.approx(2 * 110, abs=1)
+    assert simulate(profile("llama.cpp"), [FIRST, again]).seconds[1] == pytest.approx(2 * 110, abs=1)
+    long = request(list(range(100, 140)), [1])
+    assert simulate(profile("vllm"), [long, long]).seconds.round().tolist() == [500, 100 + 10 * (40 - 32)]
+
+
+def test_requests_and_accepted_tokens_have_seconds_of_their_own() -> None:
+    extra = profile(request_seconds=1000.0, token_seconds=10000.0)
+    run = simulate(extra, [FIRST], Known([FIRST]), eos=frozenset({EOS}), max_draft=3)
+    assert run.seconds[0] == pytest.approx(160 + 120 + 1000 + 4 * 10000, abs=1)
+
+
+def test_costs_of_a_profile() -> None:
+    curve = ProfileCosts(profile())
+    assert curve.costs(2).tolist() == pytest.approx([1, 120 / 110, 130 / 110])
+    assert curve.costs(1, num_rows=2, in_use=4).tolist() == pytest.approx([1, 1 + 10 / (410 / 2)])
+    assert curve.step_costs(2, 2).tolist() == pytest.approx([1, 215 / 210, 220 / 210])
+    curve.observe(1, 1e9)
+    assert curve.costs(1).tolist() == pytest.approx([1, 120 / 110])
+    assert profile().slope(10) == pytest.approx(10 / 110)
+
+
+def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
+    made = profile("vllm", note="by hand", request_seconds=0.5, is_gpu=True, measured="2026-11-28")
+    found = load_profile(made.save(tmp_path / "mine.json"))
+    assert found == made
+    assert found.seconds(3, [1, 2.5]).tolist() == made.seconds(3, [1, 2.5]).tolist() == [310, 325]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "else"}, "is no cost profile; write one with tasc check --save-profile"),
+        ({"version": 9}, "has version 9; this tasc reads 1"),
+        ({"engine": "ollama"}, "engine 'ollama' is none of tasc, vllm, llama.cpp"),
+        ({"device": 3}, "device is 3; it must be text"),
+        ({"steps": []}, "steps is \\[\\]; it must list"),
+        ({"steps": [[1, 1, 0.0]]}, "steps holds \\[1, 1, 0.0\\]; give"),
+        ({"steps": [[1, 1]]}, "steps holds \\[1, 1\\]; give"),
+        ({"request_seconds": -1}, "request_seconds is -1; it must be a number of seconds, at least 0"),
+        ({"is_gpu": "no"}, "is_gpu is 'no'"),
+        ({"colour": "red"}, "is no whole cost profile: .*colour"),
+        ({"model": None}, "model is None; it must be text"),
+    ],
+)
+def test_a_bad_profile_is_one_clear_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps({**profile().as_dict(), **change}))
+    with pytest.raises(InputError, match=message) as raised:
+        load_profile(file)
+    assert "bad.json" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_unknown_profile_names_those_that_are_here(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no cost profile 'h2000': give a file, or one of "):
+        load_profile("h2000")
+    for name in shipped_profiles():
+        assert load_profile(name).seconds(1, 65) > load_profile(name).seconds(1, 1), name
+
+
+def test_what_the_model_says_is_compared_with_the_rows() -> None:
+    def said(*outputs: list[int]) -> dict[str, Any]:
+        expected = [[1, 2, 3, EOS], [4, 5, EOS]]
+        return agreement(Answers([request([1], ids) for ids in outputs], expected, [True, True]))
+
+    same, other, part = said([1, 2, 3, EOS], [4, 5, EOS]), said([9], [8]), said([1, 2, 3, EOS], [9, EOS])
+    assert (same["equal"], same["shared"], same["agrees"]) == (2, 1.0, True)
+    assert same["sentence"] == "the model says what the rows say (2 of 2 outputs equal)"
+    assert not other["agrees"]
+    assert other["sentence"] == (
+        "the model does not say what the rows say (0 of 2 outputs equal): no index of these rows can speed it up; "
+        "tune it first: tasc tune"
+    )
+    assert (part["equal"], part["shared"], part["agrees"]) == (1, 4 / 7, True)
+    assert "1 of 2 outputs equal, 57% of the tokens up to there" in part["sentence"]
+
+
+def test_the_model_answers_within_its_time() -> None:
+    model, tokenizer = tiny_model("llama"), byte_tokenizer()
+    generator = Generator(model, tokenizer, drafter=NullDrafter(), batch_size=8)
+    rows = [{"input": f"{n} teas", "output": f"tea: {n}"} for n in range(20)]
+    task = load_tokenizer(tokenizer, eos=EOS)
+    answers = own_outputs(generator, tokenizer, task, rows, eos=EOS, max_tokens=5, budget=0.0)
+    assert len(answers.requests) == len(answers.expected) == len(answers.finished) == 8
+    assert answers.requests[3].output == generator.generate(["3 teas"], max_tokens=5)[0].ids
+    assert task.decode(answers.expected[3][:-1]) == "tea: 3" and answers.expected[3][-1] == EOS
+    assert len(own_outputs(generator, tokenizer, task, rows, eos=EOS, max_tokens=2, budget=99.0).requests) == 20
+
+
+def test_a_forecast_names_the_faster_method() -> None:
+    requests = [FIRST, SECOND]
+    right = Plan(requests, lambda: Known(requests))
+    found = forecast(profile(), {PLAIN: Plan(requests), DRAFTS: right}, eos=frozenset({EOS}), loads=(1, 2), max_draft=3)
+    facts = found["loads"]["1"]
+    assert facts[PLAIN]["seconds_per_output"] == pytest.approx((680 + 340) / 2, abs=1)
+    assert facts[DRAFTS]["seconds_per_output"] == pytest.approx((280 + 140) / 2, abs=1)
+    assert facts[DRAFTS]["speedup"]["value"] == pytest.approx(1020 / 420, rel=0.01)
+    assert facts[DRAFTS]["speedup"]["low"] <= facts[DRAFTS]["speedup"]["value"] <= facts[DRAFTS]["speedup"]["high"]
+    assert recommended(found) == {
+        "method": DRAFTS, "load": 1, "is_worth_it": True, "with_tuning": None, "settings": {},
+    }  # fmt: skip
+    wrong = Plan(requests, lambda: Known(requests, miss=1.0))
+    found = forecast(profile(), {PLAIN: Plan(requests), DRAFTS: wrong}, eos=frozenset({EOS}), loads=(1,), max_draft=3)
+    assert recommended(found)["method"] == PLAIN and not recommended(found)["is_worth_it"]
+
+
+def test_acceptance_is_given_as_simulators_take_it() -> None:
+    run = simulate(profile(), [FIRST], Known([FIRST]), eos=frozenset({EOS}), max_draft=3)
+    facts = acceptance(run.stats)  # drafts of 3 and 1 tokens, all accepted, in 2 steps
+    assert facts["synthetic_acceptance_length"] == 1 + 4 / 2
+    assert facts["synthetic_acceptance_rates"] == [1.0, 0.5, 0.5]
+    assert facts["conditional"] == [1.0, 1.0, 1.0]
+
+
+def test_measured_profile_of_a_tiny_model() -> None:
+    model, tokenizer = tiny_model("llama", positions=1024), byte_tokenizer()
+    made = measure_profile(model, tokenizer, [5, 6, 7], name="tiny", batches=(1, 3), budget=0.0)
+    assert {rows for rows, _, _ in made.steps} == {1, 3}
+    assert [tokens for rows, tokens, _ in made.steps if rows == 1] == [1, 2, 3, 5, 9, 17, 33, 65]
+    assert (made.engine, made.model, made.dtype, made.is_gpu) == ("tasc", "tiny", "float32", False)
+    assert all(seconds > 0 for _, _, seconds in made.steps)
+
+
+def test_measuring_takes_turns_and_counts_differences() -> None:
+    model, tokenizer = tiny_model("llama"), byte_tokenizer()
+    rows = [{"input": f"{n} teas", "output": "tea"} for n in range(6)]
+    generator = Generator(model, tokenizer, batch_size=2, costs=0.02)
+    found = compare(generator, rows, NullDrafter(), load=2, max_tokens=4, budget=99.0)
+    assert (found["rows"], found["different"], found["load"]) == (6, 0, 2)
+    assert set(found["seconds_per_output"]) == {PLAIN, DRAFTS}
+    assert found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"]
+    assert compare(generator, rows, NullDrafter(), max_tokens=4, budget=0.0)["rows"] == 1
+
+
+def test_seconds_do_not_fall_where_measurements_wobble() -> None:
+    wobbly = profile(steps=[(1, 1, 0.2), (1, 2, 0.1), (1, 3, 0.3)])
+    assert np.all(np.diff(wobbly.seconds(1, np.arange(1, 9))) >= 0)
