@@ -156,7 +156,7 @@ fn refusals_say_why() {
     let mut older = good.clone();
     older[12] = 1;
     let message = why(&older, KIND, VERSION.0);
-    assert!(message.contains("format version 1.1, this tasc reads 2.x; build it again: tasc index build"), "{message}");
+    assert!(message.contains("format version 1.2, this tasc reads 2.x; build it again: tasc index build"), "{message}");
     assert!(why(&good[..good.len() - 1], KIND, VERSION.0).contains("cut short"));
     let mut damaged = good.clone();
     damaged[HEADER_BYTES + 70] ^= 1;
