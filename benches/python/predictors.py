@@ -125,7 +125,7 @@ def smoke() -> dict[str, Any]:
     assert kendall([1, 2, 3], [1, 2, 3]) == 1
     assert kendall([1, 2, 3], [3, 2, 1]) == -1
     with tempfile.TemporaryDirectory() as name:
-        files = {kind: write_rows(Path(name), kind) for kind in ("slots", "sql", "logs")}
+        files = {kind: write_rows(Path(name), kind) for kind in ("slots", "sql", "log")}
         tokenizer = load_tokenizer(write_tokenizer(Path(name), files["slots"]))
         return {kind: measure(file, tokenizer, 5000) for kind, file in files.items()}
 

@@ -31,12 +31,14 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "predictors",
         "one_length",
         "throughput",
+        "many_callers",
         "int8_weights",
         "foresight",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
-    if name in ("end_to_end", "plain_loop", "transformers_generate", "throughput", "int8_weights", "foresight"):
+    with_model = ("end_to_end", "plain_loop", "transformers_generate", "throughput", "many_callers", "int8_weights")
+    if name in (*with_model, "foresight"):
         pytest.importorskip("transformers")
     output = tmp_path / "out.json"
     command = [sys.executable, str(FOLDER / f"{name}.py"), "--smoke", "-o", str(output)]

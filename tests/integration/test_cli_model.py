@@ -474,9 +474,12 @@ def test_an_index_of_another_tokenizer_is_refused(tmp_path: Path, model: Path, d
     made.save(str(other))
     index = tmp_path / "task.tasc"
     assert tasc("index", "build", data, "--tokenizer", other, "-o", index).exit_code == 0
-    result = tasc("generate", data, "--model", model, "--index", index, "-o", tmp_path / "out.jsonl")
-    assert result.exit_code == 2
-    assert "tokenizer" in result.stderr
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tasc.models.load_checkpoint", lambda *a, **o: pytest.fail("loaded"))
+        for command in (("generate", data, "-o", tmp_path / "out.jsonl"), ("bench", "--data", data)):
+            result = tasc(*command, "--model", model, "--index", index)
+            assert result.exit_code == 2
+            assert "the index was made with tokenizer" in result.stderr
 
 
 def test_bench_compares_methods_on_the_same_prompts(tmp_path: Path, model: Path, data: Path) -> None:
@@ -499,6 +502,36 @@ def test_bench_compares_methods_on_the_same_prompts(tmp_path: Path, model: Path,
     assert sum(ours["accepted_by_position"]) == pytest.approx(ours["accepted"] * sum(ours["drafted_by_position"]))
     assert [set(r["seconds"]) for r in found["requests"]] == [set(found["methods"])] * 2
     assert [r["input"] for r in found["requests"]] == [r["input"] for r in ROWS[3:]]
+
+
+def test_a_table_is_printed_whatever_happens_to_its_files(
+    tmp_path: Path, model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jinja2")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tasc.evaluation.report.render", full)
+    options = ("--methods", "tasc", "--max-tokens", 4, "--limit", 1, "--html", tmp_path / "page.html")
+    result = tasc("bench", "--model", model, "--data", data, *options)
+    assert (result.exit_code, "No space left" in result.stderr) == (2, True)
+    assert "plain" in result.stdout and "tokens/s" in result.stdout
+
+
+def test_bench_on_the_deployed_index(tmp_path: Path, model: Path, data: Path) -> None:
+    index, new = tmp_path / "task.tasc", tmp_path / "new.jsonl"
+    assert tasc("index", "build", data, "--tokenizer", model, "-o", index, "--split", "train").exit_code == 0
+    new.write_text(json.dumps({"input": "show flights", "output": "intent flight end"}) + "\n")
+    options = ("--methods", "tasc", "--max-tokens", 4, "--json", "--system", "end")
+    result = tasc("bench", "--model", model, "--index", index, "--held-out", new, *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [request["input"] for request in found["requests"]] == ["show flights"]
+    facts = found["provenance"]
+    assert facts["held_out"]["rows"] == 1 and facts["index"]["path"] == str(index)
+    assert facts["model"]["name"] == str(model) and facts["model"]["dtype"] == "float32" and facts["system"] == "end"
+    assert found["methods"]["tasc"]["speedup_interval"]["value"] == pytest.approx(found["methods"]["tasc"]["speedup"])
 
 
 def test_bench_names_an_unknown_method(model: Path, data: Path) -> None:

@@ -22,10 +22,11 @@ from chats import (
     transformers_tokenizer,
 )
 from tiny_models import tiny_model
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tasc._core import TaskIndex
 from tasc.data import TokenStore, load_tokenizer
-from tasc.data.chat import ChatTemplate, encode_outputs, encode_prompts, render_rows, row_prompt
+from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, encode_prompts, render_rows, row_prompt
 from tasc.data.tokenizer import TaskTokenizer
 from tasc.decoding.generator import Generator
 from tasc.errors import CorpusError
@@ -167,6 +168,15 @@ def test_the_output_ends_where_the_model_stops(tmp_path: Path) -> None:
     assert end(["<|return|>"], "Hm.<|end|>Yes.<|return|>") == "Hm.<|end|>Yes.<|return|>"
     assert end(["<|return|>"], "Yes.<|end|>\n") == "Yes.<|end|>"  # an end that the settings do not name
     assert end(["<|return|>"], "Hm.<|end|>Yes.") == "Hm.<|end|>Yes.<|return|>"  # the template writes none
+
+
+def test_the_output_is_tokenized_behind_its_prompt() -> None:
+    """Some tokenizers mark the beginning of a text, where no output is; and no output begins within a token."""
+    tokenizer = Tokenizer(models.WordLevel({"▁Hi": 0, "▁Yes": 1, "Yes": 2, "▁Hi,Yes": 3, "▁Hi,": 4}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.add_special_tokens(["<a>"])
+    task = load_tokenizer(tokenizer)
+    assert encode_outputs(task, ["Yes", Rendered("Hi<a>", "Yes"), Rendered("Hi,", "Yes")]) == [[1], [2], [1]]
 
 
 @pytest.mark.parametrize("way", ["file", "config", "named", "tools"])

@@ -64,9 +64,21 @@ def test_of_a_split_column_both_parts_are_sampled() -> None:
     assert (len(parts.train), len(parts.held_out)) == (60, 20)
 
 
-def test_a_split_column_without_test_rows_is_an_error() -> None:
-    with pytest.raises(InputError, match=r"5 of them say 'train', 0 'test'"):
-        split_rows([row | {"split": "train"} for row in rows(5, 5)])
+def test_rows_of_train_alone_are_split_by_hash() -> None:
+    given = rows(90, 90)
+    parts = split_rows([row | {"split": "train"} for row in given])
+    assert (parts.by, inputs(parts.held_out)) == ("hash", inputs(split_rows(given).held_out))
+
+
+def test_rows_of_another_name_are_held_out() -> None:
+    given = [row | {"split": ("train", "dev", "unseen")[k % 3]} for k, row in enumerate(rows(90, 9))]
+    parts = split_rows(given)
+    assert (len(parts.train), {row["split"] for row in parts.held_out}, parts.by) == (30, {"dev"}, "column")
+
+
+def test_a_split_column_without_train_rows_is_an_error() -> None:
+    with pytest.raises(InputError, match="never says 'train'"):
+        split_rows([row | {"split": "test"} for row in rows(5, 5)])
 
 
 @pytest.mark.parametrize("given", [[], rows(1, 1), rows(50, 1)])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
@@ -383,6 +384,30 @@ def test_prompts_need_an_input(tmp_path: Path) -> None:
         read_prompts(write_rows(rows, []))
 
 
+READERS = {
+    "index build": ["--input-field", "--output-field", "--every-turn", "--system"],
+    "index remove": ["--input-field", "--output-field"],
+    "count": ["--output-field"],
+    "vocab learn": ["--output-field"],
+    "generate": ["--input-field", "--system"],
+    "tune": ["--input-field", "--output-field", "--every-turn", "--system"],
+    "distill": ["--input-field", "--output-field", "--every-turn", "--system"],
+    "replay": ["--input-field", "--output-field", "--system"],
+    "bench": ["--input-field", "--output-field", "--system"],
+    "eval": ["--input-field", "--output-field", "--system"],
+    "check": ["--input-field", "--output-field", "--system"],
+}
+
+
+@pytest.mark.parametrize(("command", "options"), READERS.items())
+def test_every_command_that_reads_rows_has_the_same_options(command: str, options: list[str]) -> None:
+    found = typer.main.get_command(app)
+    for name in command.split():
+        found = found.commands[name]  # type: ignore[attr-defined]
+    offered = {option for parameter in found.params for option in parameter.opts}
+    assert set(options) <= offered
+
+
 def test_prompts_of_other_forms_become_inputs(tmp_path: Path) -> None:
     from tasc.cli.generate import read_prompts
 
@@ -456,7 +481,7 @@ def test_an_index_is_not_written_over_its_log(tmp_path: Path, tokenizer: Path, d
     log = Path(f"{index}.served")
     log.write_bytes(b"")
     refused = tasc("index", "compact", index, "--tokenizer", tokenizer, "-o", log, "--force")
-    assert "is the log of served rows" in said(refused, 2)
+    assert "is a log of served rows" in said(refused, 2)
     assert log.read_bytes() == b""
 
 

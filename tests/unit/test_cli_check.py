@@ -93,6 +93,14 @@ def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:
     assert f"tasc index build '{file}' --split train --tokenizer" in result.stdout
 
 
+def test_fields_that_are_named_are_named_in_the_next_commands(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"q": row["input"], "a b": row["output"]}) + "\n" for row in ROWS))
+    result = tasc("check", file, "--tokenizer", model, "--input-field", "q", "--output-field", "a b")
+    assert f"tasc index build {file} --output-field 'a b' --input-field q --tokenizer" in result.stdout, result.output
+    assert f"tasc vocab learn {file} --output-field 'a b' --tokenizer" in result.stdout
+
+
 @pytest.mark.parametrize("width", [50, 80])
 def test_nothing_but_commands_is_wider_than_the_terminal(
     data: Path, model: Path, width: int, monkeypatch: pytest.MonkeyPatch

@@ -164,6 +164,29 @@ def test_rows_that_become_free_go_to_callers_in_turn(model: Any) -> None:
     assert started == [0, 4, 5, 1, 2, 3]
 
 
+def test_a_slow_callback_misses_nothing(model: Any) -> None:
+    pieces: list[str] = []
+    ended: list[int] = []
+    with make(model, batch_size=2) as generator, ThreadPoolExecutor(1) as threads:
+        held = Held()
+        generator.submit(prompt=[1], max_tokens=3, drafter=held)
+        assert held.began.wait(30)
+
+        def slow(_: int, __: list[int], text: str) -> None:
+            pieces.append(text)
+            while generator._scheduler._calls:  # until the worker has ended both
+                time.sleep(0.001)
+
+        options: dict[str, Any] = {"stream": slow, "finished": lambda number, _: ended.append(number)}
+        call = threads.submit(generator.generate, prompts=[[5, 6]], max_tokens=9, eos=(), **options)
+        while len(generator._scheduler._calls) < 2:
+            time.sleep(0.001)
+        held.go.set()
+        [made] = call.result(60)
+    assert "".join(pieces) == made.text
+    assert ended == [0]
+
+
 @pytest.mark.parametrize("kind", ["generate", "submit", "stream", "other"])
 @pytest.mark.parametrize("where", ["stream", "finished"])
 def test_a_callback_may_use_the_generator(model: Any, kind: str, where: str) -> None:

@@ -16,7 +16,7 @@ import zstandard
 from tasc.data import TokenStore, read_rows
 from tasc.data.columns import dataset_files
 from tasc.data.files import CHUNK
-from tasc.errors import CorpusError, InputError
+from tasc.errors import CorpusError
 
 ROWS = [{"input": "né", "output": 'a\nb "c"'}, {"input": "x,y", "output": "ünï 🙂"}, {"input": "", "output": ""}]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
@@ -240,8 +240,8 @@ def test_columns_cannot_be_read_from_a_pipe(tmp_path: Path) -> None:
 
 def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match=r"pipe is a named pipe, which may never have a writer; give its content as -"):
-        list(read_rows(tmp_path / "pipe"))
+    said = run("READ pipe", tmp_path)
+    assert said == "pipe is a named pipe, which may never have a writer; give its content as -: … - < pipe"
 
 
 class Columns:
@@ -306,6 +306,33 @@ def test_batch_files_are_joined_by_their_custom_ids(tmp_path: Path, caplog: pyte
         with pytest.raises(CorpusError, match=f"{file}:1: no request has a response; give the file of requests and"):
             list(read_rows(file))
     assert len(list(read_rows(requests, needs_output=False))) == 5
+
+
+def test_logs_of_vllm(tmp_path: Path) -> None:
+    """Lines as `RequestLogger` of vLLM 0.32 writes them, and 0.9."""
+    lines = [
+        "DEBUG 11-28 10:00:00 [logger.py:1] Request cmpl-1 details: prompt: 'it\\'s a\\n', prompt_token_ids: [1], "
+        "prompt_embeds shape: None.",
+        "INFO 11-28 [logger.py:1] Received request cmpl-1: params: SamplingParams(n=1), lora_request: None.",
+        'INFO 11-28 [logger.py:1] Received request cmpl-2: prompt: "it\'s b", params: SamplingParams(n=1), lora: None.',
+        "INFO Generated response cmpl-2 (streaming delta): output: 'o', finish_reason: None",
+        "INFO Generated response cmpl-2 (streaming complete): output: 'out, b', finish_reason: length",
+        "INFO Generated response cmpl-1: output: 'ü\\\\', output_token_ids: [1, 2], finish_reason: stop",
+        "INFO Generated response cmpl-3: output: 'c', finish_reason: abort",
+        "INFO Generated response cmpl-4: output: 'd', finish_reason: stop",
+    ]
+    file = tmp_path / "server.log"
+    file.write_text("\n".join(lines))
+    rows = [{"input": "it's b", "output": "out, b"}, {"input": "it's a\n", "output": "ü\\"}, {"output": "d"}]
+    assert list(read_rows(file)) == rows
+    file.write_text("INFO Generated response cmpl-1: output: '\\x', finish_reason: stop\n")
+    with pytest.raises(CorpusError, match=r"server\.log:1: \"'.*'\" is no text as Python writes it; remove the line"):
+        list(read_rows(file))
+    file.write_text("INFO started\n")
+    with pytest.raises(CorpusError, match=r"server\.log: is a log without responses of vLLM; start its server with"):
+        list(read_rows(file))
+    file.write_text(LINES)
+    assert list(read_rows(file)) == ROWS
 
 
 def test_a_store_of_any_source(tmp_path: Path, tokenizer: Any) -> None:

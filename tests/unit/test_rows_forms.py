@@ -129,6 +129,32 @@ def test_calls_of_the_responses_api() -> None:
     assert row["output"] == json.dumps(CALLS[0]["function"])
 
 
+@pytest.mark.parametrize(
+    ("row", "output"),
+    [
+        ({"prompt": "a", "response": {"choices": ["x"]}}, '{"choices": ["x"]}'),
+        ({"prompt": "a", "response": {"choices": []}}, '{"choices": []}'),
+        ({"prompt": "a", "response": {"output": [{"city": "x"}]}}, '{"output": [{"city": "x"}]}'),
+        ({"prompt": "a", "response": "b", "custom_id": "7"}, "b"),
+        ({"input": "a", "output": "b", "request": {"prompt": "x"}}, "b"),
+    ],
+)
+def test_json_that_looks_like_a_response_is_an_output(row: dict[str, Any], output: str) -> None:
+    assert [(made["input"], made["output"]) for made in read_rows([row])] == [("a", output)]
+
+
+def test_requests_that_failed_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    request = {"request": {"messages": [USER]}}
+    rows = [request | {"response": {"choices": [{"message": ANSWER}] * 2}}, request | {"response": {"choices": []}}]
+    assert [row["output"] for row in read_rows(rows)] == ["That.", "That."]
+    assert caplog.messages[-1] == "rows: requests that failed are left out"
+
+
+def test_an_output_beside_a_chat_that_is_not_used_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(read_rows([CHAT | {"output": "Another."}])) == [CHAT]
+    assert caplog.messages == ["rows: chat messages; the last assistant turn is the output"]
+
+
 def test_outputs_that_are_json_become_text_and_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"output": {"b": [1, None], "a": "ü"}}, {"output": []}, {"output": "x"}]
     assert [row["output"] for row in read_rows(rows)] == ['{"b": [1, null], "a": "ü"}', "[]", "x"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections import Counter
@@ -115,6 +116,55 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: P
     assert resumed.metrics["validation"] == whole.metrics["validation"] != []
     before, after = weights(whole.path), weights(resumed.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_ctrl_c_during_validation_keeps_the_steps(
+    extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = tune(extended, TASK, tmp_path / "whole", options=QUICK, validation=TASK[:2])
+    assert [point["step"] for point in whole.metrics["validation"]] == [2, 4]
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out, work = tmp_path / "tuned", tmp_path / "tuned.tuning"
+    monkeypatch.setattr(transformers.Trainer, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, out, options=QUICK, validation=TASK[:2])
+    assert [path.name for path in work.glob("*-*")] == ["step-2"]
+    assert f"the steps so far are in {work}, and the same command goes on from there" in caplog.text
+    monkeypatch.undo()
+    with caplog.at_level("INFO", "tasc.training"):
+        resumed = tune(extended, TASK, out, options=QUICK, validation=TASK[:2])
+    assert resumed.metrics["resumed_at"] == 2
+    for name in ("curve", "validation"):
+        assert resumed.metrics[name] == whole.metrics[name]
+    assert all(torch.equal(weights(out)[name], tensor) for name, tensor in weights(whole.path).items())
+    (first, last) = whole.metrics["validation"]
+    assert f"step 2 of 4: validation loss {first['loss']:.4f}" in caplog.text
+    assert f"step 4 of 4: loss {whole.metrics['curve'][-1]['loss']:.4f}" in caplog.text
+    assert f"step 4 of 4: validation loss {last['loss']:.4f}" in caplog.text
+
+
+def test_trackers_are_named_and_installed(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="report_to='tenserboard'; allowed: tensorboard, wandb"):
+        TuneOptions(report_to="tenserboard")
+    monkeypatch.setattr("tasc.training.options.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="report_to='wandb': wandb is not installed; run pip install wandb"):
+        TuneOptions(report_to="wandb")
+
+
+def test_the_loss_is_in_tensorboard(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "runs"))
+    options = dataclasses.replace(QUICK, report_to="tensorboard")
+    made = tune(extended, TASK, tmp_path / "tuned", options=options, validation=TASK[:2])
+    events = EventAccumulator(str(tmp_path / "runs"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == [point["step"] for point in made.metrics["curve"]]
+    assert [point.step for point in events.Scalars("eval/loss")] == [2, 4]
 
 
 def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from tasc.cli.options import (
     InputField,
     OutputField,
     ResultsFile,
+    System,
     Threads,
 )
 from tasc.cli.results import write_results
@@ -29,7 +30,7 @@ def bench(
         str | None, typer.Option(help="Decode with this model: a folder, a name on the model hub, or smollm2.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Read rows `{input, output, split?}`: index `train`, ask `test`.")
+        Path | None, typer.Option(help="Read rows with input and output: index those of the `split` train, ask test.")
     ] = None,
     corpus: Corpus = None,
     index: DeployedIndex = None,
@@ -44,13 +45,7 @@ def bench(
         int | None, typer.Option(min=1, help="Set the draft length of the draft model alone; by default adaptive.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Decode at most this many prompts.")] = 100,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
-            "with, or else all conversations share."
-        ),
-    ] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Generate at most this many tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     methods: Annotated[

@@ -24,7 +24,8 @@ def check(
     rows: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[ROWS...]", help="Read past rows: JSONL (.gz, .zst), Parquet or text, one output per line."
+            metavar="[ROWS...]",
+            help="Read past rows: JSON, CSV, Parquet, Arrow or text, or a folder of `datasets`; - for standard input.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -107,7 +108,8 @@ def _rows_result(
         return check_rows(
             read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
-            files=_quoted(rows),
+            files=_quoted(rows) + _option("--output-field", fields["output_field"]),
+            inputs=_option("--input-field", fields["input_field"]),
             source=source,
             limit=limit,
             model=model,
@@ -148,6 +150,11 @@ def _index_summary(
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])
+
+
+def _option(flag: str, field: str) -> str:
+    """Return an option that names a field, with a space before it; nothing if the field is found by itself."""
+    return "" if field == "auto" else f" {flag} {shlex.quote(field)}"
 
 
 def _quoted(paths: list[Path]) -> str:

@@ -5,9 +5,11 @@ control characters are escaped (`tasc.printable`).
 """
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -50,6 +52,12 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
         err.print(self.format(record), highlight=False, soft_wrap=True)
+
+
+def show_training(output: Path) -> None:
+    """Print the loss at each checkpoint, and let TensorBoard keep its files in `OUTPUT.runs` unless told otherwise."""
+    logging.getLogger("tasc.training").setLevel(logging.INFO)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(f"{output.name}.runs")))
 
 
 out = PlainConsole(width=None if sys.stdout.isatty() else 120)

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, EveryTurn, InputField, OutputField, OutputFolder, Threads, TrainingRows
+from tasc.cli.console import end_token, out, print_json, print_table, progress_bars, show_training
+from tasc.cli.options import AsJson, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 from tasc.errors import InputError
 
 
@@ -38,9 +38,7 @@ def distill(
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
     every_turn: EveryTurn = False,
-    system: Annotated[
-        str | None, typer.Option(help="Put this system message before each input; by default that of the config file.")
-    ] = None,
+    system: System = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Train for this many steps; by default 300.")] = None,
     seed: Annotated[int | None, typer.Option(help="Set the seed of row order and random tokens; by default 0.")] = None,
     resume: Annotated[
@@ -75,6 +73,7 @@ def distill(
     settings = DistillConfig.read(config, steps=steps, seed=seed, system=system)
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     held_out = list(read_rows(data, validation_split, **fields, needs_output=False)) if validation_split else []
+    show_training(output)
     with progress_bars() as bar:
         made = run(
             checkpoint(target, settings.adapter),

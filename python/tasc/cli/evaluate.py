@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Device, Html, InputField, OutputField, ResultsFile, Threads
+from tasc.cli.options import AsJson, Device, Html, InputField, OutputField, ResultsFile, System, Threads
 from tasc.cli.results import write_results, written_whole
 from tasc.errors import InputError
 from tasc.files import as_json
@@ -23,7 +23,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Evaluate this model: a folder, a name on the model hub, or smollm2.")],
     data: Annotated[
         Path,
-        typer.Option(help="Read rows `{input, output, split?}` from JSONL (.gz, .zst) or Parquet."),
+        typer.Option(help="Read rows with input and output, and a `split` or not. - is standard input."),
     ],
     split: Annotated[
         str | None, typer.Option(help="Take only this split's rows; by default `test` if the rows have one, else all.")
@@ -34,13 +34,7 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
     ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Put this system prompt into every request; '' for none. By default the one that the model was tuned "
-            "with."
-        ),
-    ] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
     quality_batch: Annotated[int, typer.Option(min=1, help="Answer this many rows together for quality.")] = 16,
     batch_sizes: Annotated[str, typer.Option(help="Time batches of these sizes, comma-separated.")] = "1,8",

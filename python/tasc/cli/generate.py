@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tasc.cli.console import err, progress_bars
-from tasc.cli.options import InputField
+from tasc.cli.options import InputField, System
 from tasc.cli.resumable import PartialOutputs, resumable
 from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
@@ -50,13 +50,7 @@ def generate(
     ] = None,
     input_field: InputField = "auto",
     adapter: Annotated[Path | None, typer.Option(help="A PEFT adapter's folder, merged into the model.")] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="System prompt of requests with an `input`, or with `messages` that begin with none; '' for none. "
-            "By default the one that the model was tuned with, or else the index was built with."
-        ),
-    ] = None,
+    system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per output.")] = 256,
     max_draft: Annotated[int, typer.Option(min=0, help="Most tokens per draft; 0 for plain decoding.")] = MAX_DRAFT,
     batch_size: Annotated[int, typer.Option(min=1, help="Requests decoded together.")] = 1,

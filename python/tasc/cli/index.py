@@ -20,6 +20,7 @@ from tasc.cli.options import (
     OutputFile,
     PastRows,
     Split,
+    System,
     Threads,
     TokenizerName,
 )
@@ -48,13 +49,7 @@ def build(
     every_turn: EveryTurn = False,
     threads: Threads = None,
     eos: Eos = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            help="Note that prompts have this system message; `tasc generate` uses it by default. By default the one "
-            "that all conversations share."
-        ),
-    ] = None,
+    system: System = None,
     store: Annotated[
         Path | None,
         typer.Option(

@@ -28,6 +28,13 @@ OutputField = Annotated[
 EveryTurn = Annotated[
     bool, typer.Option("--every-turn", help="Take each assistant turn of a chat as a row, not only the last one.")
 ]
+System = Annotated[
+    str | None,
+    typer.Option(
+        help="Put this system message before each prompt that has none; '' for none. By default the one that the model "
+        "was tuned with, or else the one that the index or all conversations have."
+    ),
+]
 Corpus = Annotated[
     list[Path] | None, typer.Option(help="Index these rows, where the data have no split column. May be repeated.")
 ]

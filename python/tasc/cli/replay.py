@@ -17,6 +17,7 @@ from tasc.cli.options import (
     InputField,
     OutputField,
     ResultsFile,
+    System,
     TokenizerName,
 )
 from tasc.cli.results import write_results
@@ -37,13 +38,16 @@ def replay(
     tokenizer: TokenizerName,
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="DATA", help="Read rows `{input, output, split?}`: JSONL (.gz, .zst) or Parquet."),
+        typer.Argument(
+            metavar="DATA", help="Read rows with input and output, and a `split` or not. - is standard input."
+        ),
     ] = None,
     corpus: Corpus = None,
     index: DeployedIndex = None,
     held_out: HeldOut = None,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
+    system: System = None,
     k: Annotated[int, typer.Option("--k", min=1, help="Draft at most this many tokens at a time.")] = MAX_DRAFT,
     cost: Annotated[
         float, typer.Option(min=0.0, help="Set the cost of verifying one drafted token, in plain steps.")
@@ -97,7 +101,7 @@ def replay(
         raise InputError("--ablate compares with tasc: name it among --drafters")
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
     found: dict[str, Any] = {"k": k, "cost": cost}
-    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "system": system}
     with (
         progress_bars() as bar,
         open_task(

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tasc.cli.console import end_token, out, progress_bars
-from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, Threads, TrainingRows
+from tasc.cli.console import end_token, out, progress_bars, show_training
+from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 
 
 def tune(
@@ -22,7 +22,7 @@ def tune(
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
     every_turn: EveryTurn = False,
-    system: Annotated[str | None, typer.Option(help="Put this system message before each input.")] = None,
+    system: System = None,
     method: Annotated[
         str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
     ] = "lora",
@@ -55,12 +55,15 @@ def tune(
     save_every: Annotated[
         int, typer.Option(min=1, help="Save a checkpoint to resume from every this many steps.")
     ] = 100,
+    report_to: Annotated[
+        str, typer.Option(help="Report the loss to tensorboard (in DIR.runs), wandb, or both with a comma.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Set the seed of the order of rows and of new weights.")] = 0,
     threads: Threads = None,
     eos: Eos = None,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Discard the unfinished run in DIR.tuning and start again.")
-    ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Resume an unfinished run in DIR.tuning, or remove it and start again.")
+    ] = True,
 ) -> None:
     """Fine-tune a model on rows `{input, output}`, loss on the outputs alone; the result is a plain checkpoint.
 
@@ -90,8 +93,10 @@ def tune(
         rank=rank,
         max_tokens=max_tokens,
         save_every=save_every,
+        report_to=report_to,
         seed=seed,
     )
+    show_training(output)
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     with progress_bars() as bar:
         tuned = run(
@@ -102,7 +107,7 @@ def tune(
             validation=read_rows(data, validation_split, **fields) if validation_split else (),
             system=system,
             eos=end_token(eos),
-            resume=not anew,
+            resume=resume,
             progress=bar("tuning"),
         )
     facts = tuned.metrics

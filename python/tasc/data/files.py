@@ -21,6 +21,7 @@ from typing import IO, Any, TypeAlias
 from tasc.data.columns import arrow_rows, dataset_rows, parquet_rows
 from tasc.data.forms import FIELDS
 from tasc.data.limits import RAISE_LIMIT
+from tasc.data.request_logs import vllm_rows
 from tasc.errors import CorpusError, InputError
 
 LocatedRow: TypeAlias = tuple[str, Any]
@@ -34,6 +35,7 @@ KINDS = {
     ".tsv": "tsv",
     ".txt": "text",
     ".text": "text",
+    ".log": "log",
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -106,6 +108,7 @@ def rows_of(
         name = "stdin" if is_stdin(file) else str(file)
         chunks = _decompressed(name, raw, compression, tell)
         head, chunks = _peeked(chunks)
+        kind = _sniffed(head) or "log" if kind == "log" else kind
         kind = kind or _sniffed(head) or ("text" if suffix == "" or is_stdin(file) else "")
         if not kind:
             known = ", ".join(KINDS)
@@ -165,6 +168,16 @@ def _json_rows(name: str, chunks: Iterator[bytes], output_field: str, longest: i
 def _text_rows(name: str, chunks: Iterator[bytes], output_field: str, longest: int) -> Iterator[LocatedRow]:
     for where, line in _texts(name, chunks, longest):
         yield where, {output_field: line}
+
+
+def _log_rows(name: str, chunks: Iterator[bytes], output_field: str, longest: int) -> Iterator[LocatedRow]:
+    rows = vllm_rows(_texts(name, chunks, longest))
+    if (first := next(rows, None)) is None:
+        raise CorpusError(
+            f"{name}: is a log without responses of vLLM; start its server with --enable-log-requests "
+            "--enable-log-outputs and the log level DEBUG, or give JSON lines"
+        )
+    yield from chain([first], rows)
 
 
 def _texts(name: str, chunks: Iterator[bytes], longest: int) -> Iterator[tuple[str, str]]:
@@ -403,5 +416,6 @@ TEXTUAL: dict[str, Callable[[str, Iterator[bytes], str, int], Iterator[LocatedRo
     "csv": _table_rows,
     "tsv": partial(_table_rows, delimiter="\t"),
     "text": _text_rows,
+    "log": _log_rows,
 }
 """Reader of a kind of file that is read as text."""

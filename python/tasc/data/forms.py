@@ -48,6 +48,7 @@ ROLES = {
 """Role of a turn by the names that are used for it."""
 
 _OPTIONS = "input_field and output_field (--input-field, --output-field)"
+_BY_VALUE = frozenset((*TURNS, *_LOG_FIELDS))  # fields whose values tell what a row is, not their names alone
 _QUIET = {"split", "id"}  # fields that nobody takes for an input
 
 
@@ -148,6 +149,7 @@ class FormReader:
         self._input_field, self._output_field = input_field, output_field
         self._needs_output, self._every_turn = needs_output, every_turn
         self._form: Form | None = None
+        self._fields: tuple[str, ...] | None = None  # of the row before, where its form depends on their names alone
 
     def rows(self, where: str, row: Mapping[str, Any]) -> Iterator[Row]:
         """Yield the rows that a row of the file stands for: one, or none, or several turns.
@@ -155,23 +157,35 @@ class FormReader:
         Raises:
             CorpusError: The row cannot be understood, or has another form than the rows before it.
         """
+        if self._form is not None and tuple(row) == self._fields:
+            yield from self._made(where, row, self._form)
+            return
         logged = self._input_field is None and self._output_field is None and is_logged(row)
-        for plain in answered(where, row) if logged else [row]:
+        plain_rows = list(answered(where, row)) if logged else [row]
+        if not plain_rows:
+            _notice(f"{self._name}: requests that failed are left out")
+        for plain in plain_rows:
             if isinstance(self._form, Pair) and self._needs_output:
                 check_fields(where, plain, {self._form.output: "output_field"})
             form = self._form_of(where, plain)
-            if self._form is None:
-                self._form = form
-                self._tell(form, plain, logged)
-            elif form != self._form:
+            is_first, self._form = self._form is None, self._form or form
+            if form != self._form:
                 raise CorpusError(
                     f"{where}: {form}, but in the rows before it {self._form}; keep rows of one form in a file, or "
                     f"name the fields with {_OPTIONS}"
                 )
-            for made in form.rows(where, plain, self._needs_output):
-                if isinstance(form, Pair) and not isinstance(plain.get(form.output), str | None):
-                    _notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
+            for made in self._made(where, plain, form):
+                if is_first:
+                    self._tell(form, plain, made, logged)
+                    is_first = False
                 yield made
+        self._fields = None if logged or _BY_VALUE & row.keys() else tuple(row)
+
+    def _made(self, where: str, row: Mapping[str, Any], form: Form) -> Iterator[Row]:
+        """Yield what a row becomes, and say so once where its output is JSON."""
+        yield from form.rows(where, row, self._needs_output)
+        if isinstance(form, Pair) and not isinstance(row.get(form.output), str | None):
+            _notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
 
     def _form_of(self, where: str, row: Mapping[str, Any]) -> Form:
         given = self._input_field, self._output_field
@@ -190,18 +204,20 @@ class FormReader:
             return Pair("context" if "input" not in row and "context" in row else "input", output, instruction=True)
         return Pair(next((field for field in INPUTS if field in row and field != output), "input"), output)
 
-    def _tell(self, form: Form, row: Mapping[str, Any], logged: bool) -> None:
-        """Say what was understood, unless the rows are `{input, output}` or all fields were named."""
-        is_known = form == Pair("input", "output") or {"messages", "input", "output"} <= row.keys()  # read before
-        if is_known or None not in (self._input_field, self._output_field):
+    def _tell(self, form: Form, row: Mapping[str, Any], made: Row, logged: bool) -> None:
+        """Say what was understood, unless the row was `{input, output}` or read before, or all fields were named."""
+        if form == Pair("input", "output") or None not in (self._input_field, self._output_field):
             return
-        line = f"{self._name}: {'requests with their responses; ' if logged else ''}"
-        line += str(form) if isinstance(form, Chat) or form.instruction or form.input in row else form.without_input
-        if isinstance(form, Pair):
+        if isinstance(form, Chat):
+            if form.answer is None and "output" in row and made.get("output") == row["output"]:
+                return  # read before
+            said = str(form)
+        else:
+            said = str(form) if form.instruction or form.input in row else form.without_input
             used = {form.input, form.output, "instruction" if form.instruction else "", *_QUIET}
             unused = [field for field, value in row.items() if field not in used and isinstance(value, str)]
-            line += f"; not used: {', '.join(unused)}" if unused else ""
-        _notice(line)
+            said += f"; not used: {', '.join(unused)}" if unused else ""
+        _notice(f"{self._name}: {'requests with their responses; ' if logged else ''}{said}")
 
 
 @lru_cache(maxsize=1024)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,13 +13,42 @@ from tasc.errors import CorpusError
 
 _log = logging.getLogger(__name__)
 
+_LITERAL = r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|None)"""
+_VLLM_REQUEST = re.compile(rf"(?:Request|Received request) (\S+?)(?: details)?: prompt: {_LITERAL}, ")
+_VLLM_RESPONSE = re.compile(
+    rf"Generated response (\S+?)(?: \(streaming complete\))?: output: {_LITERAL}, (?:output_token_ids: .*, )?"
+    r"finish_reason: (?:stop|length|tool_calls)\b"
+)
 _KEPT = ("tools", "chat_template_kwargs")  # fields of a request that a chat template takes
 
 
 def is_logged(row: Mapping[str, Any]) -> bool:
     """Return whether a row is a request, a response, or both, of the API."""
-    request, response = _request(row), _response(row)
-    return bool(request) or bool(response and _outputs(response) is not None) or _has_failed(row)
+    if "output" in row:
+        return False
+    response = _response(row)
+    return bool(_request(row)) or bool(response and _outputs(response)) or _has_failed(row)
+
+
+def vllm_rows(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the finished requests in a log of vLLM's server, each with the position of its response.
+
+    The server writes outputs with `--enable-log-requests --enable-log-outputs`, and prompts at the log level DEBUG. The
+    prompt is None if it is not in the log.
+    """
+    prompts: dict[str, Any] = {}  # of requests without a response so far
+    for where, line in lines:
+        if found := _VLLM_REQUEST.search(line):
+            prompts[found[1]] = _literal(where, found[2])
+        elif found := _VLLM_RESPONSE.search(line):
+            yield where, {"prompt": prompts.pop(found[1], None), "output": _literal(where, found[2])}
+
+
+def _literal(where: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise CorpusError(f"{where}: {text[:40]!r} is no text as Python writes it; remove the line") from error
 
 
 def batch_side(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -25,7 +56,10 @@ def batch_side(row: Mapping[str, Any]) -> tuple[str, str] | None:
     number = row.get("custom_id")
     if not isinstance(number, str) or (_request(row) and "response" in row):
         return None
-    return (number, "request") if _request(row) else (number, "response") if "response" in row else None
+    if _request(row):
+        return number, "request"
+    outer = _mapping(row.get("response")) or {}
+    return (number, "response") if row.get("error") or {"body", "status_code"} & outer.keys() else None
 
 
 def joined(rows: Iterable[tuple[str, Any]], needs_output: bool) -> Iterator[tuple[str, Any]]:
@@ -139,7 +173,7 @@ def _outputs(response: Mapping[str, Any]) -> list[Any] | None:
     if isinstance(choices, list) and all(isinstance(choice, Mapping) for choice in choices):
         found = [choice.get("message", choice.get("text")) for choice in choices]
         return [output for output in found if isinstance(output, str | Mapping)]
-    if isinstance(items, list) and all(isinstance(item, Mapping) for item in items):  # the Responses API
+    if isinstance(items, list) and all(isinstance(item, Mapping) and "type" in item for item in items):  # Responses API
         return [_message(items)]
     return None
 

@@ -155,7 +155,8 @@ class Generator:
             `tasc.drafting.prompt_input.PromptInputFinder`). It decides how well drafts fit, never what comes out.
         served: Whether outputs that ended with an EOS are added to their index's drafter, so that later requests draft
             from them: True keeps them, durably, in the log beside the index (`served_log`), a path in that log, for the
-            generator's own index alone. The log holds inputs and outputs. `tasc index compact` merges it.
+            generator's own index alone. The log holds inputs and outputs. If another process writes to it, a log beside
+            it is taken (`served_logs`). `tasc index compact` merges them all.
         max_requests: Most requests that `submit` and `stream` take at once, those that wait included.
         probe: Whether a small random model of the same class is run first, to find the way of running the model that
             gives its own text (see `tasc.decoding.engine.probe`); once per class and configuration, kept on disk.

@@ -147,7 +147,7 @@ class Scheduler:
         self._callers: dict[Job, Call] = {}  # of the jobs in the loop
         self._free_places = places
         self._asking: deque[Future[None]] = deque()
-        self._is_driven = False  # whether a thread runs the loop
+        self._driver: int | None = None  # thread that runs the loop
         self._worker: threading.Thread | None = None
         self._is_closing = False
         _schedulers.add(self)
@@ -174,9 +174,11 @@ class Scheduler:
                     else:
                         call.wake.wait()
                 finally:
+                    self._leave()
                     call.needs_worker = False
                     call.wake.clear()
                     dispatch()
+            dispatch()  # what came between the last one and the end
         except BaseException:
             self.stop(call)
             raise
@@ -273,7 +275,7 @@ class Scheduler:
         for job, call in self._callers.items():
             job.is_cancelled |= call in gone
         self._free_places, self._asking = self._num_places, deque()
-        self._is_driven, self._is_closing, self._worker = False, False, None
+        self._driver, self._is_closing, self._worker = None, False, None
 
     def _give_places(self) -> None:
         while self._asking and self._free_places > 0:
@@ -285,13 +287,20 @@ class Scheduler:
     def _claim(self, call: Call) -> bool:
         """Take the loop for a call that is alone; leave it to the worker otherwise."""
         with self._changed:
-            if self._is_driven or len(self._calls) > 1:
+            if self._driver is not None or len(self._calls) > 1:
                 call.needs_worker = True
                 self._start_worker()
                 self._changed.notify_all()
                 return False
-            self._is_driven = True
+            self._driver = threading.get_ident()
             return True
+
+    def _leave(self) -> None:
+        """Give the loop back, if this thread has it."""
+        with self._changed:
+            if self._driver == threading.get_ident():
+                self._driver = None
+                self._changed.notify_all()
 
     def _start_worker(self) -> None:
         if self._worker is None:
@@ -303,11 +312,11 @@ class Scheduler:
         """Run all calls, until the scheduler is closed."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not self._is_driven and (self._is_closing or self._has_work()))
+                self._changed.wait_for(lambda: self._driver is None and (self._is_closing or self._has_work()))
                 if not self._has_work():
                     self._worker, self._is_closing = None, False
                     return
-                self._is_driven = True
+                self._driver = threading.get_ident()
             with suppress(BaseException):  # its calls have it
                 self._drive(lambda: not self._calls)
 
@@ -332,15 +341,14 @@ class Scheduler:
         except BaseException as error:
             for job in [job for job in self._callers if job.finish_reason is not None]:
                 self._end(job)
-            for call in set(self._callers.values()) or list(self._calls):
+            running = {call for call in self._callers.values() if not call.has_ended}
+            for call in running or list(self._calls):  # none: the model cannot even be made ready
                 self.stop(call, error)
             self._loop.drop()
             self._callers.clear()
             raise
         finally:
-            with self._changed:
-                self._is_driven = False
-                self._changed.notify_all()
+            self._leave()
 
     def _take(self, free: int) -> list[Job]:
         """Take the next jobs for so many free rows: one of each call in turn."""
@@ -370,7 +378,8 @@ class Scheduler:
             is_last = call.left == 0 or job.error is not None
             if is_last:
                 self._remove(call)
-        call.error = job.error
+        if is_last:
+            call.error = job.error
         if job.error is None:
             if job_ended is not None:
                 job_ended(job)

@@ -64,7 +64,7 @@ class CostProfile:
         >>> steps = [(1, 1, 0.010), (1, 3, 0.012), (8, 1, 0.020)]
         >>> profile = CostProfile(engine="tasc", device="a CPU", model="m", dtype="float32", steps=steps)
         >>> profile.seconds(1, [2, 5]).round(4).tolist(), round(float(profile.seconds(15, 1)), 4)
-        ([0.011, 0.014], 0.032)
+        ([0.011, 0.014], 0.03)
     """
 
     engine: Engine

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tasc.errors import InputError
+
+_TRACKERS = ("tensorboard", "wandb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class TrainingOptions:
     """Steps between checkpoints to resume from."""
     seed: int = 0
     """Seed of the order of rows and of random choices."""
+    report_to: str = ""
+    """Trackers that the loss is reported to: tensorboard, wandb, or both with a comma."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -40,9 +45,24 @@ class TrainingOptions:
             value = getattr(self, name)
             if not fits(value, annotation) and not (value is None and NoneType in get_args(annotation)):
                 raise InputError(f"{name}={value!r}; allowed: {allowed(annotation)}")
+        for tracker in self.trackers:
+            if tracker not in _TRACKERS:
+                raise InputError(f"report_to={self.report_to!r}; allowed: {', '.join(_TRACKERS)}")
+            if find_spec(tracker) is None:
+                raise InputError(f"report_to={self.report_to!r}: {tracker} is not installed; run pip install {tracker}")
         self._check_counts("batch_size", "accumulate", "save_every", "max_tokens")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup}: a share of the steps, 0 to below 1")
+
+    @property
+    def trackers(self) -> list[str]:
+        """Names in `report_to`."""
+        return [name.strip() for name in self.report_to.split(",") if name.strip()]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Options that must be equal to resume a run."""
+        return {name: value for name, value in asdict(self).items() if name != "report_to"}
 
     def _check_counts(self, *names: str) -> None:
         for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from tasc.progress import Progress
 from tasc.training.examples import Example, shuffled_batches
 from tasc.training.options import TrainingOptions
 from tasc.training.schedule import dtype_of
+
+_log = logging.getLogger(__name__)
 
 CURVE_POINTS = 200
 """Approximate number of points of a loss curve."""
@@ -94,7 +97,12 @@ class WorkFolder:
                     "remove it, or start again with resume=False"
                 )
             held.enter_context(os_errors(self.path))
-            yield
+            try:
+                yield
+            except BaseException:
+                if state.is_main_process and any(self.path.rglob("step-*")):
+                    _log.warning("the steps so far are in %s, and the same command goes on from there", self.path)
+                raise
 
     @contextmanager
     def publish(self, out: Path) -> Iterator[Path]:
@@ -144,7 +152,7 @@ def row_order(examples: Sequence[Example], options: TrainingOptions, steps: int)
     return shuffled_batches([len(e) for e in examples], rows_per_step(options), steps, options.seed)
 
 
-def trainer_arguments(folder: Path, options: TrainingOptions, steps: int, *, validate: bool = False) -> Any:
+def trainer_arguments(folder: Path, options: TrainingOptions, steps: int) -> Any:
     """Return `TrainingArguments` of transformers for rows in their given order, with checkpoints in `folder`."""
     import torch
     import transformers
@@ -164,14 +172,13 @@ def trainer_arguments(folder: Path, options: TrainingOptions, steps: int, *, val
         use_cpu=device == "cpu",
         logging_steps=max(1, steps // CURVE_POINTS),
         save_steps=options.save_every,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=options.save_every,
+        eval_strategy="no",  # `_validator` evaluates when the checkpoint is whole
         prediction_loss_only=True,
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=device == "cuda",
         disable_tqdm=True,
-        report_to=[],
+        report_to=options.trackers,
         seed=options.seed,
     )
 
@@ -189,6 +196,8 @@ def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
     return_freed_memory()
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(_keeper())
+    if trainer.eval_dataset is not None:
+        trainer.add_callback(_validator(trainer))
     if progress is not None:
         trainer.add_callback(_reporter(progress))
     begin = time.perf_counter()
@@ -259,8 +268,42 @@ def _keeper() -> Any:
                 flush(made.parent)
                 for checkpoint in older:
                     remove_folder(checkpoint)
+                losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+                said = f"loss {losses[-1]:.4f}" if losses else "checkpoint kept"
+                _log.info("step %d of %d: %s", state.global_step, state.max_steps, said)
 
     return Keeper()
+
+
+def _validator(trainer: Any) -> Any:
+    """A callback of the `Trainer` that measures the validation loss of each checkpoint, once it is on the disk.
+
+    So a run that is stopped meanwhile has its steps. It resumes with the validation of its last checkpoint.
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    class Validator(TrainerCallback):
+        """Validates checkpoints."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Validate the checkpoint that a run resumes from, if the run was stopped before."""
+            if state.global_step and not any(
+                entry["step"] == state.global_step for entry in state.log_history if "eval_loss" in entry
+            ):
+                self._validate(state)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Validate the checkpoint."""
+            self._validate(state)
+
+        def _validate(self, state: Any) -> None:
+            with torch.random.fork_rng():  # the checkpoint has the random state of before
+                loss = trainer.evaluate()["eval_loss"]
+            if state.is_world_process_zero:
+                _log.info("step %d of %d: validation loss %.4f", state.global_step, state.max_steps, loss)
+
+    return Validator()
 
 
 def _reporter(progress: Progress) -> Any:

@@ -223,7 +223,7 @@ impl TaskIndex {
         Ok((removed.from_index, removed.from_logs, removed.untimed))
     }
 
-    /// Read the rows of a log in the order in which they were added, without locking it.
+    /// Return the rows of a log in the order in which they were added: (input or None, (T,) uint32 output ids) each.
     fn read_log<'py>(&self, py: Python<'py>, path: PathBuf) -> PyResult<Vec<AskedRow<'py>>> {
         let rows = py.detach(|| online_log::read(&path, &self.0.file().fingerprint())).raise()?;
         Ok(asked(py, &rows))

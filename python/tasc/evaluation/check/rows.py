@@ -18,6 +18,9 @@ MAX_ROWS = 20_000
 MIN_HELD_OUT, MAX_HELD_OUT = 50, 500
 """Fewest and most rows held out; between them a tenth of the rows is."""
 
+HELD_OUT_SPLITS = ("test", "validation", "valid", "val", "dev")
+"""Values of a `split` column whose rows are held out; the first that occurs counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowSplit:
@@ -39,8 +42,9 @@ class RowSplit:
 def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     """Split rows by their `split` column, or by a hash if there is none.
 
-    With a column, `train` is indexed and `test` is held out. By hash, all rows of one input fall into the same part, so
-    that no held-out input is known to the index. A row without an input is hashed with its output and the number of
+    With a column, `train` is indexed, and the first of `HELD_OUT_SPLITS` that occurs is held out; if none does, the
+    rows of `train` are split by hash. By hash, all rows of one input fall into the same part, so that no held-out input
+    is known to the index. A row without an input is hashed with its output and the number of
     times that the output occurred before: that outputs repeat themselves is a property of the task. The split depends
     on the rows alone: equal rows give equal parts.
 
@@ -59,7 +63,9 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
         >>> {row["input"] for row in parts.train} & {row["input"] for row in parts.held_out}
         set()
     """
-    samples = {"train": _Sample(limit), "test": _Sample(MAX_HELD_OUT), None: _Sample(limit)}
+    samples: dict[str | None, _Sample] = {"train": _Sample(limit), None: _Sample(limit)}
+    for name in HELD_OUT_SPLITS:
+        samples[name] = _Sample(MAX_HELD_OUT)
     number, has_column = 0, False
     for key, position, row in _hashed(rows):
         number += 1
@@ -67,15 +73,14 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
         has_column = has_column or part is not None
         if part in samples:
             samples[part].add(key, position, row)
-    if has_column:
-        train, held_out = (_in_order(samples[part].kept()) for part in ("train", "test"))
-        if not train or not held_out:
-            raise InputError(
-                f"the rows have a split column, and {len(train)} of them say 'train', {len(held_out)} 'test': "
-                "check needs rows of both; rename the splits, or leave the column out"
-            )
-        return RowSplit(train, held_out, "column", number)
-    kept = samples[None].kept()
+    kept = samples["train" if has_column else None].kept()
+    if has_column and not kept:
+        raise InputError(
+            "the rows have a split column that never says 'train': rename a split, or leave the column out"
+        )
+    replayed = next((items for name in HELD_OUT_SPLITS if (items := samples[name].kept())), None)
+    if replayed is not None:
+        return RowSplit(_in_order(kept), _in_order(replayed), "column", number)
     end = _end_of_held_out(kept)
     if end >= len(kept):
         raise InputError(

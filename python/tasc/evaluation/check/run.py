@@ -33,6 +33,7 @@ def check_rows(
     tokenizer: TaskTokenizer,
     *,
     files: str = "ROWS",
+    inputs: str = "",
     source: str | None = None,
     limit: int = MAX_ROWS,
     model: ModelCheck | None = None,
@@ -44,6 +45,7 @@ def check_rows(
         rows: Past rows of the task, each with an `output`.
         tokenizer: Tokenizer of the model, with an end token.
         files: How the next command names the rows.
+        inputs: Option of the next command that names the field of the inputs, with a space before it.
         source: How the next command names the tokenizer; None: by its display name.
         limit: Most rows that are looked at.
         model: Model that answers held-out rows, and how; None: a check without a model.
@@ -61,7 +63,7 @@ def check_rows(
         )
         held_out = encode_rows(parts.held_out, tokenizer, eos=eos)
         step = _step([len(row.output) for row in held_out])
-        parts, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
+        replayed, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
         drafts = draft_figures(lambda: NgramDrafter(index, tokenizer=tokenizer), held_out, progress=progress)
         vocabulary, plan, no_vocabulary = None, None, ""
         try:
@@ -69,21 +71,22 @@ def check_rows(
         except InputError as error:
             no_vocabulary = str(error)
         data = f"{files} --split train" if parts.by == "column" else files
-        found = verdict(drafts, vocabulary, rows=len(parts.train), data=data, tokenizer=source or tokenizer.name)
+        name = source or tokenizer.name
+        found = verdict(drafts, vocabulary, rows=len(parts.train), data=data, tokenizer=name, inputs=inputs)
         says = None
         if model is not None:
             from tasc.evaluation.check.with_model import check_with_model, tuned_verdict
 
             says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
-            found = tuned_verdict(found, says, data=data, model=source or tokenizer.name)
+            found = tuned_verdict(found, says, data=data, model=name)
         return CheckResult(
-            rows=_facts(parts),
+            rows=_facts(replayed),
             tokenizer=tokenizer.name,
             drafts=drafts,
             vocabulary=vocabulary,
             no_vocabulary=no_vocabulary,
             predictors=predictors(
-                parts.train, parts.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
+                parts.train, replayed.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
             ),
             verdict=found,
             model=says,

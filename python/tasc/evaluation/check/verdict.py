@@ -38,7 +38,13 @@ class Verdict:
 
 
 def verdict(
-    drafts: list[DraftFigures], vocabulary: VocabularyFigures | None, *, rows: int, data: str, tokenizer: str
+    drafts: list[DraftFigures],
+    vocabulary: VocabularyFigures | None,
+    *,
+    rows: int,
+    data: str,
+    tokenizer: str,
+    inputs: str = "",
 ) -> Verdict:
     """Judge the figures of a check.
 
@@ -48,13 +54,14 @@ def verdict(
         rows: Number of rows that the figures come from.
         data: Files of rows, and options that choose among their rows, quoted for a shell.
         tokenizer: Tokenizer or model, quoted for a shell.
+        inputs: Option that names the field of the inputs, with a space before it, for the command that needs inputs.
     """
     usual = next(one for one in drafts if one.cost == DEFAULT_SLOPE)
     level = _level(usual)
     sentences = [f"{_OPENINGS[level]}: {_drafts_in_words(drafts, usual)}"]
     commands = []
     if level != "do not bother":
-        commands.append(f"tasc index build {data} --tokenizer {tokenizer} -o task.tasc")
+        commands.append(f"tasc index build {data}{inputs} --tokenizer {tokenizer} -o task.tasc")
     settings = {} if level == "do not bother" else {"--index": "task.tasc"}
     if vocabulary is not None:
         both = next(one for one in vocabulary.drafts if one.cost == DEFAULT_SLOPE)

@@ -17,7 +17,7 @@ from tasc.data import Row, load_tokenizer
 from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.errors import InputError
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
-from tasc.models import quiet_transformers
+from tasc.models import check_name, quiet_transformers
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
@@ -98,7 +98,10 @@ def distill(
     """
     quiet_transformers()
     path("target", target)
-    if not isinstance(draft, (str, PathLike)):
+    check_name(str(target))
+    if isinstance(draft, (str, PathLike)):
+        check_name(str(draft))
+    else:
         layers = [draft] if isinstance(draft, int) else draft
         listed("draft", layers, int, "a model, a number of layers or a list of layers")
     for name, folder in (("reference", reference), ("states", states)):
@@ -127,7 +130,7 @@ def distill(
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
-        "length": length, "max_output": max_output, "system": system, "eos": eos, **asdict(options),
+        "length": length, "max_output": max_output, "system": system, "eos": eos, **options.identity,
     }  # fmt: skip
     with work.claim(identity, resume):
         run.train(work.path / "states" if states is None else Path(states))

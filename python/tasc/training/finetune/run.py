@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that must be equal to resume a run."""
-        return {"model": self.model, "rows": digest(self.examples), **asdict(self.options)}
+        return {"model": self.model, "rows": digest(self.examples), **self.options.identity}
 
     def train(self) -> dict[str, Any]:
         """Train to the end and save the result in the work folder; return steps, seconds and loss curves."""
@@ -55,7 +55,7 @@ class Run:
         model = self._trainable_model(dtype_of(options.precision, device))
         trainer = transformers.Trainer(
             model=model,
-            args=trainer_arguments(self.work.path, options, steps, validate=bool(self.validation)),
+            args=trainer_arguments(self.work.path, options, steps),
             train_dataset=[self.examples[row] for row in row_order(self.examples, options, steps)],
             eval_dataset=list(self.validation) or None,
             data_collator=Collator.for_model(model, self._pad_id()),

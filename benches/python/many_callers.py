@@ -1,0 +1,166 @@
+"""Requests of several threads at once: `submit` beside one call of `generate`, and beside `transformers serve`.
+
+    python benches/python/many_callers.py DATA.jsonl.gz --model smollm2 --adapter FOLDER --system TEXT \\
+        [--callers 8] [--limit 8] [--rounds 5] [--serve] [--threads 2] [-o OUT.json]
+    python benches/python/many_callers.py --smoke
+
+DATA has rows {input, output, split}: `train` is indexed, `test` asked. The threads take the prompts in turn, and each
+waits for its output before it takes the next one. Each way answers all prompts once unmeasured; then the ways take
+turns. `--serve` adds `transformers serve --continuous-batching` in a process of its own with as many threads, asked by
+OpenAI's client (`pip install 'transformers[serving]' openai`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from on_model import model_arguments, parsed, subject
+from ratios import Ratio, report
+
+from tasc import Generator
+from tasc.cli.console import progress_bars
+from tasc.data import load_tokenizer
+from tasc.evaluation.machine import machine
+from tasc.evaluation.replay_comparison import open_task
+from tasc.models import checkpoint
+
+Answer = Callable[[], list[str]]
+START_SECONDS = 120  # in which the server must be there
+
+
+def ways(generator: Generator, inputs: list[str], callers: int, **options: Any) -> dict[str, Answer]:
+    """Ways to answer all inputs with one generator, by name."""
+
+    def submitted(text: str) -> str:
+        return generator.submit(text, **options).result().text
+
+    def called(text: str) -> str:
+        return generator.generate([text], **options)[0].text
+
+    return {
+        "submit": lambda: in_threads(submitted, inputs, callers),
+        "generate in threads": lambda: in_threads(called, inputs, callers),
+        "one call": lambda: [item.text for item in generator.generate(inputs, **options)],
+    }
+
+
+def in_threads(ask: Callable[[str], str], inputs: list[str], callers: int) -> list[str]:
+    """Ask for each input in one of several threads."""
+    with ThreadPoolExecutor(callers) as threads:
+        return list(threads.map(ask, inputs))
+
+
+@contextmanager
+def transformers_serve(folder: str, dtype: torch.dtype, device: torch.device) -> Iterator[str]:
+    """Run `transformers serve` for a checkpoint; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["serve", folder, "--continuous-batching", "--device", str(device), "--dtype", str(dtype).split(".")[-1]]
+    script = f"import sys; sys.argv[0] = 'transformers'; {'from transformers.cli.transformers import main; main()'}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *command, "--host", "127.0.0.1", "--port", str(port)],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(START_SECONDS * 2):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+                break
+            except OSError:
+                if process.poll() is not None:
+                    raise SystemExit("transformers serve has ended; is transformers[serving] installed?") from None
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def served(url: str, folder: str, inputs: list[str], callers: int, system: str | None, max_tokens: int) -> Answer:
+    """Way to answer all inputs by a server, with OpenAI's client."""
+    import openai
+
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
+    head: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+
+    def ask(text: str) -> str:
+        messages = [*head, {"role": "user", "content": text}]
+        made = client.chat.completions.create(model=folder, messages=messages, temperature=0, max_tokens=max_tokens)
+        return made.choices[0].message.content or ""
+
+    return lambda: in_threads(ask, inputs, callers)
+
+
+def measure(runs: dict[str, Answer], rounds: int) -> dict[str, Any]:
+    """Seconds of each way, and how many of its outputs are those of one call without drafts."""
+    outputs = {name: run() for name, run in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - begin)
+    plain = outputs["plain: one call"]
+    same = {name: sum(a == b for a, b in zip(made, plain, strict=True)) for name, made in outputs.items()}
+    return {name: {"seconds": statistics.median(seconds[name]), "identical": same[name]} for name in runs}
+
+
+def figures(found: dict[str, Any]) -> list[Ratio]:
+    """`submit` beside the other ways, with an index and without."""
+    least = {"one call": 0.9, "transformers serve": 1.3}
+    return [
+        Ratio(f"{kind}: seconds of submit", found[f"{kind}: submit"]["seconds"], name, facts["seconds"], lower=True,
+              least=least.get(name.removeprefix(f"{kind}: ")))
+        for kind in ("plain", "index")
+        for name, facts in found.items()
+        if name in (f"{kind}: one call", f"{kind}: generate in threads", "transformers serve")
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = model_arguments(__doc__, limit=8, max_tokens=128)
+    parser.add_argument("--callers", type=int, default=8, help="threads, and the most requests in a batch")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--serve", action="store_true", help="measure transformers serve too")
+    options = parsed(parser)
+    with ExitStack() as stack:
+        model, tokenizer, data = stack.enter_context(subject(options))
+        bar = stack.enter_context(progress_bars())
+        task = stack.enter_context(open_task(data, load_tokenizer(tokenizer), limit=options.limit, progress=bar))
+        inputs = [row["input"] for row in task.held_out]
+        runs: dict[str, Answer] = {}
+        for kind, index in (("plain", None), ("index", task.index)):
+            max_draft = 0 if index is None else None
+            generator = Generator(model, tokenizer, index=index, max_draft=max_draft, batch_size=options.callers)
+            stack.enter_context(generator)
+            asked = {"system": options.system, "max_tokens": options.max_tokens}
+            made = ways(generator, inputs, options.callers, **asked)
+            runs.update({f"{kind}: {name}": run for name, run in made.items()})
+        if options.serve and not options.smoke:
+            folder = checkpoint(options.model, options.adapter)
+            url = stack.enter_context(transformers_serve(folder, model.dtype, model.device))
+            runs["transformers serve"] = served(
+                url, folder, inputs, options.callers, options.system, options.max_tokens
+            )
+        found = measure(runs, 1 if options.smoke else options.rounds)
+    if options.smoke:
+        assert all(facts["identical"] == options.limit for facts in found.values())
+    title = f"{options.limit} requests of {options.callers} callers, greedy"
+    report(title, figures(found), options.output, results=found, machine=machine())
+
+
+if __name__ == "__main__":
+    main()
