@@ -32,6 +32,7 @@ from tasc.evaluation.cost_profile import CostProfile, TimedNoise
 LENGTHS = (1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1)
 MOST_TOKENS = 600  # of a step
 ROUNDS = 3
+RIGHT = 8  # right tokens drafted
 PLAIN_TOKENS = 12  # tokens that are timed where an engine cannot draft
 INPUT = "what flights are there from boston to denver on monday morning"
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -113,6 +114,10 @@ class Vllm:
         found, StepProposer.noise = StepProposer.noise.seconds(), None
         return found
 
+    def token_seconds(self, prompt: list[int], steps: dict[int, float]) -> float:
+        """Seconds that each accepted token adds: none, all are sampled at once."""
+        return 0.0
+
 
 class LlamaCpp:
     """llama-cpp-python, one request at a time."""
@@ -126,6 +131,7 @@ class LlamaCpp:
         threads = {"n_threads": options["threads"], "n_threads_batch": options["threads"]}
         self._llm = llama_cpp.Llama(options["gguf"], n_ctx=1024, logits_all=True, verbose=False, **threads)
         self._draft: Any = None
+        self._drafts: Any = None  # kept: it learns from request to request
 
     def run(self, prompts: list[list[int]], tokens: int, load: int, ends: bool = True) -> dict[str, Any]:
         """Decode greedily."""
@@ -144,8 +150,9 @@ class LlamaCpp:
         """Draft from the index at these costs; None: decode plainly."""
         from tasc.adapters.llama_cpp import TascDraft
 
-        chosen = self._options
-        self._draft = None if costs is None else TascDraft(chosen["index"], chosen["tokenizer"], costs=costs)
+        if self._drafts is None and costs is not None:
+            self._drafts = TascDraft(self._options["index"], self._options["tokenizer"], costs=costs)
+        self._draft = None if costs is None else self._drafts
 
     def steps(self, prompt: list[int], rows: int) -> dict[int, float]:
         """Seconds of steps, by tokens."""
@@ -155,6 +162,22 @@ class LlamaCpp:
         self._draft = None
         return noise.seconds()
 
+    def token_seconds(self, prompt: list[int], steps: dict[int, float]) -> float:
+        """Seconds that each accepted token adds: it is sampled alone. Drafts are right here."""
+        ids = self.run([prompt], PLAIN_TOKENS * 4, 1, False)["ids"][0]
+        computed = [1]  # the prompt is cached but for a token
+
+        def right(known: Any) -> Any:
+            draft = ids[len(known) - len(prompt) :][:RIGHT]
+            computed.append(1 + len(draft))
+            return np.array(draft, np.intc)
+
+        self._draft = right
+        seconds = self.run([prompt], len(ids), 1, False)["seconds"]
+        self._draft = None
+        passes = np.interp(computed, list(steps), list(steps.values())).sum()
+        return float(max(0.0, seconds - passes) / (len(ids) - len(computed)))
+
 
 def child(options: dict[str, Any]) -> None:
     """Answer lines: {"steps": prompt}, {"prompts": …, "tokens": …, "load": …}, {"costs": …}."""
@@ -163,11 +186,9 @@ def child(options: dict[str, Any]) -> None:
         asked = json.loads(line)
         answer: Any = {}
         if "steps" in asked:
-            answer = [
-                [rows, n, seconds]
-                for rows in engine.batches
-                for n, seconds in engine.steps(asked["steps"], rows).items()
-            ]
+            by_rows = {rows: engine.steps(asked["steps"], rows) for rows in engine.batches}
+            steps = [[rows, n, seconds] for rows, found in by_rows.items() for n, seconds in found.items()]
+            answer = {"steps": steps, "token_seconds": engine.token_seconds(asked["steps"], by_rows[1])}
         elif "prompts" in asked:
             answer = engine.run(asked["prompts"], asked["tokens"], asked["load"])
         elif "costs" in asked:
@@ -220,8 +241,8 @@ class Engine:
 
 def profile_of(engine: Engine, name: str, prompt: list[int], about: dict[str, str]) -> CostProfile:
     """Measure the profile of a running engine."""
-    steps = [(int(rows), int(tokens), seconds) for rows, tokens, seconds in engine.ask({"steps": prompt})]
-    return CostProfile(engine=name, measured=date.today().isoformat(), steps=steps, **about)  # type: ignore[arg-type]
+    found = engine.ask({"steps": prompt})
+    return CostProfile(engine=name, measured=date.today().isoformat(), **found, **about)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -113,6 +113,19 @@ def test_a_shared_prompt_is_computed_once() -> None:
     assert simulate(profile("vllm"), [long, long]).seconds.round().tolist() == [500, 100 + 10 * (40 - 32)]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_drafter_knows_the_input(engine: str) -> None:
+    told = []
+
+    class Told(Known):
+        def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
+            told.append(input_text)
+            return super().start(prompt_ids, input_text)
+
+    simulate(profile(engine), [KnownRequest(FIRST.prompt, FIRST.output, "three teas")], Told([FIRST]), max_draft=3)
+    assert told == ["three teas"]
+
+
 def test_requests_and_accepted_tokens_have_seconds_of_their_own() -> None:
     extra = profile(request_seconds=1000.0, token_seconds=10000.0)
     run = simulate(extra, [FIRST], Known([FIRST]), eos=frozenset({EOS}), max_draft=3)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.stats import Stats
 from tasc.drafting.defaults import MAX_DRAFT
-from tasc.drafting.protocol import Drafter, NullDrafter
+from tasc.drafting.protocol import Drafter, DrafterWrapper, NullDrafter
 from tasc.evaluation.cost_profile import CostProfile, ProfileCosts
 
 _CACHE_BLOCK = 16  # tokens of a prompt that vLLM's prefix cache keeps or drops together
@@ -145,6 +145,18 @@ class _Running:
         return self.emitted >= len(self.request.output)
 
 
+class _KnownInputs(DrafterWrapper):
+    """Drafter that is told the input of each prompt, which engines find in it."""
+
+    def __init__(self, drafter: Drafter, requests: Sequence[KnownRequest]) -> None:
+        super().__init__(drafter)
+        self._inputs = {tuple(one.prompt): one.input for one in requests}
+
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
+        known = self._inputs.get(tuple(int(token) for token in prompt_ids), input_text)
+        return self.drafter.start(prompt_ids, known)
+
+
 def _in_vllm(
     profile: CostProfile, requests: Sequence[KnownRequest], drafter: Drafter | None, load: int, max_draft: int,
     eos: frozenset[int], vocab_size: int,
@@ -153,7 +165,7 @@ def _in_vllm(
     from tasc.serving import Metrics, RequestTracker
     from tasc.serving.tasks import TaskDrafts
 
-    drafts = TaskDrafts(drafter=NullDrafter() if drafter is None else drafter)
+    drafts = TaskDrafts(drafter=NullDrafter() if drafter is None else _KnownInputs(drafter, requests))
     longest = max(len(one.prompt) + len(one.output) for one in requests) + max_draft + 2
     tracker = RequestTracker(
         lambda ids, fields: drafts, max_draft=max_draft, max_length=longest, vocab_size=vocab_size, eos=eos,
@@ -199,7 +211,7 @@ def _in_llama_cpp(
     costs = ProfileCosts(profile).costs(max_draft)
     propose: Callable[[Any], Any] | None = None
     if drafter is not None:
-        propose = TascDraft(drafter=drafter, max_draft=max_draft, costs=costs.tolist())
+        propose = TascDraft(drafter=_KnownInputs(drafter, requests), max_draft=max_draft, costs=costs.tolist())
     done, held = [], list[int]()
     for number, request in enumerate(requests):
         one, ids = _Running(number, request), list(request.prompt)
