@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 import library
+import torch
 
 from tasc.cli import app
 
@@ -43,6 +44,7 @@ def run(what: str, folder: Path, arguments: list[str]) -> int:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder.parent / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(folder)
+    torch.set_num_threads(1)  # torch makes its pool of threads anew after a fork, which its threads must not do at once
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY_TRACER, 0, 0, 0)
     os.kill(os.getpid(), signal.SIGSTOP)
     code: object = 0
