@@ -18,6 +18,8 @@ from tasc.decoding.generator import Generator as Generator
 from tasc.decoding.generator import generate as generate
 from tasc.decoding.sampling import Sampling as Sampling
 from tasc.decoding.stats import Stats as Stats
+from tasc.decoding.submitted import GenerationFuture as GenerationFuture
+from tasc.decoding.submitted import Piece as Piece
 from tasc.drafting.protocol import SOURCES as SOURCES
 from tasc.drafting.protocol import Draft as Draft
 from tasc.drafting.protocol import Drafter as Drafter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +24,13 @@ def test_import_loads_the_core_alone() -> None:
 @pytest.mark.parametrize("name", ["TaskIndex", "NgramDrafter", "TokenStore", "Drafter", "MergePlan", "load_tokenizer"])
 def test_names_for_drafting_need_no_torch(name: str) -> None:
     assert not loaded(f"import tasc; tasc.{name}") & {"torch", "transformers"}
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    import tasc
+
+    stub = Path(tasc.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    shown = {
+        alias.name for node in ast.walk(ast.parse(stub)) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert shown - {"__version__"} == set(tasc.__all__) - {"__version__"}
