@@ -30,6 +30,7 @@ pub struct StoreMeta {
     /// The token that ends every output, if one was appended.
     pub eos_id: Option<u32>,
     /// What is known of the rows' prompts; an index of the store holds it too. The core does not read it.
+    #[serde(skip_serializing_if = "Notes::is_empty")]
     pub notes: Notes,
 }
 

@@ -55,6 +55,7 @@ pub struct IndexMeta {
     /// Rows of write-ahead logs that it holds.
     pub merged_logs: MergedLogs,
     /// Notes of the store that it was built from.
+    #[serde(skip_serializing_if = "Notes::is_empty")]
     pub notes: Notes,
     /// What surrounds the input in prompts, where the rows' inputs were whole prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
