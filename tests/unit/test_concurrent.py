@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -356,6 +358,105 @@ def test_waiting_in_a_done_callback_is_one_clear_error(model: Any) -> None:
         assert isinstance(seen.result(60), InputError)
 
 
+def test_a_done_callback_that_waits_for_another_generator_of_the_model_is_the_same_error(model: Any) -> None:
+    seen: Future[BaseException | None] = Future()
+    with make(model) as one, make(model) as other:
+        held = Held()
+        future = one.submit(prompt=[1], max_tokens=2, drafter=held)
+        future.add_done_callback(
+            lambda _: seen.set_result(run_and_catch(lambda: other.submit(prompt=[1], max_tokens=1).result(5)))
+        )
+        held.go.set()
+        assert "a done callback of submit" in str(seen.result(60))
+
+
+def run_and_catch(call: Any) -> BaseException | None:
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
+
+
+def test_a_request_that_ends_with_its_first_token_does_not_run_in_the_thread_of_another_call(model: Any) -> None:
+    names: list[str] = []
+    with make(model, drafter=NullDrafter(), batch_size=2) as generator, ThreadPoolExecutor(1) as threads:
+        held = Held()
+        call = threads.submit(generator.generate, prompts=[[1, 2]], max_tokens=4, eos=(), drafter=held)
+        assert held.began.wait(30)  # in the caller's thread
+        future = generator.submit(prompt=[3, 4], max_tokens=1, eos=())
+        future.add_done_callback(lambda _: names.append(threading.current_thread().name))
+        held.go.set()
+        call.result(60)
+    assert names == ["tasc-generator"]
+
+
+def test_a_done_callback_that_exits_stops_no_other_request(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with make(model, drafter=NullDrafter(), batch_size=2) as generator:
+        held = Held()
+        first = generator.submit(prompt=[1, 2], max_tokens=3, eos=(), drafter=held)
+        assert held.began.wait(30)
+        other = generator.submit(prompt=[1, 3], max_tokens=LONG, eos=())
+        first.add_done_callback(lambda _: sys.exit(3))
+        held.go.set()
+        assert other.result(60).ids == alone(model, [1, 3], max_tokens=LONG, eos=())[0]
+    assert "a done callback of submit() raised" in caplog.text
+
+
+def test_an_interrupt_before_the_first_step_stops_its_own_call(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with make(model) as generator:
+        scheduler, futures = generator._scheduler, []
+        session = scheduler._session
+
+        def interrupted() -> Any:
+            monkeypatch.setattr(scheduler, "_session", session)
+            futures.append(generator.submit(prompt=[1, 2], max_tokens=5, eos=()))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(scheduler, "_session", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generator.generate(prompts=[[3, 4]], max_tokens=5)
+        assert futures[0].result(60).ids == alone(model, [1, 2], max_tokens=5, eos=())[0]
+
+
+def test_outputs_of_one_token_are_reported_as_they_end(model: Any) -> None:
+    passes, seen = [], []
+    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        options: dict[str, Any] = {"max_tokens": 1, "finished": lambda *_: seen.append(len(passes))}
+        make(model, drafter=NullDrafter(), batch_size=1).generate(prompts=random_prompts(6), **options)
+    finally:
+        hook.remove()
+    assert len(set(seen)) == 6
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_futures_of_a_closed_generator_keep_no_drafter(model: Any, runs: bool) -> None:
+    held = Held()
+    known = weakref.ref(held)
+    generator = make(model, drafter=NullDrafter())
+    future = generator.submit(prompt=[1], max_tokens=3, eos=(), drafter=held)
+    assert held.began.wait(30)
+    if runs:
+        threading.Timer(0.05, held.go.set).start()
+    else:
+        held.go.set()
+        future.result(60)
+    generator.close()
+    del held
+    gc.collect()
+    assert known() is None  # so another process may write to its log
+    assert future.done()
+
+
+def test_autocast_is_the_same_in_every_thread(model: Any) -> None:
+    [prompt] = random_prompts(1)
+    expected = alone(model, prompt, max_tokens=LONG, eos=())[0]
+    with make(model, pack_weights=False) as generator, torch.autocast("cpu", torch.bfloat16):
+        assert generator.generate(prompts=[prompt], max_tokens=LONG, eos=())[0].ids == expected
+        assert generator.submit(prompt=prompt, max_tokens=LONG, eos=()).result(60).ids == expected
+
+
 def run(coroutine: Any) -> Any:
     return asyncio.run(asyncio.wait_for(coroutine, 60))
 
@@ -464,6 +565,31 @@ print(os.waitstatus_to_exitcode(status), len(future.result(30).ids))
 """
     )
     assert said == "0 4"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_waits_for_callers_that_find_their_drafters() -> None:
+    said = in_a_process(
+        """
+began = threading.Event()
+class Slow(NullDrafter):
+    def check_vocabulary(self, vocab_size, tokenizer=None):
+        began.set()
+        time.sleep(0.3)
+caller = threading.Thread(target=generator.generate, kwargs=dict(prompts=[[1]], max_tokens=2, drafter=Slow()))
+caller.start()
+assert began.wait(30)
+child = os.fork()
+if child == 0:
+    own = threading.Thread(target=generator.generate, kwargs=dict(prompts=[[1]], max_tokens=2), daemon=True)
+    own.start()
+    own.join(20)
+    os._exit(int(own.is_alive()))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+caller.join()
+"""
+    )
+    assert said == "0"
 
 
 def test_the_interpreter_ends_while_requests_run() -> None:

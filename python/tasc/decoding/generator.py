@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, overload
 from weakref import WeakKeyDictionary, finalize
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tasc._core import TaskIndex
@@ -226,7 +226,6 @@ class Generator:
         self._session = partial(_session, model_lock, self._target.model, self._prepacked, self._compiled)
         self._scheduler = Scheduler(self._loop, self._session, model_lock, max_requests)
         self._max_requests = max_requests
-        self._preparing = threading.Lock()
         finalize(self, self._scheduler.close)
 
     @property
@@ -535,7 +534,7 @@ class Generator:
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
         salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
-        with self._preparing:
+        with self._scheduler.preparing:
             drafters = self._drafters_for(len(rows), index, salt, drafter)
             texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
@@ -783,8 +782,12 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, 
 
 @contextmanager
 def _session(lock: ModelLock, model: Any, prepacked: PrepackedLinears, compiled: CompiledModules) -> Iterator[None]:
-    """Wait for the model, and make it ready for steps inside the `with` block."""
-    with lock, evaluating(model), prepacked.applied(), compiled.applied():
+    """Wait for the model, and make it ready for steps inside the `with` block.
+
+    Autocast, which is a thread's own, is off: the text must not depend on the thread that runs the loop.
+    """
+    plain = torch.autocast(model.device.type, enabled=False)
+    with lock, plain, evaluating(model), prepacked.applied(), compiled.applied():
         yield
 
 

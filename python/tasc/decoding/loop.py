@@ -123,16 +123,15 @@ class Loop:
         """Prefill new jobs into the free rows, then run one step of all active jobs.
 
         Args:
-            take: `take(free)` returns the next jobs, at most `free`. It is called until it returns none.
+            take: `take(free)` returns the next jobs, at most `free`. It is called once: rows of jobs that end with
+                their first token are filled again at the next step, so that short jobs do not keep long ones waiting.
 
         Returns:
             Jobs that have ended or were cancelled; they have left their rows.
         """
-        ended, waiting = self._release(), deque[Job]()
-        while True:
-            waiting.extend(take(self._cache.num_rows - len(self._active) - len(waiting)))
-            if not waiting:
-                break
+        ended = self._release()
+        waiting = deque(take(self._cache.num_rows - len(self._active)))
+        while waiting:
             self._admit(waiting)
             ended += self._release()
         for row, jobs in self._groups():

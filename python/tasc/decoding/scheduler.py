@@ -7,6 +7,7 @@ holds neither the loop nor the model, so that they may use the generator.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from weakref import WeakSet
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 _SLICE_SECONDS = 0.1  # a generator keeps the model so long at least while another one waits for it
 _EXIT_SECONDS = 5.0  # seconds that `close` waits for calls of other threads
@@ -52,6 +55,11 @@ class ModelLock:
     def is_wanted(self) -> bool:
         """Whether another thread waits for the model."""
         return bool(self._turns)
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether the present thread has the model."""
+        return self._owner == threading.get_ident()
 
     def __enter__(self) -> None:
         """Wait for the model."""
@@ -87,7 +95,7 @@ class Call:
         has_place: Whether it is a submitted call, which holds a place (`Scheduler.ask`).
 
     Attributes:
-        jobs: The jobs.
+        jobs: The jobs; none once it has ended, since they hold drafters and their logs.
         waiting: Jobs that have not started.
         left: Number of jobs that have not ended.
         has_ended: Whether no job of it will run any more.
@@ -122,9 +130,12 @@ class Call:
         """Tell the caller that the call has ended."""
         self.has_ended = True
         ended, self.job_ended, self.all_ended, self._ended = self._ended, None, None, None  # no cycles of references
-        if ended is not None:
-            ended(self)
-        self.wake.set()
+        try:
+            if ended is not None:
+                ended(self)
+        finally:
+            self.jobs = ()
+            self.wake.set()
 
 
 class Scheduler:
@@ -135,12 +146,16 @@ class Scheduler:
         session: Returns a context in which the model is ready for steps; it takes the model's lock.
         model_lock: Lock of the model.
         places: Most submitted calls that have not ended.
+
+    Attributes:
+        preparing: Held while a caller finds the drafters of its requests.
     """
 
     def __init__(
         self, loop: Loop, session: Callable[[], AbstractContextManager[Any]], model_lock: ModelLock, places: int
     ) -> None:
         self._loop, self._session, self._model_lock = loop, session, model_lock
+        self.preparing = threading.RLock()
         self._num_places = places
         self._changed = threading.Condition()
         self._calls: deque[Call] = deque()  # those that have not ended
@@ -170,7 +185,7 @@ class Scheduler:
             while not call.has_ended:
                 try:
                     if self._claim(call):
-                        self._drive(lambda: call.wake.is_set() or len(self._calls) > 1)
+                        self._drive(deque([call]), lambda: call.wake.is_set() or len(self._calls) > 1)
                     else:
                         call.wake.wait()
                 finally:
@@ -180,6 +195,7 @@ class Scheduler:
                     dispatch()
             dispatch()  # what came between the last one and the end
         except BaseException:
+            self._leave()  # an interrupt may have come before the one above
             self.stop(call)
             raise
         if call.error is not None:
@@ -203,7 +219,7 @@ class Scheduler:
                 return False
             self._remove(call)
         call.error, call.is_cancelled = error, error is None
-        call.end()
+        self._tell(call)
         return True
 
     def ask(self) -> Future[None]:
@@ -222,19 +238,20 @@ class Scheduler:
                 self._give_places()
 
     def refuse_worker(self) -> None:
-        """Raise an error in the thread that runs the loop for others: it would wait for itself.
+        """Raise an error in a thread that runs the loop, or the model, for others: it would wait for itself.
 
         Raises:
-            InputError: The present thread is the worker.
+            InputError: The present thread is the worker, or has the model.
         """
-        if threading.current_thread() is self._worker:
+        if threading.current_thread() is self._worker or self._model_lock.is_mine:
             raise InputError(
-                "a done callback of submit() waits for an output of the same Generator, which waits for the callback; "
+                "a done callback of submit() waits for an output of the same model, which waits for the callback; "
                 "wait in another thread"
             )
 
     def wait(self) -> None:
         """Wait until all submitted calls have ended."""
+        self.refuse_worker()
         with self._changed:
             self._changed.wait_for(lambda: not any(call.has_place for call in self._calls))
 
@@ -254,14 +271,23 @@ class Scheduler:
         if worker is not None and worker is not threading.current_thread():
             worker.join(_EXIT_SECONDS)
 
-    def hold(self) -> None:
-        """Wait for the end of a step, and let none begin before `let_go`, which the same thread calls."""
-        self._model_lock.__enter__()
-        self._changed.acquire()
+    @staticmethod
+    def hold(schedulers: Sequence[Scheduler]) -> None:
+        """Wait for the end of a step of each, and let none begin before `let_go`, which the same thread calls.
+
+        All models come first: a done callback, which has a model, may submit to any of the generators.
+        """
+        for each in schedulers:
+            each._model_lock.__enter__()
+        for each in schedulers:
+            each.preparing.acquire()
+        for each in schedulers:
+            each._changed.acquire()
 
     def let_go(self) -> None:
         """End `hold`."""
         self._changed.release()
+        self.preparing.release()
         self._model_lock.__exit__()
 
     def let_go_in_child(self) -> None:
@@ -269,6 +295,7 @@ class Scheduler:
         me = threading.get_ident()
         self._model_lock.forget_waiting()
         self._model_lock.__exit__()
+        self.preparing.release()
         self._changed = threading.Condition()
         gone = {call for call in self._calls if call.has_place or call.thread != me}
         self._calls = deque(call for call in self._calls if call not in gone)
@@ -300,7 +327,14 @@ class Scheduler:
         with self._changed:
             if self._driver == threading.get_ident():
                 self._driver = None
+                self._drop_cancelled()
                 self._changed.notify_all()
+
+    def _drop_cancelled(self) -> None:
+        """Let go of the jobs of cancelled calls where no step will do it."""
+        if self._driver is None and not self._calls:
+            self._loop.drop()
+            self._callers.clear()
 
     def _start_worker(self) -> None:
         if self._worker is None:
@@ -318,15 +352,20 @@ class Scheduler:
                     return
                 self._driver = threading.get_ident()
             with suppress(BaseException):  # its calls have it
-                self._drive(lambda: not self._calls)
+                self._drive(self._calls, lambda: not self._calls)
 
     def _has_work(self) -> bool:
         return any(call.needs_worker for call in self._calls)
 
-    def _drive(self, until: Callable[[], bool]) -> None:
+    def _drive(self, calls: deque[Call], until: Callable[[], bool]) -> None:
         """Run the loop in this thread, which has taken it, until a condition holds; then give it back.
 
         What a step raises stops the calls that it was for, and is raised.
+
+        Args:
+            calls: Calls whose jobs start. A caller's thread starts its own alone: an interrupt is for no other call,
+                and done callbacks run in the worker.
+            until: The condition.
         """
         try:
             while not until():
@@ -334,7 +373,7 @@ class Scheduler:
                     self._loop.prepare(())
                     latest = time.monotonic() + _SLICE_SECONDS
                     while True:
-                        for job in self._loop.advance(self._take):
+                        for job in self._loop.advance(partial(self._take, calls)):
                             self._end(job)
                         if until() or (self._model_lock.is_wanted and time.monotonic() > latest):
                             break
@@ -342,7 +381,7 @@ class Scheduler:
             for job in [job for job in self._callers if job.finish_reason is not None]:
                 self._end(job)
             running = {call for call in self._callers.values() if not call.has_ended}
-            for call in running or list(self._calls):  # none: the model cannot even be made ready
+            for call in running or list(calls):  # none: the model cannot even be made ready
                 self.stop(call, error)
             self._loop.drop()
             self._callers.clear()
@@ -350,14 +389,14 @@ class Scheduler:
         finally:
             self._leave()
 
-    def _take(self, free: int) -> list[Job]:
+    def _take(self, calls: deque[Call], free: int) -> list[Job]:
         """Take the next jobs for so many free rows: one of each call in turn."""
         taken: list[Job] = []
         with self._changed:
-            fresh = [call for call in self._calls if not call.is_prepared]
-            while len(taken) < free and any(call.waiting for call in self._calls):
-                call = self._calls[0]
-                self._calls.rotate(-1)
+            fresh = [call for call in calls if not call.is_prepared]
+            while len(taken) < free and any(call.waiting for call in calls):
+                call = calls[0]
+                calls.rotate(-1)
                 if call.waiting:
                     job = call.waiting.popleft()
                     self._callers[job] = call
@@ -380,13 +419,24 @@ class Scheduler:
                 self._remove(call)
         if is_last:
             call.error = job.error
-        if job.error is None:
-            if job_ended is not None:
-                job_ended(job)
-            if is_last and all_ended is not None:
-                all_ended(call.jobs)
-        if is_last:
+        try:
+            if job.error is None:
+                if job_ended is not None:
+                    job_ended(job)
+                if is_last and all_ended is not None:
+                    all_ended(call.jobs)
+        finally:
+            if is_last:
+                self._tell(call)
+
+    def _tell(self, call: Call) -> None:
+        """Tell the caller that its call has ended. A done callback that exits stops no other call."""
+        try:
             call.end()
+        except BaseException:  # what is no Exception passes through a future
+            if threading.current_thread() is not self._worker:
+                raise
+            _log.exception("a done callback of submit() raised")
 
     def _remove(self, call: Call) -> None:
         """Forget a call; its jobs that have not ended leave the loop at the next step."""
@@ -397,6 +447,7 @@ class Scheduler:
         if call.has_place:
             self._free_places += 1
             self._give_places()
+        self._drop_cancelled()
         self._changed.notify_all()
 
 
@@ -409,8 +460,7 @@ def _before_fork() -> None:
     """Let no step be under way: locks would stay locked in the child, and the model as a step needs it."""
     _forking.acquire()
     _held.extend(sorted(_schedulers, key=id))
-    for each in _held:
-        each.hold()
+    Scheduler.hold(_held)
 
 
 def _after_fork(let_go: Callable[[Scheduler], None]) -> None:

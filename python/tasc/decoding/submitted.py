@@ -76,7 +76,7 @@ class GenerationFuture(Future["Generation"]):
 
     It is a `concurrent.futures.Future`: `result`, `exception`, `add_done_callback`, `as_completed` and
     `asyncio.wrap_future` work as usual. `cancel` also works while the request runs. Done callbacks run in the thread
-    that runs the model, so they must be short, and must not wait for the same generator.
+    that runs the model, so they must be short, and must not wait for a generator of the same model.
 
     Args:
         scheduler: Runs the request.
@@ -141,9 +141,10 @@ class GenerationFuture(Future["Generation"]):
             super().cancel()
             self.set_running_or_notify_cancel()
             return
+        if call.error is not None:
+            self.set_exception(call.error)
+            return
         try:
-            if call.error is not None:
-                raise call.error
             made = generation(call.jobs[0])
         except BaseException as error:
             self.set_exception(error)
