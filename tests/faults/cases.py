@@ -114,7 +114,7 @@ def partial_lines(run: Path, ended: bool) -> None:
     partial = run / "out.jsonl.partial"
     assert not (ended and partial.exists())
     if partial.exists():
-        _, *lines = partial.read_bytes().splitlines(keepends=True)
+        lines = partial.read_bytes().splitlines(keepends=True)[1:]
         outputs = [json.loads(line) for line in lines if line.endswith(b"\n")]
         assert all(record["input"] == ROWS[number]["input"] and "output" in record for number, record in outputs)
         assert len({number for number, _ in outputs}) == len(outputs) >= len(lines) - 1

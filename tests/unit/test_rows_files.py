@@ -153,6 +153,31 @@ def test_arrow_and_feather(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "r.feather.gz"))
 
 
+def test_a_row_that_holds_one_value_many_times_is_bounded(tmp_path: Path) -> None:
+    """Of dictionaries, runs and views in lists, which are small in the file and in memory of Arrow."""
+    pa = pytest.importorskip("pyarrow")
+    ends, zeros = pa.array([2000], pa.int32()), [0] * 2000
+    text = pa.DictionaryArray.from_arrays(pa.array(zeros, pa.int8()), pa.array(["x" * 1000]))
+    numbers = pa.ListViewArray.from_arrays(pa.array(zeros, pa.int32()), pa.array([2000] * 2000, pa.int32()), zeros)
+    values = {
+        "dictionary": text,
+        "runs": pa.RunEndEncodedArray.from_arrays(ends, pa.array(["x" * 1000])),
+        "views": numbers,
+        "of structs": pa.StructArray.from_arrays([text], ["a"]),
+    }
+    file = tmp_path / "r.arrow"
+    for name, inner in values.items():
+        for size in (3, 2000):
+            column = pa.ListArray.from_arrays(pa.array([0, size], pa.int32()), inner)
+            with pa.ipc.new_file(str(file), pa.schema([("output", column.type)])) as writer:
+                writer.write_batch(pa.record_batch([column], names=["output"]))
+            if size == 3:
+                assert json.loads(next(read_rows(file))["output"]) == column[0].as_py(), name
+                continue
+            with pytest.raises(CorpusError, match=r"r\.arrow: row 1: has more than 100,000 bytes, the limit"):
+                list(read_rows(file, max_line_bytes=100_000))
+
+
 def test_parquet_is_known_by_its_contents_and_each_row_is_bounded(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -200,11 +225,32 @@ def test_folders_of_datasets(tmp_path: Path) -> None:
         list(read_rows(tmp_path))
 
 
-@pytest.mark.parametrize("named", ['[{"filename": "../r.arrow"}]', "[7]", "7", "{", '[{"filename": 7}]'])
+DAMAGED = [
+    '[{"filename": "../r.arrow"}]',
+    '[{"filename": ".."}]',
+    '[{"filename": "a"}, {"filename": "a"}]',
+    "[7]",
+    "7",
+    "{",
+    '[{"filename": 7}]',
+]
+
+
+@pytest.mark.parametrize("named", DAMAGED)
 def test_a_damaged_folder_of_datasets_is_named(tmp_path: Path, named: str) -> None:
     (tmp_path / "state.json").write_text('{"_data_files": ' + named + "}")
     with pytest.raises(CorpusError, match=r"state\.json: must list names under '_data_files'; save the dataset again"):
         list(read_rows(tmp_path))
+
+
+@pytest.mark.parametrize(("pipe", "why"), [("state.json", "none that save_to_disk"), ("a.arrow", "is no file, though")])
+def test_a_pipe_in_a_folder_of_datasets_is_refused_at_once(tmp_path: Path, pipe: str, why: str) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    (folder / pipe).unlink(missing_ok=True)
+    os.mkfifo(folder / pipe)
+    assert why in run("READ saved", tmp_path)
 
 
 def run(command: str, folder: Path, **options: Any) -> str:
@@ -306,6 +352,19 @@ def test_batch_files_are_joined_by_their_custom_ids(tmp_path: Path, caplog: pyte
         with pytest.raises(CorpusError, match=f"{file}:1: no request has a response; give the file of requests and"):
             list(read_rows(file))
     assert len(list(read_rows(requests, needs_output=False))) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("r.csv", "output," + ",".join(map(str, range(200_000))) + "\n"),
+        ("r.log", "Generated response 1: output: None, output_token_ids: , " * 50_000),
+    ],
+)
+def test_a_long_line_takes_time_in_proportion(tmp_path: Path, name: str, text: str) -> None:
+    """Hours where it takes the square of its length: the run would be ended."""
+    (tmp_path / name).write_text(text)
+    assert run(f"READ {name}", tmp_path).startswith(("[]", "r.log: is a log without responses"))
 
 
 def test_logs_of_vllm(tmp_path: Path) -> None:

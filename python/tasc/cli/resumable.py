@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from tasc.errors import InputError
 from tasc.files import behind_link, flush, scratch_folder, take_access
 
 _KIND = "tasc generate"
+_LINE = re.compile(rb"\[(0|[1-9][0-9]{0,17}), \{.*\}\]\n")
 
 
 class PartialOutputs:
@@ -28,7 +31,7 @@ class PartialOutputs:
         done: Numbers of the rows whose outputs are in the file.
 
     Raises:
-        InputError: The file is of other settings, or no such file.
+        InputError: The file is of other settings, no such file, or another user's.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], finished: Path) -> None:
@@ -37,7 +40,8 @@ class PartialOutputs:
         self._places: dict[int, tuple[int, int]] = {}
         self._file: Any = None
         self._end = 0
-        if path.is_file() and not path.is_symlink() and path.stat().st_size == 0:
+        self._header = json.dumps({_KIND: self._settings}).encode() + b"\n"
+        if path.is_file() and not path.is_symlink() and self._is_begun():
             path.unlink()  # of a run that was killed before it had an output
         if path.exists() or path.is_symlink():
             self._open(os.O_RDWR)
@@ -48,30 +52,38 @@ class PartialOutputs:
         """Numbers of the rows whose outputs are in the file."""
         return set(self._places)
 
+    def _is_begun(self) -> bool:
+        """Return whether the file ends within the line of these settings."""
+        with self._path.open("rb") as file:
+            start = file.read(len(self._header))
+        return len(start) < len(self._header) and self._header.startswith(start)
+
     def _open(self, flags: int) -> None:
         mode = 0o600 if self._finished.is_file() else 0o666
         try:
-            descriptor = os.open(self._path, flags | getattr(os, "O_NOFOLLOW", 0), mode)
+            descriptor = os.open(self._path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, mode)  # a pipe is not waited for
         except OSError as error:
             raise InputError(f"{self._path} cannot be opened ({error.strerror}); rename it or remove it") from error
         self._file = os.fdopen(descriptor, "rb+", buffering=0)
+        found = os.fstat(descriptor)
+        owners = {os.geteuid()} | ({self._finished.stat().st_uid} if self._finished.is_file() else set())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in owners:
+            self.close()
+            what = "another user's" if stat.S_ISREG(found.st_mode) else "a pipe or a device"
+            raise InputError(f"{self._path} is {what}; rename it or remove it")
 
     def _read(self) -> None:
         """Read the numbers of the outputs; cut a line that was not written to its end."""
-        with open(self._path, "rb") as file:
+        with open(self._file.fileno(), "rb", closefd=False) as file:
             try:
                 before = json.loads(file.readline())[_KIND]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 said = f"{self._path} is in the way, and not of `tasc generate`; rename it or remove it"
                 raise InputError(said) from None
             self._check(before)
             self._end = file.tell()
             for line in file:
-                try:
-                    number, _ = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
+                if (number := _number(line)) is None:
                     break
                 self._places[number] = (self._end, len(line))
                 self._end += len(line)
@@ -94,7 +106,7 @@ class PartialOutputs:
             self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
             if self._finished.is_file():
                 take_access(self._path, self._finished)
-            self._append(json.dumps({_KIND: self._settings}).encode() + b"\n")
+            self._append(self._header)
         line = b"[%d, %s]\n" % (number, record)
         begin = self._end
         self._append(line)
@@ -128,6 +140,16 @@ class PartialOutputs:
         """Remove the file, if there is one."""
         if self._file is not None:
             self._path.unlink()
+
+
+def _number(line: bytes) -> int | None:
+    """Return the number of the row whose output a line has; None for any other line."""
+    found = _LINE.fullmatch(line)
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return None if found is None else int(found[1])
 
 
 def _is_ours(path: Path) -> bool:

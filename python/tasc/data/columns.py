@@ -81,22 +81,26 @@ def dataset_files(folder: Path) -> list[tuple[str | None, Path]]:
     Raises:
         CorpusError: The folder is none of `datasets`.
     """
-    if (folder / _DATASET_DICT).exists():
+    if (folder / _DATASET_DICT).is_file():
         splits = _listed(folder / _DATASET_DICT, "splits")
         return [(split, file) for split in splits for _, file in dataset_files(folder / split)]
-    if (folder / _DATASET).exists():
-        return [(None, folder / name) for name in _listed(folder / _DATASET, "_data_files", "filename")]
+    if (folder / _DATASET).is_file():
+        files = [folder / name for name in _listed(folder / _DATASET, "_data_files", "filename")]
+        if (strange := next((file for file in files if not file.is_file()), None)) is not None:
+            raise CorpusError(f"{strange}: is no file, though {_DATASET} names it; save the dataset again")
+        return [(None, file) for file in files]
     raise CorpusError(
         f"{folder}: is a folder, and none that save_to_disk of `datasets` has written; name the files in it"
     )
 
 
 def _listed(file: Path, field: str, inner: str | None = None) -> list[str]:
-    """Return the names in a file of `datasets`: of files or folders beside it."""
+    """Return the names in a file of `datasets`: of files or folders beside it, each once."""
     try:
         found = json.loads(file.read_bytes())[field]
         names = [one if inner is None else one[inner] for one in found]
-        if all(isinstance(name, str) and Path(name).name == name for name in names):
+        beside = all(isinstance(name, str) and Path(name).name == name != ".." for name in names)
+        if beside and len(set(names)) == len(names):
             return names
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -133,12 +137,49 @@ def _rows(file: Path, batch: Any, names: Iterable[str], before: int, longest: in
     """Yield the rows of a batch of Arrow, of which `before` rows have been read before."""
     batch = batch.select(list(names))
     is_large = batch.nbytes > longest
+    sharing = [name for name in names if _shares(batch.schema.field(name).type)]
     for k in range(batch.num_rows):
         where = f"{file}: row {before + k + 1}"
+        if sharing and _written_out([batch.column(name)[k] for name in sharing], longest) > longest:
+            raise CorpusError(f"{where}: has more than {longest:,} bytes, the limit; {RAISE_LIMIT}")
         row = {name: _value(where, name, batch.column(name)[k]) for name in names}
         if is_large and (size := sum(map(_size, row.values()))) > longest:
             raise CorpusError(f"{where}: has {size:,} bytes, more than {longest:,}, the limit; {RAISE_LIMIT}")
         yield where, row
+
+
+def _shares(type: Any, *, is_inner: bool = False) -> bool:
+    """Whether a value of a type of Arrow can hold one text, or one list, in many places."""
+    from pyarrow import types
+
+    if types.is_dictionary(type) or types.is_run_end_encoded(type):
+        return is_inner or _shares(type.value_type)
+    views = (types.is_string_view, types.is_binary_view, types.is_list_view, types.is_large_list_view)
+    inner = (type.field(k).type for k in range(type.num_fields))
+    return (is_inner and any(is_view(type) for is_view in views)) or any(_shares(one, is_inner=True) for one in inner)
+
+
+def _written_out(scalars: Iterable[Any], most: int) -> int:
+    """Return the bytes of values of Arrow that are written out, at least 8 each; counting ends above `most`."""
+    from pyarrow import types
+
+    size = 0
+    for scalar in scalars:
+        type = scalar.type
+        size += 8
+        if not scalar.is_valid:
+            pass
+        elif types.is_dictionary(type) or types.is_run_end_encoded(type):
+            size += _written_out([scalar.value], most - size)
+        elif types.is_struct(type):
+            size += _written_out(scalar.values(), most - size)
+        elif type.num_fields:
+            size += _written_out(scalar.values, most - size)
+        elif hasattr(scalar, "as_buffer"):
+            size += scalar.as_buffer().size
+        if size > most:
+            break
+    return size
 
 
 def _size(value: Any) -> int:

@@ -10,11 +10,13 @@ import re
 import stat
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader, BytesIO
 from itertools import chain, count
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -218,9 +220,9 @@ def _table_rows(
             return
         if not names:
             names = [column.strip() for column in row]
-            twice = next((column for column in names if names.count(column) > 1), None)
-            if twice is not None:
-                raise CorpusError(f"{name}:{number}: has {names.count(twice)} columns named {twice!r}; rename one")
+            twice, times = max(Counter(names).items(), key=itemgetter(1))
+            if times > 1:
+                raise CorpusError(f"{name}:{number}: has {times} columns named {twice!r}; rename one")
         elif row:
             if len(row) != len(names):
                 raise CorpusError(f"{name}:{begin}: has {len(row)} values, but the table has {len(names)} columns")

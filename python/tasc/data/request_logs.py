@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 _LITERAL = r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|None)"""
 _VLLM_REQUEST = re.compile(rf"(?:Request|Received request) (\S+?)(?: details)?: prompt: {_LITERAL}, ")
 _VLLM_RESPONSE = re.compile(
-    rf"Generated response (\S+?)(?: \(streaming complete\))?: output: {_LITERAL}, (?:output_token_ids: .*, )?"
+    rf"Generated response (\S+?)(?: \(streaming complete\))?: output: {_LITERAL}, (?:output_token_ids: [^:]*, )?"
     r"finish_reason: (?:stop|length|tool_calls)\b"
 )
 _KEPT = ("tools", "chat_template_kwargs")  # fields of a request that a chat template takes
