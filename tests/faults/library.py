@@ -30,7 +30,7 @@ def preload() -> None:
     tiny_models.tiny_model("llama")
     tiny_models.byte_tokenizer()
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), suppress(SystemExit):
-        tasc.cli.app(["export", "llama-lookup", os.devnull, "-o", os.devnull])  # typer loads more on first use
+        tasc.cli.app(["export", "llama-lookup", "no-index", "-o", "no-file"])  # typer loads more on first use
 
 
 @contextmanager

@@ -369,8 +369,8 @@ class SaltedDrafts(TaskDrafts):
 
 
 def _count_logs(log: Path) -> int:
-    """Number of logs of salts beside the same index."""
-    alike = re.compile(re.escape(log.stem) + r"\.[0-9a-f]{32}")
+    """Number of logs of salts beside the same index, of all processes."""
+    alike = re.compile(re.escape(log.stem) + r"\.[0-9a-f]{32}(?:\.\d+)?")
     return sum(1 for file in log.parent.iterdir() if alike.fullmatch(file.name))
 
 
