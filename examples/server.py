@@ -24,12 +24,15 @@ from tasc import Generator
 from tasc.errors import InputError, QueueFullError
 from tasc.models import load_checkpoint
 
+MAX_TOKENS = 256
+"""Most tokens of an answer whose request names no number."""
+
 
 class Options(BaseModel, extra="forbid"):
     """Fields of both routes."""
 
     model: str = ""
-    max_tokens: int = 256
+    max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float | None = None
     seed: int | None = None
@@ -63,11 +66,12 @@ def build_app(generator: Generator, name: str, *, wait_seconds: float = 60.0) ->
 
     @app.post("/v1/completions")
     async def completions(body: Completion) -> Any:
-        return await answer(body, body.prompt, body.max_tokens, "text_completion")
+        return await answer(body, body.prompt, body.max_tokens or MAX_TOKENS, "text_completion")
 
     @app.post("/v1/chat/completions")
     async def chats(body: Chat) -> Any:
-        return await answer(body, body.messages, body.max_completion_tokens or body.max_tokens, "chat.completion")
+        most = body.max_completion_tokens or body.max_tokens or MAX_TOKENS
+        return await answer(body, body.messages, most, "chat.completion")
 
     async def answer(body: Options, prompt: Any, max_tokens: int, kind: str) -> Any:
         head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
