@@ -48,7 +48,7 @@ def task() -> TaskTokenizer:
 
 @pytest.fixture(scope="module")
 def checked(task: TaskTokenizer) -> CheckResult:
-    return check_rows(ROWS, task, files="rows.jsonl", source="model")
+    return check_rows(ROWS, task, files=["rows.jsonl"], source="model")
 
 
 def random_outputs(seed: int, number: int, ids: int = 3) -> list[NDArray[np.uint32]]:
@@ -214,6 +214,6 @@ def test_rows_that_share_nothing_are_not_worth_it(task: TaskTokenizer) -> None:
 
 
 def test_the_result_is_json_and_deterministic(task: TaskTokenizer, checked: CheckResult) -> None:
-    again = check_rows(ROWS, task, files="rows.jsonl", source="model")
+    again = check_rows(ROWS, task, files=["rows.jsonl"], source="model")
     assert json.loads(json.dumps(again.as_dict())) == json.loads(json.dumps(checked.as_dict()))
     assert replace(checked, tokenizer="") != checked

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from test_cli_check import next_commands  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 
 from tasc import Generator  # noqa: E402
@@ -99,6 +100,15 @@ def test_a_model_that_does_something_else_is_tuned_first(foreign: Path, model: P
     assert "no index of these rows can speed it up; tune it first: tasc tune" in text
     assert text.index("tasc tune --model") < text.index("tasc index build")
     assert "Predicted" not in text
+
+
+def test_the_commands_for_a_model_to_tune_name_all_files_and_the_system_prompt(
+    foreign: Path, model: Path, device: Path
+) -> None:
+    result = tasc("check", foreign, foreign, "--model", model, "--device", device, "--system", "Be brief.")
+    tune, index, *_ = next_commands(result.stdout)
+    assert tune == f"tasc tune --model {model} --data {foreign} --data {foreign} --system 'Be brief.' -o tuned"
+    assert index.startswith(f"tasc index build {foreign} {foreign} --system 'Be brief.' --tokenizer {model}")
 
 
 def test_rows_that_the_model_says(said: Path, model: Path, device: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import train_tokenizer
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from tasc import NgramDrafter, TaskIndex, load_tokenizer
@@ -30,6 +33,18 @@ ROWS = [
 
 def tasc(*args: str | Path) -> Result:
     return CliRunner().invoke(app, [str(a) for a in args], prog_name="tasc")
+
+
+def next_commands(text: str) -> list[str]:
+    """Return the commands that a check proposes, each with options that its command has."""
+    commands = [line.strip() for line in text.splitlines() if line.startswith("  tasc ")]
+    for command in commands:
+        words = shlex.split(command)[1:]
+        found: Any = get_command(app)
+        while hasattr(found, "commands"):
+            found = found.commands[words.pop(0)]
+        found.make_context(found.name, words)
+    return commands
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +86,7 @@ def test_the_text_names_the_split_the_verdict_and_the_next_commands(data: Path, 
         "H₂ of the output",
     ):
         assert part in text
-    assert f"  tasc index build {data} --tokenizer {model} -o task.tasc\n" in result.stdout
+    assert next_commands(result.stdout)[0] == f"tasc index build {data} --tokenizer {model} -o task.tasc"
 
 
 def test_the_page_has_verdict_tables_and_commands(data: Path, model: Path, tmp_path: Path) -> None:
@@ -96,9 +111,12 @@ def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:
 def test_fields_that_are_named_are_named_in_the_next_commands(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"q": row["input"], "a b": row["output"]}) + "\n" for row in ROWS))
-    result = tasc("check", file, "--tokenizer", model, "--input-field", "q", "--output-field", "a b")
-    assert f"tasc index build {file} --output-field 'a b' --input-field q --tokenizer" in result.stdout, result.output
-    assert f"tasc vocab learn {file} --output-field 'a b' --tokenizer" in result.stdout
+    fields = ("--input-field", "q", "--output-field", "a b")
+    result = tasc("check", file, "--tokenizer", model, *fields, "--system", "Be brief.")
+    index, vocab = next_commands(result.stdout)
+    named = f"{file} --output-field 'a b' --input-field q --system 'Be brief.'"
+    assert index.startswith(f"tasc index build {named} --tokenizer"), result.output
+    assert vocab.startswith(f"tasc vocab learn {file} --output-field 'a b' --tokenizer")
 
 
 @pytest.mark.parametrize("width", [50, 80])
@@ -170,7 +188,12 @@ def test_the_last_requests_may_be_rows(built: Path, model: Path, tmp_path: Path)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60")
-    assert f"Next: tasc index build {rows} --tokenizer {model} -o {built} --force" in " ".join(result.stdout.split())
+    assert next_commands(result.stdout) == [f"tasc index build {rows} --tokenizer {model} -o {built} --force"]
+    rows.write_text("".join(json.dumps({"q": row["input"], "a": row["output"]}) + "\n" for row in [*ALIKE, *OTHER]))
+    fields = ("--input-field", "q", "--output-field", "a")
+    result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60", *fields)
+    (command,) = next_commands(result.stdout)
+    assert command.startswith(f"tasc index build {rows} --output-field a --input-field q --tokenizer")
 
 
 def test_an_index_without_figures_says_so(model: Path, data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import train_tokenizer
+from typer.testing import CliRunner
 
+from tasc.cli import app
 from tasc.data import load_tokenizer
 from tasc.errors import InputError
 from tasc.models import check_loadable, check_name
@@ -31,6 +34,33 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     return names
+
+
+def test_smollm2_is_the_embedded_model_for_commands_that_make_models(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer(["<|endoftext|>"]).save(str(tmp_path / "tokenizer.json"))
+    for module in ("tasc.models", "tasc.data.tokenizer"):
+        monkeypatch.setattr(f"{module}.smollm2", lambda: tmp_path)
+    used: list[str] = []
+
+    def take(model: str, *_: Any, **__: Any) -> None:
+        used.append(model)
+        raise InputError("enough")
+
+    monkeypatch.setattr("tasc.vocab.surgery.extend_checkpoint", take)
+    monkeypatch.setattr("tasc.training.finetune.tune.tune", take)
+    rows, plan = tmp_path / "rows.jsonl", tmp_path / "task.plan"
+    rows.write_text('{"input": "a b", "output": "say it again and again and again"}\n' * 20)
+    for command in (
+        f"vocab learn {rows} --tokenizer smollm2 -k 5 --held-out 0 -o {plan}",
+        f"vocab apply --model smollm2 --plan {plan} -o {tmp_path}/extended",
+        f"tune --model smollm2 --data {rows} -o {tmp_path}/tuned",
+    ):
+        CliRunner().invoke(app, command.split())
+    assert plan.exists()
+    assert used == [str(tmp_path)] * 2
+    assert asked == []
 
 
 def test_names_of_the_hub_are_asked_for_once(asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

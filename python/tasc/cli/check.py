@@ -30,7 +30,7 @@ def check(
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, or a name on the model hub."),
+        typer.Option(help="Use this tokenizer: a model's folder, a tokenizer.json, a hub name, or smollm2."),
     ] = None,
     index: Annotated[
         Path | None,
@@ -79,9 +79,9 @@ def check(
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
         drift = _index_result(index, log, rows, fields, task_tokenizer, last)
-        summary, found = _index_summary(drift, index, log, rows, shlex.quote(source)), drift.as_dict()
+        summary, found = _index_summary(drift, index, log, rows, fields, shlex.quote(source)), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, fields, task_tokenizer, shlex.quote(source), limit, loaded)
+        result = _rows_result(rows, fields, system, task_tokenizer, shlex.quote(source), limit, loaded)
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
@@ -96,6 +96,7 @@ def check(
 def _rows_result(
     rows: list[Path],
     fields: dict[str, Any],
+    system: str | None,
     tokenizer: "TaskTokenizer",
     source: str,
     limit: int,
@@ -108,8 +109,9 @@ def _rows_result(
         return check_rows(
             read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
-            files=_quoted(rows) + _option("--output-field", fields["output_field"]),
-            inputs=_option("--input-field", fields["input_field"]),
+            files=[shlex.quote(str(path)) for path in rows],
+            outputs=_option("--output-field", fields["output_field"]),
+            inputs=_option("--input-field", fields["input_field"]) + _option("--system", system),
             source=source,
             limit=limit,
             model=model,
@@ -138,7 +140,12 @@ def _index_result(
 
 
 def _index_summary(
-    result: "DriftResult", index: Path, log: Path | None, rows: list[Path] | None, tokenizer: str
+    result: "DriftResult",
+    index: Path,
+    log: Path | None,
+    rows: list[Path] | None,
+    fields: dict[str, Any],
+    tokenizer: str,
 ) -> "Summary":
     """Add the command that builds the index again, if that is worth it."""
     from tasc.evaluation.check.summary import summarize_drift
@@ -146,15 +153,16 @@ def _index_summary(
     file = shlex.quote(str(index))
     command = f"tasc index compact {file} --tokenizer {tokenizer}"
     if rows:
-        command = f"tasc index build {_quoted(rows)} --tokenizer {tokenizer} -o {file} --force"
+        named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
+        command = f"tasc index build {_quoted(rows)}{named} --tokenizer {tokenizer} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])
 
 
-def _option(flag: str, field: str) -> str:
-    """Return an option that names a field, with a space before it; nothing if the field is found by itself."""
-    return "" if field == "auto" else f" {flag} {shlex.quote(field)}"
+def _option(flag: str, value: str | None) -> str:
+    """Return an option with a space before it; nothing if it has its default."""
+    return "" if value in (None, "auto") else f" {flag} {shlex.quote(value)}"
 
 
 def _quoted(paths: list[Path]) -> str:

@@ -34,7 +34,7 @@ def count(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub. For rows it "
+            help="Use the model's tokenizer: its folder, a tokenizer.json, a hub name, or smollm2. For rows it "
             "is needed; otherwise it shows n-grams as text."
         ),
     ] = None,

@@ -269,7 +269,7 @@ def remove(
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub."),
+        typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, a hub name, or smollm2."),
     ] = None,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",

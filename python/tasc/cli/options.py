@@ -46,7 +46,7 @@ HeldOut = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="Take only the rows whose `split` is this, for example train.")]
 TokenizerName = Annotated[
-    str, typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, or a name on the model hub.")
+    str, typer.Option(help="Use the model's tokenizer: its folder, a tokenizer.json, a hub name, or smollm2.")
 ]
 Eos = Annotated[str | None, typer.Option(help="End outputs with this token (text or id); by default the tokenizer's.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Use this many CPU threads; by default one per core.")]

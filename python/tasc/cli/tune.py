@@ -11,7 +11,8 @@ from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFold
 
 def tune(
     model: Annotated[
-        str, typer.Option(help="Start from this model: a folder (`tasc vocab apply` writes one) or a hub name.")
+        str,
+        typer.Option(help="Start from this model: a folder, as of `tasc vocab apply`, a hub name, or smollm2."),
     ],
     data: TrainingRows,
     output: OutputFolder,
@@ -72,6 +73,7 @@ def tune(
     `torchrun --nproc_per_node N -m tasc.cli tune …`.
     """
     from tasc.data import read_rows
+    from tasc.models import checkpoint
     from tasc.training.finetune.options import TuneOptions
     from tasc.training.finetune.tune import tune as run
 
@@ -100,7 +102,7 @@ def tune(
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field, "every_turn": every_turn}
     with progress_bars() as bar:
         tuned = run(
-            model,
+            checkpoint(model),
             read_rows(data, split, **fields),
             output,
             options=options,

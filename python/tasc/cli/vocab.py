@@ -67,7 +67,7 @@ def learn(
 @app.command()
 def apply(
     model: Annotated[
-        str, typer.Option(help="Extend this model: its folder with the tokenizer in it, or a name on the model hub.")
+        str, typer.Option(help="Extend this model: its folder with the tokenizer in it, a hub name, or smollm2.")
     ],
     plan: Annotated[Path, typer.Option(help="Read this plan of `tasc vocab learn`.")],
     output: OutputFolder,
@@ -83,10 +83,11 @@ def apply(
     transformers and servers load it as it is. Until it is fine-tuned it hardly generates its new tokens.
     """
     from tasc._core import MergePlan
+    from tasc.models import checkpoint
     from tasc.vocab.surgery import extend_checkpoint
 
     tokens = MergePlan.open(plan)
-    extend_checkpoint(model, tokens, output, dtype=dtype, pad_to_multiple=pad_to_multiple)
+    extend_checkpoint(checkpoint(model), tokens, output, dtype=dtype, pad_to_multiple=pad_to_multiple)
     out.print(f"{output}: {len(tokens):,} new tokens", highlight=False, soft_wrap=True)
 
 

@@ -19,7 +19,7 @@ from tasc.data.chat import TEMPLATE_FILE, TOOL_TEMPLATE_FILE, ChatTemplate
 from tasc.data.endings import END_TOKENS, FindFile, eos_hints, eos_ids_of, find_eos, read_settings
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, TokenizerMismatchError
-from tasc.models import HUB_NAME, check_name
+from tasc.models import EMBEDDED, HUB_NAME, check_name, smollm2
 
 RUNTIME_SETTINGS = ("truncation", "padding", "post_processor")
 """Parts of a tokenizer's JSON that do not change the ids of a text; transformers rewrites them on load and save."""
@@ -134,9 +134,10 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
     """Loads a tokenizer from a file, a folder, the model hub or another object.
 
     Args:
-        source: A folder with `tokenizer.json`, that file itself, a name on the model hub, a `tokenizers.Tokenizer`,
-            a fast transformers tokenizer, or a `TaskTokenizer`. A tokenizer object is copied; its truncation and
-            padding are not. Where a `merge_plan.tasc` lies beside it, the tokenizer is an extended one.
+        source: A folder with `tokenizer.json`, that file itself, a name on the model hub, `smollm2`, a
+            `tokenizers.Tokenizer`, a fast transformers tokenizer, or a `TaskTokenizer`. A tokenizer object is copied;
+            its truncation and padding are not. Where a `merge_plan.tasc` lies beside it, the tokenizer is an extended
+            one.
         eos: The token that ends an output: a token's text or id; None: there is none; "auto": the first that the
             vocabulary holds of `eos_token_id` in generation_config.json (of several, one that ends a chat turn),
             `eos_token` in tokenizer_config.json and special_tokens_map.json, `eos_token_id` in config.json, a
@@ -153,6 +154,8 @@ def load_tokenizer(source: Any, *, eos: str | int | None = "auto") -> TaskTokeni
         return replace(source, eos_id=find_eos(source.tokenizer, eos, ()))
     if isinstance(source, Tokenizer):
         return _task_tokenizer(_copied(source), "tokenizer", eos)
+    if source == EMBEDDED:
+        source = smollm2()
     if isinstance(source, str | Path):
         if not Path(source).exists():
             if not isinstance(source, str) or not HUB_NAME.fullmatch(source):

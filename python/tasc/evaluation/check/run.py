@@ -32,7 +32,8 @@ def check_rows(
     rows: Iterable[Row],
     tokenizer: TaskTokenizer,
     *,
-    files: str = "ROWS",
+    files: Sequence[str] = ("ROWS",),
+    outputs: str = "",
     inputs: str = "",
     source: str | None = None,
     limit: int = MAX_ROWS,
@@ -44,8 +45,9 @@ def check_rows(
     Args:
         rows: Past rows of the task, each with an `output`.
         tokenizer: Tokenizer of the model, with an end token.
-        files: How the next command names the rows.
-        inputs: Option of the next command that names the field of the inputs, with a space before it.
+        files: How the next commands name the files of rows.
+        outputs: Option of the next commands that names the field of the outputs, with a space before it.
+        inputs: Options of the next commands that need inputs: their field and the system prompt.
         source: How the next command names the tokenizer; None: by its display name.
         limit: Most rows that are looked at.
         model: Model that answers held-out rows, and how; None: a check without a model.
@@ -70,14 +72,17 @@ def check_rows(
             vocabulary, plan = vocabulary_figures(store, index, held_out, tokenizer, folder, progress=progress)
         except InputError as error:
             no_vocabulary = str(error)
-        data = f"{files} --split train" if parts.by == "column" else files
+        chosen = outputs + (" --split train" if parts.by == "column" else "")
         name = source or tokenizer.name
-        found = verdict(drafts, vocabulary, rows=len(parts.train), data=data, tokenizer=name, inputs=inputs)
+        found = verdict(
+            drafts, vocabulary, rows=len(parts.train), data=" ".join(files) + chosen, tokenizer=name, inputs=inputs
+        )
         says = None
         if model is not None:
             from tasc.evaluation.check.with_model import check_with_model, tuned_verdict
 
             says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
+            data = " ".join(f"--data {file}" for file in files) + chosen + inputs
             found = tuned_verdict(found, says, data=data, model=name)
         return CheckResult(
             rows=_facts(replayed),

@@ -54,7 +54,7 @@ def verdict(
         rows: Number of rows that the figures come from.
         data: Files of rows, and options that choose among their rows, quoted for a shell.
         tokenizer: Tokenizer or model, quoted for a shell.
-        inputs: Option that names the field of the inputs, with a space before it, for the command that needs inputs.
+        inputs: Options of the command that needs inputs, with a space before each.
     """
     usual = next(one for one in drafts if one.cost == DEFAULT_SLOPE)
     level = _level(usual)

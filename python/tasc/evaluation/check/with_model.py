@@ -159,13 +159,13 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
     Args:
         verdict: Verdict on the rows alone.
         found: Return value of `check_with_model`.
-        data: Files of rows, and options that choose among their rows, quoted for a shell.
+        data: Options of `tasc tune` that name the rows, quoted for a shell.
         model: The model, quoted for a shell.
     """
     if found["says"]["agrees"]:
         return verdict
     first = found["says"]["sentence"]
-    commands = [f"tasc tune --model {model} --rows {data} -o tuned", *verdict.next_commands]
+    commands = [f"tasc tune --model {model} {data} -o tuned", *verdict.next_commands]
     sentences = [f"{first[0].upper()}{first[1:]}", *(f"Once it is tuned: {one}" for one in verdict.sentences[:1])]
     return replace(
         verdict, level="do not bother", sentences=[*sentences, *verdict.sentences[1:]], next_commands=commands
