@@ -101,14 +101,15 @@ class CostProfile:
         found = {}
         for rows in sorted(curves):
             lengths = sorted(curves[rows])
-            found[rows] = np.array(lengths, np.float64), rising(np.array([curves[rows][n] for n in lengths]))
+            found[rows] = np.array(lengths, np.float64), _never_falling([curves[rows][n] for n in lengths])
         object.__setattr__(self, "_curves", found)
         object.__setattr__(self, "steps", tuple((int(r), int(n), float(s)) for r, n, s in self.steps))
 
     def seconds(self, rows: int, tokens: Any) -> Any:
         """Seconds of a step of `rows` rows with `tokens` tokens each.
 
-        Between measured points the seconds lie on a line; beyond them the last line goes on.
+        Between measured points the seconds lie on a line; beyond them the last line goes on. Where measured seconds
+        fall with the tokens, their mean counts.
 
         Args:
             rows: Rows, ≥ 1.
@@ -339,6 +340,22 @@ class _NoiseRequest(Request):
 
     def update(self, ids: Any) -> None:
         pass
+
+
+def _never_falling(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the rising curve nearest to the values, in least squares: neighbours that fall get their mean.
+
+    A step of 2 tokens may really be slower than one of 3. The mean spreads that over few lengths, and leaves 1 token as
+    it is.
+    """
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        total, count = value, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            last, its = pools.pop()
+            total, count = total + last, count + its
+        pools.append((total, count))
+    return np.repeat([total / count for total, count in pools], [count for _, count in pools])
 
 
 def _is_number(value: Any) -> bool:
