@@ -208,6 +208,39 @@ def load_profile(name: str | Path) -> CostProfile:
         raise InputError(f"{path}: {error}") from None
 
 
+def chosen_profiles(devices: Sequence[str], engine: str | None = None) -> list[CostProfile]:
+    """Read the profiles of devices.
+
+    Args:
+        devices: Names or files as for `load_profile`; with an engine also the part before `-ENGINE`, such as `epyc`.
+        engine: "tasc", "vllm" or "llama-cpp": all profiles must be of it. Without devices, all shipped ones of it are
+            read; for tasc none, because its costs are measured. None: any.
+
+    Raises:
+        InputError: There is no such engine or profile, or a profile is of another engine; one line.
+
+    Examples:
+        >>> [profile.engine for profile in chosen_profiles(["epyc"], "llama-cpp")]
+        ['llama.cpp']
+    """
+    if engine is None:
+        return [load_profile(name) for name in devices]
+    name = engine.replace("-", ".")
+    if name not in ENGINES:
+        raise InputError(f"engine {engine!r} is none of {', '.join(one.replace('.', '-') for one in ENGINES)}")
+    shipped = shipped_profiles()
+    ours = [one for one in shipped if one.endswith(f"-{engine}")]
+    if not devices and engine != "tasc":
+        devices = ours
+    found = [load_profile(f"{one}-{engine}" if f"{one}-{engine}" in shipped else one) for one in devices]
+    for device, profile in zip(devices, found, strict=True):
+        if profile.engine != name:
+            raise InputError(
+                f"the cost profile {device!r} is of {profile.engine}, not {engine}: give {' or '.join(ours)} or a file"
+            )
+    return found
+
+
 def measure_profile(
     model: Any,
     tokenizer: Any,
