@@ -31,7 +31,7 @@ from tasc.evaluation.cost_profile import CostProfile, TimedNoise
 
 LENGTHS = (1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1)
 MOST_TOKENS = 600  # of a step
-ROUNDS = 3
+ROUNDS = 5
 RIGHT = 8  # right tokens drafted
 PLAIN_TOKENS = 12  # tokens that are timed where an engine cannot draft
 INPUT = "what flights are there from boston to denver on monday morning"

@@ -62,7 +62,7 @@ class Case:
 
 def in_loop(case: Case, profile: CostProfile, load: int) -> dict[str, Run]:
     """Methods in tasc's loop."""
-    given = ProfileCosts(profile).costs(MAX_DRAFT, load) if case.options.clock == "cpu" else None
+    given = ProfileCosts(profile) if case.options.clock == "cpu" else None
     generator = Generator(case.model, case.tokenizer, batch_size=load, costs=given, drafter=NullDrafter())
     clock = CLOCKS[case.options.clock]
 

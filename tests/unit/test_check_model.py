@@ -142,8 +142,24 @@ def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model:
     for options, message in [
         (("--model", model, "--device", "h2000"), "there is no cost profile 'h2000'"),
         (("--model", model, "--device", "x", "--save-profile", tmp_path / "p.json"), "leave --device out"),
+        (("--model", model, "--engine", "vlm"), "engine 'vlm' is none of tasc, vllm, llama-cpp"),
+        (
+            ("--model", model, "--engine", "vllm", "--device", "h200-tasc"),
+            "is of tasc, not vllm: give epyc-vllm or a file",
+        ),
+        (("--model", model, "--engine", "vllm", "--device", "h200"), "there is no cost profile 'h200'"),
+        (("--tokenizer", model, "--engine", "vllm"), "are for a check with a --model"),
         ((), "name a --tokenizer, or a --model"),
     ]:
         result = tasc("check", said, *options)
         assert result.exit_code == 2
         assert message in " ".join(result.output.split())
+
+
+def test_an_engine_chooses_among_the_profiles(said: Path, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "check.html"
+    found = checked(said, model, "--engine", "llama-cpp", "--device", "epyc", "--html", page)
+    assert [one["engine"] for one in found["model"]["predictions"]] == ["llama.cpp"]
+    assert found["provenance"]["model"]["name"] == str(model) and found["provenance"]["model"]["dtype"] == "float32"
+    assert found["provenance"]["data"][0]["path"] == str(said) and found["machine"]["cpus"]
+    assert found["provenance"]["data"][0]["sha256"] in page.read_text()

@@ -257,3 +257,8 @@ def test_measuring_takes_turns_and_counts_differences() -> None:
 def test_seconds_do_not_fall_where_measurements_wobble() -> None:
     wobbly = profile(steps=[(1, 1, 0.2), (1, 2, 0.1), (1, 3, 0.3)])
     assert np.all(np.diff(wobbly.seconds(1, np.arange(1, 9))) >= 0)
+
+
+def test_a_slow_step_of_two_tokens_moves_no_other_end_of_the_curve() -> None:
+    measured = profile(steps=[(1, 1, 0.058), (1, 2, 0.080), (1, 3, 0.061), (1, 5, 0.060), (1, 9, 0.075)])
+    assert measured.seconds(1, [1, 2, 3, 5, 9]).round(3).tolist() == [0.058, 0.067, 0.067, 0.067, 0.075]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.check_model import Adapter, Load, Measure, Model, Profiles, SaveProfile, System, load_model
+from tasc.cli.check_model import Adapter, Engine, Load, Measure, Model, Profiles, SaveProfile, System, load_model
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
 from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
 from tasc.cli.results import write_results
@@ -52,6 +52,7 @@ def check(
     adapter: Adapter = None,
     system: System = None,
     device: Profiles = None,
+    engine: Engine = None,
     save_profile: SaveProfile = None,
     load: Load = 1,
     measure: Measure = False,
@@ -70,11 +71,18 @@ def check(
     """
     from tasc.data import load_tokenizer
     from tasc.evaluation.check.summary import summarize
+    from tasc.evaluation.machine import machine
+    from tasc.evaluation.provenance import data_facts, model_facts, run_facts
 
     source = tokenizer or model
     if source is None:
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
-    loaded = None if model is None else load_model(model, adapter, system, device, save_profile, measure, load)
+    if model is None and (device or engine or save_profile or measure):
+        raise InputError("--device, --engine, --save-profile and --measure are for a check with a --model")
+    loaded = None
+    if model is not None:
+        about: dict[str, Any] = {"system": system, "devices": device or (), "engine": engine, "load": load}
+        loaded = load_model(model, adapter, measure, save_profile=save_profile, **about)
     task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:
@@ -85,12 +93,20 @@ def check(
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
+    found["provenance"] = {
+        "data": [data_facts(path) for path in rows or ()],
+        **({} if index is None else {"index": data_facts(index)}),
+        "tokenizer": {"name": source, "fingerprint": task_tokenizer.fingerprint},
+        **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": system}),
+        **run_facts(),
+    }
+    found["machine"] = machine()
     if as_json:
         print_json(found)
     else:
         _print(summary)
     write_results(found, output, None, "")
-    write_results(asdict(summary), None, html, "render_check")
+    write_results({**asdict(summary), "results": found}, None, html, "render_check")
 
 
 def _rows_result(

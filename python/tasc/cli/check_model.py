@@ -1,7 +1,7 @@
 """`tasc check --model`: options of a check with a model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,13 @@ Profiles = Annotated[
         help="Predict for this cost profile of a device and an engine; may be repeated. By default costs are measured.",
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tasc|vllm|llama-cpp",
+        help="Predict for this engine. tasc is measured here without --device; others need a profile.",
+    ),
+]
 SaveProfile = Annotated[
     Path | None, typer.Option(metavar="FILE", writable=True, help="Write the measured costs to this file.")
 ]
@@ -35,25 +42,16 @@ MEASURED_SECONDS = 60.0
 """Time of `--measure`."""
 
 
-def load_model(
-    model: str,
-    adapter: Path | None,
-    system: str | None,
-    devices: list[str] | None,
-    save_profile: Path | None,
-    measure: bool,
-    load: int,
-) -> "ModelCheck":
-    """Load the model of a check; profiles are read before."""
+def load_model(model: str, adapter: Path | None, measure: bool, **options: Any) -> "ModelCheck":
+    """Load the model of a check; profiles are read before. Options are those of `ModelCheck`."""
     from dataclasses import replace
 
     from tasc.evaluation.check.with_model import ModelCheck
-    from tasc.models import load_checkpoint
+    from tasc.models import check_loadable, load_checkpoint
 
-    check = ModelCheck(
-        model=None, tokenizer=None, name=model, system=system, devices=devices or (), save_profile=save_profile,
-        measure=MEASURED_SECONDS if measure else None, load=load,
-    )  # fmt: skip
+    seconds = MEASURED_SECONDS if measure else None
+    check = ModelCheck(model=None, tokenizer=None, name=model, measure=seconds, **options)
     check.profiles()
+    check_loadable(model, adapter=adapter)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter)
     return replace(check, model=loaded, tokenizer=tokenizer)

@@ -39,7 +39,7 @@ from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.scheduler import Call, ModelLock, Scheduler
 from tasc.decoding.stats import Stats
 from tasc.decoding.submitted import GenerationFuture, Piece, RequestOptions
-from tasc.drafting.costs import GivenCosts
+from tasc.drafting.costs import CostCurve, GivenCosts
 from tasc.drafting.defaults import MAX_DRAFT, MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, Template, chat_delimiters
 from tasc.drafting.protocol import Drafter, NullDrafter, SafeDrafter, checked_drafter, salt_digest, served_log
@@ -139,8 +139,8 @@ class Generator:
         draft: A draft model that continues where n-grams are not confident (`HybridDrafter`).
         max_draft: Longest draft; None: 64. Drafts are shorter where a longer one does not pay.
         batch_size: Most requests at once.
-        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured before
-            the first draft (about a second for a small model), then followed.
+        costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, an array [k], or a `CostCurve`; None:
+            measured before the first draft (about a second for a small model), then followed.
         pack_weights: Whether the model's linear layers use a rearranged copy of their weights, which makes
             verification on a CPU much cheaper and takes as much memory as the weights; None: if the model is on the
             CPU in fp32 and the copy takes at most 1 GiB. The model itself stays as it is. "int8": the copy holds
@@ -182,7 +182,7 @@ class Generator:
         draft: ModelDrafter | None = None,
         max_draft: int | None = None,
         batch_size: int = 1,
-        costs: float | Sequence[float] | NDArray[np.float64] | None = None,
+        costs: float | Sequence[float] | NDArray[np.float64] | CostCurve | None = None,
         pack_weights: PackWeights = None,
         cuda_graphs: bool | None = None,
         compile: bool = False,
@@ -220,7 +220,7 @@ class Generator:
         self._index, self._makes_drafters = index, drafter is None
         self._default = self._drafter(index) if drafter is None else self._checked(drafter)
         self._tokenizer = with_template(tokenizer, self._default.index)
-        curve = None if costs is None else GivenCosts(costs)
+        curve = costs if costs is None or isinstance(costs, CostCurve) else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         model_lock = _model_locks.setdefault(self._target.model, ModelLock())
         self._session = partial(_session, model_lock, self._target.model, self._prepacked, self._compiled)

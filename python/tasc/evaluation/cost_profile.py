@@ -101,14 +101,15 @@ class CostProfile:
         found = {}
         for rows in sorted(curves):
             lengths = sorted(curves[rows])
-            found[rows] = np.array(lengths, np.float64), rising(np.array([curves[rows][n] for n in lengths]))
+            found[rows] = np.array(lengths, np.float64), _never_falling([curves[rows][n] for n in lengths])
         object.__setattr__(self, "_curves", found)
         object.__setattr__(self, "steps", tuple((int(r), int(n), float(s)) for r, n, s in self.steps))
 
     def seconds(self, rows: int, tokens: Any) -> Any:
         """Seconds of a step of `rows` rows with `tokens` tokens each.
 
-        Between measured points the seconds lie on a line; beyond them the last line goes on.
+        Between measured points the seconds lie on a line; beyond them the last line goes on. Where measured seconds
+        fall with the tokens, their mean counts.
 
         Args:
             rows: Rows, ≥ 1.
@@ -205,6 +206,39 @@ def load_profile(name: str | Path) -> CostProfile:
         raise InputError(f"{path} is no whole cost profile: {str(error).split('__init__() ')[-1]}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def chosen_profiles(devices: Sequence[str], engine: str | None = None) -> list[CostProfile]:
+    """Read the profiles of devices.
+
+    Args:
+        devices: Names or files as for `load_profile`; with an engine also the part before `-ENGINE`, such as `epyc`.
+        engine: "tasc", "vllm" or "llama-cpp": all profiles must be of it. Without devices, all shipped ones of it are
+            read; for tasc none, because its costs are measured. None: any.
+
+    Raises:
+        InputError: There is no such engine or profile, or a profile is of another engine; one line.
+
+    Examples:
+        >>> [profile.engine for profile in chosen_profiles(["epyc"], "llama-cpp")]
+        ['llama.cpp']
+    """
+    if engine is None:
+        return [load_profile(name) for name in devices]
+    name = engine.replace("-", ".")
+    if name not in ENGINES:
+        raise InputError(f"engine {engine!r} is none of {', '.join(one.replace('.', '-') for one in ENGINES)}")
+    shipped = shipped_profiles()
+    ours = [one for one in shipped if one.endswith(f"-{engine}")]
+    if not devices and engine != "tasc":
+        devices = ours
+    found = [load_profile(f"{one}-{engine}" if f"{one}-{engine}" in shipped else one) for one in devices]
+    for device, profile in zip(devices, found, strict=True):
+        if profile.engine != name:
+            raise InputError(
+                f"the cost profile {device!r} is of {profile.engine}, not {engine}: give {' or '.join(ours)} or a file"
+            )
+    return found
 
 
 def measure_profile(
@@ -339,6 +373,22 @@ class _NoiseRequest(Request):
 
     def update(self, ids: Any) -> None:
         pass
+
+
+def _never_falling(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the rising curve nearest to the values, in least squares: neighbours that fall get their mean.
+
+    A step of 2 tokens may really be slower than one of 3. The mean spreads that over few lengths, and leaves 1 token as
+    it is.
+    """
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        total, count = value, 1
+        while pools and pools[-1][0] / pools[-1][1] > total / count:
+            last, its = pools.pop()
+            total, count = total + last, count + its
+        pools.append((total, count))
+    return np.repeat([total / count for total, count in pools], [count for _, count in pools])
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from tasc.data.endings import required_eos, required_eos_ids
 from tasc.errors import InputError
 from tasc.evaluation.check.vocabulary import ADOPTION, adopted_rows
-from tasc.evaluation.cost_profile import CostProfile, load_profile, measure_profile
+from tasc.evaluation.cost_profile import CostProfile, chosen_profiles, measure_profile
 from tasc.evaluation.forecast import LOADS, Plan, agreement, compare, forecast, method_plans, own_outputs
 from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.replay import ReplayRow
@@ -42,6 +42,7 @@ class ModelCheck:
         name: Name of the model.
         system: System prompt of every request.
         devices: Names or files of cost profiles to predict for; none: the costs are measured here.
+        engine: Engine of the profiles; see `chosen_profiles`.
         save_profile: File for the costs that are measured here.
         measure: Seconds to measure the recommended method and plain decoding for; None: nothing is measured.
         load: Requests at once that are measured and recommended for.
@@ -53,6 +54,7 @@ class ModelCheck:
     name: str
     system: str | None = None
     devices: Sequence[str] = ()
+    engine: str | None = None
     save_profile: Path | None = None
     measure: float | None = None
     load: int = 1
@@ -64,9 +66,9 @@ class ModelCheck:
         Raises:
             InputError: One cannot be read, or costs are to be saved and none are measured.
         """
-        if self.devices and self.save_profile is not None:
-            raise InputError("--save-profile saves the costs measured here: leave --device out")
-        return [load_profile(name) for name in self.devices]
+        if self.save_profile is not None and (self.devices or self.engine not in (None, "tasc")):
+            raise InputError("--save-profile saves the costs of tasc's loop here: leave --device out, or --engine")
+        return chosen_profiles(self.devices, self.engine)
 
 
 def check_with_model(

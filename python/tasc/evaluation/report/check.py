@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasc.evaluation.report.page import facts_shown
 from tasc.evaluation.report.templates import write_page
 
 
@@ -14,7 +15,8 @@ def render_check(summary: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     """Write the summary of a check as one HTML page that needs no other file.
 
     Args:
-        summary: Fields of `tasc.evaluation.check.summary.Summary`.
+        summary: Fields of `tasc.evaluation.check.summary.Summary`, and `results`: JSON values with `machine` and
+            `provenance`, which may be missing.
         path: The page; one that is there is replaced whole, or not at all.
 
     Returns:
@@ -23,4 +25,4 @@ def render_check(summary: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
     """
-    return write_page(path, "check.html.j2", **summary)
+    return write_page(path, "check.html.j2", **summary, made_of=facts_shown(summary.get("results", {})))
