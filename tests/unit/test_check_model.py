@@ -97,9 +97,11 @@ def test_a_model_that_does_something_else_is_tuned_first(foreign: Path, model: P
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
     assert "does not say what the rows say (0 of " in text
-    assert "no index of these rows can speed it up; tune it first: tasc tune" in text
+    assert "drafts from these rows do not fit it; tune it first: tasc tune" in text
     assert text.index("tasc tune --model") < text.index("tasc index build")
     assert "Predicted" not in text
+    asked = checked(foreign, model, "--device", device, "--measure")["model"]
+    assert (asked["predictions"], asked["measured"], asked["says"]["agrees"]) == ([], None, False)
 
 
 def test_the_commands_for_a_model_to_tune_name_all_files_and_the_system_prompt(

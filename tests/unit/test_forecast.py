@@ -190,7 +190,7 @@ def test_what_the_model_says_is_compared_with_the_rows() -> None:
     assert same["sentence"] == "the model says what the rows say (2 of 2 outputs equal)"
     assert not other["agrees"]
     assert other["sentence"] == (
-        "the model does not say what the rows say (0 of 2 outputs equal): no index of these rows can speed it up; "
+        "the model does not say what the rows say (0 of 2 outputs equal): drafts from these rows do not fit it; "
         "tune it first: tasc tune"
     )
     assert (part["equal"], part["shared"], part["agrees"]) == (1, 4 / 7, True)

@@ -120,7 +120,7 @@ def agreement(answers: Answers) -> dict[str, Any]:
     of = f"{equal} of {len(pairs)} outputs equal"
     if equal == 0 and share < 0.5:
         sentence = (
-            f"the model does not say what the rows say ({of}): no index of these rows can speed it up; "
+            f"the model does not say what the rows say ({of}): drafts from these rows do not fit it; "
             "tune it first: tasc tune"
         )
     elif share < _SAME:

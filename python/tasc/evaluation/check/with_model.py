@@ -92,7 +92,8 @@ def check_with_model(
 
     Returns:
         JSON values. `says`: see `agreement`. `adoption`: share of the new tokens that a tuned model is taken to use.
-        `predictions`: by profile, a `forecast` with `recommended`. `measured`: see `compare`; None if not asked for.
+        `predictions`: by profile, a `forecast` with `recommended`; none for a model that does not say what the rows
+        say. `measured`: see `compare`; None if not asked for, and for such a model.
         `draft_model`: "unknown".
 
     Raises:
@@ -113,6 +114,10 @@ def check_with_model(
         generator(batch_size=8), check.tokenizer, task_tokenizer, rows[:ask],
         eos=eos, system=check.system, max_tokens=max_tokens, budget=check.budget, progress=progress("answering"),
     )  # fmt: skip
+    says = agreement(answers)
+    found: dict[str, Any] = {"says": says, "adoption": ADOPTION, "draft_model": "unknown"}
+    if not says["agrees"] and check.save_profile is None:  # it is to be tuned first, and then says other things
+        return {**found, "predictions": [], "measured": None}
     if not profiles:
         progress("measuring costs")
         prompt = answers.requests[0].prompt
@@ -123,11 +128,11 @@ def check_with_model(
     plans |= _adopted(plans, answers.requests, vocabulary)
     predictions = []
     for profile in profiles:
-        found = forecast(
+        predicted = forecast(
             profile, plans, eos=eos_ids, loads=sorted({*LOADS, check.load}),
             progress=progress(f"predicting {profile.engine}"),
         )  # fmt: skip
-        predictions.append({**found, "recommended": recommend(found, check.load)})
+        predictions.append({**predicted, "recommended": recommend(predicted, check.load)})
     measured = None
     if check.measure is not None:
         from tasc._core import NgramDrafter
@@ -137,10 +142,7 @@ def check_with_model(
             load=check.load, system=check.system, max_tokens=max_tokens, budget=check.measure,
             progress=progress("measuring"),
         )  # fmt: skip
-    return {
-        "says": agreement(answers), "adoption": ADOPTION, "predictions": predictions, "measured": measured,
-        "draft_model": "unknown",
-    }  # fmt: skip
+    return {**found, "predictions": predictions, "measured": measured}
 
 
 def _adopted(plans: dict[str, Plan], requests: Sequence[KnownRequest], vocabulary: MergePlan | None) -> dict[str, Plan]:
