@@ -218,6 +218,8 @@ def _table_rows(
             raise CorpusError(f"{name}:{number}: is no row of a table: {error}") from error
         if row is None:
             return
+        if not names and not row:  # an empty file
+            continue
         if not names:
             names = [column.strip() for column in row]
             twice, times = max(Counter(names).items(), key=itemgetter(1))

@@ -223,7 +223,7 @@ class Generator:
         curve = costs if costs is None or isinstance(costs, CostCurve) else GivenCosts(costs)
         self._loop = Loop(self._target, batch_size, self._max_draft, curve, cuda_graphs)
         model_lock = _model_locks.setdefault(self._target.model, ModelLock())
-        self._session = partial(_session, model_lock, self._target.model, self._prepacked, self._compiled)
+        self._session = partial(_session, model_lock, self._target, self._prepacked, self._compiled)
         self._scheduler = Scheduler(self._loop, self._session, model_lock, max_requests)
         self._max_requests = max_requests
         finalize(self, self._scheduler.close)
@@ -781,13 +781,13 @@ def generate(model: Any, tokenizer: Any, inputs: Sequence[Input] | None = None, 
 
 
 @contextmanager
-def _session(lock: ModelLock, model: Any, prepacked: PrepackedLinears, compiled: CompiledModules) -> Iterator[None]:
+def _session(lock: ModelLock, target: Target, prepacked: PrepackedLinears, compiled: CompiledModules) -> Iterator[None]:
     """Wait for the model, and make it ready for steps inside the `with` block.
 
     Autocast, which is a thread's own, is off: the text must not depend on the thread that runs the loop.
     """
-    plain = torch.autocast(model.device.type, enabled=False)
-    with lock, plain, evaluating(model), prepacked.applied(), compiled.applied():
+    plain = torch.autocast(target.device.type, enabled=False)
+    with lock, plain, evaluating(target.model), prepacked.applied(), compiled.applied():
         yield
 
 
