@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import VOCAB, Scripted, peer_greedy, random_prompts
+from tiny_models import VOCAB, PromptLookup, Scripted, peer_greedy, random_prompts
 
 from tasc import Generator
 from tasc.adapters.transformers import TascGenerate, patch
@@ -107,6 +107,24 @@ def test_the_text_is_the_models_own(kind: str) -> None:
             assert made.stats.tau == 1 if mode == "undrafted" else made.stats.tau > 2
     if mode == "single":
         assert made.stats.reused_tokens > 0  # the last two prompts begin as the one before
+
+
+@pytest.mark.parametrize("kind", ["phi3", "llama-longrope", "gpt_neo", "lfm2", "mamba2", "mamba"])
+def test_submitted_requests_have_the_text_of_each_alone(kind: str) -> None:
+    model = random_model(CONFIGS[kind][1]())
+    head = list(range(5, 45))  # some outputs pass the switch of a long RoPE
+    prompts = [head * (number % 2) + prompt for number, prompt in enumerate(random_prompts(8, seed=3))]
+    options: list[dict[str, Any]] = [
+        {"max_tokens": 1 + 5 * number % 24, "eos": (), "temperature": number % 3 * 0.6, "seed": number}
+        for number in range(len(prompts))
+    ]
+    plain = Generator(model, max_draft=0)
+    wanted = [plain.generate(prompts=[p], **each)[0].ids for p, each in zip(prompts, options, strict=True)]
+    with Generator(model, drafter=PromptLookup(), costs=0.0, batch_size=3) as generator:
+        for _ in range(3):  # rows are used again
+            futures = [generator.submit(prompt=p, **each) for p, each in zip(prompts, options, strict=True)]
+            generator.submit(prompt=prompts[1], **options[1]).cancel()
+            assert [future.result(60).ids for future in futures] == wanted
 
 
 @pytest.mark.parametrize("kind", ["lfm2", "falcon_h1", "bloom"])
