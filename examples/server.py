@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from tasc import Generator
@@ -65,15 +65,15 @@ def build_app(generator: Generator, name: str, *, wait_seconds: float = 60.0) ->
         return {"object": "list", "data": [{"id": name, "object": "model", "owned_by": "tasc"}]}
 
     @app.post("/v1/completions")
-    async def completions(body: Completion) -> Any:
-        return await answer(body, body.prompt, body.max_tokens or MAX_TOKENS, "text_completion")
+    async def completions(body: Completion, request: Request) -> Any:
+        return await answer(request, body, body.prompt, body.max_tokens or MAX_TOKENS, "text_completion")
 
     @app.post("/v1/chat/completions")
-    async def chats(body: Chat) -> Any:
+    async def chats(body: Chat, request: Request) -> Any:
         most = body.max_completion_tokens or body.max_tokens or MAX_TOKENS
-        return await answer(body, body.messages, most, "chat.completion")
+        return await answer(request, body, body.messages, most, "chat.completion")
 
-    async def answer(body: Options, prompt: Any, max_tokens: int, kind: str) -> Any:
+    async def answer(request: Request, body: Options, prompt: Any, max_tokens: int, kind: str) -> Any:
         head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         pieces = generator.stream(
             prompt=prompt, max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, seed=body.seed,
@@ -90,6 +90,9 @@ def build_app(generator: Generator, name: str, *, wait_seconds: float = 60.0) ->
         text, last = first.text, first
         async for last in pieces:
             text += last.text
+            if await request.is_disconnected():
+                await pieces.aclose()
+                return Response()  # which nobody reads
         message = {"message": {"role": "assistant", "content": text}} if kind == "chat.completion" else {"text": text}
         return {**head, "object": kind, "choices": [choice(message, last)], "usage": usage_of(last)}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import uvicorn  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny_models import byte_tokenizer, tiny_model  # noqa: E402
 
-from tasc import Generator  # noqa: E402
+from tasc import Generator, Piece  # noqa: E402
 
 TOKENIZER = byte_tokenizer()
 TOKENIZER.chat_template = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -109,6 +110,23 @@ def test_a_streamed_completion_that_the_client_leaves(client: openai.OpenAI, alo
     chunks = client.completions.create(model="tiny", prompt=[5, 6], max_tokens=9, temperature=0, stream=True)
     text = "".join(chunk.choices[0].text for chunk in chunks)
     assert text == alone.generate(prompts=[[5, 6]], max_tokens=9)[0].text
+
+
+def test_a_whole_answer_that_the_client_leaves(client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = threading.Event()
+
+    async def endless(*_: Any, **__: Any) -> AsyncIterator[Piece]:
+        try:
+            while True:
+                yield Piece(ids=[1], text="a")
+                await asyncio.sleep(0.01)
+        finally:
+            left.set()
+
+    monkeypatch.setattr(Generator, "stream", endless)
+    with pytest.raises(openai.APITimeoutError):
+        client.completions.create(model="tiny", prompt="a", timeout=0.3)
+    assert left.wait(30)
 
 
 def test_bad_requests(client: openai.OpenAI) -> None:

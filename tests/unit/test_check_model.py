@@ -104,6 +104,14 @@ def test_a_model_that_does_something_else_is_tuned_first(foreign: Path, model: P
     assert (asked["predictions"], asked["measured"], asked["says"]["agrees"]) == ([], None, False)
 
 
+def test_rows_that_are_missing_are_named_before_the_model_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasc.models.load_checkpoint", None)
+    result = tasc("check", tmp_path / "none.jsonl", "--model", model)
+    assert (result.exit_code, "none.jsonl: No such file" in result.output) == (2, True)
+
+
 def test_the_commands_for_a_model_to_tune_name_all_files_and_the_system_prompt(
     foreign: Path, model: Path, device: Path
 ) -> None:

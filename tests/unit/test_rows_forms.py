@@ -224,3 +224,10 @@ def test_a_chat_without_answer_is_a_prompt_where_outputs_are_not_needed() -> Non
 def test_a_turn_that_cannot_be_read_is_named(turn: dict[str, Any], why: str) -> None:
     with pytest.raises(CorpusError, match=why):
         list(read_rows([{"messages": [USER, turn]}]))
+
+
+@pytest.mark.parametrize("turns", [[], "hello", None, ["hello"]])
+@pytest.mark.parametrize("field", ["messages", "conversations"])
+def test_what_is_no_chat_is_said_so(field: str, turns: object) -> None:
+    with pytest.raises(CorpusError, match=rf"row 0: field '{field}' holds no turns of a chat"):
+        list(read_rows([{field: turns}]))

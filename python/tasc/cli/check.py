@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.check_model import Adapter, Engine, Load, Measure, Model, Profiles, SaveProfile, System, load_model
+from tasc.cli.check_model import Adapter, Engine, Load, Measure, Model, Profiles, SaveProfile, load_model
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
-from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile
+from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile, System
 from tasc.cli.results import write_results
 from tasc.errors import InputError
 
@@ -79,6 +79,9 @@ def check(
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
     if model is None and (device or engine or save_profile or measure):
         raise InputError("--device, --engine, --save-profile and --measure are for a check with a --model")
+    for path in rows or ():
+        if str(path) != "-":
+            path.stat()  # before a model is loaded
     loaded = None
     if model is not None:
         about: dict[str, Any] = {"system": system, "devices": device or (), "engine": engine, "load": load}

@@ -13,7 +13,6 @@ Model = Annotated[
     typer.Option(help="Check this model too: a folder, a name on the model hub, or smollm2. It answers held-out rows."),
 ]
 Adapter = Annotated[Path | None, typer.Option(help="Merge the PEFT adapter of this folder into the model.")]
-System = Annotated[str | None, typer.Option(help="Put this system prompt into every request.")]
 Profiles = Annotated[
     list[str] | None,
     typer.Option(

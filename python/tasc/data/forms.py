@@ -194,7 +194,12 @@ class FormReader:
             is_answered = isinstance(last, Mapping) and ROLES.get(str(_role(last))) == "assistant"
             answer = None if is_answered else next((field for field in OUTPUTS if field in row), None)
             return Chat(turns, answer, self._every_turn)
-        output = self._output_field or next((field for field in OUTPUTS if field in row), "output")
+        known = next((field for field in OUTPUTS if field in row), None)
+        empty = next((field for field in ("messages", "conversations") if field in row), None)
+        if given == (None, None) and known is None and empty is not None:
+            said = "turns of a chat, as in [{'role': 'user', 'content': 'text'}]"
+            raise CorpusError(f"{where}: field {empty!r} holds no {said}")
+        output = self._output_field or known or "output"
         check_fields(where, row, {output: "output_field"} if self._needs_output or self._output_field else {})
         if self._input_field is not None:
             if self._input_field != "input":
