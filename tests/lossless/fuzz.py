@@ -104,8 +104,12 @@ def drafter(rng: random.Random, known: dict[tuple[int, ...], list[int]]) -> Draf
     ))()  # fmt: skip
 
 
-def check(number: int) -> int:
-    """Run one case: some calls, plain and then by three generators that keep their state between the calls.
+def check(number: int, generators: int = 3) -> int:
+    """Run one case: some calls, plain and then by generators that keep their state between the calls.
+
+    Args:
+        number: Number of the case.
+        generators: Number of generators, each with a drafter, a batch size and costs of its own.
 
     Returns:
         Number of outputs that were compared with plain ones.
@@ -120,7 +124,7 @@ def check(number: int) -> int:
     wanted = [list(_plain(plain, *call)) for call in calls]
     known = {tuple(prompt): ids for (asked, _), outs in zip(calls, wanted, strict=True)
              for prompt, (ids, *_) in zip(asked, outs, strict=True)}  # fmt: skip
-    for _ in range(3):
+    for _ in range(generators):
         drafted = Generator(
             target, _TOKENIZER, drafter=drafter(rng, known), batch_size=rng.randrange(1, 6),
             costs=rng.choice((0.0, 0.02)), max_draft=rng.choice((1, 5, 16, 64)), pack_weights=False,
@@ -128,7 +132,7 @@ def check(number: int) -> int:
         for at, ((asked, how), outs) in enumerate(zip(calls, wanted, strict=True)):
             made = [(one.ids, one.text, one.finish_reason) for one in drafted.generate(prompts=asked, **how)]
             assert made == outs, f"case {number}, call {at}: {target.config.model_type}, {how}"
-    return 3 * sum(len(outs) for outs in wanted)
+    return generators * sum(len(outs) for outs in wanted)
 
 
 def _plain(generator: Generator, asked: list[list[int]], how: dict[str, Any]) -> Iterator[tuple[list[int], str, str]]:
