@@ -1,0 +1,484 @@
+"""Part `drafts` of `paper.py`: TASC-spec as published, tuned on each set, beside its peers and tasc's drafter.
+
+    python benches/python/paper.py drafts DATA_FOLDER --tokenizer T -o FILE.json [--bigrams MODEL] [--sets a,b] [--limit 300]
+    python benches/python/paper.py drafts DATA_FOLDER -o FILE.json --prompts 25 --model M --adapter A --system TEXT
+    python benches/python/paper.py drafts -o FILE.json [--markdown] [--figure FIGURE.svg]
+    python benches/python/paper.py drafts --smoke
+
+DATA_FOLDER holds NAME.jsonl.gz files of rows {input, output, split}. `train` is counted and indexed, the first rows of
+`test` are replayed; no model is needed. --bigrams computes N-Grammys' table of a model's bigrams and keeps it beside FILE.
+With --prompts a model decodes prompts of slu_atis end to end. Without DATA_FOLDER the kept results are printed or drawn.
+
+How settings are chosen, at each cost of a drafted token:
+
+- tasc-paper, with γ or with tasc's length rule, and N-Grammys: on 150 `train` rows that are left out of the counts.
+- prompt lookup and SuffixDecoding: on the replayed rows themselves, which favours them.
+- tasc: nothing is chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from paper_results import KeptResults
+
+from tasc.cli.console import err, out, print_table, progress_bars
+from tasc.data import TaskTokenizer, load_tokenizer, read_rows
+from tasc.data.ids import common_prefix_length
+from tasc.drafting.defaults import MAX_DRAFT
+from tasc.drafting.retokenizing import ngram_drafter
+from tasc.evaluation.baselines import (
+    PromptLookupDrafter,
+    SuffixDecodingDrafter,
+    suffix_decoding_installed,
+    suffix_depth,
+)
+from tasc.evaluation.bootstrap import estimate, ratio
+from tasc.evaluation.ngram_baselines import NGrammysDrafter, NgramSuccessors, TascPaperDrafter
+from tasc.evaluation.replay import ReplayResult, ReplayRow, encode_rows, replay
+from tasc.evaluation.replay_comparison import open_task
+
+SETS = ("slu_atis", "t2s_atis", "loghub", "nl2bash", "gsm8k", "slurp", "medquad")
+COSTS = (0.02, 0.2)
+GAMMAS = (2, 4, 8, 16, 32)
+N_MAX = (2, 3, 4, 6)
+P_MIN = (1, 5)
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+SHARE = 0.75
+HELD_OUT = 150
+MAX_TRAIN = 8000
+"""Most `train` rows of a set; of more, so many are drawn. Outputs of MedQuAD are long."""
+
+LARGE = {"loghub": 30000, "nl2bash": 10607}
+"""Sets with short outputs, of which more rows are used."""
+
+BATCHES = ((1, 4), (1, 8), (1, 16), (2, 4), (2, 8), (5, 4), (5, 8), (10, 4), (10, 10))
+"""N-Grammys' number of chains and their length; (10, 10) is the authors' choice."""
+
+SUFFIX_FACTORS = (1.0, 4.0, 16.0)
+SUFFIX_LEAST = (0.1, 0.3, 0.5, 0.7)
+SUFFIX_MOST = (16, 64)
+
+Rows = list[list[int]]
+"""Tokens, steps and drafted tokens of each replayed row."""
+
+
+@dataclass
+class PaperTask:
+    """One set: its rows, tokenised, and what is counted from them."""
+
+    name: str
+    train_texts: list[dict[str, Any]]
+    test_texts: list[dict[str, Any]]
+    tokenizer: TaskTokenizer
+    eos: int
+    model_bigrams: dict[int, list[int]] | None
+
+    @cached_property
+    def train(self) -> list[ReplayRow]:
+        return encode_rows(self.train_texts, self.tokenizer, eos=self.eos)
+
+    @cached_property
+    def test(self) -> list[ReplayRow]:
+        return encode_rows(self.test_texts, self.tokenizer, eos=self.eos)
+
+    @cached_property
+    def held_out(self) -> int:
+        """Number of `train` rows that settings are chosen on: the last ones, in an order that was drawn."""
+        return min(HELD_OUT, len(self.train) // 4)
+
+    @cached_property
+    def seam(self) -> list[int]:
+        """Last tokens that all prompts share: the n-grams of outputs begin with them, so first tokens have a context."""
+        return common_suffix([row.prompt for row in self.train])[-max(N_MAX) + 1 :]
+
+    def counts(self, p_min: int, *, all_rows: bool) -> NgramSuccessors:
+        """N-grams of the `train` outputs, or of those that nothing is chosen on."""
+        rows = self.train if all_rows else self.train[: -self.held_out]
+        return NgramSuccessors([np.concatenate([self.seam, row.output]) for row in rows], max(N_MAX), p_min)
+
+    def bigrams(self, *, all_rows: bool) -> dict[str, dict[int, list[int]]]:
+        """N-Grammys' bigrams by their source."""
+        tables = {"task": self.counts(1, all_rows=all_rows).top_successors(10)}
+        return tables if self.model_bigrams is None else {"model": self.model_bigrams, **tables}
+
+
+def common_suffix(prompts: Sequence[Any]) -> list[int]:
+    """Last ids that all prompts share."""
+    shared = [int(token) for token in prompts[0]][::-1]
+    for prompt in prompts:
+        shared = shared[: common_prefix_length(shared, [int(token) for token in prompt[::-1]])]
+    return shared[::-1]
+
+
+def load_task(path: Path, tokenizer: TaskTokenizer, limit: int, bigrams: dict[int, list[int]] | None) -> PaperTask:
+    """Read a set; its `train` rows are put in an order that is drawn with a fixed seed."""
+    name = path.name.split(".")[0]
+    rows = list(read_rows([path]))
+    train = [row for row in rows if row["split"] == "train"]
+    random.Random(5).shuffle(train)
+    test = [row for row in rows if row["split"] == "test"]
+    assert tokenizer.eos_id is not None
+    most = LARGE.get(name, MAX_TRAIN)
+    return PaperTask(name, train[:most], test[:limit], tokenizer, tokenizer.eos_id, bigrams)
+
+
+def speedup(rows: Rows, cost: float) -> float:
+    """s(c) = tokens / Σ(1 + c·drafted)."""
+    tokens, steps, drafted = np.array(rows, np.float64).sum(0)
+    return float(tokens / (steps + cost * drafted))
+
+
+def tau(rows: Rows) -> float:
+    """Tokens per step."""
+    tokens, steps, _ = np.array(rows, np.float64).sum(0)
+    return float(tokens / steps)
+
+
+def best_key(grid: dict[str, Rows], cost: float) -> str:
+    """Key of the settings with the highest speed-up; of equals the first."""
+    return max(grid, key=lambda key: speedup(grid[key], cost))
+
+
+def by_row(result: ReplayResult) -> Rows:
+    return [list(row) for row in result.by_row]
+
+
+def replay_batches(drafter: NGrammysDrafter, rows: Sequence[ReplayRow], k: int, w: int) -> Rows:
+    """Replay with all chains of each step: the best one is accepted, and every chain's tokens count as drafted."""
+    found = []
+    for row in rows:
+        request, output = drafter.start(row.prompt), row.output.tolist()
+        position = steps = drafted = 0
+        while position < len(output):
+            chains = request.chains(k, w)
+            hits = max((common_prefix_length(chain, output[position : position + w]) for chain in chains), default=0)
+            emitted = output[position : position + hits + 1]
+            request.update(emitted)
+            position, steps, drafted = position + len(emitted), steps + 1, drafted + sum(map(len, chains))
+        found.append([len(output), steps, drafted])
+    return found
+
+
+def paper_grid(task: PaperTask) -> dict[str, Rows]:
+    """Replays of the rows held out for the choice, by "n_max p_min γ"."""
+    rows, found = task.train[-task.held_out :], {}
+    for p_min in P_MIN:
+        counts = task.counts(p_min, all_rows=False)
+        for n_max, gamma in product(N_MAX, GAMMAS):
+            drafter = TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma, share=SHARE)
+            found[f"{n_max} {p_min} {gamma}"] = by_row(replay(drafter, rows, max_tokens=gamma))
+    return found
+
+
+def length_grid(task: PaperTask, cost: float) -> dict[str, Rows]:
+    """Replays with tasc's length rule of the rows held out for the choice, by "n_max p_min"."""
+    rows, found = task.train[-task.held_out :], {}
+    for p_min in P_MIN:
+        counts = task.counts(p_min, all_rows=False)
+        for n_max in N_MAX:
+            drafter = TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=None, share=SHARE)
+            found[f"{n_max} {p_min}"] = by_row(replay(drafter, rows, cost=cost))
+    return found
+
+
+def share_grid(task: PaperTask, n_max: int, p_min: int, gamma: int) -> dict[str, Rows]:
+    """Replays of the rows held out for the choice, by λ."""
+    counts, rows = task.counts(p_min, all_rows=False), task.train[-task.held_out :]
+    return {
+        str(share): by_row(
+            replay(TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma, share=share), rows, max_tokens=gamma)
+        )
+        for share in SHARES
+    }
+
+
+def ngrammys_grid(task: PaperTask, queries: Sequence[int]) -> dict[str, Rows]:
+    """Replays of the rows held out for the choice, by "bigrams query k w"."""
+    rows, found = task.train[-task.held_out :], {}
+    for source, table in task.bigrams(all_rows=False).items():
+        for query, (k, w) in product(queries, BATCHES):
+            drafter = NGrammysDrafter(table, task.eos, query=query)
+            found[f"{source} {query} {k} {w}"] = replay_batches(drafter, rows, k, w)
+    return found
+
+
+def lookup_grid(task: PaperTask) -> dict[str, Rows]:
+    """Replays of the test rows through prompt lookup, by the most tokens drafted."""
+    return {str(k): by_row(replay(PromptLookupDrafter(), task.test, max_tokens=k)) for k in (2, 4, 8, 10, 16, 32)}
+
+
+def suffix_grid(task: PaperTask) -> dict[str, Rows]:
+    """Replays of the test rows through SuffixDecoding, by "factor, least probability, most tokens"."""
+    outputs, found = [row.output for row in task.train], {}
+    for factor, least, most in product(SUFFIX_FACTORS, SUFFIX_LEAST, SUFFIX_MOST):
+        drafter = SuffixDecodingDrafter(outputs, factor=factor, depth=suffix_depth(most), min_token_prob=least)
+        found[f"{factor:g} {least:g} {most}"] = by_row(replay(drafter, task.test, max_tokens=most))
+    return found
+
+
+def ours(task: PaperTask) -> dict[str, dict[str, Rows]]:
+    """Replays of the test rows through tasc's drafter: by cost, and with fixed lengths, by γ."""
+    with tempfile.TemporaryDirectory() as folder, progress_bars() as bar:
+        data = Path(folder) / "rows.jsonl"
+        texts = [*task.train_texts, *task.test_texts]
+        data.write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+        with open_task(data, task.tokenizer, progress=bar) as opened:
+
+            def of(most: int, cost: float) -> Rows:
+                drafter = ngram_drafter(opened.index, task.tokenizer)
+                return by_row(replay(drafter, task.test, max_tokens=most, cost=cost))
+
+            return {
+                "rule": {str(cost): of(MAX_DRAFT, cost) for cost in COSTS},
+                "fixed": {str(gamma): of(gamma, 0.0) for gamma in GAMMAS},
+            }
+
+
+def measure(task: PaperTask, kept: KeptResults) -> None:
+    """Everything that is missing of one set."""
+
+    def get(key: str, compute: Callable[[], Any]) -> Any:
+        return kept.get(f"{task.name}: {key}", compute)
+
+    get(
+        "rows",
+        lambda: {
+            "train": len(task.train),
+            "held out": task.held_out,
+            "test": len(task.test),
+            "output tokens": sum(len(row.output) for row in task.test),
+            "seam": task.seam,
+        },
+    )
+    get("prompt-lookup", partial(lookup_grid, task))
+    get("tasc", partial(ours, task))
+    grid = get("tasc-paper, choice", partial(paper_grid, task))
+    n_max, p_min, gamma = map(int, best_key(grid, COSTS[0]).split())
+    get("tasc-paper, λ", partial(share_grid, task, n_max, p_min, gamma))
+    bigram = get("ngrammys-bigram, choice", partial(ngrammys_grid, task, (0,)))
+    mixed = get("ngrammys-mixed, choice", partial(ngrammys_grid, task, (1, 2)))
+    for cost in COSTS:
+        lengths = get(f"tasc-paper-length, choice at {cost}", partial(length_grid, task, cost))
+        get(f"tasc-paper at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost))
+        get(f"tasc-paper-length at {cost}", partial(chosen_paper, task, best_key(lengths, cost), cost))
+        get(f"ngrammys-bigram at {cost}", partial(chosen_ngrammys, task, best_key(bigram, cost)))
+        get(f"ngrammys-mixed at {cost}", partial(chosen_ngrammys, task, best_key(mixed, cost)))
+    if suffix_decoding_installed():
+        get("suffix", partial(suffix_grid, task))
+    elif f"{task.name}: suffix" not in kept.values:
+        err.print(f"{task.name}: SuffixDecoding is not installed, so it is left out; a later call can add it")
+
+
+def chosen_paper(task: PaperTask, key: str, cost: float) -> Rows:
+    """Replay of the test rows with the settings "n_max p_min [γ]"."""
+    n_max, p_min, *fixed = map(int, key.split())
+    gamma = fixed[0] if fixed else None
+    drafter = TascPaperDrafter(task.counts(p_min, all_rows=True), task.eos, n_max=n_max, gamma=gamma, share=SHARE)
+    return by_row(replay(drafter, task.test, max_tokens=gamma or MAX_DRAFT, cost=cost))
+
+
+def chosen_ngrammys(task: PaperTask, key: str) -> Rows:
+    """Replay of the test rows with the settings "bigrams query k w"."""
+    source, *numbers = key.split()
+    query, k, w = map(int, numbers)
+    drafter = NGrammysDrafter(task.bigrams(all_rows=True)[source], task.eos, query=query)
+    return replay_batches(drafter, task.test, k, w)
+
+
+METHODS = (
+    "prompt-lookup",
+    "ngrammys-bigram",
+    "ngrammys-mixed",
+    "suffix",
+    "tasc-paper",
+    "tasc-paper-length",
+    "tasc, best fixed γ",
+    "tasc",
+)
+
+
+def test_rows(kept: KeptResults, name: str, cost: float) -> Iterator[tuple[str, str, Rows]]:
+    """Yield method, its settings and the replayed rows of a set that are kept."""
+    values = kept.values
+    for method in METHODS:
+        if method.startswith("tasc,") or method == "tasc":
+            found = values.get(f"{name}: tasc")
+            if found is not None:
+                key = str(cost) if method == "tasc" else best_key(found["fixed"], cost)
+                yield method, "" if method == "tasc" else key, found["rule" if method == "tasc" else "fixed"][key]
+        elif f"{name}: {method}" in values:  # chosen on the test rows
+            grid = values[f"{name}: {method}"]
+            key = best_key(grid, cost)
+            yield method, key, grid[key]
+        elif f"{name}: {method} at {cost}" in values:
+            choice = values.get(f"{name}: {method}, choice") or values[f"{name}: {method}, choice at {cost}"]
+            yield method, best_key(choice, cost), values[f"{name}: {method} at {cost}"]
+
+
+def summary(kept: KeptResults, name: str, cost: float) -> dict[str, dict[str, Any]]:
+    """τ, s(c) with its interval and settings of each method, and how many times faster tasc is (paired interval)."""
+    found = {method: (settings, np.array(rows, np.float64)) for method, settings, rows in test_rows(kept, name, cost)}
+    _, steps, drafted = found["tasc"][1].T
+    own = steps + cost * drafted
+    facts = {}
+    for method, (settings, rows) in found.items():
+        tokens, steps, drafted = rows.T
+        time = steps + cost * drafted
+        facts[method] = {
+            "settings": settings,
+            "tau": float(tokens.sum() / steps.sum()),
+            "drafted per step": float(drafted.sum() / steps.sum()),
+            "speedup": estimate(ratio(tokens, time)),
+            "tasc over it": estimate(ratio(time, own)),
+        }
+    return facts
+
+
+def measured_sets(kept: KeptResults) -> list[str]:
+    """Names of the sets whose comparison is kept."""
+    names = [key.removesuffix(": tasc") for key in kept.values if key.endswith(": tasc")]
+    return [*(name for name in SETS if name in names), *(name for name in names if name not in SETS)]
+
+
+def report(kept: KeptResults, *, markdown: bool) -> None:
+    """Print a table for each cost, the effect of λ, and the end-to-end run if there is one."""
+    show = print_markdown if markdown else print_table
+    for cost in COSTS:
+        table = {name: summary(kept, name, cost) for name in measured_sets(kept)}
+        methods = [m for m in METHODS if any(m in facts for facts in table.values())]
+        lines = [[name, *(_speed(facts.get(m)) for m in methods)] for name, facts in table.items()]
+        show(f"s({cost:g}) (τ)", ("set", *methods), lines)
+        over = [m for m in methods if m != "tasc"]
+        lines = [[name, *(_over(facts.get(m)) for m in over)] for name, facts in table.items()]
+        show(f"tasc over each, at {cost:g}", ("set", *over), lines)
+        chosen = [m for m in methods if m not in ("tasc",)]
+        lines = [[name, *(facts[m]["settings"] if m in facts else "" for m in chosen)] for name, facts in table.items()]
+        show(f"settings at {cost:g}", ("set", *chosen), lines)
+    lines = [
+        [name, *(f"{speedup(rows, COSTS[0]):.2f}" for rows in kept.values[f"{name}: tasc-paper, λ"].values())]
+        for name in measured_sets(kept)
+        if f"{name}: tasc-paper, λ" in kept.values
+    ]
+    show("s(0.02) of tasc-paper by λ, on the rows of the choice", ("set", *map(str, SHARES)), lines)
+    if "end to end" in kept.values:
+        from paper_end_to_end import lines as end_to_end_lines
+
+        show("End to end", *end_to_end_lines(kept.values["end to end"]))
+
+
+def _speed(facts: dict[str, Any] | None) -> str:
+    return "" if facts is None else f"{_interval(facts['speedup'])} ({facts['tau']:.2f})"
+
+
+def _over(facts: dict[str, Any] | None) -> str:
+    return "" if facts is None else _interval(facts["tasc over it"])
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def print_markdown(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table as Markdown."""
+    texts = [f"\n{title}\n", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    texts += ["| " + " | ".join(map(str, line)) + " |" for line in lines]
+    out.print("\n".join(texts), highlight=False, markup=False, soft_wrap=True)
+
+
+def draw(kept: KeptResults, path: Path) -> None:
+    """Draw s(0.02) over λ, relative to λ = 0.75, one line per set."""
+    from paper_figures import COLORS, save_svg
+
+    def lines(axes: Any) -> None:
+        for name, color in zip(measured_sets(kept), COLORS, strict=False):
+            grid = kept.values[f"{name}: tasc-paper, λ"]
+            speeds = [speedup(grid[str(share)], COSTS[0]) for share in SHARES]
+            axes.plot(SHARES, [s / speeds[SHARES.index(SHARE)] for s in speeds], "o-", color=color, label=name)
+        axes.set_xlabel("λ, share of the task's n-grams")
+        axes.set_ylabel("s(0.02), relative to λ = 0.75")
+        axes.set_xticks(SHARES)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+
+    save_svg(path, lines, "Speed-up of the paper's drafter by λ for each set, relative to λ = 0.75")
+
+
+def checked_settings(kept: KeptResults, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse results that were measured with another tokenizer or number of rows."""
+    wanted = {"tokenizer": str(options.tokenizer), "limit": options.limit}
+    if kept.get("settings", lambda: wanted) != wanted:
+        parser.error(f"{options.output} holds results of {kept.values['settings']}; name another file")
+
+
+def load_bigrams(options: argparse.Namespace) -> dict[int, list[int]] | None:
+    """N-Grammys' bigrams of a model: computed if asked for, kept beside the results."""
+    file = options.output.with_suffix(".bigrams.npy")
+    if not file.exists():
+        if options.bigrams is None:
+            return None
+        from paper_end_to_end import model_bigrams
+
+        np.save(file, model_bigrams(options.bigrams))
+    return dict(enumerate(np.load(file).tolist()))
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="paper.py drafts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="?", help="folder of NAME.jsonl.gz files")
+    parser.add_argument("--tokenizer", help="folder, tokenizer.json or hub name")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--limit", type=int, default=300, help="test rows per set")
+    parser.add_argument("--bigrams", help="model whose bigrams N-Grammys uses, beside those of the task")
+    parser.add_argument("--prompts", type=int, default=0, help="prompts of slu_atis that a model decodes")
+    parser.add_argument("--model", default="smollm2", help="folder, hub name or smollm2")
+    parser.add_argument("--adapter", type=Path, help="PEFT adapter, merged")
+    parser.add_argument("--system", help="system prompt of every request")
+    parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
+    parser.add_argument("--figure", type=Path, help="SVG of the speed-up over λ")
+    parser.add_argument("-o", "--output", type=Path, help="JSON that keeps the results")
+    parser.add_argument("--smoke", action="store_true", help="a tiny generated task")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        smoke(options.output)
+        return
+    if options.output is None:
+        parser.error("name the file that keeps the results with -o")
+    kept = KeptResults(options.output)
+    if options.data is not None and options.tokenizer is not None:
+        checked_settings(kept, options, parser)
+        bigrams = load_bigrams(options)
+        tokenizer = load_tokenizer(options.tokenizer)
+        for name in options.sets.split(","):
+            measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, bigrams), kept)
+            err.print(f"{name}: measured")
+    if options.data is not None and options.prompts:
+        from paper_end_to_end import measure as decode
+
+        kept.get("end to end", lambda: decode(options.data / "slu_atis.jsonl.gz", options))
+    report(kept, markdown=options.markdown)
+    if options.figure is not None:
+        draw(kept, options.figure)
+
+
+def smoke(output: Path | None) -> None:
+    """The whole path on a tiny task."""
+    from smoke_task import write_rows, write_tokenizer
+
+    kept = KeptResults(output)
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_rows(Path(folder))
+        task = load_task(data, load_tokenizer(write_tokenizer(Path(folder), data)), 10, None)
+        measure(task, kept)
+    report(kept, markdown=False)
