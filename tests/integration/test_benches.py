@@ -34,6 +34,7 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "many_callers",
         "int8_weights",
         "foresight",
+        "paper",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
