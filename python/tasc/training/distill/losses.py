@@ -1,9 +1,9 @@
 """Losses: divergences of a draft's distributions from the target's, token by token.
 
-Every loss takes logits and returns one number per token, in nats (`tvd` in [0, 1]; `lk` mixes nats and `tvd`). It is differentiable
-once in the draft's logits. All arithmetic is float32 or better, whatever the dtype of the logits. Value and gradient
-are computed together, a few tokens at a time: one tensor of the logits' size is stored, where autograd through the
-formula would store six.
+Every loss takes logits and returns one number per token, in nats (`tvd` is in [0, 1], `lk` in between). It is
+differentiable once in the draft's logits. All arithmetic is float32 or better, whatever the dtype of the logits. Value
+and gradient are computed together, a few tokens at a time: one tensor of the logits' size is stored, where autograd
+through the formula would store six.
 """
 
 from __future__ import annotations
@@ -141,9 +141,11 @@ def _lk(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
     kl, kl_slope = _forward_kl(log_p, log_q)
     tv, tv_slope = _tvd(log_p, log_q)
     weight = torch.exp(-3.0 * (1.0 - tv))
-    return weight * kl + (1.0 - weight) * tv, lambda: (
-        weight[:, None] * kl_slope() + (1.0 - weight)[:, None] * tv_slope()
-    )
+
+    def slope() -> Tensor:
+        return weight[:, None] * kl_slope() + (1.0 - weight)[:, None] * tv_slope()
+
+    return weight * kl + (1.0 - weight) * tv, slope
 
 
 def _sum(weights: Tensor, values: Tensor) -> Tensor:
