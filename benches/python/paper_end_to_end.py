@@ -1,4 +1,4 @@
-"""What `paper.py drafts` does with a model: decoding of ATIS slots end to end, and the model's bigrams for N-Grammys."""
+"""End-to-end decoding of ATIS slots for `paper.py drafts`: the paper's drafter beside tasc's, in tasc's loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasc import Generator, NullDrafter
 from tasc.cli.console import progress_bars
@@ -21,7 +20,6 @@ from tasc.evaluation.replay_comparison import Task, open_task
 from tasc.models import load_checkpoint, use_threads
 
 GAMMAS = (4, 8, 16, 32)
-BATCH = 256
 
 
 def drafters(task: Task, seam: list[int], n_max: int, p_min: int) -> dict[str, tuple[Any, int]]:
@@ -96,19 +94,3 @@ def lines(found: dict[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
             ]
         )
     return ("method", "τ", "drafted/step", "tokens/s (CPU time)", "speed-up"), table
-
-
-def model_bigrams(name: str, k: int = 10) -> NDArray[np.int64]:
-    """Compute the k most probable successors of each token after it alone, the best first: (V, k)."""
-    import torch
-
-    use_threads(1)
-    model, _ = load_checkpoint(name)
-    tokens = torch.arange(model.config.vocab_size)[:, None]
-    with torch.inference_mode(), progress_bars() as bar:
-        move, best = bar("bigrams of the model"), []
-        for start in range(0, len(tokens), BATCH):
-            best.append(model(tokens[start : start + BATCH]).logits[:, -1].topk(k).indices)
-            move(min(start + BATCH, len(tokens)), len(tokens))
-    found: NDArray[np.int64] = torch.cat(best).numpy()
-    return found

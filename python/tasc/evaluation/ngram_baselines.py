@@ -5,6 +5,7 @@ They are measured beside tasc's own drafter by `benches/python/paper.py` and are
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -151,10 +152,11 @@ class ContextSuccessors:
     def extend(self, ids: TokenIds) -> None:
         """Append tokens."""
         for token in map(int, ids):
-            for size in range(min(self._n_max, len(self.ids) // _ID + 1)):
-                successors = self._after.setdefault(self.end(size), {})
+            recent = self.end(min(self._n_max - 1, len(self.ids) // _ID))
+            for start in range(0, len(recent) + 1, _ID):
+                successors = self._after.setdefault(recent[start:], {})
                 successors[token] = successors.get(token, 0) + 1
-            self.ids += np.uint32(token).tobytes()
+            self.ids += token.to_bytes(_ID, sys.byteorder)
 
     def end(self, size: int) -> bytes:
         """Return the bytes of the last `size` tokens."""
@@ -278,7 +280,7 @@ class TascPaperRequest(Request):
         probs = np.array(self._probs[:length], np.float32)
         return TokenDraft(np.array(self._tokens[:length], np.uint32), probs, np.full(length, _OTHER, np.uint8))
 
-    def _extend_chain(self, most: int, threshold: float = -1.0) -> list[float]:
+    def _extend_chain(self, most: int, threshold: float = 0.0) -> list[float]:
         """Draft up to `most` tokens, as long as the survival of the calibrated chain exceeds `threshold`.
 
         Returns:
@@ -294,25 +296,27 @@ class TascPaperRequest(Request):
             if found is None:
                 break
             token, prob = found
-            survival *= drafter.calibration(prob)
-            if survival <= threshold:
-                break
+            if drafter.gamma is None:
+                survival *= drafter.calibration(prob)
+                if survival <= threshold:
+                    break
             self._tokens.append(token)
             self._probs.append(prob)
             survivals.append(survival)
             if token == drafter.eos:
                 break
-            context += np.uint32(token).tobytes()
+            context += token.to_bytes(_ID, sys.byteorder)
             context = context[max(0, len(context) - _ID * (drafter.n_max - 1)) :]
         return survivals
 
     def update(self, ids: TokenIds) -> None:
         """Append tokens that the target has emitted; the length rule learns from them."""
-        for token, prob, emitted in zip(self._tokens, self._probs, map(int, ids), strict=False):
-            self._drafter.calibration.learn(prob, token == emitted)
-            if token != emitted:
-                break
-        self._drafter.record_step(len(ids), self._step_cost)
+        if self._drafter.gamma is None:
+            for token, prob, emitted in zip(self._tokens, self._probs, map(int, ids), strict=False):
+                self._drafter.calibration.learn(prob, token == emitted)
+                if token != emitted:
+                    break
+            self._drafter.record_step(len(ids), self._step_cost)
         self._context.extend(ids)
         self._tokens, self._probs, self._step_cost = [], [], 1.0
 
