@@ -13,7 +13,8 @@ N-Grammys takes its bigrams from the model's weights. Here they are counted in t
 
 How settings are chosen, at each cost of a drafted token:
 
-- tasc-paper, with γ or with tasc's length rule, and N-Grammys: on 150 `train` rows that are left out of the counts.
+- tasc-paper and N-Grammys: on 150 `train` rows that are left out of the counts, N-Grammys on 50 of them.
+- tasc-paper-length, the paper's drafter with tasc's length rule: n_max and p_min are those of tasc-paper.
 - prompt lookup and SuffixDecoding: on the replayed rows themselves, which favours them.
 - tasc: nothing is chosen.
 """
@@ -28,7 +29,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +172,39 @@ def replay_batches(drafter: NGrammysDrafter, rows: Sequence[ReplayRow], k: int, 
     return found
 
 
-def paper_grids(task: PaperTask) -> dict[str, dict[str, Rows]]:
-    """Replays of the rows held out for the choice: by "n_max p_min γ"; with tasc's length rule, by cost and "n_max p_min"."""
-    rows = task.train[-task.held_out :]
-    found: dict[str, dict[str, Rows]] = {"γ": {}, **{str(cost): {} for cost in COSTS}}
+def paper_grid(task: PaperTask) -> dict[str, Rows]:
+    """Replays of the rows held out for the choice, by "n_max p_min γ"."""
+    found = {}
     for p_min, n_max in product(P_MIN, N_MAX):
-        for gamma in GAMMAS:
-            drafter = paper_drafter(task, n_max, p_min, gamma, all_rows=False)
-            found["γ"][f"{n_max} {p_min} {gamma}"] = by_row(replay(drafter, rows, max_tokens=gamma))
-        for cost in COSTS:
-            drafter = paper_drafter(task, n_max, p_min, None, all_rows=False)
-            found[str(cost)][f"{n_max} {p_min}"] = by_row(replay(drafter, rows, cost=cost))
+        drafter = paper_drafter(task, n_max, p_min, max(GAMMAS), all_rows=False)
+        for gamma, rows in replay_gammas(drafter, task.train[-task.held_out :], GAMMAS).items():
+            found[f"{n_max} {p_min} {gamma}"] = rows
+    return found
+
+
+def replay_gammas(drafter: TascPaperDrafter, rows: Sequence[ReplayRow], gammas: Sequence[int]) -> dict[int, Rows]:
+    """Replay with several γ at once: a chain is followed up to its first wrong token only.
+
+    Every rejected draft counts γ drafted tokens, even if it would have ended earlier, with a wrong end token.
+    """
+    found: dict[int, Rows] = {gamma: [] for gamma in gammas}
+    for row in rows:
+        request, output = drafter.start(row.prompt), row.output.tolist()
+        at, steps, drafted = dict.fromkeys(gammas, 0), dict.fromkeys(gammas, 0), dict.fromkeys(gammas, 0)
+        for position in range(len(output)):
+            here = [gamma for gamma in gammas if at[gamma] == position]
+            if here:
+                expected = output[position : position + max(here)]
+                pairs = zip(request.chain(), expected, strict=False)
+                hits = sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], pairs))
+                ends = position + hits == len(output)
+                for gamma in here:
+                    steps[gamma] += 1
+                    drafted[gamma] += min(gamma, hits) if ends else gamma
+                    at[gamma] += min(gamma, hits) + 1
+            request.update(output[position : position + 1])
+        for gamma in gammas:
+            found[gamma].append([len(output), steps[gamma], drafted[gamma]])
     return found
 
 
@@ -195,16 +218,16 @@ def paper_drafter(
 
 def share_grid(task: PaperTask, n_max: int, p_min: int, gamma: int) -> dict[str, Rows]:
     """Replays of the rows held out for the choice, by λ."""
-    rows, found = task.train[-task.held_out :], {}
+    found = {}
     for share in SHARES:
         drafter = paper_drafter(task, n_max, p_min, gamma, share=share, all_rows=False)
-        found[str(share)] = by_row(replay(drafter, rows, max_tokens=gamma))
+        found[str(share)] = replay_gammas(drafter, task.train[-task.held_out :], (gamma,))[gamma]
     return found
 
 
 def ngrammys_grid(task: PaperTask, queries: Sequence[int]) -> dict[str, Rows]:
     """Replays of the rows held out for the choice, by "query k w"."""
-    rows, table, found = task.train[-task.held_out :], task.bigrams(all_rows=False), {}
+    rows, table, found = task.train[-task.held_out :][:50], task.bigrams(all_rows=False), {}
     for query, (k, w) in product(queries, BATCHES):
         found[f"{query} {k} {w}"] = replay_batches(NGrammysDrafter(table, task.eos, query=query), rows, k, w)
     return found
@@ -212,7 +235,7 @@ def ngrammys_grid(task: PaperTask, queries: Sequence[int]) -> dict[str, Rows]:
 
 def lookup_grid(task: PaperTask) -> dict[str, Rows]:
     """Replays of the test rows through prompt lookup, by the most tokens drafted."""
-    return {str(k): by_row(replay(PromptLookupDrafter(), task.test, max_tokens=k)) for k in (2, 4, 8, 10, 16, 32)}
+    return {str(k): by_row(replay(PromptLookupDrafter(), task.test, max_tokens=k)) for k in (2, 4, 10, 32)}
 
 
 def suffix_grid(task: PaperTask) -> dict[str, Rows]:
@@ -279,12 +302,12 @@ def measure(task: PaperTask, kept: KeptResults) -> None:
         },
     )
     get("prompt-lookup", partial(lookup_grid, task))
-    grids = get("tasc-paper, choice", partial(paper_grids, task))
-    n_max, p_min, gamma = map(int, best_key(grids["γ"], COSTS[0]).split())
+    grid = get("tasc-paper, choice", partial(paper_grid, task))
+    n_max, p_min, gamma = map(int, best_key(grid, COSTS[0]).split())
     get("tasc-paper, λ", partial(share_grid, task, n_max, p_min, gamma))
     for cost in COSTS:
-        get(f"tasc-paper at {cost}", partial(chosen_paper, task, best_key(grids["γ"], cost), cost))
-        get(f"tasc-paper-length at {cost}", partial(chosen_paper, task, best_key(grids[str(cost)], cost), cost))
+        get(f"tasc-paper at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost, fixed=True))
+        get(f"tasc-paper-length at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost, fixed=False))
     get("tasc", partial(ours, task))
     for method, queries in (("ngrammys-bigram", (0,)), ("ngrammys-mixed", (1, 2))):
         grid = get(f"{method}, choice", partial(ngrammys_grid, task, queries))
@@ -296,12 +319,11 @@ def measure(task: PaperTask, kept: KeptResults) -> None:
         err.print(f"{task.name}: SuffixDecoding is not installed, so it is left out; a later call can add it")
 
 
-def chosen_paper(task: PaperTask, key: str, cost: float) -> Rows:
-    """Replay of the test rows with the settings "n_max p_min [γ]"."""
-    n_max, p_min, *fixed = map(int, key.split())
-    gamma = fixed[0] if fixed else None
-    drafter = paper_drafter(task, n_max, p_min, gamma, all_rows=True)
-    return by_row(replay(drafter, task.test, max_tokens=gamma or MAX_DRAFT, cost=cost))
+def chosen_paper(task: PaperTask, key: str, cost: float, *, fixed: bool) -> Rows:
+    """Replay of the test rows with the settings "n_max p_min γ", or with tasc's length rule instead of γ."""
+    n_max, p_min, gamma = map(int, key.split())
+    drafter = paper_drafter(task, n_max, p_min, gamma if fixed else None, all_rows=True)
+    return by_row(replay(drafter, task.test, max_tokens=gamma if fixed else MAX_DRAFT, cost=cost))
 
 
 def chosen_ngrammys(task: PaperTask, key: str) -> Rows:
@@ -325,11 +347,11 @@ METHODS = (
 def test_rows(kept: KeptResults, name: str, cost: float) -> Iterator[tuple[str, str, Rows]]:
     """Yield method, its settings and the replayed rows of a set that are kept."""
     values = kept.values
-    choices = values[f"{name}: tasc-paper, choice"]
     for method in METHODS:
         if method.startswith("tasc-paper"):
-            grid = choices["γ" if method == "tasc-paper" else str(cost)]
-            yield method, best_key(grid, cost), values[f"{name}: {method} at {cost}"]
+            key = best_key(values[f"{name}: tasc-paper, choice"], cost)
+            settings = key if method == "tasc-paper" else key.rpartition(" ")[0]
+            yield method, settings, values[f"{name}: {method} at {cost}"]
         elif method.startswith("tasc"):
             found = values[f"{name}: tasc"]
             key = str(cost) if method == "tasc" else best_key(found["fixed"], cost)
