@@ -488,21 +488,33 @@ def main(arguments: list[str]) -> None:
             measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, options.train_rows), kept)
             err.print(f"{name}: measured")
     if options.data is not None and options.prompts:
-        from paper_end_to_end import measure as decode
-
-        kept.get("end to end", lambda: decode(options.data / "slu_atis.jsonl.gz", options))
+        kept.get("end to end", lambda: decoded(options))
     report(kept, markdown=options.markdown)
     if options.figure is not None:
         draw(kept, options.figure)
 
 
+def decoded(options: argparse.Namespace) -> dict[str, Any]:
+    """End-to-end run of slu_atis on the model that the options name."""
+    import paper_end_to_end
+
+    from tasc.models import load_checkpoint
+
+    model, tokenizer = load_checkpoint(options.model, adapter=options.adapter)
+    data = options.data / "slu_atis.jsonl.gz"
+    return paper_end_to_end.measure(data, model, tokenizer, prompts=options.prompts, system=options.system)
+
+
 def smoke(output: Path | None) -> None:
-    """The whole path on a tiny task."""
-    from smoke_task import write_rows, write_tokenizer
+    """The whole path on a tiny task, and a random model of two layers."""
+    import paper_end_to_end
+    from smoke_task import tiny_model, write_rows, write_tokenizer
 
     kept = KeptResults(output)
     with tempfile.TemporaryDirectory() as folder:
         data = write_rows(Path(folder))
-        task = load_task(data, load_tokenizer(write_tokenizer(Path(folder), data)), 10)
-        measure(task, kept)
+        tokenizer = write_tokenizer(Path(folder), data)
+        measure(load_task(data, load_tokenizer(tokenizer), 10), kept)
+        model = tiny_model(tokenizer)
+        kept.get("end to end", lambda: paper_end_to_end.measure(data, *model, prompts=2, max_tokens=16))
     report(kept, markdown=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 from tasc import Generator, NullDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
+from tasc.decoding.prompts import prompt_ids
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.evaluation.baselines import PromptLookupDrafter
 from tasc.evaluation.bootstrap import estimate, ratio
 from tasc.evaluation.ngram_baselines import NgramSuccessors, TascPaperDrafter
 from tasc.evaluation.replay_comparison import Task, open_task
-from tasc.models import load_checkpoint, use_threads
+from tasc.models import use_threads
 
 GAMMAS = (4, 8, 16, 32)
 
@@ -38,8 +38,18 @@ def drafters(task: Task, seam: list[int], n_max: int, p_min: int) -> dict[str, t
     }
 
 
-def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    data: Path, model: Any, tokenizer: Any, *, prompts: int, system: str | None = None, max_tokens: int = 256
+) -> dict[str, Any]:
     """Decode prompts greedily, one at a time, with every method in turns; time is CPU time of one thread.
+
+    Args:
+        data: Rows {input, output, split}.
+        model: Model, on a CPU.
+        tokenizer: Hugging Face tokenizer of the model.
+        prompts: Number of test rows whose inputs are decoded.
+        system: System prompt of every request.
+        max_tokens: Most tokens of an output.
 
     Returns:
         By method: `rows`, each (tokens, steps, drafted tokens, CPU seconds) of one prompt. All outputs are compared with
@@ -48,15 +58,12 @@ def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
     from paper_drafts import common_suffix
 
     use_threads(1)
-    model, tokenizer = load_checkpoint(options.model, adapter=options.adapter)
     with (
         progress_bars() as bar,
-        open_task(data, load_tokenizer(tokenizer), limit=options.prompts, progress=bar) as task,
+        open_task(data, load_tokenizer(tokenizer), limit=prompts, progress=bar) as task,
     ):
         asked = [row["input"] for row in task.held_out]
-        chats = [[{"role": "user", "content": text}] for text in asked[:8]]
-        templated = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
-        seam = common_suffix([tokenizer(text, add_special_tokens=False)["input_ids"] for text in templated])[-5:]
+        seam = common_suffix([prompt_ids(tokenizer, [text], None, system)[0] for text in asked])[-5:]
         methods = {
             name: (Generator(model, tokenizer, drafter=drafter, max_draft=most), [])
             for name, (drafter, most) in drafters(task, seam, n_max=6, p_min=1).items()
@@ -66,7 +73,7 @@ def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
             order = list(methods.items())
             for generator, rows in (value for _, value in order[turn % len(order) :] + order[: turn % len(order)]):
                 start = time.process_time()
-                [made] = generator.generate([text], system=options.system)
+                [made] = generator.generate([text], system=system, max_tokens=max_tokens)
                 rows.append((made, time.process_time() - start))
             assert len({tuple(rows[-1][0].ids) for _, rows in methods.values()}) == 1, "outputs differ"
             move(turn + 1, len(asked) + 1)
