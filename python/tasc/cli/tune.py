@@ -25,7 +25,11 @@ def tune(
     every_turn: EveryTurn = False,
     system: System = None,
     method: Annotated[
-        str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
+        str,
+        typer.Option(
+            help="lora: adapters on all linear layers, and the rows of new tokens; qlora: the same over a base in "
+            "4 bits; full: every weight."
+        ),
     ] = "lora",
     epochs: Annotated[float, typer.Option(help="See each row this many times.")] = 1.0,
     max_steps: Annotated[

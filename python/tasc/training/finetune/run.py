@@ -89,16 +89,21 @@ class Run:
         from transformers import AutoModelForCausalLM
 
         full = self.options.method == "full"
+        quantised = {"quantization_config": _nf4(dtype)} if self.options.method == "qlora" else {}
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.model,
             dtype=torch.float32 if full else dtype,
             attn_implementation=attention(self.examples),
+            **quantised,
         )
         model.config.use_cache = False
         return model if full else with_adapters(model, self.options, self.new_ids)
 
     def _merged(self) -> Any:
-        """The tuned model: merged in float32, then cast to the stored dtype of the original model."""
+        """The tuned model: merged in float32, then cast to the stored dtype of the original model.
+
+        The base is read from its checkpoint again, so `qlora` merges into the weights as they were before quantisation.
+        """
         import torch
         from peft import PeftModel
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -113,3 +118,19 @@ class Run:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.examples[0].completion[-1] if pad is None else pad)
+
+
+def _nf4(dtype: Any) -> Any:
+    """Return the settings of transformers for linear layers in 4 bits (NF4), computed in `dtype` (QLoRA).
+
+    The scales of the blocks are quantised too. Embeddings and the output head stay as they are.
+    """
+    from transformers import BitsAndBytesConfig
+
+    settings: Any = BitsAndBytesConfig
+    return settings(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
