@@ -95,7 +95,7 @@ class PaperTask:
         return min(HELD_OUT, len(self.train) // 4)
 
     @cached_property
-    def seam(self) -> list[int]:
+    def prompt_suffix(self) -> list[int]:
         """Last tokens that all prompts share: the n-grams of outputs begin with them, so first tokens have a context."""
         return common_suffix([row.prompt for row in self.train])[-max(N_MAX) + 1 :]
 
@@ -110,7 +110,7 @@ class PaperTask:
     def _counts(self, n_max: int, p_min: int, all_rows: bool) -> NgramSuccessors:
         if self._counted is None or self._counted[0] != (n_max, p_min, all_rows):  # one at a time: they are large
             rows = self.train if all_rows else self.train[: -self.held_out]
-            outputs = [np.concatenate([self.seam, row.output]) for row in rows]
+            outputs = [np.concatenate([self.prompt_suffix, row.output]) for row in rows]
             self._counted = None
             self._counted = (n_max, p_min, all_rows), NgramSuccessors(outputs, n_max, p_min)
         return self._counted[1]
@@ -298,7 +298,7 @@ def measure(task: PaperTask, kept: KeptResults) -> None:
             "held out": task.held_out,
             "test": len(task.test),
             "output tokens": sum(len(row.output) for row in task.test),
-            "seam": task.seam,
+            "prompt suffix": task.prompt_suffix,
         },
     )
     get("prompt-lookup", partial(lookup_grid, task))
@@ -505,6 +505,16 @@ def decoded(options: argparse.Namespace) -> dict[str, Any]:
     return paper_end_to_end.measure(data, model, tokenizer, prompts=options.prompts, system=options.system)
 
 
+def check_replay_gammas(task: PaperTask) -> None:
+    """Assert that the replay of several γ at once takes the steps of one replay for each."""
+    rows = task.train[:5]
+    found = replay_gammas(paper_drafter(task, 4, 1, max(GAMMAS), all_rows=True), rows, GAMMAS)
+    for gamma in GAMMAS:
+        each = by_row(replay(paper_drafter(task, 4, 1, gamma, all_rows=True), rows, max_tokens=gamma))
+        assert [row[:2] for row in found[gamma]] == [row[:2] for row in each], f"γ = {gamma}"
+        assert all(drafted >= row[2] for (_, _, drafted), row in zip(found[gamma], each, strict=True)), f"γ = {gamma}"
+
+
 def smoke(output: Path | None) -> None:
     """The whole path on a tiny task, and a random model of two layers."""
     import paper_end_to_end
@@ -514,7 +524,9 @@ def smoke(output: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_rows(Path(folder))
         tokenizer = write_tokenizer(Path(folder), data)
-        measure(load_task(data, load_tokenizer(tokenizer), 10), kept)
+        task = load_task(data, load_tokenizer(tokenizer), 10)
+        measure(task, kept)
+        check_replay_gammas(task)
         model = tiny_model(tokenizer)
         kept.get("end to end", lambda: paper_end_to_end.measure(data, *model, prompts=2, max_tokens=16))
     report(kept, markdown=False)

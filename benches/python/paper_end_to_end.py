@@ -22,9 +22,9 @@ from tasc.models import use_threads
 GAMMAS = (4, 8, 16, 32)
 
 
-def drafters(task: Task, seam: list[int], n_max: int, p_min: int) -> dict[str, tuple[Any, int]]:
+def drafters(task: Task, prompt_suffix: list[int], n_max: int, p_min: int) -> dict[str, tuple[Any, int]]:
     """Drafter and most drafted tokens of each method."""
-    counts = NgramSuccessors([np.array([*seam, *output]) for output in task.outputs()], n_max, p_min)
+    counts = NgramSuccessors([np.array([*prompt_suffix, *output]) for output in task.outputs()], n_max, p_min)
     paper: dict[str, tuple[Any, int]] = {
         f"tasc-paper, γ = {gamma}": (TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma), gamma)
         for gamma in GAMMAS
@@ -63,10 +63,10 @@ def measure(
         open_task(data, load_tokenizer(tokenizer), limit=prompts, progress=bar) as task,
     ):
         asked = [row["input"] for row in task.held_out]
-        seam = common_suffix([prompt_ids(tokenizer, [text], None, system)[0] for text in asked])[-5:]
+        prompt_suffix = common_suffix([prompt_ids(tokenizer, [text], None, system)[0] for text in asked])[-5:]
         methods = {
             name: (Generator(model, tokenizer, drafter=drafter, max_draft=most), [])
-            for name, (drafter, most) in drafters(task, seam, n_max=6, p_min=1).items()
+            for name, (drafter, most) in drafters(task, prompt_suffix, n_max=6, p_min=1).items()
         }
         move = bar("decoding")
         for turn, text in enumerate([asked[-1][::-1], *asked]):  # the first warms up
