@@ -1,17 +1,20 @@
 """Part `drafts` of `paper.py`: TASC-spec as published, tuned on each set, beside its peers and tasc's drafter.
 
-    python benches/python/paper.py drafts DATA_FOLDER --tokenizer T -o FILE.json [--bigrams MODEL] [--sets a,b] [--limit 300]
+    python benches/python/paper.py drafts DATA_FOLDER --tokenizer T -o FILE.json [--sets a,b] [--limit 300]
     python benches/python/paper.py drafts DATA_FOLDER -o FILE.json --prompts 25 --model M --adapter A --system TEXT
     python benches/python/paper.py drafts -o FILE.json [--markdown] [--figure FIGURE.svg]
     python benches/python/paper.py drafts --smoke
 
 DATA_FOLDER holds NAME.jsonl.gz files of rows {input, output, split}. `train` is counted and indexed, the first rows of
-`test` are replayed; no model is needed. --bigrams computes N-Grammys' table of a model's bigrams and keeps it beside FILE.
-With --prompts a model decodes prompts of slu_atis end to end. Without DATA_FOLDER the kept results are printed or drawn.
+`test` are replayed; no model is needed. With --prompts a model decodes prompts of slu_atis end to end. Without DATA_FOLDER
+the kept results are printed or drawn.
+
+N-Grammys takes its bigrams from the model's weights. Here they are counted in the task's outputs, as those of TASC-spec.
 
 How settings are chosen, at each cost of a drafted token:
 
-- tasc-paper, with γ or with tasc's length rule, and N-Grammys: on 150 `train` rows that are left out of the counts.
+- tasc-paper and N-Grammys: on 150 `train` rows that are left out of the counts, N-Grammys on 50 of them.
+- tasc-paper-length, the paper's drafter with tasc's length rule: n_max and p_min are those of tasc-paper.
 - prompt lookup and SuffixDecoding: on the replayed rows themselves, which favours them.
 - tasc: nothing is chosen.
 """
@@ -20,12 +23,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +60,11 @@ P_MIN = (1, 5)
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 SHARE = 0.75
 HELD_OUT = 150
-MAX_TRAIN = 8000
-"""Most `train` rows of a set; of more, so many are drawn. Outputs of MedQuAD are long."""
-
-LARGE = {"loghub": 30000, "nl2bash": 10607}
-"""Sets with short outputs, of which more rows are used."""
-
-BATCHES = ((1, 4), (1, 8), (1, 16), (2, 4), (2, 8), (5, 4), (5, 8), (10, 4), (10, 10))
+BATCHES = ((1, 2), (1, 4), (1, 10), (4, 4), (10, 10))
 """N-Grammys' number of chains and their length; (10, 10) is the authors' choice."""
 
 SUFFIX_FACTORS = (1.0, 4.0, 16.0)
-SUFFIX_LEAST = (0.1, 0.3, 0.5, 0.7)
-SUFFIX_MOST = (16, 64)
+SUFFIX_LEAST = (0.1, 0.3, 0.6)
 
 Rows = list[list[int]]
 """Tokens, steps and drafted tokens of each replayed row."""
@@ -82,7 +79,7 @@ class PaperTask:
     test_texts: list[dict[str, Any]]
     tokenizer: TaskTokenizer
     eos: int
-    model_bigrams: dict[int, list[int]] | None
+    _counted: tuple[tuple[int, int, bool], NgramSuccessors] | None = None
 
     @cached_property
     def train(self) -> list[ReplayRow]:
@@ -98,19 +95,25 @@ class PaperTask:
         return min(HELD_OUT, len(self.train) // 4)
 
     @cached_property
-    def seam(self) -> list[int]:
+    def prompt_suffix(self) -> list[int]:
         """Last tokens that all prompts share: the n-grams of outputs begin with them, so first tokens have a context."""
         return common_suffix([row.prompt for row in self.train])[-max(N_MAX) + 1 :]
 
     def counts(self, p_min: int, *, all_rows: bool) -> NgramSuccessors:
         """N-grams of the `train` outputs, or of those that nothing is chosen on."""
-        rows = self.train if all_rows else self.train[: -self.held_out]
-        return NgramSuccessors([np.concatenate([self.seam, row.output]) for row in rows], max(N_MAX), p_min)
+        return self._counts(max(N_MAX), p_min, all_rows)
 
-    def bigrams(self, *, all_rows: bool) -> dict[str, dict[int, list[int]]]:
-        """N-Grammys' bigrams by their source."""
-        tables = {"task": self.counts(1, all_rows=all_rows).top_successors(10)}
-        return tables if self.model_bigrams is None else {"model": self.model_bigrams, **tables}
+    def bigrams(self, *, all_rows: bool) -> dict[int, list[int]]:
+        """N-Grammys' bigrams: the most frequent successors of each token."""
+        return self._counts(2, 1, all_rows).top_successors(10)
+
+    def _counts(self, n_max: int, p_min: int, all_rows: bool) -> NgramSuccessors:
+        if self._counted is None or self._counted[0] != (n_max, p_min, all_rows):  # one at a time: they are large
+            rows = self.train if all_rows else self.train[: -self.held_out]
+            outputs = [np.concatenate([self.prompt_suffix, row.output]) for row in rows]
+            self._counted = None
+            self._counted = (n_max, p_min, all_rows), NgramSuccessors(outputs, n_max, p_min)
+        return self._counted[1]
 
 
 def common_suffix(prompts: Sequence[Any]) -> list[int]:
@@ -121,7 +124,7 @@ def common_suffix(prompts: Sequence[Any]) -> list[int]:
     return shared[::-1]
 
 
-def load_task(path: Path, tokenizer: TaskTokenizer, limit: int, bigrams: dict[int, list[int]] | None) -> PaperTask:
+def load_task(path: Path, tokenizer: TaskTokenizer, limit: int, train_rows: int | None = None) -> PaperTask:
     """Read a set; its `train` rows are put in an order that is drawn with a fixed seed."""
     name = path.name.split(".")[0]
     rows = list(read_rows([path]))
@@ -129,8 +132,7 @@ def load_task(path: Path, tokenizer: TaskTokenizer, limit: int, bigrams: dict[in
     random.Random(5).shuffle(train)
     test = [row for row in rows if row["split"] == "test"]
     assert tokenizer.eos_id is not None
-    most = LARGE.get(name, MAX_TRAIN)
-    return PaperTask(name, train[:most], test[:limit], tokenizer, tokenizer.eos_id, bigrams)
+    return PaperTask(name, train[:train_rows], test[:limit], tokenizer, tokenizer.eos_id)
 
 
 def speedup(rows: Rows, cost: float) -> float:
@@ -172,58 +174,96 @@ def replay_batches(drafter: NGrammysDrafter, rows: Sequence[ReplayRow], k: int, 
 
 def paper_grid(task: PaperTask) -> dict[str, Rows]:
     """Replays of the rows held out for the choice, by "n_max p_min γ"."""
-    rows, found = task.train[-task.held_out :], {}
-    for p_min in P_MIN:
-        counts = task.counts(p_min, all_rows=False)
-        for n_max, gamma in product(N_MAX, GAMMAS):
-            drafter = TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma, share=SHARE)
-            found[f"{n_max} {p_min} {gamma}"] = by_row(replay(drafter, rows, max_tokens=gamma))
+    found = {}
+    for p_min, n_max in product(P_MIN, N_MAX):
+        drafter = paper_drafter(task, n_max, p_min, max(GAMMAS), all_rows=False)
+        for gamma, rows in replay_gammas(drafter, task.train[-task.held_out :], GAMMAS).items():
+            found[f"{n_max} {p_min} {gamma}"] = rows
     return found
 
 
-def length_grid(task: PaperTask, cost: float) -> dict[str, Rows]:
-    """Replays with tasc's length rule of the rows held out for the choice, by "n_max p_min"."""
-    rows, found = task.train[-task.held_out :], {}
-    for p_min in P_MIN:
-        counts = task.counts(p_min, all_rows=False)
-        for n_max in N_MAX:
-            drafter = TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=None, share=SHARE)
-            found[f"{n_max} {p_min}"] = by_row(replay(drafter, rows, cost=cost))
+def replay_gammas(drafter: TascPaperDrafter, rows: Sequence[ReplayRow], gammas: Sequence[int]) -> dict[int, Rows]:
+    """Replay with several γ at once: a chain is followed up to its first wrong token only.
+
+    Every rejected draft counts γ drafted tokens, even if it would have ended earlier, with a wrong end token.
+    """
+    found: dict[int, Rows] = {gamma: [] for gamma in gammas}
+    for row in rows:
+        request, output = drafter.start(row.prompt), row.output.tolist()
+        at, steps, drafted = dict.fromkeys(gammas, 0), dict.fromkeys(gammas, 0), dict.fromkeys(gammas, 0)
+        for position in range(len(output)):
+            here = [gamma for gamma in gammas if at[gamma] == position]
+            if here:
+                expected = output[position : position + max(here)]
+                pairs = zip(request.chain(), expected, strict=False)
+                hits = sum(1 for _ in takewhile(lambda pair: pair[0][0] == pair[1], pairs))
+                ends = position + hits == len(output)
+                for gamma in here:
+                    steps[gamma] += 1
+                    drafted[gamma] += min(gamma, hits) if ends else gamma
+                    at[gamma] += min(gamma, hits) + 1
+            request.update(output[position : position + 1])
+        for gamma in gammas:
+            found[gamma].append([len(output), steps[gamma], drafted[gamma]])
     return found
+
+
+def paper_drafter(
+    task: PaperTask, n_max: int, p_min: int, gamma: int | None, *, share: float = SHARE, all_rows: bool
+) -> TascPaperDrafter:
+    """The paper's drafter of a set."""
+    counts = task.counts(p_min, all_rows=all_rows)
+    return TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma, share=share)
 
 
 def share_grid(task: PaperTask, n_max: int, p_min: int, gamma: int) -> dict[str, Rows]:
     """Replays of the rows held out for the choice, by λ."""
-    counts, rows = task.counts(p_min, all_rows=False), task.train[-task.held_out :]
-    return {
-        str(share): by_row(
-            replay(TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma, share=share), rows, max_tokens=gamma)
-        )
-        for share in SHARES
-    }
+    found = {}
+    for share in SHARES:
+        drafter = paper_drafter(task, n_max, p_min, gamma, share=share, all_rows=False)
+        found[str(share)] = replay_gammas(drafter, task.train[-task.held_out :], (gamma,))[gamma]
+    return found
 
 
 def ngrammys_grid(task: PaperTask, queries: Sequence[int]) -> dict[str, Rows]:
-    """Replays of the rows held out for the choice, by "bigrams query k w"."""
-    rows, found = task.train[-task.held_out :], {}
-    for source, table in task.bigrams(all_rows=False).items():
-        for query, (k, w) in product(queries, BATCHES):
-            drafter = NGrammysDrafter(table, task.eos, query=query)
-            found[f"{source} {query} {k} {w}"] = replay_batches(drafter, rows, k, w)
+    """Replays of the rows held out for the choice, by "query k w"."""
+    rows, table, found = task.train[-task.held_out :][:50], task.bigrams(all_rows=False), {}
+    for query, (k, w) in product(queries, BATCHES):
+        found[f"{query} {k} {w}"] = replay_batches(NGrammysDrafter(table, task.eos, query=query), rows, k, w)
     return found
 
 
 def lookup_grid(task: PaperTask) -> dict[str, Rows]:
     """Replays of the test rows through prompt lookup, by the most tokens drafted."""
-    return {str(k): by_row(replay(PromptLookupDrafter(), task.test, max_tokens=k)) for k in (2, 4, 8, 10, 16, 32)}
+    return {str(k): by_row(replay(PromptLookupDrafter(), task.test, max_tokens=k)) for k in (2, 4, 10, 32)}
 
 
 def suffix_grid(task: PaperTask) -> dict[str, Rows]:
-    """Replays of the test rows through SuffixDecoding, by "factor, least probability, most tokens"."""
-    outputs, found = [row.output for row in task.train], {}
-    for factor, least, most in product(SUFFIX_FACTORS, SUFFIX_LEAST, SUFFIX_MOST):
-        drafter = SuffixDecodingDrafter(outputs, factor=factor, depth=suffix_depth(most), min_token_prob=least)
-        found[f"{factor:g} {least:g} {most}"] = by_row(replay(drafter, task.test, max_tokens=most))
+    """Replays of the test rows through SuffixDecoding, by "factor, least probability", at most 64 tokens drafted.
+
+    The cache is filled once. Each replay changes it, so each runs in a process of its own that is forked from this one.
+    """
+    drafter = SuffixDecodingDrafter([row.output for row in task.train], depth=suffix_depth(MAX_DRAFT))
+
+    def replayed(factor: float, least: float) -> Rows:
+        drafter.factor, drafter.min_token_prob = factor, least
+        return by_row(replay(drafter, task.test))
+
+    settings = product(SUFFIX_FACTORS, SUFFIX_LEAST)
+    return {f"{factor:g} {least:g}": forked(partial(replayed, factor, least)) for factor, least in settings}
+
+
+def forked(compute: Callable[[], Rows]) -> Rows:
+    """Return the result of a call that runs in a forked process."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: theirs.send(compute()))
+    process.start()
+    theirs.close()
+    try:
+        found: Rows = ours.recv()
+    finally:
+        process.join()
     return found
 
 
@@ -258,42 +298,38 @@ def measure(task: PaperTask, kept: KeptResults) -> None:
             "held out": task.held_out,
             "test": len(task.test),
             "output tokens": sum(len(row.output) for row in task.test),
-            "seam": task.seam,
+            "prompt suffix": task.prompt_suffix,
         },
     )
     get("prompt-lookup", partial(lookup_grid, task))
-    get("tasc", partial(ours, task))
     grid = get("tasc-paper, choice", partial(paper_grid, task))
     n_max, p_min, gamma = map(int, best_key(grid, COSTS[0]).split())
     get("tasc-paper, λ", partial(share_grid, task, n_max, p_min, gamma))
-    bigram = get("ngrammys-bigram, choice", partial(ngrammys_grid, task, (0,)))
-    mixed = get("ngrammys-mixed, choice", partial(ngrammys_grid, task, (1, 2)))
     for cost in COSTS:
-        lengths = get(f"tasc-paper-length, choice at {cost}", partial(length_grid, task, cost))
-        get(f"tasc-paper at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost))
-        get(f"tasc-paper-length at {cost}", partial(chosen_paper, task, best_key(lengths, cost), cost))
-        get(f"ngrammys-bigram at {cost}", partial(chosen_ngrammys, task, best_key(bigram, cost)))
-        get(f"ngrammys-mixed at {cost}", partial(chosen_ngrammys, task, best_key(mixed, cost)))
+        get(f"tasc-paper at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost, fixed=True))
+        get(f"tasc-paper-length at {cost}", partial(chosen_paper, task, best_key(grid, cost), cost, fixed=False))
+    get("tasc", partial(ours, task))
+    for method, queries in (("ngrammys-bigram", (0,)), ("ngrammys-mixed", (1, 2))):
+        grid = get(f"{method}, choice", partial(ngrammys_grid, task, queries))
+        for cost in COSTS:
+            get(f"{method} at {cost}", partial(chosen_ngrammys, task, best_key(grid, cost)))
     if suffix_decoding_installed():
         get("suffix", partial(suffix_grid, task))
     elif f"{task.name}: suffix" not in kept.values:
         err.print(f"{task.name}: SuffixDecoding is not installed, so it is left out; a later call can add it")
 
 
-def chosen_paper(task: PaperTask, key: str, cost: float) -> Rows:
-    """Replay of the test rows with the settings "n_max p_min [γ]"."""
-    n_max, p_min, *fixed = map(int, key.split())
-    gamma = fixed[0] if fixed else None
-    drafter = TascPaperDrafter(task.counts(p_min, all_rows=True), task.eos, n_max=n_max, gamma=gamma, share=SHARE)
-    return by_row(replay(drafter, task.test, max_tokens=gamma or MAX_DRAFT, cost=cost))
+def chosen_paper(task: PaperTask, key: str, cost: float, *, fixed: bool) -> Rows:
+    """Replay of the test rows with the settings "n_max p_min γ", or with tasc's length rule instead of γ."""
+    n_max, p_min, gamma = map(int, key.split())
+    drafter = paper_drafter(task, n_max, p_min, gamma if fixed else None, all_rows=True)
+    return by_row(replay(drafter, task.test, max_tokens=gamma if fixed else MAX_DRAFT, cost=cost))
 
 
 def chosen_ngrammys(task: PaperTask, key: str) -> Rows:
-    """Replay of the test rows with the settings "bigrams query k w"."""
-    source, *numbers = key.split()
-    query, k, w = map(int, numbers)
-    drafter = NGrammysDrafter(task.bigrams(all_rows=True)[source], task.eos, query=query)
-    return replay_batches(drafter, task.test, k, w)
+    """Replay of the test rows with the settings "query k w"."""
+    query, k, w = map(int, key.split())
+    return replay_batches(NGrammysDrafter(task.bigrams(all_rows=True), task.eos, query=query), task.test, k, w)
 
 
 METHODS = (
@@ -312,18 +348,19 @@ def test_rows(kept: KeptResults, name: str, cost: float) -> Iterator[tuple[str, 
     """Yield method, its settings and the replayed rows of a set that are kept."""
     values = kept.values
     for method in METHODS:
-        if method.startswith("tasc,") or method == "tasc":
-            found = values.get(f"{name}: tasc")
-            if found is not None:
-                key = str(cost) if method == "tasc" else best_key(found["fixed"], cost)
-                yield method, "" if method == "tasc" else key, found["rule" if method == "tasc" else "fixed"][key]
+        if method.startswith("tasc-paper"):
+            key = best_key(values[f"{name}: tasc-paper, choice"], cost)
+            settings = key if method == "tasc-paper" else key.rpartition(" ")[0]
+            yield method, settings, values[f"{name}: {method} at {cost}"]
+        elif method.startswith("tasc"):
+            found = values[f"{name}: tasc"]
+            key = str(cost) if method == "tasc" else best_key(found["fixed"], cost)
+            yield method, "" if method == "tasc" else key, found["rule" if method == "tasc" else "fixed"][key]
         elif f"{name}: {method}" in values:  # chosen on the test rows
             grid = values[f"{name}: {method}"]
-            key = best_key(grid, cost)
-            yield method, key, grid[key]
+            yield method, best_key(grid, cost), grid[best_key(grid, cost)]
         elif f"{name}: {method} at {cost}" in values:
-            choice = values.get(f"{name}: {method}, choice") or values[f"{name}: {method}, choice at {cost}"]
-            yield method, best_key(choice, cost), values[f"{name}: {method} at {cost}"]
+            yield method, best_key(values[f"{name}: {method}, choice"], cost), values[f"{name}: {method} at {cost}"]
 
 
 def summary(kept: KeptResults, name: str, cost: float) -> dict[str, dict[str, Any]]:
@@ -415,21 +452,9 @@ def draw(kept: KeptResults, path: Path) -> None:
 
 def checked_settings(kept: KeptResults, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Refuse results that were measured with another tokenizer or number of rows."""
-    wanted = {"tokenizer": str(options.tokenizer), "limit": options.limit}
+    wanted = {"tokenizer": str(options.tokenizer), "limit": options.limit, "train rows": options.train_rows}
     if kept.get("settings", lambda: wanted) != wanted:
         parser.error(f"{options.output} holds results of {kept.values['settings']}; name another file")
-
-
-def load_bigrams(options: argparse.Namespace) -> dict[int, list[int]] | None:
-    """N-Grammys' bigrams of a model: computed if asked for, kept beside the results."""
-    file = options.output.with_suffix(".bigrams.npy")
-    if not file.exists():
-        if options.bigrams is None:
-            return None
-        from paper_end_to_end import model_bigrams
-
-        np.save(file, model_bigrams(options.bigrams))
-    return dict(enumerate(np.load(file).tolist()))
 
 
 def main(arguments: list[str]) -> None:
@@ -440,7 +465,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tokenizer", help="folder, tokenizer.json or hub name")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--limit", type=int, default=300, help="test rows per set")
-    parser.add_argument("--bigrams", help="model whose bigrams N-Grammys uses, beside those of the task")
+    parser.add_argument("--train-rows", type=int, help="most train rows per set, drawn; by default all")
     parser.add_argument("--prompts", type=int, default=0, help="prompts of slu_atis that a model decodes")
     parser.add_argument("--model", default="smollm2", help="folder, hub name or smollm2")
     parser.add_argument("--adapter", type=Path, help="PEFT adapter, merged")
@@ -458,27 +483,50 @@ def main(arguments: list[str]) -> None:
     kept = KeptResults(options.output)
     if options.data is not None and options.tokenizer is not None:
         checked_settings(kept, options, parser)
-        bigrams = load_bigrams(options)
         tokenizer = load_tokenizer(options.tokenizer)
         for name in options.sets.split(","):
-            measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, bigrams), kept)
+            measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, options.train_rows), kept)
             err.print(f"{name}: measured")
     if options.data is not None and options.prompts:
-        from paper_end_to_end import measure as decode
-
-        kept.get("end to end", lambda: decode(options.data / "slu_atis.jsonl.gz", options))
+        kept.get("end to end", lambda: decoded(options))
     report(kept, markdown=options.markdown)
     if options.figure is not None:
         draw(kept, options.figure)
 
 
+def decoded(options: argparse.Namespace) -> dict[str, Any]:
+    """End-to-end run of slu_atis on the model that the options name."""
+    import paper_end_to_end
+
+    from tasc.models import load_checkpoint
+
+    model, tokenizer = load_checkpoint(options.model, adapter=options.adapter)
+    data = options.data / "slu_atis.jsonl.gz"
+    return paper_end_to_end.measure(data, model, tokenizer, prompts=options.prompts, system=options.system)
+
+
+def check_replay_gammas(task: PaperTask) -> None:
+    """Assert that the replay of several γ at once takes the steps of one replay for each."""
+    rows = task.train[:5]
+    found = replay_gammas(paper_drafter(task, 4, 1, max(GAMMAS), all_rows=True), rows, GAMMAS)
+    for gamma in GAMMAS:
+        each = by_row(replay(paper_drafter(task, 4, 1, gamma, all_rows=True), rows, max_tokens=gamma))
+        assert [row[:2] for row in found[gamma]] == [row[:2] for row in each], f"γ = {gamma}"
+        assert all(drafted >= row[2] for (_, _, drafted), row in zip(found[gamma], each, strict=True)), f"γ = {gamma}"
+
+
 def smoke(output: Path | None) -> None:
-    """The whole path on a tiny task."""
-    from smoke_task import write_rows, write_tokenizer
+    """The whole path on a tiny task, and a random model of two layers."""
+    import paper_end_to_end
+    from smoke_task import tiny_model, write_rows, write_tokenizer
 
     kept = KeptResults(output)
     with tempfile.TemporaryDirectory() as folder:
         data = write_rows(Path(folder))
-        task = load_task(data, load_tokenizer(write_tokenizer(Path(folder), data)), 10, None)
+        tokenizer = write_tokenizer(Path(folder), data)
+        task = load_task(data, load_tokenizer(tokenizer), 10)
         measure(task, kept)
+        check_replay_gammas(task)
+        model = tiny_model(tokenizer)
+        kept.get("end to end", lambda: paper_end_to_end.measure(data, *model, prompts=2, max_tokens=16))
     report(kept, markdown=False)

@@ -1,32 +1,30 @@
-"""What `paper.py drafts` does with a model: decoding of ATIS slots end to end, and the model's bigrams for N-Grammys."""
+"""End-to-end decoding of ATIS slots for `paper.py drafts`: the paper's drafter beside tasc's, in tasc's loop."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasc import Generator, NullDrafter
 from tasc.cli.console import progress_bars
 from tasc.data import load_tokenizer
+from tasc.decoding.prompts import prompt_ids
 from tasc.drafting.retokenizing import ngram_drafter
 from tasc.evaluation.baselines import PromptLookupDrafter
 from tasc.evaluation.bootstrap import estimate, ratio
 from tasc.evaluation.ngram_baselines import NgramSuccessors, TascPaperDrafter
 from tasc.evaluation.replay_comparison import Task, open_task
-from tasc.models import load_checkpoint, use_threads
+from tasc.models import use_threads
 
 GAMMAS = (4, 8, 16, 32)
-BATCH = 256
 
 
-def drafters(task: Task, seam: list[int], n_max: int, p_min: int) -> dict[str, tuple[Any, int]]:
+def drafters(task: Task, prompt_suffix: list[int], n_max: int, p_min: int) -> dict[str, tuple[Any, int]]:
     """Drafter and most drafted tokens of each method."""
-    counts = NgramSuccessors([np.array([*seam, *output]) for output in task.outputs()], n_max, p_min)
+    counts = NgramSuccessors([np.array([*prompt_suffix, *output]) for output in task.outputs()], n_max, p_min)
     paper: dict[str, tuple[Any, int]] = {
         f"tasc-paper, γ = {gamma}": (TascPaperDrafter(counts, task.eos, n_max=n_max, gamma=gamma), gamma)
         for gamma in GAMMAS
@@ -40,8 +38,18 @@ def drafters(task: Task, seam: list[int], n_max: int, p_min: int) -> dict[str, t
     }
 
 
-def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    data: Path, model: Any, tokenizer: Any, *, prompts: int, system: str | None = None, max_tokens: int = 256
+) -> dict[str, Any]:
     """Decode prompts greedily, one at a time, with every method in turns; time is CPU time of one thread.
+
+    Args:
+        data: Rows {input, output, split}.
+        model: Model, on a CPU.
+        tokenizer: Hugging Face tokenizer of the model.
+        prompts: Number of test rows whose inputs are decoded.
+        system: System prompt of every request.
+        max_tokens: Most tokens of an output.
 
     Returns:
         By method: `rows`, each (tokens, steps, drafted tokens, CPU seconds) of one prompt. All outputs are compared with
@@ -50,25 +58,22 @@ def measure(data: Path, options: argparse.Namespace) -> dict[str, Any]:
     from paper_drafts import common_suffix
 
     use_threads(1)
-    model, tokenizer = load_checkpoint(options.model, adapter=options.adapter)
     with (
         progress_bars() as bar,
-        open_task(data, load_tokenizer(tokenizer), limit=options.prompts, progress=bar) as task,
+        open_task(data, load_tokenizer(tokenizer), limit=prompts, progress=bar) as task,
     ):
         asked = [row["input"] for row in task.held_out]
-        chats = [[{"role": "user", "content": text}] for text in asked[:8]]
-        templated = [tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
-        seam = common_suffix([tokenizer(text, add_special_tokens=False)["input_ids"] for text in templated])[-5:]
+        prompt_suffix = common_suffix([prompt_ids(tokenizer, [text], None, system)[0] for text in asked])[-5:]
         methods = {
             name: (Generator(model, tokenizer, drafter=drafter, max_draft=most), [])
-            for name, (drafter, most) in drafters(task, seam, n_max=6, p_min=1).items()
+            for name, (drafter, most) in drafters(task, prompt_suffix, n_max=6, p_min=1).items()
         }
         move = bar("decoding")
         for turn, text in enumerate([asked[-1][::-1], *asked]):  # the first warms up
             order = list(methods.items())
             for generator, rows in (value for _, value in order[turn % len(order) :] + order[: turn % len(order)]):
                 start = time.process_time()
-                [made] = generator.generate([text], system=options.system)
+                [made] = generator.generate([text], system=system, max_tokens=max_tokens)
                 rows.append((made, time.process_time() - start))
             assert len({tuple(rows[-1][0].ids) for _, rows in methods.values()}) == 1, "outputs differ"
             move(turn + 1, len(asked) + 1)
@@ -96,19 +101,3 @@ def lines(found: dict[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
             ]
         )
     return ("method", "τ", "drafted/step", "tokens/s (CPU time)", "speed-up"), table
-
-
-def model_bigrams(name: str, k: int = 10) -> NDArray[np.int64]:
-    """Compute the k most probable successors of each token after it alone, the best first: (V, k)."""
-    import torch
-
-    use_threads(1)
-    model, _ = load_checkpoint(name)
-    tokens = torch.arange(model.config.vocab_size)[:, None]
-    with torch.inference_mode(), progress_bars() as bar:
-        move, best = bar("bigrams of the model"), []
-        for start in range(0, len(tokens), BATCH):
-            best.append(model(tokens[start : start + BATCH]).logits[:, -1].topk(k).indices)
-            move(min(start + BATCH, len(tokens)), len(tokens))
-    found: NDArray[np.int64] = torch.cat(best).numpy()
-    return found

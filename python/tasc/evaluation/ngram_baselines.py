@@ -5,10 +5,12 @@ They are measured beside tasc's own drafter by `benches/python/paper.py` and are
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,10 +153,11 @@ class ContextSuccessors:
     def extend(self, ids: TokenIds) -> None:
         """Append tokens."""
         for token in map(int, ids):
-            for size in range(min(self._n_max, len(self.ids) // _ID + 1)):
-                successors = self._after.setdefault(self.end(size), {})
+            recent = self.end(min(self._n_max - 1, len(self.ids) // _ID))
+            for start in range(0, len(recent) + 1, _ID):
+                successors = self._after.setdefault(recent[start:], {})
                 successors[token] = successors.get(token, 0) + 1
-            self.ids += np.uint32(token).tobytes()
+            self.ids += token.to_bytes(_ID, sys.byteorder)
 
     def end(self, size: int) -> bytes:
         """Return the bytes of the last `size` tokens."""
@@ -258,63 +261,66 @@ class TascPaperRequest(Request):
         self._drafter = drafter
         self._context = ContextSuccessors(drafter.n_max)
         self._context.extend(prompt_ids)
-        self._tokens: list[int] = []  # of the last draft, with those that the length rule cut
-        self._probs: list[float] = []
+        self._last: list[tuple[int, float]] = []  # of the last draft, with those that the length rule cut
         self._step_cost = 1.0
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         """Draft γ tokens, or as many as pay by `costs`; at most `max_tokens`."""
         drafter = self._drafter
-        curve = 1.0 + DEFAULT_SLOPE * np.arange(max_tokens + 1) if costs is None else costs
+        curve: Costs = 1.0 + DEFAULT_SLOPE * np.arange(max_tokens + 1.0) if costs is None else costs
         if drafter.gamma is not None:
-            self._extend_chain(min(drafter.gamma, max_tokens))
-            length = len(self._tokens)
+            found = list(islice(self.chain(), min(drafter.gamma, max_tokens)))
+            length = len(found)
         else:
-            slope = float(np.diff(curve[: max_tokens + 1]).min(initial=np.inf))
-            survivals = self._extend_chain(max_tokens, drafter.rate * slope)
-            costs_so_far = curve[: len(survivals) + 1] - curve[0]
-            length = int((np.cumsum([0.0, *survivals]) - drafter.rate * costs_so_far).argmax())
-        self._step_cost = float(curve[length])
-        probs = np.array(self._probs[:length], np.float32)
-        return TokenDraft(np.array(self._tokens[:length], np.uint32), probs, np.full(length, _OTHER, np.uint8))
+            found, length = self._as_long_as_it_pays(max_tokens, curve)
+        self._last, self._step_cost = found, float(curve[length])
+        tokens = np.array([token for token, _ in found[:length]], np.uint32)
+        probs = np.array([prob for _, prob in found[:length]], np.float32)
+        return TokenDraft(tokens, probs, np.full(length, _OTHER, np.uint8))
 
-    def _extend_chain(self, most: int, threshold: float = -1.0) -> list[float]:
-        """Draft up to `most` tokens, as long as the survival of the calibrated chain exceeds `threshold`.
-
-        Returns:
-            Survival of each token: the product of the calibrated probabilities up to it.
-        """
+    def chain(self) -> Iterator[tuple[int, float]]:
+        """Yield the next tokens and their probabilities, one after the other; the end token is the last."""
         drafter = self._drafter
-        self._tokens, self._probs, survivals = [], [], []
-        survival = 1.0
         context = self._context.end(min(drafter.n_max - 1, len(self._context.ids) // _ID))
-        while len(self._tokens) < most:
+        while True:
             match = drafter.counts.longest_match(context, drafter.n_max)
             found = mixed_argmax(drafter.counts, match, self._context.longest_match(context), drafter.share)
             if found is None:
-                break
-            token, prob = found
-            survival *= drafter.calibration(prob)
-            if survival <= threshold:
-                break
-            self._tokens.append(token)
-            self._probs.append(prob)
-            survivals.append(survival)
-            if token == drafter.eos:
-                break
-            context += np.uint32(token).tobytes()
+                return
+            yield found
+            if found[0] == drafter.eos:
+                return
+            context += found[0].to_bytes(_ID, sys.byteorder)
             context = context[max(0, len(context) - _ID * (drafter.n_max - 1)) :]
-        return survivals
+
+    def _as_long_as_it_pays(self, most: int, costs: Costs) -> tuple[list[tuple[int, float]], int]:
+        """Return tokens and probabilities of a chain, and the length at which it is cut.
+
+        Args:
+            most: Most tokens.
+            costs: (≥ `most` + 1,) cost of verifying k drafted tokens.
+        """
+        drafter, found, survivals = self._drafter, [], [1.0]
+        threshold = drafter.rate * float(np.diff(costs[: most + 1]).min(initial=np.inf))
+        for token, prob in islice(self.chain(), most):
+            survival = survivals[-1] * drafter.calibration(prob)
+            if survival <= threshold:  # no longer draft pays either
+                break
+            found.append((token, prob))
+            survivals.append(survival)
+        net = np.cumsum(survivals) - drafter.rate * (costs[: len(survivals)] - costs[0])
+        return found, int(net.argmax())
 
     def update(self, ids: TokenIds) -> None:
         """Append tokens that the target has emitted; the length rule learns from them."""
-        for token, prob, emitted in zip(self._tokens, self._probs, map(int, ids), strict=False):
-            self._drafter.calibration.learn(prob, token == emitted)
-            if token != emitted:
-                break
-        self._drafter.record_step(len(ids), self._step_cost)
+        if self._drafter.gamma is None:
+            for (token, prob), emitted in zip(self._last, map(int, ids), strict=False):
+                self._drafter.calibration.learn(prob, token == emitted)
+                if token != emitted:
+                    break
+            self._drafter.record_step(len(ids), self._step_cost)
         self._context.extend(ids)
-        self._tokens, self._probs, self._step_cost = [], [], 1.0
+        self._last, self._step_cost = [], 1.0
 
 
 class NGrammysDrafter(Drafter):
