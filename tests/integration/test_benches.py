@@ -10,6 +10,9 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benches" / "python"
 
 
+METHODS = {"plain", "drafts", "vocabulary", "both"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
@@ -48,4 +51,6 @@ def test_smoke(tmp_path: Path, name: str) -> None:
         return
     found = json.loads(output.read_text())
     assert found
+    if name == "foresight":
+        assert [set(case["measured"]["methods"]) for case in found["cases"]] == [METHODS] * 2
     assert all(ratio["ours"] >= 0 for ratio in found.get("ratios", ()))

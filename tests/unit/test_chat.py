@@ -96,6 +96,14 @@ def test_the_output_is_what_the_model_emits_after_the_prompt(name: str, case: st
     assert encode_prompts(task, list(render_rows(task.chat_template, [given]))) == [theirs]
 
 
+def test_tools_and_settings_may_be_json_text_as_tables_hold_them() -> None:
+    task = task_tokenizer("qwen3")
+    plain = {**CALLED, "chat_template_kwargs": {"enable_thinking": True}}
+    in_table = {**plain, **{name: json.dumps(plain[name]) for name in ("tools", "chat_template_kwargs")}}
+    prompts = [one.prompt for one in render_rows(task.chat_template, [plain, in_table])]  # type: ignore[union-attr]
+    assert prompts[0] == prompts[1] and "Book a flight." in prompts[0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_system_prompt_goes_before_conversations_without_one(name: str) -> None:
     task = task_tokenizer(name)
