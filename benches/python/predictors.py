@@ -92,6 +92,8 @@ def sizes_of(data: Path, tokenizer: TaskTokenizer, sizes: Sequence[int]) -> dict
             if size:
                 plan = learn_vocabulary(store, tokenizer, Path(name, f"{size}.plan"), size=size, held_out=0.0)
                 outputs, answers, learned = plan.segment_batch(train), plan.segment_batch(test), len(plan)
+            if any(learned == one["new_tokens"] for one in found.values()):
+                continue  # no more tokens pass the floors: the same vocabulary again
             steps = float(np.mean([len(ids) for ids in answers]))
             inner = renyi_entropy([ids[:-1] for ids in outputs])
             found[str(size)] = {
