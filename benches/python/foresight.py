@@ -364,7 +364,10 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = parsed(arguments())
+    parser = arguments()
+    options = parsed(parser)
+    if "llama.cpp" in options.engines and options.gguf is None:
+        parser.error("llama.cpp needs the model as --gguf FILE")
     if options.clock == "cpu":
         use_threads(1)
         time.perf_counter = time.process_time  # the loop and the simulation time drafters too
