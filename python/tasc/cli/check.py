@@ -41,7 +41,7 @@ def check(
         typer.Option(metavar="FILE", help="Read the last requests from this log; by default from INDEX.served."),
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
-    limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    limit: Annotated[int, typer.Option(min=10, help="Index this many rows at most; of more, a sample.")] = 20_000,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
     eos: Eos = None,
