@@ -7,7 +7,7 @@ VLLM := .venv-vllm
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm lint format docs wheel bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm lint format docs wheel c bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -104,6 +104,17 @@ wheel: $(VENV)/.dependencies ## a wheel and an sdist in dist/, the wheel checked
 	$(if $(MANYLINUX),$(BIN)/python -m pip install --quiet ziglang)
 	CARGO_TARGET_DIR="$(CURDIR)/target" PATH="$(CURDIR)/$(BIN):$$PATH" maturin build --release --quiet --sdist --out dist $(if $(MANYLINUX),--zig --compatibility manylinux$(MANYLINUX))
 	.ci/check_wheel dist $(PYTHON)
+
+c: PREFIX ?= out/c
+c: CARGO_TARGET = $(or $(CARGO_TARGET_DIR),target)
+c: ## the C library, its header and its pkg-config file, installed into PREFIX (out/c); see docs/how-to/c.md
+	cargo build --release --quiet -p tasc-c
+	install -d $(PREFIX)/lib/pkgconfig $(PREFIX)/include
+	for kind in a so dylib; do ! test -f $(CARGO_TARGET)/release/libtasc.$$kind || \
+		install -m 644 $(CARGO_TARGET)/release/libtasc.$$kind $(PREFIX)/lib || exit; done
+	install -m 644 rust/tasc-c/include/tasc.h $(PREFIX)/include
+	sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e "s|@VERSION@|$$(cargo pkgid -p tasc-c | sed 's/.*[#@]//')|" \
+		rust/tasc-c/tasc.pc.in > $(PREFIX)/lib/pkgconfig/tasc.pc
 
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000

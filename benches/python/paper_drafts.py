@@ -332,6 +332,9 @@ def chosen_ngrammys(task: PaperTask, key: str) -> Rows:
     return replay_batches(NGrammysDrafter(task.bigrams(all_rows=True), task.eos, query=query), task.test, k, w)
 
 
+FIXED = "tasc, best γ"
+"""tasc's drafter with a fixed length, the best one for the test rows."""
+
 METHODS = (
     "prompt-lookup",
     "ngrammys-bigram",
@@ -339,7 +342,7 @@ METHODS = (
     "suffix",
     "tasc-paper",
     "tasc-paper-length",
-    "tasc, best fixed γ",
+    FIXED,
     "tasc",
 )
 
@@ -363,23 +366,43 @@ def test_rows(kept: KeptResults, name: str, cost: float) -> Iterator[tuple[str, 
             yield method, best_key(values[f"{name}: {method}, choice"], cost), values[f"{name}: {method} at {cost}"]
 
 
-def summary(kept: KeptResults, name: str, cost: float) -> dict[str, dict[str, Any]]:
-    """τ, s(c) with its interval and settings of each method, and how many times faster tasc is (paired interval)."""
-    found = {method: (settings, np.array(rows, np.float64)) for method, settings, rows in test_rows(kept, name, cost)}
-    _, steps, drafted = found["tasc"][1].T
-    own = steps + cost * drafted
-    facts = {}
-    for method, (settings, rows) in found.items():
-        tokens, steps, drafted = rows.T
-        time = steps + cost * drafted
-        facts[method] = {
-            "settings": settings,
-            "tau": float(tokens.sum() / steps.sum()),
-            "drafted per step": float(drafted.sum() / steps.sum()),
-            "speedup": estimate(ratio(tokens, time)),
-            "tasc over it": estimate(ratio(time, own)),
-        }
-    return facts
+PAIRS = (
+    ("paper's mixture: length rule over γ", "tasc-paper-length", "tasc-paper"),
+    ("tasc's mixture: length rule over γ", "tasc", FIXED),
+    ("γ: tasc's mixture over the paper's", FIXED, "tasc-paper"),
+    ("length rule: tasc's mixture over the paper's", "tasc", "tasc-paper-length"),
+    ("both", "tasc", "tasc-paper"),
+)
+"""Ratios that tell mixture and length apart: what it says, the faster method, the other one."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Replayed test rows of one method with its chosen settings."""
+
+    settings: str
+    rows: Rows
+    cost: float
+
+    @property
+    def counts(self) -> Any:
+        """(3, N) float64: tokens, steps and drafted tokens of each row."""
+        return np.array(self.rows, np.float64).T
+
+    def speedup(self) -> str:
+        """s(c) and its interval."""
+        tokens, steps, drafted = self.counts
+        return _interval(estimate(ratio(tokens, steps + self.cost * drafted)))
+
+    def over(self, other: Replayed) -> str:
+        """How many times faster than another method on the same rows, and the paired interval."""
+        (_, steps, drafted), (_, others, their_drafted) = self.counts, other.counts
+        return _interval(estimate(ratio(others + self.cost * their_drafted, steps + self.cost * drafted)))
+
+    def facts(self) -> str:
+        """Settings, τ and mean draft length."""
+        tokens, steps, drafted = self.counts.sum(1)
+        return f"{self.settings or '-'} ({tokens / steps:.2f}, {drafted / steps:.1f})"
 
 
 def measured_sets(kept: KeptResults) -> list[str]:
@@ -392,16 +415,25 @@ def report(kept: KeptResults, *, markdown: bool) -> None:
     """Print a table for each cost, the effect of λ, and the end-to-end run if there is one."""
     show = print_markdown if markdown else print_table
     for cost in COSTS:
-        table = {name: summary(kept, name, cost) for name in measured_sets(kept)}
-        methods = [m for m in METHODS if any(m in facts for facts in table.values())]
-        lines = [[name, *(_speed(facts.get(m)) for m in methods)] for name, facts in table.items()]
-        show(f"s({cost:g}) (τ)", ("set", *methods), lines)
-        over = [m for m in methods if m != "tasc"]
-        lines = [[name, *(_over(facts.get(m)) for m in over)] for name, facts in table.items()]
-        show(f"tasc over each, at {cost:g}", ("set", *over), lines)
-        chosen = [m for m in methods if m not in ("tasc",)]
-        lines = [[name, *(facts[m]["settings"] if m in facts else "" for m in chosen)] for name, facts in table.items()]
-        show(f"settings at {cost:g}", ("set", *chosen), lines)
+        table = {
+            name: {m: Replayed(settings, rows, cost) for m, settings, rows in test_rows(kept, name, cost)}
+            for name in measured_sets(kept)
+        }
+        methods = [m for m in METHODS if any(m in found for found in table.values())]
+
+        def lines(
+            columns: Sequence[Any], cell: Callable[[dict[str, Replayed], Any], str], table: Any = table
+        ) -> list[list[str]]:
+            return [[name, *(cell(found, column) for column in columns)] for name, found in table.items()]
+
+        show(f"s({cost:g})", ("set", *methods), lines(methods, lambda f, m: f[m].speedup() if m in f else ""))
+        others = methods[:-1]
+        cells = lines(others, lambda f, m: f["tasc"].over(f[m]) if m in f else "")
+        show(f"tasc over each, at {cost:g}", ("set", *others), cells)
+        shares = lines(PAIRS, lambda f, pair: f[pair[1]].over(f[pair[2]]))
+        show(f"mixture and length, at {cost:g}", ("set", *(what for what, _, _ in PAIRS)), shares)
+        cells = lines(methods, lambda f, m: f[m].facts() if m in f else "")
+        show(f"settings (τ, drafted per step) at {cost:g}", ("set", *methods), cells)
     lines = [
         [name, *(f"{speedup(rows, COSTS[0]):.2f}" for rows in kept.values[f"{name}: tasc-paper, λ"].values())]
         for name in measured_sets(kept)
@@ -412,14 +444,6 @@ def report(kept: KeptResults, *, markdown: bool) -> None:
         from paper_end_to_end import lines as end_to_end_lines
 
         show("End to end", *end_to_end_lines(kept.values["end to end"]))
-
-
-def _speed(facts: dict[str, Any] | None) -> str:
-    return "" if facts is None else f"{_interval(facts['speedup'])} ({facts['tau']:.2f})"
-
-
-def _over(facts: dict[str, Any] | None) -> str:
-    return "" if facts is None else _interval(facts["tasc over it"])
 
 
 def _interval(found: dict[str, float]) -> str:

@@ -136,26 +136,19 @@ class Task:
             return kept[: len(self.test)]
         if not self.tuned(arm).exists():
             return None
-        found = self._answer(arm, pack, name)
         notes = self.tuned(arm) / "tuning.json"
         facts = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
-        write_json(file, {"arm": name, "tuned_seconds": facts.get("seconds"), "answers": found}, indent=1)
-        return found
-
-    def _answer(self, arm: Arm, pack: Any, name: str) -> list[dict[str, Any]]:
         model, tokenizer = load_checkpoint(str(self.tuned(arm)), dtype="float32")
-        made: list[dict[str, Any]] = []
         with progress_bars() as bar, Generator(model, tokenizer, index=self.index(), pack_weights=pack) as generator:
             move = bar(f"answering {name}")
-            for start in range(0, len(self.test), 20):
-                part = self.test[start : start + 20]
-                for answer in generator.generate(
-                    [row["input"] for row in part], system=self.system, max_tokens=self.max_tokens
-                ):
+            while len(kept) < len(self.test):  # what is answered stays when the command is stopped
+                part = [row["input"] for row in self.test[len(kept) : len(kept) + 10]]
+                for answer in generator.generate(part, system=self.system, max_tokens=self.max_tokens):
                     finished = answer.finish_reason == "eos"
-                    made.append({"text": answer.text, "steps": len(answer.ids), "finished": finished})
-                move(len(made), len(self.test))
-        return made
+                    kept.append({"text": answer.text, "steps": len(answer.ids), "finished": finished})
+                write_json(file, {"arm": name, "tuned_seconds": facts.get("seconds"), "answers": kept}, indent=1)
+                move(len(kept), len(self.test))
+        return kept
 
 
 def parsed(text: str) -> tuple[Any, Counter[Any]]:

@@ -77,7 +77,9 @@ def measure(data: Path, tokenizer: TaskTokenizer, limit: int) -> dict[str, Any]:
 
 
 def sizes_of(data: Path, tokenizer: TaskTokenizer, sizes: Sequence[int]) -> dict[str, dict[str, float]]:
-    """H₂ in bits of the training outputs, and mean tokens of the test outputs, by number of new tokens."""
+    """H₂ in bits of the training outputs, with their end token and without, and mean tokens of the test outputs, by number
+    of new tokens. Where outputs become a few tokens, every third or so is the end token.
+    """
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         store, held_out = (
@@ -90,30 +92,42 @@ def sizes_of(data: Path, tokenizer: TaskTokenizer, sizes: Sequence[int]) -> dict
             if size:
                 plan = learn_vocabulary(store, tokenizer, Path(name, f"{size}.plan"), size=size, held_out=0.0)
                 outputs, answers, learned = plan.segment_batch(train), plan.segment_batch(test), len(plan)
+            if any(learned == one["new_tokens"] for one in found.values()):
+                continue  # no more tokens pass the floors: the same vocabulary again
             steps = float(np.mean([len(ids) for ids in answers]))
-            found[str(size)] = {"renyi": renyi_entropy(outputs), "steps": steps, "new_tokens": learned}
+            inner = renyi_entropy([ids[:-1] for ids in outputs])
+            found[str(size)] = {
+                "renyi": renyi_entropy(outputs), "renyi_inner": inner, "steps": steps, "new_tokens": learned
+            }  # fmt: skip
     return found
 
 
-def report_sizes(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
+def report_sizes(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, tuple[float, float]]:
     """Print H₂ and steps by set and size, and Kendall's τ between them; return the latter."""
     table, taus = [], {}
-    runs: list[tuple[float, float, float]] = []
+    runs: list[tuple[float, float, float, float]] = []
     for name, sizes in found.items():
         base = next(iter(sizes.values()))["steps"]
-        table += [
-            (name, size, one["new_tokens"], one["renyi"], one["steps"], one["steps"] / base)
-            for size, one in sizes.items()
-        ]
-        here = [(one["renyi"], one["steps"], one["steps"] / base) for one in sizes.values()]
-        taus[name] = kendall([h for h, *_ in here], [steps for _, steps, _ in here])
+        here = [(one["renyi"], one["renyi_inner"], one["steps"], one["steps"] / base) for one in sizes.values()]
+        table += [(name, k, one["new_tokens"], *run) for (k, one), run in zip(sizes.items(), here, strict=True)]
+        taus[name] = ordered(here, 2)
         runs += here
-    taus["all sets, steps per output"] = kendall([h for h, *_ in runs], [steps for _, steps, _ in runs])
-    taus["all sets, steps relative to none new"] = kendall([h for h, *_ in runs], [share for *_, share in runs])
-    columns = ("set", "K", "new tokens", "H₂ of training outputs", "steps per test output", "of K = 0")
-    print_table("H₂ in a vocabulary of K new tokens, and decoding steps", columns, table)
-    print_table(f"Kendall's τ of H₂ and steps, {len(runs)} runs", ("runs", "τ"), list(taus.items()))
+    taus["all sets, steps per output"] = ordered(runs, 2)
+    taus["all sets, steps relative to K = 0"] = ordered(runs, 3)
+    columns = ("set", "K", "new tokens", "H₂", "H₂ without end tokens", "steps per test output", "of K = 0")
+    print_table("H₂ of the training outputs in a vocabulary of K new tokens, and decoding steps", columns, table)
+    print_table(
+        f"Kendall's τ with the steps, {len(runs)} runs",
+        ("runs", "H₂", "H₂ without end tokens"),
+        [(name, *both) for name, both in taus.items()],
+    )
     return taus
+
+
+def ordered(runs: Sequence[Sequence[float]], column: int) -> tuple[float, float]:
+    """Kendall's τ of H₂, with end tokens and without, with a column of steps."""
+    whole, inner = (kendall([run[h] for run in runs], [run[column] for run in runs]) for h in (0, 1))
+    return whole, inner
 
 
 def main() -> None:

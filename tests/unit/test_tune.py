@@ -262,7 +262,7 @@ def test_the_command_tunes_and_says_so(extended: Path, tmp_path: Path) -> None:
     arguments = ["tune", "--model", str(extended), "--data", str(data), "-o", str(tmp_path / "out"), "--max-steps", "1"]
     result = CliRunner().invoke(app, [*arguments, "--batch-size", "2", "--precision", "fp32", "--rank", "2"])
     assert result.exit_code == 0, result.output
-    assert "1 steps of 2 rows, " in result.output
+    assert "1 step of 2 rows, " in result.output
     assert json.loads((tmp_path / "out" / "tuning.json").read_text())["options"]["rank"] == 2
 
 

@@ -7,6 +7,7 @@ import typer
 
 from tasc.cli.console import end_token, out, progress_bars, show_training
 from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
+from tasc.printable import counted
 
 
 def tune(
@@ -119,7 +120,8 @@ def tune(
     facts = tuned.metrics
     last = facts["curve"][-1]["loss"]
     out.print(
-        f"{output}: {facts['steps']:,} steps of {facts['rows_per_step']} rows, {facts['new_tokens']:,} new tokens, "
+        f"{output}: {counted(facts['steps'], 'step')} of {counted(facts['rows_per_step'], 'row')}, "
+        f"{counted(facts['new_tokens'], 'new token')}, "
         f"loss {last:.4f}, {facts['seconds']:,.0f} s; the loss curve is in {output / 'tuning.json'}",
         highlight=False,
         soft_wrap=True,

@@ -12,6 +12,7 @@ from typing import Any
 from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.files import as_json, write_text
+from tasc.portable import make_portable
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -77,6 +78,7 @@ class Run:
             with self.work.publish(self.out) as finished:
                 self._merged().save_pretrained(finished)
                 self.tokenizer.save_pretrained(finished)
+                make_portable(finished)
                 find = model_files(self.model)
                 for name in COPIED:
                     if (found := find(name)) is not None:
