@@ -1,4 +1,4 @@
-"""Which tokens a draft model should learn from: DistillSpec, AdaSPEC, random tokens and the TVD loss, side by side.
+"""Which tokens a draft model should learn from: DistillSpec, AdaSPEC, random tokens, the TVD and LK losses, side by side.
 
     python benches/python/distillation.py --work FOLDER                     (the demo's task and its adapter)
     python benches/python/distillation.py DATA --adapter DIR --system TEXT --work FOLDER [--steps 150] [--seeds 3]
@@ -43,6 +43,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC": {"select": "adaspec"},
     "random tokens": {"select": "random"},
     "TVD": {"select": "all", "loss": "tvd"},
+    "NLA": {"select": "all", "loss": "nla"},
+    "LK": {"select": "all", "loss": "lk"},
+    "AdaSPEC, LK": {"select": "adaspec", "loss": "lk"},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
     "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
@@ -51,7 +54,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
 COMPARISONS = {
-    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD")),
+    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK")),
     "compute": (
         LONGER,
         (

@@ -1,13 +1,14 @@
 """Requests of several threads at once: `submit` beside one call of `generate`, and beside `transformers serve`.
 
     python benches/python/many_callers.py DATA.jsonl.gz --model smollm2 --adapter FOLDER --system TEXT \\
-        [--callers 8] [--limit 8] [--rounds 5] [--serve] [--threads 2] [-o OUT.json]
+        [--callers 8] [--limit 8] [--rounds 5] [--serve] [--threads 2] [--clock cpu] [-o OUT.json]
     python benches/python/many_callers.py --smoke
 
 DATA has rows {input, output, split}: `train` is indexed, `test` asked. The threads take the prompts in turn, and each
 waits for its output before it takes the next one. Each way answers all prompts once unmeasured; then the ways take
 turns. `--serve` adds `transformers serve --continuous-batching` in a process of its own with as many threads, asked by
-OpenAI's client (`pip install 'transformers[serving]' openai`).
+OpenAI's client (`pip install 'transformers[serving]' openai`). `--clock cpu` counts the processor time of both processes,
+for a machine that others use.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ from tasc.models import checkpoint
 
 Answer = Callable[[], list[str]]
 START_SECONDS = 120  # in which the server must be there
+CACHE = ("--cb-max-batch-tokens", "1024", "--cb-num-blocks", "64")
+"""Room for 64 pages of 256 tokens. By itself the server takes most of the machine's whole memory, used or not, and fills
+it: with less free than that, the kernel ends it at the first request."""
 
 
 def ways(generator: Generator, inputs: list[str], callers: int, **options: Any) -> dict[str, Answer]:
@@ -62,12 +66,13 @@ def in_threads(ask: Callable[[str], str], inputs: list[str], callers: int) -> li
 
 
 @contextmanager
-def transformers_serve(folder: str, dtype: torch.dtype, device: torch.device) -> Iterator[str]:
-    """Run `transformers serve` for a checkpoint; yields its address."""
+def transformers_serve(folder: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, int]]:
+    """Run `transformers serve` for a checkpoint; yields its address and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["serve", folder, "--continuous-batching", "--device", str(device), "--dtype", str(dtype).split(".")[-1]]
+    kind = ("--device", str(device), "--dtype", str(dtype).split(".")[-1])
+    command = ["serve", folder, "--continuous-batching", *kind, *CACHE]
     script = f"import sys; sys.argv[0] = 'transformers'; {'from transformers.cli.transformers import main; main()'}"
     process = subprocess.Popen(
         [sys.executable, "-c", script, *command, "--host", "127.0.0.1", "--port", str(port)],
@@ -83,7 +88,7 @@ def transformers_serve(folder: str, dtype: torch.dtype, device: torch.device) ->
                 if process.poll() is not None:
                     raise SystemExit("transformers serve has ended; is transformers[serving] installed?") from None
                 time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
+        yield f"http://127.0.0.1:{port}/v1", process.pid
     finally:
         process.terminate()
         process.wait()
@@ -104,18 +109,29 @@ def served(url: str, folder: str, inputs: list[str], callers: int, system: str |
     return lambda: in_threads(ask, inputs, callers)
 
 
-def measure(runs: dict[str, Answer], rounds: int) -> dict[str, Any]:
-    """Seconds of each way, and how many of its outputs are those of one call without drafts."""
+def clocks(processes: list[int]) -> tuple[float, float]:
+    """Wall time, and processor time of this process and of others on Linux, in seconds."""
+    others = sum(time.clock_gettime(~pid << 3 | 2) for pid in processes)
+    return time.perf_counter(), time.process_time() + others
+
+
+def measure(runs: dict[str, Answer], rounds: int, clock: str, processes: list[int]) -> dict[str, Any]:
+    """Seconds of each way by a clock, and how many of its outputs are those of one call without drafts."""
     outputs = {name: run() for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            begin = time.perf_counter()
+            wall, cpu = clocks(processes)
             run()
-            seconds[name].append(time.perf_counter() - begin)
+            ended = clocks(processes)
+            taken[name].append((ended[0] - wall, ended[1] - cpu))
     plain = outputs["plain: one call"]
-    same = {name: sum(a == b for a, b in zip(made, plain, strict=True)) for name, made in outputs.items()}
-    return {name: {"seconds": statistics.median(seconds[name]), "identical": same[name]} for name in runs}
+    found = {}
+    for name, made in outputs.items():
+        wall, cpu = (statistics.median(seconds) for seconds in zip(*taken[name], strict=True))
+        same = sum(a == b for a, b in zip(made, plain, strict=True))
+        found[name] = {"seconds": {"wall": wall, "cpu": cpu}[clock], "wall": wall, "cpu": cpu, "identical": same}
+    return found
 
 
 def figures(found: dict[str, Any]) -> list[Ratio]:
@@ -134,6 +150,7 @@ def main() -> None:
     parser = model_arguments(__doc__, limit=8, max_tokens=128)
     parser.add_argument("--callers", type=int, default=8, help="threads, and the most requests in a batch")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--serve", action="store_true", help="measure transformers serve too")
     options = parsed(parser)
     with ExitStack() as stack:
@@ -142,6 +159,7 @@ def main() -> None:
         task = stack.enter_context(open_task(data, load_tokenizer(tokenizer), limit=options.limit, progress=bar))
         inputs = [row["input"] for row in task.held_out]
         runs: dict[str, Answer] = {}
+        processes: list[int] = []
         for kind, index in (("plain", None), ("index", task.index)):
             max_draft = 0 if index is None else None
             generator = Generator(model, tokenizer, index=index, max_draft=max_draft, batch_size=options.callers)
@@ -151,11 +169,12 @@ def main() -> None:
             runs.update({f"{kind}: {name}": run for name, run in made.items()})
         if options.serve and not options.smoke:
             folder = checkpoint(options.model, options.adapter)
-            url = stack.enter_context(transformers_serve(folder, model.dtype, model.device))
+            url, process = stack.enter_context(transformers_serve(folder, model.dtype, model.device))
+            processes.append(process)
             runs["transformers serve"] = served(
                 url, folder, inputs, options.callers, options.system, options.max_tokens
             )
-        found = measure(runs, 1 if options.smoke else options.rounds)
+        found = measure(runs, 1 if options.smoke else options.rounds, options.clock, processes)
     if options.smoke:
         assert all(facts["identical"] == options.limit for facts in found.values())
     title = f"{options.limit} requests of {options.callers} callers, greedy"

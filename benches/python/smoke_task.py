@@ -59,3 +59,14 @@ def tiny_model(tokenizer: Path) -> tuple[Any, Any]:
         bos_token_id=loaded.eos_token_id,
     )
     return LlamaForCausalLM(config).eval(), loaded
+
+
+def extended_model(model: Any, tokenizer: Any, data: Path, folder: Path) -> Path:
+    """The model with a task vocabulary of the rows, not tuned; returns its folder."""
+    from tasc import extend_checkpoint, learn_vocabulary
+    from tasc.data import load_tokenizer
+
+    for part in (model, tokenizer):
+        part.save_pretrained(folder / "plain")
+    plan = learn_vocabulary(data, load_tokenizer(tokenizer), folder / "task.plan", size=16, split="train")
+    return extend_checkpoint(folder / "plain", plan, folder / "extended")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
+from tasc.printable import a_type
 
 
 def whole_number(name: str, value: Any, least: int | None = None) -> int:
@@ -81,7 +82,7 @@ def listed(name: str, values: Any, kind: type | tuple[type, ...], allowed: str) 
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
         raise wrong(name, values, allowed)
     if hasattr(values, "columns"):  # the items of a DataFrame are the names of its columns
-        raise InputError(f"{name} is a {type(values).__name__}; give {name}.to_dict('records')")
+        raise InputError(f"{name} is {a_type(values)}; give {name}.to_dict('records')")
     items = list(values)
     for number, item in enumerate(items):
         if not isinstance(item, kind):

@@ -25,6 +25,7 @@ from typing import Any
 
 from tasc.errors import InputError, MissingExtraError, TascError, import_optional
 from tasc.files import new_folder, temporary_folder
+from tasc.portable import make_portable
 
 __all__ = ["EMBEDDED", "cache_root", "checkpoint", "merge_adapter", "smollm2"]
 
@@ -254,6 +255,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     _repaired_tokenizer(gguf).save_pretrained(folder)
+    make_portable(folder)
 
 
 def _repaired_tokenizer(gguf: Path) -> Any:
@@ -278,6 +280,7 @@ def _merge(base: Path, adapter: Path, folder: Path) -> None:
     merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    make_portable(folder)
 
 
 def _content_key(*folders: Path) -> str:

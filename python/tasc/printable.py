@@ -1,4 +1,4 @@
-"""Text from files, before a terminal or a page shows it."""
+"""Text for a terminal or a page: what files hold, and numbers of things."""
 
 from __future__ import annotations
 
@@ -18,3 +18,24 @@ def printable(text: str) -> str:
         '\\u001b[2Jred \\u202etxt'
     """
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    Examples:
+        >>> counted(1, "row"), counted(1200, "row")
+        ('1 row', '1,200 rows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def a_type(value: object) -> str:
+    """Return the name of a value's type with its article.
+
+    Examples:
+        >>> a_type(3), a_type("x")
+        ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -10,6 +10,9 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benches" / "python"
 
 
+METHODS = {"plain", "drafts", "vocabulary", "both"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
@@ -34,6 +37,7 @@ FOLDER = Path(__file__).parents[2] / "benches" / "python"
         "many_callers",
         "int8_weights",
         "foresight",
+        "paper",
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
@@ -47,4 +51,6 @@ def test_smoke(tmp_path: Path, name: str) -> None:
         return
     found = json.loads(output.read_text())
     assert found
+    if name == "foresight":
+        assert [set(case["measured"]["methods"]) for case in found["cases"]] == [METHODS] * 2
     assert all(ratio["ours"] >= 0 for ratio in found.get("ratios", ()))

@@ -111,6 +111,24 @@ def test_one_model_and_a_limit(tmp_path: Path, model: Path, data: Path) -> None:
     assert "comparison" not in found and found["latency"] == []
 
 
+def test_slot_f1_is_split_by_the_training_rows(tmp_path: Path, model: Path) -> None:
+    """The split `train` of the file counts, not the rows that are answered."""
+    pytest.importorskip("jinja2")
+    data = written(tmp_path / "rows.jsonl", [*ROWS, {"input": "flights", "output": ROWS[0]["output"], "split": "test"}])
+    files = [tmp_path / "found.json", tmp_path / "found.html"]
+    options = ("--latency-rows", 0, "--max-tokens", 4, "-o", files[0], "--html", files[1])
+    result = tasc("eval", "--model", model, "--against", model, "--data", data, "--train", data, *options)
+    assert result.exit_code == 0, result.output
+    measures = json.loads(files[0].read_text())["models"]["model"]["measures"]
+    assert (measures["slot_f1_unseen"]["value"], measures["slot_f1_rare"]["value"]) == (0.0, 0.0)
+    assert measures["slot_f1_frequent"]["value"] is None
+    assert "slot F1, in 1 to 5 rows of training" in result.stdout
+    assert "slot F1, in 1 to 5 rows of training" in files[1].read_text()
+    words = written(tmp_path / "words.jsonl", [{"input": "a", "output": "plain words"}])
+    refused = tasc("eval", "--model", model, "--data", data, "--train", words)
+    assert f"--train {words}: no output is JSON with slots" in said(refused, 2)
+
+
 def test_rows_without_a_split_are_all_taken(tmp_path: Path, model: Path) -> None:
     data = written(tmp_path / "rows.jsonl", [{"input": r["input"], "output": r["output"]} for r in ROWS])
     result = tasc("eval", "--model", model, "--data", data, "--latency-rows", 0, "--max-tokens", 2)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chats import (
     CALL,
@@ -30,6 +31,7 @@ from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, encode_prompt
 from tasc.data.tokenizer import TaskTokenizer
 from tasc.decoding.generator import Generator
 from tasc.errors import CorpusError
+from tasc.serving import TaskDrafts
 from tasc.training.examples import make_examples
 
 NAMES = tuple(SPECIAL)
@@ -94,6 +96,14 @@ def test_the_output_is_what_the_model_emits_after_the_prompt(name: str, case: st
         **given.get("chat_template_kwargs", {}),
     )  # fmt: skip
     assert encode_prompts(task, list(render_rows(task.chat_template, [given]))) == [theirs]
+
+
+def test_tools_and_settings_may_be_json_text_as_tables_hold_them() -> None:
+    task = task_tokenizer("qwen3")
+    plain = {**CALLED, "chat_template_kwargs": {"enable_thinking": True}}
+    in_table = {**plain, **{name: json.dumps(plain[name]) for name in ("tools", "chat_template_kwargs")}}
+    prompts = [one.prompt for one in render_rows(task.chat_template, [plain, in_table])]  # type: ignore[union-attr]
+    assert prompts[0] == prompts[1] and "Book a flight." in prompts[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -292,6 +302,9 @@ def test_examples_are_the_prompt_and_what_the_model_emits(name: str) -> None:
 def test_the_system_prompt_of_the_index_is_used_by_default_and_another_is_said(
     answering: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def warnings() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.name == "tasc.data.prompt_notes"]
+
     model, tokenizer, known = answering
     task = load_tokenizer(tokenizer)
     store = TokenStore.build([known], task, tmp_path / "rows.store")
@@ -304,13 +317,12 @@ def test_the_system_prompt_of_the_index_is_used_by_default_and_another_is_said(
             made = generator.generate([asked], system=system, max_tokens=4)[0].ids
             return made == plain.generate([asked], system=expected, max_tokens=4)[0].ids
 
-        assert same(None, "Be brief.") and same("Be brief.", "Be brief.") and caplog.records == []
+        assert same(None, "Be brief.") and same("Be brief.", "Be brief.") and warnings() == []
         assert same("Be quick.", "Be quick.") and same("", "")
         generator.generate([asked], system="Be quick.", max_tokens=1)
         generator.generate([{**known, "messages": known["messages"][1:]}], max_tokens=1)
         generator.generate([row({**SYSTEM, "content": "Be rude."}, USER, answer("Yes."))], max_tokens=1)
-    said = [record.getMessage() for record in caplog.records]
-    assert said == [
+    assert warnings() == [
         f"prompts have {one}, but the index {index.path} was made with the system message 'Be brief.'"
         for one in ("the system message 'Be quick.'", "no system message", "the system message 'Be rude.'")
     ]
@@ -331,3 +343,36 @@ def test_another_chat_template_than_the_index_s_is_said(
         [made] = generator.generate([known])
     assert "the tokenizer has no chat template; prompts get the one that the index" in caplog.text
     assert made.ids == store.document(0).tolist() and without.chat_template is None
+
+
+def test_an_engine_s_prompts_beside_those_of_the_index(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An engine makes its prompts itself: one line says that the system message or the template is another one."""
+    task = task_tokenizer("qwen3")
+    store = TokenStore.build([row(SYSTEM, USER, answer("Yes."))], task, tmp_path / "rows.store")
+    TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=task)
+    with_system, without = (
+        encode_prompts(task, list(render_rows(task.chat_template, [row(*turns, answer("Yes."))])))[0]
+        for turns in ((SYSTEM, USER), (USER,))
+    )
+    assert with_system is not None and without is not None
+
+    def said(prompts: list[list[int]], tokenizer: Any = task) -> list[str]:
+        caplog.clear()
+        drafts = TaskDrafts(tmp_path / "task.tasc", tokenizer)
+        for prompt in prompts:
+            drafts.start(np.array(prompt, np.uint32))
+        return caplog.messages
+
+    assert said([without] * 7 + [with_system] + [without] * 20) == []
+    [line] = said([without] * 20)
+    assert "none of the first 8 prompts has the system message that the index" in line and "'Be brief.'" in line
+    other = transformers_tokenizer("qwen3")
+    other.chat_template = template("smollm2")
+    [line] = said([with_system], other)
+    assert "was made with another chat template than the tokenizer's" in line
+    other.chat_template = None
+    assert said([with_system], other) == []
+    drafts = TaskDrafts(tmp_path / "task.tasc", task)
+    for _ in range(8):
+        drafts.salted("a").start(np.array(without, np.uint32))
+    assert len(caplog.messages) == 1, "salts count with their index"

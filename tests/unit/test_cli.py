@@ -153,7 +153,7 @@ def test_compact_merges_served_rows(fitted: Path, tokenizer: Path) -> None:
     assert "served" in said(busy, 2)
     assert "elsewhere (-o)" in said(busy, 2)
     beside = tasc("index", "compact", fitted, "--tokenizer", tokenizer, "-o", fitted.with_suffix(".next"), "--no-fit")
-    assert "1 served rows merged" in " ".join(beside.stdout.split())
+    assert "1 served row merged" in " ".join(beside.stdout.split())
     del drafter
     second = served_log(index).with_name(f"{served_log(index).name}.1")  # of a process that learnt beside it
     NgramDrafter(index, served=second).serve([("a third input", [1, 2, 3, 4])])
@@ -368,6 +368,28 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, data: Path, token
     assert said(tasc("replay", data, "--tokenizer", tokenizer), 130).endswith("interrupted")
 
 
+def test_the_package_is_the_command_too() -> None:
+    for module in ("tasc", "tasc.cli"):
+        run = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+        assert run.stdout.startswith("tasc "), module
+
+
+def test_one_of_something_is_singular(tmp_path: Path, tokenizer: Path) -> None:
+    one = write_rows(tmp_path / "one.jsonl", [{"input": "flights", "output": "intent flight"}])
+    built = tasc("index", "build", one, "--tokenizer", tokenizer, "-o", tmp_path / "one.tasc")
+    assert "one.tasc: 1 document, 3 tokens, " in built.output and "; 1 input, weights not fitted" in built.output
+    assert said(tasc("check", one, "--tokenizer", tokenizer), 2).startswith(
+        "error: 1 row with 1 different input cannot"
+    )
+    replayed = tasc("replay", one, "--corpus", one, "--tokenizer", tokenizer, "--held-out", one)
+    assert replayed.exit_code == 2 or "1 row, 3 tokens, at most" in replayed.output
+
+
+def test_nothing_but_messages_where_no_terminal_is(tmp_path: Path, data: Path, tokenizer: Path) -> None:
+    """No blank lines of progress bars in the log of a job."""
+    assert tasc("index", "build", data, "--tokenizer", tokenizer, "-o", tmp_path / "a.tasc").stderr == ""
+
+
 def test_version() -> None:
     assert tasc("--version").stdout.startswith("tasc ")
 
@@ -441,7 +463,7 @@ def test_an_index_of_rows_in_common_forms(tmp_path: Path, tokenizer: Path) -> No
     assert indexes[0] == indexes[1]
     where = write_rows(tmp_path / "where.jsonl", [{"question": pairs[0][0], "answer": pairs[0][1]}])
     done = tasc("index", "remove", tmp_path / "data.tasc", "--where", where, "--tokenizer", tokenizer)
-    assert "1 rows removed from the index" in done.output
+    assert "1 row removed from the index" in done.output
     done = tasc("index", "build", where, "--tokenizer", tokenizer, "-o", index, "--input-field", "x", "--force")
     assert "has no field 'x'; its fields are 'question', 'answer': name one as input_field" in " ".join(
         done.output.split()

@@ -194,7 +194,7 @@ def test_a_row_with_an_empty_input_and_one_without_go_one_by_one(tmp_path: Path,
     task = Task(tmp_path, tokenizer, past)
     task.serve([{"input": None, "output": "x", "key": "k"}])
     task.compact()
-    assert "1 rows removed from the index, 0 from its logs" in task.remove_rows([{"key": "k"}])
+    assert "1 row removed from the index, 0 from its logs" in task.remove_rows([{"key": "k"}])
     assert task.rows().total() == len(past)
 
 
@@ -221,7 +221,7 @@ def test_each_salt_is_gone_through_and_can_go_whole(tmp_path: Path, tokenizer: P
     rows.unlink()
     said = task.remove_rows([{"output": anna["output"]}])
     assert "task.tasc: 0 rows removed from the index, 2 from its logs" in said
-    assert f"task.tasc.{digests[1]}: 1 rows removed from the index, 0 from its logs" in said
+    assert f"task.tasc.{digests[1]}: 1 row removed from the index, 0 from its logs" in said
     assert not task.holds("marianna")
     assert task.rows(second) == counts([*past, secret])
     (tmp_path / ".tasc-dead.tmp").mkdir()  # of a compaction that was killed

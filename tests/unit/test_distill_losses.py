@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from tasc.errors import InputError  # noqa: E402
-from tasc.training.distill.losses import LOSSES, forward_kl, tvd  # noqa: E402
+from tasc.training.distill.losses import LOSSES, forward_kl, lk, nla, tvd  # noqa: E402
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens  # noqa: E402
 
 
@@ -29,11 +29,15 @@ def kl(p: list[float], q: list[float]) -> float:
 
 def reference(name: str, p: list[float], q: list[float]) -> float:
     middle = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    accepted = math.fsum(min(a, b) for a, b in zip(p, q, strict=True))
+    weight = math.exp(-3 * accepted)
     return {
+        "nla": lambda: -math.log(accepted),
+        "lk": lambda: weight * kl(p, q) + (1 - weight) * (1 - accepted),
         "forward_kl": lambda: kl(p, q),
         "reverse_kl": lambda: kl(q, p),
         "jsd": lambda: (kl(p, middle) + kl(q, middle)) / 2,
-        "tvd": lambda: 1 - math.fsum(min(a, b) for a, b in zip(p, q, strict=True)),
+        "tvd": lambda: 1 - accepted,
     }[name]()
 
 
@@ -64,10 +68,32 @@ def test_arithmetic_is_at_least_float32(name: str, dtype: Any) -> None:
 def test_gradients_are_right_and_finite_for_tokens_that_never_come(name: str) -> None:
     torch.manual_seed(1)
     target, draft = torch.randn(4, 7, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda logits: LOSSES[name](target, logits), draft)
+    if name != "lk":  # its weight has no gradient
+        assert torch.autograd.gradcheck(lambda logits: LOSSES[name](target, logits), draft)
     target[:, 3] = -math.inf
     LOSSES[name](target, draft).sum().backward()
     assert torch.isfinite(draft.grad).all()
+
+
+def gradient(loss: Any, target: Any, draft: Any) -> Any:
+    leaf = draft.clone().requires_grad_()
+    loss(target, leaf).sum().backward()
+    return leaf.grad
+
+
+def test_the_hybrid_learns_from_both_losses_by_a_weight_without_a_gradient() -> None:
+    torch.manual_seed(2)
+    target, draft = torch.randn(2, 50, 7, dtype=torch.float64).mul(3)
+    weight = torch.exp(-3 * (1 - tvd(target, draft)))[:, None]
+    wanted = weight * gradient(forward_kl, target, draft) + (1 - weight) * gradient(tvd, target, draft)
+    torch.testing.assert_close(gradient(lk, target, draft), wanted)
+
+
+def test_a_draft_that_is_never_accepted_learns_from_log_acceptance_and_not_from_total_variation() -> None:
+    target, draft = torch.tensor([[0.0, 300.0, 0.0]]), torch.tensor([[300.0, 0.0, 0.0]])
+    for loss in (nla, lk):
+        assert gradient(loss, target, draft).abs().max() > 0.3
+    assert gradient(tvd, target, draft).abs().max() < 1e-6
 
 
 def test_other_widths_are_refused() -> None:

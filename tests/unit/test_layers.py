@@ -17,7 +17,7 @@ import tasc
 ROOT = Path(tasc.__file__).parent
 
 LAYERS = [
-    {"errors", "checks", "progress", "files", "printable", "_core"},
+    {"errors", "checks", "progress", "files", "printable", "portable", "_core"},
     {"models", "data"},
     {"drafting"},
     {"decoding", "serving"},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tasc.errors import InputError
 from tasc.evaluation.bootstrap import Interval, Measure, bootstrap_interval, ratio
-from tasc.evaluation.task_metrics import bleu, exact_match, rouge_l, slot_f1, slots
+from tasc.evaluation.task_metrics import RARE, bleu, exact_match, rouge_l, seen_slots, slot_f1, slot_f1_by_seen, slots
 
 SAID = ["the cat sat on the mat", "SELECT a FROM b WHERE c = 1 ;", "", "quite another thing to say"]
 WANTED = ["the cat is on the mat", "SELECT a FROM b WHERE c = 2 AND d = 1 ;", "something", "and what it should be"]
@@ -57,6 +57,22 @@ def test_slot_f1_is_micro_averaged() -> None:
     wanted = [atis(("from", "dallas"), ("to", "denver")), atis(("to", "x")), atis(("to", "y")), atis(intent="fare")]
     # in common 1 + 1; said 2 + 2 + 0 + 0; wanted 2 + 1 + 1 + 0
     assert slot_f1(said, wanted).value == pytest.approx(2 * 2 / (4 + 4))
+
+
+def test_slots_count_in_the_group_of_how_often_training_had_them() -> None:
+    """A frequent value in place of one never seen is an error of both groups; a name of its own is another slot."""
+    seen = seen_slots([atis(("to", "rome"))] * (RARE + 1) + [atis(("to", "oslo"), ("to", "oslo"))] * RARE + ["broken"])
+    assert seen[("to",), '"rome"'] == RARE + 1
+    assert seen[("to",), '"oslo"'] == RARE
+    said = [atis(("to", "rome")), atis(("to", "oslo"), ("from", "rome")), "broken"]
+    wanted = [atis(("to", "bonn")), atis(("to", "oslo"), ("from", "rome")), atis(("to", "oslo"))]
+    found = slot_f1_by_seen(said, wanted, seen)
+    assert found["slot_f1_frequent"].rows.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert found["slot_f1_rare"].value == pytest.approx(2 / 3)
+    assert found["slot_f1_unseen"].value == pytest.approx(2 / 3)  # bonn is missed, from rome is found
+    whole = slot_f1(said, wanted)
+    assert np.array_equal(sum(one.rows for one in found.values()), whole.rows)
+    assert slot_f1_by_seen([atis()], [atis()], seen)["slot_f1_rare"].value is None
 
 
 def test_slot_f1_without_any_slot_is_one() -> None:

@@ -77,7 +77,7 @@ def test_json_without_a_known_field_is_never_indexed_as_text(tmp_path: Path) -> 
         ("r.json", '[{"output": "x"},]', r"r\.json: row 2: is not JSON: Expecting value at its character 1"),
         ("r.json", '[{"output": "x"}, {"output": "y]', r"row 2: is not JSON: Unterminated string starting at"),
         ("r.json", '[{"output": "x"}] 7', r"r\.json: goes on with '7' after the end of the array"),
-        ("r.json", '[{"output": "x"}, 7]', r"r\.json: row 2: is a int, a row is an object"),
+        ("r.json", '[{"output": "x"}, 7]', r"r\.json: row 2: is an int, a row is an object"),
         ("r.json", "[" * 200_000, r"row 1: is JSON that cannot be read: brackets in brackets"),
         ("r.json", '[{"output": 1' + "0" * 5000 + "}]", r"row 1: is JSON that .* a number has over 4300 digits"),
         ("r.csv", "input,output\na\n", r"r\.csv:2: has 1 values, but the table has 2 columns"),
@@ -367,7 +367,7 @@ def test_a_long_line_takes_time_in_proportion(tmp_path: Path, name: str, text: s
     assert run(f"READ {name}", tmp_path).startswith(("[]", "r.log: is a log without responses"))
 
 
-def test_logs_of_vllm(tmp_path: Path) -> None:
+def test_logs_of_vllm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Lines as `RequestLogger` of vLLM 0.32 writes them, and 0.9."""
     lines = [
         "DEBUG 11-28 10:00:00 [logger.py:1] Request cmpl-1 details: prompt: 'it\\'s a\\n', prompt_token_ids: [1], "
@@ -375,15 +375,26 @@ def test_logs_of_vllm(tmp_path: Path) -> None:
         "INFO 11-28 [logger.py:1] Received request cmpl-1: params: SamplingParams(n=1), lora_request: None.",
         'INFO 11-28 [logger.py:1] Received request cmpl-2: prompt: "it\'s b", params: SamplingParams(n=1), lora: None.',
         "INFO Generated response cmpl-2 (streaming delta): output: 'o', finish_reason: None",
-        "INFO Generated response cmpl-2 (streaming complete): output: 'out, b', finish_reason: length",
+        "INFO Generated response cmpl-2 (streaming complete): output: 'out, b', finish_reason: streaming_complete",
         "INFO Generated response cmpl-1: output: 'ü\\\\', output_token_ids: [1, 2], finish_reason: stop",
+        "INFO Generated response cmpl-1: output: 'a second choice', finish_reason: stop",
+        "INFO Generated response cmpl-1: output: 'cut o', finish_reason: length",
+        "INFO Generated response cmpl-1: output: '[tool_calls: find({})]', finish_reason: tool_calls",
+        "INFO Generated response cmpl-1 (streaming complete): output: '<streaming_complete: 9 tokens>', "
+        "finish_reason: streaming_complete",
         "INFO Generated response cmpl-3: output: 'c', finish_reason: abort",
         "INFO Generated response cmpl-4: output: 'd', finish_reason: stop",
     ]
     file = tmp_path / "server.log"
     file.write_text("\n".join(lines))
-    rows = [{"input": "it's b", "output": "out, b"}, {"input": "it's a\n", "output": "ü\\"}, {"output": "d"}]
+    first = {"input": "it's a\n", "output": "ü\\"}
+    rows = [{"input": "it's b", "output": "out, b"}, first, first | {"output": "a second choice"}, {"output": "d"}]
     assert list(read_rows(file)) == rows
+    assert [line for line in caplog.messages if "left out" in line] == [
+        f"1 answers that were cut off are left out, the first at {file}:8",
+        "2 answers that the log does not hold as the model wrote them (calls of tools) are left out, "
+        f"the first at {file}:9",
+    ]
     file.write_text("INFO Generated response cmpl-1: output: '\\x', finish_reason: stop\n")
     with pytest.raises(CorpusError, match=r"server\.log:1: \"'.*'\" is no text as Python writes it; remove the line"):
         list(read_rows(file))

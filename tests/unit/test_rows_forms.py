@@ -64,7 +64,7 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     (
         {"messages": [IN_PARTS, ANSWER]},
-        {"input": "What?", "output": "That.", "messages": [IN_PARTS, ANSWER]},
+        {"input": "Wh\nat?", "output": "That.", "messages": [IN_PARTS, ANSWER]},
         "chat messages",
     ),
     (
@@ -86,6 +86,20 @@ FORMS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"id": "x", "messages": [SYSTEM, USER], "response": {"choices": [{"message": ANSWER}], "usage": {}}},
         CHAT | {"id": "x"},
         "requests with their responses; chat messages",
+    ),
+    (
+        {
+            "messages": [SYSTEM, USER], "response": {"choices": [{"message": ANSWER, "finish_reason": "stop"}]},
+            "status": "success", "model_parameters": {"tools": [{"name": "find"}], "temperature": 0}, "error_str": None,
+        },
+        CHAT | {"tools": [{"name": "find"}], "status": "success", "error_str": None}
+        | {"model_parameters": {"tools": [{"name": "find"}], "temperature": 0}},
+        "requests with their responses; chat messages",
+    ),
+    (
+        {"messages": "a", "response": {"choices": [{"text": "b"}]}, "call_type": "atext_completion"},
+        {"input": "a", "output": "b", "call_type": "atext_completion"},
+        "requests with their responses; `prompt` is the input, `completion` is the output; not used: call_type",
     ),
     (
         {"request": {"prompt": "a", "model": "m"}, "response": json.dumps({"choices": [{"text": "b"}]})},
@@ -129,6 +143,48 @@ def test_calls_of_the_responses_api() -> None:
     assert row["output"] == json.dumps(CALLS[0]["function"])
 
 
+def test_a_conversation_of_the_responses_api() -> None:
+    """What the model emits in one go is one turn: reasoning, text and calls. Hosted tools say nothing in a chat."""
+    thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}], "summary": []}
+    call = {"type": "function_call", "call_id": "c", "name": "find", "arguments": '{"x": 1}'}
+    result = {"type": "function_call_output", "call_id": "c", "output": "none"}
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "That."}]}
+    tool = {"type": "function", "name": "find", "parameters": {}}
+    request = {"model": "m", "input": [USER, thought, said, call, result], "tools": [tool]}
+    (row,) = read_rows([{"request": request, "response": {"output": [thought, {"type": "web_search_call"}, said]}}])
+    reasoned = {"role": "assistant", "content": "That.", "reasoning_content": "Hm."}
+    turns = [USER, {**reasoned, "tool_calls": CALLS}, {"role": "tool", "tool_call_id": "c", "content": "none"}]
+    assert row["messages"] == [*turns, reasoned]
+    assert row["tools"] == [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+
+
+def test_each_prompt_of_a_request_has_its_choices() -> None:
+    choices = [{"index": k, "text": text} for k, text in [(2, "c"), (3, "d"), (0, "a"), (1, "b")]]
+    rows = list(read_rows([{"request": {"prompt": ["p", "q"], "model": "m"}, "response": {"choices": choices}}]))
+    assert [(row["input"], row["output"]) for row in rows] == [("q", "c"), ("q", "d"), ("p", "a"), ("p", "b")]
+    with pytest.raises(CorpusError, match="row 0: has a prompt of token ids; only text can be read"):
+        list(read_rows([{"request": {"prompt": [1, 2], "model": "m"}, "response": {"choices": choices}}]))
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": None, "function_call": CALLS[0]["function"]},
+        {"from": "function_call", "value": json.dumps(CALLS[0]["function"])},
+        {"from": "tool_call", "value": json.dumps([CALLS[0]["function"]])},
+    ],
+)
+def test_calls_in_the_forms_before_there_were_tools(turn: dict[str, Any]) -> None:
+    result = {"role": "function", "name": "find", "content": "none"}
+    rows = list(read_rows([{"messages": [USER, turn, result, ANSWER]}], every_turn=True))
+    assert json.loads(rows[0]["output"])["name"] == "find"
+    assert [call["function"]["name"] for call in rows[0]["messages"][-1]["tool_calls"]] == ["find"]
+    assert rows[1]["messages"][2] == {"role": "tool", "name": "find", "content": "none"}
+    functions = {"request": {"messages": [USER], "functions": [{"name": "find"}]}}
+    (row,) = read_rows([functions | {"response": {"choices": [{"message": ANSWER}]}}])
+    assert row["tools"] == [{"type": "function", "function": {"name": "find"}}]
+
+
 @pytest.mark.parametrize(
     ("row", "output"),
     [
@@ -148,6 +204,28 @@ def test_requests_that_failed_are_left_out(caplog: pytest.LogCaptureFixture) -> 
     rows = [request | {"response": {"choices": [{"message": ANSWER}] * 2}}, request | {"response": {"choices": []}}]
     assert [row["output"] for row in read_rows(rows)] == ["That.", "That."]
     assert caplog.messages[-1] == "rows: requests that failed are left out"
+
+
+@pytest.mark.parametrize("response", [None, "", {}])
+@pytest.mark.parametrize("about", [{"status": "failure"}, {"error_str": "Timeout"}])
+def test_requests_that_litellm_logs_as_failed_are_left_out(response: object, about: dict[str, str]) -> None:
+    failed = {"messages": [USER], "response": response, "error_str": None} | about
+    rows = [failed, {"messages": [USER], "response": {"choices": [{"message": ANSWER}]}}, failed]
+    assert [row["output"] for row in read_rows(rows)] == ["That."]
+
+
+def test_answers_that_were_cut_off_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """They lack the end that a model emits, and an index or a tuned model would learn to end there."""
+    request = {"request": {"model": "m", "messages": [USER]}}
+    reasons = ["length", "stop", "content_filter", "tool_calls", None]
+    choices = [{"index": k, "message": ANSWER, "finish_reason": why} for k, why in enumerate(reasons)]
+    items = [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Th"}]}]
+    rows = [
+        request | {"response": {"choices": choices}},
+        request | {"response": {"output": items, "status": "incomplete"}},
+    ]
+    assert [row["output"] for row in read_rows(rows)] == ["That."] * 3
+    assert caplog.messages.count("rows: answers that were cut off are left out") == 1
 
 
 def test_an_output_beside_a_chat_that_is_not_used_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
+safetensors = pytest.importorskip("safetensors.torch")
 from test_extended_model import BASE, TOKENIZER, make_model  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 from vocabularies import ROWS, learn, saved  # noqa: E402
@@ -23,10 +27,11 @@ from vocabularies import ROWS, learn, saved  # noqa: E402
 from tasc import TuneOptions, extend_checkpoint, tune  # noqa: E402
 from tasc.cli import app  # noqa: E402
 from tasc.data import load_tokenizer  # noqa: E402
-from tasc.errors import CorpusError, InputError  # noqa: E402
+from tasc.errors import CorpusError, InputError, MissingExtraError  # noqa: E402
 from tasc.files import remove_folder  # noqa: E402
 from tasc.training import work_dir  # noqa: E402
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
+from tasc.training.finetune import run  # noqa: E402
 from tasc.training.finetune.optim import with_adapters  # noqa: E402
 from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
 
@@ -257,7 +262,7 @@ def test_the_command_tunes_and_says_so(extended: Path, tmp_path: Path) -> None:
     arguments = ["tune", "--model", str(extended), "--data", str(data), "-o", str(tmp_path / "out"), "--max-steps", "1"]
     result = CliRunner().invoke(app, [*arguments, "--batch-size", "2", "--precision", "fp32", "--rank", "2"])
     assert result.exit_code == 0, result.output
-    assert "1 steps of 2 rows, " in result.output
+    assert "1 step of 2 rows, " in result.output
     assert json.loads((tmp_path / "out" / "tuning.json").read_text())["options"]["rank"] == 2
 
 
@@ -351,3 +356,87 @@ def test_a_model_that_peft_cannot_adapt_is_refused_in_a_line() -> None:
     config = transformers.MambaConfig(vocab_size=257, hidden_size=32, num_hidden_layers=1, state_size=8)
     with pytest.raises(InputError, match="cannot adapt MambaForCausalLM"):
         with_adapters(transformers.AutoModelForCausalLM.from_config(config), TuneOptions(), [])
+
+
+QLORA = dataclasses.replace(QUICK, method="qlora")
+
+
+@pytest.fixture
+def adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of the trained adapter of the next run, which keeps none."""
+    pytest.importorskip("bitsandbytes")
+    publish, kept = run.Run.publish, tmp_path / "adapter"
+
+    def copied(self: run.Run, metrics: dict[str, Any]) -> None:
+        shutil.copytree(self.work.path / "learnt", kept)
+        publish(self, metrics)
+
+    monkeypatch.setattr(run.Run, "publish", copied)
+    return kept
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "llama-untied", "gpt2"])
+def test_qlora_merges_its_adapter_into_the_unquantised_base(
+    name: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model_folder(name, tmp_path)
+    trained = []
+
+    def noted(model: Any, *rest: Any) -> Any:
+        trained.append([type(layer).__name__ for layer in model.modules()].count("Linear4bit"))
+        return with_adapters(model, *rest)
+
+    monkeypatch.setattr(run, "with_adapters", noted)
+    after = weights(tune(folder, TASK, tmp_path / "tuned", options=QLORA).path)
+    assert trained[0] > 0
+    before, learnt = weights(folder), safetensors.load_file(adapter / "adapter_model.safetensors")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    expected, changed = dict(before), 0
+    for key, a in learnt.items():
+        if ".lora_A." in key:
+            target = key.removeprefix("base_model.model.").replace(".lora_A.weight", ".weight")
+            delta = learnt[key.replace(".lora_A.", ".lora_B.")] @ a * (settings["lora_alpha"] / settings["r"])
+            expected[target] = before[target] + (delta.T if name == "gpt2" else delta)  # its layers are transposed
+            changed += bool(delta.any())
+    assert changed == trained[0]
+    tables = {key for key in before if before[key].shape[0] == len(load_tokenizer(folder).tokenizer.get_vocab())}
+    for key in before.keys() - tables:
+        assert torch.allclose(after[key], expected[key], atol=1e-6), key
+    for key in tables:
+        assert torch.equal(after[key][:BASE], before[key][:BASE])
+
+
+def test_a_stopped_qlora_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    whole = tune(extended, TASK, tmp_path / "whole", options=QLORA)
+
+    def stop(done: float, total: float) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(extended, TASK, tmp_path / "tuned", options=QLORA, progress=stop)
+    resumed = tune(extended, TASK, tmp_path / "tuned", options=QLORA)
+    assert resumed.metrics["resumed_at"] == 2
+    assert resumed.metrics["curve"] == whole.metrics["curve"]
+    before, after = weights(whole.path), weights(resumed.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_qlora_without_bitsandbytes_names_the_extra(
+    extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingExtraError, match=r"bitsandbytes.* needs the packages of tasc-lm\[qlora\]"):
+        tune(extended, TASK, tmp_path / "tuned", options=QLORA)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_qlora_refuses_a_quantised_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", ModuleType("bitsandbytes"))
+    folder = model_folder("llama-tied", tmp_path, plan=False)
+    config = json.loads((folder / "config.json").read_text())
+    quantised = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantised}))
+    with pytest.raises(InputError, match="is quantised, and method='qlora' merges into unquantised weights"):
+        tune(folder, TASK, tmp_path / "tuned", options=QLORA)

@@ -147,7 +147,7 @@ def test_commands_say_where_the_input_is(tmp_path: Path) -> None:
     wanted = tmp_path / "wanted.jsonl"
     wanted.write_text(json.dumps({"input": prompts[0]["input"]}))
     result = tasc("index", "remove", path, "--where", wanted, "--tokenizer", tmp_path, "--no-fit")
-    assert result.exit_code == 0 and "1 rows removed from the index" in result.output, result.output
+    assert result.exit_code == 0 and "1 row removed from the index" in result.output, result.output
 
 
 def test_examples_that_differ_in_words(tmp_path: Path, task: TaskTokenizer) -> None:

@@ -69,7 +69,9 @@ err = PlainConsole(stderr=True)
 
 @contextmanager
 def progress_bars() -> Iterator["ProgressBars"]:
-    """Progress bars on standard error, removed at the end; yields a function that adds a bar and returns its callback.
+    """Progress bars on standard error, where that is a terminal, removed at the end.
+
+    Yields a function that adds a bar and returns its callback.
 
     Examples:
         >>> with progress_bars() as bar:
@@ -83,7 +85,7 @@ def progress_bars() -> Iterator["ProgressBars"]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=err, transient=True) as progress:
+    with Bars(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
 
         def bar(title: str) -> "Progress":
             task = progress.add_task(title, total=None)

@@ -8,6 +8,7 @@ import typer
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars, show_training
 from tasc.cli.options import AsJson, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
 from tasc.errors import InputError
+from tasc.printable import counted
 
 
 def _print_config(wanted: bool) -> None:
@@ -111,7 +112,8 @@ def print_distilled(output: Path, facts: dict[str, Any]) -> None:
     """Print the result of a distillation."""
     for name, stage in facts["stages"].items():
         out.print(
-            f"{name}: {stage['steps']:,} steps of {stage['rows_per_step']} rows, {stage['seconds']:,.0f} s, loss "
+            f"{name}: {counted(stage['steps'], 'step')} of {counted(stage['rows_per_step'], 'row')}, "
+            f"{stage['seconds']:,.0f} s, loss "
             f"{stage['curve'][0]['loss']:.4f} to {stage['curve'][-1]['loss']:.4f}",
             highlight=False,
             soft_wrap=True,

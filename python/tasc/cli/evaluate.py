@@ -15,8 +15,11 @@ from tasc.errors import InputError
 from tasc.files import as_json
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from tasc.evaluation.decoder import Decoder
     from tasc.evaluation.task_eval import Evaluation
+    from tasc.evaluation.task_metrics import Slot
 
 
 def evaluate(
@@ -33,6 +36,13 @@ def evaluate(
     output_field: OutputField = "auto",
     against: Annotated[
         str | None, typer.Option(help="Compare with this model, for example the same tuning without the new tokens.")
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Split slot F1 by how many of these training rows (`train`, if they have a split) hold a slot.",
+        ),
     ] = None,
     system: System = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Decode at most this many steps per output.")] = 512,
@@ -73,14 +83,17 @@ def evaluate(
     )
     metrics.check_installed()
     check_loadable(model, against, dtype=dtype, device=device)
-    rows = _rows(data, split, limit, {"input_field": input_field, "output_field": output_field})
+    fields = {"input_field": input_field, "output_field": output_field}
+    rows = _rows(data, split, limit, fields)
+    trained = None if train is None else _rows(train, None, None, fields, usual="train")
     inputs_of(rows)
     if threads is not None:
         use_threads(threads)
     named = {MODEL: model} | ({AGAINST: against} if against is not None else {})
     sides = {side: _decoder(name, system, dtype, device) for side, name in named.items()}
     with progress_bars() as bar:
-        found, evaluations = results(sides, rows, options=options, progress=bar)
+        seen = None if trained is None else _seen(trained, sides[MODEL], train)
+        found, evaluations = results(sides, rows, options=options, seen=seen, progress=bar)
     found["provenance"] = {
         "data": data_facts(data, len(rows)),
         **{side: model_facts(name, sides[side].model) for side, name in named.items()},
@@ -104,15 +117,34 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _rows(data: Path, split: str | None, limit: int | None, fields: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(
+    data: Path, split: str | None, limit: int | None, fields: dict[str, Any], *, usual: str = "test"
+) -> list[dict[str, Any]]:
+    """Read the rows of a split; without one, of the `usual` split if the rows have a split."""
     from tasc.data import read_rows
 
     rows = read_rows(data, split, **fields)
     if split is None and (first := next(rows, None)) is not None:
         rows = chain([first], rows)
         if "split" in first:
-            rows = (row for row in rows if row.get("split") == "test")
+            rows = (row for row in rows if row.get("split") == usual)
     return list(islice(rows, limit))
+
+
+def _seen(rows: list[dict[str, Any]], side: "Decoder", train: Path | None) -> "Counter[Slot]":
+    """Count the slots of training rows.
+
+    Raises:
+        InputError: No output has a slot.
+    """
+    from tasc.data.chat import output_texts
+    from tasc.evaluation.task_metrics import seen_slots
+
+    outputs = output_texts(side.task_tokenizer, [row for row in rows if row.get("output") is not None], side.system)
+    found = seen_slots(outputs)
+    if not found:
+        raise InputError(f"--train {train}: no output is JSON with slots; slot F1 is of JSON outputs")
+    return found
 
 
 def _decoder(name: str, system: str | None, dtype: str, device: str | None) -> "Decoder":

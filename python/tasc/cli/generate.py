@@ -13,7 +13,7 @@ from tasc.cli.options import InputField, System
 from tasc.cli.resumable import PartialOutputs, resumable
 from tasc.drafting.defaults import MAX_DRAFT, MEMORY_BYTES
 from tasc.errors import CorpusError, InputError, NoTokenError, PromptError
-from tasc.printable import printable
+from tasc.printable import counted, printable
 
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
@@ -154,7 +154,7 @@ def generate(
             raise InputError(f"none of the {len(rows)} rows can be used, and {output} is not written{run.reason}")
     err.print(_summary(run.total, time.perf_counter() - begin), highlight=False, soft_wrap=True)
     if run.skipped:
-        said = f"skipped {run.skipped} of {len(rows)} rows{run.reason}"
+        said = f"skipped {run.skipped} of {counted(len(rows), 'row')}{run.reason}"
         err.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
 
@@ -258,7 +258,8 @@ class Run:
 
 def _summary(total: "Stats", seconds: float) -> str:
     """Speed and drafts of the whole run."""
-    said = f"{total.requests} outputs, {total.tokens:,} tokens, {total.tokens / max(seconds, 1e-9):,.1f} tokens/s"
+    made = f"{counted(total.requests, 'output')}, {counted(total.tokens, 'token')}"
+    said = f"{made}, {total.tokens / max(seconds, 1e-9):,.1f} tokens/s"
     if total.drafted == 0:
         return f"{said}, nothing drafted"
     return (

@@ -26,6 +26,7 @@ from tasc.cli.options import (
 )
 from tasc.cli.outputs import Commands
 from tasc.files import scratch_folder
+from tasc.printable import counted
 from tasc.progress import of_fraction
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def build(
         documents, count = len(tokens), tokens.num_tokens
     seconds, size = time.perf_counter() - begin, output.stat().st_size
     out.print(
-        f"{output}: {documents:,} documents, {count:,} tokens, {size / 1e6:,.1f} MB "
+        f"{output}: {counted(documents, 'document')}, {counted(count, 'token')}, {size / 1e6:,.1f} MB "
         f"({size / max(1, count):.1f} bytes per token), {seconds:.1f} s; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
@@ -122,7 +123,7 @@ def _inputs_summary(facts: dict[str, Any]) -> str:
     if facts["inputs"] == 0:
         return "no inputs"
     fitted = "weights not fitted" if facts["fit"] is None else f"weights fitted, s(0.02) {facts['fit']['speedup']:.1f}"
-    return f"{facts['inputs']:,} inputs, {fitted}"
+    return f"{counted(facts['inputs'], 'input')}, {fitted}"
 
 
 @app.command()
@@ -246,8 +247,8 @@ def compact(
         )
     facts = new.info()
     out.print(
-        f"{output or file}: {merged:,} served rows merged, {facts['documents']:,} documents, "
-        f"{facts['tokens']:,} tokens; {_inputs_summary(facts)}",
+        f"{output or file}: {counted(merged, 'served row')} merged, {counted(facts['documents'], 'document')}, "
+        f"{counted(facts['tokens'], 'token')}; {_inputs_summary(facts)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -312,8 +313,8 @@ def remove(
                     fit=not no_fit,
                     progress=of_fraction(bar("removing")),
                 )
-            stay = "" if before is None else f"; {untimed:,} rows without a time stay"
-            said = f"{one.path}: {from_index:,} rows removed from the index, {from_logs:,} from its logs{stay}"
+            stay = "" if before is None else f"; {counted(untimed, 'row')} without a time stay"
+            said = f"{one.path}: {counted(from_index, 'row')} removed from the index, {from_logs:,} from its logs{stay}"
             out.print(said, highlight=False, soft_wrap=True)
 
 

@@ -23,6 +23,7 @@ from tasc.cli.options import (
 from tasc.cli.results import write_results
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.errors import InputError
+from tasc.printable import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -154,7 +155,7 @@ def _print(results: list["ReplayResult"], found: dict[str, Any], k: int, cost: f
     if results:
         costs = sorted({0.02, 0.05, cost})
         print_table(
-            f"{results[0].rows} rows, {results[0].tokens:,} tokens, at most {k} drafted",
+            f"{counted(results[0].rows, 'row')}, {counted(results[0].tokens, 'token')}, at most {k} drafted",
             ("drafter", "τ", "drafted", "accepted", *(f"s({c:g})" for c in costs)),
             (
                 [r.name, r.tau, r.drafted_per_step, r.accepted]
@@ -190,7 +191,10 @@ def _print_explained(row: "Explanation") -> None:
     if row["input"] is not None:
         out.print(Text.assemble(("input   ", "dim"), printable(row["input"])), soft_wrap=True)
     out.print(Text.assemble(("output  ", "dim"), printable(row["output"])), soft_wrap=True)
-    table = Table(title=f"row {row['row']}: {row['tokens']} tokens in {len(row['steps'])} steps", title_justify="left")
+    table = Table(
+        title=f"row {row['row']}: {counted(row['tokens'], 'token')} in {counted(len(row['steps']), 'step')}",
+        title_justify="left",
+    )
     for column in ("step", "token", "p", "sources", ""):
         table.add_column(column, justify="right" if column in ("step", "p") else "left")
     for number, step in enumerate(row["steps"], start=1):

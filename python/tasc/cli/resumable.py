@@ -202,7 +202,8 @@ def resumable(output: Path, settings: Mapping[str, Any], *, rows: int, resume: b
             partial.remove()
         except BaseException:
             if partial.done:
-                said = f"{len(partial.done)} outputs are in {path}; the same command goes on from there"
+                there = "1 output is" if len(partial.done) == 1 else f"{len(partial.done):,} outputs are"
+                said = f"{there} in {path}; the same command goes on from there"
                 err.print(said, highlight=False, soft_wrap=True)
             else:
                 partial.remove()

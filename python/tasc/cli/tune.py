@@ -7,6 +7,7 @@ import typer
 
 from tasc.cli.console import end_token, out, progress_bars, show_training
 from tasc.cli.options import Eos, EveryTurn, InputField, OutputField, OutputFolder, System, Threads, TrainingRows
+from tasc.printable import counted
 
 
 def tune(
@@ -25,7 +26,11 @@ def tune(
     every_turn: EveryTurn = False,
     system: System = None,
     method: Annotated[
-        str, typer.Option(help="lora: adapters on all linear layers, and the rows of new tokens; full: every weight.")
+        str,
+        typer.Option(
+            help="lora: adapters on all linear layers, and the rows of new tokens; qlora: the same over a base in "
+            "4 bits; full: every weight."
+        ),
     ] = "lora",
     epochs: Annotated[float, typer.Option(help="See each row this many times.")] = 1.0,
     max_steps: Annotated[
@@ -115,7 +120,8 @@ def tune(
     facts = tuned.metrics
     last = facts["curve"][-1]["loss"]
     out.print(
-        f"{output}: {facts['steps']:,} steps of {facts['rows_per_step']} rows, {facts['new_tokens']:,} new tokens, "
+        f"{output}: {counted(facts['steps'], 'step')} of {counted(facts['rows_per_step'], 'row')}, "
+        f"{counted(facts['new_tokens'], 'new token')}, "
         f"loss {last:.4f}, {facts['seconds']:,.0f} s; the loss curve is in {output / 'tuning.json'}",
         highlight=False,
         soft_wrap=True,

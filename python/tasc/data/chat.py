@@ -154,10 +154,10 @@ def row_prompt(row: Mapping[str, Any], system: str | None = None) -> dict[str, A
     """
     messages = _conversation(row, system)
     turns = messages[:-1] if messages[-1].get("role") == "assistant" else messages
-    settings = row.get("chat_template_kwargs") or {}
-    if not isinstance(settings, Mapping):
+    settings, tools = (_decoded(row.get(name)) for name in ("chat_template_kwargs", "tools"))
+    if not isinstance(settings or {}, Mapping):
         raise InputError(f"has chat_template_kwargs that are {type(settings).__name__}, they must be an object")
-    return {**settings, "messages": turns, "tools": row.get("tools") or None, "add_generation_prompt": True}
+    return {**(settings or {}), "messages": turns, "tools": tools or None, "add_generation_prompt": True}
 
 
 def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | None = None) -> Rendered:
@@ -209,6 +209,14 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
         "does not write this before the answer; add the answer's `reasoning_content` if the model reasons, or give the "
         "row as `input` and `output`"
     )
+
+
+def _decoded(value: Any) -> Any:
+    """Return JSON that a table holds as text, or any other value as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
 
 
 def _without_blanks(text: str) -> str:

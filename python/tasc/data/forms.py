@@ -43,7 +43,9 @@ ROLES = {
     "developer": "developer",
     "tool": "tool",
     "observation": "tool",
-    "function": "function",
+    "function": "tool",
+    "function_call": "assistant",
+    "tool_call": "assistant",
 }
 """Role of a turn by the names that are used for it."""
 
@@ -161,9 +163,7 @@ class FormReader:
             yield from self._made(where, row, self._form)
             return
         logged = self._input_field is None and self._output_field is None and is_logged(row)
-        plain_rows = list(answered(where, row)) if logged else [row]
-        if not plain_rows:
-            _notice(f"{self._name}: requests that failed are left out")
+        plain_rows = list(answered(where, row, self._leave_out)) if logged else [row]
         for plain in plain_rows:
             if isinstance(self._form, Pair) and self._needs_output:
                 check_fields(where, plain, {self._form.output: "output_field"})
@@ -180,6 +180,9 @@ class FormReader:
                     is_first = False
                 yield made
         self._fields = None if logged or _BY_VALUE & row.keys() else tuple(row)
+
+    def _leave_out(self, what: str) -> None:
+        _notice(f"{self._name}: {what} are left out")
 
     def _made(self, where: str, row: Mapping[str, Any], form: Form) -> Iterator[Row]:
         """Yield what a row becomes, and say so once where its output is JSON."""
@@ -311,7 +314,14 @@ def _turn(where: str, turn: Any) -> Row:
         known = ", ".join(ROLES)
         raise CorpusError(f"{where}: the role is {_role(turn)!r}; it must be one of {known}")
     rest = {k: v for k, v in turn.items() if k not in ("role", "from", "content", "value") and v is not None}
-    return {"role": role, "content": turn.get("content", turn.get("value")), **rest}
+    content = turn.get("content", turn.get("value"))
+    call = rest.pop("function_call", None)  # before there were tools
+    calls = [call] if call else []
+    if _role(turn) in ("function_call", "tool_call") and not isinstance(found := _decoded(content), str | None):
+        calls, content = found if isinstance(found, list) else [found], None
+    if calls and not rest.get("tool_calls"):
+        rest["tool_calls"] = [{"type": "function", "function": one} for one in calls]
+    return {"role": role, "content": content, **rest}
 
 
 def _answer(where: str, value: Any) -> list[Row]:
@@ -347,6 +357,6 @@ def _content(where: str, turn: Row) -> str:
         if strange is not None:
             kind = strange.get("type", "of no type")
             raise CorpusError(f"{where}: the {turn['role']} turn has a part {kind!r}; only text can be read")
-        content = "".join(part["text"] for part in parts)
+        content = "\n".join(part["text"] for part in parts)  # as engines do for templates
     check_text(where, f"{turn['role']} turn", content, "text, parts of text or null")
     return str(content)

@@ -13,7 +13,10 @@ from tasc.data.endings import read_settings
 from tasc.data.tokenizer import model_files
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tasc._core import TaskIndex
+    from tasc.data.tokenizer import TaskTokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +24,7 @@ TUNING_FILE = "tuning.json"
 """File with the metrics of a tuned checkpoint, and its notes."""
 
 _SHOWN = 60  # characters of a system message in a warning
+_LOOKED_AT = 8  # prompts of an engine, before it is said that they lack the system message
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,53 @@ def tuning_notes(rows: Iterable[Mapping[str, Any]], tokenizer: Any, system: str 
     }
 
 
+class PromptWatch:
+    """Compares the prompts that an engine serves with the notes of its index, and warns of each difference once.
+
+    An engine makes its prompts itself: it knows neither the system message nor the template of the index.
+
+    Args:
+        tokenizer: Tokenizer of the engine's model; None: nothing is compared.
+    """
+
+    def __init__(self, tokenizer: TaskTokenizer | None) -> None:
+        self._tokenizer = tokenizer
+        self._said: set[str] = set()
+        self._origin, self._system, self._left = "", "", 0
+
+    def begin(self, index: TaskIndex | None) -> None:
+        """Compare with the notes of this index from now on."""
+        self._left = 0
+        if index is None or self._tokenizer is None:
+            return
+        notes, template = PromptNotes.of_index(index), self._tokenizer.chat_template
+        if template is not None and notes.template not in (None, template.digest):
+            self._warn(
+                f"{notes.origin} was made with another chat template than the tokenizer's: its outputs may begin and "
+                "end in another way; make it again with this tokenizer"
+            )
+        if notes.system:
+            self._origin, self._system, self._left = notes.origin, notes.system, _LOOKED_AT
+
+    def look(self, prompt: Sequence[int] | NDArray[Any]) -> None:
+        """Look for the system message in a prompt, until one has it or several have not."""
+        if self._left == 0 or self._tokenizer is None:
+            return
+        text = self._tokenizer.tokenizer.decode([int(token) for token in prompt], skip_special_tokens=False)
+        found = _without_blanks(self._system) in _without_blanks(text)
+        self._left = 0 if found else self._left - 1
+        if not found and self._left == 0:
+            self._warn(
+                f"none of the first {_LOOKED_AT} prompts has the system message that {self._origin} was made with, "
+                f"{shown_system(self._system)}: drafts fit better if requests begin with it"
+            )
+
+    def _warn(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            _log.warning("%s", line)
+
+
 class PromptDefaults:
     """System message of a model's prompts by default: the one that the model was tuned with, or else its index.
 
@@ -135,4 +186,13 @@ class PromptDefaults:
 def _named(system: str | None) -> str:
     if not system:
         return "no system message"
-    return f"the system message {system[:_SHOWN] + '…' * (len(system) > _SHOWN)!r}"
+    return f"the system message {shown_system(system)}"
+
+
+def shown_system(system: str) -> str:
+    """Return the beginning of a system message as a warning shows it."""
+    return repr(system[:_SHOWN] + "…" * (len(system) > _SHOWN))
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())

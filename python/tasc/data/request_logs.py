@@ -6,7 +6,8 @@ import ast
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tasc.errors import CorpusError
@@ -17,9 +18,10 @@ _LITERAL = r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|None)"""
 _VLLM_REQUEST = re.compile(rf"(?:Request|Received request) (\S+?)(?: details)?: prompt: {_LITERAL}, ")
 _VLLM_RESPONSE = re.compile(
     rf"Generated response (\S+?)(?: \(streaming complete\))?: output: {_LITERAL}, (?:output_token_ids: [^:]*, )?"
-    r"finish_reason: (?:stop|length|tool_calls)\b"
+    r"finish_reason: (stop|length|tool_calls|streaming_complete)\b"
 )
-_KEPT = ("tools", "chat_template_kwargs")  # fields of a request that a chat template takes
+_VLLM_STAND_IN = re.compile(r"\[tool_calls: .*\]|<streaming_complete: \d+ tokens>", re.DOTALL)  # in place of an output
+_CUT = frozenset(("length", "content_filter"))  # why an answer ends that is not whole
 
 
 def is_logged(row: Mapping[str, Any]) -> bool:
@@ -37,11 +39,26 @@ def vllm_rows(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, dict[str,
     prompt is None if it is not in the log.
     """
     prompts: dict[str, Any] = {}  # of requests without a response so far
+    answered: tuple[str, Any] = ("", None)  # the request of the response before: several choices follow each other
+    left_out: dict[str, tuple[int, str]] = {}  # number and first position by the reason
     for where, line in lines:
         if found := _VLLM_REQUEST.search(line):
             prompts[found[1]] = _literal(where, found[2])
         elif found := _VLLM_RESPONSE.search(line):
-            yield where, {"prompt": prompts.pop(found[1], None), "output": _literal(where, found[2])}
+            output, why = _literal(where, found[2]), ""
+            if found[1] != answered[0]:
+                answered = found[1], prompts.pop(found[1], None)
+            if found[3] in _CUT:
+                why = "answers that were cut off"
+            elif isinstance(output, str) and _VLLM_STAND_IN.fullmatch(output):
+                why = "answers that the log does not hold as the model wrote them (calls of tools)"
+            if why:
+                number, first = left_out.get(why, (0, where))
+                left_out[why] = number + 1, first
+            else:
+                yield where, {"prompt": answered[1], "output": output}
+    for why, (number, first) in left_out.items():
+        _log.warning("%d %s are left out, the first at %s", number, why, first)
 
 
 def _literal(where: str, text: str) -> Any:
@@ -99,27 +116,57 @@ def joined(rows: Iterable[tuple[str, Any]], needs_output: bool) -> Iterator[tupl
         _log.warning("%d responses have no request and are left out", len(waiting) - len(requests))
 
 
-def answered(where: str, row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def answered(where: str, row: Mapping[str, Any], left_out: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield a row for each output of a logged request: `messages` or `prompt`, `tools`, `completion`, other fields.
 
-    A request that has failed has none. A request without a response is a row without `completion`.
+    A request that has failed has none, and an answer that was cut off is none: it lacks the end that a model emits. A
+    request without a response is a row without `completion`.
+
+    Args:
+        where: Position of the row.
+        row: The request, with its response or without.
+        left_out: Called with what is left out, in words.
 
     Raises:
         CorpusError: A response without its request, or a request that is not understood.
     """
     if _has_failed(row):
+        left_out("requests that failed")
         return
     request, response = _request(row) or row, _response(row)
     rest = {k: v for k, v in row.items() if k not in ("request", "response", "body", "error", "messages", "prompt")}
-    rest |= {k: request[k] for k in _KEPT if request.get(k) is not None}
-    prompt = _prompt(request)
-    if prompt is None:
+    rest |= _chat_settings(row, request)
+    prompts = _prompts(request)
+    if prompts is None and isinstance((_mapping(row.get("request")) or row).get("prompt"), list):
+        raise CorpusError(f"{where}: has a prompt of token ids; only text can be read")
+    if prompts is None:
         raise CorpusError(f"{where}: is a response without its request; give the file of requests too")
     outputs = None if response is None else _outputs(response)
     if outputs is None:
-        yield {**rest, **prompt}
-    for output in outputs or []:
-        yield {**rest, **prompt, "completion": output}
+        yield from ({**rest, **prompt} for prompt in prompts)
+        return
+    if not outputs:
+        left_out("requests that failed")
+    for output in outputs:
+        if output.is_cut:
+            left_out("answers that were cut off")
+        else:
+            yield {**rest, **prompts[output.number * len(prompts) // len(outputs)], "completion": output.content}
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """An output of a response.
+
+    Args:
+        content: Text or message.
+        is_cut: Whether it was cut off, at the most tokens or by a filter.
+        number: Its place among the outputs of all prompts of the request.
+    """
+
+    content: str | Mapping[str, Any]
+    is_cut: bool
+    number: int = 0
 
 
 def _mapping(value: Any) -> Mapping[str, Any] | None:
@@ -136,7 +183,7 @@ def _request(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
     outer = _mapping(row.get("request"))
     body = _mapping((row if outer is None else outer).get("body"))
     request = outer if body is None else body
-    return request if request is not None and _prompt(request) is not None else None
+    return request if request is not None and _prompts(request) is not None else None
 
 
 def _response(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -149,46 +196,95 @@ def _has_failed(row: Mapping[str, Any]) -> bool:
     outer = _mapping(row.get("response")) or {}
     status = outer.get("status_code", 200)
     is_batch = isinstance(row.get("custom_id"), str) and "response" in row
-    return (is_batch and bool(row.get("error"))) or ("body" in outer and status != 200)
+    of_litellm = "response" in row and not outer and (row.get("status") == "failure" or bool(row.get("error_str")))
+    return (is_batch and bool(row.get("error"))) or ("body" in outer and status != 200) or of_litellm
 
 
-def _prompt(request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the `messages` or the `prompt` of a request; None if it has neither."""
-    if isinstance(request.get("messages"), str | list):
-        return {"messages": request["messages"]}
-    if isinstance(request.get("prompt"), str):
-        return {"prompt": request["prompt"]}
+def _chat_settings(row: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request that a chat template takes; LiteLLM logs them in `model_parameters`."""
+    given = {**(_mapping(row.get("model_parameters")) or {}), **request}
+    found = {name: given[name] for name in ("tools", "chat_template_kwargs") if given.get(name) is not None}
+    if isinstance(given.get("functions"), list) and "tools" not in found:  # before there were tools
+        found["tools"] = [{"type": "function", "function": one} for one in given["functions"]]
+    if isinstance(found.get("tools"), list):
+        found["tools"] = [_tool(one) for one in found["tools"]]
+    return found
+
+
+def _tool(tool: Any) -> Any:
+    """Return a tool as chat completions name it; the Responses API names its function beside its type."""
+    if isinstance(tool, Mapping) and tool.get("type") == "function" and "function" not in tool:
+        return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+    return tool
+
+
+def _prompts(request: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Return the `messages` or the `prompt` of each prompt of a request; None if it has neither."""
+    messages, prompt = request.get("messages"), request.get("prompt")
+    if isinstance(messages, str) and messages.lstrip()[:1] not in ("[", "{"):  # LiteLLM's text completions
+        return [{"prompt": messages}]
+    if isinstance(messages, str | list):
+        return [{"messages": messages}]
+    if isinstance(prompt, str):
+        return [{"prompt": prompt}]
+    if isinstance(prompt, list) and prompt and all(isinstance(one, str) for one in prompt):
+        return [{"prompt": one} for one in prompt]
     given = request.get("input")  # the Responses API
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    if isinstance(given, list) and "model" in request:
+    if isinstance(given, list) and "model" in request and all(isinstance(one, Mapping) for one in given):
         system = request.get("instructions")
-        return {"messages": [*([{"role": "system", "content": system}] if system else []), *given]}
+        return [{"messages": [*([{"role": "system", "content": system}] if system else []), *_turns(given)]}]
     return None
 
 
-def _outputs(response: Mapping[str, Any]) -> list[Any] | None:
-    """Return the outputs in a response, each text or messages; None if it is no response of the API."""
+def _outputs(response: Mapping[str, Any]) -> list[_Output] | None:
+    """Return the outputs in a response; None if it is no response of the API."""
     choices, items = response.get("choices"), response.get("output")
     if isinstance(choices, list) and all(isinstance(choice, Mapping) for choice in choices):
-        found = [choice.get("message", choice.get("text")) for choice in choices]
-        return [output for output in found if isinstance(output, str | Mapping)]
+        found = []
+        for k, choice in enumerate(choices):
+            content, number = choice.get("message", choice.get("text")), choice.get("index")
+            if isinstance(content, str | Mapping):
+                place = number if isinstance(number, int) and 0 <= number < len(choices) else k
+                found.append(_Output(content, choice.get("finish_reason") in _CUT, place))
+        return found
     if isinstance(items, list) and all(isinstance(item, Mapping) and "type" in item for item in items):  # Responses API
-        return [_message(items)]
+        message = next(iter(_turns([{"role": "assistant", **item} for item in items])), {"role": "assistant"})
+        return [_Output({"content": "", **message}, response.get("status") == "incomplete")]
     return None
 
 
-def _message(items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the items of a response as one message."""
-    parts = [
-        item["content"] for item in items if item.get("type") == "message" and isinstance(item.get("content"), list)
-    ]
-    text = "".join(
-        str(part["text"]) for content in parts for part in content if isinstance(part, Mapping) and "text" in part
-    )
-    calls = [
-        {"type": "function", "function": {"name": item.get("name"), "arguments": item.get("arguments")}}
-        for item in items
-        if item.get("type") == "function_call"
-    ]
-    return {"role": "assistant", "content": text, **({"tool_calls": calls} if calls else {})}
+def _turns(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the items of the Responses API as turns of a chat.
+
+    Reasoning, text and calls of tools that follow each other are one turn of the assistant: the model emits them in one
+    go. Items that say nothing in a chat, such as searches of a hosted tool, are passed over.
+    """
+    turns: list[dict[str, Any]] = []
+    for item in items:
+        kind, content = item.get("type", "message"), item.get("content")
+        if kind == "function_call_output":
+            turns.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")})
+        elif kind == "message" and item.get("role") != "assistant":
+            turns.append({"role": item.get("role"), "content": content})
+        elif kind in ("message", "reasoning", "function_call"):
+            if not turns or turns[-1]["role"] != "assistant":
+                turns.append({"role": "assistant", "content": ""})
+            turn = turns[-1]
+            if kind == "message":
+                turn["content"] += _parts_text(content)
+            elif kind == "reasoning" and (text := _parts_text(content)):
+                turn["reasoning_content"] = turn.get("reasoning_content", "") + text
+            elif kind == "function_call":
+                function = {"name": item.get("name"), "arguments": item.get("arguments")}
+                turn.setdefault("tool_calls", []).append({"type": "function", "function": function})
+    return turns
+
+
+def _parts_text(content: Any) -> str:
+    """Return the text of the parts of an item."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)

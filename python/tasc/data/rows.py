@@ -18,6 +18,7 @@ from tasc.data.limits import line_limit
 from tasc.data.objects import object_rows
 from tasc.data.request_logs import joined
 from tasc.errors import CorpusError
+from tasc.printable import a_type
 from tasc.progress import Progress
 
 __all__ = ["AUTO", "Paths", "Row", "check_json", "located_rows", "read_rows", "understood_rows"]
@@ -223,4 +224,4 @@ def check_object(where: str, row: Any) -> None:
         CorpusError: It is not.
     """
     if not isinstance(row, Mapping):
-        raise CorpusError(f"{where}: is a {type(row).__name__}, a row is an object like {{'output': 'text'}}")
+        raise CorpusError(f"{where}: is {a_type(row)}, a row is an object like {{'output': 'text'}}")

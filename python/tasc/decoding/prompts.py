@@ -10,6 +10,7 @@ import numpy as np
 from tasc.data.chat import row_prompt, user_text
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, PromptError
+from tasc.printable import a_type
 
 Prompt: TypeAlias = "str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray[Any, Any]"
 """A string, token ids, or a list of chat messages `{"role": …, "content": …}`."""
@@ -45,7 +46,7 @@ def prompt_ids(
     if isinstance(given, (bytes, Mapping)) or not isinstance(given, Collection):
         raise InputError(f"{name}= is {type(given).__name__}; give a list")
     if hasattr(given, "columns"):  # the items of a DataFrame are the names of its columns
-        raise InputError(f"{name}= is a {type(given).__name__}; give a list: {name}=table[column].tolist()")
+        raise InputError(f"{name}= is {a_type(given)}; give a list: {name}=table[column].tolist()")
     if isinstance(given, Sequence) and given and all(isinstance(one, Mapping) and "role" in one for one in given):
         raise InputError(f"{name}= is one list of messages; give a list of such lists: prompts=[messages]")
     if prompts is not None and system is not None:

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tasc.printable import counted
+
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 
 
@@ -44,4 +46,4 @@ def device_name(device: Any) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} cores of {_processor()}" if device.type == "cpu" else str(device.type)
+    return f"{counted(torch.get_num_threads(), 'core')} of {_processor()}" if device.type == "cpu" else str(device.type)

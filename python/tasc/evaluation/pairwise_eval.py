@@ -10,6 +10,7 @@ from tasc.evaluation.decoder import Decoder
 from tasc.evaluation.latency import measure
 from tasc.evaluation.machine import machine
 from tasc.evaluation.task_eval import EvalOptions, Evaluation, Prediction, assess, compare, evaluate_decoder
+from tasc.evaluation.task_metrics import Slot
 from tasc.progress import ProgressBars, no_bars
 
 MODEL, AGAINST = "model", "against"
@@ -22,6 +23,7 @@ def results(
     *,
     options: EvalOptions | None = None,
     predictions: Mapping[str, Sequence[Prediction]] | None = None,
+    seen: Mapping[Slot, int] | None = None,
     progress: ProgressBars | None = None,
 ) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     """Evaluate one model or two, as `tasc eval` does.
@@ -31,6 +33,7 @@ def results(
         rows: `{input, output}` each.
         options: Options of the evaluation.
         predictions: Existing outputs of a lossless loop, by side; None: `generate` of transformers makes them.
+        seen: Outputs of training by slot, to split slot F1 by them (see `assess`).
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
@@ -45,9 +48,9 @@ def results(
     options = options or EvalOptions()
     bar = progress or no_bars
     evaluations = {
-        name: assess(predictions[name], decoder.task_tokenizer, options=options)
+        name: assess(predictions[name], decoder.task_tokenizer, options=options, seen=seen)
         if predictions is not None
-        else evaluate_decoder(decoder, rows, options=options, progress=bar(f"answering ({name})"))
+        else evaluate_decoder(decoder, rows, options=options, seen=seen, progress=bar(f"answering ({name})"))
         for name, decoder in sides.items()
     }
     found: dict[str, Any] = {

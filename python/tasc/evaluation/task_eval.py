@@ -76,8 +76,9 @@ class Evaluation:
 
     Attributes:
         predictions: One per row.
-        measures: By name: exact_match, slot_f1 (where outputs are JSON), rouge_l, bleu, and those of
-            `tasc.evaluation.tokenization_stats.tokenization_measures`.
+        measures: By name: exact_match, slot_f1 (where outputs are JSON; also those of
+            `tasc.evaluation.task_metrics.slot_f1_by_seen`, where the slots of training are known), rouge_l, bleu, and
+            those of `tasc.evaluation.tokenization_stats.tokenization_measures`.
         counts: rows; unfinished outputs; round_trip, outputs whose ids and expanded ids decode to the same text;
             new_tokens in the vocabulary; unparsable outputs, which are not JSON although references are.
         options: Options of the intervals.
@@ -135,12 +136,13 @@ def evaluate_decoder(
     rows: Sequence[Mapping[str, Any]],
     *,
     options: EvalOptions | None = None,
+    seen: Mapping[metrics.Slot, int] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a `Decoder`; see `evaluate`."""
+    """Evaluate a `Decoder`; see `evaluate` and, for `seen`, `assess`."""
     metrics.check_installed()  # before the time that decoding takes
     options = options or EvalOptions()
-    return assess(answers(decoder, rows, options, progress), decoder.task_tokenizer, options=options)
+    return assess(answers(decoder, rows, options, progress), decoder.task_tokenizer, options=options, seen=seen)
 
 
 def answers(
@@ -172,7 +174,11 @@ def answers(
 
 
 def assess(
-    predictions: Sequence[Prediction], tokenizer: TaskTokenizer, *, options: EvalOptions | None = None
+    predictions: Sequence[Prediction],
+    tokenizer: TaskTokenizer,
+    *,
+    options: EvalOptions | None = None,
+    seen: Mapping[metrics.Slot, int] | None = None,
 ) -> Evaluation:
     """Compute the figures of existing predictions.
 
@@ -180,6 +186,7 @@ def assess(
         predictions: At least one.
         tokenizer: Tokenizer of the model that made them.
         options: Options of the intervals.
+        seen: Outputs of training by slot (`tasc.evaluation.task_metrics.seen_slots`): slot F1 is also split by them.
 
     Raises:
         InputError: If there is no prediction.
@@ -190,6 +197,8 @@ def assess(
     counts = {"rows": len(texts), "unfinished": sum(not p.finished for p in predictions)}
     if any(metrics.slots(reference) is not None for reference in references):
         measures["slot_f1"] = metrics.slot_f1(texts, references)
+        if seen is not None:
+            measures |= metrics.slot_f1_by_seen(texts, references, seen)
         counts["unparsable"] = sum(metrics.slots(text) is None for text in texts)
     measures |= {"rouge_l": metrics.rouge_l(texts, references), "bleu": metrics.bleu(texts, references)}
     tokenizations = [tokenization(p.ids, p.text, finished=p.finished, tokenizer=tokenizer) for p in predictions]

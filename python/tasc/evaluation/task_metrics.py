@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,10 @@ from tasc.evaluation.bootstrap import Floats, Measure, divided, ratio
 
 Slot: TypeAlias = tuple[tuple[str, ...], str]
 """Path of names to a leaf of a JSON text, and the leaf as JSON."""
+
+
+RARE = 5
+"""Most outputs of training that contain a rare slot."""
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> Measure:
@@ -69,6 +73,49 @@ def slot_f1(predictions: Sequence[str], references: Sequence[str]) -> Measure:
         return np.where(sums[..., 1] == 0, 1.0, divided(2 * sums[..., 0], sums[..., 1]))
 
     return Measure(np.array(counted, np.float64), f1)
+
+
+def seen_slots(outputs: Iterable[str]) -> Counter[Slot]:
+    """Count the outputs of training that contain each slot.
+
+    Examples:
+        >>> seen_slots(['{"to": "boston"}', '{"to": "boston"}'])
+        Counter({(('to',), '"boston"'): 2})
+    """
+    return Counter(slot for output in outputs for slot in slots(output) or ())
+
+
+def slot_f1_by_seen(
+    predictions: Sequence[str], references: Sequence[str], seen: Mapping[Slot, int]
+) -> dict[str, Measure]:
+    """Compute `slot_f1` of the slots that training never had, had in 1 to `RARE` outputs, and had in more.
+
+    Each slot counts in its own group, predicted or expected: a value that is often trained and predicted in place of
+    one that was never seen lowers both groups. F1 of a group is undefined where neither side has slots of it.
+
+    Args:
+        predictions: One text per row.
+        references: Expected texts.
+        seen: Outputs of training by slot, as `seen_slots` counts them.
+
+    Returns:
+        Measures `slot_f1_unseen`, `slot_f1_rare` and `slot_f1_frequent`.
+
+    Raises:
+        InputError: If there is no row, or not one reference for each prediction.
+    """
+    names = ("slot_f1_unseen", "slot_f1_rare", "slot_f1_frequent")
+    rows = np.zeros((len(names), len(references), 2))
+    for row, (prediction, reference) in enumerate(_pairs(predictions, references)):
+        found, expected = slots(prediction) or Counter(), slots(reference) or Counter()
+        for column, counted in enumerate((found & expected, found + expected)):
+            for slot, times in counted.items():
+                outputs = seen.get(slot, 0)
+                rows[(outputs > 0) + (outputs > RARE), row, column] += times
+    return {
+        name: Measure(rows[group], lambda sums: divided(2 * sums[..., 0], sums[..., 1]))
+        for group, name in enumerate(names)
+    }
 
 
 def rouge_l(predictions: Sequence[str], references: Sequence[str]) -> Measure:

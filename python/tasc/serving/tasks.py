@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from tasc.data import load_tokenizer
+from tasc.data.prompt_notes import PromptWatch
 from tasc.drafting.defaults import MAX_SALTS, MEMORY_BYTES
 from tasc.drafting.prompt_input import PromptInputFinder, chat_delimiters
 from tasc.drafting.protocol import (
@@ -113,6 +114,7 @@ class TaskDrafts:
         """Number of faults by kind, those of salts included: see `tasc.serving.metrics`."""
         self.drift = DriftWatch()
         """Compares the last requests with what the index was worth when it was built, those of salts included."""
+        self._prompts = PromptWatch(self._tokenizer)
         self._backoff = Backoff()
         self._plain = SafeDrafter(NullDrafter())
         self._complaint = ""
@@ -124,6 +126,8 @@ class TaskDrafts:
         self.reloads = 0
         """Times that a replaced index was taken up."""
         self._finder = self._new_finder()
+        if self.unsalted is self:
+            self._prompts.begin(opened)
         learner = OnlineLearner() if learner is None else learner
         self._learner = learner if learn else None
         self._salted_learner = learner if (learn if learn_salted is None else learn_salted) else None
@@ -203,6 +207,7 @@ class TaskDrafts:
         if self._backoff.is_on or is_damaged(self.index):
             self.unsalted.faults["plain_requests"] += 1
             return StartedRequest(self._plain, self._plain.start(prompt_ids), input_text)
+        self.unsalted._prompts.look(prompt_ids)
         if input_text is None and self._finder is not None:
             [input_text] = self._finder.find([[int(token) for token in prompt_ids]], self.index)
         drafter = self.drafter
@@ -285,6 +290,8 @@ class TaskDrafts:
                 return
             if self._finder is None or not had_inputs:
                 self._finder = self._new_finder()
+            if self.unsalted is self:
+                self._prompts.begin(self.index)
             self.reloads += 1
             self._backoff.end()
             self._complaint = ""

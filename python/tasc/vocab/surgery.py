@@ -17,6 +17,7 @@ from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
 from tasc.errors import InputError, import_optional
 from tasc.files import new_folder, read_json, write_json
+from tasc.portable import make_portable
 from tasc.vocab.vocabulary import extend_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def extend_checkpoint(
         if (settings := Path(model) / "generation_config.json").is_file():  # unchanged: transformers would add defaults
             shutil.copyfile(settings, folder / settings.name)
         _save_tokenizer(tokenizer, extended, folder)
+        make_portable(folder)
     return Path(out_dir)
 
 

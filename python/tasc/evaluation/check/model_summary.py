@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasc.printable import counted
+
 Rows = list[list[str]]
 """Rows of a table, as texts."""
 
@@ -29,7 +31,7 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
     sentences.append("A draft model: unknown until one is trained (tasc distill)")
     if found["measured"] is not None:
         measured = found["measured"]
-        same = "all outputs equal" if not measured["different"] else f"{measured['different']} outputs differ"
+        same = "all outputs equal" if not measured["different"] else counted(measured["different"], "different output")
         sentences.append(f"Measured on {measured['rows']} other rows: {_times(measured['speedup'])}, {same}")
     return sentences
 
@@ -50,7 +52,7 @@ def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple
         for name, facts in methods.items()
     ]
     used = f"a tuned model uses {100 * found['adoption']:.0f} % of a vocabulary"
-    title = f"Predicted from {prediction['requests']} outputs: {where}; {used}"
+    title = f"Predicted from {counted(prediction['requests'], 'output')}: {where}; {used}"
     return title, ["at once", "method", "s/output", "speed-up", "τ", "accepted"], rows
 
 

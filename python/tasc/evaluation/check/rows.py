@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from tasc.data import Row
 from tasc.errors import InputError
+from tasc.printable import counted
 
 MAX_ROWS = 20_000
 """Most rows that a check looks at, unless told otherwise."""
@@ -84,7 +85,8 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     end = _end_of_held_out(kept)
     if end >= len(kept):
         raise InputError(
-            f"{len(kept)} rows with {len({item[0] for item in kept})} different inputs cannot be split: give more rows"
+            f"{counted(len(kept), 'row')} with {counted(len({item[0] for item in kept}), 'different input')} cannot be "
+            "split: give more rows"
         )
     return RowSplit(_in_order(kept[end:]), _in_order(kept[:end]), "hash", number)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tasc.evaluation.check.model_summary import measured_table, model_sentences, prediction_table
 from tasc.evaluation.check.predictors import PAPER_TASKS, Predictors
 from tasc.evaluation.check.verdict import percent
+from tasc.printable import counted
 
 if TYPE_CHECKING:
     from tasc.evaluation.check.drafts import DraftFigures
@@ -51,7 +52,7 @@ def summarize(result: CheckResult) -> Summary:
     used = rows["train"] + rows["held_out"]
     sample = "" if used == rows["all"] else f" of {rows['all']:,}"
     return Summary(
-        f"{used:,} rows{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
+        f"{counted(used, 'row')}{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
         f"{rows['held_out']:,} held out (by {by})",
         [*_model_sentences(result), *result.verdict.sentences],
         [*_tables(result), *_model_tables(result)],
@@ -62,7 +63,7 @@ def summarize(result: CheckResult) -> Summary:
 
 def summarize_drift(result: DriftResult, next_commands: list[str]) -> Summary:
     """Summarize a comparison of an index with the last requests."""
-    facts = f"{result.index}: the last {result.rows:,} requests, replayed on the index"
+    facts = f"{result.index}: the last {counted(result.rows, 'request')}, replayed on the index"
     return Summary(facts, result.in_words(), next_commands=next_commands)
 
 

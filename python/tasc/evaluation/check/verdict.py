@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tasc.drafting.defaults import DEFAULT_SLOPE
+from tasc.printable import counted
 
 if TYPE_CHECKING:
     from tasc.evaluation.check.drafts import DraftFigures
@@ -82,7 +83,7 @@ def verdict(
     if level == "do not bother":
         sentences.append("A draft model may still help (`tasc distill`); it is unknown here what it would bring")
     if rows < FEW_ROWS:
-        sentences.append(f"There are only {rows} rows: more rows give better drafts and narrower intervals")
+        sentences.append(f"There are only {counted(rows, 'row')}: more rows give better drafts and narrower intervals")
     sentences.append("All of this holds for a model whose outputs are like the rows'")
     return Verdict(level, sentences, settings, commands)
 

@@ -125,7 +125,7 @@ def check_with_model(
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
-    plans |= _adopted(plans, answers.requests, vocabulary)
+    plans |= adopted_plans(plans, answers.requests, vocabulary)
     predictions = []
     for profile in profiles:
         predicted = forecast(
@@ -145,7 +145,9 @@ def check_with_model(
     return {**found, "predictions": predictions, "measured": measured}
 
 
-def _adopted(plans: dict[str, Plan], requests: Sequence[KnownRequest], vocabulary: MergePlan | None) -> dict[str, Plan]:
+def adopted_plans(
+    plans: dict[str, Plan], requests: Sequence[KnownRequest], vocabulary: MergePlan | None
+) -> dict[str, Plan]:
     """Return the methods with a task vocabulary as a tuned model would use it: not wherever it can be."""
     if vocabulary is None:
         return {}

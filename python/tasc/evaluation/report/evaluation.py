@@ -11,10 +11,14 @@ from typing import Any
 from tasc.evaluation.report import plots
 from tasc.evaluation.report.page import facts_shown
 from tasc.evaluation.report.templates import write_page
+from tasc.evaluation.task_metrics import RARE
 
 FIGURES = {
     "exact_match": ("exact match", True),
     "slot_f1": ("slot F1", True),
+    "slot_f1_unseen": ("slot F1, not in training", True),
+    "slot_f1_rare": (f"slot F1, in 1 to {RARE} rows of training", True),
+    "slot_f1_frequent": ("slot F1, in more", True),
     "rouge_l": ("ROUGE-L", True),
     "bleu": ("BLEU", True),
     "base_tokens_per_step": ("base tokens per step", False),

@@ -9,6 +9,7 @@ from typing import Any
 
 from tasc.errors import InputError, TokenizerMismatchError
 from tasc.files import new_folder
+from tasc.portable import make_portable
 
 
 def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
@@ -164,6 +165,7 @@ def save_draft(draft: Any, tokenizer: Any, out: Path) -> None:
     with new_folder(out) as folder:
         draft.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        make_portable(folder)
 
 
 def _blocks(model: Any) -> Any:

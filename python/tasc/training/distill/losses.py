@@ -1,9 +1,9 @@
 """Losses: divergences of a draft's distributions from the target's, token by token.
 
-Every loss takes logits and returns one number per token, in nats (total variation: in [0, 1]). It is differentiable
-once in the draft's logits. All arithmetic is float32 or better, whatever the dtype of the logits. Value and gradient
-are computed together, a few tokens at a time: one tensor of the logits' size is stored, where autograd through the
-formula would store six.
+Every loss takes logits and returns one number per token, in nats (`tvd` is in [0, 1], `lk` in between). It is
+differentiable once in the draft's logits. All arithmetic is float32 or better, whatever the dtype of the logits. Value
+and gradient are computed together, a few tokens at a time: one tensor of the logits' size is stored, where autograd
+through the formula would store six.
 """
 
 from __future__ import annotations
@@ -67,8 +67,26 @@ def tvd(target: Tensor, draft: Tensor) -> Tensor:
     return _divergence(_tvd, target, draft)
 
 
+def nla(target: Tensor, draft: Tensor) -> Tensor:
+    """Negative log acceptance −log Σ min(p, q) = −log(1 − `tvd`), ≥ 0, in nats.
+
+    Its gradient is that of `tvd` over the acceptance, so a draft that shares no token with the target still learns.
+    Shapes as `forward_kl`. Source: arXiv 2602.23881 (LK losses).
+    """
+    return _divergence(_nla, target, draft)
+
+
+def lk(target: Tensor, draft: Tensor) -> Tensor:
+    """λ·`forward_kl` + (1 − λ)·`tvd` with λ = exp(−3·α) of the token's acceptance α = 1 − `tvd`.
+
+    Tokens that are rejected learn from KL(p ‖ q), tokens that are accepted learn from the acceptance itself. λ has no
+    gradient. Shapes as `forward_kl`. Source: arXiv 2602.23881 (LK losses, hybrid).
+    """
+    return _divergence(_lk, target, draft)
+
+
 LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd, "tvd": tvd}
+    {"forward_kl": forward_kl, "reverse_kl": reverse_kl, "jsd": jsd, "tvd": tvd, "nla": nla, "lk": lk}
 )
 """Losses by the name in options and commands."""
 
@@ -106,6 +124,28 @@ def _tvd(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
         return q * (sign - _sum(q, sign)[:, None]) / 2
 
     return over.abs().sum(-1) / 2, slope
+
+
+def _nla(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    log_accepted = torch.minimum(log_p, log_q).logsumexp(-1)
+
+    def slope() -> Tensor:
+        # ∂/∂z = q·Q/A − 1[q < p]·q/A with Q = Σ q·1[q < p] ≤ A: both quotients are at most 1, also where A underflows
+        share = (log_q - log_accepted[:, None]).masked_fill(log_q >= log_p, -math.inf).exp()
+        return log_q.exp() * share.sum(-1, keepdim=True) - share
+
+    return -log_accepted, slope
+
+
+def _lk(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
+    kl, kl_slope = _forward_kl(log_p, log_q)
+    tv, tv_slope = _tvd(log_p, log_q)
+    weight = torch.exp(-3.0 * (1.0 - tv))
+
+    def slope() -> Tensor:
+        return weight[:, None] * kl_slope() + (1.0 - weight)[:, None] * tv_slope()
+
+    return weight * kl + (1.0 - weight) * tv, slope
 
 
 def _sum(weights: Tensor, values: Tensor) -> Tensor:

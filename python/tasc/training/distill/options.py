@@ -17,7 +17,7 @@ class DistillOptions(TrainingOptions):
     (arXiv 2310.08461) is `forward_kl` with `all`.
     """
 
-    loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd"] = "forward_kl"
+    loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd", "nla", "lk"] = "forward_kl"
     """Loss of each token; see `tasc.training.distill.losses`."""
     select: Literal["adaspec", "random", "all"] = "all"
     """Tokens of a batch to train on. `all` gave the highest acceptance for the same compute in our measurements

@@ -18,6 +18,7 @@ from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.errors import InputError
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import check_name, quiet_transformers
+from tasc.portable import make_portable
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
@@ -313,6 +314,7 @@ class _Run:
         stored = AutoConfig.from_pretrained(self.dataset.model).dtype or torch.float32
         self._model(self.work.path / name).to(stored).save_pretrained(folder)
         self.dataset.tokenizer.save_pretrained(folder)
+        make_portable(folder)
 
     def _done(self) -> dict[str, Any]:
         file = self.work.path / "stages.json"

@@ -31,14 +31,14 @@ def with_adapters(model: Any, options: TuneOptions, new_ids: list[int]) -> Any:
         task_type="CAUSAL_LM",
         trainable_token_indices=dict.fromkeys(embedding_names(model), new_ids) if new_ids else None,
     )
-    size = {name: weight.numel() for name, weight in model.named_parameters()}
+    total = sum(map(_elements, model.parameters()))
     try:
         adapted = peft.get_peft_model(model, settings)
     except ValueError as error:
         raise InputError(
             f"peft cannot adapt {type(model).__name__}: {' '.join(str(error).split())}; take method='full'"
         ) from error
-    _warn_of_unadapted(adapted, size)
+    _warn_of_unadapted(adapted, total)
     for weight in adapted.parameters():
         if weight.requires_grad:
             weight.data = weight.data.to(torch.float32)
@@ -52,7 +52,7 @@ def _is_fused(model: Any, name: str) -> bool:
     return not isinstance(model.get_submodule(name.rpartition(".")[0]), _ConvNd)
 
 
-def _warn_of_unadapted(adapted: Any, size: dict[str, int]) -> None:
+def _warn_of_unadapted(adapted: Any, total: int) -> None:
     """Log the share of the weights in matrices that get no adapter, beside embeddings and the output head."""
     base = adapted.get_base_model()
     tables = {weight.data_ptr() for table in (base.get_input_embeddings(), base.get_output_embeddings())
@@ -61,13 +61,19 @@ def _warn_of_unadapted(adapted: Any, size: dict[str, int]) -> None:
     adapters = {name.split(".lora_")[0].rpartition(".base_layer")[0] or name.split(".lora_")[0]
                 for name in named if ".lora_" in name}  # fmt: skip
     left = sum(
-        weight.numel() for name, weight in adapted.named_parameters()
+        _elements(weight) for name, weight in adapted.named_parameters()
         if weight.ndim > 1 and ".lora_" not in name and weight.data_ptr() not in tables
         and not any(name.startswith(f"{module}.") for module in adapters)
     )  # fmt: skip
-    share = left / max(1, sum(size.values()))
+    share = left / max(1, total)
     if share >= _WORTH_SAYING:
         _log.warning("%.0f %% of the weights of %s get no adapter", 100 * share, type(base).__name__)
+
+
+def _elements(weight: Any) -> int:
+    """Return the number of elements of a parameter; bitsandbytes stores two in a byte."""
+    state = getattr(weight, "quant_state", None)
+    return int(weight.numel() if state is None else state.shape.numel())
 
 
 def embedding_names(model: Any) -> list[str]:
@@ -79,7 +85,7 @@ def embedding_names(model: Any) -> list[str]:
 
 def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tuple[Any, Any]:
     """AdamW over the trainable parameters and its learning rates: new rows from step 0, others from `rows_first`."""
-    rate = options.learning_rate or (1e-3 if options.method == "lora" else 2e-5)
+    rate = options.learning_rate or (2e-5 if options.method == "full" else 1e-3)
     rows: list[Any] = []
     matrices: list[Any] = []
     rest: list[Any] = []

@@ -13,13 +13,14 @@ from tasc.training.options import TrainingOptions
 class TuneOptions(TrainingOptions):
     """Options of fine-tuning. The same options and rows give the same order of rows."""
 
-    method: Literal["lora", "full"] = "lora"
-    """`lora`: adapters on all linear layers of the blocks, and the new tokens' rows; `full`: every weight."""
+    method: Literal["lora", "qlora", "full"] = "lora"
+    """`lora`: adapters on all linear layers of the blocks, and the new tokens' rows; `qlora`: the same over a base in
+    4 bits (NF4), merged into the unquantised base; `full`: every weight."""
     epochs: float = 1.0
     max_steps: int | None = None
     """Optimizer steps; None: the steps of `epochs` epochs."""
     learning_rate: float | None = None
-    """Highest rate; None: 1e-3 for LoRA, 2e-5 for full tuning."""
+    """Highest rate; None: 1e-3 for LoRA and QLoRA, 2e-5 for full tuning."""
     rows_rate: float | None = None
     """Highest rate of the new tokens' rows in LoRA tuning; None: the learning rate."""
     rows_first: int = 0
@@ -35,4 +36,4 @@ class TuneOptions(TrainingOptions):
         if self.rows_first < 0:
             raise InputError(f"rows_first={self.rows_first}: a number of steps, 0 or more")
         if self.rows_first and self.method == "full":
-            raise InputError("rows_first goes with method='lora'; full tuning has no LoRA adapters")
+            raise InputError("rows_first goes with method='lora' or 'qlora'; full tuning has no LoRA adapters")

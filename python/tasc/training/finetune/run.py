@@ -12,6 +12,7 @@ from typing import Any
 from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.files import as_json, write_text
+from tasc.portable import make_portable
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
@@ -77,6 +78,7 @@ class Run:
             with self.work.publish(self.out) as finished:
                 self._merged().save_pretrained(finished)
                 self.tokenizer.save_pretrained(finished)
+                make_portable(finished)
                 find = model_files(self.model)
                 for name in COPIED:
                     if (found := find(name)) is not None:
@@ -89,16 +91,21 @@ class Run:
         from transformers import AutoModelForCausalLM
 
         full = self.options.method == "full"
+        quantised = {"quantization_config": _nf4(dtype)} if self.options.method == "qlora" else {}
         model: Any = AutoModelForCausalLM.from_pretrained(
             self.model,
             dtype=torch.float32 if full else dtype,
             attn_implementation=attention(self.examples),
+            **quantised,
         )
         model.config.use_cache = False
         return model if full else with_adapters(model, self.options, self.new_ids)
 
     def _merged(self) -> Any:
-        """The tuned model: merged in float32, then cast to the stored dtype of the original model."""
+        """The tuned model: merged in float32, then cast to the stored dtype of the original model.
+
+        The base is read from its checkpoint again, so `qlora` merges into the weights as they were before quantisation.
+        """
         import torch
         from peft import PeftModel
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -113,3 +120,19 @@ class Run:
     def _pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(self.examples[0].completion[-1] if pad is None else pad)
+
+
+def _nf4(dtype: Any) -> Any:
+    """Return the settings of transformers for linear layers in 4 bits (NF4), computed in `dtype` (QLoRA).
+
+    The scales of the blocks are quantised too. Embeddings and the output head stay as they are.
+    """
+    from transformers import BitsAndBytesConfig
+
+    settings: Any = BitsAndBytesConfig
+    return settings(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )

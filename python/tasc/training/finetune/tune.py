@@ -1,7 +1,8 @@
 """Completion-only fine-tuning of a causal model on a task's rows: LoRA and new embedding rows, or all parameters.
 
-Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task). Training uses transformers' `Trainer`
-and peft. This package adds row order, trainable parameters, learning-rate schedule and a checkpoint for any server.
+Source: TASC-ft, arXiv 2602.24174 (fine-tune the extended model on the task); QLoRA, arXiv 2305.14314. Training uses
+transformers' `Trainer` and peft. This package adds row order, trainable parameters, learning-rate schedule and a
+checkpoint for any server.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tasc.checks import function, listed, of_kind, path
 from tasc.data import Row, load_tokenizer
 from tasc.data.prompt_notes import tuning_notes
-from tasc.errors import import_optional
+from tasc.errors import InputError, import_optional
 from tasc.models import quiet_transformers
 from tasc.progress import Progress
 from tasc.training.examples import ROWS, make_examples, short_enough
@@ -61,7 +63,7 @@ def tune(
         CorpusError: There are no rows, a row has no input, or every row is too long.
         InputError: An argument is of a wrong type, or an option out of range; `out` exists; or `OUT.tuning` is of
             another run.
-        MissingExtraError: `tasc-lm[ft]` is not installed.
+        MissingExtraError: `tasc-lm[ft]` is not installed, or `tasc-lm[qlora]` where the method is `qlora`.
 
     Examples:
         >>> rows = [{"input": "two teas", "output": "tea: 2"}]  # doctest: +SKIP
@@ -77,6 +79,9 @@ def tune(
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
     of_kind("options", options, TuneOptions)
     function("progress", progress)
+    if options.method == "qlora":
+        import_optional("bitsandbytes", "qlora")
+        _check_unquantised(transformers.AutoConfig.from_pretrained(model), model)
     work = WorkFolder(out.with_name(out.name + ".tuning"))
     work.check_new(out)
     task = load_tokenizer(model, eos=eos)
@@ -104,3 +109,15 @@ def tune(
         }
         run.publish(metrics)
     return TrainedModel(out, metrics)
+
+
+def _check_unquantised(config: Any, model: str | Path) -> None:
+    """Check that `qlora` can merge its adapters into unquantised weights.
+
+    Raises:
+        InputError: The checkpoint is quantised.
+    """
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(
+            f"{model} is quantised, and method='qlora' merges into unquantised weights; give the unquantised model"
+        )

@@ -1,0 +1,29 @@
+"""Results of a part of `paper.py`, kept in a JSON file as soon as they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasc.files import read_json, write_json
+
+
+class KeptResults:
+    """JSON values by key in a file; what the file holds is not computed again.
+
+    Args:
+        path: JSON file, made with the first result; None keeps nothing.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.values: dict[str, Any] = read_json(path) if path is not None and path.exists() else {}
+
+    def get(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Return the value of `key`; if it is missing, compute it and write the file."""
+        if key not in self.values:
+            self.values[key] = compute()
+            if self._path is not None:
+                write_json(self._path, self.values, indent=2)
+        return self.values[key]

@@ -1,0 +1,137 @@
+"""Ways to make one tuned model fast, in one table: a part of `paper_quality.py` (`--ways`)."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasc import Generator, NullDrafter
+from tasc.cli.console import err, out, print_table
+from tasc.data import load_tokenizer
+from tasc.errors import InputError
+from tasc.evaluation.bootstrap import estimate
+from tasc.models import load_checkpoint, use_threads
+
+if TYPE_CHECKING:
+    from paper_quality import Arm, Task
+
+MODELS_NOT_MADE = ("half the layers, distilled", "draft model")
+"""Ways that need a model of their own; `benches/python/distillation.py` makes and measures draft models."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run one of the two models: with drafts or without, with int8 weights or not."""
+
+    name: str
+    arm: Arm
+    drafts: bool = False
+    pack: Any = None
+
+    def generator(self, folder: Path, index: Path) -> Generator:
+        """Load the model; drafts come from the index in base tokens."""
+        model, tokenizer = load_checkpoint(str(folder), dtype="float32")
+        drafting: Any = {"index": index} if self.drafts else {"drafter": NullDrafter()}
+        return Generator(model, tokenizer, pack_weights=self.pack, **drafting)
+
+
+def ways(plain: Arm, extended: Arm) -> list[Way]:
+    """The ways that need no third model."""
+    return [
+        Way("plain", plain),
+        Way("int8 weights", plain, pack="int8"),
+        Way("TASC-spec", plain, drafts=True),
+        Way("TASC-ft", extended),
+        Way("TASC-ft and TASC-spec", extended, drafts=True),
+    ]
+
+
+def compare_ways(task: Task, plain: Arm, extended: Arm, count: int, rounds: int, *, memory: bool) -> dict[str, Any]:
+    """Quality, speed and memory of each way whose model is there; the table, and its figures by way."""
+    from paper_quality import RESAMPLES, measures, shown
+
+    known: dict[Way, dict[str, Any]] = {}
+    for way in ways(plain, extended):
+        try:
+            answers = task.answers(way.arm, way.pack) if task.tuned(way.arm).exists() else None
+        except InputError as error:  # int8 weights need a CPU with int8 dot products
+            err.print(f"{way.name}: {error}", highlight=False)
+            continue
+        if answers is not None:
+            known[way] = measures(task, answers)
+    speed = tokens_per_second(task, list(known), count, rounds)
+    found: dict[str, Any] = {}
+    for way, figures in known.items():
+        base = known.get(Way("plain", plain))
+        found[way.name] = {
+            **{name: estimate(figures[name], resamples=RESAMPLES) for name in ("exact_match", "slot_f1")},
+            **{f"{name}_difference": estimate(figures[name], against=base[name], resamples=RESAMPLES)
+               for name in ("exact_match", "slot_f1") if base is not None},
+            "base_tokens_per_second": speed[way],
+            "megabytes": resident(way, task.tuned(way.arm), task.index()) if memory else None,
+        }  # fmt: skip
+    first = next(iter(speed.values()), 1.0)
+    print_table(
+        f"Ways to make the model fast, {len(task.test)} rows, batch 1",
+        ("way", "exact match, %", "slot F1, %", "base tokens/s (CPU)", "of plain", "resident MB"),
+        [
+            (name, shown(f["exact_match"], "exact_match"), shown(f["slot_f1"], "slot_f1"),
+             f["base_tokens_per_second"], f["base_tokens_per_second"] / first, f["megabytes"])
+            for name, f in found.items()
+        ],
+    )  # fmt: skip
+    missing = [way.name for way in ways(plain, extended) if way not in known] + list(MODELS_NOT_MADE)
+    out.print(f"not run: {'; '.join(missing)}", highlight=False)
+    return {"found": found, "not_run": missing, "rows_timed": count}
+
+
+def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) -> dict[Way, float]:
+    """Base tokens per second of CPU time, prompts included, ways in turns row by row; the best of the rounds counts.
+
+    Drafted texts must be those of plain decoding with the same model.
+    """
+    generators = {way: way.generator(task.tuned(way.arm), task.index()) for way in chosen}
+    base, rows = load_tokenizer(task.base), task.test[:count]
+    seconds = {way: [float("inf")] * count for way in chosen}
+    texts: dict[Way, list[str]] = {way: [""] * count for way in chosen}
+    for turn in range(rounds + 1):  # the first warms up, with the last row
+        for number in range(count) if turn else [count - 1]:
+            for way in chosen[:: 1 if (turn + number) % 2 else -1]:
+                began = time.process_time()
+                answer = generators[way].generate(
+                    [rows[number]["input"]], system=task.system, max_tokens=task.max_tokens
+                )[0]
+                if turn:
+                    seconds[way][number] = min(seconds[way][number], time.process_time() - began)
+                    texts[way][number] = answer.text
+    for way in chosen:
+        plain = next(other for other in chosen if other.arm == way.arm and other.pack == way.pack)
+        same = sum(a == b for a, b in zip(texts[way], texts[plain], strict=True))
+        assert same == count, f"{way.name}: only {same} of {count} texts are those of {plain.name}"
+    tokens = {way: sum(len(ids) + 1 for ids in base.encode_batch(texts[way])) for way in chosen}
+    return {way: tokens[way] / sum(seconds[way]) for way in chosen}
+
+
+def resident(way: Way, folder: Path, index: Path) -> float | None:
+    """Resident memory that model, copies of weights, cache and index add to a fresh process, in MB; None if unknown."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_resident, way, folder, index).result()
+
+
+def _resident(way: Way, folder: Path, index: Path) -> float | None:
+    use_threads(1)
+    before = _pages()
+    generator = way.generator(folder, index)
+    generator.generate(["a short request"], max_tokens=8)
+    after = _pages()
+    return None if before is None or after is None else (after - before) * 4096 / 1e6
+
+
+def _pages() -> int | None:
+    """Resident pages of this process; None where there is no /proc."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) if file.exists() else None
