@@ -122,9 +122,8 @@ struct Costs {
 
 struct Output {
     Ids ids;
-    size_t first;          // tokens of the first step, which processes the prompt
-    double all, behind;    // seconds, and those behind the first step
-    int steps;
+    size_t steps;
+    double all, prefill; // seconds, and those of the first step, which processes the prompt
 };
 
 // Decodes greedily; `drafter` may be null. A drafted token counts only where the model itself would have emitted it.
@@ -133,7 +132,7 @@ static Output decode(Model & model, const Ids & prompt, const std::string & inpu
     Output output = {};
     Ids unseen = prompt; // tokens that the model has not been run over
     int past = 0;
-    double begin = seconds(), first = begin;
+    double begin = seconds();
     tasc_request * request = nullptr;
     if (drafter) {
         std::vector<uint32_t> ids(prompt.begin(), prompt.end());
@@ -163,14 +162,10 @@ static Output decode(Model & model, const Ids & prompt, const std::string & inpu
         if (past > int(prompt.size()) + int(emitted.size())) costs.observe(ids.size(), seconds() - step);
         output.ids.insert(output.ids.end(), emitted.begin(), emitted.end());
         unseen = {output.ids.back()};
-        if (output.steps == 0) {
-            output.first = emitted.size();
-            first = seconds();
-        }
+        if (output.steps == 0) output.prefill = seconds() - begin;
     }
     check(tasc_finish(request, 0)); // 1: later requests use this output; 0 here, so that the inputs are independent
     output.all = seconds() - begin;
-    output.behind = seconds() - first;
     model.truncate(0);
     return output;
 }
@@ -193,29 +188,31 @@ int main(int argc, char ** argv) {
     std::printf("a step over 1, 2, 3, 5, 9, 17, 33, %d tokens takes", MAX_DRAFT + 1);
     for (double time : costs.times) std::printf(" %.1f", 1000 * time);
     std::printf(" ms\n");
-    size_t count = 0, equal = 0, tokens[2] = {}, behind[2] = {}, steps[2] = {};
-    double all[2] = {}, after[2] = {};
+    size_t count = 0, equal = 0, tokens[2] = {}, steps[2] = {};
+    double all[2] = {}, prefill = 0;
     while (std::getline(inputs, input)) {
         Ids ids = model.tokenize(std::string(prompt).replace(place, 7, input));
         Output outputs[2];
         for (int drafts : {0, 1}) {
             Output & output = outputs[drafts] = decode(model, ids, input, max_tokens, drafts ? drafter : nullptr, costs);
             tokens[drafts] += output.ids.size();
-            behind[drafts] += output.ids.size() - output.first;
             steps[drafts] += output.steps;
             all[drafts] += output.all;
-            after[drafts] += output.behind;
         }
+        prefill += outputs[0].prefill;
         count++;
         equal += outputs[0].ids == outputs[1].ids;
     }
+    // "Behind the first token": the time beyond that in which plain decoding processes the prompts.
+    double whole[2], behind[2];
     for (int drafts : {0, 1}) {
-        std::printf("%-6s %zu tokens in %zu steps, %.1f tokens/s, behind the first step %.1f tokens/s\n",
-                    drafts ? "tasc" : "plain", tokens[drafts], steps[drafts], tokens[drafts] / all[drafts],
-                    behind[drafts] / after[drafts]);
+        whole[drafts] = tokens[drafts] / all[drafts];
+        behind[drafts] = (tokens[drafts] - count) / (all[drafts] - prefill);
+        std::printf("%-5s %zu tokens in %zu steps, %.1f tokens/s, behind the first token %.1f tokens/s\n",
+                    drafts ? "tasc" : "plain", tokens[drafts], steps[drafts], whole[drafts], behind[drafts]);
     }
-    std::printf("%zu of %zu outputs equal; %.2f times as fast, behind the first step %.2f times\n", equal, count,
-                tokens[1] / all[1] / (tokens[0] / all[0]), behind[1] / after[1] / (behind[0] / after[0]));
+    std::printf("%zu of %zu outputs equal; %.2f times as fast, behind the first token %.2f times\n", equal, count,
+                whole[1] / whole[0], behind[1] / behind[0]);
     check(tasc_close(drafter));
     llama_batch_free(model.batch);
     llama_free(model.context);
