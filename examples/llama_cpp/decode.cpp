@@ -6,6 +6,8 @@
 #include <llama.h>
 #include <tasc.h>
 
+#include "step_costs.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +19,7 @@
 
 using Ids = std::vector<llama_token>;
 
-constexpr int MAX_DRAFT = 64, CONTEXT = 2048;
+constexpr int CONTEXT = 2048;
 
 [[noreturn]] static void fail(const std::string & message) {
     std::fprintf(stderr, "%s\n", message.c_str());
@@ -80,46 +82,6 @@ struct Model {
     }
 };
 
-// Seconds of a step over n tokens: measured at some n, interpolated, then followed by a running average of real steps.
-struct Costs {
-    std::vector<int> points = {1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1};
-    std::vector<double> times;
-
-    explicit Costs(Model & model) {
-        for (int n : points) {
-            std::vector<double> runs;
-            for (int k = 0; k < 6; k++) { // the first one, which allocates memory, is left out
-                double begin = seconds();
-                model.run(0, Ids(n, 1), 0);
-                if (k > 0) runs.push_back(seconds() - begin);
-                model.truncate(0);
-            }
-            std::nth_element(runs.begin(), runs.begin() + 2, runs.end());
-            times.push_back(runs[2]);
-        }
-    }
-
-    int after(int n) const { return std::lower_bound(points.begin() + 1, points.end() - 1, n) - points.begin(); }
-
-    double share(int n) const { return double(n - points[after(n) - 1]) / (points[after(n)] - points[after(n) - 1]); }
-
-    double time(int n) const { return times[after(n) - 1] * (1 - share(n)) + times[after(n)] * share(n); }
-
-    void observe(int n, double seconds) {
-        double change = 0.05 * (std::clamp(seconds / time(n), 0.67, 1.5) - 1);
-        double part = share(n);
-        times[after(n) - 1] *= 1 + change * (1 - part);
-        times[after(n)] *= 1 + change * part;
-    }
-
-    // Cost of a step that verifies 0, 1, … drafted tokens, in plain steps; it does not fall.
-    std::vector<double> curve() const {
-        std::vector<double> found = {1};
-        for (int k = 1; k <= MAX_DRAFT; k++) found.push_back(std::max(found.back(), time(k + 1) / time(1)));
-        return found;
-    }
-};
-
 struct Output {
     Ids ids;
     size_t steps;
@@ -159,7 +121,7 @@ static Output decode(Model & model, const Ids & prompt, const std::string & inpu
         past += last + emitted.size();
         model.truncate(past);
         if (request) check(tasc_update(request, emitted.data(), emitted.size()));
-        if (past > int(prompt.size()) + int(emitted.size())) costs.observe(ids.size(), seconds() - step);
+        if (output.steps > 0) costs.observe(ids.size(), seconds() - step);
         output.ids.insert(output.ids.end(), emitted.begin(), emitted.end());
         unseen = {output.ids.back()};
         if (output.steps == 0) output.prefill = seconds() - begin;
@@ -184,7 +146,13 @@ int main(int argc, char ** argv) {
     if (place == std::string::npos || !inputs) fail("TEMPLATE must contain {input}, and INPUTS must be a file");
     const int max_tokens = argc > 5 ? std::atoi(argv[5]) : 512;
 
-    Costs costs(model);
+    Costs costs([&](int n) {
+        double begin = seconds();
+        model.run(0, Ids(n, 1), 0);
+        double time = seconds() - begin;
+        model.truncate(0);
+        return time;
+    });
     std::printf("a step over 1, 2, 3, 5, 9, 17, 33, %d tokens takes", MAX_DRAFT + 1);
     for (double time : costs.times) std::printf(" %.1f", 1000 * time);
     std::printf(" ms\n");
