@@ -364,8 +364,10 @@ def test_a_task_vocabulary_is_decoded_in_streams(
     ]
     found = answers(folder, plain)
     for one in found:
-        assert one["text"] == "".join(one["parts"]) == whole.decode(one["ids"], skip_special_tokens=False)
-        assert one["text"] == tokenizer.decode(plan.expand(one["ids"]).tolist(), skip_special_tokens=False)
+        decoded = whole.decode(one["ids"], skip_special_tokens=False)
+        assert decoded == tokenizer.decode(plan.expand(one["ids"]).tolist(), skip_special_tokens=False)
+        assert one["text"] == "".join(one["parts"])
+        assert one["text"].rstrip("�") == decoded.rstrip("�")  # vLLM leaves out half a character at the end
         assert [at["id"] for at in one["logprobs"]] == one["ids"]
         for at in one["logprobs"]:
             if at["id"] >= base:
