@@ -82,7 +82,7 @@ def test_the_text_names_the_split_the_verdict_and_the_next_commands(data: Path, 
     for part in (
         "Worth it: drafts bring",
         "Speed-up by the cost",
-        "Task vocabulary alone, 95 % of",
+        "Task vocabulary alone, 99 % of",
         "H₂ of the output",
     ):
         assert part in text
