@@ -32,9 +32,8 @@ class Way:
     drafts: bool = False
     pack: Any = None
 
-    def generator(self, folder: Path, index: Path) -> Generator:
-        """Load the model; drafts come from the index in base tokens."""
-        model, tokenizer = load_checkpoint(str(folder), dtype="float32")
+    def generator(self, model: Any, tokenizer: Any, index: Path) -> Generator:
+        """Make the loop of this way; drafts come from the index in base tokens."""
         drafting: Any = {"index": index} if self.drafts else {"drafter": NullDrafter()}
         return Generator(model, tokenizer, pack_weights=self.pack, **drafting)
 
@@ -94,7 +93,8 @@ def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) ->
 
     Drafted texts must be those of plain decoding with the same model.
     """
-    generators = {way: way.generator(task.tuned(way.arm), task.index()) for way in chosen}
+    loaded = {arm: load_checkpoint(str(task.tuned(arm)), dtype="float32") for arm in {way.arm for way in chosen}}
+    generators = {way: way.generator(*loaded[way.arm], task.index()) for way in chosen}
     base, rows = load_tokenizer(task.base), task.test[:count]
     seconds = {way: [float("inf")] * count for way in chosen}
     texts: dict[Way, list[str]] = {way: [""] * count for way in chosen}
@@ -125,7 +125,7 @@ def resident(way: Way, folder: Path, index: Path) -> float | None:
 def _resident(way: Way, folder: Path, index: Path) -> float | None:
     use_threads(1)
     before = _pages()
-    generator = way.generator(folder, index)
+    generator = way.generator(*load_checkpoint(str(folder), dtype="float32"), index)
     generator.generate(["a short request"], max_tokens=8)
     after = _pages()
     return None if before is None or after is None else (after - before) * 4096 / 1e6
