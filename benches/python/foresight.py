@@ -166,16 +166,14 @@ def measured(case: Case, runs: dict[str, Run], load: int) -> dict[str, Any]:
 
 
 def _facts(plain: list[tuple[float, int]], ours: list[tuple[float, int]], rows: int) -> dict[str, Any]:
+    """Means of a method and its speed-up, in seconds per base token; one batch alone gives it no interval."""
     seconds, tokens = np.sum(ours, axis=0)
+    pairs = np.concatenate([plain, ours], axis=-1, dtype=np.float64)
+    speedup = estimate(Measure(pairs, lambda s: divided(s[..., 0] * s[..., 3], s[..., 1] * s[..., 2])))
     return {
         "seconds_per_output": float(seconds / rows),
         "base_tokens_per_output": float(tokens / rows),
-        "speedup": estimate(  # of seconds per base token
-            Measure(
-                np.concatenate([plain, ours], axis=-1, dtype=np.float64),
-                lambda s: divided(s[..., 0] * s[..., 3], s[..., 1] * s[..., 2]),
-            )
-        ),
+        "speedup": speedup if len(pairs) > 1 else {**speedup, "low": None, "high": None},
     }
 
 
@@ -366,7 +364,10 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    options = parsed(arguments())
+    parser = arguments()
+    options = parsed(parser)
+    if "llama.cpp" in options.engines and options.gguf is None:
+        parser.error("llama.cpp needs the model as --gguf FILE")
     if options.clock == "cpu":
         use_threads(1)
         time.perf_counter = time.process_time  # the loop and the simulation time drafters too

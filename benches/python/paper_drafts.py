@@ -426,7 +426,10 @@ def report(kept: KeptResults, *, markdown: bool) -> None:
         ) -> list[list[str]]:
             return [[name, *(cell(found, column) for column in columns)] for name, found in table.items()]
 
-        show(f"s({cost:g})", ("set", *methods), lines(methods, lambda f, m: f[m].speedup() if m in f else ""))
+        cells = lines(methods, lambda f, m: f[m].speedup() if m in f else "")
+        for line, found in zip(cells, table.values(), strict=True):
+            line.append(found["tasc"].over(found["tasc-paper"]))
+        show(f"s({cost:g})", ("set", *methods, "tasc over tasc-paper"), cells)
         others = methods[:-1]
         cells = lines(others, lambda f, m: f["tasc"].over(f[m]) if m in f else "")
         show(f"tasc over each, at {cost:g}", ("set", *others), cells)

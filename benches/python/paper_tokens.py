@@ -216,10 +216,7 @@ def algorithm_1(
     Counts are of all occurrences, overlapping ones too, weighted with rows. They are kept up to date from the outputs that
     each new token changes. They rise and fall: a heap holds an entry for every count that an n-gram has risen to.
     """
-    counts: Counter[Gram] = Counter()
-    for ids, rows in zip(outputs.ids, outputs.rows, strict=True):
-        for gram in _grams(ids, longest):
-            counts[gram] += rows
+    counts = _counted(zip(outputs.ids, outputs.rows, strict=True), longest)
     heap = [(-_gain(gram, n), gram) for gram, n in counts.items() if n >= min_count]
     heapq.heapify(heap)
     seen: set[Gram] = set()
@@ -236,13 +233,10 @@ def algorithm_1(
             continue
         if refuse is not None and refuse.refuses(outputs, gram):
             continue
-        change: Counter[Gram] = Counter()
-        for k, before in outputs.add(gram):
-            rows = outputs.rows[k]
-            for other in _grams(before, longest):
-                change[other] -= rows
-            for other in _grams(outputs.ids[k], longest):
-                change[other] += rows
+        changed = outputs.add(gram)
+        change = _counted(((outputs.ids[k], outputs.rows[k]) for k, _ in changed), longest)
+        for other, n in _counted(((before, outputs.rows[k]) for k, before in changed), longest).items():
+            change[other] -= n
         for other, by in change.items():
             counts[other] += by
             if by > 0 and counts[other] >= min_count and other not in seen:
@@ -255,10 +249,20 @@ def _gain(gram: Gram, count: int) -> int:
 
 
 def _grams(ids: Sequence[int], longest: int) -> Iterator[Gram]:
-    row = tuple(ids)
     for n in range(2, longest + 1):
-        for k in range(len(row) - n + 1):
-            yield row[k : k + n]
+        yield from zip(*(ids[k:] for k in range(n)), strict=False)
+
+
+def _counted(outputs: Iterable[tuple[Sequence[int], int]], longest: int) -> Counter[Gram]:
+    """Occurrences of the n-grams of outputs, weighted with their rows."""
+    by_rows: dict[int, Counter[Gram]] = {}
+    for ids, rows in outputs:
+        by_rows.setdefault(rows, Counter()).update(_grams(ids, longest))
+    found = by_rows.pop(1, Counter())
+    for rows, counts in by_rows.items():
+        for gram, n in counts.items():
+            found[gram] += n * rows
+    return found
 
 
 def adaptivocab(

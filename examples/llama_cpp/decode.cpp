@@ -6,6 +6,8 @@
 #include <llama.h>
 #include <tasc.h>
 
+#include "step_costs.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +19,7 @@
 
 using Ids = std::vector<llama_token>;
 
-constexpr int MAX_DRAFT = 64, CONTEXT = 2048;
+constexpr int CONTEXT = 2048;
 
 [[noreturn]] static void fail(const std::string & message) {
     std::fprintf(stderr, "%s\n", message.c_str());
@@ -80,51 +82,10 @@ struct Model {
     }
 };
 
-// Seconds of a step over n tokens: measured at some n, interpolated, then followed by a running average of real steps.
-struct Costs {
-    std::vector<int> points = {1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1};
-    std::vector<double> times;
-
-    explicit Costs(Model & model) {
-        for (int n : points) {
-            std::vector<double> runs;
-            for (int k = 0; k < 6; k++) { // the first one, which allocates memory, is left out
-                double begin = seconds();
-                model.run(0, Ids(n, 1), 0);
-                if (k > 0) runs.push_back(seconds() - begin);
-                model.truncate(0);
-            }
-            std::nth_element(runs.begin(), runs.begin() + 2, runs.end());
-            times.push_back(runs[2]);
-        }
-    }
-
-    int after(int n) const { return std::lower_bound(points.begin() + 1, points.end() - 1, n) - points.begin(); }
-
-    double share(int n) const { return double(n - points[after(n) - 1]) / (points[after(n)] - points[after(n) - 1]); }
-
-    double time(int n) const { return times[after(n) - 1] * (1 - share(n)) + times[after(n)] * share(n); }
-
-    void observe(int n, double seconds) {
-        double change = 0.05 * (std::clamp(seconds / time(n), 0.67, 1.5) - 1);
-        double part = share(n);
-        times[after(n) - 1] *= 1 + change * (1 - part);
-        times[after(n)] *= 1 + change * part;
-    }
-
-    // Cost of a step that verifies 0, 1, … drafted tokens, in plain steps; it does not fall.
-    std::vector<double> curve() const {
-        std::vector<double> found = {1};
-        for (int k = 1; k <= MAX_DRAFT; k++) found.push_back(std::max(found.back(), time(k + 1) / time(1)));
-        return found;
-    }
-};
-
 struct Output {
     Ids ids;
-    size_t first;          // tokens of the first step, which processes the prompt
-    double all, behind;    // seconds, and those behind the first step
-    int steps;
+    size_t steps;
+    double all, prefill; // seconds, and those of the first step, which processes the prompt
 };
 
 // Decodes greedily; `drafter` may be null. A drafted token counts only where the model itself would have emitted it.
@@ -133,7 +94,7 @@ static Output decode(Model & model, const Ids & prompt, const std::string & inpu
     Output output = {};
     Ids unseen = prompt; // tokens that the model has not been run over
     int past = 0;
-    double begin = seconds(), first = begin;
+    double begin = seconds();
     tasc_request * request = nullptr;
     if (drafter) {
         std::vector<uint32_t> ids(prompt.begin(), prompt.end());
@@ -160,17 +121,13 @@ static Output decode(Model & model, const Ids & prompt, const std::string & inpu
         past += last + emitted.size();
         model.truncate(past);
         if (request) check(tasc_update(request, emitted.data(), emitted.size()));
-        if (past > int(prompt.size()) + int(emitted.size())) costs.observe(ids.size(), seconds() - step);
+        if (output.steps > 0) costs.observe(ids.size(), seconds() - step);
         output.ids.insert(output.ids.end(), emitted.begin(), emitted.end());
         unseen = {output.ids.back()};
-        if (output.steps == 0) {
-            output.first = emitted.size();
-            first = seconds();
-        }
+        if (output.steps == 0) output.prefill = seconds() - begin;
     }
     check(tasc_finish(request, 0)); // 1: later requests use this output; 0 here, so that the inputs are independent
     output.all = seconds() - begin;
-    output.behind = seconds() - first;
     model.truncate(0);
     return output;
 }
@@ -189,33 +146,41 @@ int main(int argc, char ** argv) {
     if (place == std::string::npos || !inputs) fail("TEMPLATE must contain {input}, and INPUTS must be a file");
     const int max_tokens = argc > 5 ? std::atoi(argv[5]) : 512;
 
-    Costs costs(model);
+    Costs costs([&](int n) {
+        double begin = seconds();
+        model.run(0, Ids(n, 1), 0);
+        double time = seconds() - begin;
+        model.truncate(0);
+        return time;
+    });
     std::printf("a step over 1, 2, 3, 5, 9, 17, 33, %d tokens takes", MAX_DRAFT + 1);
     for (double time : costs.times) std::printf(" %.1f", 1000 * time);
     std::printf(" ms\n");
-    size_t count = 0, equal = 0, tokens[2] = {}, behind[2] = {}, steps[2] = {};
-    double all[2] = {}, after[2] = {};
+    size_t count = 0, equal = 0, tokens[2] = {}, steps[2] = {};
+    double all[2] = {}, prefill = 0;
     while (std::getline(inputs, input)) {
         Ids ids = model.tokenize(std::string(prompt).replace(place, 7, input));
         Output outputs[2];
         for (int drafts : {0, 1}) {
             Output & output = outputs[drafts] = decode(model, ids, input, max_tokens, drafts ? drafter : nullptr, costs);
             tokens[drafts] += output.ids.size();
-            behind[drafts] += output.ids.size() - output.first;
             steps[drafts] += output.steps;
             all[drafts] += output.all;
-            after[drafts] += output.behind;
         }
+        prefill += outputs[0].prefill;
         count++;
         equal += outputs[0].ids == outputs[1].ids;
     }
+    // "Behind the first token": the time beyond that in which plain decoding processes the prompts.
+    double whole[2], behind[2];
     for (int drafts : {0, 1}) {
-        std::printf("%-6s %zu tokens in %zu steps, %.1f tokens/s, behind the first step %.1f tokens/s\n",
-                    drafts ? "tasc" : "plain", tokens[drafts], steps[drafts], tokens[drafts] / all[drafts],
-                    behind[drafts] / after[drafts]);
+        whole[drafts] = tokens[drafts] / all[drafts];
+        behind[drafts] = (tokens[drafts] - count) / (all[drafts] - prefill);
+        std::printf("%-5s %zu tokens in %zu steps, %.1f tokens/s, behind the first token %.1f tokens/s\n",
+                    drafts ? "tasc" : "plain", tokens[drafts], steps[drafts], whole[drafts], behind[drafts]);
     }
-    std::printf("%zu of %zu outputs equal; %.2f times as fast, behind the first step %.2f times\n", equal, count,
-                tokens[1] / all[1] / (tokens[0] / all[0]), behind[1] / after[1] / (behind[0] / after[0]));
+    std::printf("%zu of %zu outputs equal; %.2f times as fast, behind the first token %.2f times\n", equal, count,
+                whole[1] / whole[0], behind[1] / behind[0]);
     check(tasc_close(drafter));
     llama_batch_free(model.batch);
     llama_free(model.context);

@@ -8,7 +8,7 @@ result as before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def make_portable(folder: Path) -> None:
         >>> read_json(folder / "config.json")["rope_theta"]
         100000.0
     """
-    changes = {"config.json": _portable_config}
+    changes: dict[str, Callable[[Json], Json]] = {"config.json": _portable_config}
     if (folder / "tokenizer.json").is_file():
         changes["tokenizer_config.json"] = _portable_tokenizer
     for name, change in changes.items():

@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 
 from tokenizers import Tokenizer  # noqa: E402
 
-from tasc import TaskIndex  # noqa: E402
+from tasc import TaskIndex, extend_checkpoint, learn_vocabulary  # noqa: E402
 from tasc.data import TokenStore, load_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.engine
@@ -328,3 +328,85 @@ def wait_for(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def extended(model: Path, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The model with new tokens, and their plan."""
+    rows = [
+        {"output": f'{{"intent": "flight", "city": "{city}", "number": {number}}} — köln 🙂'}
+        for city in ("boston", "denver")
+        for number in range(8)
+    ]
+    folder = tmp_path_factory.mktemp("vocabulary")
+    plan = learn_vocabulary(rows, model, folder / "task.plan", size=40, min_count=2, min_documents=2, held_out=0.0)
+    return extend_checkpoint(model, plan, folder / "extended"), plan
+
+
+def towards(plan: Any, weight: float) -> dict[str, float]:
+    return {str(plan.base_vocab_size + k): weight for k in range(len(plan))}
+
+
+def answers(folder: Path, requests: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+    return list(ask(folder, [], None, None, requests=requests, **options)["answers"])
+
+
+def test_a_task_vocabulary_is_decoded_in_streams(
+    extended: tuple[Path, Any], prompts: list[list[int]], tokenizer: Tokenizer
+) -> None:
+    """Text, streamed text, log-probabilities and stop strings of outputs with new tokens."""
+    folder, plan = extended
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    base = plan.base_vocab_size
+    plain = [
+        {"prompt": prompt, "logprobs": 2, "logit_bias": towards(plan, 3.0 * (k % 2)), "ignore_eos": True}
+        for k, prompt in enumerate(prompts)
+    ]
+    found = answers(folder, plain)
+    for one in found:
+        decoded = whole.decode(one["ids"], skip_special_tokens=False)
+        assert decoded == tokenizer.decode(plan.expand(one["ids"]).tolist(), skip_special_tokens=False)
+        assert one["text"] == "".join(one["parts"])
+        assert one["text"].rstrip("�") == decoded.rstrip("�")  # vLLM leaves out half a character at the end
+        assert [at["id"] for at in one["logprobs"]] == one["ids"]
+        for at in one["logprobs"]:
+            if at["id"] >= base:
+                text = tokenizer.decode(plan.expansion(at["id"] - base).tolist(), skip_special_tokens=False)
+                assert "�" in text or at["text"] == text
+    assert sum(token >= base for one in found for token in one["ids"]) > 20
+    assert len({len(one["ids"]) for one in found}) == 1  # max_tokens counts new tokens as one
+    text = next(one["text"] for one in found[1::2] if '": "' in one["text"] or "flight" in one["text"])
+    stop = "flig" if "flight" in text else '": '  # ends inside a new token
+    number = next(k for k, one in enumerate(found) if one["text"] == text)
+    (stopped,) = answers(folder, [{**plain[number], "stop": [stop]}])
+    assert stopped["text"] == "".join(stopped["parts"]) == text[: text.index(stop)]
+    assert (stopped["reason"], stopped["stopped_by"]) == ("stop", stop)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "intent": {"enum": ["flight", "fare"]}, "city": {"enum": ["boston", "denver"]},
+        "number": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["intent", "city", "number"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["xgrammar", "guidance"])
+def test_a_grammar_may_emit_new_tokens(extended: tuple[Path, Any], prompts: list[list[int]], backend: str) -> None:
+    """An output that the schema constrains is valid, with new tokens favoured and not."""
+    folder, plan = extended
+    common = {"grammar": {"json": SCHEMA}, "max_tokens": 100}
+    requests = [{"prompt": prompts[0], **common, "logit_bias": towards(plan, weight)} for weight in (0.0, 40.0)]
+    for one, favoured in zip(answers(folder, requests, grammars=backend), (False, True), strict=True):
+        text = one["text"].removesuffix("<|im_end|>")
+        assert one["text"] == "".join(one["parts"])
+        if one["reason"] == "stop":  # else white space, which JSON allows, took all tokens
+            assert json.loads(text).keys() == set(SCHEMA["required"])
+        new = sum(token >= plan.base_vocab_size for token in one["ids"])
+        print(f"{backend}: {len(one['ids'])} tokens, {new} of them new, {one['reason']}: {one['text']!r}")
+        if favoured:
+            assert new > 0
+            assert one["reason"] == "stop"

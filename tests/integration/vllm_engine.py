@@ -4,6 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
+
+
+def streamed(llm: Any, name: str, prompt: list[int], grammar: Any = None, **options: Any) -> dict[str, Any]:
+    """Answer one request twice, whole and in parts."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    given = {"max_tokens": 60, "temperature": 0.0, "skip_special_tokens": False, **options}
+    if "logit_bias" in given:  # JSON has no numbers as keys
+        given["logit_bias"] = {int(token): bias for token, bias in given["logit_bias"].items()}
+
+    def params(kind: RequestOutputKind) -> SamplingParams:
+        constraint = StructuredOutputsParams(**grammar) if grammar else None
+        return SamplingParams(**given, structured_outputs=constraint, output_kind=kind)
+
+    whole = llm.generate([{"prompt_token_ids": prompt}], params(RequestOutputKind.FINAL_ONLY), use_tqdm=False)[0]
+    final, parts = whole.outputs[0], []
+    llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, params(RequestOutputKind.DELTA))
+    while llm.llm_engine.has_unfinished_requests():
+        parts += [one.outputs[0].text for one in llm.llm_engine.step()]
+    likely = [
+        {"id": token, "text": at[token].decoded_token, "rank": at[token].rank}
+        for token, at in zip(final.token_ids, final.logprobs or [], strict=False)
+    ]
+    found = {"text": final.text, "ids": list(final.token_ids), "parts": parts, "logprobs": likely}
+    return {**found, "reason": final.finish_reason, "stopped_by": final.stop_reason}
 
 
 def main() -> None:
@@ -11,11 +38,17 @@ def main() -> None:
     from vllm.lora.request import LoRARequest
 
     asked = json.load(sys.stdin)
+    structured = {"structured_outputs_config": {"backend": asked["grammars"]}} if "grammars" in asked else {}
     llm = LLM(
         asked["model"], dtype="float32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=asked["chunk"],
         enable_chunked_prefill=True, enable_prefix_caching=False, speculative_config=asked["speculation"],
         enforce_eager=True, disable_log_stats=True, seed=0, enable_lora="adapters" in asked, max_lora_rank=8,
+        **structured,
     )  # fmt: skip
+    if "requests" in asked:
+        answers = [streamed(llm, str(number), **one) for number, one in enumerate(asked["requests"])]
+        print("ANSWER", json.dumps({"answers": answers}), flush=True)
+        return
     drafter = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
     steps = 0
     if drafter is not None:

@@ -82,7 +82,7 @@ def test_the_text_names_the_split_the_verdict_and_the_next_commands(data: Path, 
     for part in (
         "Worth it: drafts bring",
         "Speed-up by the cost",
-        "Task vocabulary alone, 95 % of",
+        "Task vocabulary alone, 99 % of",
         "H₂ of the output",
     ):
         assert part in text
@@ -184,7 +184,7 @@ def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model
     assert found["with_log"]["tau"]["value"] > found["recent"]["tau"]["value"]
 
 
-def test_the_last_requests_may_be_rows(built: Path, model: Path, tmp_path: Path) -> None:
+def test_the_last_requests_may_be_rows(built: Path, data: Path, model: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60")
@@ -194,6 +194,11 @@ def test_the_last_requests_may_be_rows(built: Path, model: Path, tmp_path: Path)
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60", *fields)
     (command,) = next_commands(result.stdout)
     assert command.startswith(f"tasc index build {rows} --output-field a --input-field q --tokenizer")
+    noted = tmp_path / "noted.tasc"
+    tasc("index", "build", data, "--tokenizer", model, "-o", noted, "--system", "Be brief.")
+    result = tasc("check", rows, "--index", noted, "--tokenizer", model, "--last", "60", *fields)
+    (command,) = next_commands(result.stdout)
+    assert "--input-field q --system 'Be brief.' --tokenizer" in command, "the new index keeps the note of the old one"
 
 
 def test_an_index_without_figures_says_so(model: Path, data: Path, tmp_path: Path) -> None:

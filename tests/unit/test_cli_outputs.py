@@ -162,6 +162,16 @@ def toy(body: Callable[[Path, Path | None], None]) -> Commands:
     return made
 
 
+@pytest.mark.parametrize(("words", "output"), OUTPUTS)
+def test_an_output_below_a_file_is_refused_first(tmp_path: Path, words: tuple[str, ...], output: str) -> None:
+    (tmp_path / "other.jsonl").write_text("kept")
+    result, said = run(line(words, tmp_path, {output: tmp_path / "other.jsonl" / "out"}))
+    assert result.exit_code == 2, result.output
+    assert "cannot write" in said and "other.jsonl is a file; name another folder" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["other.jsonl"]
+    assert (tmp_path / "other.jsonl").read_text() == "kept"
+
+
 def test_folders_are_made_and_go_again_when_nothing_is_written(tmp_path: Path) -> None:
     def write(output: Path, html: Path | None) -> None:
         output.write_text("new")

@@ -243,6 +243,22 @@ def test_measured_profile_of_a_tiny_model() -> None:
     assert all(seconds > 0 for _, _, seconds in made.steps)
 
 
+def test_the_rows_of_a_measured_step_have_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasc.decoding.engine.steps import StepRunner
+
+    steps, argmax = [], StepRunner.argmax
+
+    def seen(self: Any, first_row: int, tokens: Any, starts: Sequence[int], keep: int) -> Any:
+        steps.append(list(starts))
+        return argmax(self, first_row, tokens, starts, keep)
+
+    monkeypatch.setattr(StepRunner, "argmax", seen)
+    model, tokenizer = tiny_model("llama", positions=1024), byte_tokenizer()
+    measure_profile(model, tokenizer, [5, 6], name="tiny", batches=(3,), budget=0.0)
+    measured = [starts for starts in steps if len(starts) == 3 and min(starts) > 0]  # behind the prompts
+    assert measured and all(len(set(starts)) == 3 for starts in measured)
+
+
 def test_measuring_takes_turns_and_counts_differences() -> None:
     model, tokenizer = tiny_model("llama"), byte_tokenizer()
     rows = [{"input": f"{n} teas", "output": "tea"} for n in range(6)]

@@ -57,6 +57,7 @@ def test_speedups_count_base_tokens(foresight: Any) -> None:
     facts = foresight._facts([(4.0, 10), (4.0, 10)], [(1.0, 20), (1.0, 20)], 2)
     assert facts["speedup"]["value"] == pytest.approx(8)
     assert (facts["seconds_per_output"], facts["base_tokens_per_output"]) == (1, 20)
+    assert foresight._facts([(4.0, 10)], [(1.0, 10)], 1)["speedup"] == {"value": 4.0, "low": None, "high": None}
 
 
 def test_a_summary_leaves_out_what_is_not_measured(foresight: Any, tmp_path: Path, capsys: Any) -> None:

@@ -11,9 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 from portable_models import CASES  # noqa: E402
+from test_extended_model import make_model  # noqa: E402
 from tiny_models import byte_tokenizer, tiny_model  # noqa: E402
+from vocabularies import learn, make_tokenizer, saved  # noqa: E402
 
+from tasc import extend_checkpoint  # noqa: E402
 from tasc.portable import make_portable  # noqa: E402
+from tasc.training.distill.draft_init import save_draft  # noqa: E402
 
 
 def read(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -85,3 +89,23 @@ def test_the_padding_side_of_a_class_stays(tmp_path: Path) -> None:
     make_portable(tmp_path)
     settings = read(tmp_path, "tokenizer_config.json")
     assert (settings["tokenizer_class"], settings["padding_side"]) == ("PreTrainedTokenizerFast", "left")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_checkpoints_of_tasc_are_portable_and_their_sources_stay(tmp_path: Path) -> None:
+    source = saved(make_tokenizer("byte-level"), tmp_path / "source")
+    make_model("llama-tied").save_pretrained(source)
+    before = contents(source)
+    plan = learn(source, tmp_path / "task.plan")
+    extended = extend_checkpoint(source, plan, tmp_path / "extended")
+    model = transformers.AutoModelForCausalLM.from_pretrained(source)
+    save_draft(model, transformers.AutoTokenizer.from_pretrained(source), tmp_path / "draft")
+    assert contents(source) == before
+    for folder in (extended, tmp_path / "draft"):
+        config = read(folder)
+        assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+        assert config["torch_dtype"] == config["dtype"] == "float32"
+        assert read(folder, "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"

@@ -41,7 +41,7 @@ def check(
         typer.Option(metavar="FILE", help="Read the last requests from this log; by default from INDEX.served."),
     ] = None,
     last: Annotated[int, typer.Option(min=1, help="Compare an index with this many last requests.")] = 1000,
-    limit: Annotated[int, typer.Option(min=10, help="Look at this many rows at most; of more, at a sample.")] = 20_000,
+    limit: Annotated[int, typer.Option(min=10, help="Index this many rows at most; of more, a sample.")] = 20_000,
     input_field: InputField = "auto",
     output_field: OutputField = "auto",
     eos: Eos = None,
@@ -167,12 +167,14 @@ def _index_summary(
     tokenizer: str,
 ) -> "Summary":
     """Add the command that builds the index again, if that is worth it."""
+    from tasc._core import TaskIndex
     from tasc.evaluation.check.summary import summarize_drift
 
     file = shlex.quote(str(index))
     command = f"tasc index compact {file} --tokenizer {tokenizer}"
     if rows:
         named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
+        named += _option("--system", TaskIndex.open(index).info()["notes"].get("system"))
         command = f"tasc index build {_quoted(rows)}{named} --tokenizer {tokenizer} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"

@@ -146,7 +146,7 @@ def info(
     print_facts(_shown(facts))
     out.print()
     for sentence in fit_in_words(facts):
-        out.print(sentence, highlight=False, soft_wrap=True)
+        out.print(sentence, highlight=False, soft_wrap=not out.is_terminal)
     if facts["fit"] is not None:
         out.print()
         _print_reliability(facts["fit"]["reliability"])

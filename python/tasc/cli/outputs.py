@@ -99,7 +99,9 @@ def check_outputs(
             raise InputError(f"{option} {path} is one of the inputs of this command; name another file")
         if (other := seen.setdefault(place, option)) != option:
             raise InputError(f"{other} and {option} name the same file, {path}; give each a file of its own")
-        if option not in folders:
+        if option in folders:
+            _check_folder(path)
+        else:
             check_writable(path)
             if place.exists() and not force:
                 raise InputError(f"{option} {path} exists; name another file, or add --force to replace it")
@@ -126,11 +128,16 @@ def check_writable(*files: Path | None) -> None:
             raise InputError(f"cannot write {file}: it is a folder; name a file")
         if file.exists() and not file.is_file():
             raise InputError(f"cannot write {file}: it is a pipe or a device; name a file")
-        folder = next(one for one in Path(os.path.realpath(file)).parents if one.exists())
-        if not folder.is_dir():
-            raise InputError(f"cannot write {file}: {folder} is a file; name another folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(f"cannot write {file}: the folder {folder} is read-only; name another folder")
+        _check_folder(file)
+
+
+def _check_folder(path: Path) -> None:
+    """Check that the folder of a path can be written to, or made."""
+    folder = next(one for one in Path(os.path.realpath(path)).parents if one.exists())
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: {folder} is a file; name another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write {path}: the folder {folder} is read-only; name another folder")
 
 
 @contextmanager

@@ -283,7 +283,11 @@ def measure_profile(
 def _measured_steps(
     model: Any, tokenizer: Any, prompt: Sequence[int], rows: int, budget: float, clock: Clock
 ) -> list[tuple[int, int, float]]:
-    """Measure the steps of one batch size, in rounds over all lengths."""
+    """Measure the steps of one batch size, in rounds over all lengths.
+
+    The rows have different lengths, as requests in a batch have. Rows of one length need no attention mask in a plain
+    step, which is then about 5 % faster.
+    """
     from tasc.decoding.generator import Generator
 
     lengths = [n for n in _LENGTHS if n == 1 or n * rows <= _MOST_TOKENS]
@@ -291,7 +295,8 @@ def _measured_steps(
     generator = Generator(model, tokenizer, drafter=drafter, batch_size=rows, max_draft=MAX_DRAFT, costs=0.0)
     tokens = _MOST_ROUNDS * len(lengths) + MAX_DRAFT + 2
     with contextlib.suppress(_Measured):
-        generator.generate(prompts=[list(prompt)] * rows, max_tokens=tokens, eos=())
+        prompts = [np.resize(prompt, len(prompt) + row).tolist() for row in range(rows)]
+        generator.generate(prompts=prompts, max_tokens=tokens, eos=())
     return [(rows, n, seconds) for n, seconds in drafter.medians().items()]
 
 

@@ -123,8 +123,8 @@ tasc_status tasc_start(const tasc_drafter *drafter,
 //
 // - `request`: a running request.
 // - `max_tokens`: longest draft. tokens and probabilities have room for so many.
-// - `costs`: num_costs numbers: costs[k] is the time of a step that verifies k drafted tokens, divided by the time of a step
-//   without drafts; so costs[0] is 1. They are finite, positive and do not fall. Past the last one the curve continues
+// - `costs`: num_costs numbers: `costs[k]` is the time of a step that verifies k drafted tokens, divided by the time of a step
+//   without drafts; so `costs[0]` is 1. They are finite, positive and do not fall. Past the last one the curve continues
 //   with its last slope. NULL with num_costs 0: 1 + 0.02 k. Measure them: they decide how long a draft is.
 // - `tokens`: receives the draft. May be NULL if max_tokens is 0.
 // - `probabilities`: receives the probability of each token to be accepted, given that those before it are. May be NULL.

@@ -40,7 +40,11 @@ impl<T> Handles<T> {
 
     /// Closes a handle. Whoever uses its value meanwhile keeps that.
     pub(crate) fn remove(&self, handle: usize) -> Result<Arc<T>, Failure> {
-        let removed = self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = open.remove(&handle);
+        if open.is_empty() {
+            open.shrink_to(0); // a program that has closed all of its handles leaves no memory behind
+        }
         removed.ok_or_else(|| self.unknown(handle))
     }
 

@@ -99,7 +99,7 @@ static void *replay(void *unused) {
 
 static void wrong_calls(void) {
     tasc_drafter *drafter = open_index(1);
-    tasc_request *request;
+    tasc_request *request, *foreign;
     uint32_t id = 7, none = UINT32_MAX;
     size_t len = 1;
     double falling[] = {2.0, 1.0};
@@ -113,7 +113,8 @@ static void wrong_calls(void) {
     CHECK(strcmp(tasc_last_error(), "input is not UTF-8 from byte 0 on") == 0);
     CHECK(tasc_start((const tasc_drafter *)&id, &id, 1, NULL, 0, &request) == TASC_ERROR_HANDLE);
     CHECK(tasc_start(drafter, &id, 1, "a", 1, &request) == TASC_OK);
-    CHECK(tasc_start((const tasc_drafter *)request, &id, 1, NULL, 0, &request) == TASC_ERROR_HANDLE);
+    CHECK(tasc_start((const tasc_drafter *)request, &id, 1, NULL, 0, &foreign) == TASC_ERROR_HANDLE);
+    CHECK(tasc_finish(request, 0) == TASC_OK);
     CHECK(tasc_start(drafter, NULL, 0, NULL, 0, &request) == TASC_OK);
     CHECK(tasc_draft(request, 1, NULL, 0, NULL, NULL, &len) == TASC_ERROR_ARGUMENT && len == 0);
     CHECK(tasc_draft(request, 1, falling, 2, &id, NULL, &len) == TASC_ERROR_ARGUMENT);

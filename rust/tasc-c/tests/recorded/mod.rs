@@ -147,6 +147,7 @@ pub(crate) fn record(index: &Path, seed: u64, count: usize, fixed: bool, learns:
         calls.push(Call::Draft { request: *number, max_tokens, costs, tokens, probabilities });
         calls.push(Call::Update { request: *number, emitted });
     }
+    calls.extend(running.iter().map(|left| Call::Finish { request: left.number, learn: false }));
     calls
 }
 
