@@ -78,8 +78,9 @@ $(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py')
 
 vllm: $(VLLM)/.built ## an environment with vLLM for CPUs, SuffixDecoding and tasc: .venv-vllm
 
-test-vllm: vllm ## tests on vLLM itself
-	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -m engine tests/integration/test_vllm_engine.py
+test-vllm: VLLM_TESTS ?= engine and not slow
+test-vllm: vllm ## tests on vLLM itself; VLLM_TESTS=engine for those of task vocabularies too
+	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -m '$(VLLM_TESTS)' tests/integration/test_vllm_engine.py
 
 lint: $(VENV)/.built ## formatting, lints and types
 	cargo fmt --all --check

@@ -351,6 +351,7 @@ def answers(folder: Path, requests: list[dict[str, Any]], **options: Any) -> lis
     return list(ask(folder, [], None, None, requests=requests, **options)["answers"])
 
 
+@pytest.mark.slow
 def test_a_task_vocabulary_is_decoded_in_streams(
     extended: tuple[Path, Any], prompts: list[list[int]], tokenizer: Tokenizer
 ) -> None:
@@ -394,6 +395,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["xgrammar", "guidance"])
 def test_a_grammar_may_emit_new_tokens(extended: tuple[Path, Any], prompts: list[list[int]], backend: str) -> None:
     """An output that the schema constrains is valid, with new tokens favoured and not."""
