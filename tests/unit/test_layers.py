@@ -25,7 +25,7 @@ LAYERS = [
     {"vocab"},
     {"evaluation"},
     {"training"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 """Lowest first. A package may import those of its own layer and of the layers below, but `SIBLINGS` not each other."""
 
