@@ -360,7 +360,7 @@ def test_a_task_vocabulary_is_decoded_in_streams(
     whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
     base = plan.base_vocab_size
     plain = [
-        {"prompt": prompt, "logprobs": 2, "logit_bias": towards(plan, 3.0 * (k % 2)), "ignore_eos": True}
+        {"prompt": prompt, "logprobs": 2, "logit_bias": towards(plan, 40.0 * (k % 2)), "ignore_eos": True}
         for k, prompt in enumerate(prompts)
     ]
     found = answers(folder, plain)
