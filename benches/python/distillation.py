@@ -283,18 +283,15 @@ def main() -> None:
 
 def smoke() -> None:
     """The whole of it on a tiny random model."""
-    from smoke_task import tiny_model, write_rows, write_tokenizer
+    from smoke_task import tiny_checkpoint
 
     use_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder)
-        model, tokenizer = tiny_model(write_tokenizer(folder, data))
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
+        data, model = tiny_checkpoint(folder)
         rows = [dict(row) for row in read_rows(data)]
         task = Comparison(
-            str(folder / "model"), rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16,
+            model, rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16,
             list(ARMS),
         )  # fmt: skip
         run(task, 2, 3, None)

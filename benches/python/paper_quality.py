@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from ratios import Ratio, report
-from smoke_task import tiny_model, write_rows, write_tokenizer
+from smoke_task import tiny_checkpoint
 
 from tasc import Generator, MergePlan, NullDrafter, TaskIndex, TuneOptions, extend_checkpoint, learn_vocabulary, tune
 from tasc.cli.console import err, out, print_table, progress_bars
@@ -382,12 +382,9 @@ def smoke(options: argparse.Namespace, floors: dict[str, Any]) -> None:
     options.latency_rows, options.loop_rows, options.rounds, options.ways = 2, 2, 1, True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder)
-        model, tokenizer = tiny_model(write_tokenizer(folder, data))
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
+        data, model = tiny_checkpoint(folder)
         tuning = {"max_steps": 2, "batch_size": 4, "precision": "fp32", "rank": 2}
-        task = Task(data, folder / "work", str(folder / "model"), None, tuning, floors, 4, 16)
+        task = Task(data, folder / "work", model, None, tuning, floors, 4, 16)
         options.figure = folder / "figure.svg"
         run(task, [Arm(0, 0), Arm(16, 0)], options)
         assert options.figure.read_text(encoding="utf-8").startswith("<?xml")

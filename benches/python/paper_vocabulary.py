@@ -37,7 +37,7 @@ from paper_tokens import (
     adaptivocab,
     algorithm_1,
 )
-from smoke_task import EOS, tiny_model, write_rows, write_tokenizer
+from smoke_task import EOS, tiny_checkpoint
 
 from tasc import TuneOptions
 from tasc._core import MergePlan, Store
@@ -425,11 +425,7 @@ def smollm2_folder(name: str) -> str | Path:
 def smoke(kept: KeptResults) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder)
-        model, tokenizer = tiny_model(write_tokenizer(folder, data))
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
-        base = str(folder / "model")
+        data, base = tiny_checkpoint(folder)
         task = Task("generated", data, load_tokenizer(base, eos=EOS), Floors(3, 3))
         measure(task, [8, 24], kept)
         measure(task, [8, 24], kept, filtered=True)

@@ -61,6 +61,14 @@ def tiny_model(tokenizer: Path) -> tuple[Any, Any]:
     return LlamaForCausalLM(config).eval(), loaded
 
 
+def tiny_checkpoint(folder: Path) -> tuple[Path, str]:
+    """Writes the rows and a checkpoint of the random model; returns the file of rows and the checkpoint's folder."""
+    data = write_rows(folder)
+    for part in tiny_model(write_tokenizer(folder, data)):
+        part.save_pretrained(folder / "model")
+    return data, str(folder / "model")
+
+
 def extended_model(model: Any, tokenizer: Any, data: Path, folder: Path) -> Path:
     """The model with a task vocabulary of the rows, not tuned; returns its folder."""
     from tasc import extend_checkpoint, learn_vocabulary

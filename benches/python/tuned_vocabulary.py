@@ -278,16 +278,13 @@ def main() -> None:
 
 def smoke() -> None:
     """The whole of it on a tiny random model."""
-    from smoke_task import tiny_model, write_rows, write_tokenizer
+    from smoke_task import tiny_checkpoint
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = write_rows(folder)
-        model, tokenizer = tiny_model(write_tokenizer(folder, data))
-        model.save_pretrained(folder / "model")
-        tokenizer.save_pretrained(folder / "model")
+        data, model = tiny_checkpoint(folder)
         tuning = TuneOptions(max_steps=2, batch_size=4, precision="fp32", rank=2)
-        recipe = Recipe(data, folder / "work", str(folder / "model"), 16, tuning, None, 600)
+        recipe = Recipe(data, folder / "work", model, 16, tuning, None, 600)
         prepare(recipe)
         options = EvalOptions(max_tokens=16, batch_sizes=(1, 2), latency_rows=2, rounds=1, resamples=50)
         measure(recipe, options, 4, 4, "float32", None)

@@ -202,7 +202,7 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
     before = template.render(**turns)
     generation_prompt = prompt[len(before) :] if prompt.startswith(before) else ""
     start = whole.rfind(generation_prompt)
-    if generation_prompt and start >= 0 and _without_blanks(whole[:start]) == _without_blanks(before):
+    if generation_prompt and start >= 0 and without_blanks(whole[:start]) == without_blanks(before):
         return Rendered(prompt, whole[start + len(generation_prompt) :])
     raise InputError(
         f"has an answer that cannot follow its prompt: the chat template ends the prompt with {prompt[-_SHOWN:]!r} and "
@@ -219,7 +219,8 @@ def _decoded(value: Any) -> Any:
         return value
 
 
-def _without_blanks(text: str) -> str:
+def without_blanks(text: str) -> str:
+    """Return a text without white space: templates differ in it."""
     return "".join(text.split())
 
 

@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasc.data.chat import ChatTemplate, system_text, template_digest
+from tasc.data.chat import ChatTemplate, system_text, template_digest, without_blanks
 from tasc.data.endings import read_settings
 from tasc.data.tokenizer import model_files
 
@@ -120,7 +120,7 @@ class PromptWatch:
         if self._left == 0 or self._tokenizer is None:
             return
         text = self._tokenizer.tokenizer.decode([int(token) for token in prompt], skip_special_tokens=False)
-        found = _without_blanks(self._system) in _without_blanks(text)
+        found = without_blanks(self._system) in without_blanks(text)
         self._left = 0 if found else self._left - 1
         if not found and self._left == 0:
             self._warn(
@@ -192,7 +192,3 @@ def _named(system: str | None) -> str:
 def shown_system(system: str) -> str:
     """Return the beginning of a system message as a warning shows it."""
     return repr(system[:_SHOWN] + "…" * (len(system) > _SHOWN))
-
-
-def _without_blanks(text: str) -> str:
-    return "".join(text.split())
