@@ -31,7 +31,7 @@ from tasc.evaluation.cost_profile import CostProfile, TimedNoise
 
 LENGTHS = (1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1)
 MOST_TOKENS = 600  # of a step
-ROUNDS = 5
+ROUNDS = 4
 RIGHT = 8  # right tokens drafted
 PLAIN_TOKENS = 12  # tokens that are timed where an engine cannot draft
 INPUT = "what flights are there from boston to denver on monday morning"
@@ -43,8 +43,8 @@ class Noise:
 
     def __init__(self, prompt: list[int], rows: int, clock: str) -> None:
         lengths = [n for n in LENGTHS if n == 1 or n * rows <= MOST_TOKENS]
-        self.rows, self.tokens = rows, ROUNDS * len(lengths) + 8
         self._noise = TimedNoise(prompt, rows, lengths, 1e9, CLOCKS[clock], rounds=ROUNDS)
+        self.rows, self.tokens = rows, self._noise.num_steps + 8
         self._is_over = False
 
     def propose(self, running: int) -> list[list[int]]:

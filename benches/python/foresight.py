@@ -58,6 +58,7 @@ from tasc.evaluation.forecast import (
     forecast,
     method_plans,
     own_outputs,
+    usual_context,
 )
 from tasc.evaluation.machine import device_name, machine
 from tasc.evaluation.simulate import KnownRequest
@@ -178,13 +179,12 @@ def _facts(plain: list[tuple[float, int]], ours: list[tuple[float, int]], rows: 
 
 
 @contextmanager
-def opened(case: Case, name: str) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
-    """Start an engine; yield its profile, and what gives its methods at a load."""
+def opened(case: Case, name: str, context: list[int]) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
+    """Start an engine; yield its profile behind a context, and what gives its methods at a load."""
     options, plain = case.options, case.plain
-    [prompt] = case.prompts([case.rows[0]["input"]])
     if name == "tasc":
         profile = measure_profile(
-            plain.model, plain.tokenizer, prompt, name="model", batches=sorted({1, *options.loads}),
+            plain.model, plain.tokenizer, context, name="model", batches=sorted({1, *options.loads}),
             clock=CLOCKS[options.clock],
         )  # fmt: skip
         yield profile, lambda load: in_loop(case, load)
@@ -211,7 +211,7 @@ def opened(case: Case, name: str) -> Iterator[tuple[CostProfile, Callable[[int],
             if (side.folder, drafts) in running and drafts == (method in (DRAFTS, BOTH) or name == "llama.cpp")
         }
         words = {"device": device_name(plain.model.device), "model": "model", "dtype": ""}
-        profile = profile_of(engines[DRAFTS], name, prompt, words)
+        profile = profile_of(engines[DRAFTS], name, context, words)
         yield profile, lambda load: in_engine(case, engines, profile, load)
 
 
@@ -223,7 +223,7 @@ def run_cases(case: Case, plans: dict[str, Plan], result: dict[str, Any], keep: 
         loads = [load for load in loads if load not in done]
         if not loads:
             continue
-        with opened(case, name) as (profile, methods):
+        with opened(case, name, usual_context(plans[PLAIN].requests)) as (profile, methods):
             predicted = forecast(profile, plans, eos=case.plain.eos, loads=loads)
             for load in loads:
                 result["cases"] = [one for one in result["cases"] if (one["engine"], one["load"]) != (name, load)]

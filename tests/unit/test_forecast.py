@@ -22,6 +22,7 @@ from tasc.evaluation.cost_profile import (  # noqa: E402
     ENGINES,
     CostProfile,
     ProfileCosts,
+    TimedNoise,
     load_profile,
     measure_profile,
     shipped_profiles,
@@ -37,6 +38,7 @@ from tasc.evaluation.forecast import (  # noqa: E402
     forecast,
     own_outputs,
     recommended,
+    usual_context,
 )
 from tasc.evaluation.simulate import KnownRequest, simulate  # noqa: E402
 
@@ -241,6 +243,24 @@ def test_measured_profile_of_a_tiny_model() -> None:
     assert [tokens for rows, tokens, _ in made.steps if rows == 1] == [1, 2, 3, 5, 9, 17, 33, 65]
     assert (made.engine, made.model, made.dtype, made.is_gpu) == ("tasc", "tiny", "float32", False)
     assert all(seconds > 0 for _, _, seconds in made.steps)
+
+
+def test_plain_steps_are_measured_between_the_others() -> None:
+    ticks = iter(range(10_000))
+    noise = TimedNoise([5, 6], 1, (1, 3, 9), 1e9, lambda: float(next(ticks)), rounds=2)
+    lengths = []
+    for _ in range(noise.num_steps - 1):
+        [draft] = noise.propose_batch([None], 9)
+        lengths.append(1 + len(draft.tokens))
+    assert lengths == [1, *[1, 3, 1, 9] * 2]  # the first step of all is not counted
+    with pytest.raises(SystemExit):
+        noise.propose_batch([None], 9)
+    assert sorted(noise.medians()) == [1, 3, 9]
+
+
+def test_the_usual_context_is_a_prompt_and_half_of_its_output() -> None:
+    requests = [KnownRequest([1], [2]), KnownRequest([3, 4], [5, 6, 7, 8]), KnownRequest([9] * 5, [1] * 90)]
+    assert usual_context(requests) == [3, 4, 5, 6]
 
 
 def test_the_rows_of_a_measured_step_have_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ _WORDS = ("device", "model", "dtype", "measured", "note")
 _LENGTHS = (1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1)
 _BATCHES = (1, 8, 32)
 _MOST_TOKENS = 600  # tokens of a measured step: more only continue the line
-_MOST_ROUNDS = 7
+_MOST_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +256,7 @@ def measure_profile(
     Args:
         model: A `PreTrainedModel` in evaluation mode.
         tokenizer: Its Hugging Face tokenizer.
-        prompt: (L,) ids of a usual prompt: a step takes longer with more context.
+        prompt: (L,) ids of a usual context, such as `usual_context` gives: a step takes longer with more of it.
         name: Name of the model.
         batches: Rows of the steps.
         budget: Seconds to spend, about, shared equally; each step is measured at least once.
@@ -283,7 +283,8 @@ def measure_profile(
 def _measured_steps(
     model: Any, tokenizer: Any, prompt: Sequence[int], rows: int, budget: float, clock: Clock
 ) -> list[tuple[int, int, float]]:
-    """Measure the steps of one batch size, in rounds over all lengths.
+    """Measure the steps of one batch size, in rounds over all lengths. Plain steps come between the others: every
+    prediction needs them, and they are short.
 
     The rows have different lengths, as requests in a batch have. Rows of one length need no attention mask in a plain
     step, which is then about 5 % faster.
@@ -293,7 +294,7 @@ def _measured_steps(
     lengths = [n for n in _LENGTHS if n == 1 or n * rows <= _MOST_TOKENS]
     drafter = TimedNoise(prompt, rows, lengths, budget, clock)
     generator = Generator(model, tokenizer, drafter=drafter, batch_size=rows, max_draft=MAX_DRAFT, costs=0.0)
-    tokens = _MOST_ROUNDS * len(lengths) + MAX_DRAFT + 2
+    tokens = drafter.num_steps + MAX_DRAFT
     with contextlib.suppress(_Measured):
         prompts = [np.resize(prompt, len(prompt) + row).tolist() for row in range(rows)]
         generator.generate(prompts=prompts, max_tokens=tokens, eos=())
@@ -310,10 +311,14 @@ class TimedNoise(Drafter):
     Args:
         prompt: (L,) ids that the tokens are drawn from.
         rows: Rows of a step that counts.
-        lengths: Tokens per row of the steps, the last emitted one included; a round has one step of each.
+        lengths: Tokens per row of the steps, the last emitted one included. A round has one step of each, and a plain
+            step before each of the others.
         budget: Seconds after which no further round begins.
         clock: Returns seconds.
         rounds: Most rounds.
+
+    Attributes:
+        num_steps: Most steps until the rounds are over.
     """
 
     name = "noise"
@@ -331,8 +336,10 @@ class TimedNoise(Drafter):
     ) -> None:
         self._clock, self._rounds = clock, rounds
         self._rng, self._ids = np.random.default_rng(0), np.asarray(prompt, np.uint32)
-        self._rows, self._lengths, self._budget = rows, lengths, budget
-        self._seconds: dict[int, list[float]] = {n: [] for n in lengths}
+        self._rows, self._budget = rows, budget
+        self._lengths = [length for n in lengths if n > 1 for length in (1, n)] or [1]
+        self._seconds: dict[int, list[float]] = {n: [] for n in sorted(set(self._lengths))}
+        self.num_steps = rounds * len(self._lengths) + 2
         self._length, self._next = 0, 0
         self._began = self._asked = 0.0
 

@@ -130,6 +130,15 @@ def agreement(answers: Answers) -> dict[str, Any]:
     return {**facts, "agrees": equal > 0 or share >= 0.5, "sentence": sentence}
 
 
+def usual_context(requests: Sequence[KnownRequest]) -> list[int]:
+    """Return (L,) ids in the middle of the request of median length: its prompt and half of its output.
+
+    A step takes longer behind more tokens: half the output gives its mean.
+    """
+    middle = sorted(requests, key=lambda one: 2 * len(one.prompt) + len(one.output))[len(requests) // 2]
+    return [*middle.prompt, *middle.output[: len(middle.output) // 2]]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a method decodes: the requests in its tokens, and a fresh drafter for each simulation; None: plain."""

@@ -14,7 +14,7 @@ from tasc.data.endings import required_eos, required_eos_ids
 from tasc.errors import InputError
 from tasc.evaluation.check.vocabulary import ADOPTION, adopted_rows
 from tasc.evaluation.cost_profile import CostProfile, chosen_profiles, measure_profile
-from tasc.evaluation.forecast import LOADS, Plan, agreement, compare, forecast, method_plans, own_outputs
+from tasc.evaluation.forecast import LOADS, Plan, agreement, compare, forecast, method_plans, own_outputs, usual_context
 from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.replay import ReplayRow
 from tasc.evaluation.simulate import KnownRequest
@@ -120,8 +120,8 @@ def check_with_model(
         return {**found, "predictions": [], "measured": None}
     if not profiles:
         progress("measuring costs")
-        prompt = answers.requests[0].prompt
-        profiles = [measure_profile(check.model, check.tokenizer, prompt, name=check.name, budget=check.budget)]
+        context = usual_context(answers.requests)
+        profiles = [measure_profile(check.model, check.tokenizer, context, name=check.name, budget=check.budget)]
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
