@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tasc.cli.check_model import Adapter, Engine, Load, Measure, Model, Profiles, SaveProfile, load_model
+from tasc.cli.check_model import (
+    Adapter,
+    DistillMinutes,
+    Engine,
+    Load,
+    Measure,
+    Model,
+    Profiles,
+    SaveProfile,
+    load_model,
+)
 from tasc.cli.console import end_token, out, print_json, print_table, progress_bars
 from tasc.cli.options import AsJson, Eos, Html, InputField, OutputField, ResultsFile, System
 from tasc.cli.results import write_results
@@ -56,6 +66,7 @@ def check(
     save_profile: SaveProfile = None,
     load: Load = 1,
     measure: Measure = False,
+    distill_minutes: DistillMinutes = None,
 ) -> None:
     """Say what tasc would bring on a task, and what to do next, from its past rows, with or without a model.
 
@@ -65,6 +76,7 @@ def check(
 
     With `--model`, the model answers some held-out rows, and its outputs are compared with the rows'. The cost of a
     step is measured, and the time per output of each method is predicted; `--measure` then measures it on other rows.
+    `--distill-minutes` trains a draft model first and predicts for it too.
 
     With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
     figures are compared with those from when it was built.
@@ -79,13 +91,15 @@ def check(
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
     if model is None and (device or engine or save_profile or measure):
         raise InputError("--device, --engine, --save-profile and --measure are for a check with a --model")
+    if distill_minutes is not None and (model is None or index is not None):
+        raise InputError("--distill-minutes is for a check of ROWS with a --model")
     for path in rows or ():
         if str(path) != "-":
             path.stat()  # before a model is loaded
     loaded = None
     if model is not None:
         about: dict[str, Any] = {"system": system, "devices": device or (), "engine": engine, "load": load}
-        loaded = load_model(model, adapter, measure, save_profile=save_profile, **about)
+        loaded = load_model(model, adapter, measure, distill_minutes, save_profile=save_profile, **about)
     task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     if index is not None:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 PLAIN, DRAFTS, VOCABULARY, BOTH = "plain", "drafts", "vocabulary", "both"
 """Methods: plain decoding; drafts from an index; a task vocabulary; drafts for a model with a task vocabulary."""
 
+DRAFT_MODEL, DRAFTS_AND_MODEL = "draft model", "drafts + model"
+"""Methods with a draft model: alone, and behind drafts from an index."""
+
 LOADS = (1, 8)
 """Requests at once that a forecast is made for."""
 
@@ -141,10 +144,17 @@ def usual_context(requests: Sequence[KnownRequest]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a method decodes: the requests in its tokens, and a fresh drafter for each simulation; None: plain."""
+    """What a method decodes, and how.
+
+    Attributes:
+        requests: The requests, in the method's tokens.
+        drafter: Called with the number of requests at once; returns a fresh drafter. None: plain decoding.
+        vocab_size: Ids of the model; a draft model has as many.
+    """
 
     requests: Sequence[KnownRequest]
-    drafter: Callable[[], Drafter] | None = None
+    drafter: Callable[[int], Drafter] | None = None
+    vocab_size: int = 2**31 - 1
 
 
 def method_plans(
@@ -163,7 +173,7 @@ def method_plans(
     """
     from tasc._core import NgramDrafter
 
-    def ngram() -> Drafter:
+    def ngram(load: int) -> Drafter:
         drafter: Drafter = NgramDrafter(index, tokenizer=None if index is None else tokenizer)
         return drafter
 
@@ -172,7 +182,7 @@ def method_plans(
         outputs = vocabulary.segment_batch([np.asarray(one.output, np.uint32) for one in requests])
         new = [KnownRequest(one.prompt, ids.tolist(), one.input) for one, ids in zip(requests, outputs, strict=True)]
         plans[VOCABULARY] = Plan(new)
-        plans[BOTH] = Plan(new, lambda: RetokenizingDrafter(ngram(), vocabulary))
+        plans[BOTH] = Plan(new, lambda load: RetokenizingDrafter(ngram(load), vocabulary))
     return plans
 
 
@@ -204,8 +214,10 @@ def forecast(
     for done, load in enumerate(loads):
         runs: dict[str, Simulation] = {}
         for at, (name, plan) in enumerate(plans.items()):
-            drafter = None if plan.drafter is None else plan.drafter()
-            runs[name] = simulate(profile, plan.requests, drafter, load=load, max_draft=max_draft, eos=eos)
+            drafter = None if plan.drafter is None else plan.drafter(load)
+            runs[name] = simulate(
+                profile, plan.requests, drafter, load=load, max_draft=max_draft, eos=eos, vocab_size=plan.vocab_size
+            )
             if progress is not None:
                 progress(done * len(plans) + at + 1, len(loads) * len(plans))
         found[str(load)] = {name: _facts(run, runs[PLAIN]) for name, run in runs.items()}
@@ -257,14 +269,24 @@ def recommended(found: Mapping[str, Any], load: int = 1) -> dict[str, Any]:
     """Choose a method from a forecast.
 
     Returns:
-        `method`: the faster of those that need no tuning. `is_worth_it`: whether its interval lies above 1.05.
+        `method`: the faster of those that need no tuning; one with a draft model only where it is 1.05 times as fast
+        as those without. `is_worth_it`: whether its interval lies above 1.05.
         `with_tuning`: the fastest method with a task vocabulary, where it is 1.05 times as fast again; else None.
         `settings`: options of the engine.
     """
     methods = found["loads"][str(load)]
-    now = min((name for name in methods if name in (PLAIN, DRAFTS)), key=lambda n: methods[n]["seconds_per_output"])
-    later = min(methods, key=lambda n: methods[n]["seconds_per_output"])
-    gain = methods[now]["seconds_per_output"] / methods[later]["seconds_per_output"]
+
+    def fastest(*names: str) -> str:
+        return min((name for name in names if name in methods), key=lambda n: methods[n]["seconds_per_output"])
+
+    def gained(slow: str, fast: str) -> float:
+        return float(methods[slow]["seconds_per_output"] / methods[fast]["seconds_per_output"])
+
+    now = fastest(PLAIN, DRAFTS)
+    trained = fastest(now, DRAFT_MODEL, DRAFTS_AND_MODEL)
+    if gained(now, trained) >= _GAIN:
+        now = trained
+    later = fastest(now, VOCABULARY, BOTH)
     low = methods[now]["speedup"]["low"] or methods[now]["speedup"]["value"]
     settings = {
         "tasc": {},
@@ -273,7 +295,7 @@ def recommended(found: Mapping[str, Any], load: int = 1) -> dict[str, Any]:
     }[found["engine"]]
     return {
         "method": now, "load": load, "is_worth_it": now != PLAIN and low >= _GAIN,
-        "with_tuning": later if later != now and gain >= _GAIN else None, "settings": settings if now != PLAIN else {},
+        "with_tuning": later if gained(now, later) >= _GAIN else None, "settings": settings if now != PLAIN else {},
     }  # fmt: skip
 
 
@@ -282,6 +304,7 @@ def compare(
     rows: Sequence[Mapping[str, Any]],
     drafter: Drafter,
     *,
+    method: str = DRAFTS,
     load: int = 1,
     system: str | None = None,
     max_tokens: int = 256,
@@ -295,6 +318,7 @@ def compare(
         generator: The model, with room for `load` rows.
         rows: Rows with an input, other than those of the forecast.
         drafter: The drafter.
+        method: Name of the method with the drafter.
         load: Requests at once.
         system: System prompt of every request.
         max_tokens: Most tokens per output.
@@ -306,7 +330,7 @@ def compare(
         `rows`, `seconds_per_output` by method, `speedup` (value, low, high: a bootstrap over the batches measured),
         `different`: outputs that differ between the methods, and `time` (UTC).
     """
-    sides: dict[str, Drafter] = {PLAIN: NullDrafter(), DRAFTS: drafter}
+    sides: dict[str, Drafter] = {PLAIN: NullDrafter(), method: drafter}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     different, done = 0, 0
     size = 4 * load if load > 1 else 1  # a batch stays full for most of its time
@@ -324,14 +348,14 @@ def compare(
         texts = rows[done : done + size]
         turn = list(sides) if done // size % 2 == 0 else list(sides)[::-1]
         ids = {name: answered(name, texts) for name in turn}
-        different += sum(a != b for a, b in zip(ids[PLAIN], ids[DRAFTS], strict=True))
+        different += sum(a != b for a, b in zip(ids[PLAIN], ids[method], strict=True))
         done += len(texts)
         if progress is not None:
             progress(done, len(rows))
     plain, ours = (np.array(seconds[name]) for name in sides)
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"), "rows": done, "load": load, "different": different,
-        "seconds_per_output": {PLAIN: float(plain.sum() / done), DRAFTS: float(ours.sum() / done)},
+        "seconds_per_output": {PLAIN: float(plain.sum() / done), method: float(ours.sum() / done)},
         "speedup": speedup(plain, ours),
     }  # fmt: skip
 

@@ -47,10 +47,12 @@ class Simulation:
     Attributes:
         seconds: (N,) seconds of each request: its share of the steps that it took part in, drafting included.
         stats: Counts of all requests; the times are simulated.
+        requests: Those of each request.
     """
 
     seconds: NDArray[np.float64]
     stats: Stats = field(default_factory=Stats)
+    requests: Sequence[Stats] = ()
 
     @property
     def seconds_per_output(self) -> float:
@@ -94,7 +96,7 @@ def simulate(
     total = Stats()
     for stats in done:
         total.add(stats)
-    return Simulation(np.array([stats.seconds for stats in done]) + extra, total)
+    return Simulation(np.array([stats.seconds for stats in done]) + extra, total, done)
 
 
 def _in_loop(

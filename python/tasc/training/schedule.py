@@ -3,11 +3,43 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns seconds."""
 
 LR_FINAL_SHARE = 0.02
 """Share of the highest learning rate at the last optimizer step."""
+
+
+@dataclass(slots=True)
+class TimeLimit:
+    """Wall time of a training run; it begins when the object is made.
+
+    Attributes:
+        seconds: Seconds of the run, above 0.
+        clock: Returns seconds.
+    """
+
+    seconds: float
+    clock: Clock = time.perf_counter
+    _begin: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start the time."""
+        self._begin = self.clock()
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the begin."""
+        return self.clock() - self._begin
+
+    def timed(self, schedule: Callable[[int], float], steps: int) -> Callable[[int], float]:
+        """Return a schedule of `steps` steps that also ends when the time is over."""
+        return lambda step: schedule(max(step, min(steps, int(steps * self.spent / self.seconds))))
 
 
 def dtype_of(precision: str, device: str) -> Any:
@@ -36,13 +68,16 @@ def rate_schedule(begin: int, steps: int, warmup: float) -> Callable[[int], floa
     return share
 
 
-def adamw(groups: Sequence[tuple[list[Any], float, float, int]], steps: int, warmup: float) -> tuple[Any, Any]:
+def adamw(
+    groups: Sequence[tuple[list[Any], float, float, int]], steps: int, warmup: float, limit: TimeLimit | None = None
+) -> tuple[Any, Any]:
     """Return AdamW over groups of parameters, and its learning rate by step.
 
     Args:
         groups: Parameters, highest rate, weight decay, and the step at which their training begins.
         steps: Optimizer steps.
         warmup: Share of the steps in which the rate rises.
+        limit: Time of the run; None: as long as the steps take.
     """
     import torch
 
@@ -50,4 +85,6 @@ def adamw(groups: Sequence[tuple[list[Any], float, float, int]], steps: int, war
     settings = [{"params": params, "lr": rate, "weight_decay": decay} for params, rate, decay, _ in kept]
     optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98))
     schedules = [rate_schedule(begin, steps, warmup) for *_, begin in kept]
+    if limit is not None:
+        schedules = [limit.timed(schedule, steps) for schedule in schedules]
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)

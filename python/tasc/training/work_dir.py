@@ -17,7 +17,7 @@ from tasc.files import atomic_path, flush, os_errors, read_json, remove_folder, 
 from tasc.progress import Progress
 from tasc.training.examples import Example, shuffled_batches
 from tasc.training.options import TrainingOptions
-from tasc.training.schedule import dtype_of
+from tasc.training.schedule import TimeLimit, dtype_of
 
 _log = logging.getLogger(__name__)
 
@@ -183,10 +183,15 @@ def trainer_arguments(folder: Path, options: TrainingOptions, steps: int) -> Any
     )
 
 
-def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
+def fit(trainer: Any, progress: Progress | None, limit: TimeLimit | None = None) -> dict[str, Any]:
     """Run a `Trainer` to its end, from its last whole checkpoint if there is one.
 
     A checkpoint is a folder `checkpoint-N` while it is written, and `step-N` once it is whole; only the last one stays.
+
+    Args:
+        trainer: The trainer.
+        progress: Called with (steps done, steps in all); with a limit, with (seconds spent, seconds of the limit).
+        limit: Time after which no further step begins; at least one is made.
 
     Returns:
         `seconds`, `resumed_at` (step), `curve` [{step, loss, grad_norm, learning_rate}], `validation` [{step, loss}].
@@ -198,7 +203,9 @@ def fit(trainer: Any, progress: Progress | None) -> dict[str, Any]:
     trainer.add_callback(_keeper())
     if trainer.eval_dataset is not None:
         trainer.add_callback(_validator(trainer))
-    if progress is not None:
+    if limit is not None:
+        trainer.add_callback(_timer(limit, progress))
+    elif progress is not None:
         trainer.add_callback(_reporter(progress))
     begin = time.perf_counter()
     last = max(_checkpoints(trainer.args.output_dir), key=_step, default=None)
@@ -304,6 +311,28 @@ def _validator(trainer: Any) -> Any:
                 _log.info("step %d of %d: validation loss %.4f", state.global_step, state.max_steps, loss)
 
     return Validator()
+
+
+def _timer(limit: TimeLimit, progress: Progress | None) -> Any:
+    """A callback of the `Trainer` that stops it before a step that would end after the limit."""
+    from transformers import TrainerCallback
+
+    class Timer(TrainerCallback):
+        """Watches the time."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Note the time of the first step."""
+            self._begin = limit.spent
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            """Stop if the next step, at the mean time of the steps so far, would end after the limit."""
+            spent = limit.spent
+            if progress is not None:
+                progress(min(spent, limit.seconds), limit.seconds)
+            if spent + (spent - self._begin) / state.global_step > limit.seconds:
+                control.should_training_stop = True
+
+    return Timer()
 
 
 def _reporter(progress: Progress) -> Any:

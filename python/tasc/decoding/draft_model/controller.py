@@ -60,6 +60,11 @@ class DraftLengthController:
         return self._right / self._tested
 
     @property
+    def pass_seconds(self) -> float | None:
+        """Seconds of a pass of the draft model over one token of each row, a running average; None before the first."""
+        return self._draft_seconds
+
+    @property
     def step_cost(self) -> float:
         """c: cost of one pass of the draft model in plain steps of the target."""
         if self._given is not None:

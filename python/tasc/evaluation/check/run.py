@@ -14,7 +14,7 @@ from tasc.evaluation.check.drafts import draft_figures
 from tasc.evaluation.check.predictors import predictors
 from tasc.evaluation.check.result import CheckResult
 from tasc.evaluation.check.rows import MAX_ROWS, MIN_HELD_OUT, RowSplit, split_rows
-from tasc.evaluation.check.verdict import verdict
+from tasc.evaluation.check.verdict import index_command, verdict
 from tasc.evaluation.check.vocabulary import vocabulary_figures
 from tasc.evaluation.replay import encode_rows
 from tasc.files import temporary_folder
@@ -74,16 +74,16 @@ def check_rows(
             no_vocabulary = str(error)
         chosen = outputs + (" --split train" if parts.by == "column" else "")
         name = source or tokenizer.name
-        found = verdict(
-            drafts, vocabulary, rows=len(parts.train), data=" ".join(files) + chosen, tokenizer=name, inputs=inputs
-        )
+        named = " ".join(files) + chosen
+        found = verdict(drafts, vocabulary, rows=len(parts.train), data=named, tokenizer=name, inputs=inputs)
         says = None
         if model is not None:
-            from tasc.evaluation.check.with_model import check_with_model, tuned_verdict
+            from tasc.evaluation.check.with_model import check_with_model, draft_verdict, tuned_verdict
 
-            says = check_with_model(model, tokenizer, index, plan, parts.held_out, progress=progress)
+            says = check_with_model(model, tokenizer, index, plan, parts.train, parts.held_out, progress=progress)
             data = " ".join(f"--data {file}" for file in files) + chosen + inputs
             found = tuned_verdict(found, says, data=data, model=name)
+            found = draft_verdict(found, model, says, data=data, index=index_command(named, inputs, name))
         return CheckResult(
             rows=_facts(replayed),
             tokenizer=tokenizer.name,

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 NOTHING, LITTLE = 1.1, 1.5
 """Speed-ups up to which a method brings nothing, and little."""
 
+UNKNOWN_DRAFT_MODEL = "A draft model may still help (`tasc distill`); it is unknown here what it would bring"
+"""Sentence of a verdict against an index; it goes where a draft model was trained."""
+
 FEW_ROWS = 200
 """Rows below which the figures are likely to rise with more rows."""
+
+INDEX = "task.tasc"
+"""File of the index in the next commands."""
 
 Level = Literal["worth it", "a little", "do not bother"]
 
@@ -62,8 +68,8 @@ def verdict(
     sentences = [f"{_OPENINGS[level]}: {_drafts_in_words(drafts, usual)}"]
     commands = []
     if level != "do not bother":
-        commands.append(f"tasc index build {data}{inputs} --tokenizer {tokenizer} -o task.tasc")
-    settings = {} if level == "do not bother" else {"--index": "task.tasc"}
+        commands.append(index_command(data, inputs, tokenizer))
+    settings = {} if level == "do not bother" else {"--index": INDEX}
     if vocabulary is not None:
         both = next(one for one in vocabulary.drafts if one.cost == DEFAULT_SLOPE)
         size = next(one for one in vocabulary.sizes if one.wanted == vocabulary.recommended)
@@ -81,11 +87,16 @@ def verdict(
         else:
             sentences.append("A task vocabulary would not help: the outputs hardly repeat phrases")
     if level == "do not bother":
-        sentences.append("A draft model may still help (`tasc distill`); it is unknown here what it would bring")
+        sentences.append(UNKNOWN_DRAFT_MODEL)
     if rows < FEW_ROWS:
         sentences.append(f"There are only {counted(rows, 'row')}: more rows give better drafts and narrower intervals")
     sentences.append("All of this holds for a model whose outputs are like the rows'")
     return Verdict(level, sentences, settings, commands)
+
+
+def index_command(data: str, inputs: str, tokenizer: str) -> str:
+    """Return the command that builds the index; the arguments are those of `verdict`."""
+    return f"tasc index build {data}{inputs} --tokenizer {tokenizer} -o {INDEX}"
 
 
 _OPENINGS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,9 +14,24 @@ import numpy as np
 
 from tasc.data.endings import required_eos, required_eos_ids
 from tasc.errors import InputError
+from tasc.evaluation.check.draft_model import SHORTEST, TrainDraft, draft_plans, measured_draft
+from tasc.evaluation.check.verdict import INDEX, UNKNOWN_DRAFT_MODEL
 from tasc.evaluation.check.vocabulary import ADOPTION, adopted_rows
 from tasc.evaluation.cost_profile import CostProfile, chosen_profiles, measure_profile
-from tasc.evaluation.forecast import LOADS, Plan, agreement, compare, forecast, method_plans, own_outputs, usual_context
+from tasc.evaluation.forecast import (
+    DRAFT_MODEL,
+    DRAFTS,
+    DRAFTS_AND_MODEL,
+    LOADS,
+    PLAIN,
+    Plan,
+    agreement,
+    compare,
+    forecast,
+    method_plans,
+    own_outputs,
+    usual_context,
+)
 from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.replay import ReplayRow
 from tasc.evaluation.simulate import KnownRequest
@@ -40,6 +57,7 @@ class ModelCheck:
         model: A `PreTrainedModel` in evaluation mode.
         tokenizer: Its Hugging Face tokenizer.
         name: Name of the model.
+        adapter: Adapter that is merged into it.
         system: System prompt of every request.
         devices: Names or files of cost profiles to predict for; none: the costs are measured here.
         engine: Engine of the profiles; see `chosen_profiles`.
@@ -47,11 +65,13 @@ class ModelCheck:
         measure: Seconds to measure the recommended method and plain decoding for; None: nothing is measured.
         load: Requests at once that are measured and recommended for.
         budget: Seconds for the costs, and as many for the model's answers.
+        train_draft: Trains a draft model on the indexed rows; None: what one would bring stays unknown.
     """
 
     model: Any
     tokenizer: Any
     name: str
+    adapter: Path | None = None
     system: str | None = None
     devices: Sequence[str] = ()
     engine: str | None = None
@@ -59,15 +79,22 @@ class ModelCheck:
     measure: float | None = None
     load: int = 1
     budget: float = 15.0
+    train_draft: TrainDraft | None = None
 
     def profiles(self) -> list[CostProfile]:
         """Read the cost profiles that are named.
 
         Raises:
-            InputError: One cannot be read, or costs are to be saved and none are measured.
+            InputError: One cannot be read; or costs are to be saved, or a draft model to be trained, and none are
+                measured.
         """
         if self.save_profile is not None and (self.devices or self.engine not in (None, "tasc")):
             raise InputError("--save-profile saves the costs of tasc's loop here: leave --device out, or --engine")
+        if self.train_draft is not None and (self.devices or self.engine not in (None, "tasc")):
+            raise InputError(
+                "--distill-minutes measures a draft model in tasc's loop here; its cost on other devices and in other "
+                "engines is not known: leave --device out, or --engine"
+            )
         return chosen_profiles(self.devices, self.engine)
 
 
@@ -76,6 +103,7 @@ def check_with_model(
     task_tokenizer: TaskTokenizer,
     index: TaskIndex,
     vocabulary: MergePlan | None,
+    train: Sequence[Row],
     held_out: Sequence[Row],
     *,
     progress: ProgressBars,
@@ -87,6 +115,7 @@ def check_with_model(
         task_tokenizer: Its tokenizer as `tasc.data.load_tokenizer` returns it.
         index: Index of the training rows.
         vocabulary: New tokens; None: none can be learned.
+        train: The training rows.
         held_out: Rows that are not in the index.
         progress: Called with the title of a job; returns its progress callback.
 
@@ -94,7 +123,8 @@ def check_with_model(
         JSON values. `says`: see `agreement`. `adoption`: share of the new tokens that a tuned model is taken to use.
         `predictions`: by profile, a `forecast` with `recommended`; none for a model that does not say what the rows
         say. `measured`: see `compare`; None if not asked for, and for such a model.
-        `draft_model`: "unknown".
+        `draft_model`: facts of its training, with `acceptance` and `cost` (see `measured_draft`); "unknown" if none is
+        trained: not asked for, such a model, or outputs too short to draft.
 
     Raises:
         InputError: No held-out row has an input, or a profile cannot be read.
@@ -110,14 +140,20 @@ def check_with_model(
     lengths = [len(ids) + 1 for ids in task_tokenizer.encode_outputs([row["output"] for row in rows[:ask]])]
     max_tokens = min(_LONGEST, _PER_ROW * max(lengths))
     generator = partial(Generator, check.model, check.tokenizer, index=index)
+    answering = generator(batch_size=8)
     answers = own_outputs(
-        generator(batch_size=8), check.tokenizer, task_tokenizer, rows[:ask],
+        answering, check.tokenizer, task_tokenizer, rows[:ask],
         eos=eos, system=check.system, max_tokens=max_tokens, budget=check.budget, progress=progress("answering"),
     )  # fmt: skip
     says = agreement(answers)
     found: dict[str, Any] = {"says": says, "adoption": ADOPTION, "draft_model": "unknown"}
     if not says["agrees"] and check.save_profile is None:  # it is to be tuned first, and then says other things
         return {**found, "predictions": [], "measured": None}
+    draft = None
+    if check.train_draft is not None and says["agrees"] and max(len(r.output) for r in answers.requests) >= SHORTEST:
+        system = answering.system if check.system is None else check.system
+        task = replace(task_tokenizer, eos_id=eos)
+        draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
     if not profiles:
         progress("measuring costs")
         context = usual_context(answers.requests)
@@ -126,20 +162,33 @@ def check_with_model(
             profiles[0].save(check.save_profile)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
     plans |= adopted_plans(plans, answers.requests, vocabulary)
+    loads = sorted({*LOADS, check.load})
+    if draft is not None:
+        found["draft_model"] |= measured_draft(
+            draft,
+            profiles[0],
+            answers.requests,
+            eos=eos_ids,
+            loads=loads,
+            progress=progress("measuring the draft model"),
+        )
+        plans |= draft_plans(draft, plans[DRAFTS], found["draft_model"]["cost"])
     predictions = []
     for profile in profiles:
         predicted = forecast(
-            profile, plans, eos=eos_ids, loads=sorted({*LOADS, check.load}),
+            profile, plans, eos=eos_ids, loads=loads,
             progress=progress(f"predicting {profile.engine}"),
         )  # fmt: skip
         predictions.append({**predicted, "recommended": recommend(predicted, check.load)})
     measured = None
     if check.measure is not None:
-        from tasc._core import NgramDrafter
-
+        best = predictions[0]["recommended"]["method"]
+        method = DRAFTS if best == PLAIN else best
+        fresh = plans[method].drafter
+        assert fresh is not None
         measured = compare(
-            generator(batch_size=check.load), rows[ask:] or rows, NgramDrafter(index, tokenizer=task_tokenizer),
-            load=check.load, system=check.system, max_tokens=max_tokens, budget=check.measure,
+            generator(batch_size=check.load), rows[ask:] or rows, fresh(check.load), method=method, load=check.load,
+            system=check.system, max_tokens=max_tokens, budget=check.measure,
             progress=progress("measuring"),
         )  # fmt: skip
     return {**found, "predictions": predictions, "measured": measured}
@@ -176,3 +225,37 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
     return replace(
         verdict, level="do not bother", sentences=[*sentences, *verdict.sentences[1:]], next_commands=commands
     )
+
+
+def draft_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *, data: str, index: str) -> Verdict:
+    """Return the verdict with what a trained draft model says: the commands that make and use one, if it is to be used.
+
+    Args:
+        verdict: Verdict so far.
+        check: The model and its options.
+        found: Return value of `check_with_model`.
+        data: Options of `tasc distill` that name the rows, quoted for a shell.
+        index: Command that builds the index.
+    """
+    if found["draft_model"] == "unknown":
+        return verdict
+    sentences = [one for one in verdict.sentences if one != UNKNOWN_DRAFT_MODEL]
+    method = found["predictions"][0]["recommended"]["method"]
+    if method not in (DRAFT_MODEL, DRAFTS_AND_MODEL):
+        return replace(verdict, sentences=sentences)
+    name = shlex.quote(check.name)
+    config = adapter = ""
+    commands = list(verdict.next_commands)
+    if check.adapter is not None:
+        folder = str(check.adapter)
+        config, adapter = " --config distill.toml", f" --adapter {shlex.quote(folder)}"
+        commands.append(f"echo {shlex.quote(f'adapter = {json.dumps(folder)}')} > distill.toml")
+    layers = found["draft_model"]["layers"]
+    commands.append(f"tasc distill --target {name} --layers {layers} {data}{config} -o draft")
+    behind = ""
+    if method == DRAFTS_AND_MODEL:
+        behind = f" --index {INDEX}"
+        if index not in commands:
+            commands.insert(0, index)
+    commands.append(f"tasc generate prompts.jsonl --model {name}{adapter} --draft draft{behind} -o outputs.jsonl")
+    return replace(verdict, sentences=sentences, next_commands=commands)

@@ -17,7 +17,7 @@ from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher, arithmetic, batches, completion_logits
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
-from tasc.training.schedule import adamw
+from tasc.training.schedule import TimeLimit, adamw
 from tasc.training.work_dir import fit, row_order, rows_per_step, trainer_arguments
 
 
@@ -82,6 +82,7 @@ def run_stage(
     steps: int,
     reference: Mapping[int, Tensor] | None = None,
     pad_id: int = 0,
+    limit: TimeLimit | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train `draft` in place. A stopped stage resumes from its last checkpoint in `folder`.
@@ -95,10 +96,12 @@ def run_stage(
         steps: Optimizer steps.
         reference: (T,) loss of the reference per completion token, by row.
         pad_id: Any id.
-        progress: Called with (steps done, steps in all).
+        limit: Time of the stage; the learning rate then falls with the time. None: as long as the steps take.
+        progress: As for `fit`.
 
     Returns:
-        JSON values: `steps`, `rows_per_step`, `trainable` (number of parameters), `seconds`, `resumed_at`, `curve`.
+        JSON values: `steps` done, `rows_per_step`, `trainable` (number of parameters), `seconds`, `resumed_at`,
+        `curve`.
     """
     transformers.set_seed(options.seed)
     draft.config.use_cache = False
@@ -113,13 +116,13 @@ def run_stage(
         args=trainer_arguments(folder, options, steps),
         train_dataset=row_order(examples, options, steps),
         data_collator=RowCollator(Collator.for_model(draft, pad_id), examples),
-        optimizers=_optimizer(draft, options, steps),
+        optimizers=_optimizer(draft, options, steps, limit),
     )
-    history = fit(trainer, progress)
+    history = fit(trainer, progress, limit)
     draft.config.use_cache = True
     draft.eval().requires_grad_(True)
     return {
-        "steps": steps,
+        "steps": trainer.state.global_step,
         "rows_per_step": rows_per_step(options),
         "trainable": trainable,
         **{name: history[name] for name in ("seconds", "resumed_at", "curve")},
@@ -155,9 +158,9 @@ def _set_trainable(draft: Any, options: DistillOptions) -> None:
             module.requires_grad_(False)
 
 
-def _optimizer(draft: Any, options: DistillOptions, steps: int) -> tuple[Any, Any]:
+def _optimizer(draft: Any, options: DistillOptions, steps: int, limit: TimeLimit | None) -> tuple[Any, Any]:
     """AdamW over the trainable parameters, with weight decay on matrices only, and its learning rate by step."""
     trainable = [parameter for parameter in draft.parameters() if parameter.requires_grad]
     matrices, rest = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
     rate, decay = options.learning_rate, options.weight_decay
-    return adamw([(matrices, rate, decay, 0), (rest, rate, 0.0, 0)], steps, options.warmup)
+    return adamw([(matrices, rate, decay, 0), (rest, rate, 0.0, 0)], steps, options.warmup, limit)

@@ -1,0 +1,109 @@
+"""Distillation for a limited time, of a target in memory: what a check with a model trains to see what it brings."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasc.data import Row, TaskTokenizer
+from tasc.data.endings import required_eos_ids
+from tasc.errors import InputError, import_optional
+from tasc.files import temporary_folder
+from tasc.progress import ProgressBars, no_bars
+from tasc.training.distill.draft_init import cut_draft
+from tasc.training.distill.options import DistillOptions
+from tasc.training.distill.teacher import OnlineTeacher
+from tasc.training.distill.trainer import run_stage
+from tasc.training.examples import make_examples, short_enough
+from tasc.training.schedule import Clock, TimeLimit
+from tasc.training.work_dir import attention
+
+LAYERS = 4
+"""Layers of the draft model; of a target with fewer than 8, half of them."""
+
+_MOST_STEPS = 20_000
+_CPU_BATCH = 4  # rows of a step: many small steps teach more in a short time where each row costs its full time
+
+
+@dataclass(frozen=True, slots=True)
+class TimedDistillation:
+    """Distillation with the default settings of `distill`, for a limited time.
+
+    The target runs on every batch, because its states of all rows may take longer than the limit.
+
+    Args:
+        minutes: Time of the training, above 0. At least one step is made.
+        clock: Returns seconds.
+
+    Raises:
+        InputError: `minutes` is out of its range.
+        MissingExtraError: accelerate is not installed.
+    """
+
+    minutes: float
+    clock: Clock = time.perf_counter
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a target."""
+        if not 0 < self.minutes < math.inf:
+            raise InputError(f"a draft model cannot be trained for {self.minutes:g} minutes: give a number above 0")
+        import_optional("accelerate", "ft")
+
+    def cut(self, target: Any) -> Any:
+        """Cut the untrained draft model from a target.
+
+        Raises:
+            InputError: The target cannot be cut.
+        """
+        return cut_draft(target, min(LAYERS, max(1, target.config.get_text_config().num_hidden_layers // 2)))
+
+    def __call__(
+        self,
+        target: Any,
+        tokenizer: Any,
+        rows: Sequence[Row],
+        task: TaskTokenizer,
+        system: str | None = None,
+        progress: ProgressBars = no_bars,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Train a draft model.
+
+        Args:
+            target: A transformers causal model in evaluation mode.
+            tokenizer: Its Hugging Face tokenizer.
+            rows: Rows with input and output; those without an input are left out.
+            task: The tokenizer, with an end token.
+            system: System message before each input.
+            progress: Called with the title of the job; returns its progress callback.
+
+        Returns:
+            The draft model in the target's type, and facts as JSON values: `minutes`, `steps`, `rows_per_step`, `rows`,
+            `layers`, `parameters`.
+
+        Raises:
+            CorpusError: No row has an input, or every row is too long.
+            InputError: The target cannot be cut.
+        """
+        limit = TimeLimit(60.0 * self.minutes, self.clock)
+        on_cpu = target.device.type == "cpu"
+        options = DistillOptions(save_every=_MOST_STEPS, **({"batch_size": _CPU_BATCH} if on_cpu else {}))
+        made = make_examples([row for row in rows if row.get("input")], tokenizer, task, system=system)
+        examples, _ = short_enough(made, options.max_tokens)
+        draft = self.cut(target).float()
+        own = draft.config._attn_implementation
+        draft.set_attn_implementation(attention(examples) or own)
+        with temporary_folder() as folder:
+            stage = run_stage(
+                draft, examples, OnlineTeacher(target, options.precision), folder, options=options,
+                steps=_MOST_STEPS, pad_id=min(required_eos_ids(target, tokenizer)), limit=limit,
+                progress=progress("training a draft model"),
+            )  # fmt: skip
+        draft.set_attn_implementation(own)
+        return draft.to(target.dtype), {
+            "minutes": round(limit.spent / 60.0, 2), "steps": stage["steps"], "rows_per_step": stage["rows_per_step"],
+            "rows": len(examples), "layers": draft.config.get_text_config().num_hidden_layers,
+            "parameters": draft.num_parameters(),
+        }  # fmt: skip
