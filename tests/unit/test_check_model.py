@@ -15,9 +15,15 @@ transformers = pytest.importorskip("transformers")
 from test_cli_check import next_commands  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
 
-from tasc import Generator  # noqa: E402
+from tasc import Generator, load_tokenizer  # noqa: E402
 from tasc.cli import app  # noqa: E402
+from tasc.cli.console import out  # noqa: E402
+from tasc.data import read_rows  # noqa: E402
+from tasc.evaluation.check import CheckResult, check_rows, split_rows  # noqa: E402
+from tasc.evaluation.check.summary import summarize  # noqa: E402
+from tasc.evaluation.check.with_model import ModelCheck  # noqa: E402
 from tasc.evaluation.cost_profile import CostProfile, load_profile  # noqa: E402
+from tasc.models import load_checkpoint  # noqa: E402
 
 COUNT = 60
 
@@ -39,7 +45,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=1024, eos_token_id=0, bos_token_id=None, initializer_range=0.5,
     )  # fmt: skip
     made_model = transformers.LlamaForCausalLM(config)
@@ -160,6 +166,12 @@ def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model:
         (("--model", model, "--engine", "vllm", "--device", "h200"), "there is no cost profile 'h200'"),
         (("--tokenizer", model, "--engine", "vllm"), "are for a check with a --model"),
         ((), "name a --tokenizer, or a --model"),
+        (("--model", model, "--distill-minutes", "0"), "for 0 minutes: give a number above 0"),
+        (("--model", model, "--distill-minutes", "nan"), "for nan minutes: give a number above 0"),
+        (("--tokenizer", model, "--distill-minutes", "1"), "is for a check of ROWS with a --model"),
+        (("--model", model, "--index", "x", "--distill-minutes", "1"), "is for a check of ROWS with a --model"),
+        (("--model", model, "--device", "h200-tasc", "--distill-minutes", "1"), "cost on other devices and in other"),
+        (("--model", model, "--engine", "vllm", "--distill-minutes", "1"), "leave --device out, or --engine"),
     ]:
         result = tasc("check", said, *options)
         assert result.exit_code == 2
@@ -173,3 +185,97 @@ def test_an_engine_chooses_among_the_profiles(said: Path, model: Path, tmp_path:
     assert found["provenance"]["model"]["name"] == str(model) and found["provenance"]["model"]["dtype"] == "float32"
     assert found["provenance"]["data"][0]["path"] == str(said) and found["machine"]["cpus"]
     assert found["provenance"]["data"][0]["sha256"] in page.read_text()
+
+
+def test_a_draft_model_is_trained_and_predicted(said: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(out, "width", 80)
+    result = tasc("check", said, "--model", model, "--distill-minutes", "0.01", "--load", 2)
+    assert result.exit_code == 0, result.output
+    assert max(len(line) for line in result.stdout.splitlines() if not line.startswith("  tasc")) <= 80
+    text = " ".join(result.stdout.split())
+    assert "A draft model (1 of the model's layers, " in text and "of its tokens are accepted" in text
+    for load in (1, 2, 8):
+        assert f"plain steps at {load} at once" in text
+    assert result.stdout.count("│ draft model ") == result.stdout.count("│ drafts + model ") == 3
+    assert "unknown" not in text
+
+
+def loaded_from(model: Path) -> Any:
+    return load_checkpoint(str(model))[0]
+
+
+class Training:
+    """Returns a draft model, and notes what it was to be trained on."""
+
+    def __init__(self, draft: Any) -> None:
+        self.draft = draft
+        self.rows: list[Any] = []
+        self.system: str | None = None
+
+    def __call__(self, target: Any, tokenizer: Any, rows: Any, task: Any, system: Any, progress: Any) -> Any:
+        self.rows, self.system = list(rows), system
+        facts = {"minutes": 1.5, "steps": 3, "rows_per_step": 4, "rows": len(rows), "layers": 2, "parameters": 10**6}
+        return self.draft, facts
+
+
+def checked_with(
+    training: Training, said: Path, model: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> CheckResult:
+    """Check with a draft model on a device where all steps take minutes, so that drafting takes no time beside them."""
+    steps = [(rows, tokens, 100.0 * rows + tokens) for rows in (1, 8) for tokens in (1, 65)]
+    slow = CostProfile(engine="tasc", device="a snail", model="m", dtype="float32", steps=steps)
+    monkeypatch.setattr("tasc.evaluation.check.with_model.measure_profile", lambda *_, **__: slow)
+    loaded, tokenizer = load_checkpoint(str(model))
+    check = ModelCheck(
+        model=loaded, tokenizer=tokenizer, name="a model", train_draft=training, budget=0.0, **options
+    )  # fmt: skip
+    return check_rows(list(read_rows([said])), load_tokenizer(tokenizer), files=["my rows.jsonl"], model=check)
+
+
+def test_a_draft_model_learns_from_indexed_rows_alone(said: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(loaded_from(model))
+    checked_with(training, said, model, monkeypatch, system="Be brief.")
+    parts = split_rows(read_rows([said]))
+    assert training.rows == parts.train and training.system == "Be brief."
+    assert not {row["input"] for row in training.rows} & {row["input"] for row in parts.held_out}
+
+
+def test_a_better_draft_model_is_predicted_to_be_faster(
+    said: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def methods(draft: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        found = checked_with(Training(draft), said, model, monkeypatch).model
+        assert found is not None
+        return found["draft_model"], found["predictions"][0]["loads"]["8"]
+
+    torch.manual_seed(1)
+    stranger = transformers.LlamaForCausalLM(loaded_from(model).config).eval()
+    (itself, same), (other, wrong) = methods(loaded_from(model)), methods(stranger)
+    assert itself["acceptance"]["value"] == 1.0 and other["acceptance"]["value"] < 0.5
+    assert itself["minutes"] == 1.5 and set(itself["cost"]) == {"1", "8"} and 0 < itself["cost"]["1"] < 0.1
+    for method in ("draft model", "drafts + model"):
+        assert same[method]["speedup"]["value"] > 1.5 * wrong[method]["speedup"]["value"], method
+    assert same["draft model"]["accepted"] == 1.0
+    assert same["draft model"]["speedup"]["value"] > same["drafts"]["speedup"]["value"]
+    assert same["drafts"]["tau"] == wrong["drafts"]["tau"]
+
+
+def test_a_draft_model_that_pays_is_recommended_measured_and_named_in_the_commands(
+    said: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(loaded_from(model))
+    result = checked_with(training, said, model, monkeypatch, measure=0.0, adapter=Path("my adapter"))
+    assert result.model is not None
+    best = result.model["predictions"][0]["recommended"]["method"]
+    assert best in ("draft model", "drafts + model")
+    measured = result.model["measured"]
+    assert set(measured["seconds_per_output"]) == {"plain", best} and measured["different"] == 0
+    summary = summarize(result)
+    assert any("at once: use " in one and "a draft model" in one for one in summary.verdict)
+    assert "a draft model may still help" not in " ".join(summary.verdict).lower()
+    echo, distill, generate = summary.next_commands[-3:]
+    assert echo == """echo 'adapter = "my adapter"' > distill.toml"""
+    assert distill == "tasc distill --target 'a model' --layers 2 --data my rows.jsonl --config distill.toml -o draft"
+    assert generate.startswith("tasc generate prompts.jsonl --model 'a model' --adapter 'my adapter' --draft draft")
+    assert (" --index task.tasc" in generate) == (best == "drafts + model")
+    assert next_commands("\n".join(f"  {one}" for one in (distill.replace("my rows", "rows"), generate)))

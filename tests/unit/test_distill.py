@@ -25,12 +25,15 @@ from tasc.training.distill import (  # noqa: E402
     cut_draft,
     distill,
 )
+from tasc.training.distill.acceptance import acceptance  # noqa: E402
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.losses import forward_kl  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
+from tasc.training.distill.timed import TimedDistillation  # noqa: E402
 from tasc.training.distill.token_selection import select_tokens  # noqa: E402
 from tasc.training.distill.trainer import Distiller, RowCollator, token_losses  # noqa: E402
 from tasc.training.examples import Collator, Example, make_examples  # noqa: E402
+from tasc.training.schedule import TimeLimit, rate_schedule  # noqa: E402
 from tasc.training.work_dir import trainer_arguments  # noqa: E402
 
 ROWS_OF = "model.embed_tokens.weight"
@@ -390,3 +393,71 @@ def test_layers_that_share_keys_are_cut_or_refused_in_a_line() -> None:
             cut_draft(target, layers)
         assert str(caught.value).endswith("; give other layers, or a draft model")
         assert "\n" not in str(caught.value)
+
+
+class Ticking:
+    """Clock on which a second goes by whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def timed(target: Path, minutes: float, clock: Any) -> tuple[Any, dict[str, Any]]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+    return TimedDistillation(minutes, clock)(model, tokenizer, ROWS, load_tokenizer(target))
+
+
+def test_a_timed_distillation_ends_before_the_step_that_would_be_too_late(target: Path) -> None:
+    clocks = Ticking(), Ticking()
+    (_, one), (_, two) = (timed(target, minutes, clock) for minutes, clock in zip((0.5, 1.0), clocks, strict=True))
+    per_step = (clocks[1].now - clocks[0].now) / (two["steps"] - one["steps"])
+    for facts, clock, seconds in ((one, clocks[0], 30.0), (two, clocks[1], 60.0)):
+        assert seconds - 2 * per_step <= 60 * facts["minutes"] <= seconds and clock.now <= seconds + 1
+        assert facts["steps"] > 3 and facts["rows"] == len(ROWS) and facts["layers"] == 2
+    _, least = timed(target, 1e-6, Ticking())
+    assert least["steps"] == 1
+
+
+def test_a_timed_distillation_learns_and_leaves_the_target_and_no_file(target: Path, tmp_path: Path) -> None:
+    before, listed = weights(target), sorted(target.parent.rglob("*"))
+    model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+    training = TimedDistillation(10.0, Ticking())
+    draft, facts = training(model, tokenizer, ROWS, load_tokenizer(target))
+    assert facts["parameters"] == draft.num_parameters() < model.num_parameters()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert sorted(target.parent.rglob("*")) == listed
+    assert (draft.training, draft.dtype, draft.config.use_cache) == (False, model.dtype, True)
+    outputs = examples(target)
+    eos = frozenset({1})
+    untrained, trained = (acceptance(one, outputs, eos).alpha.value for one in (training.cut(model), draft))
+    assert trained > untrained + 0.2
+
+
+def test_the_learning_rate_falls_with_the_time() -> None:
+    clock = Ticking()
+    limit = TimeLimit(100.0, clock)
+    schedule = rate_schedule(0, 1000, 0.05)
+    rate = limit.timed(schedule, 1000)
+    for _ in range(48):
+        clock()
+    assert rate(3) == schedule(490)
+    assert rate(900) == schedule(900)  # many steps in a short time: the steps decide
+    clock.now = 1e6
+    assert rate(3) == schedule(1000) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(minutes: float) -> None:
+    with pytest.raises(InputError, match=r"cannot be trained for .* minutes: give a number above 0"):
+        TimedDistillation(minutes)
+
+
+def test_a_target_of_one_layer_cannot_be_cut() -> None:
+    with pytest.raises(InputError, match="fewer than the target's 1"):
+        TimedDistillation(1.0).cut(tiny(layers=1))

@@ -28,7 +28,9 @@ from tasc.evaluation.cost_profile import (  # noqa: E402
     shipped_profiles,
 )
 from tasc.evaluation.forecast import (  # noqa: E402
+    DRAFT_MODEL,
     DRAFTS,
+    DRAFTS_AND_MODEL,
     PLAIN,
     Answers,
     Plan,
@@ -213,7 +215,7 @@ def test_the_model_answers_within_its_time() -> None:
 
 def test_a_forecast_names_the_faster_method() -> None:
     requests = [FIRST, SECOND]
-    right = Plan(requests, lambda: Known(requests))
+    right = Plan(requests, lambda load: Known(requests))
     found = forecast(profile(), {PLAIN: Plan(requests), DRAFTS: right}, eos=frozenset({EOS}), loads=(1, 2), max_draft=3)
     facts = found["loads"]["1"]
     assert facts[PLAIN]["seconds_per_output"] == pytest.approx((680 + 340) / 2, abs=1)
@@ -223,9 +225,22 @@ def test_a_forecast_names_the_faster_method() -> None:
     assert recommended(found) == {
         "method": DRAFTS, "load": 1, "is_worth_it": True, "with_tuning": None, "settings": {},
     }  # fmt: skip
-    wrong = Plan(requests, lambda: Known(requests, miss=1.0))
+    wrong = Plan(requests, lambda load: Known(requests, miss=1.0))
     found = forecast(profile(), {PLAIN: Plan(requests), DRAFTS: wrong}, eos=frozenset({EOS}), loads=(1,), max_draft=3)
     assert recommended(found)["method"] == PLAIN and not recommended(found)["is_worth_it"]
+
+
+def test_a_draft_model_is_recommended_where_it_is_clearly_faster() -> None:
+    def chosen(**seconds: float) -> dict[str, Any]:
+        speedup = {"value": 2.0, "low": 1.9, "high": 2.1}
+        methods = {name: {"seconds_per_output": one, "speedup": speedup} for name, one in seconds.items()}
+        return recommended({"loads": {"1": methods}, "engine": "tasc", "max_draft": 64})
+
+    methods = {"plain": 3.0, "drafts": 1.0, "vocabulary": 2.0, "both": 0.8}
+    assert chosen(**methods, **{DRAFT_MODEL: 0.96})["method"] == DRAFTS
+    assert chosen(**methods, **{DRAFT_MODEL: 2.0, DRAFTS_AND_MODEL: 0.94})["method"] == DRAFTS_AND_MODEL
+    assert chosen(**methods, **{DRAFT_MODEL: 0.9})["with_tuning"] == "both"
+    assert chosen(**methods, **{DRAFT_MODEL: 0.7})["with_tuning"] is None
 
 
 def test_acceptance_is_given_as_simulators_take_it() -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from tasc.evaluation.forecast import DRAFT_MODEL, DRAFTS, DRAFTS_AND_MODEL
 from tasc.printable import counted
 
 Rows = list[list[str]]
 """Rows of a table, as texts."""
+
+_USES = {
+    DRAFTS: "drafts from an index",
+    DRAFT_MODEL: "a draft model",
+    DRAFTS_AND_MODEL: "drafts from an index and a draft model behind them",
+}
 
 
 def model_sentences(found: dict[str, Any]) -> list[str]:
@@ -22,17 +29,37 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
         best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
         where = f"{one['engine']} on {one['device']}, {best['load']} at once"
         if best["is_worth_it"]:
-            sentences.append(f"{where}: use drafts from an index, {_times(methods[best['method']]['speedup'])} as fast")
+            sentences.append(
+                f"{where}: use {_USES[best['method']]}, {_times(methods[best['method']]['speedup'])} as fast"
+            )
         else:
             sentences.append(f"{where}: do not bother with an index, plain decoding is as fast within the interval")
         if best["with_tuning"] is not None:
             gain = _times(methods[best["with_tuning"]]["speedup"])
             sentences.append(f"With a task vocabulary, once the model is tuned to it: {gain}")
-    sentences.append("A draft model: unknown until one is trained (tasc distill)")
+    sentences += _draft_model_sentences(found)
     if found["measured"] is not None:
         measured = found["measured"]
         same = "all outputs equal" if not measured["different"] else counted(measured["different"], "different output")
         sentences.append(f"Measured on {measured['rows']} other rows: {_times(measured['speedup'])}, {same}")
+    return sentences
+
+
+def _draft_model_sentences(found: dict[str, Any]) -> list[str]:
+    """Return what is known of a draft model; it is trained for one prediction alone."""
+    facts = found["draft_model"]
+    if facts == "unknown":
+        return ["A draft model: unknown until one is trained (--distill-minutes, or tasc distill)"]
+    alpha, [prediction] = facts["acceptance"], found["predictions"]
+    costs = " and ".join(f"{cost:.2g} plain steps at {load} at once" for load, cost in facts["cost"].items())
+    sentences = [
+        f"A draft model ({facts['layers']} of the model's layers, {facts['parameters'] / 1e6:,.1f} M parameters) was "
+        f"trained for {facts['minutes']:g} minutes, {counted(facts['steps'], 'step')} of "
+        f"{counted(facts['rows_per_step'], 'row')}: {_share(alpha)} of its tokens are accepted, and drafting one takes "
+        f"{costs}"
+    ]
+    if prediction["recommended"]["method"] not in (DRAFT_MODEL, DRAFTS_AND_MODEL):
+        sentences.append("It brings nothing more here; one that is trained for longer may")
     return sentences
 
 
@@ -79,6 +106,13 @@ def _times(speedup: dict[str, float | None]) -> str:
     if speedup["low"] is None:
         return f"{speedup['value']:.1f} times"
     return f"{speedup['value']:.1f} times ({speedup['low']:.1f} to {speedup['high']:.1f})"
+
+
+def _share(found: dict[str, float | None]) -> str:
+    """Return a share with its interval in words."""
+    if found["low"] is None:
+        return f"{found['value']:.0%}"
+    return f"{found['value']:.0%} ({found['low']:.0%} to {found['high']:.0%})"
 
 
 def _speedup(found: dict[str, float | None]) -> str:
