@@ -88,8 +88,8 @@ class TimedDistillation:
             InputError: The target cannot be cut.
         """
         limit = TimeLimit(60.0 * self.minutes, self.clock)
-        on_cpu = target.device.type == "cpu"
-        options = DistillOptions(save_every=_MOST_STEPS, **({"batch_size": _CPU_BATCH} if on_cpu else {}))
+        batch_size = _CPU_BATCH if target.device.type == "cpu" else DistillOptions.batch_size
+        options = DistillOptions(batch_size=batch_size, save_every=_MOST_STEPS)
         made = make_examples([row for row in rows if row.get("input")], tokenizer, task, system=system)
         examples, _ = short_enough(made, options.max_tokens)
         draft = self.cut(target).float()
