@@ -47,7 +47,7 @@ class Simulation:
     Attributes:
         seconds: (N,) seconds of each request: its share of the steps that it took part in, drafting included.
         stats: Counts of all requests; the times are simulated.
-        requests: Those of each request.
+        requests: Counts of each request.
     """
 
     seconds: NDArray[np.float64]
@@ -79,7 +79,7 @@ def simulate(
         load: Requests at once. llama-cpp-python runs one at a time, so its time per output does not depend on it.
         max_draft: Longest draft.
         eos: Ids that end an output.
-        vocab_size: Ids of the model.
+        vocab_size: Ids of the model. A draft model needs it, and a given `step_cost`: there is no plain step to time.
 
     Raises:
         InputError: `drafter` is no `Drafter`.

@@ -59,7 +59,7 @@ def _draft_model_sentences(found: dict[str, Any]) -> list[str]:
         f"{costs}"
     ]
     if prediction["recommended"]["method"] not in (DRAFT_MODEL, DRAFTS_AND_MODEL):
-        sentences.append("It brings nothing more here; one that is trained for longer may")
+        sentences.append("A draft model brings nothing more here; one that is trained for longer may")
     return sentences
 
 
