@@ -25,7 +25,6 @@ from tasc.training.distill import (  # noqa: E402
     cut_draft,
     distill,
 )
-from tasc.training.distill.acceptance import acceptance  # noqa: E402
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.losses import forward_kl  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
@@ -417,13 +416,14 @@ def test_a_timed_distillation_ends_before_the_step_that_would_be_too_late(target
     (_, one), (_, two) = (timed(target, minutes, clock) for minutes, clock in zip((0.5, 1.0), clocks, strict=True))
     per_step = (clocks[1].now - clocks[0].now) / (two["steps"] - one["steps"])
     for facts, clock, seconds in ((one, clocks[0], 30.0), (two, clocks[1], 60.0)):
-        assert seconds - 2 * per_step <= 60 * facts["minutes"] <= seconds and clock.now <= seconds + 1
+        assert seconds - 2 * per_step <= 60 * facts["minutes"] <= seconds + 2  # the clock is read once more
+        assert clock.now <= seconds + 2
         assert facts["steps"] > 3 and facts["rows"] == len(ROWS) and facts["layers"] == 2
     _, least = timed(target, 1e-6, Ticking())
     assert least["steps"] == 1
 
 
-def test_a_timed_distillation_learns_and_leaves_the_target_and_no_file(target: Path, tmp_path: Path) -> None:
+def test_a_timed_distillation_learns_and_leaves_the_target_and_no_file(target: Path) -> None:
     before, listed = weights(target), sorted(target.parent.rglob("*"))
     model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(target)
@@ -433,10 +433,11 @@ def test_a_timed_distillation_learns_and_leaves_the_target_and_no_file(target: P
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert sorted(target.parent.rglob("*")) == listed
     assert (draft.training, draft.dtype, draft.config.use_cache) == (False, model.dtype, True)
-    outputs = examples(target)
-    eos = frozenset({1})
-    untrained, trained = (acceptance(one, outputs, eos).alpha.value for one in (training.cut(model), draft))
-    assert trained > untrained + 0.2
+    untrained, trained = (
+        torch.cat(list(token_losses(one, examples(target), OnlineTeacher(model), "forward_kl").values())).mean()
+        for one in (training.cut(model), draft)
+    )
+    assert trained < 0.9 * untrained
 
 
 def test_the_learning_rate_falls_with_the_time() -> None:
