@@ -196,7 +196,7 @@ def test_a_draft_model_is_trained_and_predicted(said: Path, model: Path, monkeyp
     assert "A draft model (1 of the model's layers, " in text and "of its tokens are accepted" in text
     for load in (1, 2, 8):
         assert f"plain steps at {load} at once" in text
-    assert result.stdout.count("│ draft model ") == result.stdout.count("│ drafts + model ") == 3
+    assert result.stdout.count(" draft model │") == result.stdout.count(" drafts + model │") == 3
     assert "unknown" not in text
 
 
@@ -254,7 +254,7 @@ def test_a_better_draft_model_is_predicted_to_be_faster(
     assert itself["acceptance"]["value"] == 1.0 and other["acceptance"]["value"] < 0.5
     assert itself["minutes"] == 1.5 and set(itself["cost"]) == {"1", "8"} and 0 < itself["cost"]["1"] < 0.1
     for method in ("draft model", "drafts + model"):
-        assert same[method]["speedup"]["value"] > 1.5 * wrong[method]["speedup"]["value"], method
+        assert same[method]["speedup"]["value"] > 1.2 * wrong[method]["speedup"]["value"], method
     assert same["draft model"]["accepted"] == 1.0
     assert same["draft model"]["speedup"]["value"] > same["drafts"]["speedup"]["value"]
     assert same["drafts"]["tau"] == wrong["drafts"]["tau"]
