@@ -459,6 +459,12 @@ def test_a_time_that_is_none_is_refused(minutes: float) -> None:
         TimedDistillation(minutes)
 
 
+def test_a_timed_distillation_asks_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(InputError, match="2 GPUs, and a check trains a draft model on one"):
+        TimedDistillation(1.0)
+
+
 def test_a_target_of_one_layer_cannot_be_cut() -> None:
     with pytest.raises(InputError, match="fewer than the target's 1"):
         TimedDistillation(1.0).cut(tiny(layers=1))

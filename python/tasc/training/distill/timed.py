@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from tasc.data import Row, TaskTokenizer
 from tasc.data.endings import required_eos_ids
 from tasc.errors import InputError, import_optional
@@ -25,7 +27,7 @@ LAYERS = 4
 """Layers of the draft model; of a target with fewer than 8, half of them."""
 
 _MOST_STEPS = 20_000
-_CPU_BATCH = 4  # rows of a step: many small steps teach more in a short time where each row costs its full time
+_CPU_BATCH = 4  # rows of a step, as in the measurements of docs/distillation.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class TimedDistillation:
         clock: Returns seconds.
 
     Raises:
-        InputError: `minutes` is out of its range.
+        InputError: `minutes` is out of its range, or there are several GPUs.
         MissingExtraError: accelerate is not installed.
     """
 
@@ -51,6 +53,9 @@ class TimedDistillation:
         if not 0 < self.minutes < math.inf:
             raise InputError(f"a draft model cannot be trained for {self.minutes:g} minutes: give a number above 0")
         import_optional("accelerate", "ft")
+        count = torch.cuda.device_count()
+        if count > 1:
+            raise InputError(f"{count} GPUs, and a check trains a draft model on one: name it in CUDA_VISIBLE_DEVICES")
 
     def cut(self, target: Any) -> Any:
         """Cut the untrained draft model from a target.
