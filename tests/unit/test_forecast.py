@@ -234,7 +234,7 @@ def test_a_draft_model_is_recommended_where_it_is_clearly_faster() -> None:
     def chosen(**seconds: float) -> dict[str, Any]:
         speedup = {"value": 2.0, "low": 1.9, "high": 2.1}
         methods = {name: {"seconds_per_output": one, "speedup": speedup} for name, one in seconds.items()}
-        return recommended({"loads": {"1": methods}, "engine": "tasc", "max_draft": 64})
+        return recommended({"loads": {"1": methods}, "engine": "tasc", "max_draft": 64, "slope": 0.02})
 
     methods = {"plain": 3.0, "drafts": 1.0, "vocabulary": 2.0, "both": 0.8}
     assert chosen(**methods, **{DRAFT_MODEL: 0.96})["method"] == DRAFTS
