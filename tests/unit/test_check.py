@@ -26,6 +26,7 @@ from tasc.evaluation.check.predictors import (
     repeated_share,
 )
 from tasc.evaluation.check.run import _step
+from tasc.evaluation.check.summary import summarize
 from tasc.evaluation.check.verdict import verdict
 from tasc.evaluation.check.vocabulary import SizeFigures, VocabularyFigures, adopted_rows
 from tasc.evaluation.replay import encode_rows
@@ -204,6 +205,17 @@ def test_the_verdict_against_names_what_may_still_help() -> None:
     for part in ("Do not bother", "vocabulary would not help", "tasc distill", "only 50 rows"):
         assert part in text
     assert found.next_commands == []
+
+
+def test_one_held_out_row_gives_no_interval(task: TaskTokenizer) -> None:
+    result = check_rows([{"input": f"q{k}", "output": "the same long answer to all of it"} for k in range(2)], task)
+    for found in (result.drafts[0].tau, result.drafts[0].speedup):
+        assert found["value"] > 1.5 and found["low"] is found["high"] is None
+    assert result.verdict.level == "a little"
+    text = " ".join([*result.verdict.sentences, *(cell for row in summarize(result).tables[0].rows for cell in row)])
+    for part in ("It may help: drafts bring", "One row is held out: no interval", "There is only 1 row:"):
+        assert part in text
+    assert "(" not in "".join(summarize(result).tables[0].rows[0])
 
 
 def test_rows_that_share_nothing_are_not_worth_it(task: TaskTokenizer) -> None:

@@ -184,6 +184,18 @@ def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model
     assert found["with_log"]["tau"]["value"] > found["recent"]["tau"]["value"]
 
 
+def test_few_requests_do_not_prove_that_an_index_is_good(built: Path, model: Path, tmp_path: Path) -> None:
+    serve(built, model, [OTHER[0], ALIKE[0]], tmp_path / "log")
+    args = ("check", "--index", built, "--tokenizer", model, "--log", tmp_path / "log")
+    found = json.loads(tasc(*args, "--json").stdout)
+    assert found["recent"]["tau"]["low"] < 0.75 * found["built_tau"] < found["recent"]["tau"]["high"]
+    text = " ".join(tasc(*args).stdout.split())
+    assert "2 requests are too few to tell" in text and "nothing to do" not in text
+    text = " ".join(tasc(*args, "--last", "1").stdout.split())
+    assert "the last one request has" in text and "One request gives no interval" in text
+    assert "nothing to do" not in text
+
+
 def test_the_last_requests_may_be_rows(built: Path, data: Path, model: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))

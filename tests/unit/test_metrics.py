@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasc.errors import InputError
-from tasc.evaluation.bootstrap import Interval, Measure, bootstrap_interval, ratio
+from tasc.evaluation.bootstrap import Interval, Measure, bootstrap_interval, estimate, ratio
 from tasc.evaluation.task_metrics import RARE, bleu, exact_match, rouge_l, seen_slots, slot_f1, slot_f1_by_seen, slots
 
 SAID = ["the cat sat on the mat", "SELECT a FROM b WHERE c = 1 ;", "", "quite another thing to say"]
@@ -76,7 +76,7 @@ def test_slots_count_in_the_group_of_how_often_training_had_them() -> None:
 
 
 def test_slot_f1_without_any_slot_is_one() -> None:
-    found = slot_f1([atis()], [atis(intent="fare")])
+    found = slot_f1([atis()] * 2, [atis(intent="fare")] * 2)
     assert found.value == 1.0
     assert bootstrap_interval(found) == Interval(1.0, 1.0)
 
@@ -122,7 +122,14 @@ def test_a_share_of_nothing_is_none() -> None:
     assert bootstrap_interval(nothing) is None
 
 
-numbers = st.lists(st.floats(-5, 5), min_size=1, max_size=30)
+def test_one_row_has_no_interval() -> None:
+    one, other = ratio([3.0]), ratio([2.0])
+    assert estimate(one) == {"value": 3.0, "low": None, "high": None}
+    assert estimate(one, against=other) == {"value": 1.0, "low": None, "high": None}
+    assert estimate(ratio([3.0, 3.0]))["low"] == 3.0
+
+
+numbers = st.lists(st.floats(-5, 5), min_size=2, max_size=30)
 
 
 @given(numbers, st.integers(0, 2**32), st.floats(0.05, 0.99))

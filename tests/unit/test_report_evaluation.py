@@ -97,6 +97,14 @@ def test_missing_parts_are_left_out(kept: set[str], tmp_path: Path) -> None:
     assert "None" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
 
 
+def test_a_comparison_of_one_row_has_no_interval() -> None:
+    results = evaluated()
+    facts = results["comparison"].get("slot_f1") or results["comparison"]["exact_match"]
+    facts.update(low=None, high=None)
+    found = verdict(results)
+    assert found is not None and "points" in found and "[" not in found
+
+
 def test_one_model_alone(tmp_path: Path) -> None:
     results = evaluated()
     del results["models"]["against"], results["comparison"]

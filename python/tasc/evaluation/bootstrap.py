@@ -76,8 +76,9 @@ def bootstrap_interval(
         seed: Seed of the resamples. Equal seeds give equal intervals.
 
     Returns:
-        The interval; None if the figure is undefined in every resample. If all rows are equal, as with 300 of 300
-        correct, the interval is a point: a bootstrap does not see the doubt that few rows leave.
+        The interval; None if there is one row, whose resamples are all equal, or if the figure is undefined in every
+        resample. If all rows are equal, as with 300 of 300 correct, the interval is a point: a bootstrap does not see
+        the doubt that few rows leave.
 
     Raises:
         InputError: If there is no row or no draw, the confidence is not between 0 and 1, or the two measures have
@@ -94,6 +95,8 @@ def bootstrap_interval(
         )
     if against is not None and len(against.rows) != count:
         raise InputError(f"{count} rows against {len(against.rows)}: a paired interval needs the same rows")
+    if count == 1:
+        return None
     rng = np.random.default_rng(seed)
     figures = []
     for start in range(0, resamples, _CHUNK):

@@ -17,6 +17,7 @@ from tasc.drafting.defaults import DEFAULT_SLOPE
 from tasc.errors import InputError
 from tasc.evaluation.check.drafts import DraftFigures, draft_figures
 from tasc.evaluation.replay import ReplayRow, encode_rows
+from tasc.printable import counted
 from tasc.progress import ProgressBars, no_bars
 from tasc.serving.drift import FALL, FIT_MAX_DRAFT, built_tau
 
@@ -59,15 +60,26 @@ class DriftResult:
 
     def in_words(self) -> list[str]:
         """Return the result as sentences."""
-        recent = self.recent.tau
-        said = f"the last {self.rows:,} requests have {_span(recent)} tokens per step on the index alone"
+        requests = "one request has" if self.rows == 1 else f"{self.rows:,} requests have"
+        said = f"the last {requests} {_span(self.recent.tau)} tokens per step on the index alone"
         if self.built_tau is None:
             return [f"The index holds no figures: nothing was fitted when it was built. Now {said}"]
         found = [f"τ was {self.built_tau:.1f} when the index was built; {said}"]
         if self.with_log is not None:
-            found.append(f"With the {self.earlier:,} requests before them they have {_span(self.with_log.tau)}")
-        found.append("Build the index again" if self.fallen else "The index is as good as it was: nothing to do")
-        return found
+            earlier = counted(self.earlier, "request")
+            found.append(f"With the {earlier} before them they have {_span(self.with_log.tau)}")
+        return [*found, self._advice(self.built_tau)]
+
+    def _advice(self, built: float) -> str:
+        """Return what to do, judged by the whole interval."""
+        low = self.recent.tau["low"]
+        if self.fallen:
+            return "Build the index again"
+        if low is None:
+            return "One request gives no interval: check again after more requests"
+        if low < FALL * built:
+            return f"{counted(self.rows, 'request')} are too few to tell: check again after more requests"
+        return "The index is as good as it was: nothing to do"
 
 
 def check_index(
@@ -133,6 +145,6 @@ def check_index(
 
 
 def _span(tau: dict[str, float | None]) -> str:
-    if tau["low"] is None or tau["high"] is None:
-        return "no"
+    if tau["low"] is None:
+        return f"{tau['value']:.1f}"
     return f"{tau['value']:.1f} ({tau['low']:.1f} to {tau['high']:.1f})"

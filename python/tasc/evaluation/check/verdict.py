@@ -65,7 +65,8 @@ def verdict(
     """
     usual = next(one for one in drafts if one.cost == DEFAULT_SLOPE)
     level = _level(usual)
-    sentences = [f"{_OPENINGS[level]}: {_drafts_in_words(drafts, usual)}"]
+    opening = "It may help" if level == "a little" and usual.speedup["low"] is None else _OPENINGS[level]
+    sentences = [f"{opening}: {_drafts_in_words(drafts, usual)}"]
     commands = []
     if level != "do not bother":
         commands.append(index_command(data, inputs, tokenizer))
@@ -88,8 +89,13 @@ def verdict(
             sentences.append("A task vocabulary would not help: the outputs hardly repeat phrases")
     if level == "do not bother":
         sentences.append(UNKNOWN_DRAFT_MODEL)
+    if usual.speedup["low"] is None:
+        sentences.append("One row is held out: no interval, and the next row may differ much. Give more rows")
     if rows < FEW_ROWS:
-        sentences.append(f"There are only {counted(rows, 'row')}: more rows give better drafts and narrower intervals")
+        there = "is" if rows == 1 else "are"
+        sentences.append(
+            f"There {there} only {counted(rows, 'row')}: more rows give better drafts and narrower intervals"
+        )
     sentences.append("All of this holds for a model whose outputs are like the rows'")
     return Verdict(level, sentences, settings, commands)
 
@@ -112,12 +118,11 @@ def percent(share: float, digits: int = 0) -> str:
 
 
 def _level(figures: DraftFigures) -> Level:
-    """Judge by the interval: it must lie above a limit as a whole."""
+    """Judge by the interval: it must lie above a limit as a whole. Without one, the best verdict is `a little`."""
     low, value = figures.speedup["low"], figures.speedup["value"] or 1.0
-    least = value if low is None else low
-    if value <= NOTHING or least <= 1.0:
+    if value <= NOTHING or (low is not None and low <= 1.0):
         return "do not bother"
-    return "worth it" if least > LITTLE else "a little"
+    return "worth it" if low is not None and low > LITTLE else "a little"
 
 
 def _drafts_in_words(drafts: list[DraftFigures], usual: DraftFigures) -> str:

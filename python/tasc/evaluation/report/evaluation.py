@@ -123,7 +123,7 @@ def verdict(results: Mapping[str, Any]) -> str | None:
     name = "slot_f1" if "slot_f1" in comparison else "exact_match"
     facts = comparison.get(name, {})
     if (difference := facts.get("difference")) is not None:
-        parts.append(
-            f"{FIGURES[name][0]} {100 * difference:+.1f} points [{100 * facts['low']:+.1f}, {100 * facts['high']:+.1f}]"
-        )
+        low, high = facts["low"], facts["high"]
+        interval = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        parts.append(f"{FIGURES[name][0]} {100 * difference:+.1f} points{interval}")
     return "Decodes " + ", ".join(parts) + "." if len(parts) > 1 else None
