@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from tasc.cli.check import check
 from tasc.cli.console import out
 from tasc.evaluation.check.drift import LAST
 from tasc.evaluation.check.rows import MAX_ROWS
+from tasc.evaluation.check.summary import Summary
+from tasc.evaluation.report import render_check
 
 CITIES = ["boston", "denver", "dallas", "oakland", "atlanta", "seattle", "memphis", "newark"]
 ROWS = [
@@ -95,8 +98,17 @@ def test_the_page_has_verdict_tables_and_commands(data: Path, model: Path, tmp_p
     result = tasc("check", data, "--tokenizer", model, "--html", page)
     assert result.exit_code == 0, result.output
     text = page.read_text()
-    for part in ("Worth it: drafts bring", "<h2>Speed-up by the cost", "<td>0.02</td>", "<pre", "tasc index build"):
+    for part in ("Worth it: drafts bring", "<h2>Speed-up by the cost", "<td>0.02</td>"):
         assert part in text
+    assert f"<code>tasc index build {data}" in text.partition("<h2>What to do next</h2>")[2], "the page ends with it"
+
+
+def test_a_page_with_nothing_to_do_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    summary = Summary("no rows & <none>", ["Do not bother"])
+    text = render_check({**asdict(summary), "results": {}}, tmp_path / "page.html").read_text()
+    assert "Nothing: the verdict says why." in text.partition("<h2>What to do next</h2>")[2]
+    assert "no rows &amp; &lt;none&gt;" in text
 
 
 def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:

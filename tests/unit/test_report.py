@@ -47,16 +47,30 @@ def page(results: dict[str, Any], folder: Path) -> str:
 
 
 class Structure(HTMLParser):
-    """Tags opened, and what they load from elsewhere."""
+    """Tags opened, ids, what refers to them, and what is loaded from elsewhere. Every tag must be closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
         self.feed(text)
+        assert not self.open
+        assert set(re.findall(r'(?:url\(|href=")#([^)"]*)', text)) <= set(self.ids)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+        self.ids += [v or "" for k, v in attrs if k == "id"]
         self.loaded += [
             v or "" for k, v in attrs if k in ("src", "href", "xlink:href") and not (v or "").startswith("#")
         ]
@@ -71,6 +85,7 @@ def test_everything_known_is_shown(tmp_path: Path) -> None:
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path: Path) -> None:
     structure = Structure(page(full(), tmp_path))
+    assert len(set(structure.ids)) == len(structure.ids) > 0
     assert structure.loaded == []
     assert not {"script", "link", "img", "iframe"} & set(structure.tags)
 

@@ -25,4 +25,5 @@ def render_check(summary: Mapping[str, Any], path: str | os.PathLike[str]) -> Pa
     Raises:
         MissingExtraError: Without ``tasc-lm[report]``.
     """
-    return write_page(path, "check.html.j2", **summary, made_of=facts_shown(summary.get("results", {})))
+    steps = [("", command) for command in summary["next_commands"]] or [("Nothing: the verdict says why.", "")]
+    return write_page(path, "check.html.j2", **summary, made_of=facts_shown(summary.get("results", {})), next=steps)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import zlib
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -211,5 +213,13 @@ def _svg(draw: Any, alt: str, *, height: float = 3.3) -> str:
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
+    svg = _with_own_ids(text.getvalue(), f"i{zlib.crc32(alt.encode()):08x}-")
     return f'<svg role="img" aria-label="{escape(printable(alt), quote=True)}"' + svg[svg.index("<svg") + 4 :]
+
+
+def _with_own_ids(svg: str, prefix: str) -> str:
+    """Return a plot whose ids begin with `prefix`, because matplotlib gives all plots of a page the same ids."""
+    return re.sub("<[^>]*>", lambda tag: _ID.sub(prefix, tag[0]), svg)
+
+
+_ID = re.compile(r'(?<= id=")|(?<=url\(#)|(?<=href="#)')
