@@ -320,6 +320,31 @@ def test_tables_are_readable_at_any_width(
     assert text.count("transformers-prompt-lookup") == sum("method" in line for line in lines)
 
 
+@pytest.mark.parametrize("width", [40, 50])
+def test_a_long_name_breaks_before_the_figure_beside_it(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tasc.cli import console
+
+    monkeypatch.setattr(console, "out", console.PlainConsole(width=width))
+    name, figure = "transformers-prompt-lookup-with-a-long-name", "12,345.67 [12,000.12, 12,600.98]"[: width - 15]
+    console.print_table("", ("method", "tokens/s"), [(name, figure)])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(figure in line for line in lines), lines
+    assert max(map(len, lines)) <= width
+    assert name in "".join(line.split("│")[1].strip() for line in lines if "│" in line)
+
+
+@pytest.mark.parametrize(("columns", "width"), [("50", 50), ("", 120), ("x", 120), ("0", 120), (None, 120)])
+def test_the_width_of_results_in_a_pipe(columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasc.cli import console
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert console.PlainConsole(width=console._width()).width == width
+
+
 def test_replay_limit_k_and_cost_reach_the_replay(data: Path, tokenizer: Path) -> None:
     args = ["replay", data, "--tokenizer", tokenizer, "--drafters", "tasc", "--json"]
     found = json.loads(tasc(*args, "--limit", "2", "--k", "3", "--cost", "0.5").stdout)

@@ -60,7 +60,13 @@ def show_training(output: Path) -> None:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output.with_name(f"{output.name}.runs")))
 
 
-out = PlainConsole(width=None if sys.stdout.isatty() else 120)
+def _width() -> int | None:
+    """Return the width of results in a file or a pipe: 120 unless COLUMNS says otherwise; None for a terminal."""
+    columns = os.environ.get("COLUMNS", "")
+    return None if sys.stdout.isatty() or (columns.isdecimal() and int(columns) > 0) else 120
+
+
+out = PlainConsole(width=_width())
 """For results."""
 
 err = PlainConsole(stderr=True)
@@ -97,27 +103,38 @@ def progress_bars() -> Iterator["ProgressBars"]:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table on standard output; the first column is text, the others are aligned as numbers.
 
-    Columns that do not fit into the width go to further tables below, each with the first column again.
+    Columns that do not fit into the width go to further tables below, each with the first column again. If the first
+    column is too wide beside a figure, its names are broken, not the figure.
     """
     cells = [[_cell(value) for value in row] for row in rows]
-    for part in _fitting(columns, cells):
+    widths = _widths(columns, cells)
+    for part in _fitting(widths):
         table = Table(title=title, title_justify="left")
         for place in part:
-            table.add_column(columns[place], justify="right" if place else "left", overflow="fold")
+            whole = place > 0 and widths[place] + _LEAST_NAME <= out.width
+            table.add_column(columns[place], justify="right" if place else "left", overflow="fold", no_wrap=whole)
         for row in cells:
             table.add_row(*(row[place] for place in part))
         out.print(table)
         title = ""
 
 
-def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Iterator[list[int]]:
-    """Yield the columns of tables that fit into the width, each with the first column."""
-    widths = [
+_LEAST_NAME = 12
+"""Least width of a table's first column, with its borders, that is left beside a figure."""
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    """Return the widths of columns, each with a border and the blanks beside the text."""
+    return [
         max((cell_len(line) for text in column for line in printable(text).splitlines()), default=0) + 3
         for column in zip(columns, *cells, strict=True)
-    ]  # with a border and the blanks beside the text
+    ]
+
+
+def _fitting(widths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the columns of tables that fit into the width, each with the first column."""
     part = [0]
-    for place in range(1, len(columns)):
+    for place in range(1, len(widths)):
         if len(part) > 1 and sum(widths[one] for one in [*part, place]) + 1 > out.width:
             yield part
             part = [0]
