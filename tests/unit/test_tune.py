@@ -172,8 +172,11 @@ def test_the_loss_is_in_tensorboard(extended: Path, tmp_path: Path, monkeypatch:
     assert [point.step for point in events.Scalars("eval/loss")] == [2, 4]
 
 
-def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_while_it_writes_goes_on(
+    extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """In a checkpoint, before the description of the run, and after the result has its name."""
+    caplog.set_level("INFO", logger="tasc.training")
     whole, out = tune(extended, TASK, tmp_path / "whole", options=QUICK), tmp_path / "tuned"
     work = tmp_path / "tuned.tuning"
     work.mkdir()
@@ -187,6 +190,7 @@ def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         tune(extended, TASK, out, options=QUICK, progress=stop)
     assert [path.name for path in work.glob("*-*")] == ["step-2"]
+    assert "going on from" not in caplog.text
     (work / "checkpoint-4").mkdir()
     (work / "checkpoint-4" / "model.safetensors").write_text("half")
 
@@ -199,6 +203,7 @@ def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         tune(extended, TASK, out, options=QUICK)
     monkeypatch.undo()
+    assert f"going on from step 2 of 4, in {work}" in caplog.text
     assert json.loads((out / "tuning.json").read_text())["resumed_at"] == 2
     assert all(torch.equal(weights(out)[name], tensor) for name, tensor in weights(whole.path).items())
     with pytest.raises(InputError, match="is there already"):
@@ -210,7 +215,7 @@ def test_a_run_killed_while_it_writes_goes_on(extended: Path, tmp_path: Path, mo
 def test_a_damaged_description_says_what_to_do(extended: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "tuned.tuning").mkdir()
     (tmp_path / "tuned.tuning" / "run.json").write_text(text)
-    with pytest.raises(InputError, match="is damaged; remove"):
+    with pytest.raises(InputError, match=r"is damaged; remove .* resume=False \(--no-resume\)"):
         tune(extended, TASK, tmp_path / "tuned", options=QUICK)
 
 

@@ -94,7 +94,7 @@ class WorkFolder:
             if differing:
                 raise InputError(
                     f"{self.path} is of another run ({', '.join(differing)} differ); "
-                    "remove it, or start again with resume=False"
+                    "remove it, or start again with resume=False (--no-resume)"
                 )
             held.enter_context(os_errors(self.path))
             try:
@@ -131,7 +131,7 @@ def _described(note: Path) -> dict[str, Any]:
         found = read_json(note)
         if isinstance(found, dict):
             return found
-    raise InputError(f"{note} is damaged; remove {note.parent}, or start again with resume=False")
+    raise InputError(f"{note} is damaged; remove {note.parent}, or start again with resume=False (--no-resume)")
 
 
 def processes() -> Any:
@@ -209,6 +209,8 @@ def fit(trainer: Any, progress: Progress | None, limit: TimeLimit | None = None)
         trainer.add_callback(_reporter(progress))
     begin = time.perf_counter()
     last = max(_checkpoints(trainer.args.output_dir), key=_step, default=None)
+    if last is not None and processes().is_main_process:
+        _log.info("going on from step %d of %d, in %s", _step(last), trainer.args.max_steps, last.parent)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     log = trainer.state.log_history
     return {
