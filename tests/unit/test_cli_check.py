@@ -237,6 +237,8 @@ def test_an_index_without_figures_says_so(model: Path, data: Path, tmp_path: Pat
         ([], "nothing to check: give ROWS"),
         (["--index", "INDEX"], "there is no log"),
         (["--index", "INDEX", "--log", "a.log", "DATA"], "give one of them"),
+        (["DATA", "--log", "a.log"], "name the index with --index"),
+        (["--index", "INDEX", "--model", "MODEL"], "in place of --model"),
     ],
 )
 def test_what_cannot_be_checked(args: list[str], message: str, data: Path, model: Path, tmp_path: Path) -> None:

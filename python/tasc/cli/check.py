@@ -93,6 +93,10 @@ def check(
         raise InputError("--device, --engine, --save-profile and --measure are for a check with a --model")
     if distill_minutes is not None and (model is None or index is not None):
         raise InputError("--distill-minutes is for a check of ROWS with a --model")
+    if index is not None and model is not None:
+        raise InputError("--index is compared without a model: name its tokenizer with --tokenizer in place of --model")
+    if log is not None and index is None:
+        raise InputError("--log holds the last requests of an index: name the index with --index")
     for path in rows or ():
         if str(path) != "-":
             path.stat()  # before a model is loaded

@@ -112,7 +112,7 @@ def check_index(
     elif log is not None:
         served = index.read_log(log)
         if not served:
-            raise InputError(f"{log} holds no rows yet: serve requests first, or give rows")
+            raise InputError(f"{log} holds no whole row: serve requests first, or give rows")
         earlier, served = served[:-last], served[-last:]
         contexts = tokenizer.encode_batch([f"{text}\n" if text else "" for text, _ in served])
         recent = [
