@@ -79,6 +79,22 @@ fn the_budget_goes_to_what_saves_most() {
 }
 
 #[test]
+fn one_token_is_chosen_from_many_merges_even_where_no_row_repeats() {
+    let rows: Vec<Vec<TokenId>> = (0..200).map(|k| vec![3, 4, 5, 6, 7, 8, 10 + k % 20, 30 + k / 20]).collect();
+    let rows: Vec<(&[TokenId], u64)> = rows.iter().map(|row| (row.as_slice(), 1)).collect();
+    let plan = task(&rows).learn(&size(1)).unwrap();
+    assert_eq!(expansions(&plan), [[3, 4, 5, 6, 7, 8]]); // the first two merges are (3, 4) and (5, 6)
+}
+
+#[test]
+fn a_rare_token_that_others_would_replace_makes_them_frequent_enough() {
+    // 3 4 5 stands alone in 5 rows, 3 4 in 6: too few for both, but 3 4 replaces 3 4 5.
+    let plan = task(&[(&[9, 3, 4, 5], 20), (&[3, 4, 5], 5), (&[3, 4, 7], 6)]).learn(&size(4)).unwrap();
+    assert_eq!(expansions(&plan), [vec![9, 3, 4, 5], vec![3, 4]]);
+    assert_eq!(plan.counts(), [20, 11]);
+}
+
+#[test]
 fn what_one_record_holds_is_left_out() {
     let secret: Vec<TokenId> = (20..40).chain(20..40).chain(20..40).collect(); // three times in one row
     let rows: Vec<(&[TokenId], u64)> = vec![(&[3, 4, 5], 30), (&secret, 1)];

@@ -20,6 +20,10 @@ const MAX_ACTIVE: f64 = 3.0;
 const ACTIVE_BY_NOVELTY: f64 = 4.0;
 const MIN_ACTIVE: f64 = 1.25;
 
+/// Merging goes on until there are at least so many active tokens more than wanted: of few new tokens, the first merges are a
+/// poor choice, and a quarter more gives pruning no other.
+const MIN_SPARE: f64 = 128.0;
+
 /// Merging ends early when the expansions of all merges hold more tokens together than this, and than this share of the
 /// documents' tokens. Outputs of tasks need a third of it. A long document whose tokens all differ and that occurred often
 /// reaches it: there, most merges are parts of longer ones, and only one in `max_length` is active.
@@ -215,7 +219,9 @@ impl<'a> Learner<'a> {
         documents: &WeightedDocuments<'_>,
         mut check: impl FnMut(f64) -> Result<()>,
     ) -> Result<Expansions> {
-        let wanted = self.options.size as f64 * (MAX_ACTIVE - ACTIVE_BY_NOVELTY * self.novelty).max(MIN_ACTIVE);
+        let size = self.options.size as f64;
+        let ratio = (MAX_ACTIVE - ACTIVE_BY_NOVELTY * self.novelty).max(MIN_ACTIVE);
+        let wanted = (size * ratio).max(size + MIN_SPARE);
         check(0.0)?;
         let mut merger = Merger::new(documents, &self.merger)?;
         let mut active = ActiveTokens::new(self.merger.min_count, &self.forbidden);

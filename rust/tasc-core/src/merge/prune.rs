@@ -71,8 +71,8 @@ pub(super) struct Pruner<'a> {
 }
 
 impl Pruner<'_> {
-    /// Removes new tokens until `size` are left. `each` is called with every set on the way, the largest first, and its
-    /// uses. Among the sets are one of `landmark` tokens and the last.
+    /// Removes new tokens until at most `size` are left and all of them are used often enough. `each` is called with every
+    /// set on the way, the largest first, and its uses. Among the sets is one of `landmark` tokens, if there are as many.
     ///
     /// # Complexity
     /// One segmentation of the documents for every tenth of the new tokens removed.
@@ -83,15 +83,20 @@ impl Pruner<'_> {
         size: usize,
         mut each: impl FnMut(&Segmenter, &Uses) -> Result<()>,
     ) -> Result<Expansions> {
+        let share = |number: usize| (number as f64 * PRUNED_SHARE).ceil() as usize;
         loop {
             let segmenter = Segmenter::new(self.base, &set)?;
             let uses = Uses::count(&segmenter, self.documents)?;
             each(&segmenter, &uses)?;
-            if set.len() <= size {
+            let next = if set.len() > landmark { landmark.max(size) } else { size };
+            let pruned = match set.len().saturating_sub(next) {
+                // A part at a time: the uses of a removed token go to the others.
+                0 => share((0..set.len()).filter(|&k| !self.is_used_enough(&uses, k)).count()),
+                excess => share(set.len()).min(excess),
+            };
+            if pruned == 0 {
                 return Ok(set);
             }
-            let next = if set.len() > landmark { landmark.max(size) } else { size };
-            let pruned = ((set.len() as f64 * PRUNED_SHARE) as usize).clamp(1, set.len() - next);
             let mut kept = self.by_removal_loss(&segmenter, &uses)?;
             kept.truncate(set.len() - pruned);
             kept.sort_unstable();
@@ -99,7 +104,12 @@ impl Pruner<'_> {
         }
     }
 
-    /// Returns the new tokens, the largest removal loss first: the number of tokens that their removal would add.
+    fn is_used_enough(&self, uses: &Uses, token: usize) -> bool {
+        uses.counts[token] as f64 >= self.thresholds.0 && uses.documents[token] as f64 >= self.thresholds.1
+    }
+
+    /// Returns the new tokens, the largest removal loss first: the number of tokens that their removal would add. Tokens that
+    /// are not used often enough come last.
     fn by_removal_loss(&self, segmenter: &Segmenter, uses: &Uses) -> Result<Vec<usize>> {
         let length = |k: usize| segmenter.expansion(k).map_or(0, <[TokenId]>::len);
         let mut order: Vec<usize> = (0..segmenter.len()).collect();
@@ -108,15 +118,13 @@ impl Pruner<'_> {
         let mut removal_loss = vec![0.0; segmenter.len()];
         for &k in &order {
             let parts = segmenter.segment_without(k)?;
-            let enough = uses.counts[k] as f64 >= self.thresholds.0 && uses.documents[k] as f64 >= self.thresholds.1;
-            if enough {
-                removal_loss[k] = counts[k] * (parts.len() - 1) as f64;
-            }
+            removal_loss[k] = counts[k] * (parts.len() - 1) as f64;
             for part in parts.iter().filter_map(|&id| segmenter.new_token(id)) {
                 counts[part] += PASSED_ON * self.novelty * counts[k];
             }
         }
-        order.sort_by(|&a, &b| removal_loss[b].total_cmp(&removal_loss[a]).then(a.cmp(&b)));
+        let rare = |k: usize| !self.is_used_enough(uses, k);
+        order.sort_by(|&a, &b| rare(a).cmp(&rare(b)).then(removal_loss[b].total_cmp(&removal_loss[a])).then(a.cmp(&b)));
         Ok(order)
     }
 }
