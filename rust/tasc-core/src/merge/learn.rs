@@ -64,7 +64,7 @@ impl MergePlan {
     /// more do not save more on held-out rows, [`PlanMeta::stopped_by`] says so.
     ///
     /// # Complexity
-    /// For T tokens and size K: O(T + K log K) merging, one segmentation of all documents, and about 70 of some of them
+    /// For T tokens and size K: O(T + K log K) merging, one segmentation of all documents, and about 100 of some of them
     /// (of 2²⁰ tokens, say) to prune; about twice that with held-out rows. Memory: see [`Merger::new`].
     ///
     /// # Errors
@@ -161,7 +161,7 @@ impl<'a> Learner<'a> {
                 let held_out = Uses::count(segmenter, &left_out)?.saved();
                 curve.push(Point { size: segmenter.len() as u64, train: uses.saved(), held_out });
             }
-            check(MERGED + (1.0 - MERGED) / segmenter.len() as f64)
+            check(MERGED + (1.0 - MERGED) / segmenter.len().max(1) as f64)
         })?;
         curve.reverse();
         Ok(curve)
