@@ -58,7 +58,7 @@ from tasc.evaluation.forecast import (
     forecast,
     method_plans,
     own_outputs,
-    usual_context,
+    usual_request,
 )
 from tasc.evaluation.machine import device_name, machine
 from tasc.evaluation.simulate import KnownRequest
@@ -147,19 +147,30 @@ def in_engine(case: Case, engines: dict[str, Engine], profile: CostProfile, load
 
 
 def measured(case: Case, runs: dict[str, Run], load: int) -> dict[str, Any]:
-    """Seconds and base tokens per output by method, and speed-ups, on the rows behind those of the prediction."""
+    """Seconds and base tokens per output by method, and speed-ups, on the rows behind those of the prediction.
+
+    Plain decoding takes about the same time per token for all rows, and most of the benchmark's. It decodes one batch of
+    `plain_every`; in the others it counts with its mean and the tokens of the drafted output, which is the same text.
+    """
     options, names = case.options, list(runs)
     rows = case.rows[options.predict : options.predict + (options.alone if load == 1 else options.together)]
     size = 1 if load == 1 else 4 * load
     parts: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+    lengths: list[int] = []
     texts = [row["input"] for row in rows]
     prompts = case.prompts(texts)
     for run in runs.values():  # warm, and drafters have seen a prompt
         run(case.prompts([case.rows[0]["input"]]), [case.rows[0]["input"]])
     for turn, at in enumerate(range(0, len(rows), size)):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if name == PLAIN and turn % options.plain_every:
+                continue
             seconds, ids = runs[name](prompts[at : at + size], texts[at : at + size])
             parts[name].append((seconds, case.sides[name].base_tokens(ids)))
+            if name == DRAFTS:
+                lengths.append(parts[name][-1][1])
+    seconds, tokens = np.sum(parts[PLAIN], axis=0)
+    parts[PLAIN] = [(seconds / tokens * length, length) for length in lengths]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"), "rows": len(rows),
         "methods": {name: _facts(parts[PLAIN], taken, len(rows)) for name, taken in parts.items()},
@@ -179,12 +190,12 @@ def _facts(plain: list[tuple[float, int]], ours: list[tuple[float, int]], rows: 
 
 
 @contextmanager
-def opened(case: Case, name: str, context: list[int]) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
-    """Start an engine; yield its profile behind a context, and what gives its methods at a load."""
+def opened(case: Case, name: str, usual: KnownRequest) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
+    """Start an engine; yield its profile behind a usual request, and what gives its methods at a load."""
     options, plain = case.options, case.plain
     if name == "tasc":
         profile = measure_profile(
-            plain.model, plain.tokenizer, context, name="model", batches=sorted({1, *options.loads}),
+            plain.model, plain.tokenizer, usual.prompt, usual.output, name="model", batches=sorted({1, *options.loads}),
             clock=CLOCKS[options.clock],
         )  # fmt: skip
         yield profile, lambda load: in_loop(case, load)
@@ -211,6 +222,7 @@ def opened(case: Case, name: str, context: list[int]) -> Iterator[tuple[CostProf
             if (side.folder, drafts) in running and drafts == (method in (DRAFTS, BOTH) or name == "llama.cpp")
         }
         words = {"device": device_name(plain.model.device), "model": "model", "dtype": ""}
+        context = [*usual.prompt, *usual.output[: len(usual.output) // 2]]
         profile = profile_of(engines[DRAFTS], name, context, words)
         yield profile, lambda load: in_engine(case, engines, profile, load)
 
@@ -223,7 +235,7 @@ def run_cases(case: Case, plans: dict[str, Plan], result: dict[str, Any], keep: 
         loads = [load for load in loads if load not in done]
         if not loads:
             continue
-        with opened(case, name, usual_context(plans[PLAIN].requests)) as (profile, methods):
+        with opened(case, name, usual_request(plans[PLAIN].requests)) as (profile, methods):
             predicted = forecast(profile, plans, eos=case.plain.eos, loads=loads)
             for load in loads:
                 result["cases"] = [one for one in result["cases"] if (one["engine"], one["load"]) != (name, load)]
@@ -353,6 +365,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--predict", type=int, default=48, help="rows answered for the prediction")
     parser.add_argument("--alone", type=int, default=16, help="rows measured one at a time")
     parser.add_argument("--together", type=int, default=64, help="rows measured at higher loads")
+    parser.add_argument("--plain-every", type=int, default=1, help="decode plainly in one batch of so many")
     parser.add_argument("--own", type=int, help="index the model's own outputs for so many train inputs")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--gguf", help="the model, for llama-cpp-python")

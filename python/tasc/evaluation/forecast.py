@@ -133,13 +133,10 @@ def agreement(answers: Answers) -> dict[str, Any]:
     return {**facts, "agrees": equal > 0 or share >= 0.5, "sentence": sentence}
 
 
-def usual_context(requests: Sequence[KnownRequest]) -> list[int]:
-    """Return (L,) ids in the middle of the request of median length: its prompt and half of its output.
-
-    A step takes longer behind more tokens: half the output gives its mean.
-    """
-    middle = sorted(requests, key=lambda one: 2 * len(one.prompt) + len(one.output))[len(requests) // 2]
-    return [*middle.prompt, *middle.output[: len(middle.output) // 2]]
+def usual_request(requests: Sequence[KnownRequest]) -> KnownRequest:
+    """Return the request of median length: steps are measured behind its tokens."""
+    by_length = sorted(requests, key=lambda one: 2 * len(one.prompt) + len(one.output))
+    return by_length[len(requests) // 2]
 
 
 @dataclass(frozen=True, slots=True)

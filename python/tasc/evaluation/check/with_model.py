@@ -30,7 +30,7 @@ from tasc.evaluation.forecast import (
     forecast,
     method_plans,
     own_outputs,
-    usual_context,
+    usual_request,
 )
 from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.replay import ReplayRow
@@ -156,8 +156,12 @@ def check_with_model(
         draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
     if not profiles:
         progress("measuring costs")
-        context = usual_context(answers.requests)
-        profiles = [measure_profile(check.model, check.tokenizer, context, name=check.name, budget=check.budget)]
+        usual = usual_request(answers.requests)
+        profiles = [
+            measure_profile(
+                check.model, check.tokenizer, usual.prompt, usual.output, name=check.name, budget=check.budget
+            )
+        ]
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
