@@ -4,12 +4,12 @@
         [--own N] [--engines tasc llama.cpp vllm] [--gguf FILE] [--vllm-python PYTHON] [--clock cpu] [-o OUT.json]
     python benches/python/foresight.py --summary OUT.json …
 
-DATA has rows {input, output, split}: `train` is indexed, and of `test` the first rows are answered by the model for the
-prediction; it is written to OUT.json before anything is measured, on the rows after them. `--extended` names a model
-that was tuned on the same rows with a task vocabulary. Its methods are predicted from the answers of the plain model,
-as `tasc check` does, and measured with the extended one. `--own N` indexes the model's own outputs for N train inputs
-instead of the rows', for a model that was not tuned. Costs are measured as in `engine_steps.py`. The methods take turns
-on the same rows. Cases that OUT.json holds are not measured again.
+DATA has rows {input, output, split}: `train` is indexed, and some rows of `test` are answered by the model for the
+prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
+`--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
+answers of the plain model, as `tasc check` does, and measured with the extended one. `--own N` indexes the model's own
+outputs for N train inputs instead of the rows', for a model that was not tuned. Costs are measured as in
+`engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others
@@ -55,6 +55,7 @@ from tasc.evaluation.forecast import (
     Answers,
     Plan,
     agreement,
+    evenly_by_length,
     forecast,
     method_plans,
     own_outputs,
@@ -403,6 +404,7 @@ def main() -> None:
             sides |= {VOCABULARY: other, BOTH: other}
         rows = [row for row in read_rows([data]) if row.get("input")]
         train, test = ([row for row in rows if row["split"] == part] for part in ("train", "test"))
+        test = evenly_by_length(test)
         if options.own:
             if result["own"] is None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))

@@ -27,6 +27,7 @@ from tasc.evaluation.forecast import (
     Plan,
     agreement,
     compare,
+    evenly_by_length,
     forecast,
     method_plans,
     own_outputs,
@@ -132,7 +133,7 @@ def check_with_model(
     from tasc.decoding.generator import Generator
 
     profiles = check.profiles()
-    rows = [row for row in held_out if row.get("input")]
+    rows = evenly_by_length([row for row in held_out if row.get("input")])
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
     ask = max(1, min(ANSWERED, len(rows) // 2))
