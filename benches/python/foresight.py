@@ -111,19 +111,16 @@ class Case:
 
 
 def in_loop(case: Case, load: int) -> dict[str, Run]:
-    """Methods in tasc's loop."""
-    clock, generators = CLOCKS[case.options.clock], dict[str, Generator]()
+    """Methods in tasc's loop, each with a cache of its own: the prompts of one would be cached for the next."""
+    clock = CLOCKS[case.options.clock]
 
     def run(name: str, side: Side) -> Run:
-        if side.folder not in generators:
-            generators[side.folder] = Generator(side.model, side.tokenizer, batch_size=load, drafter=NullDrafter())
         drafter: Any = ngram_drafter(case.index, side.task) if name in (DRAFTS, BOTH) else NullDrafter()
+        generator = Generator(side.model, side.tokenizer, batch_size=load, drafter=drafter)
 
         def decode(prompts: list[list[int]], texts: list[str]) -> tuple[float, list[list[int]]]:
             began, limit = clock(), case.options.max_tokens
-            made = generators[side.folder].generate(
-                texts, system=case.options.system, max_tokens=limit, drafter=drafter
-            )
+            made = generator.generate(texts, system=case.options.system, max_tokens=limit)
             return clock() - began, [one.ids for one in made]
 
         return decode
@@ -132,7 +129,7 @@ def in_loop(case: Case, load: int) -> dict[str, Run]:
 
 
 def in_engine(case: Case, engines: dict[str, Engine], profile: CostProfile, load: int) -> dict[str, Run]:
-    """Methods in an engine: of one process where drafts can be switched off."""
+    """Methods in an engine, each in a process of its own: the prompts of one would be cached for the next."""
 
     def run(method: str, engine: Engine) -> Run:
         def decode(prompts: list[list[int]], texts: list[str]) -> tuple[float, list[list[int]]]:
@@ -202,26 +199,17 @@ def opened(case: Case, name: str, usual: KnownRequest) -> Iterator[tuple[CostPro
         yield profile, lambda load: in_loop(case, load)
         return
     with ExitStack() as stack:
-        running: dict[tuple[str, bool], Engine] = {}
+        engines: dict[str, Engine] = {}
         for method, side in case.sides.items():
-            drafts = method in (DRAFTS, BOTH) or name == "llama.cpp"
             if name == "llama.cpp" and side.gguf is None:
                 continue
-            if (side.folder, drafts) not in running:
-                about = {
-                    "engine": name, "model": side.folder, "gguf": side.gguf, "clock": options.clock,
-                    "threads": options.threads or 1, "index": str(case.index.path), "tokenizer": side.folder,
-                    "eos": sorted(side.eos), "drafts": drafts,
-                }  # fmt: skip
-                engine = Engine(options.vllm_python if name == "vllm" else options.python, about)
-                stack.callback(engine.close)
-                running[side.folder, drafts] = engine
-        engines = {
-            method: running[side.folder, drafts]
-            for method, side in case.sides.items()
-            for drafts in (True, False)
-            if (side.folder, drafts) in running and drafts == (method in (DRAFTS, BOTH) or name == "llama.cpp")
-        }
+            about = {
+                "engine": name, "model": side.folder, "gguf": side.gguf, "clock": options.clock,
+                "threads": options.threads or 1, "index": str(case.index.path), "tokenizer": side.folder,
+                "eos": sorted(side.eos), "drafts": method in (DRAFTS, BOTH),
+            }  # fmt: skip
+            engines[method] = Engine(options.vllm_python if name == "vllm" else options.python, about)
+            stack.callback(engines[method].close)
         words = {"device": device_name(plain.model.device), "model": "model", "dtype": ""}
         context = [*usual.prompt, *usual.output[: len(usual.output) // 2]]
         profile = profile_of(engines[DRAFTS], name, context, words)

@@ -317,7 +317,22 @@ def test_measuring_takes_turns_and_counts_differences() -> None:
     assert set(found["seconds_per_output"]) == {PLAIN, DRAFTS}
     assert found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"]
     one = compare(generator, rows, NullDrafter(), max_tokens=4, budget=0.0)
-    assert (one["rows"], one["speedup"]["low"]) == (1, None), "one batch has no interval"
+    assert (one["rows"], one["speedup"]["low"]) == (4, None), "one batch has no interval"
+
+
+def test_measuring_does_not_find_the_prompts_of_one_side_cached_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    reused, generate = [], Generator.generate
+
+    def seen(self: Generator, *args: Any, **options: Any) -> Any:
+        made = generate(self, *args, **options)
+        reused.append([one.stats.reused_tokens / one.stats.prompt_tokens for one in made])
+        return made
+
+    monkeypatch.setattr(Generator, "generate", seen)
+    model, tokenizer = tiny_model("llama"), byte_tokenizer()
+    rows = [{"input": f"{n} {'teas' * 5}", "output": "tea"} for n in range(8)]
+    compare(Generator(model, tokenizer, batch_size=1, costs=0.02), rows, NullDrafter(), max_tokens=4, budget=99.0)
+    assert max(share for call in reused[2:] for share in call) < 0.5
 
 
 def test_seconds_are_those_measured_and_costs_do_not_fall() -> None:
