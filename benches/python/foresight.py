@@ -4,12 +4,12 @@
         [--own N] [--engines tasc llama.cpp vllm] [--gguf FILE] [--vllm-python PYTHON] [--clock cpu] [-o OUT.json]
     python benches/python/foresight.py --summary OUT.json …
 
-DATA has rows {input, output, split}: `train` is indexed, and of `test` the first rows are answered by the model for the
-prediction; it is written to OUT.json before anything is measured, on the rows after them. `--extended` names a model
-that was tuned on the same rows with a task vocabulary. Its methods are predicted from the answers of the plain model,
-as `tasc check` does, and measured with the extended one. `--own N` indexes the model's own outputs for N train inputs
-instead of the rows', for a model that was not tuned. Costs are measured as in `engine_steps.py`. The methods take turns
-on the same rows. Cases that OUT.json holds are not measured again.
+DATA has rows {input, output, split}: `train` is indexed, and some rows of `test` are answered by the model for the
+prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
+`--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
+answers of the plain model, as `tasc check` does, and measured with the extended one. `--own N` indexes the model's own
+outputs for N train inputs instead of the rows', for a model that was not tuned. Costs are measured as in
+`engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others
@@ -55,10 +55,11 @@ from tasc.evaluation.forecast import (
     Answers,
     Plan,
     agreement,
+    evenly_by_length,
     forecast,
     method_plans,
     own_outputs,
-    usual_context,
+    usual_request,
 )
 from tasc.evaluation.machine import device_name, machine
 from tasc.evaluation.simulate import KnownRequest
@@ -110,19 +111,16 @@ class Case:
 
 
 def in_loop(case: Case, load: int) -> dict[str, Run]:
-    """Methods in tasc's loop."""
-    clock, generators = CLOCKS[case.options.clock], dict[str, Generator]()
+    """Methods in tasc's loop, each with a cache of its own: the prompts of one would be cached for the next."""
+    clock = CLOCKS[case.options.clock]
 
     def run(name: str, side: Side) -> Run:
-        if side.folder not in generators:
-            generators[side.folder] = Generator(side.model, side.tokenizer, batch_size=load, drafter=NullDrafter())
         drafter: Any = ngram_drafter(case.index, side.task) if name in (DRAFTS, BOTH) else NullDrafter()
+        generator = Generator(side.model, side.tokenizer, batch_size=load, drafter=drafter)
 
         def decode(prompts: list[list[int]], texts: list[str]) -> tuple[float, list[list[int]]]:
             began, limit = clock(), case.options.max_tokens
-            made = generators[side.folder].generate(
-                texts, system=case.options.system, max_tokens=limit, drafter=drafter
-            )
+            made = generator.generate(texts, system=case.options.system, max_tokens=limit)
             return clock() - began, [one.ids for one in made]
 
         return decode
@@ -131,7 +129,7 @@ def in_loop(case: Case, load: int) -> dict[str, Run]:
 
 
 def in_engine(case: Case, engines: dict[str, Engine], profile: CostProfile, load: int) -> dict[str, Run]:
-    """Methods in an engine: of one process where drafts can be switched off."""
+    """Methods in an engine, each in a process of its own: the prompts of one would be cached for the next."""
 
     def run(method: str, engine: Engine) -> Run:
         def decode(prompts: list[list[int]], texts: list[str]) -> tuple[float, list[list[int]]]:
@@ -147,19 +145,30 @@ def in_engine(case: Case, engines: dict[str, Engine], profile: CostProfile, load
 
 
 def measured(case: Case, runs: dict[str, Run], load: int) -> dict[str, Any]:
-    """Seconds and base tokens per output by method, and speed-ups, on the rows behind those of the prediction."""
+    """Seconds and base tokens per output by method, and speed-ups, on the rows behind those of the prediction.
+
+    Plain decoding takes about the same time per token for all rows, and most of the benchmark's. It decodes one batch of
+    `plain_every`; in the others it counts with its mean and the tokens of the drafted output, which is the same text.
+    """
     options, names = case.options, list(runs)
     rows = case.rows[options.predict : options.predict + (options.alone if load == 1 else options.together)]
     size = 1 if load == 1 else 4 * load
     parts: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+    lengths: list[int] = []
     texts = [row["input"] for row in rows]
     prompts = case.prompts(texts)
     for run in runs.values():  # warm, and drafters have seen a prompt
         run(case.prompts([case.rows[0]["input"]]), [case.rows[0]["input"]])
     for turn, at in enumerate(range(0, len(rows), size)):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            if name == PLAIN and turn % options.plain_every:
+                continue
             seconds, ids = runs[name](prompts[at : at + size], texts[at : at + size])
             parts[name].append((seconds, case.sides[name].base_tokens(ids)))
+            if name == DRAFTS:
+                lengths.append(parts[name][-1][1])
+    seconds, tokens = np.sum(parts[PLAIN], axis=0)
+    parts[PLAIN] = [(seconds / tokens * length, length) for length in lengths]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"), "rows": len(rows),
         "methods": {name: _facts(parts[PLAIN], taken, len(rows)) for name, taken in parts.items()},
@@ -179,38 +188,30 @@ def _facts(plain: list[tuple[float, int]], ours: list[tuple[float, int]], rows: 
 
 
 @contextmanager
-def opened(case: Case, name: str, context: list[int]) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
-    """Start an engine; yield its profile behind a context, and what gives its methods at a load."""
+def opened(case: Case, name: str, usual: KnownRequest) -> Iterator[tuple[CostProfile, Callable[[int], dict[str, Run]]]]:
+    """Start an engine; yield its profile behind a usual request, and what gives its methods at a load."""
     options, plain = case.options, case.plain
     if name == "tasc":
         profile = measure_profile(
-            plain.model, plain.tokenizer, context, name="model", batches=sorted({1, *options.loads}),
+            plain.model, plain.tokenizer, usual.prompt, usual.output, name="model", batches=sorted({1, *options.loads}),
             clock=CLOCKS[options.clock],
         )  # fmt: skip
         yield profile, lambda load: in_loop(case, load)
         return
     with ExitStack() as stack:
-        running: dict[tuple[str, bool], Engine] = {}
+        engines: dict[str, Engine] = {}
         for method, side in case.sides.items():
-            drafts = method in (DRAFTS, BOTH) or name == "llama.cpp"
             if name == "llama.cpp" and side.gguf is None:
                 continue
-            if (side.folder, drafts) not in running:
-                about = {
-                    "engine": name, "model": side.folder, "gguf": side.gguf, "clock": options.clock,
-                    "threads": options.threads or 1, "index": str(case.index.path), "tokenizer": side.folder,
-                    "eos": sorted(side.eos), "drafts": drafts,
-                }  # fmt: skip
-                engine = Engine(options.vllm_python if name == "vllm" else options.python, about)
-                stack.callback(engine.close)
-                running[side.folder, drafts] = engine
-        engines = {
-            method: running[side.folder, drafts]
-            for method, side in case.sides.items()
-            for drafts in (True, False)
-            if (side.folder, drafts) in running and drafts == (method in (DRAFTS, BOTH) or name == "llama.cpp")
-        }
+            about = {
+                "engine": name, "model": side.folder, "gguf": side.gguf, "clock": options.clock,
+                "threads": options.threads or 1, "index": str(case.index.path), "tokenizer": side.folder,
+                "eos": sorted(side.eos), "drafts": method in (DRAFTS, BOTH),
+            }  # fmt: skip
+            engines[method] = Engine(options.vllm_python if name == "vllm" else options.python, about)
+            stack.callback(engines[method].close)
         words = {"device": device_name(plain.model.device), "model": "model", "dtype": ""}
+        context = [*usual.prompt, *usual.output[: len(usual.output) // 2]]
         profile = profile_of(engines[DRAFTS], name, context, words)
         yield profile, lambda load: in_engine(case, engines, profile, load)
 
@@ -223,7 +224,7 @@ def run_cases(case: Case, plans: dict[str, Plan], result: dict[str, Any], keep: 
         loads = [load for load in loads if load not in done]
         if not loads:
             continue
-        with opened(case, name, usual_context(plans[PLAIN].requests)) as (profile, methods):
+        with opened(case, name, usual_request(plans[PLAIN].requests)) as (profile, methods):
             predicted = forecast(profile, plans, eos=case.plain.eos, loads=loads)
             for load in loads:
                 result["cases"] = [one for one in result["cases"] if (one["engine"], one["load"]) != (name, load)]
@@ -353,6 +354,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--predict", type=int, default=48, help="rows answered for the prediction")
     parser.add_argument("--alone", type=int, default=16, help="rows measured one at a time")
     parser.add_argument("--together", type=int, default=64, help="rows measured at higher loads")
+    parser.add_argument("--plain-every", type=int, default=1, help="decode plainly in one batch of so many")
     parser.add_argument("--own", type=int, help="index the model's own outputs for so many train inputs")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--gguf", help="the model, for llama-cpp-python")
@@ -390,6 +392,7 @@ def main() -> None:
             sides |= {VOCABULARY: other, BOTH: other}
         rows = [row for row in read_rows([data]) if row.get("input")]
         train, test = ([row for row in rows if row["split"] == part] for part in ("train", "test"))
+        test = evenly_by_length(test)
         if options.own:
             if result["own"] is None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))

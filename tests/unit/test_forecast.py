@@ -40,7 +40,7 @@ from tasc.evaluation.forecast import (  # noqa: E402
     forecast,
     own_outputs,
     recommended,
-    usual_context,
+    usual_request,
 )
 from tasc.evaluation.simulate import KnownRequest, simulate  # noqa: E402
 
@@ -273,9 +273,23 @@ def test_plain_steps_are_measured_between_the_others() -> None:
     assert sorted(noise.medians()) == [1, 3, 9]
 
 
-def test_the_usual_context_is_a_prompt_and_half_of_its_output() -> None:
+def test_the_usual_request_is_of_median_length() -> None:
     requests = [KnownRequest([1], [2]), KnownRequest([3, 4], [5, 6, 7, 8]), KnownRequest([9] * 5, [1] * 90)]
-    assert usual_context(requests) == [3, 4, 5, 6]
+    assert usual_request(requests) is requests[1]
+
+
+def test_more_rows_are_measured_behind_more_of_an_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    generate = Generator.generate
+
+    def seen(self: Generator, *args: Any, prompts: Any, **options: Any) -> Any:
+        lengths.append([len(prompt) for prompt in prompts])
+        return generate(self, *args, prompts=prompts, **options)
+
+    monkeypatch.setattr(Generator, "generate", seen)
+    model, tokenizer = tiny_model("llama", positions=1024), byte_tokenizer()
+    measure_profile(model, tokenizer, [5, 6], [7] * 12, name="tiny", batches=(1, 3), budget=0.0)
+    assert lengths == [[2 + 6], [2 + 9, 2 + 10, 2 + 11]]  # a half, three quarters; rows of different lengths
 
 
 def test_the_rows_of_a_measured_step_have_different_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,14 +317,25 @@ def test_measuring_takes_turns_and_counts_differences() -> None:
     assert set(found["seconds_per_output"]) == {PLAIN, DRAFTS}
     assert found["speedup"]["low"] <= found["speedup"]["value"] <= found["speedup"]["high"]
     one = compare(generator, rows, NullDrafter(), max_tokens=4, budget=0.0)
-    assert (one["rows"], one["speedup"]["low"]) == (1, None), "one batch has no interval"
+    assert (one["rows"], one["speedup"]["low"]) == (4, None), "one batch has no interval"
 
 
-def test_seconds_do_not_fall_where_measurements_wobble() -> None:
-    wobbly = profile(steps=[(1, 1, 0.2), (1, 2, 0.1), (1, 3, 0.3)])
-    assert np.all(np.diff(wobbly.seconds(1, np.arange(1, 9))) >= 0)
+def test_measuring_does_not_find_the_prompts_of_one_side_cached_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    reused, generate = [], Generator.generate
+
+    def seen(self: Generator, *args: Any, **options: Any) -> Any:
+        made = generate(self, *args, **options)
+        reused.append([one.stats.reused_tokens / one.stats.prompt_tokens for one in made])
+        return made
+
+    monkeypatch.setattr(Generator, "generate", seen)
+    model, tokenizer = tiny_model("llama"), byte_tokenizer()
+    rows = [{"input": f"{n} {'teas' * 5}", "output": "tea"} for n in range(8)]
+    compare(Generator(model, tokenizer, batch_size=1, costs=0.02), rows, NullDrafter(), max_tokens=4, budget=99.0)
+    assert max(share for call in reused[2:] for share in call) < 0.5
 
 
-def test_a_slow_step_of_two_tokens_moves_no_other_end_of_the_curve() -> None:
-    measured = profile(steps=[(1, 1, 0.058), (1, 2, 0.080), (1, 3, 0.061), (1, 5, 0.060), (1, 9, 0.075)])
-    assert measured.seconds(1, [1, 2, 3, 5, 9]).round(3).tolist() == [0.058, 0.067, 0.067, 0.067, 0.075]
+def test_seconds_are_those_measured_and_costs_do_not_fall() -> None:
+    jagged = profile(steps=[(1, 1, 0.1), (1, 3, 0.3), (1, 4, 0.2), (1, 5, 0.4)])
+    assert jagged.seconds(1, [1, 3, 4, 5]).round(3).tolist() == [0.1, 0.3, 0.2, 0.4]
+    assert np.all(np.diff(ProfileCosts(jagged).costs(8)) >= 0)

@@ -101,15 +101,15 @@ class CostProfile:
         found = {}
         for rows in sorted(curves):
             lengths = sorted(curves[rows])
-            found[rows] = np.array(lengths, np.float64), _never_falling([curves[rows][n] for n in lengths])
+            found[rows] = np.array(lengths, np.float64), np.array([curves[rows][n] for n in lengths])
         object.__setattr__(self, "_curves", found)
         object.__setattr__(self, "steps", tuple((int(r), int(n), float(s)) for r, n, s in self.steps))
 
     def seconds(self, rows: int, tokens: Any) -> Any:
         """Seconds of a step of `rows` rows with `tokens` tokens each.
 
-        Between measured points the seconds lie on a line; beyond them the last line goes on. Where measured seconds
-        fall with the tokens, their mean counts.
+        Between measured points the seconds lie on a line; beyond them the last line goes on. They may fall with the
+        tokens: llama.cpp computes four tokens faster than three.
 
         Args:
             rows: Rows, ≥ 1.
@@ -245,6 +245,7 @@ def measure_profile(
     model: Any,
     tokenizer: Any,
     prompt: Sequence[int],
+    output: Sequence[int] = (),
     *,
     name: str,
     batches: Iterable[int] = _BATCHES,
@@ -256,7 +257,9 @@ def measure_profile(
     Args:
         model: A `PreTrainedModel` in evaluation mode.
         tokenizer: Its Hugging Face tokenizer.
-        prompt: (L,) ids of a usual context, such as `usual_context` gives: a step takes longer with more of it.
+        prompt: (L,) ids of a usual prompt, such as that of `tasc.evaluation.forecast.usual_request`.
+        output: (T,) ids of its output. A step takes longer behind more tokens, and it is padded to its longest row: n
+            rows are measured behind n / (n + 1) of the output, where the longest of n rows is on average.
         name: Name of the model.
         batches: Rows of the steps.
         budget: Seconds to spend, about, shared equally; each step is measured at least once.
@@ -272,7 +275,8 @@ def measure_profile(
     steps: list[tuple[int, int, float]] = []
     for done, rows in enumerate(batches):
         begin = clock()
-        steps += _measured_steps(model, tokenizer, prompt, rows, budget / (len(batches) - done), clock)
+        context = [*prompt, *output[: len(output) * rows // (rows + 1)]]
+        steps += _measured_steps(model, tokenizer, context, rows, budget / (len(batches) - done), clock)
         budget = max(0.0, budget - (clock() - begin))
     return CostProfile(
         engine="tasc", device=device_name(model.device), model=name, dtype=str(model.dtype).removeprefix("torch."),
@@ -385,22 +389,6 @@ class _NoiseRequest(Request):
 
     def update(self, ids: Any) -> None:
         pass
-
-
-def _never_falling(values: Sequence[float]) -> NDArray[np.float64]:
-    """Return the rising curve nearest to the values, in least squares: neighbours that fall get their mean.
-
-    A step of 2 tokens may really be slower than one of 3. The mean spreads that over few lengths, and leaves 1 token as
-    it is.
-    """
-    pools: list[tuple[float, int]] = []
-    for value in values:
-        total, count = value, 1
-        while pools and pools[-1][0] / pools[-1][1] > total / count:
-            last, its = pools.pop()
-            total, count = total + last, count + its
-        pools.append((total, count))
-    return np.repeat([total / count for total, count in pools], [count for _, count in pools])
 
 
 def _is_number(value: Any) -> bool:

@@ -44,6 +44,7 @@ LOADS = (1, 8)
 
 _SAME = 0.9  # share of equal tokens from which the rows say what the model says
 _CHUNK = 8  # prompts answered together
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, without their whole parts, lie evenly between 0 and 1
 _GAIN = 1.05  # least speed-up that is worth an index
 
 
@@ -133,13 +134,28 @@ def agreement(answers: Answers) -> dict[str, Any]:
     return {**facts, "agrees": equal > 0 or share >= 0.5, "sentence": sentence}
 
 
-def usual_context(requests: Sequence[KnownRequest]) -> list[int]:
-    """Return (L,) ids in the middle of the request of median length: its prompt and half of its output.
+def evenly_by_length(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Order rows so that any neighbours have short and long outputs in the same shares as all rows.
 
-    A step takes longer behind more tokens: half the output gives its mean.
+    What a method brings depends on the length of the outputs. So rows of a prediction and rows that are measured differ
+    less than random ones do. The same rows give the same order.
+
+    Args:
+        rows: Rows with an output.
+
+    Examples:
+        >>> rows = [{"output": "x" * length} for length in (1, 2, 3, 4, 5, 6, 7, 8)]
+        >>> [len(row["output"]) for row in evenly_by_length(rows)]
+        [1, 6, 3, 8, 5, 2, 7, 4]
     """
-    middle = sorted(requests, key=lambda one: 2 * len(one.prompt) + len(one.output))[len(requests) // 2]
-    return [*middle.prompt, *middle.output[: len(middle.output) // 2]]
+    by_length = sorted(rows, key=lambda row: len(row["output"]))
+    return [by_length[k] for k in sorted(range(len(by_length)), key=lambda k: k * _GOLDEN % 1.0)]
+
+
+def usual_request(requests: Sequence[KnownRequest]) -> KnownRequest:
+    """Return the request of median length: steps are measured behind its tokens."""
+    by_length = sorted(requests, key=lambda one: 2 * len(one.prompt) + len(one.output))
+    return by_length[len(requests) // 2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +349,7 @@ def compare(
     sides: dict[str, Drafter] = {PLAIN: NullDrafter(), method: drafter}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     different, done = 0, 0
-    size = 4 * load if load > 1 else 1  # a batch stays full for most of its time
+    size = 4 * load  # full for most of its time; and the last prompt of a side is not the other's first, so not cached
 
     def answered(name: str, texts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         began = clock()

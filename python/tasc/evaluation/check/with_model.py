@@ -27,10 +27,11 @@ from tasc.evaluation.forecast import (
     Plan,
     agreement,
     compare,
+    evenly_by_length,
     forecast,
     method_plans,
     own_outputs,
-    usual_context,
+    usual_request,
 )
 from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.replay import ReplayRow
@@ -132,7 +133,7 @@ def check_with_model(
     from tasc.decoding.generator import Generator
 
     profiles = check.profiles()
-    rows = [row for row in held_out if row.get("input")]
+    rows = evenly_by_length([row for row in held_out if row.get("input")])
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
     ask = max(1, min(ANSWERED, len(rows) // 2))
@@ -156,8 +157,12 @@ def check_with_model(
         draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
     if not profiles:
         progress("measuring costs")
-        context = usual_context(answers.requests)
-        profiles = [measure_profile(check.model, check.tokenizer, context, name=check.name, budget=check.budget)]
+        usual = usual_request(answers.requests)
+        profiles = [
+            measure_profile(
+                check.model, check.tokenizer, usual.prompt, usual.output, name=check.name, budget=check.budget
+            )
+        ]
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
