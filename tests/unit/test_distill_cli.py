@@ -58,8 +58,9 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
     target, rows = task
     common = ("distill", "--target", target, "--data", rows, "-o", tmp_path / "draft")
     for wrong, said in (
-        ((), "give --draft (a smaller model) or --layers"),
-        (("--draft", target, "--layers", "2"), "one of the two"),
+        ((), "give --draft (a smaller model), --layers"),
+        (("--draft", target, "--layers", "2"), "one of the three"),
+        (("--draft-size", "small"), "draft size 'small': give the number of weights"),
         (("--layers", "two"), "--layers two: give how many layers"),
         (("--layers", "4"), "fewer than the target's 4"),
     ):

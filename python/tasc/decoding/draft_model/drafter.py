@@ -75,7 +75,7 @@ class ModelDrafter(Drafter):
         self.fixed_length = length is not None
         self.controller = DraftLengthController(step_cost)
         self.target = probed_target(model)
-        self.rows = DraftRows(self.target, cuda_graphs)
+        self.rows = DraftRows(self.target, cuda_graphs, plain=not compile)
         self._head = DraftHead(self.target.model)
         self._prepacked = PrepackedLinears(self.target.model, pack_weights)
         self._compiled = CompiledModules(self.target.model, compile)

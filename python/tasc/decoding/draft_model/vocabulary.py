@@ -54,8 +54,9 @@ def cut_head(model: Any) -> None:
     """Replace a model's head by its rows of the draft vocabulary, which are then parameters of their own."""
     ids = draft_vocabulary(model)
     if ids is not None and not _is_cut(model, ids):
-        model.set_output_embeddings(_rows(model.get_output_embeddings(), torch.tensor(ids)))
-        model.config.tie_word_embeddings = False
+        model.set_output_embeddings(head_rows(model.get_output_embeddings(), torch.tensor(ids)))
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 @torch.no_grad()
@@ -105,7 +106,7 @@ class DraftHead:
         whole = self._model.get_output_embeddings()
         version = [tensor_version(weight) for weight in whole.parameters()]
         if self._made is None or self._made[0] != version:
-            self._made = version, _rows(whole, self.ids).requires_grad_(False)
+            self._made = version, head_rows(whole, self.ids).requires_grad_(False)
         self._model.set_output_embeddings(self._made[1])
         try:
             yield
@@ -122,7 +123,7 @@ class DraftHead:
 
 
 @torch.no_grad()
-def _rows(head: Any, ids: Tensor) -> nn.Linear:
+def head_rows(head: Any, ids: Tensor) -> nn.Linear:
     """Return a copy of some rows of an output head."""
     weight = head.weight
     rows = nn.Linear(weight.shape[1], len(ids), head.bias is not None, weight.device, weight.dtype)
