@@ -120,7 +120,9 @@ def main() -> None:
     ]
     print_table(f"{args.clock} time, {args.threads} thread", ("draft", "token", "plain step", "in steps"), rows)
     if args.output is not None:
-        args.output.write_text(json.dumps({"drafts": found, "clock": args.clock, "machine": machine()}, indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({"drafts": found, "clock": args.clock, "machine": machine()}, indent=2) + "\n"
+        )
 
 
 def tiny_target() -> Any:

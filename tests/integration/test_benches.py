@@ -42,7 +42,15 @@ METHODS = {"plain", "drafts", "vocabulary", "both"}
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
-    with_model = ("end_to_end", "plain_loop", "transformers_generate", "throughput", "many_callers", "int8_weights", "draft_cost")
+    with_model = (
+        "end_to_end",
+        "plain_loop",
+        "transformers_generate",
+        "throughput",
+        "many_callers",
+        "int8_weights",
+        "draft_cost",
+    )
     if name in (*with_model, "foresight"):
         pytest.importorskip("transformers")
     output = tmp_path / "out.json"

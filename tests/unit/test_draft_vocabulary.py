@@ -1,4 +1,4 @@
-"""Draft vocabularies: q is 0 outside, the text stays the target's, checkpoints are ordinary, and acceptance is counted."""
+"""Draft vocabularies: q is 0 outside, the text stays the target's, and checkpoints are ordinary."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def test_greedy_output_is_plain_decoding_s(small: str, batch_size: int) -> None:
     st.sampled_from([1.0, 1.8]),
     st.sampled_from([None, 1, 5]),
 )
-def test_q_is_0_outside_and_the_model_s_own_inside(ids: set[int], temperature: float, penalty: float, top_k: Any) -> None:
+def test_q_is_0_outside_and_the_model_s_own_inside(
+    ids: set[int], temperature: float, penalty: float, top_k: Any
+) -> None:
     model = tiny_model("llama", seed=3)
     sampling = Sampling(temperature=temperature, repetition_penalty=penalty, top_k=top_k)
     processors = sampling.processors()

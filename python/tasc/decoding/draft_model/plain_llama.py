@@ -74,7 +74,14 @@ class PlainLlama:
         return logits[0, 0]
 
     def _attention(
-        self, layer: Any, hidden: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor | None, cache: RowCache, number: int
+        self,
+        layer: Any,
+        hidden: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        mask: Tensor | None,
+        cache: RowCache,
+        number: int,
     ) -> Tensor:
         part = layer.self_attn
         normed = _normed(layer.input_layernorm, hidden)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def draft_vocabulary(model: Any) -> list[int] | None:
     size = _num_ids(model)
     if (
         not (isinstance(ids, list) and ids and all(type(token) is int for token in ids))
-        or any(a >= b for a, b in zip(ids, ids[1:], strict=False))
+        or any(a >= b for a, b in pairwise(ids))
         or ids[0] < 0
         or ids[-1] >= size
     ):

@@ -2,7 +2,8 @@
 
 `distill` (`run.py`) runs all steps. A teacher computes the target's logits for rows (`teacher.py`). Stages of training
 (`trainer.py`) minimise a loss (`losses.py`) on some of the tokens (`token_selection.py`). The draft model is given, or
-is cut from the target (`draft_init.py`), or is new and narrow (`narrow_draft.py`). `acceptance.py` measures the acceptance rate.
+is cut from the target (`draft_init.py`), or is new and narrow (`narrow_draft.py`). `acceptance.py` measures the
+acceptance rate.
 """
 
 try:

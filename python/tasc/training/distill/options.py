@@ -8,7 +8,6 @@ from typing import Literal
 from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
 
-
 NARROW_VOCABULARY = 8192
 """Most ids of a narrow draft's vocabulary by default."""
 
