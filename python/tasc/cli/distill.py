@@ -131,6 +131,14 @@ def print_distilled(output: Path, facts: dict[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if vocabulary := facts["draft_vocabulary"]:
+        held_out = f", {facts['coverage']:.1%} of the validation outputs'" if "coverage" in facts else ""
+        out.print(
+            f"draft vocabulary: {vocabulary['ids']:,} ids, {vocabulary['coverage']:.1%} of the training outputs' "
+            f"tokens{held_out}",
+            highlight=False,
+            soft_wrap=True,
+        )
     if "acceptance" in facts:
         names = {"alpha": "α", "alpha_per_prompt": "α per prompt", "tau": "τ", "alpha_exp": "α_exp"}
         print_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
         )
     )
     draft = draft.to(target.device, torch.float32)
+    draft.generation_config = copy.deepcopy(target.generation_config)
     with torch.no_grad():
         for own, given in ((draft.get_input_embeddings(), embeddings), (draft.get_output_embeddings(), head)):
             own.weight.copy_(_projected(given, width, ids))

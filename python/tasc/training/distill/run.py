@@ -160,8 +160,7 @@ class _Run:
     def train(self, states: Path) -> None:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
-        if isinstance(self.source, DraftSize):
-            self._fresh()  # refuses a size that does not fit before the target runs over the rows
+        self._fresh()  # refuses what does not fit before the target runs over the rows
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft")
