@@ -51,9 +51,8 @@ def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -
     assert result.exit_code == 0, result.output
     facts = json.loads((tmp_path / "narrow" / "distill.json").read_text())
     ids, coverage = (facts["draft_vocabulary"][name] for name in ("ids", "coverage"))
-    said = (
-        f"draft vocabulary: {ids} ids, {coverage:.1%} of the training outputs' tokens, {facts["coverage"]:.1%} of"
-    )
+    held_out = f"{facts['coverage']:.1%} of the validation outputs'"
+    said = f"draft vocabulary: {ids} ids, {coverage:.1%} of the training outputs' tokens, {held_out}"
     assert said in result.stdout and facts["options"]["trainable"] == "all"
     more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--json")
     file = config(tmp_path / "second.toml", baseline=False, loss="tvd", limit=5, outputs="target")
