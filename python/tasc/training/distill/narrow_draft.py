@@ -15,7 +15,7 @@ LAYERS = 3
 
 _STEP = 32  # widths are multiples of it
 _HEAD = 64  # size of an attention head, or `_STEP` where the width is no multiple of it
-_ROW_SCALE = 0.1  # root mean square of an embedding's elements, in the middle of those of small models
+_ROW_SCALE = 0.1  # root mean square of the elements of the embeddings and of the head
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
