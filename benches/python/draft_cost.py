@@ -1,6 +1,6 @@
 """Cost of a drafted token of small draft models in tasc's loop, in plain steps of the target.
 
-    python benches/python/draft_cost.py [--model smollm2] [--ids 4096] [--sizes 0.5M 1M 2.2M 3.6M 8M 20M] [--clock cpu]
+    python benches/python/draft_cost.py [--model smollm2] [--ids 4096] [--sizes 0.5M 1M 2.2M 3.6M 8M] [--clock cpu]
     python benches/python/draft_cost.py --smoke
 
 Each draft is timed alone: drafts of 8 tokens for one request, fp32, on the CPU, in turn with plain steps of the target.
@@ -31,7 +31,7 @@ from tasc.training.distill import DraftSize, cut_draft, narrow_draft
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 CONTEXT, LENGTH = 64, 8
-SIZES = ["0.5M", "1M", "2.2M", "3.6M", "8M", "20M"]
+SIZES = ["0.5M", "1M", "2.2M", "3.6M", "8M"]
 
 
 def drafts(target: Any, count: int, sizes: list[str]) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Narrow drafts: new, small models for a target, whose embeddings start from the target's."""
+"""Narrow drafts: new, small models with a target's vocabulary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYERS = 3
 
 _STEP = 32  # widths are multiples of it
 _HEAD = 64  # size of an attention head, or `_STEP` where the width is no multiple of it
-_ROW_SCALE = 0.1  # root mean square of the elements of the embeddings and of the head
+_SPREAD = 0.1  # standard deviation of embeddings and head at the start; 0.02 learned more slowly
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -76,8 +76,8 @@ class DraftSize:
 def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any:
     """Makes an untrained draft of a given size, a Llama with the target's vocabulary, which every engine loads.
 
-    Its embeddings and head are those of the target in fewer dimensions: the principal ones of the target's embeddings
-    of the draft vocabulary. So alike tokens begin alike. The weights of the layers are random (torch's global seed).
+    Its weights are random (torch's global seed). Embeddings that begin as the target's in fewer dimensions learned more
+    slowly (docs/distillation.md).
 
     Args:
         target: A transformers causal model.
@@ -88,24 +88,17 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
         A float32 `LlamaForCausalLM` on the target's device, in evaluation mode.
 
     Raises:
-        InputError: The size is too small, or the target is narrower than the draft.
+        InputError: The size is too small.
     """
     import torch
     import transformers
 
-    embeddings = target.get_input_embeddings().weight.detach().float()
-    head = target.get_output_embeddings().weight.detach().float()
-    text = target.config.get_text_config()
-    width = size.width(len(embeddings) if ids is None else len(ids))
-    if width > min(embeddings.shape[1], head.shape[1]):
-        raise InputError(
-            f"draft size {size.weights:,}: the draft would be {width} wide, wider than the target's "
-            f"{embeddings.shape[1]}; give a smaller size, or cut layers from the target"
-        )
+    text, num_ids = target.config.get_text_config(), target.get_input_embeddings().weight.shape[0]
+    width = size.width(num_ids if ids is None else len(ids))
     heads = width // (_HEAD if width % _HEAD == 0 else _STEP)
     draft: Any = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            vocab_size=len(embeddings),
+            vocab_size=num_ids,
             hidden_size=width,
             intermediate_size=_inner(width),
             num_hidden_layers=LAYERS,
@@ -116,22 +109,10 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
             **{name: getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         )
     )
-    draft = draft.to(target.device, torch.float32)
+    for table in (draft.get_input_embeddings(), draft.get_output_embeddings()):
+        torch.nn.init.normal_(table.weight, std=_SPREAD)
     draft.generation_config = copy.deepcopy(target.generation_config)
-    with torch.no_grad():
-        for own, given in ((draft.get_input_embeddings(), embeddings), (draft.get_output_embeddings(), head)):
-            own.weight.copy_(_projected(given, width, ids))
-    return draft.eval()
-
-
-def _projected(rows: Any, width: int, ids: Sequence[int] | None) -> Any:
-    """Return (V, H) rows in the `width` principal dimensions of the rows of `ids`, (V, width)."""
-    import torch
-
-    known = rows if ids is None else rows[torch.tensor(ids, device=rows.device)]
-    _, axes = torch.linalg.eigh(known.T @ known)  # ascending
-    made = rows @ axes[:, -width:]
-    return made * (_ROW_SCALE / made.square().mean().sqrt())
+    return draft.to(target.device, torch.float32).eval()
 
 
 def _inner(width: int) -> int:
