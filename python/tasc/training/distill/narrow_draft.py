@@ -76,8 +76,8 @@ class DraftSize:
 def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any:
     """Makes an untrained draft of a given size, a Llama with the target's vocabulary, which every engine loads.
 
-    Its weights are random (torch's global seed). Embeddings that begin as the target's in fewer dimensions learned more
-    slowly (docs/distillation.md).
+    Its weights are random (torch's global seed). Embeddings that began as the principal dimensions of the target's,
+    whitened or not, learned more slowly.
 
     Args:
         target: A transformers causal model.
