@@ -95,6 +95,9 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
 
     text, num_ids = target.config.get_text_config(), target.get_input_embeddings().weight.shape[0]
     width = size.width(num_ids if ids is None else len(ids))
+    special: dict[str, Any] = {
+        name: getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+    }
     heads = width // (_HEAD if width % _HEAD == 0 else _STEP)
     draft: Any = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
@@ -106,7 +109,7 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
             num_key_value_heads=heads,
             max_position_embeddings=getattr(text, "max_position_embeddings", None) or 2048,
             tie_word_embeddings=False,
-            **{name: getattr(text, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+            **special,
         )
     )
     for table in (draft.get_input_embeddings(), draft.get_output_embeddings()):
