@@ -1,8 +1,8 @@
 """Forward pass of a Llama over one cache row, with few operations.
 
 A CPU spends much of a small draft's pass over a token in Python, between operations. This pass needs fewer operations
-than transformers' modules and computes the same function. Its last bits differ. This changes neither greedy text nor the
-distribution of sampled text, because a draft's tokens are verified, whatever they are.
+than transformers' modules and computes the same function. Its last bits differ. A draft's tokens are verified, whatever
+they are, so this changes neither greedy text nor the distribution of sampled text.
 """
 
 from __future__ import annotations
