@@ -23,6 +23,7 @@ _HOMES = {
     "tasc.decoding.sampling": ("Sampling",),
     "tasc.decoding.stats": ("Stats",),
     "tasc.decoding.submitted": ("GenerationFuture", "Piece"),
+    "tasc.training.distill.narrow_draft": ("DraftSize",),
     "tasc.training.distill.options": ("DistillOptions",),
     "tasc.training.distill.run": ("distill",),
     "tasc.training.finetune.options": ("TuneOptions",),

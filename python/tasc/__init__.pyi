@@ -26,6 +26,7 @@ from tasc.drafting.protocol import Drafter as Drafter
 from tasc.drafting.protocol import NullDrafter as NullDrafter
 from tasc.drafting.protocol import Request as Request
 from tasc.drafting.protocol import TokenDraft as TokenDraft
+from tasc.training.distill.narrow_draft import DraftSize as DraftSize
 from tasc.training.distill.options import DistillOptions as DistillOptions
 from tasc.training.distill.run import distill as distill
 from tasc.training.finetune.options import TuneOptions as TuneOptions

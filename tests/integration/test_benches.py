@@ -20,6 +20,7 @@ METHODS = {"plain", "drafts", "vocabulary", "both"}
         "count_ngrams",
         "draft_quality",
         "draft_latency",
+        "draft_cost",
         "input_latency",
         "index_build",
         "end_to_end",
@@ -41,7 +42,15 @@ METHODS = {"plain", "drafts", "vocabulary", "both"}
     ],
 )
 def test_smoke(tmp_path: Path, name: str) -> None:
-    with_model = ("end_to_end", "plain_loop", "transformers_generate", "throughput", "many_callers", "int8_weights")
+    with_model = (
+        "end_to_end",
+        "plain_loop",
+        "transformers_generate",
+        "throughput",
+        "many_callers",
+        "int8_weights",
+        "draft_cost",
+    )
     if name in (*with_model, "foresight"):
         pytest.importorskip("transformers")
     output = tmp_path / "out.json"

@@ -6,8 +6,9 @@ that the last bits, which depend on the shape of a pass, decide nothing.
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 import transformers
 from tiny_models import EOS, VOCAB, PromptLookup, Scripted, byte_tokenizer, tiny_model
 
-from tasc import Generator, NgramDrafter, NullDrafter
+from tasc import Generator, HybridDrafter, ModelDrafter, NgramDrafter, NullDrafter
+from tasc.decoding.draft_model.vocabulary import set_draft_vocabulary
 from tasc.drafting.protocol import Drafter, Request, TokenDraft
 
 KINDS = ("llama", "gpt2", "qwen2", "mistral-window", "gemma3-window", "lfm2", "mamba2", "qwen3_5")
@@ -96,12 +98,22 @@ def options(rng: random.Random) -> dict[str, Any]:
     return made
 
 
-def drafter(rng: random.Random, known: dict[tuple[int, ...], list[int]]) -> Drafter:
-    """A drafter that is right, wrong, both, or learns."""
-    return rng.choice((
+def drafter(rng: random.Random, known: dict[tuple[int, ...], list[int]], is_greedy: bool) -> Drafter:
+    """A drafter that is right, wrong, both, or learns; drawn drafts of a model change the text of a seed."""
+    kinds: list[Callable[[], Drafter]] = [
         lambda: Scripted(known, miss=rng.choice((0.0, 0.1, 0.5, 1.0)), length=rng.choice((1, 4, 17, 64))),
         PromptLookup, lambda: NgramDrafter(None), lambda: Junk(random.Random(rng.random())),
-    ))()  # fmt: skip
+    ]  # fmt: skip
+    if is_greedy:
+        kinds += [lambda: small(rng, rng.choice((None, 1, 4))), lambda: HybridDrafter(PromptLookup(), small(rng, None))]
+    return rng.choice(kinds)()
+
+
+def small(rng: random.Random, length: int | None) -> ModelDrafter:
+    """A draft model, over all ids or a draft vocabulary."""
+    made = copy.deepcopy(model(rng.choice(("llama", "gpt2")), rng.randrange(4)))
+    set_draft_vocabulary(made, rng.choice((None, list(range(0, VOCAB, 2)))))
+    return ModelDrafter(made, length=length, step_cost=0.05)
 
 
 def check(number: int, generators: int = 3) -> int:
@@ -122,11 +134,12 @@ def check(number: int, generators: int = 3) -> int:
     plain = Generator(target, _TOKENIZER, drafter=NullDrafter(), pack_weights=False)
     calls = [(prompts(rng), options(rng)) for _ in range(rng.randrange(1, 4))]
     wanted = [list(_plain(plain, *call)) for call in calls]
+    is_greedy = all("temperature" not in how for _, how in calls)
     known = {tuple(prompt): ids for (asked, _), outs in zip(calls, wanted, strict=True)
              for prompt, (ids, *_) in zip(asked, outs, strict=True)}  # fmt: skip
     for _ in range(generators):
         drafted = Generator(
-            target, _TOKENIZER, drafter=drafter(rng, known), batch_size=rng.randrange(1, 6),
+            target, _TOKENIZER, drafter=drafter(rng, known, is_greedy), batch_size=rng.randrange(1, 6),
             costs=rng.choice((0.0, 0.02)), max_draft=rng.choice((1, 5, 16, 64)), pack_weights=False,
         )  # fmt: skip
         for at, ((asked, how), outs) in enumerate(zip(calls, wanted, strict=True)):

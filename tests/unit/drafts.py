@@ -18,9 +18,12 @@ def tiny(layers: int = 4, vocab: int | None = None, seed: int = 0, spread: float
     """A random fp32 Llama."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=layers, num_attention_heads=2, num_key_value_heads=1,
-        vocab_size=vocab or TOKENIZER.get_vocab_size() + 6, max_position_embeddings=256, initializer_range=spread,
-        bos_token_id=None, eos_token_id=1, pad_token_id=0, **{"tie_word_embeddings": True, **options},
+        **{
+            "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "vocab_size": vocab or TOKENIZER.get_vocab_size() + 6,
+            "max_position_embeddings": 256, "initializer_range": spread, "bos_token_id": None, "eos_token_id": 1,
+            "pad_token_id": 0, "tie_word_embeddings": True, **options,
+        }
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config).eval()
 

@@ -12,9 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from tiny_models import EOS, byte_tokenizer, random_prompts, tiny_model  # noqa: E402
+from tiny_models import EOS, VOCAB, byte_tokenizer, random_prompts, tiny_model  # noqa: E402
 
 from tasc import Generator, ModelDrafter  # noqa: E402
+from tasc.decoding.draft_model.vocabulary import set_draft_vocabulary  # noqa: E402
 from tasc.decoding.stats import Stats  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
 from tasc.evaluation.acceptance import Acceptance  # noqa: E402
@@ -31,12 +32,14 @@ def counted(model: Any, draft: Any, prompts: list[list[int]], length: int, max_t
 
 @pytest.mark.parametrize("length", [1, 3, 6])
 @pytest.mark.parametrize("max_tokens", [9, 40])
-def test_alpha_by_teacher_forcing_is_the_loops_exactly(length: int, max_tokens: int) -> None:
+@pytest.mark.parametrize("ids", [None, [token for token in range(VOCAB) if token % 5]], ids=["all ids", "some ids"])
+def test_alpha_by_teacher_forcing_is_the_loops_exactly(length: int, max_tokens: int, ids: Any) -> None:
     model = tiny_model("llama", spread=0.3)
     draft = tiny_model("llama", spread=0.3)
     with torch.no_grad():
         for weight in draft.parameters():
             weight.add_(torch.randn_like(weight) * 0.01)
+    set_draft_vocabulary(draft, ids)
     prompts = random_prompts(12)
     eos = model.generate(torch.tensor([prompts[0]]), max_new_tokens=8, do_sample=False)[0, -1].item()  # one that comes
     made = counted(model, draft, prompts, length, max_tokens, eos)

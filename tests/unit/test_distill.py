@@ -21,10 +21,14 @@ from tasc.errors import CorpusError, InputError, TokenizerMismatchError  # noqa:
 from tasc.training.distill import (  # noqa: E402
     CachedHiddenStates,
     DistillOptions,
+    DraftSize,
     OnlineTeacher,
     cut_draft,
     distill,
+    narrow_draft,
+    target_outputs,
 )
+from tasc.training.distill.dataset import frequent_ids  # noqa: E402
 from tasc.training.distill.draft_init import chosen_layers  # noqa: E402
 from tasc.training.distill.losses import forward_kl  # noqa: E402
 from tasc.training.distill.teacher import completion_logits  # noqa: E402
@@ -94,6 +98,25 @@ def test_states_in_bfloat16_are_near_and_taken_again(tmp_path: Path) -> None:
     expected = one_by_one(model, rows[17])
     assert (kept.logits([17], {}) - expected).abs().mean() < 0.05 * expected.std()
     assert not torch.equal(kept.logits([17], {}), expected)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@torch.no_grad()
+def test_a_teacher_of_some_ids_says_what_the_target_says_of_them(precision: str, tmp_path: Path) -> None:
+    model, ids = tiny(seed=2), torch.tensor([1, 4, 7, 40])
+    rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(6)]
+    batch = Collator.for_model(model, 0)([rows[5], rows[2]])
+    whole = torch.cat([one_by_one(model, rows[k]) for k in (5, 2)])
+    others = whole.index_fill(1, ids, -torch.inf).logsumexp(-1)
+    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states", precision=precision)
+    again = CachedHiddenStates.compute(model, rows, tmp_path / "states", precision=precision)
+    near = 1e-4 if precision == "fp32" else 0.3
+    for teacher in (kept, again, OnlineTeacher(model, precision)):
+        found = teacher.over(ids, [5, 2], batch)
+        torch.testing.assert_close(found.logits.float(), whole[:, ids], atol=near, rtol=0)
+        assert found.rest is not None
+        torch.testing.assert_close(found.rest, others, atol=near, rtol=0)
+        assert teacher.over(None, [5, 2], batch).rest is None
 
 
 def test_states_of_others_are_not_taken(tmp_path: Path) -> None:
@@ -276,6 +299,84 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(target: Path, tmp_path: Pat
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK)
 
 
+NARROW = DraftSize(34_000)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = tiny(hidden_size=64, num_attention_heads=4, spread=0.1)
+    return folder(tmp_path_factory.mktemp("wide") / "model", model)
+
+
+@pytest.mark.parametrize("source", [2, NARROW], ids=["cut", "narrow"])
+def test_a_draft_of_some_ids_learns_and_is_an_ordinary_checkpoint(source: Any, wide: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select="all", steps=30, vocabulary=30)
+    given = {"options": options, "validation": ROWS[:4], "outputs": "target", "max_output": 12}
+
+    def stop(what: str) -> Any:
+        def move(done: float, total: float) -> None:
+            if what == "distilling (draft)" and done == 25:
+                raise KeyboardInterrupt
+
+        return move
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(wide, source, ROWS, tmp_path / "draft", progress=stop, **given)  # type: ignore[arg-type]
+    made = distill(wide, source, ROWS, tmp_path / "draft", **given)  # type: ignore[arg-type]
+    facts = made.metrics
+    draft = transformers.AutoModelForCausalLM.from_pretrained(made.path)
+    ids = draft.config.draft_vocabulary
+    used = {token for example in target_outputs_of(wide) for token in example.completion}
+    assert 1 in ids and facts["draft_vocabulary"]["ids"] == len(ids) <= 30
+    assert set(ids) >= used if len(used) < 29 else len(ids) == 30
+    assert 0.5 < facts["draft_vocabulary"]["coverage"] <= 1 and 0.5 < facts["coverage"] <= 1
+    assert draft.get_output_embeddings().weight.shape[0] == draft.get_input_embeddings().weight.shape[0]
+    curve = facts["stages"]["draft"]["curve"]
+    assert facts["stages"]["draft"]["resumed_at"] == 24 and len(curve) == 30
+    assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
+    found = facts["acceptance"]
+    assert found["draft"]["alpha_exp"]["value"] > found["untrained"]["alpha_exp"]["value"]
+    whole = distill(wide, source, ROWS, tmp_path / "whole", **given)  # type: ignore[arg-type]
+    before, after = weights(whole.path), weights(made.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def target_outputs_of(target: Path) -> list[Example]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    return target_outputs(model, transformers.AutoTokenizer.from_pretrained(target), ROWS, max_tokens=12)
+
+
+def test_the_ids_of_most_tokens_are_taken() -> None:
+    outputs = [[9, 9, 9, 4, 4], [7, 4, 1]]
+    assert frequent_ids(outputs, [1], 9) == [1, 4, 7, 9]
+    assert frequent_ids(outputs, [1], 3) == [1, 4, 9]
+    assert frequent_ids(outputs, [1, 2], 1) == [1, 2]
+
+
+def test_a_narrow_draft_is_as_large_as_its_size_allows() -> None:
+    target = tiny(hidden_size=64, num_attention_heads=4)
+    for ids, size in ((list(range(1, 60)), NARROW), (None, DraftSize(80_000))):
+        draft = narrow_draft(target, size, ids)
+        width, rows = draft.config.hidden_size, len(ids or target.get_input_embeddings().weight)
+        assert draft.get_output_embeddings().weight.shape == (target.config.vocab_size, width)
+        inner = [w for name, w in draft.named_parameters() if "embed" not in name and "lm_head" not in name]
+        assert sum(w.numel() for w in inner) + rows * width <= size.weights
+        assert draft.config.max_position_embeddings == 256 and draft.generation_config.eos_token_id == 1
+    with pytest.raises(InputError, match="the smallest draft over 59 ids has"):
+        narrow_draft(target, DraftSize(100), range(59))
+    for text in ("", "M", "3.6MM", "-1", "1e6"):
+        with pytest.raises(InputError, match="give the number of weights"):
+            DraftSize.parse(text)
+    with pytest.raises(InputError, match="draft size 0"):
+        DraftSize.parse("0")
+
+
+def test_a_size_that_does_not_fit_is_refused_before_the_target_runs(wide: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the smallest draft"):
+        distill(wide, DraftSize(100), ROWS, tmp_path / "draft", states=tmp_path / "states", options=QUICK)
+    assert not (tmp_path / "states").exists()
+
+
 def test_random_tokens_are_the_same_after_a_stop(target: Path, tmp_path: Path) -> None:
     options = replace(QUICK, select="random", k=0.2)
     whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, baseline=False)
@@ -340,6 +441,7 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
+        {"vocabulary": -1},
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistillOptions(**wrong)  # type: ignore[arg-type]

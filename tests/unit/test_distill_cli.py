@@ -24,7 +24,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     path = tmp_path_factory.mktemp("task")
     lines = [{**row, "split": "test" if n % 4 == 0 else "train"} for n, row in enumerate(ROWS)]
     (path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder(path / "target", tiny()), path / "rows.jsonl"
+    return folder(path / "target", tiny(hidden_size=32)), path / "rows.jsonl"
 
 
 QUICK = ("--steps", "3", "--threads", "1")
@@ -46,6 +46,14 @@ def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -
     assert "baseline: 7 steps of 4 rows" in result.stdout
     facts = json.loads((tmp_path / "draft" / "distill.json").read_text())
     assert facts["options"]["k"] == 0.5 and facts["draft"] == "[0, 3]" and facts["rows"] == 9
+    narrow = ("--draft-size", "35K", "-o", tmp_path / "narrow")
+    result = tasc(*common, *narrow, "--config", config(tmp_path / "narrow.toml", vocabulary=40))
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "narrow" / "distill.json").read_text())
+    ids, coverage = (facts["draft_vocabulary"][name] for name in ("ids", "coverage"))
+    held_out = f"{facts['coverage']:.1%} of the validation outputs'"
+    said = f"draft vocabulary: {ids} ids, {coverage:.1%} of the training outputs' tokens, {held_out}"
+    assert said in result.stdout and facts["options"]["trainable"] == "all"
     more = ("--draft", tmp_path / "draft", "-o", tmp_path / "second", "--json")
     file = config(tmp_path / "second.toml", baseline=False, loss="tvd", limit=5, outputs="target")
     result = tasc(*common, *more, "--config", file)
@@ -58,8 +66,9 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
     target, rows = task
     common = ("distill", "--target", target, "--data", rows, "-o", tmp_path / "draft")
     for wrong, said in (
-        ((), "give --draft (a smaller model) or --layers"),
-        (("--draft", target, "--layers", "2"), "one of the two"),
+        ((), "give --draft (a smaller model), --layers"),
+        (("--draft", target, "--layers", "2"), "one of the three"),
+        (("--draft-size", "small"), "draft size 'small': give the number of weights"),
         (("--layers", "two"), "--layers two: give how many layers"),
         (("--layers", "4"), "fewer than the target's 4"),
     ):

@@ -55,6 +55,31 @@ def test_a_loss_is_its_definition(name: str, pairs: list[tuple[float, float]]) -
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
+@given(LOGITS, st.lists(st.floats(-12, 12), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_a_loss_over_a_draft_vocabulary_is_that_over_all_ids(
+    name: str, pairs: list[tuple[float, float]], others: list[float]
+) -> None:
+    """q is 0 for the other ids; KL(p ‖ q), infinite then, is that of the restricted p by the mass inside."""
+    target, draft = (torch.tensor([[pair[k] for pair in pairs]], dtype=torch.float64) for k in (0, 1))
+    rest = torch.tensor(others, dtype=torch.float64).logsumexp(0)[None]
+    p, q = softmax(target[0].tolist() + others), softmax(draft[0].tolist())
+    inside = math.fsum(p[: len(q)])
+    cross = inside * kl([a / inside for a in p[: len(q)]], q)
+    accepted = math.fsum(map(min, p, q))
+    weight = math.exp(-3 * accepted)
+    expected = {
+        "forward_kl": lambda: cross,
+        "lk": lambda: weight * cross + (1 - weight) * (1 - accepted),
+    }.get(name, lambda: reference(name, p, q + [0.0] * len(others)))()
+    found = LOSSES[name](target, draft, rest)
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    leaf = draft.clone().requires_grad_()
+    if name not in ("lk", "tvd"):  # a weight without a gradient; a kink
+        assert torch.autograd.gradcheck(lambda logits: LOSSES[name](target, logits, rest), leaf)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_arithmetic_is_at_least_float32(name: str, dtype: Any) -> None:
     torch.manual_seed(0)
@@ -101,6 +126,8 @@ def test_other_widths_are_refused() -> None:
         forward_kl(torch.zeros(2, 5), torch.zeros(2, 6))
     with pytest.raises(InputError, match="shapes"):
         tvd(torch.zeros(3, 5), torch.zeros(2, 5))
+    with pytest.raises(InputError, match=r"rest has shape \(2,\), the tokens have \(3,\)"):
+        tvd(torch.zeros(3, 5), torch.zeros(3, 5), torch.zeros(2))
 
 
 TOKENS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3), st.booleans()), min_size=1, max_size=30)

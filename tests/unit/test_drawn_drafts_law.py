@@ -16,6 +16,7 @@ from test_sampling_law import Uniforms
 from tiny_models import Scripted, random_prompts, tiny_model
 
 from tasc import Generator, HybridDrafter, ModelDrafter, NullDrafter
+from tasc.decoding.draft_model.vocabulary import set_draft_vocabulary
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.verify import accept_or_replace, verify
 
@@ -185,19 +186,21 @@ class Branches:
         return bool(self._plan)
 
 
-@pytest.mark.parametrize("kind", ["model", "combined"])
+@pytest.mark.parametrize("kind", ["model", "combined", "model over some ids", "combined over some ids"])
 @pytest.mark.parametrize(
     "options", [{"temperature": 1.0, "top_k": 2}, {"temperature": 0.8, "top_k": 2, "repetition_penalty": 1.5}], ids=str
 )
 def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: str, options: dict[str, Any]) -> None:
     """All that chance can do to three tokens, draws of the draft model included."""
     model, small = tiny_model("llama", vocab=V, spread=0.2), tiny_model("gpt2", vocab=V, seed=3, spread=0.3)
+    if "some ids" in kind:
+        set_draft_vocabulary(small, [0, 3])
     branches, law, drafted = Branches(), {}, 0
     monkeypatch.setattr("tasc.decoding.sampling.quantile", lambda weights, uniform: branches.take(weights))
     monkeypatch.setattr("tasc.decoding.sampling.accept_or_replace", lambda x, p, q, uniform: branches.replace(x, p, q))
     while True:
         drafter: Any = ModelDrafter(small, length=2, pack_weights=False)
-        if kind == "combined":
+        if kind.startswith("combined"):
             head = Scripted({tuple(PROMPT): [3, 3, 3]}, length=1)
             drafter = HybridDrafter(head, ModelDrafter(small, step_cost=0.0, pack_weights=False))
         generator = Generator(model, drafter=drafter, costs=0.0, pack_weights=False)

@@ -254,7 +254,7 @@ def test_rows_hold_what_their_requests_have_said(moves: list[tuple[Any, ...]]) -
 
 
 def test_the_longest_known_prefix_is_not_read_again() -> None:
-    drafter = ModelDrafter(DRAFT, length=1)
+    drafter = ModelDrafter(tiny_model("gpt2", seed=9), length=1)
     read: list[int] = []
     step = drafter.target.step
     drafter.target.step = lambda c, f, tokens, s, k: (read.append(sum(map(len, tokens))), step(c, f, tokens, s, k))[1]  # type: ignore[method-assign]

@@ -32,6 +32,13 @@ def distill(
         str | None,
         typer.Option(help="Cut the draft from the target instead: number of layers, or a list (0,10,19,29)."),
     ] = None,
+    draft_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Make a new, narrow draft instead: most weights of its layers and head, such as 3.6M.",
+        ),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Learn from the rows of this `split`, such as train.")] = None,
     validation_split: Annotated[
         str | None, typer.Option(help="Measure acceptance on the target's outputs to the rows of this `split`.")
@@ -61,14 +68,20 @@ def distill(
     interval, beside DistillSpec at equal compute. `tasc bench --draft DIR` runs the draft. To resume a stopped run,
     give the same command again. On several GPUs: `torchrun --nproc_per_node N -m tasc.cli distill …`.
     """
-    source = draft if layers is None else _layers(layers)
-    if source is None or (draft is not None and layers is not None):
-        raise InputError("give --draft (a smaller model) or --layers (to cut one from the target), one of the two")
+    if [draft, layers, draft_size].count(None) != 2:
+        raise InputError(
+            "give --draft (a smaller model), --layers (to cut one from the target) or --draft-size (a new, narrow "
+            "model), one of the three"
+        )
     from tasc.data import read_rows
     from tasc.models import checkpoint, use_threads
+    from tasc.training.distill import DraftSize
     from tasc.training.distill import distill as run
     from tasc.training.distill.config import DistillConfig
 
+    source: Any = draft if layers is None else _layers(layers)
+    if draft_size is not None:
+        source = DraftSize.parse(draft_size)
     if threads is not None:
         use_threads(threads)
     settings = DistillConfig.read(config, steps=steps, seed=seed, system=system)
@@ -115,6 +128,14 @@ def print_distilled(output: Path, facts: dict[str, Any]) -> None:
             f"{name}: {counted(stage['steps'], 'step')} of {counted(stage['rows_per_step'], 'row')}, "
             f"{stage['seconds']:,.0f} s, loss "
             f"{stage['curve'][0]['loss']:.4f} to {stage['curve'][-1]['loss']:.4f}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if vocabulary := facts["draft_vocabulary"]:
+        held_out = f", {facts['coverage']:.1%} of the validation outputs'" if "coverage" in facts else ""
+        out.print(
+            f"draft vocabulary: {vocabulary['ids']:,} ids, {vocabulary['coverage']:.1%} of the training outputs' "
+            f"tokens{held_out}",
             highlight=False,
             soft_wrap=True,
         )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from tasc.data.ids import common_prefix_length
+from tasc.decoding.draft_model.plain_llama import PlainLlama
+from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.model_cache import ModelCaches
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
@@ -57,11 +59,13 @@ class DraftRows:
     Args:
         target: The draft model.
         cuda_graphs: As for `StepRunner`.
+        plain: Whether a Llama's own code may be left out (`plain_llama.py`).
     """
 
-    def __init__(self, target: Target, cuda_graphs: bool | None = None) -> None:
+    def __init__(self, target: Target, cuda_graphs: bool | None = None, plain: bool = True) -> None:
         self._cache = target.new_cache(1)
         self._steps = StepRunner(target, self._cache, 1, cuda_graphs)
+        self._plain = PlainLlama(target) if plain and PlainLlama.fits(target) else None
         self._rows = [Row(0)]
 
     @property
@@ -102,6 +106,8 @@ class DraftRows:
         """
         if isinstance(self._cache, ModelCaches):
             return torch.stack([self._single_step(self._cache, owner) for owner in owners])
+        if self._plain is not None and len(owners) == 1:
+            return self._plain_step(self._plain, owners[0])[None]
         places = [owner.row.index for owner in owners if owner.row is not None]
         first, end = min(places), max(places) + 1
         wanted = set(places)
@@ -121,6 +127,15 @@ class DraftRows:
         """Take back the tokens of a row behind the first `length` ones."""
         if row.length > length:
             row.length = self._cache.keep(row.index, length)
+
+    def _plain_step(self, plain: PlainLlama, owner: Owner) -> Tensor:
+        """Run the unread tokens of one owner, or its last one. Returns (V,) logits."""
+        row, cache = owner.row, self._cache
+        assert row is not None and isinstance(cache, RowCache)
+        start = min(row.length, len(owner.tokens) - 1)
+        logits = plain.logits(cache, row.index, owner.tokens[start:], start)
+        row.length = len(owner.tokens)
+        return logits
 
     def _single_step(self, cache: ModelCaches, owner: Owner) -> Tensor:
         """Run the unread tokens of one owner; the row is marked where its draft begins. Returns (V,) logits."""

@@ -13,6 +13,7 @@ from tasc.checks import number, whole_number
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.draft_model.cache import DraftRows, Row
 from tasc.decoding.draft_model.controller import DraftLengthController, Round, clock
+from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
@@ -33,7 +34,8 @@ class ModelDrafter(Drafter):
 
     Args:
         model: Any causal language model that `Target` takes, with the target's vocabulary, in its place and type. Its
-            weights must stay as they are while requests run.
+            weights must stay as they are while requests run. With a draft vocabulary (`vocabulary.py`), it drafts ids
+            of that alone.
         length: Fixed length of every draft; shorter only at `max_tokens` or a drafted EOS, and never paused. None: as
             many tokens as are expected to pay (`controller.py`).
         name: The name in reports.
@@ -73,7 +75,8 @@ class ModelDrafter(Drafter):
         self.fixed_length = length is not None
         self.controller = DraftLengthController(step_cost)
         self.target = probed_target(model)
-        self.rows = DraftRows(self.target, cuda_graphs)
+        self.rows = DraftRows(self.target, cuda_graphs, plain=not compile)
+        self._head = DraftHead(self.target.model)
         self._prepacked = PrepackedLinears(self.target.model, pack_weights)
         self._compiled = CompiledModules(self.target.model, compile)
         self._tokenizer = tokenizer
@@ -182,7 +185,12 @@ class ModelDrafter(Drafter):
 
     def _run(self, going: Sequence[ModelRequest], curve: Costs) -> float:
         """Draft token by token. Returns the cost of the passes in passes over one token."""
-        with evaluating(self.target.model), self._prepacked.applied(), self._compiled.applied():
+        with (
+            evaluating(self.target.model),
+            self._head.applied(),
+            self._prepacked.applied(),
+            self._compiled.applied(),
+        ):
             self.rows.place(going)
             passes = 0.0
             while going:
@@ -200,11 +208,15 @@ class ModelDrafter(Drafter):
 
     def _choices(self, requests: Sequence[ModelRequest]) -> list[tuple[float, int | Tensor]]:
         """Return per request the greatest probability, and the most probable token or (V,) probabilities to sample."""
-        logits = _fitted(self.rows.step(requests), requests[0].params.vocab_size)
+        logits, vocab_size = self.rows.step(requests), requests[0].params.vocab_size
         samplers = [request.params.sampler for request in requests]
-        if all(sampler is None for sampler in samplers):
+        is_greedy = all(sampler is None for sampler in samplers)
+        ids = self._head.ids if is_greedy and self._head.max_id < (vocab_size or self.target.vocab_size) else None
+        if ids is None:
+            logits = _fitted(self._head.spread(logits), vocab_size)
+        if is_greedy:
             peaks, tokens = torch.softmax(logits.float(), dim=-1).max(-1)
-            return list(zip(peaks.tolist(), tokens.tolist(), strict=True))
+            return list(zip(peaks.tolist(), (tokens if ids is None else ids[tokens]).tolist(), strict=True))
         choices: list[tuple[float, int | Tensor]] = []
         for request, sampler, row in zip(requests, samplers, logits, strict=True):
             probs = row.float().softmax(-1) if sampler is None else sampler.probabilities(row, request.tokens)

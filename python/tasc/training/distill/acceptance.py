@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
 from tasc.evaluation.acceptance import Acceptance
@@ -75,7 +76,7 @@ def acceptance(
     provided that the draft computes the same numbers for one token as for many.
 
     Args:
-        draft: A transformers causal model with the target's vocabulary.
+        draft: A transformers causal model with the target's vocabulary, or with a draft vocabulary.
         outputs: Outputs of `target_outputs`.
         eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
         teacher: Teacher of the target's logits for `outputs`; None: no α_exp.
@@ -84,15 +85,19 @@ def acceptance(
         progress: Called with (rows done, rows).
     """
     draft.eval()
+    head = DraftHead(draft)
     requests: list[Any] = [None] * len(outputs)
     overlaps: list[Any] = [None] * len(outputs)
     for rows, batch, sizes in batches(draft, outputs, pad_id=min(eos), progress=progress):
-        logits = completion_logits(draft, batch)
+        with head.applied():
+            logits = completion_logits(draft, batch)
         if teacher is not None:
-            found = (1 - tvd(teacher.logits(rows, batch), logits)).cpu().double()
+            target = teacher.over(head.ids, rows, batch)
+            found = (1 - tvd(target.logits, logits, target.rest)).cpu().double()
             for row, overlap in zip(rows, torch.split(found, sizes), strict=True):
                 overlaps[row] = overlap.numpy()
-        for row, ids in zip(rows, torch.split(logits.argmax(-1).cpu(), sizes), strict=True):
+        drafted = logits.argmax(-1) if head.ids is None else head.ids[logits.argmax(-1)]
+        for row, ids in zip(rows, torch.split(drafted.cpu(), sizes), strict=True):
             completion = outputs[row].completion
             requests[row] = Stats.teacher_forced(
                 [a == b for a, b in zip(ids.tolist(), completion, strict=True)],

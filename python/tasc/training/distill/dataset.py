@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +98,23 @@ class DistillDataset:
         )
         return short_enough(made, self.options.max_tokens)
 
+    @cached_property
+    def vocabulary(self) -> list[int] | None:
+        """Ids of the draft vocabulary, ascending; None: all ids."""
+        limit = self.options.vocabulary
+        if not limit:
+            return None
+        special = {*self.eos_ids, *self.tokenizer.all_special_ids}
+        size = self.target.get_input_embeddings().weight.shape[0]
+        ids = frequent_ids([e.completion for e in self.examples], [k for k in special if k < size], limit)
+        return ids if len(ids) < size else None
+
+    def coverage(self, outputs: Sequence[Example]) -> float:
+        """Return the share of the outputs' tokens that are in the draft vocabulary."""
+        known = None if self.vocabulary is None else frozenset(self.vocabulary)
+        inside = [known is None or token in known for example in outputs for token in example.completion]
+        return sum(inside) / max(1, len(inside))
+
     def target_outputs(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
         """Load the target's outputs for rows from the file `name`, or generate them first."""
         file = self.work / name
@@ -141,6 +159,18 @@ class DistillDataset:
             store = TokenStore.build(known, self.task, self.work / "rows.store", system=self.system)
             TaskIndex.build(store, file, tokenizer=self.task)
         return TaskIndex.open(file, memory_bytes=MEMORY_BYTES)
+
+
+def frequent_ids(outputs: Iterable[Sequence[int]], always: Iterable[int], limit: int) -> list[int]:
+    """Return the ids that outputs use, at most `limit` of them by count, and those of `always`: ascending.
+
+    >>> frequent_ids([[7, 7, 3], [3, 5]], [1], 3)
+    [1, 3, 7]
+    """
+    counts = Counter(token for output in outputs for token in output)
+    kept = set(always)
+    ranked = sorted(counts.keys() - kept, key=lambda token: (-counts[token], token))
+    return sorted(kept.union(ranked[: max(0, limit - len(kept))]))
 
 
 def rows_digest(rows: Sequence[Row]) -> str:

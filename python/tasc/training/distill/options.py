@@ -8,6 +8,9 @@ from typing import Literal
 from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
 
+NARROW_VOCABULARY = 8192
+"""Most ids of a narrow draft's vocabulary by default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions(TrainingOptions):
@@ -31,6 +34,9 @@ class DistillOptions(TrainingOptions):
     init_from: Literal["draft", "reference"] = "draft"
     """Initial weights of the last stage: the given draft (the paper) or the reference. An untrained draft, such as a
     fresh cut, learns nothing from `tvd`: its gradient is 0 where two distributions do not overlap."""
+    vocabulary: int | None = None
+    """Most ids of the draft vocabulary: the special tokens, and the ids that most tokens of the rows' outputs have. 0:
+    all ids of the target. None: 8192 for a new, narrow draft, else all."""
     trainable: Literal["blocks", "all"] = "blocks"
     """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
     learning_rate: float = 1e-3
@@ -43,6 +49,8 @@ class DistillOptions(TrainingOptions):
         super().__post_init__()
         self._check_counts("steps")
         self._check_positive("reference_steps", "learning_rate")
+        if self.vocabulary is not None and self.vocabulary < 0:
+            raise InputError(f"vocabulary={self.vocabulary}: the most ids of a draft vocabulary, or 0 for all")
         if not 0 < self.k <= 1:
             raise InputError(f"k={self.k}: a share of the tokens, above 0 and at most 1")
 

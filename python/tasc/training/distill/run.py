@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.data.prompt_notes import PromptDefaults, tuning_notes
+from tasc.decoding.draft_model.vocabulary import cut_head, expand_head, set_draft_vocabulary
 from tasc.errors import InputError
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import check_name, quiet_transformers
@@ -23,7 +24,8 @@ from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
-from tasc.training.distill.options import DistillOptions
+from tasc.training.distill.narrow_draft import DraftSize, narrow_draft
+from tasc.training.distill.options import NARROW_VOCABULARY, DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
 from tasc.training.examples import ROWS, check_rows
@@ -35,7 +37,7 @@ METRICS = "distill.json"
 
 def distill(
     target: str | Path,
-    draft: str | Path | int | Sequence[int],
+    draft: str | Path | int | Sequence[int] | DraftSize,
     rows: Iterable[Row],
     out: str | Path,
     *,
@@ -62,7 +64,8 @@ def distill(
     Args:
         target: Folder or hub name of the target, already tuned to the task.
         draft: Folder or hub name of a smaller model with the same vocabulary; or the target's layers to cut a draft
-            from (see `cut_draft`): their number, or a list.
+            from (see `cut_draft`): their number, or a list; or the size of a new, narrow draft (see `narrow_draft`),
+            all of whose weights are trained.
         rows: `{input, output}`; `output` is not needed with `outputs="target"`.
         out: Folder to write. It must not exist.
         options: See `DistillOptions`.
@@ -102,13 +105,16 @@ def distill(
     check_name(str(target))
     if isinstance(draft, (str, PathLike)):
         check_name(str(draft))
-    else:
+    elif not isinstance(draft, DraftSize):
         layers = [draft] if isinstance(draft, int) else draft
-        listed("draft", layers, int, "a model, a number of layers or a list of layers")
+        listed("draft", layers, int, "a model, a DraftSize, a number of layers or a list of layers")
     for name, folder in (("reference", reference), ("states", states)):
         if folder is not None:
             path(name, folder)
     of_kind("options", options, DistillOptions)
+    if isinstance(draft, DraftSize):  # it has no embeddings or head of the target to keep
+        limit = NARROW_VOCABULARY if options.vocabulary is None else options.vocabulary
+        options = replace(options, trainable="all", vocabulary=limit)
     function("progress", progress)
     out = path("out", out)
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
@@ -144,7 +150,7 @@ class _Run:
     """Stages of a distillation. Each finished stage is stored in the work folder."""
 
     dataset: DistillDataset
-    source: str | Path | int | Sequence[int]
+    source: str | Path | int | Sequence[int] | DraftSize
     out: Path
     work: WorkFolder
     options: DistillOptions
@@ -154,6 +160,7 @@ class _Run:
     def train(self, states: Path) -> None:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
+        self._fresh()  # refuses what does not fit before the target runs over the rows
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft")
@@ -209,6 +216,7 @@ class _Run:
         others = [name for name in ("reference", "baseline") if name in found]
         return {
             "length": length,
+            "coverage": dataset.coverage(outputs),
             "acceptance": {name: one.summary() for name, one in found.items()},
             "draft_less": {name: difference(found["draft"], found[name]) for name in others},
         }
@@ -224,6 +232,7 @@ class _Run:
             "prompts": tuning_notes(dataset.rows, dataset.tokenizer, dataset.system),
             "rows": len(dataset.examples),
             "rows_left_out": dataset.left_out,
+            "draft_vocabulary": self._vocabulary_facts(),
             "completion_tokens": sum(len(e.completion) for e in dataset.examples),
             "stages": self._done(),
             **figures,
@@ -242,16 +251,31 @@ class _Run:
     def check_vocabularies(self) -> None:
         """Check that all models have the target's vocabulary, and its tokenizer where they have one."""
         dataset = self.dataset
-        own = load_tokenizer(self.source) if isinstance(self.source, str | Path) else None
-        check_same_tokens(dataset.target, self._fresh(), dataset.task, own)
+        if not isinstance(self.source, DraftSize):
+            own = load_tokenizer(self.source) if isinstance(self.source, str | Path) else None
+            check_same_tokens(dataset.target, self._given(self.source), dataset.task, own)
         if self.reference is not None:
             check_same_tokens(dataset.target, self._model(self.reference), dataset.task, load_tokenizer(self.reference))
 
+    def _vocabulary_facts(self) -> dict[str, Any] | None:
+        """Number of ids in the draft vocabulary, and the share of the rows' output tokens that it covers."""
+        ids = self.dataset.vocabulary
+        return None if ids is None else {"ids": len(ids), "coverage": self.dataset.coverage(self.dataset.examples)}
+
     def _fresh(self) -> Any:
-        """The draft as it comes, float32."""
-        if isinstance(self.source, str | Path):
-            return self._model(self.source)
-        return cut_draft(self.dataset.target, self.source).float()
+        """Return the draft before training, float32, with its draft vocabulary and the whole head."""
+        ids = self.dataset.vocabulary
+        if isinstance(self.source, DraftSize):
+            torch.manual_seed(self.options.seed)
+            draft = narrow_draft(self.dataset.target, self.source, ids)
+        else:
+            draft = self._given(self.source)
+        set_draft_vocabulary(draft, ids)
+        return draft
+
+    def _given(self, source: str | Path | int | Sequence[int]) -> Any:
+        """Return the given model, or a cut of the target, float32."""
+        return self._model(source) if isinstance(source, str | Path) else cut_draft(self.dataset.target, source).float()
 
     def _model(self, folder: str | Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -291,7 +315,9 @@ class _Run:
             return
         steps_folder = self.work.path / f"{name}.steps"
         draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
+        set_draft_vocabulary(draft, self.dataset.vocabulary)
         draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
+        cut_head(draft)
         facts = run_stage(
             draft,
             self.dataset.examples,
@@ -305,6 +331,7 @@ class _Run:
         )
         if processes().is_main_process:
             write_json(self.work.path / "stages.json", self._done() | {name: facts})
+            expand_head(draft)
             save_draft(draft, self.dataset.tokenizer, folder)
             remove_folder(steps_folder)
         processes().wait_for_everyone()

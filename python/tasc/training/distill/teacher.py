@@ -2,7 +2,8 @@
 
 A target's logits are its output head times its last hidden states. The states of all completion tokens therefore
 determine all logits, with 2·H bytes per token instead of 2·V. They are computed once and stored in a file. Training any
-number of drafts then needs only the output head of the target.
+number of drafts then needs only the output head of the target. The log-sum-exp of each token's logits is stored too: a
+draft with a draft vocabulary then needs only the head's rows of its ids.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tasc.decoding.draft_model.vocabulary import head_rows
 from tasc.errors import InputError
 from tasc.files import new_folder, read_json
 from tasc.progress import Progress
@@ -36,8 +38,26 @@ _MAX_DEVIATION = 0.05
 """Tolerance as a share of the logits' standard deviation: mean bfloat16 difference between two batches of one model."""
 
 
+class TeacherLogits(NamedTuple):
+    """What the target predicts for n tokens, as the losses take it."""
+
+    logits: Tensor
+    """(n, V) logits of all ids, or of the ids of a draft vocabulary."""
+    rest: Tensor | None = None
+    """(n,) log-sum-exp of the logits of all other ids."""
+
+
 class Teacher(Protocol):
     """Source of the target's logits, which the draft learns."""
+
+    def over(self, ids: Tensor | None, rows: Sequence[int], batch: dict[str, Any]) -> TeacherLogits:
+        """Return the logits of some ids for every completion token of a batch, row after row.
+
+        Args:
+            ids: (n,) int64 ids; None: all.
+            rows: As for `logits`.
+            batch: As for `logits`.
+        """
 
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
         """Return (n, V) logits for every completion token of a batch, row after row.
@@ -66,6 +86,11 @@ class OnlineTeacher:
         with arithmetic(self.target, self._precision):
             return completion_logits(self.target, batch)
 
+    def over(self, ids: Tensor | None, rows: Sequence[int], batch: dict[str, Any]) -> TeacherLogits:
+        """See `Teacher`."""
+        logits = self.logits(rows, batch)
+        return TeacherLogits(logits) if ids is None else _rest(logits[:, ids], logits.float().logsumexp(-1))
+
 
 class CachedHiddenStates:
     """Teacher from the target's last hidden states of all completion tokens, in a file, and its output head.
@@ -78,6 +103,7 @@ class CachedHiddenStates:
     Attributes:
         states: (N, H), memory-mapped; float16 or float32, or bfloat16 as uint16 bits.
         begins: (R + 1,) int64; row r has `states[begins[r]:begins[r + 1]]`.
+        totals: (N,) float32 log-sum-exp of the logits.
     """
 
     def __init__(self, folder: Path, head: Any, precision: str = "fp32") -> None:
@@ -85,17 +111,33 @@ class CachedHiddenStates:
         self.head = head.eval().requires_grad_(False)
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.begins = np.load(folder / "begins.npy")
+        self.totals = np.load(folder / "totals.npy")
         self.bits = read_json(folder / "states.json")["dtype"] == "bfloat16"
+        self._cut: tuple[Tensor, Any] | None = None  # ids, and the head's rows of them
 
     @torch.no_grad()
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
         """See `Teacher`; `batch` is not used."""
-        found = np.concatenate([self.states[self.begins[r] : self.begins[r + 1]] for r in rows])
-        states = torch.from_numpy(found)
-        weight = self.head.weight
+        return self._product(self.head, rows)
+
+    @torch.no_grad()
+    def over(self, ids: Tensor | None, rows: Sequence[int], batch: dict[str, Any]) -> TeacherLogits:
+        """See `Teacher`; `batch` is not used."""
+        if ids is None:
+            return TeacherLogits(self.logits(rows, batch))
+        if self._cut is None or not torch.equal(self._cut[0], ids):
+            self._cut = ids, head_rows(self.head, ids)
+        logits = self._product(self._cut[1], rows)
+        return _rest(logits, torch.from_numpy(self._of_rows(self.totals, rows)).to(logits.device))
+
+    def _of_rows(self, stored: Any, rows: Sequence[int]) -> Any:
+        return np.concatenate([stored[self.begins[r] : self.begins[r + 1]] for r in rows])
+
+    def _product(self, head: Any, rows: Sequence[int]) -> Tensor:
+        states, weight = torch.from_numpy(self._of_rows(self.states, rows)), head.weight
         states = (states.view(torch.bfloat16) if self.bits else states).to(weight.device, weight.dtype)
-        with arithmetic(self.head, self._precision):
-            logits: Tensor = self.head(states)
+        with arithmetic(head, self._precision):
+            logits: Tensor = head(states)
         return logits
 
     @classmethod
@@ -126,18 +168,18 @@ class CachedHiddenStates:
         head = _head(target)
         target.eval()
         dtype = str(next(target.parameters()).dtype).removeprefix("torch.")
-        facts = {"rows": digest(examples), "dtype": dtype, "precision": precision}
+        facts = {"rows": digest(examples), "dtype": dtype, "precision": precision, "totals": True}
         _, first, _ = next(batches(target, examples, rows=[0], pad_id=pad_id))
         expected = _check_head(target, head, first).float()
         if not folder.exists():
             with arithmetic(target, precision):
                 _write(target, head, examples, folder, facts, pad_id, progress)
-        cached = cls(folder, head, precision)
-        stored = read_json(folder / "states.json")
-        deviation = (cached.logits([0], {}).float() - expected).abs().mean()
-        if stored != facts or deviation > _MAX_DEVIATION * expected.std():
-            raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")
-        return cached
+        if read_json(folder / "states.json") == facts:
+            cached = cls(folder, head, precision)
+            deviation = (cached.logits([0], {}).float() - expected).abs().mean()
+            if deviation <= _MAX_DEVIATION * expected.std():
+                return cached
+        raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")
 
 
 def batches(
@@ -189,6 +231,12 @@ def arithmetic(model: Any, precision: str) -> Any:
 def _of_completions(columns: Tensor, labels: Tensor) -> Tensor:
     """Select from (B, T, …) the n positions that predict completion tokens: (n, …)."""
     return columns[:, -labels.shape[1] : -1][labels[:, 1:] != IGNORED]
+
+
+def _rest(logits: Tensor, totals: Tensor) -> TeacherLogits:
+    """Return logits of some ids with the log-sum-exp of all others, from (n,) log-sum-exps of all."""
+    inside = (logits.float().logsumexp(-1) - totals).clamp(max=0.0)  # above 0 by rounding alone
+    return TeacherLogits(logits, totals + (-inside.expm1()).log())
 
 
 def _head(target: Any) -> Any:
@@ -249,15 +297,19 @@ def _write(
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would kill the process below
             with (made / "states.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        totals = np.empty(int(begins[-1]), np.float32)
         for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):
             with _head_inputs(head) as seen:
-                completion_logits(target, batch)
+                logits = completion_logits(target, batch)
             found = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
             bits = found.view(torch.uint16) if kind == np.uint16 else found
-            for row, part in zip(rows, torch.split(bits, sizes), strict=True):
+            parts = torch.split(logits.float().logsumexp(-1).cpu(), sizes)
+            for row, part, total in zip(rows, torch.split(bits, sizes), parts, strict=True):
                 states[begins[row] : begins[row + 1]] = part.numpy()
+                totals[begins[row] : begins[row + 1]] = total.numpy()
         states.flush()
-        stored = io.BytesIO()  # numpy ignores that the last bytes of a file cannot be written
-        np.save(stored, begins)
-        (made / "begins.npy").write_bytes(stored.getvalue())
+        for name, array in (("begins", begins), ("totals", totals)):
+            stored = io.BytesIO()  # numpy ignores that the last bytes of a file cannot be written
+            np.save(stored, array)
+            (made / f"{name}.npy").write_bytes(stored.getvalue())
         (made / "states.json").write_text(json.dumps(facts) + "\n")

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.options import DistillOptions
@@ -53,13 +54,15 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         self._teacher = teacher
         self._options = options
         self._reference = reference
+        self._ids = DraftHead(given["model"]).ids
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Compute the mean loss of the selected tokens of a batch."""
         rows = inputs.pop("rows").tolist()
-        per_token = LOSSES[self._options.loss](self._teacher.logits(rows, inputs), completion_logits(model, inputs))
+        target = self._teacher.over(self._ids, rows, inputs)
+        per_token = LOSSES[self._options.loss](target.logits, completion_logits(model, inputs), target.rest)
         loss = per_token[self._selected(rows, per_token.detach())].mean()
         return (loss, {}) if return_outputs else loss
 
@@ -88,7 +91,8 @@ def run_stage(
     """Train `draft` in place. A stopped stage resumes from its last checkpoint in `folder`.
 
     Args:
-        draft: A transformers causal model with the target's vocabulary, float32.
+        draft: A transformers causal model with the target's vocabulary, float32; with a draft vocabulary, its head is
+            cut (`cut_head`).
         examples: Rows. They form batches of similar length, in an order that depends on the seed alone.
         teacher: Teacher of the draft.
         folder: Folder for checkpoints. It stays, so that the caller can save the result first.
@@ -142,11 +146,13 @@ def token_losses(
 ) -> dict[int, Tensor]:
     """Compute the loss of a model on every completion token of `rows` (None: all): (T,) float32 on the CPU, by row."""
     model.eval()
+    head = DraftHead(model)
     found: dict[int, Tensor] = {}
     for chosen, batch, sizes in batches(model, examples, rows=rows, progress=progress):
-        with arithmetic(model, precision):
+        with arithmetic(model, precision), head.applied():
             logits = completion_logits(model, batch)
-        per_token = LOSSES[loss](teacher.logits(chosen, batch), logits).cpu()
+        target = teacher.over(head.ids, chosen, batch)
+        per_token = LOSSES[loss](target.logits, logits, target.rest).cpu()
         found |= {row: part.clone() for row, part in zip(chosen, torch.split(per_token, sizes), strict=True)}
     return found
 
