@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,15 @@ import torch
 from extended import NEW, tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import EOS, VOCAB, PromptLookup, Scripted, byte_tokenizer, random_prompts, tiny_model
+from tiny_models import EOS, VOCAB, Scripted, byte_tokenizer, random_prompts, tiny_model
 
 from tasc import Generator, Grammar, NgramDrafter, NullDrafter
+from tasc.cli.generate import read_grammar
 from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.decoding.grammar import GRAMMAR, Grammars
 from tasc.decoding.jobs import CheckedDraft
 from tasc.decoding.sampling import Sampler, Sampling
-from tasc.decoding.verify import quantile
+from tasc.decoding.verify import NO_TOKEN, quantile, verify
 from tasc.errors import InputError, MissingExtraError, NoTokenError
 
 llguidance = pytest.importorskip("llguidance")
@@ -40,16 +42,21 @@ SCHEMA = {
 GRAMMARS = [
     Grammar.json_schema(SCHEMA),
     Grammar.regex("[a-c]{3,9}|(xyz){4}"),
-    Grammar.ebnf('root ::= "say " word (", " word)* "."\nword ::= "yes" | "no" | [0-9] [0-9]'),
+    Grammar.ebnf('root ::= "say " word (", " word)? "."\nword ::= "yes" | "no" | [0-9] [0-9]'),
     Grammar.ebnf('start: "<" NAME ">" "</b>"\nNAME: /[a-z]{2,4}/'),
 ]
 PROMPTS = random_prompts(len(GRAMMARS) + 1)
-MAX_TOKENS = 70
+MAX_TOKENS = 90
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
     return tiny_model("llama")
+
+
+@pytest.fixture(scope="module")
+def expected(model: Any) -> list[list[int]]:
+    return [twin(model, prompt, grammar) for prompt, grammar in zip(PROMPTS, [*GRAMMARS, None], strict=True)]
 
 
 def matcher(tokenizer: Any, grammar: Grammar) -> Any:
@@ -100,10 +107,8 @@ def twin(
 def drafters(outputs: dict[tuple[int, ...], list[int]]) -> dict[str, Any]:
     return {
         "plain": NullDrafter(),
-        "always": Scripted(outputs, length=40),
         "mixed": Scripted(outputs, miss=0.3, length=20),
         "never": Scripted(outputs, miss=1.0),
-        "lookup": PromptLookup(),
         "ngram": NgramDrafter(None),
     }
 
@@ -113,7 +118,7 @@ def in_grammar(text: str, grammar: Grammar) -> bool:
         return fits(json.loads(text), json.loads(grammar.text)) and text == json.dumps(
             json.loads(text), ensure_ascii=False
         )
-    forms = {GRAMMARS[2].text: r"say (yes|no|\d\d)(, (yes|no|\d\d))*\.", GRAMMARS[3].text: "<[a-z]{2,4}></b>"}
+    forms = {GRAMMARS[2].text: r"say (yes|no|\d\d)(, (yes|no|\d\d))?\.", GRAMMARS[3].text: "<[a-z]{2,4}></b>"}
     return re.fullmatch(forms.get(grammar.text, grammar.text), text) is not None
 
 
@@ -136,15 +141,13 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_equals_masked_plain_decoding_in_mixed_batches(model: Any, batch_size: int) -> None:
+def test_equals_masked_plain_decoding_in_mixed_batches(model: Any, expected: list[list[int]], batch_size: int) -> None:
     grammars = [*GRAMMARS, None]
-    expected = [twin(model, prompt, grammar) for prompt, grammar in zip(PROMPTS, grammars, strict=True)]
     known = {tuple(prompt): output for prompt, output in zip(PROMPTS, expected, strict=True)}
     for name, drafter in drafters(known).items():
         generator = Generator(model, TOKENIZER, drafter=drafter, batch_size=batch_size, costs=0.02)
-        made = generator.generate(prompts=PROMPTS, grammar=grammars, max_tokens=MAX_TOKENS, check_plain=True)
+        made = generator.generate(prompts=PROMPTS, grammar=grammars, max_tokens=MAX_TOKENS)
         assert [item.ids for item in made] == expected, name
-        assert made.stats.divergences == 0
         for item, grammar in zip(made, GRAMMARS, strict=False):
             assert item.finish_reason == "eos"
             assert in_grammar(item.text, grammar), item.text
@@ -172,7 +175,7 @@ def test_samples_the_masked_law_with_the_same_seed(model: Any, options: dict[str
         prompts=PROMPTS, grammar=unforced, max_tokens=MAX_TOKENS, seed=7, **options)]  # fmt: skip
     assert expected is None or alone == expected
     known = {tuple(prompt): output for prompt, output in zip(PROMPTS, alone, strict=True)}
-    for name in ("always", "mixed", "lookup", "plain"):
+    for name in ("mixed", "plain"):
         generator = Generator(model, TOKENIZER, drafter=drafters(known)[name], batch_size=3, costs=0.02)
         made = generator.generate(prompts=PROMPTS, grammar=grammars, max_tokens=MAX_TOKENS, seed=7, **options)
         assert [item.ids for item in made] == alone, name
@@ -200,11 +203,11 @@ values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(values, st.integers(0, 3), st.sampled_from([{}, {"temperature": 1.2}]), st.integers(0, 99))
 def test_random_schemas_are_never_broken(schema: Any, model_seed: int, options: Any, seed: int) -> None:
     model = tiny_model("llama", seed=model_seed)
-    grammar, prompts = Grammar.json_schema(schema), random_prompts(2, seed)
+    grammar, prompts = Grammar.json_schema(schema), random_prompts(1, seed)
     sampling = Sampling(**options) if options else None
     expected = [twin(model, prompt, grammar, sampling, (seed, k)) for k, prompt in enumerate(prompts)]
     known = {tuple(prompt): output for prompt, output in zip(prompts, expected, strict=True)}
@@ -248,10 +251,10 @@ def drawn(tokens: list[int], q: torch.Tensor) -> CheckedDraft:
     return CheckedDraft(tokens, [0] * len(tokens), [1.0] * len(tokens), [q] * len(tokens))
 
 
-def test_a_draft_may_end_where_the_text_may() -> None:
+def test_a_draft_is_cut_before_what_is_forbidden_and_before_an_eos() -> None:
     a, x = TOKENIZER("ax")["input_ids"]
     state = states().start(Grammar.regex("a{1,3}"), 0, frozenset([EOS]))
-    for tokens, kept in (([EOS], 0), ([a, EOS], 2), ([a, a, x, a], 2), ([a, a, a, a], 3), ([a, a, a, EOS], 4)):
+    for tokens, kept in (([EOS], 0), ([a, EOS], 1), ([a, a, x, a], 2), ([a, a, a, a], 3), ([a, a, a, EOS], 3)):
         draft = CheckedDraft(tokens, [0] * len(tokens), [1.0] * len(tokens))
         assert state.constrain(draft, [], 64).count_without(GRAMMAR) == kept
 
@@ -278,19 +281,30 @@ def test_forbidden_drawn_tokens_leave_the_law_as_it_is() -> None:
     assert seen[b] == pytest.approx(float(law[1]), abs=2 / steps)
 
 
-@pytest.mark.parametrize("eos", [(EOS, 98), (98,)])
-def test_any_eos_ends_where_the_text_may_and_nowhere_else(model: Any, eos: tuple[int, ...]) -> None:
+def test_a_drawn_eos_that_is_accepted_ends_the_output() -> None:
+    a, q = TOKENIZER("a")["input_ids"][0], torch.zeros(VOCAB, dtype=torch.float64)
+    q[EOS] = 1.0
+    state = states().start(Grammar.regex("a{1,3}"), 0, frozenset([EOS]))
+    draft = state.constrain(drawn([EOS], q), [a], 64)
+    assert draft.tokens == [EOS]
+    sampler = Sampler(Sampling(temperature=1.0), [a], 9, 0, 0, torch.device("cpu"), [state])
+    sampler._uniform = lambda: 0.0  # type: ignore[assignment]
+    emitted = verify(draft.tokens, sampler.choose_lazily(torch.zeros(2, VOCAB), 1, draft.tokens, draft.dists))
+    assert emitted[0] == EOS
+    assert NO_TOKEN not in emitted
+
+
+@pytest.mark.parametrize("others", [(EOS,), ()])
+def test_any_eos_ends_where_the_text_may_and_nowhere_else(model: Any, others: tuple[int, ...]) -> None:
     """With several of them the model chooses; one that the tokenizer has for a letter is no letter then."""
-    letter = TOKENIZER.decode([98])
-    others = "".join(sorted({"a", "b", "c", "d"} - {letter}))
+    [letter] = TOKENIZER("b")["input_ids"]
     for drafts in (False, True):
         generator = Generator(model, TOKENIZER, drafter=NullDrafter(), costs=0.0)
-        grammar = Grammar.regex(f"[{others}{letter}]{{5}}end", drafts=drafts)
-        made = generator.generate(prompts=PROMPTS, grammar=grammar, eos=eos, max_tokens=20)
+        grammar = Grammar.regex("[a-d]{5}(xy|e)?", drafts=drafts)
+        made = generator.generate(prompts=PROMPTS, grammar=grammar, eos=(*others, letter), max_tokens=20)
         for item in made:
-            assert item.ids[-1] in eos
-            assert not {*eos, EOS} & {*item.ids[:-1]}
-            assert re.fullmatch(f"[{others}]{{5}}end", TOKENIZER.decode(item.ids[:-1]))
+            assert item.ids[-1] in (*others, letter)
+            assert re.fullmatch("[acd]{5}(xy|e)?", TOKENIZER.decode(item.ids[:-1]))
 
 
 def test_the_new_tokens_of_a_task_vocabulary_are_text() -> None:
@@ -308,17 +322,17 @@ def test_the_new_tokens_of_a_task_vocabulary_are_text() -> None:
     assert all(item.finish_reason == "eos" and set(json.loads(item.text)) == {"to"} for item in made)
     state = states(ours, VOCAB + len(NEW)).start(grammar, 0, frozenset([EOS]))
     [brace] = ours.encode("{").tolist()
-    assert state.constrain(CheckedDraft(), [], 64).tokens == [brace]  # '"to": ', one token, is left open
+    new = VOCAB + NEW.index('"to": ')
+    assert state.constrain(CheckedDraft(), [], 64).tokens == [brace, new]  # the quotation mark is left open
 
 
-def test_streams_and_submitted_requests(model: Any) -> None:
-    expected = [twin(model, prompt, grammar) for prompt, grammar in zip(PROMPTS, GRAMMARS, strict=False)]
+def test_streams_and_submitted_requests(model: Any, expected: list[list[int]]) -> None:
     with Generator(model, TOKENIZER, batch_size=2, costs=0.02) as generator:
         futures = [
             generator.submit(prompt=prompt, grammar=grammar, max_tokens=MAX_TOKENS)
             for prompt, grammar in zip(PROMPTS, GRAMMARS, strict=False)
         ]
-        assert [future.result(60).ids for future in futures] == expected
+        assert [future.result(600).ids for future in futures] == expected[: len(GRAMMARS)]
 
         async def read() -> list[Any]:
             pieces = generator.stream(prompt=PROMPTS[0], grammar=GRAMMARS[0], max_tokens=MAX_TOKENS)
@@ -332,18 +346,18 @@ def test_streams_and_submitted_requests(model: Any) -> None:
         assert json.loads(stopped.text.rstrip(", ") + "}").keys() == {"intent"}
 
 
-def test_weights_that_change_between_steps_leave_the_grammar_where_it_is(model: Any) -> None:
+def test_weights_that_change_between_steps_leave_the_grammar_where_it_is(model: Any, expected: list[list[int]]) -> None:
     """A cache that is dropped computes all tokens again; the grammar must not go over them again."""
     generator = Generator(model, TOKENIZER, drafter=NullDrafter(), costs=0.02)
-    expected = twin(model, PROMPTS[0], GRAMMARS[0])
     seen: list[int] = []
 
     def forget(_: int, ids: list[int], __: str) -> None:
         seen.extend(ids)
-        generator._loop._forget()
+        with torch.inference_mode():
+            generator._loop._forget()
 
     [made] = generator.generate(prompts=PROMPTS[:1], grammar=GRAMMARS[0], max_tokens=MAX_TOKENS, stream=forget)
-    assert made.ids == seen == expected
+    assert made.ids == seen == expected[0]
 
 
 ERRORS = [
@@ -381,6 +395,21 @@ def test_other_errors(model: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
     with pytest.raises(MissingExtraError, match=r"tasc-lm\[grammar\]"):
         Generator(model, TOKENIZER).generate(prompts=PROMPTS[:1], grammar=GRAMMARS[0])
+
+
+def test_the_command_line_takes_one_kind(tmp_path: Path) -> None:
+    schema, rules = tmp_path / "schema.json", tmp_path / "rules.gbnf"
+    schema.write_text(json.dumps(SCHEMA))
+    rules.write_text(GRAMMARS[2].text)
+    assert read_grammar(schema, None, None) == GRAMMARS[0]
+    assert read_grammar(None, GRAMMARS[1].text, None) == GRAMMARS[1]
+    assert read_grammar(None, None, rules) == GRAMMARS[2]
+    assert read_grammar(None, None, None) is None
+    with pytest.raises(InputError, match="give one of --json-schema, --regex and --grammar"):
+        read_grammar(schema, "a", None)
+    rules.write_bytes(b"\xff")
+    with pytest.raises(InputError, match="no UTF-8 text"):
+        read_grammar(None, None, rules)
 
 
 def test_any_white_space_on_request(model: Any) -> None:

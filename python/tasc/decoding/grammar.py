@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -205,10 +206,11 @@ class GrammarState:
         self._vocab_size, self._drafts, self._segment = vocab_size, drafts, segment
 
     def constrain(self, draft: CheckedDraft, tokens: Sequence[int], longest: int) -> CheckedDraft:
-        """Cut a draft before the first token that the grammar forbids, and put the text behind it that is forced.
+        """Cut a draft before an EOS and before the first token that the grammar forbids; put forced text behind it.
 
-        A forbidden token that was *drawn* stays as the last one: it is always rejected, and its replacement comes from
-        the distribution that makes up for it. Without it, the output would follow another distribution.
+        The target's own token behind the draft may be the EOS, so an EOS in it would save nothing. A token that was
+        *drawn* stays as the last one: whether a draft holds it must not depend on which token it is. A forbidden one is
+        always rejected, and its replacement comes from the distribution that makes up for it.
 
         Args:
             draft: The draft; it may be empty.
@@ -217,13 +219,11 @@ class GrammarState:
         """
         self._take_all(tokens[self._known :])
         ahead = self._matcher.deep_copy()
-        allowed = self._count_allowed(ahead, draft.tokens)
-        if allowed < len(draft.tokens):
-            is_drawn = any(q is not None for q in draft.dists[allowed : allowed + 1])
-            draft = draft.cut(allowed + is_drawn)
-            if is_drawn:
-                return draft
-        if not self._drafts or (draft.tokens and draft.tokens[-1] in self._eos):
+        allowed: int = ahead.try_consume_tokens([*takewhile(self._is_text, draft.tokens)])
+        if any(q is not None for q in draft.dists[allowed : allowed + 1]):
+            return draft.cut(allowed + 1)
+        draft = draft.cut(allowed)
+        if not self._drafts:
             return draft
         return draft.followed_by(self._forced(ahead)[: longest - len(draft.tokens)], GRAMMAR)
 
@@ -265,28 +265,19 @@ class GrammarState:
 
     def _take(self, token: int) -> bool:
         """Whether the grammar allows a token; go on behind it then."""
-        if token in self._ends:
+        if not self._is_text(token):
             return token in self._eos and bool(self._matcher.is_accepting())
         taken: int = self._matcher.try_consume_tokens([token])
         self._known += taken
         return taken == 1
 
     def _take_all(self, tokens: Sequence[int]) -> None:
-        """Go on behind tokens that have been verified."""
-        self._matcher.consume_tokens(list(tokens))
+        """Go on behind tokens that have been verified; behind an EOS the state stays as it is."""
+        self._matcher.consume_tokens([*takewhile(self._is_text, tokens)])
         self._known += len(tokens)
 
-    def _count_allowed(self, matcher: Any, tokens: Sequence[int]) -> int:
-        """Return the number of tokens before the first forbidden one; the matcher goes on behind those that have text.
-
-        Args:
-            matcher: A copy of the state's.
-            tokens: (K,) ids, of which only the last may be an EOS.
-        """
-        text = [token for token in tokens if token not in self._ends]
-        allowed: int = matcher.try_consume_tokens(text)
-        ends = allowed == len(text) < len(tokens) and tokens[-1] in self._eos and matcher.is_accepting()
-        return allowed + ends
+    def _is_text(self, token: int) -> bool:
+        return token not in self._ends
 
     def _forced(self, matcher: Any) -> list[int]:
         """Return the tokens of the text that must follow, as the tokenizer writes it.
