@@ -283,14 +283,14 @@ def test_forbidden_drawn_tokens_leave_the_law_as_it_is() -> None:
 
 def test_a_drawn_eos_that_is_accepted_ends_the_output() -> None:
     a, q = TOKENIZER("a")["input_ids"][0], torch.zeros(VOCAB, dtype=torch.float64)
-    q[EOS] = 1.0
-    state = states().start(Grammar.regex("a{1,3}"), 0, frozenset([EOS]))
-    draft = state.constrain(drawn([EOS], q), [a], 64)
-    assert draft.tokens == [EOS]
-    sampler = Sampler(Sampling(temperature=1.0), [a], 9, 0, 0, torch.device("cpu"), [state])
+    q[[a, EOS]] = 0.5
+    state = states().start(Grammar.regex("a"), 1, frozenset([EOS]))
+    draft = state.constrain(drawn([a, EOS], q), [5], 64)
+    assert draft.tokens == [a, EOS]
+    sampler = Sampler(Sampling(temperature=1.0), [5], 9, 0, 0, torch.device("cpu"), [state])
     sampler._uniform = lambda: 0.0  # type: ignore[assignment]
-    emitted = verify(draft.tokens, sampler.choose_lazily(torch.zeros(2, VOCAB), 1, draft.tokens, draft.dists))
-    assert emitted[0] == EOS
+    emitted = verify(draft.tokens, sampler.choose_lazily(torch.zeros(3, VOCAB), 1, draft.tokens, draft.dists))
+    assert emitted[:2] == [a, EOS]
     assert NO_TOKEN not in emitted
 
 

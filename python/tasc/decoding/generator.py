@@ -548,16 +548,13 @@ class Generator:
         seed = secrets.randbits(63) if seed is None else whole_number("seed", seed)
         ends = self._target.eos_ids(self._tokenizer) if eos is None else frozenset(_whole_numbers("eos", eos))
         special = special_tokens(self._tokenizer) if stop else {}
-        for one in {one for one in grammars if one is not None}:
-            self._grammar_state(one, [], ends)  # its errors come before any output
 
         def job(number: int, drafter: SafeDrafter | None, emit: Stream | None) -> Job:
             prompt = rows[number]
             room = self._room(number, prompt, max_tokens)
             sampler, device = None, self._target.device
             processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
-            own = grammars[number]
-            state = None if own is None else self._grammar_state(own, prompt, ends)
+            state = self._grammar_state(grammars[number], len(prompt), ends)
             if state is not None and (processors or sampling.temperature > 0):
                 processors = before_warpers(processors, state)
             if processors or sampling.temperature > 0:
@@ -739,9 +736,11 @@ class Generator:
             raise InputError("grammar= needs text; give a tokenizer to Generator(model, tokenizer)")
         return Grammars(self._task_tokenizer, self._target.vocab_size)
 
-    def _grammar_state(self, grammar: Grammar, prompt: Sequence[int], eos: frozenset[int]) -> GrammarState:
+    def _grammar_state(self, grammar: Grammar | None, num_prompt: int, eos: frozenset[int]) -> GrammarState | None:
+        if grammar is None:
+            return None
         with self._scheduler.preparing:  # no fork meanwhile, and one thread at a time
-            return self._grammars.start(grammar, len(prompt), eos)
+            return self._grammars.start(grammar, num_prompt, eos)
 
     def _inputs(
         self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[SafeDrafter | None]
