@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -131,10 +132,8 @@ class Way:
             "tokens_per_second": tokens / seconds,
             "tokens": tokens,
             "steps_per_output": statistics.mean(one.stats.steps for one in made),
-            "accepted_by": dict(
-                sum((one.stats.accepted_by for one in made), start=made[0].stats.accepted_by.__class__())
-            ),
-            "drafted_by": dict(sum((one.stats.drafted_by for one in made), start=made[0].stats.drafted_by.__class__())),
+            "accepted_by": dict(sum((one.stats.accepted_by for one in made), Counter[str]())),
+            "drafted_by": dict(sum((one.stats.drafted_by for one in made), Counter[str]())),
             "grammar_share": sum(self.in_grammar[1:]) / seconds,
             "identical": sum(a.ids == b.ids for a, b in zip(made, plain.made[1:], strict=True)),
             "cut_short": sum(one.finish_reason != "eos" for one in made),

@@ -215,17 +215,16 @@ class GrammarState:
         Args:
             draft: The draft; it may be empty.
             tokens: Prompt and output so far.
-            longest: Most tokens of the result.
+            longest: Most tokens with the forced text.
         """
         self._take_all(tokens[self._known :])
         ahead = self._matcher.deep_copy()
         allowed: int = ahead.try_consume_tokens([*takewhile(self._is_text, draft.tokens)])
         if any(q is not None for q in draft.dists[allowed : allowed + 1]):
             return draft.cut(allowed + 1)
-        draft = draft.cut(allowed)
-        if not self._drafts:
-            return draft
-        return draft.followed_by(self._forced(ahead)[: longest - len(draft.tokens)], GRAMMAR)
+        room = longest - allowed
+        forced = self._forced(ahead)[:room] if self._drafts and room > 0 else []
+        return draft.cut(allowed).followed_by(forced, GRAMMAR)
 
     def choose(self, logits: Tensor, ids: Sequence[int]) -> Callable[[int], int]:
         """Return the greedy `choose` function of `verify`: the argmax of the logits of allowed tokens.

@@ -224,23 +224,21 @@ class Loop:
         """Draft for each job of a step; the draft is empty without a drafter or room, or where none pays."""
         begin = time.perf_counter()
         groups: dict[SafeDrafter, list[Job]] = {}
-        constrained: list[Job] = []
+        constrained: list[tuple[Job, GrammarState]] = []
         for row, job in enumerate(step.jobs, step.first_row):
-            if not self._max_draft or not self._cache.may_draft(row, len(job.tokens) - job.cached):
-                continue
-            if job.drafter is not None and job.can_draft:
+            may_draft = self._cache.may_draft(row, len(job.tokens) - job.cached)
+            if job.drafter is not None and job.can_draft and may_draft:
                 groups.setdefault(job.drafter, []).append(job)
-            if job.grammar is not None and job.max_draft_tokens > 0:
-                constrained.append(job)
+            if job.grammar is not None and may_draft:
+                constrained.append((job, job.grammar))
         step.costs = self._costs(step) if groups else None
         begin = step.timed("rest", begin)
         drafts = {job: CheckedDraft() for job in step.jobs}
         for drafter, jobs in groups.items():
             drafts.update(self._asked(step, drafter, jobs))
-        for job in constrained:
-            assert job.grammar is not None
+        for job, grammar in constrained:
             longest = min(self._max_draft, job.max_draft_tokens)
-            drafts[job] = job.grammar.constrain(drafts[job], job.tokens, longest)
+            drafts[job] = grammar.constrain(drafts[job], job.tokens, longest)
         step.drafts = list(drafts.values())
         if step.costs is None and step.width > 1:  # the grammar alone drafts
             step.costs = self._costs(step)
@@ -342,9 +340,8 @@ class Loop:
     def _update(self, step: _Step, accepted: dict[Job, int]) -> None:
         """Pass the results of verification to requests, policy, cost curve and stats."""
         begin = time.perf_counter()
-        drafted = {
-            job: draft.count_without(GRAMMAR) for job, draft in zip(step.jobs, step.drafts, strict=True)
-        }  # by drafters
+        by_drafters = [draft.count_without(GRAMMAR) for draft in step.drafts]
+        drafted = dict(zip(step.jobs, by_drafters, strict=True))
         for drafter, jobs, seconds in step.asked:
             start = time.perf_counter()
             for job in jobs:
