@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,7 +178,9 @@ def read_grammar(json_schema: Path | None, regex: str | None, grammar: Path | No
     """
     from tasc.decoding.grammar import Grammar
 
-    given = (json_schema, Grammar.json_schema), (regex, Grammar.regex), (grammar, Grammar.ebnf)
+    given: list[tuple[Path | str | None, Callable[[str], Grammar]]] = [
+        (json_schema, Grammar.json_schema), (regex, Grammar.regex), (grammar, Grammar.ebnf),
+    ]  # fmt: skip
     found = [(value, make) for value, make in given if value is not None]
     if len(found) > 1:
         raise InputError("give one of --json-schema, --regex and --grammar")
