@@ -4,8 +4,8 @@ The public names live here and are loaded on first use, so `import tasc` takes n
 
 - data: `read_rows`, `Row`, `load_tokenizer`, `TaskTokenizer`, `TokenStore`, `NgramTable`
 - drafting: `TaskIndex`, `NgramDrafter`, `Drafter`, `Request`, `Draft`
-- decoding: `Generator`, `generate`, `Generation`, `GenerationFuture`, `Piece`, `Sampling`, `Stats`, `ModelDrafter`,
-  `HybridDrafter`
+- decoding: `Generator`, `generate`, `Generation`, `GenerationFuture`, `Piece`, `Sampling`, `Grammar`, `Stats`,
+  `ModelDrafter`, `HybridDrafter`
 - task vocabulary and training: `MergePlan`, `learn_vocabulary`, `extend_checkpoint`, `tune`, `distill`
 """
 
@@ -20,6 +20,7 @@ _HOMES = {
     "tasc.decoding.draft_model.drafter": ("ModelDrafter",),
     "tasc.decoding.draft_model.hybrid": ("HybridDrafter",),
     "tasc.decoding.generator": ("Generation", "Generations", "Generator", "generate"),
+    "tasc.decoding.grammar": ("Grammar",),
     "tasc.decoding.sampling": ("Sampling",),
     "tasc.decoding.stats": ("Stats",),
     "tasc.decoding.submitted": ("GenerationFuture", "Piece"),

@@ -16,6 +16,7 @@ from tasc.decoding.generator import Generation as Generation
 from tasc.decoding.generator import Generations as Generations
 from tasc.decoding.generator import Generator as Generator
 from tasc.decoding.generator import generate as generate
+from tasc.decoding.grammar import Grammar as Grammar
 from tasc.decoding.sampling import Sampling as Sampling
 from tasc.decoding.stats import Stats as Stats
 from tasc.decoding.submitted import GenerationFuture as GenerationFuture

@@ -75,7 +75,7 @@ class NoTokenError(TascError, ArithmeticError):
         self.reason = (
             f"has no next token after {output_tokens} output tokens: its logits are NaN, or −inf everywhere. float16 "
             "may have overflowed (load the model in bfloat16 or float32), the checkpoint may be damaged, or the "
-            "model's generation_config may suppress every token"
+            "model's generation_config may suppress every token, or every one that grammar= allows"
         )
         self.finished: dict[int, Any] = {}
         super().__init__(f"prompt {number} {self.reason}")

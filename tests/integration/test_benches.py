@@ -36,6 +36,7 @@ METHODS = {"plain", "drafts", "vocabulary", "both"}
         "one_length",
         "throughput",
         "many_callers",
+        "grammar",
         "int8_weights",
         "foresight",
         "paper",

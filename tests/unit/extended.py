@@ -41,6 +41,9 @@ class SlowPlan:
             best.append(min(ways)[2])
         return np.array(best[-1], np.uint32)
 
+    def segment_batch(self, rows: Sequence[Any]) -> list[NDArray[np.uint32]]:
+        return [self.segment(row) for row in rows]
+
     def expand(self, ids: Any) -> NDArray[np.uint32]:
         out: list[int] = []
         for token in map(int, ids):

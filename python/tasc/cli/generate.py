@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from tasc.printable import counted, printable
 if TYPE_CHECKING:
     from tasc.data import Progress, Row
     from tasc.decoding.generator import Generation, Generator
+    from tasc.decoding.grammar import Grammar
     from tasc.decoding.stats import Stats
 
 CALL_ROWS = 8
@@ -67,6 +68,14 @@ def generate(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an output at this text. May be repeated.")] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Outputs are JSON of the schema in this file.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="Outputs match this regular expression as a whole.")] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Outputs follow the grammar in this file: GBNF or Lark."),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …; a GPU where there is one.")] = None,
     compile: Annotated[
@@ -118,12 +127,14 @@ def generate(
         "seed": seed,
         "stop": stop,
     }
+    constraint = read_grammar(json_schema, regex, grammar)
     settings = {
         "rows": rows_key(row for _, row in rows), "model": model, "model files": folder_key(model),
         "adapter": None if adapter is None else str(adapter),
         "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
+        **({} if constraint is None else {constraint.kind: constraint.text}),
     }  # fmt: skip
-    options = {name: value for name, value in options.items() if value is not None}
+    options = {name: value for name, value in {**options, "grammar": constraint}.items() if value is not None}
     task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
     if task_index is not None:
         ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
@@ -157,6 +168,29 @@ def generate(
         said = f"skipped {run.skipped} of {counted(len(rows), 'row')}{run.reason}"
         err.print(said, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+def read_grammar(json_schema: Path | None, regex: str | None, grammar: Path | None) -> "Grammar | None":
+    """Return the grammar that the options give; None if they give none.
+
+    Raises:
+        InputError: They give several, or a file is no text.
+    """
+    from tasc.decoding.grammar import Grammar
+
+    given: list[tuple[Path | str | None, Callable[[str], Grammar]]] = [
+        (json_schema, Grammar.json_schema), (regex, Grammar.regex), (grammar, Grammar.ebnf),
+    ]  # fmt: skip
+    found = [(value, make) for value, make in given if value is not None]
+    if len(found) > 1:
+        raise InputError("give one of --json-schema, --regex and --grammar")
+    if not found:
+        return None
+    [(value, make)] = found
+    try:
+        return make(value.read_text(encoding="utf-8") if isinstance(value, Path) else value)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{value} is no UTF-8 text: {error}") from error
 
 
 class Run:

@@ -31,11 +31,12 @@ from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
 from tasc.decoding.engine.target import Mode, Target, evaluating
+from tasc.decoding.grammar import Grammar, Grammars, GrammarState
 from tasc.decoding.jobs import Job
 from tasc.decoding.loop import Loop
 from tasc.decoding.processors import check_generation_config, logits_processors
 from tasc.decoding.prompts import Input, Prompt, known_inputs, prompt_ids
-from tasc.decoding.sampling import Sampler, Sampling
+from tasc.decoding.sampling import Sampler, Sampling, before_warpers
 from tasc.decoding.scheduler import Call, ModelLock, Scheduler
 from tasc.decoding.stats import Stats
 from tasc.decoding.submitted import GenerationFuture, Piece, RequestOptions
@@ -272,6 +273,7 @@ class Generator:
         positions: Sequence[int] | None = None,
         eos: int | Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | Sequence[Grammar | None] | None = None,
         stream: Stream | None = None,
         finished: Finished | None = None,
         index: Any = None,
@@ -303,6 +305,9 @@ class Generator:
             eos: Ids that end an output; None: those of the generation config and the tokenizer; () for none.
             stop: Strings that end an output, not part of its text. A stop string that contains a special token's text
                 is looked for in the text with special tokens.
+            grammar: What the outputs may be: one `Grammar` for all, or a list with one (or None) per prompt. The
+                output is that of plain decoding with the same grammar, and text that the grammar forces is drafted.
+                An output that ends with "eos" is in the grammar; "stop" and "length" may cut one short.
             stream: Called as tokens come: (index of the prompt, new ids, new text). The texts joined are the text;
                 none ends within a character. Not called for the ids that plain checking decodes.
             finished: Called as outputs end, in the order in which they end: (index of the prompt, its `Generation`
@@ -325,6 +330,7 @@ class Generator:
             NoTokenError: The logits of a prompt are NaN, or leave no token. Its `finished` holds the outputs of the
                 prompts that ended before.
             TokenizerMismatchError: An index or a draft model was made with another tokenizer.
+            MissingExtraError: `grammar` needs llguidance, which is not installed.
         """
         for name, function in (("stream", stream), ("finished", finished)):
             if function is not None and not callable(function):
@@ -343,7 +349,7 @@ class Generator:
         make, drafters = self._requests(
             inputs, prompts, positions, system=system, max_tokens=max_tokens, temperature=temperature, top_p=top_p,
             top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, eos=eos, stop=stop,
-            streams=stream is not None, index=index, salt=salt, drafter=drafter,
+            grammar=grammar, streams=stream is not None, index=index, salt=salt, drafter=drafter,
         )  # fmt: skip
         jobs = [make(number, each, emit) for number, each in enumerate(drafters)]
         call = Call(
@@ -511,6 +517,7 @@ class Generator:
         seed: int | None = None,
         eos: int | Sequence[int] | None = None,
         stop: str | Sequence[str] = (),
+        grammar: Grammar | Sequence[Grammar | None] | None = None,
         index: Any = None,
         salt: str | Sequence[str | None] | None = None,
         drafter: Drafter | None = None,
@@ -534,6 +541,7 @@ class Generator:
         if len(numbers) != len(rows):
             raise InputError(f"positions= lists {len(numbers)} positions for {len(rows)} prompts; give one per prompt")
         salts = [salt] * len(rows) if isinstance(salt, str | None) else salt
+        grammars = _per_prompt("grammar", grammar, Grammar, len(rows))
         with self._scheduler.preparing:
             drafters = self._drafters_for(len(rows), index, salt, drafter)
             texts = self._inputs(rows, known_inputs(inputs, prompts), drafters)
@@ -546,12 +554,16 @@ class Generator:
             room = self._room(number, prompt, max_tokens)
             sampler, device = None, self._target.device
             processors = logits_processors(self._target.model, sampling, prompt, room, ends, device)
+            state = self._grammar_state(grammars[number], len(prompt), ends)
+            if state is not None and (processors or sampling.temperature > 0):
+                processors = before_warpers(processors, state)
             if processors or sampling.temperature > 0:
                 sampler = Sampler(sampling, prompt, room, seed, numbers[number], device, processors)
             return Job(
                 index=number, tokens=list(prompt), num_prompt=len(prompt), max_tokens=room, eos=ends,
                 rope_switch=self._target.drive.rope_switch,
-                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, emit=emit,
+                drafter=drafter, input_text=texts[number], salt=salts[number], sampler=sampler, grammar=state,
+                emit=emit,
                 stats=Stats(requests=1, mode=self.mode),
                 detokenizer=IncrementalDetokenizer(self._tokenizer, stop, special) if stop or emit else None,
             )  # fmt: skip
@@ -718,6 +730,18 @@ class Generator:
 
         return load_tokenizer(self._tokenizer)
 
+    @cached_property
+    def _grammars(self) -> Grammars:
+        if self._tokenizer is None:
+            raise InputError("grammar= needs text; give a tokenizer to Generator(model, tokenizer)")
+        return Grammars(self._task_tokenizer, self._target.vocab_size)
+
+    def _grammar_state(self, grammar: Grammar | None, num_prompt: int, eos: frozenset[int]) -> GrammarState | None:
+        if grammar is None:
+            return None
+        with self._scheduler.preparing:  # no fork meanwhile, and one thread at a time
+            return self._grammars.start(grammar, num_prompt, eos)
+
     def _inputs(
         self, rows: Sequence[list[int]], known: list[str | None], drafters: Sequence[SafeDrafter | None]
     ) -> list[str | None]:
@@ -758,7 +782,7 @@ class Generator:
 
 _CALL_OPTIONS = {
     "prompts", "system", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-    "positions", "eos", "stop", "stream", "finished", "salt", "check_plain",
+    "positions", "eos", "stop", "grammar", "stream", "finished", "salt", "check_plain",
 }  # fmt: skip
 """Options of `Generator.generate`; all others are the generator's own."""
 
@@ -814,6 +838,16 @@ def _compared(item: Generation, plain: list[int]) -> Generation:
     pairs = enumerate(zip(item.ids, plain, strict=False))
     first = next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(item.ids), len(plain)))
     return replace(item, first_difference=first)
+
+
+def _per_prompt(name: str, value: Any, kind: type, count: int) -> list[Any]:
+    """Return an option that is given for all prompts, or per prompt, as a list of objects of a kind and None."""
+    values = [value] * count if value is None or isinstance(value, kind) else value
+    if not isinstance(values, (list, tuple)) or not all(one is None or isinstance(one, kind) for one in values):
+        raise wrong(name, value, f"a {kind.__name__}, or a list of {kind.__name__} and None")
+    if len(values) != count:
+        raise InputError(f"{name}= lists {len(values)} values for {count} prompts; give one per prompt, or one")
+    return list(values)
 
 
 def _is_template(value: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,9 @@ from tasc.decoding.detokenize import IncrementalDetokenizer
 from tasc.decoding.sampling import Sampler
 from tasc.decoding.stats import Stats
 from tasc.drafting.protocol import Draft, RequestParams, SafeDrafter, SafeRequest
+
+if TYPE_CHECKING:
+    from tasc.decoding.grammar import GrammarState
 
 T = TypeVar("T")
 
@@ -32,6 +35,7 @@ class Job:
         input_text: The input's text, where known: for the drafter.
         salt: Keys and values of a prefix are shared with jobs of the same salt alone.
         sampler: None takes the argmax.
+        grammar: What the output may be; None: anything.
         detokenizer: Detokenizes the output on the way, where text is needed; else None.
         emit: Called with new ids and new text.
         cached: Tokens whose keys and values are in the request's cache row.
@@ -53,6 +57,7 @@ class Job:
     input_text: str | None = None
     salt: str | None = None
     sampler: Sampler | None = None
+    grammar: GrammarState | None = None
     detokenizer: IncrementalDetokenizer | None = None
     emit: Callable[[int, list[int], str], None] | None = None
     cached: int = 0
@@ -134,6 +139,17 @@ class CheckedDraft:
         if len(self.tokens) <= length:
             return self
         return CheckedDraft(self.tokens[:length], self.sources[:length], self.probs[:length], self.dists[:length])
+
+    def followed_by(self, tokens: list[int], source: int) -> CheckedDraft:
+        """Return it with more tokens of one source behind it, which are taken to be right."""
+        count = len(tokens)
+        return replace(
+            self, tokens=self.tokens + tokens, sources=self.sources + [source] * count, probs=self.probs + [1.0] * count
+        )
+
+    def count_without(self, source: int) -> int:
+        """Return the number of its tokens that are not of a source."""
+        return len(self.sources) - self.sources.count(source)
 
 
 def _per_token(ids: Sequence[int], given: Any, otherwise: T) -> list[T]:

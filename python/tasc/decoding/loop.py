@@ -13,6 +13,7 @@ from torch import Tensor
 from tasc.data.ids import common_prefix_length
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
+from tasc.decoding.grammar import GRAMMAR, GrammarState
 from tasc.decoding.jobs import CheckedDraft, Job
 from tasc.decoding.sampling import Sampler, Sampling, sample_batch
 from tasc.decoding.verify import NO_TOKEN, argmax, verify
@@ -223,16 +224,24 @@ class Loop:
         """Draft for each job of a step; the draft is empty without a drafter or room, or where none pays."""
         begin = time.perf_counter()
         groups: dict[SafeDrafter, list[Job]] = {}
+        constrained: list[tuple[Job, GrammarState]] = []
         for row, job in enumerate(step.jobs, step.first_row):
             may_draft = self._cache.may_draft(row, len(job.tokens) - job.cached)
             if job.drafter is not None and job.can_draft and may_draft:
                 groups.setdefault(job.drafter, []).append(job)
+            if job.grammar is not None and may_draft:
+                constrained.append((job, job.grammar))
         step.costs = self._costs(step) if groups else None
         begin = step.timed("rest", begin)
         drafts = {job: CheckedDraft() for job in step.jobs}
         for drafter, jobs in groups.items():
             drafts.update(self._asked(step, drafter, jobs))
+        for job, grammar in constrained:
+            longest = min(self._max_draft, job.max_draft_tokens)
+            drafts[job] = grammar.constrain(drafts[job], job.tokens, longest)
         step.drafts = list(drafts.values())
+        if step.costs is None and step.width > 1:  # the grammar alone drafts
+            step.costs = self._costs(step)
         fixed = any(drafter.fixed_length for drafter, _, _ in step.asked)
         drawn = any(q is not None for draft in step.drafts for q in draft.dists)  # a drawn token must stay in its draft
         if step.costs is not None and not fixed and not drawn:
@@ -273,7 +282,7 @@ class Loop:
         tokens = [job.tokens[job.cached :] + draft.tokens for job, draft in zip(step.jobs, step.drafts, strict=True)]
         where = step.first_row, tokens, [job.cached for job in step.jobs], step.width
         choices: list[Callable[[int], int]]
-        if all(job.sampler is None for job in step.jobs):
+        if all(job.sampler is None and job.grammar is None for job in step.jobs):
             ids = self._steps.argmax(*where)
             choices = [row[-len(d.tokens) - 1 :].__getitem__ for row, d in zip(ids, step.drafts, strict=True)]
         else:
@@ -288,12 +297,13 @@ class Loop:
         choices: dict[int, Callable[[int], int]] = {}
         together: dict[Sampling, list[tuple[int, Sampler]]] = {}
         for row, (job, draft) in enumerate(zip(step.jobs, step.drafts, strict=True)):
+            own = logits[row, -len(draft.tokens) - 1 :]
             if job.sampler is None:
-                choices[row] = greedy[row][-len(draft.tokens) - 1 :].__getitem__
+                ids = greedy[row][-len(draft.tokens) - 1 :]
+                choices[row] = ids.__getitem__ if job.grammar is None else job.grammar.choose(own, ids)
             elif job.sampler.prefers_batch and all(q is None for q in draft.dists):
                 together.setdefault(job.sampler.sampling, []).append((row, job.sampler))
             else:
-                own = logits[row, -len(draft.tokens) - 1 :]
                 choices[row] = job.sampler.choose_lazily(own, len(job.tokens), draft.tokens, draft.dists)
         for group in together.values():
             rows, samplers = [row for row, _ in group], [sampler for _, sampler in group]
@@ -330,7 +340,8 @@ class Loop:
     def _update(self, step: _Step, accepted: dict[Job, int]) -> None:
         """Pass the results of verification to requests, policy, cost curve and stats."""
         begin = time.perf_counter()
-        drafted = {job: len(draft.tokens) for job, draft in zip(step.jobs, step.drafts, strict=True)}
+        by_drafters = [draft.count_without(GRAMMAR) for draft in step.drafts]
+        drafted = dict(zip(step.jobs, by_drafters, strict=True))
         for drafter, jobs, seconds in step.asked:
             start = time.perf_counter()
             for job in jobs:
@@ -365,13 +376,13 @@ class Loop:
             drafter: The drafter.
             jobs: Jobs that it drafted for.
             accepted: Accepted token count by job.
-            drafted: Drafted token count by job.
+            drafted: Count of tokens that drafters drafted by job.
             seconds: Time that the drafter took.
         """
         assert step.costs is not None and self._curve is not None
         longest = max(drafted[job] for job in jobs)
         extra = float(step.costs[longest] - 1.0) * len(step.jobs) / step.num_rows
-        gained = sum(accepted[job] for job in jobs) / step.num_rows
+        gained = sum(min(accepted[job], drafted[job]) for job in jobs) / step.num_rows
         self._policy.record(drafter, gained, extra, self._curve.plain_steps(seconds, step.num_rows))
 
     def _release(self) -> list[Job]:
@@ -415,10 +426,25 @@ def _append(job: Job, draft: CheckedDraft, emitted: list[int]) -> int:
     job.cached = len(job.tokens) - (0 if ended_in_draft else 1)
     job.stats.tokens += kept
     job.stats.count_step(draft.sources, accepted, ended_in_draft)
+    if job.finish_reason is None and job.grammar is not None and job.max_draft_tokens >= 0:
+        emitted = emitted + _ended_by_grammar(job, job.grammar)
     if job.finish_reason is None and job.max_draft_tokens < 0:
         job.finish_reason = "length"
     _stream(job, emitted)
     return accepted
+
+
+def _ended_by_grammar(job: Job, grammar: GrammarState) -> list[int]:
+    """Append the EOS where no other token may follow, without asking the model for it; return it, or nothing."""
+    token = grammar.end(job.tokens)
+    if token is None:
+        return []
+    job.finish_reason = "eos"
+    job.tokens.append(token)
+    job.stats.tokens += 1
+    if job.detokenizer is not None:
+        job.detokenizer.add([token])
+    return [token]
 
 
 def _stream(job: Job, emitted: list[int]) -> None:

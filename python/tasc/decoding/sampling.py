@@ -95,6 +95,15 @@ class Sampling:
         return chain
 
 
+def before_warpers(processors: Sequence[Processor], own: Processor) -> list[Processor]:
+    """Return processors with one more: after those that score tokens, before those that scale or cut the distribution.
+
+    A mask there leaves top-k, top-p and min-p to choose among the tokens that it allows.
+    """
+    at = next((k for k, one in enumerate(processors) if isinstance(one, _WARPERS)), len(processors))
+    return [*processors[:at], own, *processors[at:]]
+
+
 def _check(name: str, value: object, good: bool, allowed: str) -> None:
     if not good:
         raise InputError(f"{name} is {value}; it must be {allowed}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tasc.decoding.generator import Generation
+    from tasc.decoding.grammar import Grammar
     from tasc.drafting.protocol import Drafter
 
 
@@ -35,6 +36,7 @@ class RequestOptions(TypedDict, total=False):
         position: Position of the prompt in a list that several calls share; 0 by default.
         eos: Ids that end the output.
         stop: Strings that end the output.
+        grammar: What the output may be.
         index: Instead of the generator's index.
         salt: Draft with what was learnt under this salt.
         drafter: Instead of the generator's drafter.
@@ -51,6 +53,7 @@ class RequestOptions(TypedDict, total=False):
     position: int
     eos: int | Sequence[int] | None
     stop: str | Sequence[str]
+    grammar: Grammar | None
     index: Any
     salt: str | None
     drafter: Drafter | None

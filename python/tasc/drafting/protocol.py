@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 INDEX_SOURCES: tuple[str, ...] = ("task", "context", "retrieved", "coverage", "copy")
 """Sources of an `NgramDrafter`; their codes are those of the core."""
 
-SOURCES: tuple[str, ...] = (*INDEX_SOURCES, "model", "other")
+SOURCES: tuple[str, ...] = (*INDEX_SOURCES, "model", "grammar", "other")
 """Names of the evidence codes in `Draft.sources`; a code past the end means the last, "other"."""
 
 MAX_LEARNERS = 64
