@@ -128,7 +128,7 @@ def generate(
         "stop": stop,
     }
     constraint = read_grammar(json_schema, regex, grammar)
-    settings = {
+    settings: dict[str, Any] = {
         "rows": rows_key(row for _, row in rows), "model": model, "model files": folder_key(model),
         "adapter": None if adapter is None else str(adapter),
         "adapter files": None if adapter is None else folder_key(adapter), "dtype": dtype, "int8": int8, **options,
