@@ -255,7 +255,7 @@ class EndWatch:
             del self._watched[next(iter(self._watched))]  # longest absent
 
     def look(self) -> None:
-        """Forget the requests that have ended; pass the outputs of those that ended with an end token to their tasks."""
+        """Forget the requests that have ended; pass outputs with an end token to their tasks."""
         for key, (request, followed) in list(self._watched.items()):
             if request.finished_reason is None:
                 continue
