@@ -257,12 +257,14 @@ class EndWatch:
     def look(self) -> None:
         """Forget the requests that have ended; pass outputs with an end token to their tasks."""
         for key, (request, followed) in list(self._watched.items()):
-            if request.finished_reason is None:
-                continue
-            del self._watched[key]
-            output = ended_output(request, self._eos)
-            if output is not None:
-                guarded((), partial(followed.finished, output), "a finished output was not learnt")
+            if getattr(request, "finished_reason", None) is not None:
+                del self._watched[key]
+                guarded((), partial(self._pass_on, request, followed), "a finished output was not learnt")
+
+    def _pass_on(self, request: Any, followed: FollowedRequest) -> None:
+        output = ended_output(request, self._eos)
+        if output is not None:
+            followed.finished(output)
 
 
 def ended_output(request: Any, eos: frozenset[int]) -> NDArray[np.int64] | None:
