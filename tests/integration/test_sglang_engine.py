@@ -90,7 +90,7 @@ def test_the_engine_knows_the_algorithm(index: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(InputError, match=message):
             settled(**options)
     monkeypatch.delenv("TASC_INDEX")
-    with pytest.raises(InputError, match="set TASC_INDEX"):
+    with pytest.raises(InputError, match="TASC_INDEX is not set"):
         settled(device="cuda")
 
 
