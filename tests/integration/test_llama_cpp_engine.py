@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tasc import TaskIndex
-from tasc.adapters.llama_cpp import TascDraft
+from tasc.adapters.llama_cpp import TascDraft, with_learning
 from tasc.data import TokenStore, load_tokenizer
 from tasc.models import smollm2
 
@@ -71,3 +71,27 @@ def test_drafts_change_the_number_of_passes_alone(gguf: Path, tmp_path: Path) ->
         assert drafted == plain
         assert passes < plain_passes
     assert passes < plain_passes / 3
+
+
+def test_an_answer_that_ended_is_learnt_and_no_other(gguf: Path, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(smollm2())
+    rows = [{"input": "List the planets.", "output": "Mercury, Venus, Earth"}] * 2
+    store = TokenStore.build(rows, tokenizer, tmp_path / "rows.store")
+    TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=tokenizer)
+    draft = TascDraft(tmp_path / "task.tasc", smollm2(), learn=True)
+    threads = {"n_threads": 1, "n_threads_batch": 1}
+    llm = llama_cpp.Llama(str(gguf), n_ctx=256, logits_all=True, draft_model=draft, verbose=False, **threads)
+    with_learning(llm)
+    prompt = "<|im_start|>user\nAnswer with one word: what is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+
+    def answer(**options: Any) -> tuple[str, str]:
+        made = llm.create_completion(prompt, **{"max_tokens": 64, "temperature": 0.0, **options})["choices"][0]
+        return made["text"], made["finish_reason"]
+
+    text, reason = answer()
+    assert reason == "stop" and len(text) > 4
+    assert answer(max_tokens=2)[1] == "length"
+    assert answer(stop=[text[2:4]]) == (text[:2], "stop")
+    assert answer() == (text, reason)
+    draft.drafts.close()
+    assert draft.drafts.drafter.num_served == 2

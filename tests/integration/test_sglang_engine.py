@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
 from tasc import TaskIndex
@@ -89,7 +90,7 @@ def test_the_engine_knows_the_algorithm(index: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(InputError, match=message):
             settled(**options)
     monkeypatch.delenv("TASC_INDEX")
-    with pytest.raises(InputError, match="set TASC_INDEX"):
+    with pytest.raises(InputError, match="TASC_INDEX is not set"):
         settled(device="cuda")
 
 
@@ -100,6 +101,11 @@ class Request:
         self.rid, self.prompt, self.answer = rid, prompt, answer
         self.origin_input_ids_unpadded, self.output_ids = array("q", prompt), array("q")
         self.emitted = answer[:1]  # of the prefill
+        self.finished_reason: Any = None
+
+    @property
+    def output_ids_through_stop(self) -> array[int]:
+        return self.output_ids
 
 
 def rows(requests: list[Request], tokens: list[list[int]]) -> Any:
@@ -110,10 +116,29 @@ def rows(requests: list[Request], tokens: list[list[int]]) -> Any:
     )
 
 
+def test_all_ranks_get_the_tokens_of_the_first(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sglang.srt import runtime_context
+
+    from tasc.adapters.sglang import _ranks
+
+    group = SimpleNamespace(world_size=2, rank_in_group=1, ranks=[4, 5], cpu_group="gloo")
+    monkeypatch.setattr(runtime_context, "get_parallel", lambda: SimpleNamespace(tp_group=group))
+    sent = MagicMock(side_effect=lambda tensor, **_: tensor.fill_(7))
+    monkeypatch.setattr(torch.distributed, "broadcast", sent)
+    is_first, share = _ranks()
+    tokens = np.zeros(4, np.int64)
+    assert share is not None and not is_first
+    share(tokens)
+    assert tokens.tolist() == [7] * 4
+    assert sent.call_args.kwargs == {"src": 4, "group": "gloo"}
+
+
 @pytest.mark.parametrize("overlap", [True, False])
 def test_the_worker_serves_from_an_index(
     engine: Any, overlap: bool, tokenizer: Any, index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sglang.srt import runtime_context
+    from sglang.srt.managers.schedule_batch import FINISH_MATCHED_TOKEN
     from transformers import PreTrainedTokenizerFast
 
     from tasc.adapters.sglang import worker_class
@@ -124,7 +149,10 @@ def test_the_worker_serves_from_an_index(
         speculative_ngram_match_type="BFS", speculative_ngram_capacity=10, speculative_ngram_external_sam_budget=0,
         speculative_ngram_external_corpus_max_tokens=10, speculative_ngram_external_corpus_path=None,
     )  # fmt: skip
+    Path(f"{index}.json").write_text('{"learn": true}')
     monkeypatch.setattr(engine, "get_spec", lambda: spec)
+    alone = SimpleNamespace(tp_group=SimpleNamespace(world_size=1))
+    monkeypatch.setattr(runtime_context, "get_parallel", lambda: alone)
     schedule = SimpleNamespace(disable_overlap_schedule=not overlap, page_size=1)
     monkeypatch.setattr(engine, "get_schedule", lambda: schedule)
     monkeypatch.setattr(engine, "get_device", lambda: SimpleNamespace(device="cpu"))
@@ -136,7 +164,7 @@ def test_the_worker_serves_from_an_index(
         monkeypatch.setattr(engine, name, MagicMock())
 
     model = SimpleNamespace(max_running_requests=4, watermark_state=None)
-    model.model_config = SimpleNamespace(vocab_size=tokenizer.get_vocab_size())
+    model.model_config = SimpleNamespace(vocab_size=tokenizer.get_vocab_size(), hf_eos_token_id={1})
     result = SimpleNamespace(logits_output=MagicMock(), can_run_cuda_graph=False)
     target = SimpleNamespace(
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=tokenizer), model_runner=model,
@@ -191,11 +219,18 @@ def test_the_worker_serves_from_an_index(
             r.output_ids = array("q", r.emitted)  # with overlap the engine books a step late
             r.emitted = r.emitted + row
         left = [r for r in running if len(r.emitted) < len(r.answer)]
+        for r in running:
+            if r not in left:
+                r.output_ids, r.finished_reason = array("q", r.emitted), FINISH_MATCHED_TOKEN(matched=1)
         relay = rows(left, [row for r, row in zip(running, told, strict=True) if r in left])
         steps += 1
     assert [r.emitted for r in requests] == answers
     plain = max(map(len, answers)) - 1
     print(f"overlap {overlap}: {plain} steps without drafts, {steps} with them")
     assert steps < plain / 2
+    worker._ends.look()
+    tasks = worker.ngram_corpus._choose.__self__
+    tasks.close()
+    assert tasks.choose([]).drafter.num_served == 2
     worker.clear_cache_pool()
     assert not worker.ngram_corpus._running

@@ -135,19 +135,24 @@ def test_suffix_through_the_plug_in(model: Path, prompts: list[list[int]], plain
     )  # random text is not tokenised again as it was said
 
 
+def lora(folder: Path, size: float) -> Path:
+    """A LoRA adapter of the model with random weights; it changes nothing where their size is 0."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    weights = {f"{name}.lora_A.weight": torch.ones(8, 128), f"{name}.lora_B.weight": size * torch.randn(128, 8)}
+    save_file(weights, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def test_an_adapter_chooses_its_index(
     model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path
 ) -> None:
     """Of six requests two name an adapter that an index has, two another one, two none. No adapter changes the text."""
-    from safetensors.torch import save_file
-
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    name = "base_model.model.model.layers.0.self_attn.q_proj"
-    weights = {f"{name}.lora_A.weight": torch.ones(8, 128), f"{name}.lora_B.weight": torch.zeros(128, 8)}
-    save_file(weights, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    folder = lora(tmp_path / "adapter", 0.0)
     listed = [{"path": index.name, "lora": "acme"}]
     index.with_name("all.json").write_text(json.dumps({"indexes": listed, "cost": 0.02}))
     adapters = [["acme", 1, str(folder)], ["other", 2, str(folder)], None] * 2
@@ -164,7 +169,7 @@ def test_a_missing_index_is_said(model: Path, prompts: list[list[int]], tmp_path
 
 
 @contextmanager
-def served(model: Path, index: Path, settings: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def served(model: Path, index: Path, settings: dict[str, Any], *options: str) -> Iterator[tuple[str, int]]:
     """`vllm serve` on loopback: its address, its process."""
     Path(f"{index}.json").write_text(json.dumps(settings))
     with socket.socket() as free:
@@ -174,7 +179,7 @@ def served(model: Path, index: Path, settings: dict[str, Any]) -> Iterator[tuple
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
         "--host", "127.0.0.1", "--port", str(port),
         "--dtype", "float32", "--max-model-len", "256", "--max-num-seqs", "24", "--enforce-eager",
-        "--served-model-name", "small", "--speculative-config", json.dumps(TASC),
+        "--served-model-name", "small", "--speculative-config", json.dumps(TASC), *options,
     ]  # fmt: skip
     environment = {**ENVIRONMENT, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "TASC_INDEX": str(index)}
     output = index.with_name("server.log")
@@ -312,6 +317,46 @@ def test_tenants_of_the_openai_client(
     assert 'tasc_requests_total{index="unknown"} 1' in written
     assert 'tasc_salts{index="task.tasc"} 3' in written
     assert 'tasc_failures_total{index="task.tasc"} 0' in written
+
+
+def test_two_adapters_and_two_indexes_of_the_openai_client(
+    model: Path, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    """The client names an adapter; its index drafts, and the text is that of the adapter without drafts."""
+    from openai import OpenAI
+
+    adapters = {name: lora(tmp_path / f"lora-{name}", 0.1) for name in ("slots", "sql")}
+    asked = [(name, prompt) for name in adapters for prompt in prompts]
+    loras = [[name, 1 + list(adapters).index(name), str(adapters[name])] for name, _ in asked]
+    said = ask(model, [prompt for _, prompt in asked], None, None, adapters=loras, chunk=64)["said"][0]
+    half = len(prompts)
+    assert all(one != other for one, other in zip(said[:half], said[half:], strict=True))
+    for at, name in enumerate(adapters):
+        build(model, said[at * half :], tmp_path / f"{name}.tasc", range(half))
+    settings = {
+        "indexes": [{"path": f"{name}.tasc", "lora": name} for name in adapters], "cost": 0.02, "metrics": "tasc.prom",
+    }  # fmt: skip
+    options = ["--enable-lora", "--max-lora-rank", "8", "--lora-modules", *(f"{n}={f}" for n, f in adapters.items())]
+    with served(model, tmp_path / "slots.tasc", settings, *options) as (address, _):
+        client = OpenAI(base_url=f"{address}/v1", api_key="none")
+
+        def answer(name: str, prompt: list[int]) -> list[int]:
+            made = client.completions.create(
+                model=name, prompt=prompt, max_tokens=60, temperature=0.0, extra_body={"return_token_ids": True}
+            )
+            return list(made.choices[0].token_ids)  # type: ignore[attr-defined]
+
+        assert [answer(*one) for one in asked] == said
+        time.sleep(6)  # metrics are written every five seconds, by a step
+        answer("small", prompts[0])
+        written = (tmp_path / "tasc.prom").read_text()
+    counts = {line.split()[0]: float(line.split()[1]) for line in written.splitlines() if line.startswith("tasc_")}
+    for name in adapters:
+        assert counts[f'tasc_requests_total{{index="{name}.tasc"}}'] == half
+        drafted = sum(
+            n for key, n in counts.items() if key.startswith(f'tasc_accepted_tokens_total{{index="{name}.tasc"')
+        )
+        assert drafted > counts[f'tasc_tokens_total{{index="{name}.tasc"}}'] / 8  # random text is tokenised otherwise
 
 
 def accepted(address: str) -> float:

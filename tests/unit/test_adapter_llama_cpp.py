@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Generator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tasc.adapters.llama_cpp import TascDraft
+from tasc.adapters.llama_cpp import TascDraft, with_learning
 from tasc.drafting import protocol
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
@@ -25,6 +28,10 @@ class Told(Drafter):
 
     def __init__(self) -> None:
         self.requests: list[Told.Request] = []
+        self.rows: list[list[int]] = []
+
+    def serve(self, rows: Any) -> None:
+        self.rows += [np.asarray(ids).tolist() for _, ids in rows]
 
     def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
         self.requests.append(Told.Request(np.asarray(prompt_ids).tolist()))
@@ -92,6 +99,92 @@ def test_drafts_are_as_long_as_told() -> None:
     draft = TascDraft(drafter=Told(), max_draft=3)
     assert draft(np.array([1, OUTPUT[0]], np.intc)).tolist() == [41, 42, 43]
     assert len(draft(np.empty(0, np.intc))) == 0
+
+
+END = 2
+
+
+class Llama:
+    """As much of `Llama` as `TascDraft` sees: `generate` yields the tokens of a step, then asks for a draft."""
+
+    def __init__(self, draft: TascDraft, output: list[int]) -> None:
+        self.draft_model, self.output = draft, output
+        self._model = SimpleNamespace(vocab="vocabulary")
+
+    def generate(self, tokens: Sequence[int], temp: float = 0.8) -> Generator[int, Any, None]:
+        assert temp == 0.0
+        history, drafted, said = list(tokens), list[int](), list[int]()
+        while True:
+            step, own = list[int](), self.output[len(said) :]
+            while len(step) <= len(drafted) and (not step or step[-1] == drafted[len(step) - 1]):
+                if not own[len(step) :]:
+                    return
+                step.append(own[len(step)])
+                said.append(step[-1])
+                step += list((yield step[-1]) or ())
+            history += step
+            drafted = self.draft_model(np.array(history, np.intc)).tolist()
+
+
+@pytest.fixture
+def bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = SimpleNamespace(llama_vocab_is_eog=lambda vocab, token: vocab == "vocabulary" and token == END)
+    monkeypatch.setitem(sys.modules, "llama_cpp", ends)
+
+
+def complete(llama: Any, prompt: list[int], most: int = 100, stop: int | None = None) -> list[int]:
+    """As `Llama.create_completion`: leaves at an end token, at a stop string, and at the longest length."""
+    said = list[int]()
+    for token in llama.generate(prompt, temp=0.0):
+        if token == END:
+            break
+        said.append(token)
+        if token == stop or len(said) >= most:
+            break
+    return said
+
+
+@pytest.mark.usefixtures("bindings")
+def test_outputs_that_ended_are_learnt_and_no_others() -> None:
+    drafter = Told()
+    draft = TascDraft(drafter=drafter, learn=True)
+    llama = with_learning(Llama(draft, [*OUTPUT, END]))
+    assert with_learning(llama) is llama
+    assert complete(llama, PROMPT) == OUTPUT
+    assert complete(llama, PROMPT, most=len(OUTPUT)) == OUTPUT  # cut off before its end token
+    assert complete(llama, PROMPT, stop=OUTPUT[8]) == OUTPUT[:9]
+    assert complete(llama, [*PROMPT, *OUTPUT]) == OUTPUT  # begins as the request before
+    llama.output = OUTPUT
+    assert complete(llama, [6]) == OUTPUT  # a stopping criterion of the caller ends `generate`
+    llama.output = [END, 5, END]
+    assert list(llama.generate([7], temp=0.0)) == [END, 5, END]  # a caller that goes on after the end
+    sent = llama.generate([8], temp=0.0)
+    llama.output = [5, END]
+    assert [next(sent), sent.send([9])] == [5, END]  # not all of it is the model's
+    draft.drafts.close()
+    assert drafter.rows == [[*OUTPUT, END], [*OUTPUT, END], [END]]
+    prompts = [PROMPT] * 3 + [[*PROMPT, *OUTPUT], [6], [7], [8]]
+    assert [request.prompt for request in drafter.requests[: len(prompts)]] == prompts
+    assert all(request.output == OUTPUT[: len(request.output)] for request in drafter.requests[:5])
+
+
+@pytest.mark.usefixtures("bindings")
+def test_a_drafter_that_fails_does_not_reach_the_engine() -> None:
+    draft = TascDraft(drafter=Told(), learn=True)
+    draft.drafts.start = draft.drafts.finished = None  # type: ignore[assignment,method-assign]
+    assert complete(with_learning(Llama(draft, [*OUTPUT, END])), PROMPT) == OUTPUT
+
+
+@pytest.mark.usefixtures("bindings")
+def test_what_learning_needs_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InputError, match="learn=True"):
+        with_learning(Llama(TascDraft(drafter=Told()), OUTPUT))
+    unseen = Llama(TascDraft(drafter=Told(), learn=True), [*OUTPUT, END])
+    with caplog.at_level(logging.WARNING):
+        assert complete(unseen, PROMPT) == complete(unseen, PROMPT) == OUTPUT
+    assert [record.getMessage() for record in caplog.records] == [
+        "learn=True has no effect before tasc.adapters.llama_cpp.with_learning(llama)"
+    ]
 
 
 @pytest.mark.parametrize(("options", "said"), [({"max_draft": 0}, "max_draft is 0"), ({"costs": -0.1}, "costs=-0.1")])

@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasc.adapters.sglang_corpus import PAD, TascCorpus, request_fields
+from tasc.adapters.sglang_corpus import PAD, EndWatch, TascCorpus, request_fields
 from tasc.drafting import protocol
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.errors import InputError
@@ -40,7 +40,11 @@ class Told(Drafter):
 
     def __init__(self, wrong: int = 5) -> None:
         self.requests: list[Any] = []
+        self.rows: list[list[int]] = []
         self.wrong = wrong
+
+    def serve(self, rows: Any) -> None:
+        self.rows += [np.asarray(ids).tolist() for _, ids in rows]
 
     def start(self, prompt_ids: Any, input_text: str | None = None) -> Any:
         self.requests.append(Told.Request(np.asarray(prompt_ids).tolist(), self.wrong))
@@ -73,6 +77,12 @@ class Req:
     length: int = 30
     output_ids: array[int] = field(default_factory=lambda: array("q"))  # what the engine has booked
     emitted: list[int] = field(default_factory=list)
+    finished_reason: Any = None
+    finished_len: int | None = None
+
+    @property
+    def output_ids_through_stop(self) -> array[int]:
+        return self.output_ids[: self.finished_len]
 
     @property
     def origin_input_ids_unpadded(self) -> array[int]:
@@ -248,6 +258,64 @@ def test_a_draft_ends_before_an_id_that_the_model_lacks() -> None:
 def test_a_chain_needs_two_nodes() -> None:
     with pytest.raises(InputError, match="width is 1"):
         corpus_of(Told(), width=1)
+
+
+END = 2
+REASONS = {  # class of `finished_reason` in the engine: what a request with this end has
+    "FINISH_MATCHED_TOKEN": SimpleNamespace(matched=END),
+    "FINISH_MATCHED_TOKEN of stop_token_ids or a grammar": SimpleNamespace(matched=7),
+    "FINISH_MATCHED_STR": SimpleNamespace(matched="}"),
+    "FINISH_LENGTH": SimpleNamespace(length=4),
+    "FINISH_ABORT": SimpleNamespace(message="aborted"),
+}
+
+
+def test_outputs_that_ended_are_learnt_and_no_others() -> None:
+    drafter = Told()
+    drafts = TaskDrafts(drafter=drafter, learn=True)
+    corpus, ends = TascCorpus(lambda *_: drafts, 4), EndWatch(frozenset({END, 3}))
+    requests = [Req(name, [at + 1, 5], length=9) for at, name in enumerate(REASONS)]
+    for r in requests:
+        r.emitted = r.answer[:2]
+    for _ in range(2):
+        ends.look()
+        step(corpus, requests, set(), 4)
+        ends.watch({r.rid: r for r in requests}, corpus.followed)
+    corpus.erase_match_state([r.rid for r in requests])  # with overlap, the end is booked a step later
+    ends.watch({}, corpus.followed)
+    ends.look()
+    for r in requests:
+        last = getattr(REASONS[r.rid], "matched", 7)
+        r.output_ids = array("q", [*r.emitted, last if isinstance(last, int) else 7, 8, 9])  # 8, 9: accepted behind it
+        r.finished_reason, r.finished_len = REASONS[r.rid], len(r.emitted) + 1
+    for _ in range(2):
+        ends.look()
+    drafts.close()
+    assert drafter.rows == [[*requests[0].emitted, END]]
+    assert not ends._watched
+
+
+def test_requests_whose_end_never_comes_are_forgotten() -> None:
+    corpus, ends = corpus_of(Told()), EndWatch(frozenset({END}))
+    for number in range(300):
+        request = Req(f"r{number}", [number + 1], emitted=[5])
+        step(corpus, [request], set(), 8)
+        ends.watch({request.rid: request}, corpus.followed)
+    assert len(ends._watched) == 257
+
+
+def test_all_ranks_verify_the_drafts_of_the_first() -> None:
+    """The second rank's drafter would draft something else, as after an index was replaced there first."""
+    sent = list[Any]()
+    drafts = TaskDrafts(drafter=Told())
+    first = TascCorpus(lambda *_: drafts, 6, share=lambda tokens: sent.append(tokens.copy()))
+    second = TascCorpus(None, 6, share=lambda tokens: np.copyto(tokens, sent.pop()))
+    for emitted in range(1, 9):
+        tokens = [1, 2, *said([1, 2])[:emitted]]
+        made = [corpus.batch_get(["a"], [tokens], [len(tokens)]) for corpus in (first, second)]
+        assert made[0][0].tolist() == made[1][0].tolist() and made[0][1].tolist() == made[1][1].tolist()
+        assert made[0][0][1] != PAD
+    assert second.followed("a") is None and first.followed("a") is not None
 
 
 def test_without_the_engine_the_extra_is_named() -> None:

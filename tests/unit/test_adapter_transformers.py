@@ -30,7 +30,7 @@ from tasc import TaskIndex
 from tasc.adapters.transformers import TascCandidateGenerator, TascGenerate, patch
 from tasc.data import TokenStore, load_tokenizer
 from tasc.drafting import protocol
-from tasc.drafting.protocol import Drafter, TokenDraft
+from tasc.drafting.protocol import Drafter, TokenDraft, salt_digest, served_log
 from tasc.errors import InputError, TokenizerMismatchError
 
 PROMPTS = random_prompts(3, seed=3)
@@ -393,6 +393,61 @@ def test_the_input_leads_the_draft(index: TaskIndex) -> None:
     made, _ = candidates.get_candidates(ids)
     said = tokenizer.decode(made[0, ids.shape[1] :])
     assert said and '{"from": "newark", "to": "austin"}'.startswith(said)
+
+
+class Serving(Scripted):
+    """Keeps the rows that it learns."""
+
+    def __init__(self, outputs: dict[tuple[int, ...], list[int]]) -> None:
+        super().__init__(outputs, 0.2)
+        self.rows: list[tuple[str | None, list[int]]] = []
+
+    def serve(self, rows: Any) -> None:
+        self.rows += [(text, np.asarray(ids).tolist()) for text, ids in rows]
+
+
+@pytest.mark.parametrize("route", ["custom_generate", "patch"])
+def test_outputs_that_ended_are_learnt_and_no_others(route: str) -> None:
+    model, prompt = tiny_model("llama"), PROMPTS[1]
+    long = peer_greedy(model, prompt, 40)
+    at = max(range(5, 30), key=lambda k: long.index(long[k]))  # a token that first comes late
+    end, expected = long[at], long[: long.index(long[at]) + 1]
+    drafter = Serving({tuple(prompt): long})
+    with_drafts = ours(drafter, learn=True)
+
+    def made(most: int = 40, **options: Any) -> list[int]:
+        if route == "custom_generate":
+            return peer_greedy(model, prompt, most, custom_generate=with_drafts, **options)
+        with patch(model, with_drafts):
+            return peer_greedy(model, prompt, most, **options)
+
+    assert made(len(expected) - 1, eos_token_id=end) == expected[:-1]  # cut off
+    criteria = transformers.StoppingCriteriaList([Ends(len(prompt), {long[3]})])
+    assert made(stopping_criteria=criteria, eos_token_id=end) == long[: long.index(long[3]) + 1]
+    assert made(20, eos_token_id=None) == long[:20]
+    other = next(token for token in range(1, 257) if token not in long)
+    assert made(eos_token_id=[end, other]) == expected
+    with_drafts.drafts.close()
+    assert drafter.rows == [(None, expected)]
+
+
+def test_what_a_salt_has_taught_serves_this_salt(index: TaskIndex, tmp_path: Path) -> None:
+    model, tokenizer, path = tiny_model("llama"), byte_tokenizer(), tmp_path / "task.tasc"
+    path.write_bytes(Path(index.path).read_bytes())
+    ids = torch.tensor([tokenizer("to newark")["input_ids"]])
+    with_drafts = TascGenerate(path, tokenizer, costs=0.0, learn=True, log_days=30)
+    drafts = with_drafts.drafts
+    long = peer_greedy(model, ids[0].tolist(), 40)
+    for salt in (None, "one"):
+        out = model.generate(
+            ids, max_new_tokens=40, do_sample=False, eos_token_id=long[-1], custom_generate=with_drafts, tasc_salt=salt
+        )
+        assert out[0, ids.shape[1] :].tolist() == long[: long.index(long[-1]) + 1]
+    one, two = drafts.salted("one"), drafts.salted("two")
+    drafts.close()
+    assert [each.drafter.num_served for each in (drafts, one, two)] == [1, 1, 0]
+    assert served_log(index_at := TaskIndex.open(path)).exists()
+    assert served_log(index_at, salt_digest("one")).exists() and not served_log(index_at, salt_digest("two")).exists()
 
 
 def test_another_tokenizer_is_refused(index: TaskIndex) -> None:

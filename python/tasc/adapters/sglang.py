@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasc.adapters.sglang_corpus import TascCorpus, request_fields
+from tasc.adapters.sglang_corpus import EndWatch, Share, TascCorpus, request_fields
+from tasc.data.endings import eos_ids_of
 from tasc.errors import InputError, MissingExtraError
 from tasc.serving import Settings, Tasks
 
@@ -98,13 +99,18 @@ def worker_class() -> Any:
         """
 
         def __init__(self, server_args: Any, gpu_id: int, nccl_port: int, target_worker: Any) -> None:
-            settings = _settings()
-            tasks = Tasks(settings, target_worker.tokenizer, getattr(server_args, "served_model_name", None))
+            settings, model = _settings(), target_worker.model_runner.model_config
+            is_first, share = _ranks()
+            choose = None
+            if is_first:
+                served_name = getattr(server_args, "served_model_name", None)
+                choose = Tasks(settings, target_worker.tokenizer, served_name).choose
             self._salt_field = settings.salt
-            vocab_size = target_worker.model_runner.model_config.vocab_size
+            named = {"eos_token_id": sorted(getattr(model, "hf_eos_token_id", None) or ())}
+            self._ends = EndWatch(eos_ids_of([named], target_worker.tokenizer))
 
             def corpus(*, draft_token_num: int, **_: Any) -> TascCorpus:
-                return TascCorpus(tasks.choose, draft_token_num, vocab_size)
+                return TascCorpus(choose, draft_token_num, model.vocab_size, share)
 
             own, ngram_worker.NgramCorpus = ngram_worker.NgramCorpus, corpus  # the engine's own would be compiled
             try:
@@ -114,13 +120,33 @@ def worker_class() -> Any:
 
         def forward_batch_generation(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
             """Run one step of `NGRAMWorker`, after passing whole prompts to the corpus: the worker passes ends."""
+            self._ends.look()
             self.ngram_corpus.take_histories(
                 {request.rid: (request.origin_input_ids_unpadded, request.output_ids) for request in batch.reqs},
                 {request.rid: request_fields(request, self._salt_field) for request in batch.reqs},
             )
-            return super().forward_batch_generation(batch, *args, **kwargs)
+            decodes = batch.forward_mode.is_decode()
+            result = super().forward_batch_generation(batch, *args, **kwargs)
+            if decodes:
+                self._ends.watch({request.rid: request for request in batch.reqs}, self.ngram_corpus.followed)
+            return result
 
     return TascWorker
+
+
+def _ranks() -> tuple[bool, Share | None]:
+    """Whether this process is the first of its tensor-parallel group, and how its drafts reach the others."""
+    import torch
+    from sglang.srt.runtime_context import get_parallel
+
+    group = get_parallel().tp_group
+    if group.world_size == 1:
+        return True, None
+
+    def share(tokens: Any) -> None:
+        torch.distributed.broadcast(torch.from_numpy(tokens), src=group.ranks[0], group=group.cpu_group)
+
+    return group.rank_in_group == 0, share
 
 
 def _settings() -> Settings:

@@ -51,6 +51,8 @@ class TascGenerate:
         max_draft: Longest draft.
         costs: Cost of verifying drafted tokens: a slope c for 1 + c·k, or an array [k]; None: measured on each model
             before its first draft (about a second for a small model), then followed.
+        learn: Whether outputs that ended with an EOS are added to the drafter, and kept in the log beside the index.
+        **options: Of `tasc.serving.TaskDrafts`, such as `served_bytes`, `log_bytes` and `log_days`.
 
     Raises:
         InputError: An option is out of its range.
@@ -70,12 +72,14 @@ class TascGenerate:
         drafter: Drafter | None = None,
         max_draft: int = MAX_DRAFT,
         costs: float | Sequence[float] | None = None,
+        learn: bool = False,
+        **options: Any,
     ) -> None:
         if max_draft < 1:
             raise InputError(f"max_draft is {max_draft}; it must be at least 1")
         if costs is not None:
             GivenCosts(costs)
-        self.drafts = TaskDrafts(index, tokenizer, drafter=drafter)
+        self.drafts = TaskDrafts(index, tokenizer, drafter=drafter, learn=learn, **options)
         self._max_draft, self._costs = max_draft, costs
         self._policies: weakref.WeakKeyDictionary[Any, ModelPolicy] = weakref.WeakKeyDictionary()  # by model
         self._warned: set[str] = set()
@@ -90,11 +94,13 @@ class TascGenerate:
         synced_gpus: bool = False,
         streamer: Any = None,
         tasc_input: str | None = None,
+        tasc_salt: str | None = None,
         **model_kwargs: Any,
     ) -> Any:
-        """Decode one sequence; called by `generate`, which prepares all arguments but one.
+        """Decode one sequence; called by `generate`, which prepares all arguments but two.
 
-        `tasc_input` is the request's input as text; without it the prompt is searched for the input.
+        `tasc_input` is the request's input as text; without it the prompt is searched for the input. `tasc_salt` is
+        the request's salt: it drafts with the salt's own drafter, which learns from this salt's requests alone.
 
         Raises:
             InputError: Assisted decoding cannot do this call (several sequences, beams, …); names the alternative.
@@ -104,7 +110,7 @@ class TascGenerate:
             raise InputError(refusal)
         streamer = _dropped_streamer() if streamer is None else streamer
         return self._decode(
-            model, input_ids, logits_processor, stopping_criteria, generation_config, tasc_input,
+            model, input_ids, logits_processor, stopping_criteria, generation_config, tasc_input, tasc_salt,
             synced_gpus=synced_gpus, streamer=streamer, **model_kwargs,
         )  # fmt: skip
 
@@ -121,7 +127,7 @@ class TascGenerate:
         given = (model, input_ids, logits_processor, stopping_criteria, generation_config)
         refusal = _refusal(*given, rest)
         if refusal is None:
-            return self._decode(*given, None, **rest)
+            return self._decode(*given, None, None, **rest)
         if refusal not in self._warned:
             self._warned.add(refusal)
             _log.warning("decoding without drafts: %s", refusal)
@@ -135,6 +141,7 @@ class TascGenerate:
         stopping_criteria: Any,
         generation_config: Any,
         tasc_input: str | None,
+        tasc_salt: str | None,
         **rest: Any,
     ) -> Any:
         if model not in self._policies:
@@ -143,7 +150,7 @@ class TascGenerate:
             logits_processor = InOrderProcessors(logits_processor, generation_config.do_sample)
         eos = generation_config._eos_token_tensor
         candidates = TascCandidateGenerator(
-            self.drafts,
+            self.drafts if tasc_salt is None else self.drafts.salted(tasc_salt),
             model_policy=self._policies[model],
             max_draft=self._max_draft,
             max_length=generation_config.max_length,

@@ -16,6 +16,7 @@ import numpy as np
 from tasc.drafting.costs import CostCurve, GivenCosts, MeasuredCosts
 from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
+from tasc.drafting.protocol import guarded
 from tasc.errors import MissingExtraError
 from tasc.serving.tasks import StartedRequest, TaskDrafts
 
@@ -51,7 +52,8 @@ class TascCandidateGenerator(CandidateGenerator):
 
     A draft ends before a token that would end the output (an EOS, a stopping criterion). The model emits that token
     itself, so nothing is accepted beyond it. A drafter that raises is logged, the request continues plainly, and so do
-    requests that start soon after (`TaskDrafts.failed`).
+    requests that start soon after (`TaskDrafts.failed`). An output whose last token is an EOS is passed to
+    `TaskDrafts.finished`, once; an output that ended otherwise is not.
 
     Args:
         drafts: A `TaskDrafts`.
@@ -84,7 +86,8 @@ class TascCandidateGenerator(CandidateGenerator):
         self._eos = frozenset(eos)
         self._ends = [criterion for criterion in stopping_criteria if not isinstance(criterion, PLAIN_ENDS)]
         self._started: StartedRequest | None = None
-        self._seen = self._drafted = self._steps = 0
+        self._seen = self._drafted = self._steps = self._num_prompt = 0
+        self._has_ended = False
         self._begin = 0.0
 
     def get_candidates(self, input_ids: Any, **_: Any) -> tuple[Any, Any]:
@@ -104,6 +107,15 @@ class TascCandidateGenerator(CandidateGenerator):
             self._curve.observe(self._drafted + 1, time.perf_counter() - self._begin)
         self._steps += 1
         self._sync(input_ids)
+        self._learn(input_ids)
+
+    def _learn(self, input_ids: Any) -> None:
+        """Pass the output to the task once its last token is an EOS. A draft holds none, so an EOS is always last."""
+        if self._started is None or self._has_ended or int(input_ids[0, -1]) not in self._eos:
+            return
+        self._has_ended = True
+        text, output = self._started.input_text, input_ids[0, self._num_prompt :].tolist()
+        guarded((), lambda: self._drafts.finished(text, output, self._steps), "a finished output was not learnt")
 
     def _draft(self, input_ids: Any) -> list[int]:
         """Return the drafter's proposal."""
@@ -128,6 +140,7 @@ class TascCandidateGenerator(CandidateGenerator):
         new = input_ids[0, self._seen :].tolist()
         self._seen = input_ids.shape[1]
         if self._started is None:
+            self._num_prompt = self._seen
             self._started = self._drafts.start(new, self._input_text)
         elif new:
             self._started.request.update(new)
