@@ -21,6 +21,14 @@ PROMPT = [3, 1, 4, 1, 5]
 OUTPUT = list(range(40, 64))
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Seconds that the adapter sees. A step takes as long as a test says, else no time, and nothing is learnt then."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("tasc.adapters.llama_cpp.perf_counter", lambda: clock.now)
+    return clock
+
+
 class Told(Drafter):
     """Keeps every request's prompt and output; drafts what comes, but each fifth token wrong."""
 
@@ -99,6 +107,32 @@ def test_drafts_are_as_long_as_told() -> None:
     draft = TascDraft(drafter=Told(), max_draft=3)
     assert draft(np.array([1, OUTPUT[0]], np.intc)).tolist() == [41, 42, 43]
     assert len(draft(np.empty(0, np.intc))) == 0
+
+
+def test_the_cost_of_a_drafted_token_is_learnt_from_the_steps(clock: SimpleNamespace) -> None:
+    class Doubtful(Told):
+        class Request(Told.Request):
+            def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
+                ids = np.array(OUTPUT[len(self.output) :][:max_tokens], np.uint32)
+                return TokenDraft(ids, np.full(len(ids), 0.8, np.float32), np.zeros(len(ids), np.uint8))
+
+        def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
+            return self.Request(np.asarray(prompt_ids).tolist())
+
+    def lengths(seconds: Any, **options: Any) -> list[int]:
+        draft, found = TascDraft(drafter=Doubtful(), max_draft=16, **options), list[int]()
+        for number in range(12):
+            clock.now += 100.0  # the prompt, which is no plain step
+            history = [number, *OUTPUT[:1]]
+            while len(history) < 20:
+                found.append(len(draft(np.array(history, np.intc))))
+                clock.now += seconds(1 + found[-1])
+                history = [number, *OUTPUT[: len(history)]]  # one more token, so drafts are not all accepted
+        return found
+
+    cheap, dear = lengths(lambda tokens: 1.0), lengths(lambda tokens: 0.4 + 0.6 * tokens)
+    assert np.mean(cheap[-20:]) > 2 * np.mean(dear[-20:]) and cheap[:1] == dear[:1]
+    assert lengths(lambda tokens: 0.4 + 0.6 * tokens, costs=0.02) == lengths(lambda tokens: 1.0, costs=0.02)
 
 
 END = 2

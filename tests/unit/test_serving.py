@@ -326,6 +326,12 @@ def test_step_times_are_learnt_from_steps() -> None:
     assert times.costs(4, 8)[4] == pytest.approx((0.05 + 0.08) / (0.05 + 0.016), rel=0.1)
 
 
+def test_a_step_without_time_teaches_nothing() -> None:
+    times = LearnedCosts()
+    times.observe(1, 0.0)  # a coarse clock
+    assert times.costs(3).tolist() == LearnedCosts().costs(3).tolist()
+
+
 def test_a_bend_is_learnt_where_there_are_many_steps() -> None:
     times = LearnedCosts()
     truth = lambda tokens: 1.0 if tokens <= 32 else tokens / 32  # noqa: E731

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from os import PathLike
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasc.drafting.costs import GivenCosts
-from tasc.drafting.defaults import DEFAULT_SLOPE, MAX_DRAFT
+from tasc.drafting.costs import CostCurve, GivenCosts, LearnedCosts
+from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
 from tasc.drafting.protocol import guarded
 from tasc.errors import InputError
@@ -51,7 +52,8 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
             that the GGUF file was made from. None: prompts are not looked into for their input.
         drafter: A `Drafter` instead of an index.
         max_draft: Longest draft.
-        costs: Cost of verifying drafted tokens, in plain steps: a slope c for 1 + c·k, or an array [k].
+        costs: Cost of verifying drafted tokens, in plain steps: a slope c for 1 + c·k, or an array [k]. None: learnt
+            from the time between a draft and the next call. It differs much between machines and kinds of weights.
         learn: Whether outputs that ended with an end token are added to the drafter, and kept in the log beside the
             index. It needs `with_learning`.
         **options: Of `tasc.serving.TaskDrafts`, such as `served_bytes`, `log_bytes` and `log_days`.
@@ -71,7 +73,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         *,
         drafter: Drafter | None = None,
         max_draft: int = MAX_DRAFT,
-        costs: float | Sequence[float] = DEFAULT_SLOPE,
+        costs: float | Sequence[float] | None = None,
         learn: bool = False,
         **options: Any,
     ) -> None:
@@ -80,7 +82,10 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         self.drafts = TaskDrafts(index, tokenizer, drafter=drafter, learn=learn, **options)
         """Starts the requests, and learns from those that ended."""
         self.learn = learn
-        self._max_draft, self._costs = max_draft, GivenCosts(costs).costs(max_draft)
+        self._max_draft = max_draft
+        self._curve: CostCurve = LearnedCosts() if costs is None else GivenCosts(costs)
+        self._costs = self._curve.costs(max_draft)
+        self._called = self._returned = 0.0  # seconds at the start and the end of the last calls
         self._policy = DraftPolicy("padded")
         self._backoff = Backoff()
         self._running: StartedRequest | None = None
@@ -100,7 +105,9 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         if self.learn and not self._is_watched and not self._has_warned:
             self._has_warned = True
             _log.warning("learn=True has no effect before tasc.adapters.llama_cpp.with_learning(llama)")
+        self._called = perf_counter()
         drafted = self._backoff.run(lambda: self._draft(ids), self._forget)
+        self._returned = perf_counter()
         return np.empty(0, np.intc) if drafted is None else drafted
 
     def watched(
@@ -150,6 +157,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         drafter, request, _ = self._follow(ids)
         self._num_drafts += 1
         self._ids, self._drafted = ids, np.empty(0, np.intc)
+        self._costs = self._curve.costs(self._max_draft)
         budget = self._policy.budget(drafter, self._costs)
         if budget is not None:
             draft = request.draft(self._max_draft, budget)
@@ -164,6 +172,8 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
             if len(new) == 0:
                 return self._running
             if np.array_equal(new[:-1], self._drafted[: len(new) - 1]):
+                if self._num_drafts:  # else the step computed the prompt
+                    self._curve.observe(1 + len(self._drafted), self._called - self._returned)
                 if len(self._drafted):
                     self._policy.record(self._running.drafter, len(new) - 1, self._costs[len(self._drafted)] - 1.0)
                 self._running.request.update(new)

@@ -202,8 +202,8 @@ class LearnedCosts(CostCurve):
         return found
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take a real step of `tokens` tokens in all its rows; nothing where the slope was given."""
-        if not self._learns:
+        """Take a real step of `tokens` tokens in all its rows; nothing where the slope was given, or no time passed."""
+        if not self._learns or seconds <= 0.0:
             return
         self._steps.append((tokens, seconds))
         self._since_fit += 1
