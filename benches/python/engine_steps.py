@@ -29,8 +29,9 @@ from tasc.adapters.vllm import TascProposer
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.evaluation.cost_profile import CostProfile, TimedNoise
 
-LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 24, 25, 32, 33, MAX_DRAFT, MAX_DRAFT + 1)
-"""Tokens of the measured steps. Kernels for 4 or 8 tokens at a time make a step of one more token much slower."""
+LENGTHS = (1, 2, 3, 5, 9, 17, 33, MAX_DRAFT + 1)
+MORE_LENGTHS = (4, 6, 7, 8, 12, 13, 16, 24, 25, 32, MAX_DRAFT)
+"""Measured for one request alone: kernels for 4 or 8 tokens at a time make a step of one more token much slower."""
 MOST_TOKENS = 600  # of a step
 ROUNDS = 4
 RIGHT = 8  # right tokens drafted
@@ -43,7 +44,8 @@ class Noise:
     """`TimedNoise` for an engine: drafts in the steps in which all requests take part, until its rounds are over."""
 
     def __init__(self, prompt: list[int], rows: int, clock: str) -> None:
-        lengths = [n for n in LENGTHS if n == 1 or n * rows <= MOST_TOKENS]
+        lengths = sorted(LENGTHS + MORE_LENGTHS) if rows == 1 else LENGTHS
+        lengths = [n for n in lengths if n == 1 or n * rows <= MOST_TOKENS]
         self._noise = TimedNoise(prompt, rows, lengths, 1e9, CLOCKS[clock], rounds=ROUNDS)
         self.rows, self.tokens = rows, self._noise.num_steps + 8
         self._is_over = False
