@@ -25,7 +25,7 @@ llama_cpp = pytest.importorskip("llama_cpp")
 INPUTS = ["List the colours of the rainbow.", "Count from one to twenty in words."]
 LENGTH = 32
 NEAR_TIE = 0.25
-"""Difference of two logits below which llama.cpp itself may choose either: its kernels for one token and for several round
+"""Difference of two logits below which llama.cpp may choose either: kernels for one token and for several round
 differently. In a build with AVX2 alone, two of these 64 tokens change, with differences of 0.05 and 0.09."""
 
 
