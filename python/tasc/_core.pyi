@@ -620,11 +620,11 @@ class MergePlan:
     Example:
         >>> plan = MergePlan.learn(store, "task.plan", size=4, min_count=2, min_documents=2, held_out=0)
         >>> [tokenizer.decode(plan.expansion(k)) for k in range(len(plan))]
-        ['ite', ' "co', 'm":', 'te']
-        >>> ids = tokenizer.encode('{"item": "tea"')
+        ['{"item": "coffee", "count": ', '{"item": "tea", "count": ', '1}', '2}']
+        >>> ids = tokenizer.encode('{"item": "tea", "count": 2}')
         >>> new = plan.segment(ids)
         >>> len(ids), len(new), plan.expand(new).tolist() == ids.tolist()
-        (11, 7, True)
+        (19, 2, True)
     """
 
     @staticmethod

@@ -264,10 +264,13 @@ def answering() -> tuple[Any, Any, dict[str, Any]]:
     labels = ids.clone()
     labels[0, : len(example.prompt)] = -100
     optimizer = torch.optim.Adam(model.parameters(), 2e-2)
-    for _ in range(60):
+    for _ in range(500):  # machines round differently: some need 60 steps, some more
         optimizer.zero_grad()
-        model(input_ids=ids, labels=labels).loss.backward()
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
         optimizer.step()
+        if loss < 1e-3:
+            break
     model.generation_config.eos_token_id = task.eos_id
     return model, tokenizer, known
 

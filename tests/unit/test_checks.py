@@ -100,8 +100,8 @@ WRONG_TRAINING: list[tuple[str, Any, str]] = [
 ]
 WRONG_DISTILL: list[tuple[str, Any, str]] = [
     ("target", None, "None; it must be a path"),
-    ("draft", 1.5, "1.5; it must be a model, a number of layers or a list of layers"),
-    ("draft", [0, "1"], "'1'; it must be one of a model, a number of layers or a list of layers"),
+    ("draft", 1.5, "1.5; it must be a model, a DraftSize, a number of layers or a list of layers"),
+    ("draft", [0, "1"], "'1'; it must be one of a model, a DraftSize, a number of layers or a list of layers"),
     ("states", 5, "5; it must be a path"),
 ]
 
