@@ -513,7 +513,8 @@ fn a_vocabulary_of_pairs_that_occur_once_costs_no_more() {
             let options = LearnOptions { size, held_out, ..LearnOptions::default() };
             MergePlan::learn(&store, &folder.path().join("p"), &options, |_| Ok(())).unwrap();
             let (memory, bytes) = (PEAK.load(Relaxed) - before, store.file().bytes().len());
-            let limit = if size == 5 { 16 * bytes } else { MEMORY + 16 * bytes };
+            let spare = if size == 5 { 1 << 20 } else { MEMORY }; // 5 are chosen from 128 and more
+            let limit = spare + 16 * bytes;
             assert!(memory <= limit, "size {size}, descending {descending}: {memory} bytes for a store of {bytes}");
         }
     }
