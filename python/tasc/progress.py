@@ -1,4 +1,4 @@
-"""Progress of long jobs: one callback type."""
+"""Progress and time of long jobs: the types of their callbacks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[float, float], None]
 """Called with (done, total); the unit depends on the job. An exception that it raises stops the job."""
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns seconds since some moment: `time.perf_counter`, or `time.process_time` on a machine that others use too."""
 
 ProgressBars: TypeAlias = Callable[[str], Progress]
 """Called with the title of a job; returns the callback of that job."""

@@ -26,7 +26,7 @@ INPUTS = ["List the colours of the rainbow.", "Count from one to twenty in words
 LENGTH = 32
 NEAR_TIE = 0.25
 """Difference of two logits below which llama.cpp may choose either: kernels for one token and for several round
-differently. In a build with AVX2 alone, two of these 64 tokens change, with differences of 0.05 and 0.09."""
+differently. In a build with AVX2 alone, two of these 46 tokens change, with differences of 0.05 and 0.09."""
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +71,14 @@ def test_drafts_change_the_number_of_passes_alone(gguf: Path, tmp_path: Path) ->
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 2))
     store = TokenStore.build([tmp_path / "rows.jsonl"], tokenizer, tmp_path / "rows.store")
     TaskIndex.build(store, tmp_path / "task.tasc", tokenizer=tokenizer)
-    for draft in (TascDraft(None), TascDraft(tmp_path / "task.tasc", smollm2())):
+    for draft in (TascDraft(None, costs=0.02), TascDraft(tmp_path / "task.tasc", smollm2(), costs=0.02)):
         drafted, passes, _ = say(gguf, draft)
         print(f"{sum(map(len, plain))} tokens: {plain_passes} passes plainly, {passes} with drafts")
         for ours, theirs, near in zip(drafted, plain, gaps, strict=True):
             same = common_prefix_length(ours, theirs)
             assert same == len(theirs) == len(ours) or near[same] < NEAR_TIE
         assert passes <= plain_passes
-    assert passes < plain_passes / 2
+    assert passes < plain_passes / 3
 
 
 def test_an_answer_that_ended_is_learnt_and_no_other(gguf: Path, tmp_path: Path) -> None:

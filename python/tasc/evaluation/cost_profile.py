@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.resources import files
@@ -23,12 +23,10 @@ from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Costs, Draft, Drafter, Request, TokenDraft
 from tasc.errors import InputError
 from tasc.files import read_json, write_json
+from tasc.progress import Clock
 
 Engine: TypeAlias = Literal["tasc", "vllm", "llama.cpp"]
 """Engines with a simulation: tasc's own loop, vLLM's `custom_class`, and llama-cpp-python."""
-
-Clock: TypeAlias = Callable[[], float]
-"""Returns seconds."""
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 

@@ -24,9 +24,9 @@ from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, NullDrafter
 from tasc.drafting.retokenizing import RetokenizingDrafter
 from tasc.evaluation.bootstrap import Measure, divided, estimate
-from tasc.evaluation.cost_profile import Clock, CostProfile
+from tasc.evaluation.cost_profile import CostProfile
 from tasc.evaluation.simulate import KnownRequest, Simulation, simulate
-from tasc.progress import Progress
+from tasc.progress import Clock, Progress
 
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
@@ -349,7 +349,8 @@ def compare(
     sides: dict[str, Drafter] = {PLAIN: NullDrafter(), method: drafter}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     different, done = 0, 0
-    size = 4 * load  # full for most of its time; and the last prompt of a side is not the other's first, so not cached
+    # full for most of its time; and the last prompt of a side is not the other's first, so not cached
+    size = 4 * load if load > 1 else 2
 
     def answered(name: str, texts: Sequence[Mapping[str, Any]]) -> list[list[int]]:
         began = clock()

@@ -6,10 +6,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
-Clock: TypeAlias = Callable[[], float]
-"""Returns seconds."""
+from tasc.progress import Clock
 
 LR_FINAL_SHARE = 0.02
 """Share of the highest learning rate at the last optimizer step."""

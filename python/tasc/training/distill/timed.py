@@ -14,13 +14,13 @@ from tasc.data import Row, TaskTokenizer
 from tasc.data.endings import required_eos_ids
 from tasc.errors import InputError, import_optional
 from tasc.files import temporary_folder
-from tasc.progress import ProgressBars, no_bars
+from tasc.progress import Clock, ProgressBars, no_bars
 from tasc.training.distill.draft_init import cut_draft
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import OnlineTeacher
 from tasc.training.distill.trainer import run_stage
 from tasc.training.examples import make_examples, short_enough
-from tasc.training.schedule import Clock, TimeLimit
+from tasc.training.schedule import TimeLimit
 from tasc.training.work_dir import attention
 
 LAYERS = 4
