@@ -75,7 +75,9 @@ def main() -> None:
         for at in np.flatnonzero(single.argmax(axis=1) != several.argmax(axis=1)):
             two = np.sort(single[at])[-2:]
             changed.append({"message": message, "position": int(at), "gap": float(two[1] - two[0])})
-    print(f"{total} tokens, {args.together} per pass: logits differ by up to {largest:.2f}; {len(changed)} tokens change")
+    print(
+        f"{total} tokens, {args.together} per pass: logits differ by up to {largest:.2f}; {len(changed)} tokens change"
+    )
     for one in changed:
         print(f"  token {one['position']} of {one['message']!r}: the best logits are {one['gap']:.2f} apart")
     if args.output:
