@@ -66,16 +66,20 @@ class NoTokenError(TascError, ArithmeticError):
         finished: Outputs that ended before, each a `Generation` by the index of its prompt.
     """
 
-    def __init__(self, number: int, output_tokens: int) -> None:
+    def __init__(self, number: int, output_tokens: int, grammar_error: str | None = None) -> None:
         """`number`: see the attributes; `output_tokens`: number of the prompt's output tokens so far.
 
         NaN at a drafted token may spread to the positions before it, so with drafts the number may be smaller.
+        `grammar_error`: why the grammar no longer tells which tokens it allows; None: it does.
         """
         self.number = number
-        self.reason = (
-            f"has no next token after {output_tokens} output tokens: its logits are NaN, or −inf everywhere. float16 "
-            "may have overflowed (load the model in bfloat16 or float32), the checkpoint may be damaged, or the "
-            "model's generation_config may suppress every token, or every one that grammar= allows"
+        self.reason = f"has no next token after {output_tokens} output tokens: " + (
+            "its logits are NaN, or −inf everywhere. float16 may have overflowed (load the model in bfloat16 or "
+            "float32), the checkpoint may be damaged, or the model's generation_config may suppress every token, or "
+            "every one that grammar= allows"
+            if grammar_error is None
+            else f"its grammar is too complex for this output ({grammar_error}); give a simpler grammar, such as one "
+            "with shorter repetitions"
         )
         self.finished: dict[int, Any] = {}
         super().__init__(f"prompt {number} {self.reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -395,6 +396,41 @@ def test_other_errors(model: Any, monkeypatch: Any) -> None:
     monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
     with pytest.raises(MissingExtraError, match=r"tasc-lm\[grammar\]"):
         Generator(model, TOKENIZER).generate(prompts=PROMPTS[:1], grammar=GRAMMARS[0])
+
+
+MANY_STATES = Grammar.regex("([ab]*a[ab]{8}){2}")
+
+
+def with_states(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let a grammar's outputs need at most so many states together."""
+    limits = llguidance.LLParserLimits(max_lexer_states=most)
+    monkeypatch.setattr(llguidance, "LLMatcher", functools.partial(llguidance.LLMatcher, limits=limits))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}])
+def test_the_states_of_other_outputs_do_not_count(
+    model: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    def said(drafter: Any) -> list[list[int]]:
+        generator = Generator(model, TOKENIZER, drafter=drafter, batch_size=2, costs=0.0)
+        asked = {"prompts": PROMPTS * 2, "grammar": MANY_STATES, "max_tokens": 60, **options}
+        return [one.ids for one in generator.generate(**asked)]
+
+    plain = said(NullDrafter())
+    script = {tuple(prompt): output for prompt, output in zip(PROMPTS, plain, strict=False)}
+    with_states(monkeypatch, 100)
+    for drafter in (NullDrafter(), Scripted(script, miss=0.3, length=20)):
+        assert said(drafter) == plain
+
+
+def test_an_output_that_needs_too_many_states_says_so(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_states(monkeypatch, 50)
+    generator = Generator(model, TOKENIZER, drafter=NullDrafter())
+    with pytest.raises(NoTokenError, match=r"its grammar is too complex for this output \(lexer error") as caught:
+        generator.generate(prompts=PROMPTS[:2], grammar=[MANY_STATES, None], max_tokens=60)
+    assert "\n" not in str(caught.value)
+    [made] = generator.generate(prompts=PROMPTS[:1], grammar=GRAMMARS[2], max_tokens=MAX_TOKENS)
+    assert made.finish_reason == "eos"
 
 
 def test_the_command_line_takes_one_kind(tmp_path: Path) -> None:

@@ -154,21 +154,21 @@ class Grammars:
             raise InputError("grammar= needs an EOS, which ends an output where the grammar does; name one with eos=")
         plan = self._task_tokenizer.plan
         segment = None if plan is None else lambda ids: self._task_tokenizer.segment([ids])[0]
-        matcher = self._compiled(grammar).deep_copy()
         own_eos = frozenset(self._tokenizer.eos_tokens)
-        return GrammarState(matcher, ends, own_eos, num_prompt, self._vocab_size, grammar.drafts, segment)
+        compiled = self._compiled(grammar)
+        return GrammarState(compiled, ends, own_eos, num_prompt, self._vocab_size, grammar.drafts, segment)
 
-    def _compile(self, grammar: Grammar) -> Any:
+    def _compile(self, grammar: Grammar) -> CompiledGrammar:
         try:
             rules = self._rules(grammar)
         except ValueError as error:
             raise InputError(f"the grammar cannot be read: {_line(error)}") from error
         whole = {"grammars": [{"lark_grammar": _START}, {**rules, "name": "output"}]}
-        matcher = self._library.LLMatcher(self._tokenizer, json.dumps(whole), log_level=0)
-        if matcher.is_error():
+        compiled = CompiledGrammar(lambda: self._library.LLMatcher(self._tokenizer, json.dumps(whole), log_level=0))
+        if compiled.matcher.is_error():
             kind = {"json_schema": "JSON schema", "regex": "regular expression", "ebnf": "grammar"}[grammar.kind]
-            raise InputError(f"the {kind} cannot be used: {_line(matcher.get_error())}")
-        return matcher
+            raise InputError(f"the {kind} cannot be used: {_line(compiled.matcher.get_error())}")
+        return compiled
 
     def _rules(self, grammar: Grammar) -> dict[str, Any]:
         """Return a grammar as llguidance takes it."""
@@ -178,11 +178,29 @@ class Grammars:
         return {"lark_grammar": made} if grammar.kind == "ebnf" else json.loads(made)["grammars"][0]
 
 
+class CompiledGrammar:
+    """llguidance's matcher of a grammar, at the beginning of an output.
+
+    Its copies share the states of one lexer, which llguidance counts. Once they are too many, all copies are in error.
+
+    Args:
+        compile: Compiles the grammar.
+    """
+
+    def __init__(self, compile: Callable[[], Any]) -> None:
+        self._compile = compile
+        self.renew()
+
+    def renew(self) -> None:
+        """Compile it again, without the states of earlier outputs."""
+        self.matcher = self._compile()
+
+
 class GrammarState:
     """What a grammar allows after the tokens of one output.
 
     Args:
-        matcher: llguidance's matcher, at the beginning.
+        compiled: The grammar.
         eos: Ids that end the output.
         own_eos: Ids that the matcher takes for an EOS; one that is not in `eos` is never allowed.
         num_prompt: Number of the prompt's tokens.
@@ -193,7 +211,7 @@ class GrammarState:
 
     def __init__(
         self,
-        matcher: Any,
+        compiled: CompiledGrammar,
         eos: frozenset[int],
         own_eos: frozenset[int],
         num_prompt: int,
@@ -201,8 +219,12 @@ class GrammarState:
         drafts: bool,
         segment: Callable[[list[int]], list[int]] | None,
     ) -> None:
-        self._matcher, self._eos, self._ends = matcher, eos, eos | own_eos
+        self._compiled, self._matcher = compiled, compiled.matcher.deep_copy()
+        self._eos, self._ends = eos, eos | own_eos
         self._known = num_prompt  # tokens of the prompt and the output that the matcher is behind
+        self._text: list[int] = []  # those of the output, without an EOS
+        self.error: str | None = None
+        """Why no token is allowed, if the grammar is too complex for this output."""
         self._vocab_size, self._drafts, self._segment = vocab_size, drafts, segment
 
     def constrain(self, draft: CheckedDraft, tokens: Sequence[int], longest: int) -> CheckedDraft:
@@ -266,14 +288,29 @@ class GrammarState:
         """Whether the grammar allows a token; go on behind it then."""
         if not self._is_text(token):
             return token in self._eos and bool(self._matcher.is_accepting())
-        taken: int = self._matcher.try_consume_tokens([token])
-        self._known += taken
-        return taken == 1
+        if not self._without_error(lambda matcher: matcher.try_consume_tokens([token])):
+            return False
+        self._text.append(token)
+        self._known += 1
+        return True
 
     def _take_all(self, tokens: Sequence[int]) -> None:
         """Go on behind tokens that have been verified; behind an EOS the state stays as it is."""
-        self._matcher.consume_tokens([*takewhile(self._is_text, tokens)])
+        text = [*takewhile(self._is_text, tokens)]
+        self._without_error(lambda matcher: matcher.consume_tokens(text))
+        self._text += text
         self._known += len(tokens)
+
+    def _without_error(self, ask: Callable[[Any], Any]) -> Any:
+        """Ask the matcher; if it is in error then, ask one without the states of other outputs and of drafts."""
+        answer = ask(self._matcher)
+        if self._matcher.is_error() and self.error is None:
+            self._compiled.renew()
+            self._matcher = self._compiled.matcher.deep_copy()
+            self._matcher.consume_tokens(self._text)
+            answer = ask(self._matcher)
+            self.error = _line(self._matcher.get_error()) if self._matcher.is_error() else None
+        return answer
 
     def _is_text(self, token: int) -> bool:
         return token not in self._ends
@@ -295,7 +332,7 @@ class GrammarState:
 
     def _mask(self) -> NDArray[np.bool_]:
         """(V,) whether a token may follow."""
-        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        packed = np.frombuffer(self._without_error(lambda matcher: matcher.compute_bitmask()), np.uint8)
         mask = np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(np.bool_)
         mask[[token for token in self._ends if token < self._vocab_size]] = False
         if self._matcher.is_accepting():
@@ -304,5 +341,6 @@ class GrammarState:
 
 
 def _line(error: object) -> str:
-    """Return a message of the library as one line, not too long."""
-    return textwrap.shorten(" ".join(str(error).split()), 200, placeholder=" …")
+    """Return a message of the library as one line, not too long, without its dump of a matcher's state."""
+    message = str(error).partition("<state>")[0]
+    return textwrap.shorten(" ".join(message.split()), 200, placeholder=" …")

@@ -332,7 +332,8 @@ class Loop:
 
     def _fail(self, row: int, job: Job, draft: CheckedDraft, verified: int) -> None:
         """End a job whose logits leave no token, and empty its row: masks do not keep NaN out of later requests."""
-        job.error = NoTokenError(job.index, len(job.output) + verified)
+        grammar_error = None if job.grammar is None else job.grammar.error
+        job.error = NoTokenError(job.index, len(job.output) + verified, grammar_error)
         job.stats.count_step(draft.sources, 0, False)
         self._cache.clear_row(row)
         self._held[row] = []
