@@ -31,8 +31,9 @@ test: test-rust test-python ## all fast tests
 test-rust:
 	cargo test --workspace --quiet
 
+# A process per core, at most four: each takes 1 to 2 GB. The tests of a file share its fixtures.
 test-python: $(VENV)/.built
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 # Mutation k is the same file in every run: give the next run the next SEED, and one TOTALS adds up.
 test-mutations: MUTATIONS ?= 100000
