@@ -28,7 +28,9 @@ _CACHED_SHAPES = 256
 # Of LearnedCosts.
 _KEPT_STEPS = 512
 _FIT_EVERY = 16  # steps between two fits, once there are some
-_LINE_WEIGHT = 4.0  # steps that the straight line counts for beside those seen at a number of tokens
+_LINE_WEIGHT = 2.0  # steps that the straight line counts for beside those seen at a number of tokens
+_PLAIN_STEPS = 8  # plain steps wanted among the kept ones; at the beginning one in _PLAIN_EVERY
+_PLAIN_EVERY = 4
 _POINTS = 1.0 + np.concatenate([[0.0], 2.0 ** np.arange(16)])  # 1, 2, 3, 5, 9, … tokens
 
 
@@ -210,6 +212,15 @@ class LearnedCosts(CostCurve):
         if self._since_fit >= min(_FIT_EVERY, len(self._steps)):
             self._since_fit = 0
             self._fit()
+
+    def lacks_plain_steps(self, tokens: int = 1) -> bool:
+        """Whether too few of the kept steps computed `tokens` tokens, those of a step without drafts.
+
+        Drafts are compared with such a step. Where each step has a draft, its seconds are only a guess, which makes
+        drafts look cheap wherever the first drafted token costs more than the next ones.
+        """
+        seen = sum(computed == tokens for computed, _ in self._steps)
+        return self._learns and seen < min(_PLAIN_STEPS, len(self._steps) // _PLAIN_EVERY)
 
     def seconds(self, tokens: Any) -> Any:
         """(n,) numbers of tokens → (n,) seconds; in steps of one token before a step was seen."""
