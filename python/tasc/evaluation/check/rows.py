@@ -72,7 +72,7 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
         number += 1
         part = row.get("split")
         has_column = has_column or part is not None
-        if part in samples:
+        if (part is None or isinstance(part, str)) and part in samples:
             samples[part].add(key, position, row)
     kept = samples["train" if has_column else None].kept()
     if has_column and not kept:
