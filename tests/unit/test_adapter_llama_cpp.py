@@ -227,6 +227,24 @@ def test_outputs_that_ended_are_learnt_and_no_others() -> None:
 
 
 @pytest.mark.usefixtures("bindings")
+def test_the_time_of_a_caller_between_tokens_is_not_the_step_s(
+    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draft, seen = TascDraft(drafter=Told(), learn=True), list[tuple[int, float]]()
+    monkeypatch.setattr(draft._curve, "observe", lambda *step: seen.append(step))
+
+    class Timed(Llama):
+        def generate(self, tokens: Sequence[int], temp: float = 0.8) -> Generator[int, Any, None]:
+            for token in super().generate(tokens, temp):
+                clock.now += 0.25
+                yield token
+
+    for _ in with_learning(Timed(draft, [*OUTPUT, END])).generate(PROMPT, temp=0.0):
+        clock.now += 100.0
+    assert [seconds for _, seconds in seen] == [0.25 * emitted for emitted in (5, 5, 5, 5, 4)]
+
+
+@pytest.mark.usefixtures("bindings")
 def test_a_drafter_that_fails_does_not_reach_the_engine() -> None:
     draft = TascDraft(drafter=Told(), learn=True)
     draft.drafts.start = draft.drafts.finished = None  # type: ignore[assignment,method-assign]

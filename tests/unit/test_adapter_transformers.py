@@ -422,6 +422,7 @@ def test_outputs_that_ended_are_learnt_and_no_others(route: str) -> None:
             return peer_greedy(model, prompt, most, **options)
 
     assert made(len(expected) - 1, eos_token_id=end) == expected[:-1]  # cut off
+    assert made(4, eos_token_id=end, forced_eos_token_id=end) == [*expected[:3], end]  # cut off too
     criteria = transformers.StoppingCriteriaList([Ends(len(prompt), {long[3]})])
     assert made(stopping_criteria=criteria, eos_token_id=end) == long[: long.index(long[3]) + 1]
     assert made(20, eos_token_id=None) == long[:20]

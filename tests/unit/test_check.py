@@ -164,9 +164,9 @@ def figures(speedup: float, cost: float = 0.02, spread: float = 0.1) -> DraftFig
     return DraftFigures(cost, found, found, 5.0, 0.8, [])
 
 
-def vocabulary_of(speedup: float) -> VocabularyFigures:
+def vocabulary_of(speedup: float, tokens: int = 60) -> VocabularyFigures:
     found = {"value": speedup, "low": speedup, "high": speedup}
-    return VocabularyFigures(0.95, [SizeFigures(64, 60, found, found)], 64, [figures(2 * speedup)])
+    return VocabularyFigures(0.95, [SizeFigures(64, tokens, found, found)], 64, [figures(2 * speedup)])
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,8 @@ def test_the_verdict_names_interval_and_commands() -> None:
     assert "Worth it: drafts bring 6.0 to 7.0 times at cost 0.02, and 3.0 times where a drafted token costs 0.2" in text
     assert "60 new tokens alone bring 4.0 times" in text
     assert "95 % of the new tokens" in text
+    one = verdict(drafts, vocabulary_of(4.0, tokens=1), rows=1000, data="a.jsonl", tokenizer="model")
+    assert "1 new token alone brings 4.0 times" in " ".join(one.sentences)
     assert found.next_commands == [
         "tasc index build a.jsonl --tokenizer model -o task.tasc",
         "tasc vocab learn a.jsonl --tokenizer model --size 64 -o task.plan",

@@ -264,7 +264,7 @@ def test_a_draft_model_that_pays_is_recommended_measured_and_named_in_the_comman
     said: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = Training(loaded_from(model))
-    result = checked_with(training, said, model, monkeypatch, measure=0.0, adapter=Path("my adapter"))
+    result = checked_with(training, said, model, monkeypatch, measure=0.0, adapter=Path("my adapter"), eos="<end>")
     assert result.model is not None
     best = result.model["predictions"][0]["recommended"]["method"]
     assert best in ("draft model", "drafts + model")
@@ -273,8 +273,8 @@ def test_a_draft_model_that_pays_is_recommended_measured_and_named_in_the_comman
     summary = summarize(result)
     assert any("at once: use " in one and "a draft model" in one for one in summary.verdict)
     assert "a draft model may still help" not in " ".join(summary.verdict).lower()
-    echo, distill, generate = summary.next_commands[-3:]
-    assert echo == """echo 'adapter = "my adapter"' > distill.toml"""
+    *echo, distill, generate = summary.next_commands[-4:]
+    assert echo == ["""echo 'adapter = "my adapter"' > distill.toml""", """echo 'eos = "<end>"' >> distill.toml"""]
     assert distill == "tasc distill --target 'a model' --layers 2 --data my rows.jsonl --config distill.toml -o draft"
     assert generate.startswith("tasc generate prompts.jsonl --model 'a model' --adapter 'my adapter' --draft draft")
     assert (" --index task.tasc" in generate) == (best == "drafts + model")

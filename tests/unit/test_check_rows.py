@@ -85,3 +85,16 @@ def test_a_split_column_without_train_rows_is_an_error() -> None:
 def test_rows_that_cannot_be_split_are_an_error(given: list[dict[str, Any]]) -> None:
     with pytest.raises(InputError, match="give more rows"):
         split_rows(given)
+
+
+@pytest.mark.parametrize("often", range(4))
+def test_two_inputs_are_enough_however_often_one_occurs(often: int) -> None:
+    given = [{"input": f"in {often}", "output": f"out {k}"} for k in range(99)]
+    parts = split_rows([*given, {"input": "seldom", "output": "out"}])
+    assert {len(parts.train), len(parts.held_out)} == {99, 1}
+
+
+def test_a_split_that_is_no_text_is_another_split() -> None:
+    odd = [{"output": "x", "split": one} for one in (["train"], {"name": "test"}, 1)]
+    parts = split_rows([*odd, *(row | {"split": "train"} for row in rows(9, 9))])
+    assert (len(parts.train), len(parts.held_out), parts.of) == (6, 3, 12)

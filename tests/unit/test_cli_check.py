@@ -131,6 +131,13 @@ def test_fields_that_are_named_are_named_in_the_next_commands(model: Path, tmp_p
     assert vocab.startswith(f"tasc vocab learn {file} --output-field 'a b' --tokenizer")
 
 
+def test_an_end_token_that_is_named_is_named_in_the_next_commands(data: Path, model: Path) -> None:
+    result = tasc("check", data, "--tokenizer", model, "--eos", "<|endoftext|>")
+    index, vocab = next_commands(result.stdout)
+    assert index == f"tasc index build {data} --tokenizer {model} --eos '<|endoftext|>' -o task.tasc", result.output
+    assert f" --tokenizer {model} --eos '<|endoftext|>' --size " in vocab
+
+
 @pytest.mark.parametrize("width", [50, 80])
 def test_nothing_but_commands_is_wider_than_the_terminal(
     data: Path, model: Path, width: int, monkeypatch: pytest.MonkeyPatch

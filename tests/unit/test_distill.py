@@ -553,6 +553,7 @@ def test_the_learning_rate_falls_with_the_time() -> None:
     assert rate(900) == schedule(900)  # many steps in a short time: the steps decide
     clock.now = 1e6
     assert rate(3) == schedule(1000) == pytest.approx(0.02)
+    assert TimeLimit(1e-320, clock).timed(schedule, 1000)(3) == schedule(1000)  # the quotient is infinite
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])

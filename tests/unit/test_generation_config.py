@@ -168,6 +168,25 @@ def test_the_law_is_that_of_generate(monkeypatch: pytest.MonkeyPatch, config: di
     assert {key: value for key, value in found.items() if value > 0} == pytest.approx(expected, abs=1e-5)
 
 
+def test_an_output_whose_eos_was_forced_is_not_learnt() -> None:
+    model, prompt = tiny_model("llama"), [5, 6, 7]
+    model.generation_config.forced_eos_token_id = EOS
+    learnt: list[list[int]] = []
+
+    class Learning(Scripted):
+        def serve(self, rows: Any) -> None:
+            learnt.extend(list(ids) for _, ids in rows)
+
+    plain = peer_greedy(model, prompt, 8)
+    assert plain[-1] == EOS not in plain[:-1]
+    drafter = Learning({tuple(prompt): plain})
+    generator = Generator(model, drafter=drafter, costs=0.0, pack_weights=False, served=True)
+    assert generator.generate(prompts=[prompt], max_tokens=8)[0].ids == plain
+    assert learnt == []
+    [made] = generator.generate(prompts=[prompt], max_tokens=8, eos=plain[3])
+    assert learnt == [made.ids] == [plain[: plain.index(plain[3]) + 1]]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [

@@ -140,7 +140,9 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
                     text, steps = started.input_text, self._num_drafts + 1
                     row = functools.partial(self.drafts.finished, text, np.array(output), steps)
                     guarded((), row, "a finished output was not learnt")
+                begin = perf_counter()
                 sent = yield token
+                self._returned += perf_counter() - begin  # the caller's time is not the step's
                 can_learn = can_learn and sent is None
 
     def _begun(self, prompt: NDArray[np.intc]) -> StartedRequest:

@@ -156,6 +156,7 @@ class TascGenerate:
             max_length=generation_config.max_length,
             vocab_size=model.config.get_text_config().vocab_size,
             eos=[] if eos is None else eos.flatten().tolist(),
+            forces_eos=generation_config.forced_eos_token_id is not None,
             stopping_criteria=stopping_criteria,
             input_text=tasc_input,
         )

@@ -53,7 +53,8 @@ class TascCandidateGenerator(CandidateGenerator):
     A draft ends before a token that would end the output (an EOS, a stopping criterion). The model emits that token
     itself, so nothing is accepted beyond it. A drafter that raises is logged, the request continues plainly, and so do
     requests that start soon after (`TaskDrafts.failed`). An output whose last token is an EOS is passed to
-    `TaskDrafts.finished`, once; an output that ended otherwise is not.
+    `TaskDrafts.finished`, once; an output that ended otherwise is not, nor one whose EOS was forced at its greatest
+    length.
 
     Args:
         drafts: A `TaskDrafts`.
@@ -62,6 +63,8 @@ class TascCandidateGenerator(CandidateGenerator):
         max_length: Most ids of prompt and output together; None: not known.
         vocab_size: Ids of the model; larger ids are not drafted.
         eos: Ids that end the output.
+        forces_eos: Whether the last token of an output of the greatest length is an EOS whatever the model says
+            (`forced_eos_token_id`).
         stopping_criteria: Further criteria. Each is evaluated on every prefix of the draft, and must depend on the ids
             alone.
         input_text: The input's text; None: found in the prompt where that is possible.
@@ -76,6 +79,7 @@ class TascCandidateGenerator(CandidateGenerator):
         max_length: int | None = None,
         vocab_size: int | None = None,
         eos: Sequence[int] = (),
+        forces_eos: bool = False,
         stopping_criteria: Sequence[Any] = (),
         input_text: str | None = None,
     ) -> None:
@@ -84,6 +88,7 @@ class TascCandidateGenerator(CandidateGenerator):
         self._policy, self._curve = model_policy.policy, model_policy.curve
         self._max_draft, self._max_length, self._vocab_size = max_draft, max_length, vocab_size
         self._eos = frozenset(eos)
+        self._forced_at = max_length if forces_eos else None
         self._ends = [criterion for criterion in stopping_criteria if not isinstance(criterion, PLAIN_ENDS)]
         self._started: StartedRequest | None = None
         self._seen = self._drafted = self._steps = self._num_prompt = 0
@@ -114,6 +119,8 @@ class TascCandidateGenerator(CandidateGenerator):
         if self._started is None or self._has_ended or int(input_ids[0, -1]) not in self._eos:
             return
         self._has_ended = True
+        if input_ids.shape[1] == self._forced_at:
+            return
         text, output = self._started.input_text, input_ids[0, self._num_prompt :].tolist()
         guarded((), lambda: self._drafts.finished(text, output, self._steps), "a finished output was not learnt")
 

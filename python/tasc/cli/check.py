@@ -102,15 +102,16 @@ def check(
             path.stat()  # before a model is loaded
     loaded = None
     if model is not None:
-        about: dict[str, Any] = {"system": system, "devices": device or (), "engine": engine, "load": load}
+        about: dict[str, Any] = {"system": system, "eos": eos, "devices": device or (), "engine": engine, "load": load}
         loaded = load_model(model, adapter, measure, distill_minutes, save_profile=save_profile, **about)
     task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
+    named, ends = shlex.quote(source), _option("--eos", eos)
     if index is not None:
         drift = _index_result(index, log, rows, fields, task_tokenizer, last)
-        summary, found = _index_summary(drift, index, log, rows, fields, shlex.quote(source)), drift.as_dict()
+        summary, found = _index_summary(drift, index, log, rows, fields, named, ends), drift.as_dict()
     elif rows:
-        result = _rows_result(rows, fields, system, task_tokenizer, shlex.quote(source), limit, loaded)
+        result = _rows_result(rows, fields, system, task_tokenizer, named + ends, limit, loaded)
         summary, found = summarize(result), result.as_dict()
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
@@ -183,6 +184,7 @@ def _index_summary(
     rows: list[Path] | None,
     fields: dict[str, Any],
     tokenizer: str,
+    ends: str,
 ) -> "Summary":
     """Add the command that builds the index again, if that is worth it."""
     from tasc._core import TaskIndex
@@ -193,7 +195,7 @@ def _index_summary(
     if rows:
         named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
         named += _option("--system", TaskIndex.open(index).info()["notes"].get("system"))
-        command = f"tasc index build {_quoted(rows)}{named} --tokenizer {tokenizer} -o {file} --force"
+        command = f"tasc index build {_quoted(rows)}{named} --tokenizer {tokenizer}{ends} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])

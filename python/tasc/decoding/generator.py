@@ -716,7 +716,11 @@ class Generator:
 
     @property
     def _all_ended(self) -> Callable[[Sequence[Job]], None] | None:
-        return None if self._served is False else _keep_served
+        if self._served is False:
+            return None
+        config = getattr(self._target.model, "generation_config", None)
+        forces_eos = getattr(config, "forced_eos_token_id", None) is not None
+        return partial(_keep_served, forces_eos=forces_eos)
 
     @cached_property
     def _plain_loop(self) -> Loop:
@@ -815,11 +819,18 @@ def _session(lock: ModelLock, target: Target, prepacked: PrepackedLinears, compi
         yield
 
 
-def _keep_served(jobs: Sequence[Job]) -> None:
-    """Add the outputs that ended with an EOS to the drafters that drafted for them."""
+def _keep_served(jobs: Sequence[Job], *, forces_eos: bool) -> None:
+    """Add the outputs that ended with an EOS to the drafters that drafted for them.
+
+    Args:
+        jobs: Jobs that have ended.
+        forces_eos: Whether the last token of an output of the greatest length is an EOS whatever the model says. Such
+            an output is cut off, and is not added.
+    """
     rows: dict[SafeDrafter, list[Job]] = {}
     for job in jobs:
-        if job.finish_reason == "eos" and job.drafter is not None:
+        is_cut = forces_eos and len(job.output) == job.max_tokens
+        if job.finish_reason == "eos" and job.drafter is not None and not is_cut:
             rows.setdefault(job.drafter, []).append(job)
     for drafter, done in rows.items():
         drafter.serve([(job.input_text, job.output) for job in done])

@@ -38,7 +38,7 @@ class TimeLimit:
 
     def timed(self, schedule: Callable[[int], float], steps: int) -> Callable[[int], float]:
         """Return a schedule of `steps` steps that also ends when the time is over."""
-        return lambda step: schedule(max(step, min(steps, int(steps * self.spent / self.seconds))))
+        return lambda step: schedule(max(step, int(min(steps, steps * self.spent / self.seconds))))
 
 
 def dtype_of(precision: str, device: str) -> Any:

@@ -41,7 +41,7 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
     if found["measured"] is not None:
         measured = found["measured"]
         same = "all outputs equal" if not measured["different"] else counted(measured["different"], "different output")
-        sentences.append(f"Measured on {measured['rows']} other rows: {_times(measured['speedup'])}, {same}")
+        sentences.append(f"Measured on {counted(measured['rows'], 'other row')}: {_times(measured['speedup'])}, {same}")
     return sentences
 
 
@@ -97,7 +97,7 @@ def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:
         ]
         for name, seconds in measured["seconds_per_output"].items()
     ]
-    title = f"Measured on {measured['rows']} other rows, {measured['load']} at once"
+    title = f"Measured on {counted(measured['rows'], 'other row')}, {measured['load']} at once"
     return title, ["method", "predicted s/output", "measured s/output", "predicted", "measured"], rows
 
 

@@ -72,7 +72,7 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
         number += 1
         part = row.get("split")
         has_column = has_column or part is not None
-        if part in samples:
+        if (part is None or isinstance(part, str)) and part in samples:
             samples[part].add(key, position, row)
     kept = samples["train" if has_column else None].kept()
     if has_column and not kept:
@@ -83,10 +83,10 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     if replayed is not None:
         return RowSplit(_in_order(kept), _in_order(replayed), "column", number)
     end = _end_of_held_out(kept)
-    if end >= len(kept):
+    if not 0 < end < len(kept):
         raise InputError(
             f"{counted(len(kept), 'row')} with {counted(len({item[0] for item in kept}), 'different input')} cannot be "
-            "split: give more rows"
+            "split: give more rows, with other inputs"
         )
     return RowSplit(_in_order(kept[end:]), _in_order(kept[:end]), "hash", number)
 
@@ -140,9 +140,15 @@ def _hash(kind: str, text: str) -> int:
 
 
 def _end_of_held_out(kept: list[_Item]) -> int:
-    """Return the number of rows to hold out, from the first, so that no hash is on both sides."""
+    """Return the number of rows to hold out, from the first, so that no hash is on both sides.
+
+    Rows of the last hash are held out whole, or not at all where nothing would be left to index. 0 if all rows have one
+    hash.
+    """
     wanted = min(max(MIN_HELD_OUT, min(len(kept) // 10, MAX_HELD_OUT)), len(kept) // 3)
     end = max(1, wanted)
     while end < len(kept) and kept[end][0] == kept[end - 1][0]:
         end += 1
+    if end >= len(kept):
+        end = next((k for k, item in enumerate(kept) if item[0] == kept[-1][0]), 0)
     return end

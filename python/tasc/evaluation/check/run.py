@@ -48,7 +48,8 @@ def check_rows(
         files: How the next commands name the files of rows.
         outputs: Option of the next commands that names the field of the outputs, with a space before it.
         inputs: Options of the next commands that need inputs: their field and the system prompt.
-        source: How the next command names the tokenizer; None: by its display name.
+        source: How the next commands name the tokenizer, and its end token where that is not the tokenizer's own; None:
+            by its display name.
         limit: Most rows that are looked at.
         model: Model that answers held-out rows, and how; None: a check without a model.
         progress: Called with the title of a job; returns its progress callback.

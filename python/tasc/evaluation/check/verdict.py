@@ -77,8 +77,9 @@ def verdict(
         plain = size.speedup["value"] or 1.0
         if plain > NOTHING:
             sentences.append(
-                f"If you fine-tune the model anyway: {size.tokens} new tokens alone bring {plain:.1f} times, and with "
-                f"drafts {_times(both)} at cost {both.cost:g}. This assumes that the tuned model uses "
+                f"If you fine-tune the model anyway: {counted(size.tokens, 'new token')} alone "
+                f"{'brings' if size.tokens == 1 else 'bring'} {plain:.1f} times, and with drafts {_times(both)} "
+                f"at cost {both.cost:g}. This assumes that the tuned model uses "
                 f"{percent(vocabulary.adoption)} of the new tokens that fit"
             )
             settings["--size"] = str(vocabulary.recommended)

@@ -60,6 +60,7 @@ class ModelCheck:
         name: Name of the model.
         adapter: Adapter that is merged into it.
         system: System prompt of every request.
+        eos: Text or id of the token that ends the rows' outputs; None: the tokenizer's.
         devices: Names or files of cost profiles to predict for; none: the costs are measured here.
         engine: Engine of the profiles; see `chosen_profiles`.
         save_profile: File for the costs that are measured here.
@@ -74,6 +75,7 @@ class ModelCheck:
     name: str
     adapter: Path | None = None
     system: str | None = None
+    eos: str | None = None
     devices: Sequence[str] = ()
     engine: str | None = None
     save_profile: Path | None = None
@@ -249,12 +251,12 @@ def draft_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *,
     if method not in (DRAFT_MODEL, DRAFTS_AND_MODEL):
         return replace(verdict, sentences=sentences)
     name = shlex.quote(check.name)
-    config = adapter = ""
+    adapter = "" if check.adapter is None else f" --adapter {shlex.quote(str(check.adapter))}"
+    options = {"adapter": check.adapter, "eos": check.eos}
+    lines = [f"{key} = {json.dumps(str(value))}" for key, value in options.items() if value is not None]
+    config = " --config distill.toml" if lines else ""
     commands = list(verdict.next_commands)
-    if check.adapter is not None:
-        folder = str(check.adapter)
-        config, adapter = " --config distill.toml", f" --adapter {shlex.quote(folder)}"
-        commands.append(f"echo {shlex.quote(f'adapter = {json.dumps(folder)}')} > distill.toml")
+    commands += [f"echo {shlex.quote(one)} {'>>' if k else '>'} distill.toml" for k, one in enumerate(lines)]
     layers = found["draft_model"]["layers"]
     commands.append(f"tasc distill --target {name} --layers {layers} {data}{config} -o draft")
     behind = ""
