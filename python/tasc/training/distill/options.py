@@ -22,11 +22,11 @@ class DistillOptions(TrainingOptions):
 
     loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd", "nla", "lk"] = "forward_kl"
     """Loss of each token; see `tasc.training.distill.losses`."""
-    select: Literal["adaspec", "random", "all"] = "all"
+    select: Literal["adaspec", "moving", "random", "all"] = "all"
     """Tokens of a batch to train on. `all` gave the highest acceptance for the same compute in our measurements
     (docs/distillation.md)."""
     k: float = 0.4
-    """Share of the tokens that `adaspec` and `random` keep, in (0, 1]."""
+    """Share of the tokens that `adaspec`, `moving` and `random` keep, in (0, 1]."""
     steps: int = 300
     """Optimizer steps of the stage that makes the draft."""
     reference_steps: int | None = None

@@ -178,14 +178,16 @@ class _Run:
 
     @property
     def baseline_steps(self) -> int:
-        """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, its forward
-        pass over the draft's rows (a third of an optimizer step per batch), and steps of the draft."""
+        """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, the forward
+        passes of a reference (a third of an optimizer step per batch), and steps of the draft."""
         options = self.options
         steps = options.steps
         if options.needs_reference:
             steps += options.reference_steps or options.steps
         if options.select == "adaspec":
             steps += math.ceil(len(self._visited) / (3 * rows_per_step(options)))
+        if options.select == "moving":
+            steps += math.ceil(options.steps / 3)
         return steps
 
     @property

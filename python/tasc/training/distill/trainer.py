@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
+from tasc.training.distill.moving_reference import MovingReference
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import Teacher, arithmetic, batches, completion_logits
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
@@ -40,7 +41,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
     Args:
         teacher: Teacher of the draft.
         options: Options; `loss`, `select` and `k` are used.
-        reference: (T,) loss of the reference per completion token, by row; None: not used to select tokens.
+        reference: (T,) loss of the reference per completion token, by row, for `select="adaspec"`.
         **given: Arguments of the `Trainer`.
     """
 
@@ -55,6 +56,9 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         self._options = options
         self._reference = reference
         self._ids = DraftHead(given["model"]).ids
+        self._moving = MovingReference(given["model"]) if options.select == "moving" else None
+        if self._moving is not None:
+            self.add_callback(self._moving)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -62,11 +66,19 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         """Compute the mean loss of the selected tokens of a batch."""
         rows = inputs.pop("rows").tolist()
         target = self._teacher.over(self._ids, rows, inputs)
-        per_token = LOSSES[self._options.loss](target.logits, completion_logits(model, inputs), target.rest)
-        loss = per_token[self._selected(rows, per_token.detach())].mean()
+
+        def losses(model: Any) -> Tensor:
+            return LOSSES[self._options.loss](target.logits, completion_logits(model, inputs), target.rest)
+
+        per_token = losses(model)
+        loss = per_token[self._selected(rows, per_token.detach(), losses)].mean()
         return (loss, {}) if return_outputs else loss
 
-    def _selected(self, rows: Sequence[int], per_token: Tensor) -> Tensor:
+    def _selected(self, rows: Sequence[int], per_token: Tensor, losses: Callable[[Any], Tensor]) -> Tensor:
+        """Return (n,) bool, the tokens to learn from; `losses` computes the (n,) losses of another model."""
+        if self._moving is not None:
+            with torch.no_grad():
+                return select_tokens(per_token, losses(self._moving.model), self._options.k)
         if self._reference is not None:
             reference = torch.cat([self._reference[row] for row in rows]).to(per_token.device)
             return select_tokens(per_token, reference, self._options.k)
