@@ -38,8 +38,10 @@ class MovingReference(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, draft: Any) -> None:
         self._draft = draft
-        shared = [weight for weight in draft.parameters() if not weight.requires_grad]
-        self.model = copy.deepcopy(draft, {id(weight): weight for weight in shared}).eval()
+        trained = {id(weight) for weight in draft.parameters() if weight.requires_grad}
+        others = [*draft.parameters(), *draft.get_input_embeddings().parameters()]  # of a head, they are the target's
+        shared = {id(weight): weight for weight in others if id(weight) not in trained}
+        self.model = copy.deepcopy(draft, shared).eval()
         for weight in self._averages().values():
             weight.requires_grad_(False)
 

@@ -15,8 +15,16 @@ from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.moving_reference import MovingReference
+from tasc.training.distill.new_head import STEPS
 from tasc.training.distill.options import DistillOptions
-from tasc.training.distill.teacher import Teacher, arithmetic, batches, completion_logits
+from tasc.training.distill.teacher import (
+    Teacher,
+    arithmetic,
+    batches,
+    completion_logits,
+    draft_batch,
+    draft_logits,
+)
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
 from tasc.training.schedule import TimeLimit, adamw
@@ -63,15 +71,20 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the mean loss of the selected tokens of a batch."""
+        """Compute the mean loss of the selected tokens of a batch.
+
+        An EAGLE head learns from each of its steps. Its tokens are selected by the losses of the first one.
+        """
         rows = inputs.pop("rows").tolist()
         target = self._teacher.over(self._ids, rows, inputs)
 
-        def losses(model: Any) -> Tensor:
-            return LOSSES[self._options.loss](target.logits, completion_logits(model, inputs), target.rest)
+        def losses(model: Any, steps: int) -> list[Tensor]:
+            found = draft_logits(model, draft_batch(model, self._teacher, rows, inputs, steps))
+            return [LOSSES[self._options.loss](target.logits, logits, target.rest) for logits in found]
 
-        per_token = losses(model)
-        loss = per_token[self._selected(rows, per_token.detach(), losses)].mean()
+        per_token = losses(model, STEPS)
+        chosen = self._selected(rows, per_token[0].detach(), lambda reference: losses(reference, 1)[0])
+        loss = torch.stack([each[chosen].mean() for each in per_token]).mean()
         return (loss, {}) if return_outputs else loss
 
     def _selected(self, rows: Sequence[int], per_token: Tensor, losses: Callable[[Any], Tensor]) -> Tensor:
@@ -162,7 +175,7 @@ def token_losses(
     found: dict[int, Tensor] = {}
     for chosen, batch, sizes in batches(model, examples, rows=rows, progress=progress):
         with arithmetic(model, precision), head.applied():
-            logits = completion_logits(model, batch)
+            logits = completion_logits(model, draft_batch(model, teacher, chosen, batch, 1))
         target = teacher.over(head.ids, chosen, batch)
         per_token = LOSSES[loss](target.logits, logits, target.rest).cpu()
         found |= {row: part.clone() for row, part in zip(chosen, torch.split(per_token, sizes), strict=True)}
