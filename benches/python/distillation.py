@@ -46,6 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "NLA": {"select": "all", "loss": "nla"},
     "LK": {"select": "all", "loss": "lk"},
     "AdaSPEC, LK": {"select": "adaspec", "loss": "lk"},
+    "moving reference": {"select": "moving"},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
     "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
@@ -54,7 +55,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
 COMPARISONS = {
-    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK")),
+    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference")),
     "compute": (
         LONGER,
         (

@@ -5,7 +5,7 @@
 
 Each draft is timed alone: drafts of 8 tokens for one request, fp32, on the CPU, in turn with plain steps of the target.
 Weights are untrained, which does not change the time. A cut of 4 layers is measured with all ids and with a draft
-vocabulary, narrow drafts with a draft vocabulary. With `--clock cpu`, seconds are processor time of one thread, which
+vocabulary, narrow drafts and an EAGLE head with a draft vocabulary. With `--clock cpu`, seconds are processor time of one thread, which
 other work on the machine disturbs less.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tasc import ModelDrafter
 from tasc.cli.console import print_table
+from tasc.decoding.draft_model.loading import draft_model_drafter
 from tasc.decoding.draft_model.vocabulary import set_draft_vocabulary
 from tasc.decoding.engine.prepacked_linear import PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
@@ -28,6 +28,7 @@ from tasc.decoding.engine.steps import StepRunner
 from tasc.evaluation.machine import machine
 from tasc.models import EMBEDDED, load_checkpoint, use_threads
 from tasc.training.distill import DraftSize, cut_draft, narrow_draft
+from tasc.training.distill.new_head import new_head
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 CONTEXT, LENGTH = 64, 8
@@ -46,6 +47,7 @@ def drafts(target: Any, count: int, sizes: list[str]) -> Iterator[tuple[str, Any
         draft = narrow_draft(target, DraftSize.parse(size), ids)
         set_draft_vocabulary(draft, ids)
         yield f"narrow, {size}, {draft.config.hidden_size} wide, {count:,} ids", draft
+    yield f"EAGLE head, {count:,} ids", new_head(target, ids)
 
 
 def plain_step(target: Any) -> Callable[[], None]:
@@ -66,9 +68,14 @@ def plain_step(target: Any) -> Callable[[], None]:
 
 def draft_step(draft: Any) -> Callable[[], None]:
     """Return a function that drafts `LENGTH` tokens and rejects them."""
-    request = ModelDrafter(draft, length=LENGTH).start([1] * CONTEXT)
+    import torch
+
+    drafter = draft_model_drafter(draft, length=LENGTH)
+    request: Any = drafter.start([1] * CONTEXT)
 
     def run() -> None:
+        if drafter.reads_states:  # the loop's part
+            request.read_states(torch.ones(len(request.tokens), draft.config.hidden_size))
         assert len(request.draft(LENGTH).tokens) == LENGTH
         request.update([1])
 

@@ -5,7 +5,7 @@ The public names live here and are loaded on first use, so `import tasc` takes n
 - data: `read_rows`, `Row`, `load_tokenizer`, `TaskTokenizer`, `TokenStore`, `NgramTable`
 - drafting: `TaskIndex`, `NgramDrafter`, `Drafter`, `Request`, `Draft`
 - decoding: `Generator`, `generate`, `Generation`, `GenerationFuture`, `Piece`, `Sampling`, `Grammar`, `Stats`,
-  `ModelDrafter`, `HybridDrafter`
+  `ModelDrafter`, `EagleDrafter`, `HybridDrafter`
 - task vocabulary and training: `MergePlan`, `learn_vocabulary`, `extend_checkpoint`, `tune`, `distill`
 """
 
@@ -18,6 +18,7 @@ _HOMES = {
     "tasc.data": ("NgramTable", "Row", "TaskTokenizer", "TokenStore", "load_tokenizer", "read_rows"),
     "tasc.drafting.protocol": ("SOURCES", "Draft", "Drafter", "NullDrafter", "Request", "TokenDraft"),
     "tasc.decoding.draft_model.drafter": ("ModelDrafter",),
+    "tasc.decoding.draft_model.eagle_drafter": ("EagleDrafter",),
     "tasc.decoding.draft_model.hybrid": ("HybridDrafter",),
     "tasc.decoding.generator": ("Generation", "Generations", "Generator", "generate"),
     "tasc.decoding.grammar": ("Grammar",),

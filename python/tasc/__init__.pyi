@@ -11,6 +11,7 @@ from tasc.data import TokenStore as TokenStore
 from tasc.data import load_tokenizer as load_tokenizer
 from tasc.data import read_rows as read_rows
 from tasc.decoding.draft_model.drafter import ModelDrafter as ModelDrafter
+from tasc.decoding.draft_model.eagle_drafter import EagleDrafter as EagleDrafter
 from tasc.decoding.draft_model.hybrid import HybridDrafter as HybridDrafter
 from tasc.decoding.generator import Generation as Generation
 from tasc.decoding.generator import Generations as Generations

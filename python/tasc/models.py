@@ -335,20 +335,6 @@ def load_checkpoint(
         raise InputError(f"cannot use device {device!r}: {_first_line(e)}") from e
 
 
-def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any]:
-    """Loads a draft model and its tokenizer; equal embeddings are shared with the target.
-
-    Args:
-        draft: A folder or a name on the model hub.
-        target: The target model, loaded.
-        dtype: As for `load_checkpoint`.
-        device: As for `load_checkpoint`.
-    """
-    loaded, tokenizer = load_checkpoint(draft, dtype=dtype, device=device)
-    share_embeddings(loaded, target)
-    return loaded, tokenizer
-
-
 def share_embeddings(draft: Any, target: Any) -> int:
     """Shares the target's embeddings and head with a draft where they are equal, as in a draft cut from the target.
 

@@ -135,6 +135,40 @@ def test_suffix_through_the_plug_in(model: Path, prompts: list[list[int]], plain
     )  # random text is not tokenised again as it was said
 
 
+def test_an_eagle_head_drafts(model: Path, prompts: list[list[int]], plain: list[list[int]], tmp_path: Path) -> None:
+    """A head that knows the outputs by heart, over some ids, is loaded and its drafts are accepted."""
+    from transformers import AutoModelForCausalLM
+
+    from tasc.training.distill import CachedHiddenStates
+    from tasc.training.distill.new_head import new_head
+    from tasc.training.distill.teacher import batches, draft_batch, draft_logits
+    from tasc.training.examples import Example
+
+    target = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    rows = [Example(p, said, len(p) + len(said)) for p, said in zip(prompts, plain, strict=True)]
+    ids = sorted({1, *(token for said in plain for token in said)})
+    torch.manual_seed(0)
+    head = new_head(target, ids)
+    teacher = CachedHiddenStates.compute(target, rows, tmp_path / "states", whole=True)
+    chosen, batch, _ = next(batches(head, rows))
+    wanted = torch.tensor([ids.index(token) for row in chosen for token in rows[row].completion])
+    optimizer = torch.optim.AdamW(head.parameters(), 3e-3)
+    for _ in range(60):
+        steps = draft_logits(head, draft_batch(head, teacher, chosen, batch, 3))
+        loss = torch.stack([torch.nn.functional.cross_entropy(logits, wanted) for logits in steps]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    right = [(logits.argmax(-1) == wanted).float().mean().item() for logits in steps]
+    assert min(right) > 0.9
+    head.save_pretrained(tmp_path / "head")
+    found = ask(
+        model, prompts, {"method": "eagle3", "model": str(tmp_path / "head"), "num_speculative_tokens": 3}, None
+    )
+    assert found["said"] == [plain]
+    assert found["steps"] < max(map(len, plain))  # without drafts, six requests in four rows take more steps than this
+
+
 def lora(folder: Path, size: float) -> Path:
     """A LoRA adapter of the model with random weights; it changes nothing where their size is 0."""
     from safetensors.torch import save_file

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,7 +231,7 @@ def test_every_loss_goes_with_every_selection(target: Path, tmp_path: Path) -> N
     for number, (loss, select, start) in enumerate(
         [
             ("reverse_kl", "adaspec", "draft"), ("jsd", "random", "draft"), ("tvd", "all", "reference"),
-            ("forward_kl", "random", "draft"),
+            ("forward_kl", "random", "draft"), ("lk", "moving", "draft"),
         ]
     ):  # fmt: skip
         options = replace(QUICK, loss=loss, select=select, init_from=start, steps=8)  # type: ignore[arg-type]
@@ -377,8 +379,9 @@ def test_a_size_that_does_not_fit_is_refused_before_the_target_runs(wide: Path, 
     assert not (tmp_path / "states").exists()
 
 
-def test_random_tokens_are_the_same_after_a_stop(target: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, select="random", k=0.2)
+@pytest.mark.parametrize("select", ["random", "moving"])
+def test_selected_tokens_are_the_same_after_a_stop(select: Any, target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select=select, k=0.2)
     whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, baseline=False)
 
     def stop(what: str) -> Any:
@@ -391,7 +394,48 @@ def test_random_tokens_are_the_same_after_a_stop(target: Path, tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt):
         distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False, progress=stop)
     resumed = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
+    assert resumed.metrics["stages"]["draft"]["resumed_at"] == 2
     assert resumed.metrics["stages"]["draft"]["curve"] == whole.metrics["stages"]["draft"]["curve"]
+    before, after = weights(whole.path), weights(resumed.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_moving_reference_is_an_average_of_the_drafts_weights(target: Path, tmp_path: Path) -> None:
+    rows, seen, steps = examples(target), [], 30
+    model, draft = transformers.AutoModelForCausalLM.from_pretrained(target), tiny(2, seed=5)
+    draft.model.embed_tokens.requires_grad_(False)
+    options = replace(QUICK, select="moving", save_every=steps)
+    trainer = Distiller(
+        teacher=OnlineTeacher(model), options=options, reference=None, model=draft,
+        args=trainer_arguments(tmp_path / "steps", options, steps),
+        train_dataset=[k % len(rows) for k in range(4 * steps)],
+        data_collator=RowCollator(Collator.for_model(draft, 0), rows),
+    )  # fmt: skip
+    first = copy.deepcopy(dict(draft.named_parameters()))
+
+    class Record(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seen.append({name: weight.detach().double() for name, weight in draft.named_parameters()})
+
+    trainer.add_callback(Record())
+    trainer.train()
+    reference = trainer._moving.model
+    decays = [min(0.99, t / (t + 9)) for t in range(1, steps + 1)]
+    shares = [(1 - decay) * math.prod(decays[t + 1 :]) for t, decay in enumerate(decays)]
+    for name, found in reference.named_parameters():
+        expected = math.prod(decays) * first[name].double()
+        expected += sum(share * weights[name] for share, weights in zip(shares, seen, strict=True))
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-5)
+    assert reference.model.embed_tokens.weight is draft.model.embed_tokens.weight
+    assert not torch.equal(reference.model.norm.weight, draft.model.norm.weight)
+
+    batch = trainer.data_collator([2, 9, 4])
+    ours, its = (
+        torch.cat([forward_kl(one_by_one(model, rows[k]), one_by_one(one, rows[k])).detach() for k in (2, 9, 4)])
+        for one in (draft, reference)
+    )
+    expected = ours[select_tokens(ours, its, 0.4)].mean().item()
+    assert trainer.compute_loss(draft, batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
     target, rows = task
     common = ("distill", "--target", target, "--data", rows, "-o", tmp_path / "draft")
     for wrong, said in (
-        ((), "give --draft (a smaller model), --layers"),
+        ((), "give --draft (a smaller model, or eagle), --layers"),
         (("--draft", target, "--layers", "2"), "one of the three"),
         (("--draft-size", "small"), "draft size 'small': give the number of weights"),
         (("--layers", "two"), "--layers two: give how many layers"),
@@ -80,7 +80,7 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"select": "best"}, "select = 'best'; allowed: adaspec, random, all"),
+        ({"select": "best"}, "select = 'best'; allowed: adaspec, moving, random, all"),
         ({"lenght": 5}, "unknown key lenght = 5; allowed keys: accumulate, adapter"),
         ({"limit": "5"}, "limit = '5'; allowed: an integer"),
         ({"length": True}, "length = True; allowed: an integer"),

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 from drafts import folder, tiny  # noqa: E402
 
-from tasc.models import load_draft, share_embeddings  # noqa: E402
+from tasc.decoding.draft_model.loading import load_draft  # noqa: E402
+from tasc.models import share_embeddings  # noqa: E402
 from tasc.training.distill import cut_draft  # noqa: E402
 
 

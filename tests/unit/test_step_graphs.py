@@ -19,9 +19,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import tasc.decoding.engine.cuda_graphs
 import tasc.decoding.engine.steps
-from tasc import Generator, ModelDrafter, NullDrafter
+from tasc import EagleDrafter, Generator, ModelDrafter, NullDrafter
 from tasc.decoding.engine.steps import StepRunner
 from tasc.errors import InputError
+from tasc.training.distill.new_head import new_head
 
 CAPTURES: list[torch.fx.GraphModule] = []
 
@@ -112,6 +113,28 @@ def test_a_draft_model(captures: list[Any]) -> None:
         assert [item.ids for item in made] == expected
     assert made.stats.alpha > 0.99
     assert captures
+
+
+def test_an_eagle_head_reads_the_same_states(captures: list[Any]) -> None:
+    model = tiny_model("llama")
+    torch.manual_seed(0)
+    head, drafted = new_head(model, None), []
+    for cuda_graphs in (False, True):
+        drafter = EagleDrafter(head, length=3)
+        propose = drafter.propose_batch
+        seen: list[list[int]] = []
+
+        def recorded(*given: Any, propose: Any = propose, seen: list[list[int]] = seen) -> Any:
+            made = propose(*given)
+            seen += [draft.tokens.tolist() for draft in made]
+            return made
+
+        drafter.propose_batch = recorded  # type: ignore[method-assign]
+        generator = Generator(model, drafter=drafter, batch_size=3, costs=0.02, cuda_graphs=cuda_graphs)
+        for _ in range(2):
+            generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS)
+        drafted.append(seen)
+    assert captures and drafted[0] == drafted[1] and any(drafted[0])
 
 
 def test_timing_steps_leaves_no_trace(captures: list[Any]) -> None:

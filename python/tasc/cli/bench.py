@@ -83,7 +83,7 @@ def bench(
     from tasc.evaluation.bench import bench as run
     from tasc.evaluation.provenance import model_facts, run_facts
     from tasc.evaluation.replay_comparison import open_task
-    from tasc.models import check_loadable, checkpoint, load_checkpoint, load_draft, use_threads
+    from tasc.models import check_loadable, checkpoint, load_checkpoint, use_threads
 
     options = BenchOptions(
         system=system,
@@ -108,7 +108,11 @@ def bench(
         use_threads(threads)
     loaded, tokenizer = load_checkpoint(model, adapter=adapter, dtype=dtype, device=device)
     task_tokenizer = load_tokenizer(tokenizer, eos=end_token(eos))
-    small, its_tokenizer = (None, None) if draft is None else load_draft(draft, loaded, dtype=dtype, device=device)
+    small, its_tokenizer = None, None
+    if draft is not None:
+        from tasc.decoding.draft_model.loading import load_draft
+
+        small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     with (
         progress_bars() as bar,

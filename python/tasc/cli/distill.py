@@ -26,7 +26,11 @@ def distill(
     data: TrainingRows,
     output: OutputFolder,
     draft: Annotated[
-        str | None, typer.Option(help="Start from this smaller model with the target's vocabulary: folder or hub name.")
+        str | None,
+        typer.Option(
+            help="Start from this smaller model with the target's vocabulary: folder or hub name. `eagle`: make a new "
+            "EAGLE head, one layer over the target's last hidden states."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
@@ -70,8 +74,8 @@ def distill(
     """
     if [draft, layers, draft_size].count(None) != 2:
         raise InputError(
-            "give --draft (a smaller model), --layers (to cut one from the target) or --draft-size (a new, narrow "
-            "model), one of the three"
+            "give --draft (a smaller model, or eagle), --layers (to cut one from the target) or --draft-size (a new, "
+            "narrow model), one of the three"
         )
     from tasc.data import read_rows
     from tasc.models import checkpoint, use_threads

@@ -108,11 +108,11 @@ def generate(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
-    from tasc.decoding.draft_model.drafter import ModelDrafter
+    from tasc.decoding.draft_model.loading import draft_model_drafter, load_draft
     from tasc.decoding.generator import Generator
     from tasc.drafting.retokenizing import ngram_drafter
     from tasc.evaluation.provenance import folder_key, rows_key
-    from tasc.models import check_loadable, checkpoint, load_checkpoint, load_draft
+    from tasc.models import check_loadable, checkpoint, load_checkpoint
 
     check_loadable(model, draft, adapter=adapter, dtype=dtype, device=device)
     rows, field = read_prompts(prompts, input_field)
@@ -148,7 +148,7 @@ def generate(
         drafts: dict[str, Any] = {"index": task_index}
         if draft is not None:
             small, its_tokenizer = load_draft(draft, loaded, dtype=dtype, device=device)
-            drafter = ModelDrafter(small, tokenizer=its_tokenizer)
+            drafter = draft_model_drafter(small, its_tokenizer)
             drafts = {"drafter": drafter} if task_index is None else {"index": task_index, "draft": drafter}
         generator = Generator(
             loaded, tokenizer, **drafts, max_draft=max_draft, batch_size=batch_size, compile=compile,

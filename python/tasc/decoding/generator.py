@@ -677,8 +677,21 @@ class Generator:
     def _checked(self, drafter: Drafter) -> SafeDrafter:
         """Return a guarded drafter that accepts the target's vocabulary."""
         safe: SafeDrafter = self._safe(checked_drafter(drafter))
-        safe.check_vocabulary(self._target.vocab_size, self._tokenizer)
-        return safe
+        return self._fitting(safe)
+
+    def _fitting(self, drafter: SafeDrafter) -> SafeDrafter:
+        """Return a drafter that fits the target.
+
+        Raises:
+            InputError: It has another vocabulary, or reads states that the target's cache does not keep.
+        """
+        if drafter.reads_states and not self._target.is_batched:
+            raise InputError(
+                f"drafter {drafter.name!r} reads the target's states, and {type(self._target.model).__name__} "
+                f"{self._target.drive.reason or 'runs one request at a time'}; give a draft model that reads tokens"
+            )
+        drafter.check_vocabulary(self._target.vocab_size, self._tokenizer)
+        return drafter
 
     def _drafter(self, index: Any, digest: str | None = None) -> SafeDrafter:
         """Return the drafter of an index, and of a salt. It is made once and learns as long as the generator lives, or
@@ -702,9 +715,7 @@ class Generator:
             index = TaskIndex.open(salted, memory_bytes=MEMORY_BYTES)
         known = self._tokenizer is not None and (index is not None or getattr(self._tokenizer, "is_fast", False))
         ngram = ngram_drafter(index, self._task_tokenizer if known else None, served=log)
-        made = SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft))
-        made.check_vocabulary(self._target.vocab_size, self._tokenizer)
-        return made
+        return self._fitting(SafeDrafter(ngram if self._draft is None else HybridDrafter(ngram, self._draft)))
 
     def _log_of(self, index: TaskIndex | None, digest: str | None, own: bool) -> Path | None:
         """Return the path of the log of online rows of an index and a salt; None: they are not kept."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tasc.data.ids import common_prefix_length
+from tasc.decoding.engine.cache import RowCache
 from tasc.decoding.engine.steps import StepRunner
 from tasc.decoding.engine.target import Target
 from tasc.decoding.grammar import GRAMMAR, GrammarState
@@ -115,8 +116,15 @@ class Loop:
 
     @torch.inference_mode()
     def prepare(self, jobs: Iterable[Job]) -> None:
-        """Make room for jobs to come, and drop keys and values of weights that have changed since the last call."""
-        if self._steps.prepare(max((job.num_prompt + job.max_tokens for job in jobs), default=0)):
+        """Make room for jobs to come, and drop keys and values of weights that have changed since the last call.
+
+        They are also dropped when the first job comes whose drafter reads the target's states: these are then kept.
+        """
+        jobs = list(jobs)
+        changed = self._steps.prepare(max((job.num_prompt + job.max_tokens for job in jobs), default=0))
+        if any(job.drafter is not None and job.drafter.reads_states for job in jobs):
+            changed |= self._steps.keep_states()
+        if changed:
             self._forget()
 
     @torch.inference_mode()
@@ -260,6 +268,9 @@ class Loop:
         begin = time.perf_counter()
         for job in jobs:
             job.sync_request(self._target.vocab_size)
+            if drafter.reads_states and job.request is not None and isinstance(self._cache, RowCache):
+                row = step.first_row + step.jobs.index(job)
+                job.request.read_states(self._cache.states(row, job.cached))
         longest = min(self._max_draft, max(job.max_draft_tokens for job in jobs))
         made = drafter.propose_batch([job.request for job in jobs if job.request is not None], longest, budget)
         drafts = {

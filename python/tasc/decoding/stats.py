@@ -136,7 +136,9 @@ class Stats:
         return values | {"alpha": self.alpha, "tau": self.tau, "rates": self.rates, "seconds": self.seconds}
 
     @classmethod
-    def teacher_forced(cls, hits: Sequence[bool], length: int, *, ended: bool, max_tokens: int | None = None) -> Stats:
+    def teacher_forced(
+        cls, hits: Sequence[bool] | Sequence[Sequence[bool]], length: int, *, ended: bool, max_tokens: int | None = None
+    ) -> Stats:
         """Count a greedy request from one pass over its finished output, without running the loop.
 
         At temperature 0 the output does not depend on the drafts. The draft model's argmax after each prefix of the
@@ -145,7 +147,9 @@ class Stats:
         their first wrong token, so that drafted = tested.
 
         Args:
-            hits: (T,) whether the argmax of the draft model after the prompt and `output[:i]` is `output[i]`.
+            hits: (T,) whether the argmax of the draft model after the prompt and `output[:i]` is `output[i]`; of an
+                EAGLE head (γ, T), the same for the first, second, … token of a draft. It drafts nothing for the first
+                output token, since the target's states of the prompt come with it.
             length: γ, ≥ 1.
             ended: Whether the last token is an EOS; otherwise the output was cut at `max_tokens`.
             max_tokens: The request's limit of output tokens; None: a limit that the output did not come near.
@@ -157,11 +161,15 @@ class Stats:
         2
         """
         stats = cls(requests=1)
-        room = max_tokens if max_tokens is not None else len(hits) + length + 1
-        while stats.tokens < len(hits):
-            ahead = hits[stats.tokens :][: min(length, room - stats.tokens - 1)]
+        is_head = bool(hits) and not isinstance(hits[0], bool)
+        steps: Sequence[Any] = hits if is_head else [hits] * length
+        total = len(steps[0])
+        room = max_tokens if max_tokens is not None else total + length + 1
+        while stats.tokens < total:
+            most = 0 if is_head and stats.tokens == 0 else min(length, room - stats.tokens - 1, total - stats.tokens)
+            ahead = [steps[j][stats.tokens + j] for j in range(most)]
             accepted = next((j for j, hit in enumerate(ahead) if not hit), len(ahead))
-            at_end = ended and stats.tokens + accepted == len(hits)
+            at_end = ended and stats.tokens + accepted == total
             tested = accepted if at_end else min(accepted + 1, len(ahead))
             stats.count_step([len(SOURCES) - 1] * tested, accepted, at_end)
             stats.tokens += accepted if at_end else accepted + 1

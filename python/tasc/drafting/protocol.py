@@ -189,6 +189,21 @@ class Drafter(Protocol):
         raise InputError(f"drafter {self.name!r} has no index to replace; make a new drafter over the index")
 
 
+@runtime_checkable
+class StateReader(Protocol):
+    """Optional part of a drafter: its requests read the target's last hidden states.
+
+    Before each draft, tasc's loop calls `read_states(states)` of such a request with (L, d) last hidden states at the
+    first L tokens of prompt and output, whose keys and values the target has: all but the last one, and fewer before
+    the prompt was run. The tensor is valid until the next step of the target. Other decoders do not call it.
+
+    Attributes:
+        reads_states: Whether this drafter's requests do.
+    """
+
+    reads_states: bool
+
+
 class DrafterWrapper(Drafter):
     """Forwards everything to another drafter. Subclasses override what they change.
 
@@ -201,6 +216,7 @@ class DrafterWrapper(Drafter):
         self.name = drafter.name
         self.fixed_length = drafter.fixed_length
         self.negligible_cost = drafter.negligible_cost
+        self.reads_states = isinstance(drafter, StateReader) and drafter.reads_states
         self.index = drafter.index
 
     def start(self, prompt_ids: TokenIds, input_text: str | None = None) -> Any:
@@ -300,6 +316,11 @@ class SafeRequest(Request):
         """Pass the request's parameters on."""
         if not self.failed:
             guarded([self], lambda: self.inner.configure(params))
+
+    def read_states(self, states: Tensor) -> None:
+        """Pass the target's states on to the request of a `StateReader`."""
+        if not self.failed:
+            guarded([self], lambda: self.inner.read_states(states))
 
 
 def guarded(requests: Sequence[SafeRequest], call: Callable[[], T], reason: str = "a drafter failed") -> T | None:

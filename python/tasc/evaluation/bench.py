@@ -281,8 +281,8 @@ def _name(model: Any) -> str:
 def _methods(
     model: Any, tokenizer: Any, task: "Task", options: BenchOptions, draft: Any, draft_tokenizer: Any
 ) -> Iterator[Method]:
-    from tasc.decoding.draft_model.drafter import ModelDrafter
     from tasc.decoding.draft_model.hybrid import HybridDrafter
+    from tasc.decoding.draft_model.loading import draft_model_drafter
 
     def transformers(name: str, **extra: Any) -> Callable[[], Method]:
         return lambda: TransformersMethod(name, model, tokenizer, options, extra)
@@ -306,7 +306,7 @@ def _methods(
         "tasc": loop(ngram),
     }
     if draft is not None:
-        drafter = partial(ModelDrafter, draft, tokenizer=draft_tokenizer)
+        drafter = partial(draft_model_drafter, draft, draft_tokenizer, name="model")
         makers["model"] = loop(partial(drafter, length=options.draft_length))
         makers["combined"] = loop(lambda: HybridDrafter(ngram(), drafter()))
     left_out = {_STATIC} if suffix_decoding_installed() else {_STATIC, *suffixes}

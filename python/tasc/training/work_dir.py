@@ -244,6 +244,11 @@ def return_freed_memory() -> None:
             mallopt(option, size)
 
 
+def checkpoint_folder(folder: str, step: int) -> Path:
+    """Return the folder of a whole checkpoint."""
+    return Path(folder, f"step-{step}")
+
+
 def _checkpoints(folder: str) -> list[Path]:
     """Return the whole checkpoints in a folder."""
     return list(Path(folder).glob("step-*"))
@@ -273,7 +278,7 @@ def _keeper() -> Any:
                 made = Path(args.output_dir, f"checkpoint-{state.global_step}")
                 older = _checkpoints(args.output_dir)
                 sync(made)
-                made.rename(made.with_name(f"step-{state.global_step}"))
+                made.rename(checkpoint_folder(args.output_dir, state.global_step))
                 flush(made.parent)
                 for checkpoint in older:
                     remove_folder(checkpoint)

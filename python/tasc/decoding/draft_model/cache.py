@@ -39,6 +39,11 @@ class Row:
         """Whether no request uses the row."""
         return self.owner is None or self.owner() is None
 
+    @property
+    def reusable(self) -> int:
+        """Number of the first tokens whose keys and values serve other requests too."""
+        return self.length
+
 
 class Owner(Protocol):
     """Request that owns a cache row."""
@@ -63,10 +68,13 @@ class DraftRows:
     """
 
     def __init__(self, target: Target, cuda_graphs: bool | None = None, plain: bool = True) -> None:
+        self._target = target
         self._cache = target.new_cache(1)
         self._steps = StepRunner(target, self._cache, 1, cuda_graphs)
         self._plain = PlainLlama(target) if plain and PlainLlama.fits(target) else None
-        self._rows = [Row(0)]
+        self._rows = [self._new_row(0)]
+
+    _new_row = Row
 
     @property
     def num_rows(self) -> int:
@@ -161,10 +169,10 @@ class DraftRows:
                 other.length = 0
         row = next((row for row in self._rows if row.is_free), None)
         if row is None:
-            row = Row(len(self._rows))
+            row = self._new_row(len(self._rows))
             self._rows.append(row)
             self._cache.reserve_rows(1 << (row.index).bit_length())  # in doubling steps, as all that is in it moves
-        shared = [common_prefix_length(other.tokens[: other.length], owner.tokens) for other in self._rows]
+        shared = [common_prefix_length(other.tokens[: other.reusable], owner.tokens) for other in self._rows]
         source = max(range(len(shared)), key=lambda place: (shared[place], place == row.index))
         length = self._cache.copy_row(source, row.index, min(shared[source], len(owner.tokens) - 1))
         row.tokens, row.length, row.owner = owner.tokens, length, weakref.ref(owner)

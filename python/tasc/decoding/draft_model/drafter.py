@@ -17,7 +17,7 @@ from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.decoding.engine.compile import CompiledModules
 from tasc.decoding.engine.prepacked_linear import PackWeights, PrepackedLinears
 from tasc.decoding.engine.probe import probed_target
-from tasc.decoding.engine.target import evaluating
+from tasc.decoding.engine.target import Target, evaluating
 from tasc.drafting.costs import GivenCosts
 from tasc.drafting.protocol import SOURCES, Costs, Draft, Drafter, Request, RequestParams, TokenDraft, TokenIds
 from tasc.errors import InputError, TokenizerMismatchError
@@ -54,6 +54,8 @@ class ModelDrafter(Drafter):
         >>> generator = Generator(model, tokenizer, drafter=drafter)           # doctest: +SKIP
     """
 
+    reads_states = False
+
     def __init__(
         self,
         model: Any,
@@ -74,14 +76,20 @@ class ModelDrafter(Drafter):
         self.length = length
         self.fixed_length = length is not None
         self.controller = DraftLengthController(step_cost)
-        self.target = probed_target(model)
-        self.rows = DraftRows(self.target, cuda_graphs, plain=not compile)
+        self.target = self._target(model)
+        self.rows = self._new_rows(cuda_graphs, not compile)
         self._head = DraftHead(self.target.model)
         self._prepacked = PrepackedLinears(self.target.model, pack_weights)
         self._compiled = CompiledModules(self.target.model, compile)
         self._tokenizer = tokenizer
         self._round: Round | None = None
         self._checked: tuple[int, Any] | None = None  # the target that was last found to fit, since hashing takes time
+
+    def _target(self, model: Any) -> Target:
+        return probed_target(model)
+
+    def _new_rows(self, cuda_graphs: bool | None, plain: bool) -> DraftRows:
+        return DraftRows(self.target, cuda_graphs, plain)
 
     def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
         """Refuse a target of another vocabulary.
@@ -176,12 +184,16 @@ class ModelDrafter(Drafter):
         """Decide whether the model drafts for a request, and how much of its prefix is kept."""
         if self.length is not None:
             return True
-        feed = float(curve[min(request.unread + len(request.given), len(curve)) - 1])
+        feed = self._feed_cost(request, curve)
         ends = bool(request.given) and request.given[-1] in request.params.eos
         kept, goes = self.controller.split(request.probs, curve[: request.most + 1], feed, not ends)
         if goes:
             request.keep_prefix(kept)
         return goes
+
+    def _feed_cost(self, request: ModelRequest, curve: Costs) -> float:
+        """Return the cost of reading what the model has not read and the prefix, in passes over one token."""
+        return float(curve[min(request.unread + len(request.given), len(curve)) - 1])
 
     def _run(self, going: Sequence[ModelRequest], curve: Costs) -> float:
         """Draft token by token. Returns the cost of the passes in passes over one token."""
@@ -257,6 +269,9 @@ class ModelRequest(Request):
     def configure(self, params: RequestParams) -> None:
         """Take the request's parameters."""
         self.params = params
+
+    def read_states(self, states: Tensor) -> None:
+        """Ignore the target's states."""
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         """Propose the next tokens."""

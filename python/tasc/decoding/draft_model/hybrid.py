@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from tasc.checks import wrong
 from tasc.decoding.draft_model.drafter import ModelDrafter, ModelRequest
 from tasc.drafting.policy import discounted_costs
@@ -49,6 +51,7 @@ class HybridDrafter(DrafterWrapper):
             )
         self.name = name
         self.negligible_cost = False
+        self.reads_states = model.reads_states
         self.model = model
 
     def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
@@ -81,6 +84,10 @@ class HybridRequest(Request):
         """Pass the request's parameters to both."""
         self.ngram.configure(params)
         self.model.configure(params)
+
+    def read_states(self, states: Tensor) -> None:
+        """Pass the target's states to the model's request."""
+        self.model.read_states(states)
 
     def draft(self, max_tokens: int, costs: Costs | None = None) -> Draft:
         """Propose the next tokens."""

@@ -157,6 +157,8 @@ class RowCache(Cache):
     Attributes:
         num_moves: How often the buffers were reallocated.
         view: View of the present step; set before each forward pass.
+        keeps_states: Whether each position also holds the target's last hidden state at its token, for a drafter that
+            reads it.
     """
 
     def __init__(self, num_rows: int, num_positions: int = 256) -> None:
@@ -166,6 +168,8 @@ class RowCache(Cache):
         self.num_positions = num_positions
         self.num_moves = 0
         self.view: StepView
+        self.keeps_states = False
+        self._states = RowLayer(self)  # (R, 1, C + 1, d) in the place of the keys, and values of size 0
         self._blocks: list[Tensor] = []
         self._num_layers_in_blocks = 0
 
@@ -201,7 +205,7 @@ class RowCache(Cache):
         self.num_moves += 1
 
     def _allocated_layers(self) -> list[RowLayer]:
-        return [layer for layer in self._row_layers if layer.is_initialized]
+        return [layer for layer in (*self._row_layers, self._states) if layer.is_initialized]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -210,6 +214,17 @@ class RowCache(Cache):
         while len(self._row_layers) <= layer_idx:
             self._row_layers.append(RowLayer(self))
         return self._row_layers[layer_idx].update(key_states, value_states)
+
+    def write_states(self, states: Tensor) -> None:
+        """Write the (n, Q, d) last hidden states of the present step."""
+        layer, new = self._states, states[:, None]
+        if not layer.is_initialized:
+            layer.lazy_initialization(new, new[..., :0])
+        self.view.write(layer.keys, new)
+
+    def states(self, row: int, length: int) -> Tensor:
+        """Return the last hidden states at a row's first tokens, (length, d); the next step may overwrite them."""
+        return self._states.keys[row, 0, :length] if self._states.is_initialized else torch.empty(0, 0)
 
     def copy_row(self, source: int, target: int, length: int) -> int:
         """Copy the first `length` positions from one row to another: one tensor operation per block, not per layer.

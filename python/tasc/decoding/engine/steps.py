@@ -76,6 +76,18 @@ class StepRunner:
                 self._graphs.clear()
         return changed
 
+    def keep_states(self) -> bool:
+        """Keep the last hidden states of all tokens from now on. Returns whether they were not kept before.
+
+        Only a `RowCache` keeps them.
+        """
+        if not isinstance(self._cache, RowCache) or self._cache.keeps_states:
+            return False
+        self._cache.keeps_states = True
+        if self._graphs is not None:
+            self._graphs.clear()
+        return True
+
     def logits(self, first_row: int, tokens: TokenLists, starts: Sequence[int], keep: int) -> Tensor:
         """Run a step; see `Target.step`. Returns (n, min(keep, Q), V) logits, which the next step may overwrite."""
         output = self._try_graphs(lambda graphs: graphs.run(first_row, tokens, starts, keep, greedy=False))

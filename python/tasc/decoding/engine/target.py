@@ -158,7 +158,10 @@ class Target:
         options: dict[str, Any] = {self._cache_argument: cache}
         if self._takes_logits_to_keep:
             options["logits_to_keep"] = keep
-        output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **options)
+        with last_hidden_states(self.model, cache.keeps_states) as states:
+            output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **options)
+        for found in states:
+            cache.write_states(found)
         logits: Tensor = output.logits
         return logits[:, -keep:]
 
@@ -188,6 +191,20 @@ class Target:
     def _as_scores(self, visible: Tensor) -> Tensor:
         dtype = self.model.dtype
         return torch.zeros(visible.shape, dtype=dtype, device=self.device).masked_fill(~visible, torch.finfo(dtype).min)
+
+
+@contextmanager
+def last_hidden_states(model: Any, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """Record the (B, Q, d) last hidden states of each forward pass inside the `with` block, if they are wanted."""
+    states: list[Tensor] = []
+    if not wanted:
+        yield states
+        return
+    hook = model.base_model.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
+    try:
+        yield states
+    finally:
+        hook.remove()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Distillation of draft models: AdaSPEC (arXiv 2510.19779) and DistillSpec (arXiv 2310.08461).
 
 `distill` (`run.py`) runs all steps. A teacher computes the target's logits for rows (`teacher.py`). Stages of training
-(`trainer.py`) minimise a loss (`losses.py`) on some of the tokens (`token_selection.py`). The draft model is given, or
-is cut from the target (`draft_init.py`), or is new and narrow (`narrow_draft.py`). `acceptance.py` measures the
-acceptance rate.
+(`trainer.py`) minimise a loss (`losses.py`) on some of the tokens (`token_selection.py`, `moving_reference.py`). The
+draft model is given, or is cut from the target (`draft_init.py`), or is new and narrow (`narrow_draft.py`), or is an
+EAGLE head (`new_head.py`). `acceptance.py` measures the acceptance rate.
 """
 
 try:

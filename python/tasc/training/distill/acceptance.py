@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tasc.decoding.draft_model.eagle import is_head
 from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
@@ -14,7 +15,7 @@ from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import estimate
 from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
-from tasc.training.distill.teacher import Teacher, batches, completion_logits
+from tasc.training.distill.teacher import Teacher, batches, draft_batch, draft_logits
 from tasc.training.examples import Example
 
 BATCH_SIZE = 8
@@ -72,11 +73,13 @@ def acceptance(
 ) -> Acceptance:
     """Measures α, τ and, with a teacher, α_exp of a draft on the target's greedy outputs.
 
-    α and τ equal, token for token, the counts of the loop at temperature 0 with `ModelDrafter(draft, length=length)`,
-    provided that the draft computes the same numbers for one token as for many.
+    α and τ equal, token for token, the counts of the loop at temperature 0 with `ModelDrafter(draft, length=length)` or
+    `EagleDrafter`, provided that the draft computes the same numbers for one token as for many. α_exp of an EAGLE head
+    is that of the first token of a draft.
 
     Args:
-        draft: A transformers causal model with the target's vocabulary, or with a draft vocabulary.
+        draft: A transformers causal model with the target's vocabulary, or with a draft vocabulary; or an EAGLE head,
+            which needs a teacher with the states of whole rows.
         outputs: Outputs of `target_outputs`.
         eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
         teacher: Teacher of the target's logits for `outputs`; None: no α_exp.
@@ -90,20 +93,19 @@ def acceptance(
     overlaps: list[Any] = [None] * len(outputs)
     for rows, batch, sizes in batches(draft, outputs, pad_id=min(eos), progress=progress):
         with head.applied():
-            logits = completion_logits(draft, batch)
+            logits = draft_logits(draft, draft_batch(draft, teacher, rows, batch, length))
         if teacher is not None:
             target = teacher.over(head.ids, rows, batch)
-            found = (1 - tvd(target.logits, logits, target.rest)).cpu().double()
+            found = (1 - tvd(target.logits, logits[0], target.rest)).cpu().double()
             for row, overlap in zip(rows, torch.split(found, sizes), strict=True):
                 overlaps[row] = overlap.numpy()
-        drafted = logits.argmax(-1) if head.ids is None else head.ids[logits.argmax(-1)]
-        for row, ids in zip(rows, torch.split(drafted.cpu(), sizes), strict=True):
+        best = torch.stack([each.argmax(-1) for each in logits])  # (γ, n) of a head, else (1, n)
+        drafted = best if head.ids is None else head.ids[best]
+        for row, ids in zip(rows, torch.split(drafted.cpu(), sizes, 1), strict=True):
             completion = outputs[row].completion
+            hits = (ids == torch.tensor(completion)).tolist()
             requests[row] = Stats.teacher_forced(
-                [a == b for a, b in zip(ids.tolist(), completion, strict=True)],
-                length,
-                ended=completion[-1] in eos,
-                max_tokens=max_tokens,
+                hits if is_head(draft) else hits[0], length, ended=completion[-1] in eos, max_tokens=max_tokens
             )
     return Acceptance.of(requests, None if teacher is None else overlaps)
 

@@ -132,8 +132,8 @@ class DistillDataset:
                 write_json(file, [[e.prompt, e.completion] for e in outputs])
         return [Example(p, c, len(p) + len(c)) for p, c in read_json(file)]
 
-    def teacher(self, folder: Path, examples: Sequence[Example], precision: str) -> Teacher:
-        """Return a teacher for examples; cached states go to `folder`."""
+    def teacher(self, folder: Path, examples: Sequence[Example], precision: str, whole: bool) -> Teacher:
+        """Return a teacher for examples; cached states go to `folder`, those of prompts too if `whole`."""
         if not self.options.keep_states:
             return OnlineTeacher(self.target, precision)
         with processes().main_process_first():
@@ -143,6 +143,7 @@ class DistillDataset:
                 folder,
                 precision=precision,
                 pad_id=min(self.eos_ids),
+                whole=whole,
                 progress=self.bar("target states"),
             )
 

@@ -8,8 +8,8 @@ from typing import Literal
 from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
 
-NARROW_VOCABULARY = 8192
-"""Most ids of a narrow draft's vocabulary by default."""
+NEW_VOCABULARY = 8192
+"""Most ids of a new draft's vocabulary by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class DistillOptions(TrainingOptions):
 
     loss: Literal["forward_kl", "reverse_kl", "jsd", "tvd", "nla", "lk"] = "forward_kl"
     """Loss of each token; see `tasc.training.distill.losses`."""
-    select: Literal["adaspec", "random", "all"] = "all"
+    select: Literal["adaspec", "moving", "random", "all"] = "all"
     """Tokens of a batch to train on. `all` gave the highest acceptance for the same compute in our measurements
     (docs/distillation.md)."""
     k: float = 0.4
-    """Share of the tokens that `adaspec` and `random` keep, in (0, 1]."""
+    """Share of the tokens that `adaspec`, `moving` and `random` keep, in (0, 1]."""
     steps: int = 300
     """Optimizer steps of the stage that makes the draft."""
     reference_steps: int | None = None
@@ -36,13 +36,14 @@ class DistillOptions(TrainingOptions):
     fresh cut, learns nothing from `tvd`: its gradient is 0 where two distributions do not overlap."""
     vocabulary: int | None = None
     """Most ids of the draft vocabulary: the special tokens, and the ids that most tokens of the rows' outputs have. 0:
-    all ids of the target. None: 8192 for a new, narrow draft, else all."""
+    all ids of the target. None: 8192 for a new draft (narrow, or an EAGLE head), else all."""
     trainable: Literal["blocks", "all"] = "blocks"
     """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
     learning_rate: float = 1e-3
     """Highest rate."""
     keep_states: bool = True
-    """Run the target once over the rows and cache its last hidden states; otherwise run it on every batch."""
+    """Run the target once over the rows and cache its last hidden states, which an EAGLE head needs; otherwise run it
+    on every batch."""
 
     def __post_init__(self) -> None:
         """Check the values. Raises InputError that names the option."""

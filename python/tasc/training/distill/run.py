@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tasc.checks import function, listed, of_kind, path, whole_number
 from tasc.data import Row, load_tokenizer
 from tasc.data.prompt_notes import PromptDefaults, tuning_notes
-from tasc.decoding.draft_model.vocabulary import cut_head, expand_head, set_draft_vocabulary
+from tasc.decoding.draft_model.eagle import is_head, is_head_folder, load_head
+from tasc.decoding.draft_model.vocabulary import cut_head, draft_vocabulary, expand_head, set_draft_vocabulary
 from tasc.errors import InputError
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import check_name, quiet_transformers
@@ -25,7 +26,8 @@ from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.narrow_draft import DraftSize, narrow_draft
-from tasc.training.distill.options import NARROW_VOCABULARY, DistillOptions
+from tasc.training.distill.new_head import EAGLE, new_head
+from tasc.training.distill.options import NEW_VOCABULARY, DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
 from tasc.training.examples import ROWS, check_rows
@@ -65,7 +67,7 @@ def distill(
         target: Folder or hub name of the target, already tuned to the task.
         draft: Folder or hub name of a smaller model with the same vocabulary; or the target's layers to cut a draft
             from (see `cut_draft`): their number, or a list; or the size of a new, narrow draft (see `narrow_draft`),
-            all of whose weights are trained.
+            all of whose weights are trained; or "eagle" for a new EAGLE head (see `new_head`).
         rows: `{input, output}`; `output` is not needed with `outputs="target"`.
         out: Folder to write. It must not exist.
         options: See `DistillOptions`.
@@ -104,7 +106,8 @@ def distill(
     path("target", target)
     check_name(str(target))
     if isinstance(draft, (str, PathLike)):
-        check_name(str(draft))
+        if draft != EAGLE:
+            check_name(str(draft))
     elif not isinstance(draft, DraftSize):
         layers = [draft] if isinstance(draft, int) else draft
         listed("draft", layers, int, "a model, a DraftSize, a number of layers or a list of layers")
@@ -113,8 +116,12 @@ def distill(
             path(name, folder)
     of_kind("options", options, DistillOptions)
     if isinstance(draft, DraftSize):  # it has no embeddings or head of the target to keep
-        limit = NARROW_VOCABULARY if options.vocabulary is None else options.vocabulary
-        options = replace(options, trainable="all", vocabulary=limit)
+        options = replace(options, trainable="all")
+    if isinstance(draft, DraftSize) or draft == EAGLE:
+        limit = NEW_VOCABULARY if options.vocabulary is None else options.vocabulary
+        options = replace(options, vocabulary=limit)
+    if draft == EAGLE and not options.keep_states:
+        raise InputError("an EAGLE head learns from the target's cached states; distil it with keep_states=True")
     function("progress", progress)
     out = path("out", out)
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
@@ -161,7 +168,7 @@ class _Run:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
         self._fresh()  # refuses what does not fit before the target runs over the rows
-        teacher = self.dataset.teacher(states, self.dataset.examples, options.precision)
+        teacher = self.dataset.teacher(states, self.dataset.examples, options.precision, self.source == EAGLE)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft")
         if options.needs_reference and self.reference is None:
@@ -178,14 +185,16 @@ class _Run:
 
     @property
     def baseline_steps(self) -> int:
-        """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, its forward
-        pass over the draft's rows (a third of an optimizer step per batch), and steps of the draft."""
+        """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, the forward
+        passes of a reference (a third of an optimizer step per batch), and steps of the draft."""
         options = self.options
         steps = options.steps
         if options.needs_reference:
             steps += options.reference_steps or options.steps
         if options.select == "adaspec":
             steps += math.ceil(len(self._visited) / (3 * rows_per_step(options)))
+        if options.select == "moving":
+            steps += math.ceil(options.steps / 3)
         return steps
 
     @property
@@ -197,7 +206,7 @@ class _Run:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
         dataset = self.dataset
         outputs = dataset.target_outputs("validation.json", rows, "the target answers the validation rows")
-        teacher = dataset.teacher(self.work.path / "validation-states", outputs, "fp32")
+        teacher = dataset.teacher(self.work.path / "validation-states", outputs, "fp32", self.source == EAGLE)
         found = {}
         for name in ("untrained", "reference", "baseline", "draft"):
             folder = self._reference_folder if name == "reference" else self.work.path / name
@@ -251,10 +260,13 @@ class _Run:
     def check_vocabularies(self) -> None:
         """Check that all models have the target's vocabulary, and its tokenizer where they have one."""
         dataset = self.dataset
-        if not isinstance(self.source, DraftSize):
+        if not isinstance(self.source, DraftSize) and self.source != EAGLE:
+            draft = self._given(self.source)
             own = load_tokenizer(self.source) if isinstance(self.source, str | Path) else None
-            check_same_tokens(dataset.target, self._given(self.source), dataset.task, own)
-        if self.reference is not None:
+            check_same_tokens(dataset.target, draft, dataset.task, own)
+        if self.reference is not None and is_head_folder(self.reference) != (self.source == EAGLE):
+            raise InputError(f"reference {self.reference}: a reference must be an EAGLE head if the draft is one")
+        if self.reference is not None and self.source != EAGLE:
             check_same_tokens(dataset.target, self._model(self.reference), dataset.task, load_tokenizer(self.reference))
 
     def _vocabulary_facts(self) -> dict[str, Any] | None:
@@ -268,16 +280,27 @@ class _Run:
         if isinstance(self.source, DraftSize):
             torch.manual_seed(self.options.seed)
             draft = narrow_draft(self.dataset.target, self.source, ids)
+        elif self.source == EAGLE:
+            torch.manual_seed(self.options.seed)
+            return new_head(self.dataset.target, ids)
         else:
             draft = self._given(self.source)
         set_draft_vocabulary(draft, ids)
         return draft
 
     def _given(self, source: str | Path | int | Sequence[int]) -> Any:
-        """Return the given model, or a cut of the target, float32."""
+        """Return the given model, or a cut of the target, float32.
+
+        Raises:
+            InputError: The given model is an EAGLE head.
+        """
+        if isinstance(source, str | Path) and is_head_folder(source):
+            raise InputError(f"{source} is an EAGLE head; give --draft {EAGLE} to make a new one, or another draft")
         return self._model(source) if isinstance(source, str | Path) else cut_draft(self.dataset.target, source).float()
 
     def _model(self, folder: str | Path) -> Any:
+        if is_head_folder(folder):
+            return load_head(folder, self.dataset.target)
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     @property
@@ -315,6 +338,10 @@ class _Run:
             return
         steps_folder = self.work.path / f"{name}.steps"
         draft = self._model(self._reference_folder) if options.init_from == "reference" else self._fresh()
+        if is_head(draft) and draft_vocabulary(draft) != self.dataset.vocabulary:
+            raise InputError(
+                f"reference {self._reference_folder} has another draft vocabulary; distil it from the same rows"
+            )
         set_draft_vocabulary(draft, self.dataset.vocabulary)
         draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         cut_head(draft)
@@ -331,7 +358,8 @@ class _Run:
         )
         if processes().is_main_process:
             write_json(self.work.path / "stages.json", self._done() | {name: facts})
-            expand_head(draft)
+            if not is_head(draft):
+                expand_head(draft)
             save_draft(draft, self.dataset.tokenizer, folder)
             remove_folder(steps_folder)
         processes().wait_for_everyone()

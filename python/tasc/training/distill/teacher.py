@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasc.decoding.draft_model.eagle import is_head
 from tasc.decoding.draft_model.vocabulary import head_rows
+from tasc.decoding.engine.target import last_hidden_states
 from tasc.errors import InputError
 from tasc.files import new_folder, read_json
 from tasc.progress import Progress
@@ -101,9 +103,12 @@ class CachedHiddenStates:
         precision: Precision of the head's arithmetic, as in `DistillOptions`.
 
     Attributes:
-        states: (N, H), memory-mapped; float16 or float32, or bfloat16 as uint16 bits.
-        begins: (R + 1,) int64; row r has `states[begins[r]:begins[r + 1]]`.
-        totals: (N,) float32 log-sum-exp of the logits.
+        states: (M, H), memory-mapped; float16 or float32, or bfloat16 as uint16 bits.
+        ends: (R + 1,) int64; the states of row r are the last ones of `states[ends[r]:ends[r + 1]]`, as many as its
+            completion has tokens. With whole rows, those of its prompt stand before them.
+        begins: (R + 1,) int64; row r has `totals[begins[r]:begins[r + 1]]`.
+        totals: (N,) float32 log-sum-exp of the logits of each completion token.
+        is_whole: Whether the states of prompts are stored too.
     """
 
     def __init__(self, folder: Path, head: Any, precision: str = "fp32") -> None:
@@ -112,7 +117,10 @@ class CachedHiddenStates:
         self.states = np.load(folder / "states.npy", mmap_mode="r")
         self.begins = np.load(folder / "begins.npy")
         self.totals = np.load(folder / "totals.npy")
-        self.bits = read_json(folder / "states.json")["dtype"] == "bfloat16"
+        facts = read_json(folder / "states.json")
+        self.is_whole = bool(facts.get("whole"))
+        self.ends = np.load(folder / "ends.npy") if self.is_whole else self.begins
+        self.bits = facts["dtype"] == "bfloat16"
         self._cut: tuple[Tensor, Any] | None = None  # ids, and the head's rows of them
 
     @torch.no_grad()
@@ -128,16 +136,31 @@ class CachedHiddenStates:
         if self._cut is None or not torch.equal(self._cut[0], ids):
             self._cut = ids, head_rows(self.head, ids)
         logits = self._product(self._cut[1], rows)
-        return _rest(logits, torch.from_numpy(self._of_rows(self.totals, rows)).to(logits.device))
+        totals = np.concatenate([self.totals[self.begins[r] : self.begins[r + 1]] for r in rows])
+        return _rest(logits, torch.from_numpy(totals).to(logits.device))
 
-    def _of_rows(self, stored: Any, rows: Sequence[int]) -> Any:
-        return np.concatenate([stored[self.begins[r] : self.begins[r + 1]] for r in rows])
+    def row_states(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
+        """Return the (B, T, H) states of whole rows, which an EAGLE head reads; zeros where there are none.
+
+        Args:
+            rows: (B,) numbers of the examples in the batch.
+            batch: Batch of `Collator`.
+        """
+        found = torch.zeros(*batch["input_ids"].shape, self.states.shape[1])
+        for place, (row, first) in enumerate(zip(rows, batch["attention_mask"].argmax(1).tolist(), strict=True)):
+            states = self._tensor(self.states[self.ends[row] : self.ends[row + 1]])
+            found[place, first : first + len(states)] = states
+        return found.to(batch["input_ids"].device)
+
+    def _tensor(self, stored: Any) -> Tensor:
+        states = torch.from_numpy(np.array(stored))
+        return states.view(torch.bfloat16) if self.bits else states
 
     def _product(self, head: Any, rows: Sequence[int]) -> Tensor:
-        states, weight = torch.from_numpy(self._of_rows(self.states, rows)), head.weight
-        states = (states.view(torch.bfloat16) if self.bits else states).to(weight.device, weight.dtype)
+        ends = [(self.ends[r + 1] - (self.begins[r + 1] - self.begins[r]), self.ends[r + 1]) for r in rows]
+        states, weight = self._tensor(np.concatenate([self.states[begin:end] for begin, end in ends])), head.weight
         with arithmetic(head, self._precision):
-            logits: Tensor = head(states)
+            logits: Tensor = head(states.to(weight.device, weight.dtype))
         return logits
 
     @classmethod
@@ -149,6 +172,7 @@ class CachedHiddenStates:
         *,
         precision: str = "fp32",
         pad_id: int = 0,
+        whole: bool = False,
         progress: Progress | None = None,
     ) -> CachedHiddenStates:
         """Run the target over rows once and store its states, or open the states that an earlier call stored.
@@ -159,6 +183,7 @@ class CachedHiddenStates:
             folder: Folder to write, 2 or 4 bytes · H per completion token. It appears when it is complete.
             precision: Precision of the arithmetic, as in `DistillOptions`.
             pad_id: Any id.
+            whole: Whether to store the states of the prompts too, which an EAGLE head reads.
             progress: Called with (rows done, R).
 
         Raises:
@@ -169,6 +194,7 @@ class CachedHiddenStates:
         target.eval()
         dtype = str(next(target.parameters()).dtype).removeprefix("torch.")
         facts = {"rows": digest(examples), "dtype": dtype, "precision": precision, "totals": True}
+        facts |= {"whole": True} if whole else {}
         _, first, _ = next(batches(target, examples, rows=[0], pad_id=pad_id))
         expected = _check_head(target, head, first).float()
         if not folder.exists():
@@ -217,8 +243,35 @@ def completion_logits(model: Any, batch: dict[str, Any]) -> Tensor:
         model: A transformers causal model, wrapped or not.
         batch: Batch of `Collator` on the model's device, with its `labels`.
     """
+    return draft_logits(model, batch)[0]
+
+
+def draft_logits(model: Any, batch: dict[str, Any]) -> list[Tensor]:
+    """Return `completion_logits`, and those of an EAGLE head's further steps: (n, V) each.
+
+    Args:
+        model: As for `completion_logits`.
+        batch: As for `completion_logits`; for a head, from `draft_batch`.
+    """
     logits: Tensor = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-    return _of_completions(logits, batch["labels"])
+    return [_of_completions(one, batch["labels"]) for one in (logits if logits.ndim == 4 else [logits])]
+
+
+def draft_batch(
+    draft: Any, teacher: Teacher | None, rows: Sequence[int], batch: dict[str, Any], steps: int
+) -> dict[str, Any]:
+    """Return a batch as a draft takes it: with the target's states and the number of steps, if it is an EAGLE head.
+
+    Raises:
+        InputError: The draft is a head, and the teacher has no states of whole rows.
+    """
+    if not is_head(draft):
+        return batch
+    if not (isinstance(teacher, CachedHiddenStates) and teacher.is_whole):
+        raise InputError(
+            "an EAGLE head reads the target's states of whole rows; give CachedHiddenStates.compute(…, whole=True)"
+        )
+    return batch | {"states": teacher.row_states(rows, batch), "num_steps": steps}
 
 
 def arithmetic(model: Any, precision: str) -> Any:
@@ -237,6 +290,10 @@ def _rest(logits: Tensor, totals: Tensor) -> TeacherLogits:
     """Return logits of some ids with the log-sum-exp of all others, from (n,) log-sum-exps of all."""
     inside = (logits.float().logsumexp(-1) - totals).clamp(max=0.0)  # above 0 by rounding alone
     return TeacherLogits(logits, totals + (-inside.expm1()).log())
+
+
+def _offsets(lengths: Iterable[int]) -> Any:
+    return np.concatenate([[0], np.cumsum(list(lengths))]).astype(np.int64)
 
 
 def _head(target: Any) -> Any:
@@ -281,34 +338,42 @@ def _write(
     pad_id: int,
     progress: Progress | None,
 ) -> None:
-    begins = np.concatenate([[0], np.cumsum([len(e.completion) for e in examples])]).astype(np.int64)
+    begins = _offsets(len(e.completion) for e in examples)
+    whole = bool(facts.get("whole"))
+    ends = _offsets(len(e.prompt) + len(e.completion) - 1 for e in examples) if whole else begins
     width = head.weight.shape[1]
     kind = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[facts["dtype"]]
-    needed = int(begins[-1]) * width * np.dtype(kind).itemsize
+    needed = int(ends[-1]) * width * np.dtype(kind).itemsize
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
         raise InputError(
-            f"the states of {begins[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
+            f"the states of {ends[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
             "GB free; free some, learn from fewer rows, or distil with keep_states=False"
         )
     with new_folder(folder) as made:
-        states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(begins[-1]), width))
+        states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(ends[-1]), width))
         if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would kill the process below
             with (made / "states.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         totals = np.empty(int(begins[-1]), np.float32)
         for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):
-            with _head_inputs(head) as seen:
+            with _head_inputs(head) as seen, last_hidden_states(target, whole) as of_rows:
                 logits = completion_logits(target, batch)
-            found = _of_completions(seen[-1], batch["labels"]).cpu().to(getattr(torch, facts["dtype"]))
-            bits = found.view(torch.uint16) if kind == np.uint16 else found
-            parts = torch.split(logits.float().logsumexp(-1).cpu(), sizes)
-            for row, part, total in zip(rows, torch.split(bits, sizes), parts, strict=True):
-                states[begins[row] : begins[row + 1]] = part.numpy()
+            if whole:
+                places = zip(batch["attention_mask"].argmax(1).tolist(), rows, strict=True)
+                parts = [
+                    of_rows[-1][k, first : first + ends[row + 1] - ends[row]] for k, (first, row) in enumerate(places)
+                ]
+            else:
+                parts = list(torch.split(_of_completions(seen[-1], batch["labels"]), sizes))
+            sums = torch.split(logits.float().logsumexp(-1).cpu(), sizes)
+            for row, part, total in zip(rows, parts, sums, strict=True):
+                found = part.cpu().to(getattr(torch, facts["dtype"]))
+                states[ends[row] : ends[row + 1]] = (found.view(torch.uint16) if kind == np.uint16 else found).numpy()
                 totals[begins[row] : begins[row + 1]] = total.numpy()
         states.flush()
-        for name, array in (("begins", begins), ("totals", totals)):
+        for name, array in (("begins", begins), ("ends", ends), ("totals", totals)):
             stored = io.BytesIO()  # numpy ignores that the last bytes of a file cannot be written
             np.save(stored, array)
             (made / f"{name}.npy").write_bytes(stored.getvalue())

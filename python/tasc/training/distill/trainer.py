@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,17 @@ from torch import Tensor
 from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
+from tasc.training.distill.moving_reference import MovingReference
+from tasc.training.distill.new_head import STEPS
 from tasc.training.distill.options import DistillOptions
-from tasc.training.distill.teacher import Teacher, arithmetic, batches, completion_logits
+from tasc.training.distill.teacher import (
+    Teacher,
+    arithmetic,
+    batches,
+    completion_logits,
+    draft_batch,
+    draft_logits,
+)
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
 from tasc.training.schedule import TimeLimit, adamw
@@ -40,7 +49,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
     Args:
         teacher: Teacher of the draft.
         options: Options; `loss`, `select` and `k` are used.
-        reference: (T,) loss of the reference per completion token, by row; None: not used to select tokens.
+        reference: (T,) loss of the reference per completion token, by row, for `select="adaspec"`.
         **given: Arguments of the `Trainer`.
     """
 
@@ -55,18 +64,34 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         self._options = options
         self._reference = reference
         self._ids = DraftHead(given["model"]).ids
+        self._moving = MovingReference(given["model"]) if options.select == "moving" else None
+        if self._moving is not None:
+            self.add_callback(self._moving)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Compute the mean loss of the selected tokens of a batch."""
+        """Compute the mean loss of the selected tokens of a batch.
+
+        An EAGLE head learns from each of its steps. Its tokens are selected by the losses of the first one.
+        """
         rows = inputs.pop("rows").tolist()
         target = self._teacher.over(self._ids, rows, inputs)
-        per_token = LOSSES[self._options.loss](target.logits, completion_logits(model, inputs), target.rest)
-        loss = per_token[self._selected(rows, per_token.detach())].mean()
+
+        def losses(model: Any, steps: int) -> list[Tensor]:
+            found = draft_logits(model, draft_batch(model, self._teacher, rows, inputs, steps))
+            return [LOSSES[self._options.loss](target.logits, logits, target.rest) for logits in found]
+
+        per_token = losses(model, STEPS)
+        chosen = self._selected(rows, per_token[0].detach(), lambda reference: losses(reference, 1)[0])
+        loss = torch.stack([each[chosen].mean() for each in per_token]).mean()
         return (loss, {}) if return_outputs else loss
 
-    def _selected(self, rows: Sequence[int], per_token: Tensor) -> Tensor:
+    def _selected(self, rows: Sequence[int], per_token: Tensor, losses: Callable[[Any], Tensor]) -> Tensor:
+        """Return (n,) bool, the tokens to learn from; `losses` computes the (n,) losses of another model."""
+        if self._moving is not None:
+            with torch.no_grad():
+                return select_tokens(per_token, losses(self._moving.model), self._options.k)
         if self._reference is not None:
             reference = torch.cat([self._reference[row] for row in rows]).to(per_token.device)
             return select_tokens(per_token, reference, self._options.k)
@@ -150,7 +175,7 @@ def token_losses(
     found: dict[int, Tensor] = {}
     for chosen, batch, sizes in batches(model, examples, rows=rows, progress=progress):
         with arithmetic(model, precision), head.applied():
-            logits = completion_logits(model, batch)
+            logits = completion_logits(model, draft_batch(model, teacher, chosen, batch, 1))
         target = teacher.over(head.ids, chosen, batch)
         per_token = LOSSES[loss](target.logits, logits, target.rest).cpu()
         found |= {row: part.clone() for row, part in zip(chosen, torch.split(per_token, sizes), strict=True)}

@@ -1,0 +1,57 @@
+"""Untrained EAGLE heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tasc.decoding.draft_model.eagle import LlamaForCausalLMEagle3, head_config
+from tasc.decoding.draft_model.vocabulary import head_rows
+from tasc.decoding.engine.target import last_hidden_states
+from tasc.errors import InputError
+
+EAGLE = "eagle"
+"""The draft that `distill` takes as a new head."""
+
+STEPS = 3
+"""Drafted tokens in a row that a head is trained on, as in `LlamaForCausalLMEagle3.forward`."""
+
+
+@torch.no_grad()
+def new_head(target: Any, ids: Sequence[int] | None) -> LlamaForCausalLMEagle3:
+    """Make an untrained EAGLE head of a target.
+
+    The output head is a copy of the target's rows. The layer is random (torch's global seed). The last norm begins at
+    the size of the target's states, which the output head expects.
+
+    Args:
+        target: A transformers causal model.
+        ids: Draft vocabulary, ascending; None: all ids of the target.
+
+    Returns:
+        A float32 head on the target's device, in evaluation mode.
+
+    Raises:
+        InputError: The target's last hidden states are not found, or do not determine its logits.
+    """
+    some = torch.arange(16, device=target.device) % target.get_input_embeddings().weight.shape[0]
+    with last_hidden_states(target) as seen:
+        logits = target(input_ids=some[None]).logits
+    output = target.get_output_embeddings()
+    if (
+        output is None
+        or seen[-1].shape[-1] != output.weight.shape[1]
+        or not torch.allclose(output(seen[-1]), logits, rtol=0.01, atol=0.01 * float(logits.abs().max()))
+    ):
+        raise InputError(
+            f"{type(target).__name__} computes its logits from more than its last hidden states; cut a draft from it "
+            "(--layers), or make a new, narrow one (--draft-size)"
+        )
+    head = LlamaForCausalLMEagle3(head_config(target, ids)).read_target(target)
+    kept = torch.arange(len(output.weight)) if ids is None else torch.tensor(ids)
+    head.lm_head.weight.copy_(head_rows(output, kept).weight)
+    head.norm.weight.fill_(float(seen[-1].float().square().mean().sqrt()))
+    made: LlamaForCausalLMEagle3 = head.to(target.device, torch.float32).eval()
+    return made
