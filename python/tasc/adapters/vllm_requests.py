@@ -96,7 +96,7 @@ def wrap_once(owner: Any, name: str, wrap: Callable[[Any], Any]) -> bool:
     original = getattr(owner, name, None)
     if original is None or hasattr(original, "wrapped_by_tasc"):
         return original is not None
-    wrapped = functools.wraps(original)(wrap(original))
+    wrapped: Any = functools.wraps(original)(wrap(original))
     wrapped.wrapped_by_tasc = True
     setattr(owner, name, wrapped)
     return True
