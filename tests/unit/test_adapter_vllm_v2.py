@@ -22,6 +22,7 @@ from test_adapter_vllm import asked, config, index, task  # noqa: F401  # fixtur
 from tasc.adapters import vllm_v2
 from tasc.adapters.vllm_v2 import PROPOSER, watch_second_runner
 from tasc.data import TaskTokenizer
+from tasc.errors import InputError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -183,12 +184,13 @@ def engine(
     """The parts of vLLM, an index, and what makes the speculator of some request states as the runner does."""
     vars(config.speculative_config).update(vars(OURS), enable_adaptive_verification=True)
     config.scheduler_config = SimpleNamespace(max_num_seqs=8)
+    config.parallel_config = SimpleNamespace(prefill_context_parallel_size=1)
     watch_second_runner()
 
     def make(states: Any) -> Any:
         return vllm.spec_decode.init_speculator(config, torch.device("cpu"), states)
 
-    return SimpleNamespace(**vars(vllm), make=make, index=index, task=task)
+    return SimpleNamespace(**vars(vllm), make=make, settings=config, index=index, task=task)
 
 
 def counted(speculator: Any, name: str = "task.tasc") -> dict[str, Any]:
@@ -298,6 +300,9 @@ def test_all_ranks_verify_what_the_first_one_drafts(engine: SimpleNamespace, mon
     second._prompts = [one.prompt for one in requests]
     first.run(requests, rows=2)
     assert drafted > 50 and not sent
+    engine.settings.parallel_config.prefill_context_parallel_size = 2
+    with pytest.raises(InputError, match="prefill_context_parallel_size is 2"):
+        Runner(engine)
 
 
 def test_fields_reach_the_speculator(engine: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +314,7 @@ def test_fields_reach_the_speculator(engine: SimpleNamespace, monkeypatch: pytes
     runner = Runner(engine, extra=lambda: next(keys))
     runner.run(requests, rows=2)
     assert [counted(runner.speculator, name)["requests"] for name in ("task.tasc", "unknown", "none")] == [2, 1, 1]
-    assert not runner.speculator.requests._states  # of requests that have ended nothing is kept
+    assert not runner.speculator.drafts.requests._states  # of requests that have ended nothing is kept
 
 
 # --- hooks

@@ -125,7 +125,7 @@ def show_requests(runner: type) -> bool:
 
 
 def show_new_requests(runner: type) -> bool:
-    """Wrap `add_requests` of the second model runner's class, once: the speculator's `requests` follows the requests.
+    """Wrap `add_requests` of the second model runner's class, once: the speculator's `drafts.requests` follows it.
 
     Returns:
         Whether the class has this method.
@@ -133,7 +133,7 @@ def show_new_requests(runner: type) -> bool:
 
     def wrap(original: Any) -> Any:
         def add_requests(self: Any, scheduler_output: Any) -> Any:
-            shown = getattr(getattr(self, "speculator", None), "requests", None)
+            shown = getattr(getattr(getattr(self, "speculator", None), "drafts", None), "requests", None)
             if isinstance(shown, ShownRequests):
                 shown.follow(scheduler_output.scheduled_new_reqs, scheduler_output.finished_req_ids)
             return original(self, scheduler_output)

@@ -1,10 +1,10 @@
 """Speculator for vLLM's second model runner (V2): `vllm_v2` puts it where vLLM makes its own.
 
-A step of this runner verifies the same number of drafted tokens for every request: `num_speculative_tokens`, or what
-its schedule by batch size gives. It was chosen before the step that the drafts follow, so a short draft saves nothing.
-Drafts are therefore as long as the drafter knows an answer; what is left of a row holds the token 0, which is verified
-as a wrong draft. With `enable_adaptive_verification`, vLLM verifies the most likely tokens of all rows alone, by the
-probabilities that it is given here. Written for vLLM 0.32 and 0.33; not run on a GPU.
+A step of this runner verifies the same number of drafted tokens for every request: `num_speculative_tokens`, or the
+number that vLLM's schedule by batch size gives. vLLM chooses it before tasc drafts, so a short draft saves nothing. Each
+draft is therefore as long as the index has evidence. The rest of its row holds the token 0, which vLLM verifies like a
+drafted token. With `enable_adaptive_verification`, vLLM verifies only the most likely drafted tokens of all rows, by the
+probabilities in `draft_token_confidence_probs`. Written for vLLM 0.32 and 0.33; not run on a GPU.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from vllm.v1.worker.gpu.model_runner import GPUModelRunner
 from vllm.v1.worker.gpu.spec_decode.speculator import BaseSpeculator
 
 from tasc.adapters.vllm import EngineDrafts
-from tasc.adapters.vllm_requests import ShownRequests, show_new_requests
+from tasc.adapters.vllm_requests import show_new_requests
 from tasc.drafting.costs import LearnedCosts
+from tasc.errors import InputError
 from tasc.serving import Settings
 
 _WARMUP = ("_warmup_", "_v2_mixed_warmup")  # names of the requests that vLLM makes up before it serves
@@ -42,7 +43,7 @@ class TascSpeculator(BaseSpeculator):  # type: ignore[misc]
         req_states: `RequestState` of the model runner: tokens and lengths of the requests.
 
     Raises:
-        InputError: The settings are missing or invalid. `EngineDrafts` has the other errors.
+        InputError: The settings are missing or invalid, or prefill is parallel over the context. `EngineDrafts` has the other errors.
     """
 
     supports_mm_inputs = False
@@ -51,16 +52,16 @@ class TascSpeculator(BaseSpeculator):  # type: ignore[misc]
 
     def __init__(self, vllm_config: Any, device: torch.device, req_states: Any) -> None:
         speculation = vllm_config.speculative_config
+        ranks = vllm_config.parallel_config.prefill_context_parallel_size
+        if ranks > 1:  # their drafts would differ
+            raise InputError(f"prefill_context_parallel_size is {ranks}, but tasc's drafts need 1")
         self._states = req_states
         self._group = get_tp_group()
         self.drafts: EngineDrafts | None = None
         """What drafts; None in every rank but the first."""
-        self.requests: ShownRequests | None = None
-        """What the model runner shows of its requests, in the first rank."""
         if self._group.rank_in_group == 0:
             show_new_requests(GPUModelRunner)
             self.drafts = EngineDrafts(vllm_config, Settings.from_environment(), LearnedCosts(0.0))
-            self.requests = self.drafts.requests
         shape = (vllm_config.scheduler_config.max_num_seqs, speculation.num_speculative_tokens)
         self._tokens = torch.zeros(shape, dtype=torch.int64, device=device)
         self.draft_token_confidence_probs = torch.zeros(shape, dtype=torch.float32, device=device)
@@ -73,7 +74,6 @@ class TascSpeculator(BaseSpeculator):  # type: ignore[misc]
     def capture(self) -> None:
         """Do nothing: there is no draft model."""
 
-    @torch.inference_mode()
     def propose(
         self,
         input_batch: Any,
