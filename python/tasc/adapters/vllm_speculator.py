@@ -1,10 +1,10 @@
 """Speculator for vLLM's second model runner (V2): `vllm_v2` puts it where vLLM makes its own.
 
 A step of this runner verifies the same number of drafted tokens for every request: `num_speculative_tokens`, or the
-number that vLLM's schedule by batch size gives. vLLM chooses it before tasc drafts, so a short draft saves nothing. Each
-draft is therefore as long as the index has evidence. The rest of its row holds the token 0, which vLLM verifies like a
-drafted token. With `enable_adaptive_verification`, vLLM verifies only the most likely drafted tokens of all rows, by the
-probabilities in `draft_token_confidence_probs`. Written for vLLM 0.32 and 0.33; not run on a GPU.
+number that vLLM's schedule by batch size gives. vLLM chooses it before tasc drafts, so a short draft saves nothing.
+Each draft is therefore as long as the index has evidence. The rest of its row holds the token 0, which vLLM verifies
+like a drafted token. With `enable_adaptive_verification`, vLLM verifies only the most likely drafted tokens of all rows,
+by the probabilities in `draft_token_confidence_probs`. Written for vLLM 0.32 and 0.33; not run on a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class TascSpeculator(BaseSpeculator):  # type: ignore[misc]
         req_states: `RequestState` of the model runner: tokens and lengths of the requests.
 
     Raises:
-        InputError: The settings are missing or invalid, or prefill is parallel over the context. `EngineDrafts` has the other errors.
+        InputError: The settings are missing or invalid, or prefill is parallel over the context. `EngineDrafts` has
+            the other errors.
     """
 
     supports_mm_inputs = False
