@@ -3,8 +3,8 @@
 A step of this runner verifies the same number of drafted tokens for every request: `num_speculative_tokens`, or the
 number that vLLM's schedule by batch size gives. vLLM chooses it before tasc drafts, so a short draft saves nothing.
 Each draft is therefore as long as the index has evidence. The rest of its row holds the token 0, which vLLM verifies
-like a drafted token. With `enable_adaptive_verification`, vLLM verifies only the most likely drafted tokens of all rows,
-by the probabilities in `draft_token_confidence_probs`. Written for vLLM 0.32 and 0.33; not run on a GPU.
+like a drafted token. With `enable_adaptive_verification`, vLLM verifies only the most likely drafted tokens, by the
+probabilities in `draft_token_confidence_probs`. Written for vLLM 0.32 and 0.33; not run on a GPU.
 """
 
 from __future__ import annotations
