@@ -56,7 +56,7 @@ def main() -> None:
         asked["model"], dtype="float32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=asked["chunk"],
         enable_chunked_prefill=True, enable_prefix_caching=False, speculative_config=asked["speculation"],
         enforce_eager=True, disable_log_stats=True, seed=0, enable_lora="adapters" in asked, max_lora_rank=8,
-        async_scheduling=asked.get("async"), **structured,
+        **structured,
     )  # fmt: skip
     if "requests" in asked:
         answers = [streamed(llm, str(number), **one) for number, one in enumerate(asked["requests"])]
