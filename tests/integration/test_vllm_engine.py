@@ -120,6 +120,19 @@ def test_the_same_text_in_fewer_steps(
     assert counted["failures"] == 0
 
 
+def test_the_second_runner_says_the_same_text(
+    model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path
+) -> None:
+    """Six requests in four rows, prompts in chunks; Triton's interpreter runs the runner's kernels."""
+    Path(f"{index}.json").write_text('{"learn": true}')
+    found = ask(model, prompts, TASC, index, second_runner=True)
+    assert found["said"] == [plain]
+    counted = found["metrics"]["indexes"]["task.tasc"]
+    assert counted["requests"] == len(prompts)  # not those that vLLM makes up to warm itself up
+    assert sum(counted["accepted"].values()) > counted["tokens"] / 8
+    assert counted["failures"] == found["metrics"]["failed_steps"] == 0
+
+
 def test_sampling_runs_and_ends(model: Path, prompts: list[list[int]], index: Path) -> None:
     sampling = [{"temperature": float(k % 2)} for k in range(len(prompts))]  # seeds fail on a CPU, drafts or not
     found = ask(model, prompts, TASC, index, sampling=sampling)

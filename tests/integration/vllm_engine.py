@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from types import SimpleNamespace
 from typing import Any
+
+
+def use_second_runner() -> None:
+    """Make vLLM's second model runner run on a CPU: Triton's interpreter runs its kernels, as a backend for CPUs."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    from triton.backends import backends
+
+    backends["cpu"] = SimpleNamespace(driver=SimpleNamespace(is_active=lambda: True))
 
 
 def streamed(llm: Any, name: str, prompt: list[int], grammar: Any = None, **options: Any) -> dict[str, Any]:
@@ -34,10 +45,12 @@ def streamed(llm: Any, name: str, prompt: list[int], grammar: Any = None, **opti
 
 
 def main() -> None:
+    asked = json.load(sys.stdin)
+    if asked.get("second_runner"):
+        use_second_runner()
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
-    asked = json.load(sys.stdin)
     structured = {"structured_outputs_config": {"backend": asked["grammars"]}} if "grammars" in asked else {}
     llm = LLM(
         asked["model"], dtype="float32", max_model_len=256, max_num_seqs=4, max_num_batched_tokens=asked["chunk"],
@@ -49,7 +62,8 @@ def main() -> None:
         answers = [streamed(llm, str(number), **one) for number, one in enumerate(asked["requests"])]
         print("ANSWER", json.dumps({"answers": answers}), flush=True)
         return
-    drafter = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
+    runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    drafter = getattr(runner, "drafter", None) or getattr(runner, "speculator", None)
     steps = 0
     if drafter is not None:
         propose = drafter.propose
@@ -67,7 +81,7 @@ def main() -> None:
         [list(one.outputs[0].token_ids) for one in llm.generate(prompts, params, lora_request=adapters, use_tqdm=False)]
         for _ in range(asked.get("times", 1))
     ]
-    cache = getattr(drafter, "suffix_cache", drafter)
+    cache = getattr(drafter, "suffix_cache", None) or getattr(drafter, "drafts", drafter)
     metrics = cache.metrics.as_dict() if hasattr(cache, "metrics") else None
     print("ANSWER", json.dumps({"said": said, "steps": steps, "metrics": metrics}), flush=True)
 

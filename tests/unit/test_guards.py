@@ -501,7 +501,7 @@ def test_a_proposer_lets_nothing_through_but_interrupts_and_exits(monkeypatch: p
     proposer.metrics, proposer._backoff, proposer._file = Metrics(), Backoff(), None
     proposer.requests = SimpleNamespace(of_step=lambda: None)  # type: ignore[assignment]
     proposer._new_batch = lambda: SimpleNamespace(propose=propose)  # type: ignore[assignment, return-value]
-    proposer._batch = proposer._new_batch()
+    proposer.batch = proposer._new_batch()
     for raised in (Panic, RuntimeError, MemoryError):
         raises[0] = raised
         for _ in range(3):

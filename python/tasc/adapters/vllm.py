@@ -4,16 +4,17 @@
         "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": 32}'
 
 vLLM verifies the drafts with its own sampler. Its configuration takes no further keys, so `tasc.serving.Settings` come
-from the variable TASC_INDEX. Written for vLLM 0.32.
+from the variable TASC_INDEX. `TascProposer` is for vLLM's first model runner; `vllm_v2` has the drafter of the second.
+Written for vLLM 0.32 and 0.33.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,26 +27,28 @@ from tasc.serving.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _WRITE_EVERY = 5.0  # seconds between two writes of the metrics file
 
 
-class TascProposer:
-    """Proposer for vLLM. Draft lengths follow the cost of steps at the present load; see docs/policy.md.
+class EngineDrafts:
+    """Drafts for all requests of an engine, under either model runner.
 
     Args:
         vllm_config: `vllm.config.VllmConfig`; `num_speculative_tokens` is the longest draft.
+        settings: What to serve.
+        curve: Cost of the engine's steps.
 
     Raises:
-        InputError: The settings are missing or invalid.
+        InputError: An index is not there.
         TokenizerMismatchError: An index was made with another tokenizer than the model's.
         FormatError: An index is none, or damaged.
     """
 
-    def __init__(self, vllm_config: Any) -> None:
-        settings = Settings.from_environment()
+    def __init__(self, vllm_config: Any, settings: Settings, curve: LearnedCosts) -> None:
         model = vllm_config.model_config
         tokenizer = engine_tokenizer(model)
-        watch_engine()
         self.requests = ShownRequests(settings)
         """What the model runner shows of its requests."""
         self._tasks = Tasks(settings, tokenizer, getattr(model, "served_model_name", None))
@@ -58,12 +61,59 @@ class TascProposer:
             max_length=model.max_model_len,
             vocab_size=model.get_vocab_size(),
             eos=engine_eos_ids(model, tokenizer),
-            curve=LearnedCosts(settings.cost),
+            curve=curve,
             metrics=self.metrics,
         )
-        self._batch = self._new_batch()
+        self.batch = self._new_batch()
+        """The running requests."""
         self._file, self._written = settings.metrics, 0.0
         self._backoff = Backoff()
+
+    def run(self, draft: Callable[[], T]) -> T | None:
+        """Draft for a step by calling `draft`, which uses `batch`.
+
+        Returns:
+            What `draft` returned. None: it was not called or has raised. Nothing raises from here but an interrupt and
+            an exit: after a failure, which is logged and counted, decoding continues plainly for a while
+            (`tasc.serving.backoff`).
+        """
+
+        def step() -> T:
+            found = draft()
+            self._write()
+            return found
+
+        return self._backoff.run(step, self._failed)
+
+    def _failed(self) -> None:
+        self.metrics.engine_failed()
+        self.batch = self._new_batch()
+
+    def _write(self) -> None:
+        now = time.monotonic()
+        if self._file is None or now - self._written < _WRITE_EVERY:
+            return
+        self._written = now
+        try:
+            self.metrics.write(self._file)
+        except Exception as error:
+            _log.warning("metrics cannot be written: %s", error)
+
+
+class TascProposer(EngineDrafts):
+    """Proposer for vLLM. Draft lengths follow the cost of steps at the present load; see docs/policy.md.
+
+    Args:
+        vllm_config: As for `EngineDrafts`. The settings come from TASC_INDEX.
+
+    Raises:
+        InputError: The settings are missing or invalid. `EngineDrafts` has the other errors.
+    """
+
+    def __init__(self, vllm_config: Any) -> None:
+        settings = Settings.from_environment()
+        watch_engine()
+        super().__init__(vllm_config, settings, LearnedCosts(settings.cost))
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Do nothing: there is no draft model to load."""
@@ -84,32 +134,12 @@ class TascProposer:
             slot_mappings: Not used.
 
         Returns:
-            By row, the ids of the draft. Nothing raises from here but an interrupt and an exit: after a failure, which
-            is logged and counted, decoding continues plainly for a while (`tasc.serving.backoff`).
+            By row, the ids of the draft; all empty after a failure (`EngineDrafts.run`).
         """
-
-        def draft() -> list[list[int]]:
-            shown = self.requests.of_step()
-            drafts = self._batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, shown)
-            self._write()
-            return drafts
-
-        drafts = self._backoff.run(draft, self._failed)
+        drafts = self.run(
+            lambda: self.batch.propose(sampled_token_ids, num_tokens_no_spec, token_ids_cpu, self.requests.of_step())
+        )
         return [[] for _ in sampled_token_ids] if drafts is None else drafts
-
-    def _failed(self) -> None:
-        self.metrics.engine_failed()
-        self._batch = self._new_batch()
-
-    def _write(self) -> None:
-        now = time.monotonic()
-        if self._file is None or now - self._written < _WRITE_EVERY:
-            return
-        self._written = now
-        try:
-            self.metrics.write(self._file)
-        except Exception as error:
-            _log.warning("metrics cannot be written: %s", error)
 
 
 def engine_tokenizer(model: Any) -> Any:

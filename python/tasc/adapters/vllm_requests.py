@@ -1,7 +1,8 @@
 """What vLLM knows of its requests and does not pass to a proposer: names, extra arguments, LoRA adapters, cache salts.
 
-`show_requests` wraps the method of the model runner that calls the proposer. `pass_cache_salt` wraps the scheduler's
-message about new requests, which leaves the cache salt out. Written for vLLM 0.32. vLLM itself is not imported here.
+`show_requests` wraps the method of the first model runner that calls the proposer, `show_new_requests` the method of
+the second one that takes requests. `pass_cache_salt` wraps the scheduler's message about new requests, which leaves the
+cache salt out. Written for vLLM 0.32 and 0.33. vLLM itself is not imported here.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import copy
 import dataclasses
 import functools
 import logging
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tasc.serving import RequestFields, Settings
 from tasc.serving.tracker import BatchRequests
@@ -20,6 +21,13 @@ CACHE_SALT = "tasc_cache_salt"
 """Extra argument that carries a request's cache salt, or None, from the scheduler to the model runner."""
 
 _log = logging.getLogger(__name__)
+
+
+class _State(NamedTuple):
+    """What is read of a request: vLLM's own state of it has more, some of it large."""
+
+    sampling_params: Any
+    lora_request: Any
 
 
 class ShownRequests:
@@ -34,9 +42,18 @@ class ShownRequests:
         self._needs_fields = settings.needs_fields
         self._shown: BatchRequests | None = None
         self._warned = False
+        self._states: dict[Hashable, Any] = {}
 
-    def show(self, names: Sequence[Hashable], states: Mapping[Hashable, Any]) -> None:
-        """Take the names of a batch's requests, by row, and the states of all requests by name."""
+    def follow(self, new: Iterable[Any], ended: Iterable[Hashable]) -> None:
+        """Take the requests that begin, after the names of those that have ended."""
+        for name in ended:
+            self._states.pop(name, None)
+        for state in new:
+            self._states[state.req_id] = _State(state.sampling_params, state.lora_request)
+
+    def show(self, names: Sequence[Hashable], states: Mapping[Hashable, Any] | None = None) -> None:
+        """Take the names of a batch's requests, by row, and the states of all by name; None: those followed."""
+        states = self._states if states is None else states
         self._shown = BatchRequests(names, states, lambda name: self._fields(states[name]))
 
     def of_step(self) -> BatchRequests | None:
@@ -70,28 +87,60 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
+def wrap_once(owner: Any, name: str, wrap: Callable[[Any], Any]) -> bool:
+    """Replace the function `name` of a class or module by `wrap` of it, unless that was done before.
+
+    Returns:
+        Whether there is such a function.
+    """
+    original = getattr(owner, name, None)
+    if original is None or hasattr(original, "wrapped_by_tasc"):
+        return original is not None
+    wrapped: Any = functools.wraps(original)(wrap(original))
+    wrapped.wrapped_by_tasc = True
+    setattr(owner, name, wrapped)
+    return True
+
+
 def show_requests(runner: type) -> bool:
     """Wrap `propose_draft_token_ids` of a model runner's class, once: the proposer's `requests` is shown the batch.
 
     Returns:
         Whether the class has this method.
     """
-    original: Any = getattr(runner, "propose_draft_token_ids", None)
-    if original is None or hasattr(original, "shows_requests"):
-        return original is not None
 
-    @functools.wraps(original)
-    def propose_draft_token_ids(self: Any, *args: Any, **options: Any) -> Any:
-        proposer = getattr(self, "drafter", None)
-        shown = getattr(getattr(proposer, "suffix_cache", proposer), "requests", None)
-        names, states = getattr(getattr(self, "input_batch", None), "req_ids", None), getattr(self, "requests", None)
-        if isinstance(shown, ShownRequests) and names is not None and states is not None:
-            shown.show(names, states)
-        return original(self, *args, **options)
+    def wrap(original: Any) -> Any:
+        def propose_draft_token_ids(self: Any, *args: Any, **options: Any) -> Any:
+            proposer = getattr(self, "drafter", None)
+            shown = getattr(getattr(proposer, "suffix_cache", proposer), "requests", None)
+            names = getattr(getattr(self, "input_batch", None), "req_ids", None)
+            states = getattr(self, "requests", None)
+            if isinstance(shown, ShownRequests) and names is not None and states is not None:
+                shown.show(names, states)
+            return original(self, *args, **options)
 
-    propose_draft_token_ids.shows_requests = True  # type: ignore[attr-defined]
-    runner.propose_draft_token_ids = propose_draft_token_ids  # type: ignore[attr-defined]
-    return True
+        return propose_draft_token_ids
+
+    return wrap_once(runner, "propose_draft_token_ids", wrap)
+
+
+def show_new_requests(runner: type) -> bool:
+    """Wrap `add_requests` of the second model runner's class, once: the speculator's `drafts.requests` follows it.
+
+    Returns:
+        Whether the class has this method.
+    """
+
+    def wrap(original: Any) -> Any:
+        def add_requests(self: Any, scheduler_output: Any) -> Any:
+            shown = getattr(getattr(getattr(self, "speculator", None), "drafts", None), "requests", None)
+            if isinstance(shown, ShownRequests):
+                shown.follow(scheduler_output.scheduled_new_reqs, scheduler_output.finished_req_ids)
+            return original(self, scheduler_output)
+
+        return add_requests
+
+    return wrap_once(runner, "add_requests", wrap)
 
 
 def pass_cache_salt(message: type) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasc.adapters.vllm_requests import ShownRequests, watch_engine, watch_scheduler
+from tasc.adapters.vllm_v2 import watch_second_runner
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.policy import DraftPolicy
@@ -180,8 +181,9 @@ def register() -> None:
     """Put `SuffixDecodingCache` where vLLM looks for Arctic Inference's, if TASC_INDEX is set.
 
     An entry point of `vllm.general_plugins`, which vLLM calls in each of its processes. The scheduler's passes cache
-    salts on where the settings ask for them.
+    salts on where the settings ask for them. `vllm_v2` makes `TascProposer` run in the second model runner.
     """
+    watch_second_runner()
     if not os.environ.get(VARIABLE):
         return
     with suppress(InputError):  # the proposer raises it where it is seen

@@ -173,7 +173,12 @@ class RequestTracker:
         self._returned: float | None = None
 
     def propose(
-        self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any, requests: BatchRequests | None = None
+        self,
+        emitted: Sequence[Sequence[int]],
+        lengths: Any,
+        tokens: Any,
+        requests: BatchRequests | None = None,
+        most: int | None = None,
     ) -> list[list[int]]:
         """Take a step of the engine and draft for the next.
 
@@ -182,6 +187,7 @@ class RequestTracker:
             lengths: (≥ R,) number of ids of prompt and output, by row.
             tokens: (≥ R, ≥ L) ids of prompt and output, by row.
             requests: The requests of the rows; None: they are recognised by their tokens.
+            most: Most tokens of a draft in this step, ≥ 0; None: `max_draft`.
 
         Returns:
             By row, the ids of the draft; empty where drafting does not pay.
@@ -189,6 +195,7 @@ class RequestTracker:
         begin = time.perf_counter()
         rows, fresh = self._follow(emitted, lengths, tokens, requests)
         self._time(begin, rows, fresh)
+        most = self._max_draft if most is None else min(most, self._max_draft)
         costs = self._curve.costs(self._max_draft, max(1, len(rows)))
         ready: dict[SafeDrafter, list[TrackedRequest]] = {}
         outcomes: dict[SafeDrafter, list[tuple[int, float]]] = {}
@@ -199,19 +206,24 @@ class RequestTracker:
             if drafted:
                 outcomes.setdefault(row.drafter, []).append((accepted, float(costs[drafted]) - 1.0))
             ended = row.learn(self._eos, len(row.ids) - row.num_prompt - len(new))
-            if not ended and not row.request.failed and self._room(row) >= 1:
+            if not ended and not row.request.failed and min(most, self._room(row)) >= 1:
                 ready.setdefault(row.drafter, []).append(row)
         for drafter, found in outcomes.items():
             accepted, extra = np.sum(found, axis=0) / len(rows)
             self._policy.record(drafter, float(accepted), float(extra))
         for drafter, group in ready.items():
-            self._draft(drafter, group, costs)
+            self._draft(drafter, group, costs, most)
         if not any(drafter.fixed_length for drafter in ready):
             self._cut([row for row in rows if row is not None])
         self._rows = rows
         self._returned = time.perf_counter()
         self._metrics.drafting(self._returned - begin)
         return [[] if row is None else row.drafted.tolist() for row in rows]
+
+    @property
+    def probs(self) -> list[list[float]]:
+        """By row of the last step, the probability of each drafted token, given that those before it are right."""
+        return [[] if row is None else row.probs.tolist() for row in self._rows]
 
     def _follow(
         self, emitted: Sequence[Sequence[int]], lengths: Any, tokens: Any, requests: BatchRequests | None
@@ -270,17 +282,17 @@ class RequestTracker:
             self._metrics.stepped(seconds)
             self._curve.observe(sum(1 + len(row.drafted) for row in running), seconds)
 
-    def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs) -> None:
+    def _draft(self, drafter: SafeDrafter, rows: Sequence[TrackedRequest], costs: Costs, most: int) -> None:
         """Draft for requests of one drafter, unless it is paused."""
         budget = self._policy.budget(drafter, costs)
         if budget is None:
             for row in rows:
                 self._metrics.count(row.drafts, "paused")
             return
-        drafts = drafter.propose_batch([row.request for row in rows], self._max_draft, budget)
+        drafts = drafter.propose_batch([row.request for row in rows], most, budget)
         for row, draft in zip(rows, drafts, strict=True):
             unknown = np.flatnonzero(np.asarray(draft.tokens) >= self._vocab_size)
-            row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else self._max_draft))
+            row.hold_draft(draft, min(self._room(row), int(unknown[0]) if len(unknown) else most))
 
     def _cut(self, rows: Sequence[TrackedRequest]) -> None:
         """Cut the drafts of a step to the tokens that pay for themselves."""
