@@ -110,6 +110,13 @@ def test_a_model_that_does_something_else_is_tuned_first(foreign: Path, model: P
     assert (asked["predictions"], asked["measured"], asked["says"]["agrees"]) == ([], None, False)
 
 
+def test_costs_are_kept_of_a_model_that_does_something_else(foreign: Path, model: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    asked = checked(foreign, model, "--save-profile", mine, "--measure")["model"]
+    assert (asked["predictions"], asked["measured"], asked["says"]["agrees"]) == ([], None, False)
+    assert load_profile(mine).engine == "tasc"
+
+
 def test_rows_that_are_missing_are_named_before_the_model_is_loaded(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

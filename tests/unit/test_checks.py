@@ -31,13 +31,13 @@ from tasc.vocab.vocabulary import extend_tokenizer, learn_vocabulary
 WRONG_NUMBERS = ["5", b"5", None, [5], {}, object(), 1j, np.zeros(2), lambda: 0]
 
 
-@pytest.mark.parametrize("value", [*WRONG_NUMBERS, 1.0, float("nan")], ids=repr)
+@pytest.mark.parametrize("value", [*WRONG_NUMBERS, 1.0, float("nan")], ids=lambda value: type(value).__name__)
 def test_no_whole_number(value: Any) -> None:
     with pytest.raises(InputError, match=r"^size is .*; it must be a whole number of at least 1$"):
         whole_number("size", value, 1)
 
 
-@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=repr)
+@pytest.mark.parametrize("value", WRONG_NUMBERS, ids=lambda value: type(value).__name__)
 def test_no_number(value: Any) -> None:
     with pytest.raises(InputError, match=r"^size is .*; it must be a number$"):
         number("size", value)

@@ -150,14 +150,7 @@ def check_with_model(
     )  # fmt: skip
     says = agreement(answers)
     found: dict[str, Any] = {"says": says, "adoption": ADOPTION, "draft_model": "unknown"}
-    if not says["agrees"] and check.save_profile is None:  # it is to be tuned first, and then says other things
-        return {**found, "predictions": [], "measured": None}
-    draft = None
-    if check.train_draft is not None and says["agrees"] and max(len(r.output) for r in answers.requests) >= SHORTEST:
-        system = answering.system if check.system is None else check.system
-        task = replace(task_tokenizer, eos_id=eos)
-        draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
-    if not profiles:
+    if not profiles and (says["agrees"] or check.save_profile is not None):
         progress("measuring costs")
         usual = usual_request(answers.requests)
         profiles = [
@@ -167,6 +160,13 @@ def check_with_model(
         ]
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
+    if not says["agrees"]:  # it is to be tuned first, and then says other things
+        return {**found, "predictions": [], "measured": None}
+    draft = None
+    if check.train_draft is not None and max(len(r.output) for r in answers.requests) >= SHORTEST:
+        system = answering.system if check.system is None else check.system
+        task = replace(task_tokenizer, eos_id=eos)
+        draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
     plans |= adopted_plans(plans, answers.requests, vocabulary)
     loads = sorted({*LOADS, check.load})
