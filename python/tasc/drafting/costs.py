@@ -214,12 +214,12 @@ class LearnedCosts(CostCurve):
             self._fit()
 
     def lacks_plain_steps(self, tokens: int = 1) -> bool:
-        """Whether too few of the kept steps computed `tokens` tokens, those of a step without drafts.
+        """Whether too few of the kept steps computed at most `tokens` tokens, those of a step without drafts.
 
         Drafts are compared with such a step. Where each step has a draft, its seconds are only a guess, which makes
         drafts look cheap wherever the first drafted token costs more than the next ones.
         """
-        seen = sum(computed == tokens for computed, _ in self._steps)
+        seen = sum(computed <= tokens for computed, _ in self._steps)
         return self._learns and seen < min(_PLAIN_STEPS, len(self._steps) // _PLAIN_EVERY)
 
     def seconds(self, tokens: Any) -> Any:

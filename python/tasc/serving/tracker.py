@@ -211,6 +211,8 @@ class RequestTracker:
         for drafter, found in outcomes.items():
             accepted, extra = np.sum(found, axis=0) / len(rows)
             self._policy.record(drafter, float(accepted), float(extra))
+        if self._curve.lacks_plain_steps(sum(row is not None for row in rows)):
+            ready = {}
         for drafter, group in ready.items():
             self._draft(drafter, group, costs, most)
         if not any(drafter.fixed_length for drafter in ready):
