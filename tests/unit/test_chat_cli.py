@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_a_tuned_model_and_its_draft_know_their_system_prompt(
     with Generator(loaded, transformers.AutoTokenizer.from_pretrained(tuned.path)) as generator:
         assert generator.system == "Be brief."
         generator.generate(["To Bern?"], max_tokens=1)
-        assert caplog.records == []
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
         generator.generate(["To Bern?"], system="Be quick.", max_tokens=1)
     assert [record.getMessage() for record in caplog.records] == [
         f"prompts have the system message 'Be quick.', but the model {tuned.path} was made with the system message "

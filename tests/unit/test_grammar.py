@@ -190,7 +190,7 @@ values = st.recursive(
         st.builds(lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
                   st.integers(-50, 50), st.integers(0, 60)),
         st.just({"type": "boolean"}),
-        st.just({"type": "string", "pattern": "[a-c]{0,3}"}),
+        st.just({"type": "string", "pattern": "^[a-c]{0,3}$"}),  # without anchors it is searched for
     ),
     lambda inner: st.one_of(
         st.builds(lambda items: {"type": "array", "items": items, "maxItems": 2}, inner),
