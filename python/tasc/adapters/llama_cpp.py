@@ -161,7 +161,7 @@ class TascDraft(LlamaDraftModel):  # type: ignore[misc]
         self._ids, self._drafted = ids, np.empty(0, np.intc)
         self._costs = self._curve.costs(self._max_draft)
         budget = self._policy.budget(drafter, self._costs)
-        if isinstance(self._curve, LearnedCosts) and self._curve.lacks_plain_steps():
+        if self._curve.lacks_plain_steps():
             budget = None
         if budget is not None:
             draft = request.draft(self._max_draft, budget)

@@ -60,6 +60,10 @@ class CostCurve(ABC):
         """Seconds as a number of plain steps at a batch size; 0 where the curve knows no seconds."""
         return 0.0
 
+    def lacks_plain_steps(self, tokens: int = 1) -> bool:
+        """Whether a step of `tokens` tokens, without drafts, would teach the curve what it needs. The default: no."""
+        return False
+
 
 class GivenCosts(CostCurve):
     """Costs that the caller gave, the same at every batch size.
