@@ -5,8 +5,8 @@
 
 Each draft is timed alone: drafts of 8 tokens for one request, fp32, on the CPU, in turn with plain steps of the target.
 Weights are untrained, which does not change the time. A cut of 4 layers is measured with all ids and with a draft
-vocabulary, narrow drafts and an EAGLE head with a draft vocabulary. With `--clock cpu`, seconds are processor time of one thread, which
-other work on the machine disturbs less.
+vocabulary, narrow drafts and an EAGLE head with a draft vocabulary. With `--clock cpu`, seconds are processor time of one
+thread, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations

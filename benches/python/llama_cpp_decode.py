@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from engine_steps import CLOCKS
 from llama_cpp_rounding import prompt_of
 from on_model import model_arguments, parsed
-from ratios import report
 
 from tasc import TaskIndex, TokenStore
 from tasc.cli.console import print_table
 from tasc.data import TaskTokenizer, load_tokenizer, read_rows
 from tasc.evaluation.bootstrap import Measure, divided, estimate
 from tasc.evaluation.machine import machine
+from tasc.files import write_json
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PLAIN = "plain"
 
 
@@ -169,15 +169,8 @@ def main() -> None:
         [(row["method"], row["tokens_per_second"], row["tokens_per_pass"], interval(row["whole"]), interval(row["behind"]),
           row["first_token_seconds"], row["exact"], row["like_plain"]) for row in rows],
     )  # fmt: skip
-    report(
-        "llama-cpp-python",
-        [],
-        options.output,
-        methods=rows,
-        rows=len(test),
-        gguf=options.gguf.name,
-        **{"on": machine()},
-    )
+    if options.output is not None:
+        write_json(options.output, {"rows": len(test), "methods": rows, "machine": machine()}, indent=1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tasc.drafting import protocol
+from tasc.drafting.protocol import Drafter, TokenDraft
+
 Propose = Callable[[list[list[int]], Any, Any], list[list[int]]]
 
 
@@ -87,3 +90,26 @@ class Engine:
         one.output += new
         one.steps += 1
         return new
+
+
+class Coin(Drafter):
+    """Drafts the token 7 again and again, each with probability P. The model says it so often, and 8 otherwise."""
+
+    name = "coin"
+    P = 0.6
+
+    def start(self, prompt_ids: Any, input_text: str | None = None) -> Coin.Request:
+        return self.Request()
+
+    def said(self, drafted: int, random: np.random.Generator) -> list[int]:
+        """What a step emits behind so many drafted tokens."""
+        right = random.random(drafted) < self.P
+        return [7] * int(np.argmin([*right, False])) + [8]
+
+    class Request(protocol.Request):
+        def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
+            probs = np.full(max_tokens, Coin.P, np.float32)
+            return TokenDraft(np.full(max_tokens, 7, np.uint32), probs, np.zeros(max_tokens, np.uint8))
+
+        def update(self, ids: Any) -> None:
+            pass

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import Coin
 
 from tasc.adapters.llama_cpp import TascDraft, with_learning
 from tasc.drafting import protocol
@@ -136,26 +137,17 @@ def test_the_cost_of_a_drafted_token_is_learnt_from_the_steps(clock: SimpleNames
 
 
 def test_the_cost_of_a_plain_step_is_learnt_though_all_steps_have_drafts(clock: SimpleNamespace) -> None:
-    class Coin(Told):
-        class Request(Told.Request):
-            def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
-                probs = np.full(max_tokens, 0.6, np.float32)
-                return TokenDraft(np.full(max_tokens, 7, np.uint32), probs, np.zeros(max_tokens, np.uint8))
-
-        def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
-            return self.Request(np.asarray(prompt_ids).tolist())
-
     draft, random = TascDraft(drafter=Coin(), max_draft=16), np.random.default_rng(1)
     history, tokens, seconds, any_drafted = [0, 1], 0, 0.0, False
     for step in range(400):
         drafted = len(draft(np.array(history, np.intc)))
         any_drafted = any_drafted or drafted > 0
-        took = 1.0 if drafted == 0 else 1.5 + 0.3 * drafted  # the first drafted token costs more than it brings
+        took = 1.5 + 0.3 * drafted if drafted else 1.0  # the first drafted token costs more than it brings
+        emitted = Coin().said(drafted, random)
         clock.now += took
-        accepted = int(np.argmin(random.random(drafted + 1) < np.append(np.full(drafted, 0.6), 0.0)))
-        history += [7] * accepted + [8]
+        history += emitted
         if step >= 100:
-            tokens, seconds = tokens + accepted + 1, seconds + took
+            tokens, seconds = tokens + len(emitted), seconds + took
     assert any_drafted and tokens / seconds > 0.9
 
 

@@ -21,7 +21,7 @@ from tiny_models import EOS, VOCAB, Scripted, byte_tokenizer, random_prompts, ti
 from tasc import Generator, Grammar, NgramDrafter, NullDrafter
 from tasc.cli.generate import read_grammar
 from tasc.data import TaskTokenizer, load_tokenizer
-from tasc.decoding.grammar import GRAMMAR, Grammars
+from tasc.decoding.grammar import GRAMMAR, CompiledGrammar, Grammars, GrammarState
 from tasc.decoding.jobs import CheckedDraft
 from tasc.decoding.sampling import Sampler, Sampling
 from tasc.decoding.verify import NO_TOKEN, quantile, verify
@@ -421,6 +421,41 @@ def test_the_states_of_other_outputs_do_not_count(
     with_states(monkeypatch, 100)
     for drafter in (NullDrafter(), Scripted(script, miss=0.3, length=20)):
         assert said(drafter) == plain
+
+
+def test_an_end_is_allowed_though_the_states_of_others_are_too_many() -> None:
+    class Worn:
+        """A matcher behind a whole text, in error once it is asked for an end, unless it was compiled again."""
+
+        def __init__(self, is_worn: bool) -> None:
+            self.is_worn, self.asked = is_worn, False
+
+        def deep_copy(self) -> Worn:
+            return Worn(self.is_worn)
+
+        def is_accepting(self) -> bool:
+            self.asked = True
+            return not self.is_worn
+
+        def is_error(self) -> bool:
+            return self.is_worn and self.asked
+
+        def consume_tokens(self, tokens: list[int]) -> bool:
+            return True
+
+        def try_consume_tokens(self, tokens: list[int]) -> int:
+            return 0
+
+        def compute_bitmask(self) -> bytes:
+            return bytes(VOCAB)
+
+        def get_error(self) -> str:
+            return "too many states"
+
+    worn = iter([True, False])
+    compiled = CompiledGrammar(lambda: Worn(next(worn)))
+    state = GrammarState(compiled, frozenset([EOS]), frozenset(), 0, VOCAB, True, None)
+    assert state.choose(torch.zeros(1, VOCAB), [EOS + 1])(0) == EOS and state.error is None
 
 
 def test_an_output_that_needs_too_many_states_says_so(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import Asked, Engine
+from engines import Asked, Coin, Engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,18 +198,9 @@ def test_a_packed_step_is_cut_by_each_tokens_survival() -> None:
 
 
 def test_the_time_of_a_plain_step_is_learnt_though_all_steps_could_have_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Coin(Told):
-        class Request(Told.Request):
-            def draft(self, max_tokens: int, costs: Any = None) -> TokenDraft:
-                probs = np.full(max_tokens, 0.6, np.float32)
-                return TokenDraft(np.full(max_tokens, 7, np.uint32), probs, np.zeros(max_tokens, np.uint8))
-
-        def start(self, prompt_ids: Any, input_text: str | None = None) -> Told.Request:
-            return self.Request(self, np.asarray(prompt_ids).tolist())
-
     now, random = 0.0, np.random.default_rng(1)
     monkeypatch.setattr("tasc.serving.tracker.time", SimpleNamespace(perf_counter=lambda: now))
-    tracker, _ = make(TaskDrafts(drafter=Coin({})), curve=LearnedCosts())
+    tracker, _ = make(TaskDrafts(drafter=Coin()), curve=LearnedCosts())
     rows: list[list[int]] = [[1], [3]]
     emitted, tokens, seconds, any_drafted = [[8], [8]], 0, 0.0, False
     for step in range(400):
@@ -218,13 +209,10 @@ def test_the_time_of_a_plain_step_is_learnt_though_all_steps_could_have_drafts(m
         for at, ids in enumerate(rows):
             buffer[at, : len(ids)] = ids
         drafted = [len(ids) for ids in tracker.propose(emitted, [len(ids) for ids in rows], buffer)]
-        took = (
-            1.0 if not any(drafted) else 1.5 + 0.15 * sum(drafted)
-        )  # the first drafted token costs more than it brings
-        accepted = [int(np.argmin(random.random(k + 1) < np.append(np.full(k, 0.6), 0.0))) for k in drafted]
-        emitted = [[7] * k + [8] for k in accepted]
-        now += took
         any_drafted = any_drafted or any(drafted)
+        took = 2.0 + 0.15 * sum(drafted) if any(drafted) else 1.0  # the first drafted token costs more than it brings
+        emitted = [Coin().said(k, random) for k in drafted]
+        now += took
         if step >= 100:
-            tokens, seconds = tokens + sum(accepted) + 2, seconds + took
+            tokens, seconds = tokens + sum(map(len, emitted)), seconds + took
     assert any_drafted and tokens / 2 / seconds > 0.9

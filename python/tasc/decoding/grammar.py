@@ -281,13 +281,13 @@ class GrammarState:
     def end(self, tokens: Sequence[int]) -> int | None:
         """Return the EOS if it is the only token that may follow the prompt and the output so far; else None."""
         self._take_all(tokens[self._known :])
-        is_over = len(self._eos) == 1 and self._matcher.is_stopped() and self._matcher.is_accepting()
+        is_over = len(self._eos) == 1 and self._is_accepting() and self._matcher.is_stopped()
         return next(iter(self._eos)) if is_over else None
 
     def _take(self, token: int) -> bool:
         """Whether the grammar allows a token; go on behind it then."""
         if not self._is_text(token):
-            return token in self._eos and bool(self._matcher.is_accepting())
+            return token in self._eos and self._is_accepting()
         if not self._without_error(lambda matcher: matcher.try_consume_tokens([token])):
             return False
         self._text.append(token)
@@ -312,6 +312,10 @@ class GrammarState:
             self.error = _line(self._matcher.get_error()) if self._matcher.is_error() else None
         return answer
 
+    def _is_accepting(self) -> bool:
+        """Whether the text may end here."""
+        return bool(self._without_error(lambda matcher: matcher.is_accepting()))
+
     def _is_text(self, token: int) -> bool:
         return token not in self._ends
 
@@ -335,7 +339,7 @@ class GrammarState:
         packed = np.frombuffer(self._without_error(lambda matcher: matcher.compute_bitmask()), np.uint8)
         mask = np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(np.bool_)
         mask[[token for token in self._ends if token < self._vocab_size]] = False
-        if self._matcher.is_accepting():
+        if self._is_accepting():
             mask[list(self._eos)] = True
         return mask
 

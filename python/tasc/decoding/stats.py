@@ -161,7 +161,7 @@ class Stats:
         2
         """
         stats = cls(requests=1)
-        is_head = bool(hits) and not isinstance(hits[0], bool)
+        is_head = bool(hits) and isinstance(hits[0], Sequence)
         steps: Sequence[Any] = hits if is_head else [hits] * length
         total = len(steps[0])
         room = max_tokens if max_tokens is not None else total + length + 1

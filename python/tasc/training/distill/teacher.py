@@ -349,7 +349,7 @@ def _write(
     if needed > free:
         raise InputError(
             f"the states of {ends[-1]:,} tokens take {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} "
-            "GB free; free some, learn from fewer rows, or distil with keep_states=False"
+            "GB free; free some, or learn from fewer rows" + ("" if whole else ", or distil with keep_states=False")
         )
     with new_folder(folder) as made:
         states: Any = np.lib.format.open_memmap(made / "states.npy", "w+", kind, (int(ends[-1]), width))
@@ -373,7 +373,7 @@ def _write(
                 states[ends[row] : ends[row + 1]] = (found.view(torch.uint16) if kind == np.uint16 else found).numpy()
                 totals[begins[row] : begins[row + 1]] = total.numpy()
         states.flush()
-        for name, array in (("begins", begins), ("ends", ends), ("totals", totals)):
+        for name, array in {"begins": begins, "totals": totals, **({"ends": ends} if whole else {})}.items():
             stored = io.BytesIO()  # numpy ignores that the last bytes of a file cannot be written
             np.save(stored, array)
             (made / f"{name}.npy").write_bytes(stored.getvalue())
