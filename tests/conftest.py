@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ def train_tokenizer(special: list[str], vocab_size: int = 320) -> Tokenizer:
     lines = ['{"intent": "flight", "from": "boston"}', '{"intent": "fare", "to": "san francisco"}'] * 4
     tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
+
+
+@pytest.fixture(autouse=True)
+def training_log_level() -> Iterator[None]:
+    """Restores what the commands `tune` and `distill` set, so that no test sees the records that another asked for."""
+    logger = logging.getLogger("tasc.training")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
