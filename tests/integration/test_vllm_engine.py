@@ -400,6 +400,7 @@ def test_two_adapters_and_two_indexes_of_the_openai_client(
     counts = {line.split()[0]: float(line.split()[1]) for line in written.splitlines() if line.startswith("tasc_")}
     for name in adapters:
         assert counts[f'tasc_requests_total{{index="{name}.tasc"}}'] == half
+        assert counts[f'tasc_recent_tau{{index="{name}.tasc"}}'] > 1
         drafted = sum(
             n for key, n in counts.items() if key.startswith(f'tasc_accepted_tokens_total{{index="{name}.tasc"')
         )
