@@ -70,7 +70,7 @@ class NoTokenError(TascError, ArithmeticError):
         """`number`: see the attributes; `output_tokens`: number of the prompt's output tokens so far.
 
         NaN at a drafted token may spread to the positions before it, so with drafts the number may be smaller.
-        `grammar_error`: why the grammar no longer tells which tokens it allows; None: it does.
+        `grammar_error`: why the grammar no longer tells which tokens it allows, a clause; None: it does.
         """
         self.number = number
         self.reason = f"has no next token after {output_tokens} output tokens: " + (
@@ -78,8 +78,7 @@ class NoTokenError(TascError, ArithmeticError):
             "float32), the checkpoint may be damaged, or the model's generation_config may suppress every token, or "
             "every one that grammar= allows"
             if grammar_error is None
-            else f"its grammar is too complex for this output ({grammar_error}); give a simpler grammar, such as one "
-            "with shorter repetitions"
+            else grammar_error
         )
         self.finished: dict[int, Any] = {}
         super().__init__(f"prompt {number} {self.reason}")

@@ -19,7 +19,7 @@ from test_serving import until
 from tokenizers import Tokenizer
 
 from tasc.adapters.vllm import TascProposer
-from tasc.adapters.vllm_requests import CACHE_SALT, pass_cache_salt, show_requests
+from tasc.adapters.vllm_requests import CACHE_SALT, ShownRequests, pass_cache_salt, show_requests
 from tasc.adapters.vllm_suffix import SuffixDecodingCache
 from tasc.data import TaskTokenizer, load_tokenizer
 from tasc.drafting.protocol import SafeDrafter
@@ -263,6 +263,16 @@ def test_salts_reach_the_proposer(proposer: Any, index: Path, task: TaskTokenize
     assert ask(tasc_salt="two") == ask() == first
     assert ask(tasc_salt=2) == ask(tasc_salt=["a", 1]) == first  # whatever a client sends
     assert ask.count("task.tasc") == 6
+
+
+def test_the_number_of_prompt_tokens_is_shown(index: Path) -> None:
+    shown = ShownRequests(Settings.from_environment())
+    shown.show(["a"], {"a": SimpleNamespace(num_prompt_tokens=4)})  # the first runner's state of a request
+    assert shown.of_step().num_prompt("a") == 4  # type: ignore[union-attr]
+    new = SimpleNamespace(req_id="a", sampling_params=None, lora_request=None, prompt_len=3)  # what the second is sent
+    shown.follow([new], [])
+    shown.show(["a"])
+    assert shown.of_step().num_prompt("a") == 3  # type: ignore[union-attr]
 
 
 def test_keys_and_adapters_reach_the_proposer(proposer: Any, index: Path, task: TaskTokenizer) -> None:

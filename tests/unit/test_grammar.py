@@ -468,6 +468,42 @@ def test_an_output_that_needs_too_many_states_says_so(model: Any, monkeypatch: p
     assert made.finish_reason == "eos"
 
 
+def chain(length: int) -> list[Grammar]:
+    """Grammars in which each rule names the next one; the last one is the letter x."""
+    rules = [f"a{k}: a{k + 1}" for k in range(length)]
+    named = {f"a{k}": {"$ref": f"#/$defs/a{k + 1}"} for k in range(length)}
+    named[f"a{length}"] = {"enum": ["x"]}
+    return [
+        Grammar.ebnf("\n".join(["start: a0", *rules, f'a{length}: "x"'])),
+        Grammar.json_schema({"$defs": named, "$ref": "#/$defs/a0"}),
+    ]
+
+
+def test_rules_that_name_each_other_end_no_process() -> None:
+    """llguidance calls itself for each of them, which 8 MiB of stack do not hold."""
+    for grammar, text in zip(chain(8000), ("x", '"x"'), strict=True):
+        state = states().start(grammar, 0, frozenset([EOS]))
+        assert state.constrain(CheckedDraft(), [], 64).tokens == TOKENIZER(text)["input_ids"]
+
+
+def test_grammars_that_are_too_deep_or_too_long() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    for schema in (deep, '{"items":' * 5000 + "{}" + "}" * 5000):
+        with pytest.raises(InputError, match="JSON schema cannot be read") as caught:
+            Grammar.json_schema(schema)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="has 2000000 characters; it may have 1048576"):
+        states().start(Grammar.regex("a" * 2_000_000), 0, frozenset([EOS]))
+
+
+def test_a_grammar_that_allows_nothing_is_not_called_too_complex(model: Any) -> None:
+    for grammar in (Grammar.regex(r"[^\s\S]"), Grammar.ebnf("root ::= root")):
+        with pytest.raises(NoTokenError, match="after 0 output tokens: its grammar allows no text that begins like"):
+            Generator(model, TOKENIZER, drafter=NullDrafter()).generate(prompts=PROMPTS[:1], grammar=grammar)
+
+
 def test_the_command_line_takes_one_kind(tmp_path: Path) -> None:
     schema, rules = tmp_path / "schema.json", tmp_path / "rules.gbnf"
     schema.write_text(json.dumps(SCHEMA))

@@ -15,6 +15,7 @@ from tasc.drafting import protocol
 from tasc.drafting.costs import LearnedCosts
 from tasc.drafting.protocol import Drafter, TokenDraft
 from tasc.serving import Metrics, RequestTracker, TaskDrafts
+from tasc.serving.tracker import BatchRequests
 
 EOS = 2
 
@@ -216,3 +217,61 @@ def test_the_time_of_a_plain_step_is_learnt_though_all_steps_could_have_drafts(m
         if step >= 100:
             tokens, seconds = tokens + sum(map(len, emitted)), seconds + took
     assert any_drafted and tokens / 2 / seconds > 0.9
+
+
+def test_a_request_that_is_first_seen_in_its_middle_is_learnt_whole() -> None:
+    """So it is after an engine has dropped tokens of a preempted request, and after drafting had failed."""
+    prompt, says = [5, 5], [11, 13, 14, 16, EOS]
+    drafter = Told({tuple(prompt): says})
+    drafts = Learning(drafter)
+    drafts.finished = lambda _, ids, steps: drafts.rows.append([*ids.tolist(), steps])  # type: ignore[method-assign]
+    batch, _ = make(drafts)
+    shown = BatchRequests(["it"], {"it"}, lambda _: None, lambda _: len(prompt))
+    for so_far, new in ((1, 1), (4, 3), (2, 1)):  # the engine has forgotten the second step
+        tokens = np.array([[*prompt, *says[:so_far]]], np.int32)
+        drafted = batch.propose([says[so_far - new : so_far]], [2 + so_far], tokens, shown)
+    assert [one.prompt for one in drafter.begun] == [prompt, prompt]
+    assert drafter.begun[-1].output == says[:2] and drafted == [[14, 16, EOS]]
+    batch.propose([says[2:]], [2 + len(says)], np.array([[*prompt, *says]], np.int32), shown)
+    assert drafts.rows == [[*says, 0]]  # the number of its steps is not known
+
+
+def drain(curve: LearnedCosts, rows: int, each: int) -> tuple[int, int]:
+    """Plain steps, and all steps, of requests that end one by one; a step with drafts computes nine tokens a row."""
+    plain = 0
+    for running in range(rows, 0, -1):
+        for _ in range(each):
+            is_plain = curve.lacks_plain_steps(running)
+            plain += is_plain
+            curve.observe(running * (1 if is_plain else 9), 1.0)
+    return plain, rows * each
+
+
+def test_requests_that_end_one_by_one_need_few_plain_steps() -> None:
+    curve = LearnedCosts()
+    plain, steps = drain(curve, rows=64, each=2)
+    assert 0 < plain < 0.4 * steps
+    plain, steps = drain(curve, rows=64, each=4)
+    assert plain < 0.2 * steps
+    assert not LearnedCosts(0.1).lacks_plain_steps()
+
+
+def test_drafts_do_not_wait_for_a_plain_step_that_is_never_seen() -> None:
+    """Where every step has a prompt, none is timed."""
+    curve = LearnedCosts()
+    for _ in range(16):
+        curve.observe(9, 1.0)
+    assert sum(curve.lacks_plain_steps() for _ in range(1000)) < 30
+    curve.observe(9, 1.0)
+    assert curve.lacks_plain_steps()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 70000), st.floats()), max_size=60))
+def test_no_clock_spoils_the_costs(steps: list[tuple[int, float]]) -> None:
+    curve = LearnedCosts()
+    for tokens, seconds in steps:
+        curve.observe(tokens, seconds)
+        for rows in (1, 32):
+            found = curve.costs(20, rows)
+            assert found[0] == 1.0 and np.isfinite(found).all() and (np.diff(found) >= 0).all()

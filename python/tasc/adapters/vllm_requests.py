@@ -28,6 +28,7 @@ class _State(NamedTuple):
 
     sampling_params: Any
     lora_request: Any
+    num_prompt_tokens: int | None
 
 
 class ShownRequests:
@@ -49,12 +50,19 @@ class ShownRequests:
         for name in ended:
             self._states.pop(name, None)
         for state in new:
-            self._states[state.req_id] = _State(state.sampling_params, state.lora_request)
+            self._states[state.req_id] = _State(
+                state.sampling_params, state.lora_request, getattr(state, "prompt_len", None)
+            )
 
     def show(self, names: Sequence[Hashable], states: Mapping[Hashable, Any] | None = None) -> None:
         """Take the names of a batch's requests, by row, and the states of all by name; None: those followed."""
         states = self._states if states is None else states
-        self._shown = BatchRequests(names, states, lambda name: self._fields(states[name]))
+        self._shown = BatchRequests(
+            names,
+            states,
+            lambda name: self._fields(states[name]),
+            lambda name: getattr(states[name], "num_prompt_tokens", None),
+        )
 
     def of_step(self) -> BatchRequests | None:
         """Return what was shown for this step; None, which is logged once, where nothing was."""

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import json
 import textwrap
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -34,10 +36,15 @@ if TYPE_CHECKING:
 
     from tasc.data import TaskTokenizer
 
+T = TypeVar("T")
+
 GRAMMAR = SOURCES.index("grammar")
 """Source code of drafted tokens that a grammar forces."""
 
 _MAX_GRAMMARS = 64  # compiled grammars that a generator keeps
+_MAX_TEXT = 1 << 20  # characters of a grammar
+_MIN_STACK, _STACK_PER_CHARACTER = 16 << 20, 512  # bytes: rules that name each other in a chain take 420
+_starting = threading.Lock()  # the size of a stack is set for all threads that start
 _START = '%llguidance {"no_forcing": true}\nstart: @output'  # no forcing: forced text may be any tokens
 
 
@@ -80,7 +87,7 @@ class Grammar:
         """
         try:
             parsed = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InputError(f"the JSON schema cannot be read: {error}") from error
         if not isinstance(parsed, dict):
             raise wrong("the JSON schema", parsed, "a JSON object, such as {'type': 'object'}")
@@ -159,12 +166,16 @@ class Grammars:
         return GrammarState(compiled, ends, own_eos, num_prompt, self._vocab_size, grammar.drafts, segment)
 
     def _compile(self, grammar: Grammar) -> CompiledGrammar:
+        if len(grammar.text) > _MAX_TEXT:
+            raise InputError(f"the grammar has {len(grammar.text)} characters; it may have {_MAX_TEXT}")
         try:
             rules = self._rules(grammar)
-        except ValueError as error:
+            whole = json.dumps({"grammars": [{"lark_grammar": _START}, {**rules, "name": "output"}]})
+        except (ValueError, RecursionError) as error:
             raise InputError(f"the grammar cannot be read: {_line(error)}") from error
-        whole = {"grammars": [{"lark_grammar": _START}, {**rules, "name": "output"}]}
-        compiled = CompiledGrammar(lambda: self._library.LLMatcher(self._tokenizer, json.dumps(whole), log_level=0))
+        compiled = CompiledGrammar(
+            lambda: _with_stack(len(grammar.text), lambda: self._library.LLMatcher(self._tokenizer, whole, log_level=0))
+        )
         if compiled.matcher.is_error():
             kind = {"json_schema": "JSON schema", "regex": "regular expression", "ebnf": "grammar"}[grammar.kind]
             raise InputError(f"the {kind} cannot be used: {_line(compiled.matcher.get_error())}")
@@ -224,7 +235,7 @@ class GrammarState:
         self._known = num_prompt  # tokens of the prompt and the output that the matcher is behind
         self._text: list[int] = []  # those of the output, without an EOS
         self.error: str | None = None
-        """Why no token is allowed, if the grammar is too complex for this output."""
+        """Why no token is allowed, if the grammar no longer tells which: a clause."""
         self._vocab_size, self._drafts, self._segment = vocab_size, drafts, segment
 
     def constrain(self, draft: CheckedDraft, tokens: Sequence[int], longest: int) -> CheckedDraft:
@@ -309,7 +320,7 @@ class GrammarState:
             self._matcher = self._compiled.matcher.deep_copy()
             self._matcher.consume_tokens(self._text)
             answer = ask(self._matcher)
-            self.error = _line(self._matcher.get_error()) if self._matcher.is_error() else None
+            self.error = _why(self._matcher.get_error()) if self._matcher.is_error() else None
         return answer
 
     def _is_accepting(self) -> bool:
@@ -342,6 +353,36 @@ class GrammarState:
         if self._is_accepting():
             mask[list(self._eos)] = True
         return mask
+
+
+def _with_stack(characters: int, work: Callable[[], T]) -> T:
+    """Return what `work` returns, called in a thread whose stack suffices for a grammar of so many characters.
+
+    llguidance calls itself for each rule that a rule names, and a stack that overflows would end the process.
+    """
+    found: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:
+            found.set_exception(error)
+
+    with _starting:
+        before = threading.stack_size(_MIN_STACK + _STACK_PER_CHARACTER * characters)
+        try:
+            threading.Thread(target=run, name="tasc-grammar", daemon=True).start()
+        finally:
+            threading.stack_size(before)
+    return found.result()
+
+
+def _why(error: str) -> str:
+    """Return a clause for a matcher's error."""
+    if error.startswith("NoExtension"):
+        return "its grammar allows no text that begins like this output"
+    fix = "give a simpler grammar, such as one with shorter repetitions"
+    return f"its grammar is too complex for this output ({_line(error)}); {fix}"
 
 
 def _line(error: object) -> str:

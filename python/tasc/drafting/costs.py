@@ -31,7 +31,10 @@ _FIT_EVERY = 16  # steps between two fits, once there are some
 _LINE_WEIGHT = 2.0  # steps that the straight line counts for beside those seen at a number of tokens
 _PLAIN_STEPS = 8  # plain steps wanted among the kept ones; at the beginning one in _PLAIN_EVERY
 _PLAIN_EVERY = 4
+_SHORTEST, _LONGEST = 1e-9, 1e9  # seconds of a step; a clock that says anything else is wrong
+_ASK_AGAIN = 64  # a plain step that is not seen is asked for _PLAIN_STEPS times, then once in so many steps
 _POINTS = 1.0 + np.concatenate([[0.0], 2.0 ** np.arange(16)])  # 1, 2, 3, 5, 9, … tokens
+_BOUNDS = np.sqrt(_POINTS[:-1] * _POINTS[1:])  # between them, which point is nearest by ratio
 
 
 class CostCurve(ABC):
@@ -61,7 +64,10 @@ class CostCurve(ABC):
         return 0.0
 
     def lacks_plain_steps(self, tokens: int = 1) -> bool:
-        """Whether a step of `tokens` tokens, without drafts, would teach the curve what it needs. The default: no."""
+        """Whether a step of `tokens` tokens, without drafts, would teach the curve what it needs. The default: no.
+
+        Ask once per step: the answer depends on how often it was asked.
+        """
         return False
 
 
@@ -192,7 +198,7 @@ class LearnedCosts(CostCurve):
         self._learns = slope is None
         self._slope = DEFAULT_SLOPE if slope is None else slope
         self._steps: deque[tuple[int, float]] = deque(maxlen=_KEPT_STEPS)
-        self._since_fit = 0
+        self._since_fit = self._asked = 0
         self._seconds: _Floats = 1.0 + self._slope * (_POINTS - 1.0)
 
     def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
@@ -208,9 +214,10 @@ class LearnedCosts(CostCurve):
         return found
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take a real step of `tokens` tokens in all its rows; nothing where the slope was given, or no time passed."""
-        if not self._learns or seconds <= 0.0:
+        """Take a real step of `tokens` tokens in all its rows; nothing where the slope is given, or for no duration."""
+        if not (self._learns and _SHORTEST <= seconds <= _LONGEST):  # NaN is neither
             return
+        self._asked = 0
         self._steps.append((tokens, seconds))
         self._since_fit += 1
         if self._since_fit >= min(_FIT_EVERY, len(self._steps)):
@@ -218,13 +225,22 @@ class LearnedCosts(CostCurve):
             self._fit()
 
     def lacks_plain_steps(self, tokens: int = 1) -> bool:
-        """Whether too few of the kept steps computed at most `tokens` tokens, those of a step without drafts.
+        """Whether too few of the kept steps were about as small as one of `tokens` tokens, without drafts.
 
         Drafts are compared with such a step. Where each step has a draft, its seconds are only a guess, which makes
         drafts look cheap wherever the first drafted token costs more than the next ones.
+
+        A step is small enough at the same point of the curve: requests that end one by one would need plain steps of
+        every number of tokens otherwise. An engine may show no step without prompts for long, so drafts do not wait for
+        a plain step: it is asked for 8 times, then once in 64 steps.
         """
-        seen = sum(computed <= tokens for computed, _ in self._steps)
-        return self._learns and seen < min(_PLAIN_STEPS, len(self._steps) // _PLAIN_EVERY)
+        at = int(np.searchsorted(_BOUNDS, tokens))
+        most = _BOUNDS[at] if at < len(_BOUNDS) else np.inf
+        seen = sum(computed <= most for computed, _ in self._steps)
+        if not self._learns or seen >= min(_PLAIN_STEPS, len(self._steps) // _PLAIN_EVERY):
+            return False
+        self._asked += 1
+        return self._asked <= _PLAIN_STEPS or self._asked % _ASK_AGAIN == 0
 
     def seconds(self, tokens: Any) -> Any:
         """(n,) numbers of tokens → (n,) seconds; in steps of one token before a step was seen."""
@@ -232,14 +248,14 @@ class LearnedCosts(CostCurve):
 
     def _fit(self) -> None:
         tokens, seconds = np.array(self._steps, np.float64).T
-        near = np.abs(np.log(tokens[:, None] / _POINTS)).argmin(axis=1)
+        near = np.searchsorted(_BOUNDS, tokens)
         groups = [near == point for point in np.unique(near)]
         at = np.array([tokens[group].mean() for group in groups])
         median = np.array([np.median(seconds[group]) for group in groups])
         count = np.array([float(group.sum()) for group in groups])
         start, slope = self._line(at, median, count)
         bend = (count * median / (start + slope * at) + _LINE_WEIGHT) / (count + _LINE_WEIGHT)
-        self._seconds = np.maximum((start + slope * _POINTS) * np.interp(_POINTS, at, bend), 1e-9)
+        self._seconds = np.maximum((start + slope * _POINTS) * np.interp(_POINTS, at, bend), _SHORTEST)
 
     def _line(self, at: _Floats, median: _Floats, count: _Floats) -> tuple[float, float]:
         """Start and slope of the line of least relative error through the medians and two points of the first slope."""

@@ -37,6 +37,8 @@ class BatchRequests(NamedTuple):
     """Names of all requests that the engine has not ended, in a batch or not."""
     fields: Callable[[Hashable], RequestFields | None]
     """Returns what came with a request; None: the engine does not show it."""
+    num_prompt: Callable[[Hashable], int | None] = lambda name: None
+    """Returns the number of a request's prompt tokens; None: all before the first step that is seen."""
 
 
 class TrackedRequest:
@@ -69,6 +71,7 @@ class TrackedRequest:
         self.steps = 0
         """Number of steps that emitted tokens."""
         self._failure_seen = False
+        self._has_begun_before = False
         self._ids = np.empty(2 * len(prompt) + 256, np.int32)
         self._length = 0
         self._append(prompt)
@@ -106,6 +109,14 @@ class TrackedRequest:
         self.cut_draft(0)
         return accepted
 
+    def begun_before(self, ids: Ids) -> None:
+        """Take output of steps that were not seen: the engine dropped the tokens after it, or drafting had failed."""
+        if len(ids):
+            self._has_begun_before = True
+            self._append(ids)
+            self.request.update(ids)
+            self._count_failure()
+
     def hold_draft(self, draft: Draft, most: int) -> None:
         """Keep the first `most` tokens of a draft, for comparison with the tokens emitted next."""
         self._count_failure()
@@ -128,7 +139,8 @@ class TrackedRequest:
         end = next((since + at for at, token in enumerate(output[since:].tolist()) if token in eos), None)
         if end is not None and not self.learnt:
             self.learnt = True
-            self.drafts.finished(self.input_text, output[: end + 1], steps=self.steps)
+            steps = 0 if self._has_begun_before else self.steps  # 0: not known
+            self.drafts.finished(self.input_text, output[: end + 1], steps=steps)
         return end is not None
 
     def _append(self, ids: Ids) -> None:
@@ -264,8 +276,7 @@ class RequestTracker:
             alike = (one for one in reversed(candidates) if one.name == names[at] and np.array_equal(one.ids, known))
             row = next(alike, None)
             if row is None:
-                drafts = self._choose(known, None if requests is None else requests.fields(names[at]))
-                row, fresh = TrackedRequest(drafts, np.array(known, np.int32), self._metrics, names[at]), True
+                row, fresh = self._begin(names[at], known, requests), True
             else:
                 candidates.remove(row)
                 del self._absent[id(row)]
@@ -273,6 +284,15 @@ class RequestTracker:
         while len(self._absent) > _MAX_ABSENT:
             self._absent.popitem(last=False)
         return rows, fresh
+
+    def _begin(self, name: Hashable, known: Ids, requests: BatchRequests | None) -> TrackedRequest:
+        """Start a request with the ids that it has so far: its prompt, and output that it may have already."""
+        prompt, fields = known, None
+        if requests is not None:
+            prompt, fields = known[: requests.num_prompt(name)], requests.fields(name)
+        row = TrackedRequest(self._choose(prompt, fields), np.array(prompt, np.int32), self._metrics, name)
+        row.begun_before(known[len(prompt) :])
+        return row
 
     def _time(self, begin: float, rows: Sequence[TrackedRequest | None], fresh: bool) -> None:
         """Record the duration of the last step, if it held no prompt and the engine was not idle before it."""

@@ -31,10 +31,19 @@ impl CostCurve {
             return bad(format!("it falls from {} to {} at {} drafted tokens", costs[k], costs[k + 1], k + 1));
         }
         let last = if let [.., before, last] = costs[..] { last - before } else { 0.0 };
+        let slope = |from: usize, to: usize| (costs[to] - costs[from]) / (to - from) as f64;
         let mut slopes = vec![last; costs.len()];
-        for (i, slope) in slopes.iter_mut().enumerate() {
-            let ahead = costs[i + 1..].iter().zip(1u32..).map(|(c, n)| (c - costs[i]) / f64::from(n));
-            *slope = ahead.fold(last, f64::min);
+        let mut hull: Vec<usize> = Vec::new(); // lower convex hull of the points behind `i`, the nearest one last
+        for i in (0..costs.len()).rev() {
+            while let [.., far, near] = hull[..]
+                && slope(i, far) <= slope(i, near)
+            {
+                hull.pop();
+            }
+            if let Some(&near) = hull.last() {
+                slopes[i] = slope(i, near).min(last);
+            }
+            hull.push(i);
         }
         Ok(Self { costs, slopes })
     }
@@ -98,5 +107,43 @@ impl<'a> LengthRule<'a> {
     #[must_use]
     pub fn best(&self) -> usize {
         self.best.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The slopes by their definition, with every longer draft looked at.
+    fn slopes(costs: &[f64]) -> Vec<f64> {
+        let last = if let [.., before, last] = costs[..] { last - before } else { 0.0 };
+        let of = |i: usize| costs[i + 1..].iter().zip(1u32..).map(move |(c, n)| (c - costs[i]) / f64::from(n));
+        (0..costs.len()).map(|i| of(i).fold(last, f64::min)).collect()
+    }
+
+    #[test]
+    fn slopes_are_those_of_every_longer_draft() {
+        let mut state = 1u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..300 {
+            let mut costs = vec![1.0];
+            for _ in 0..random(40) {
+                let step = [0.0, 0.02, 0.25, 1.0, 5.0][usize::try_from(random(5)).unwrap()];
+                costs.push(costs.last().unwrap() + step);
+            }
+            let found = CostCurve::new(costs.clone()).unwrap().slopes;
+            for (found, expected) in found.iter().zip(slopes(&costs)) {
+                assert!((found - expected).abs() < 1e-12, "{costs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_curve_takes_no_time() {
+        let costs: Vec<f64> = (0..3_000_000u32).map(|k| 1.0 + 0.02 * f64::from(k).sqrt()).collect();
+        assert_eq!(CostCurve::new(costs).unwrap().slopes.len(), 3_000_000);
     }
 }
