@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from extended import NEW, tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import EOS, VOCAB, Scripted, byte_tokenizer, random_prompts, tiny_model
+from tokenizers import Tokenizer
 
 from tasc import Generator, Grammar, NgramDrafter, NullDrafter
 from tasc.cli.generate import read_grammar
@@ -325,6 +327,35 @@ def test_the_new_tokens_of_a_task_vocabulary_are_text() -> None:
     [brace] = ours.encode("{").tolist()
     new = VOCAB + NEW.index('"to": ')
     assert state.constrain(CheckedDraft(), [], 64).tokens == [brace, new]  # the quotation mark is left open
+
+
+@pytest.mark.parametrize("accepted, fewest, most", [(0.0, 5, 20), (1.0, 100, 100)])
+def test_forced_text_has_an_account_of_its_own(accepted: float, fewest: int, most: int) -> None:
+    state, costs = states().start(Grammar.regex("(abc){40}"), 0, frozenset([EOS])), 1.0 + 0.1 * np.arange(65)
+    drafted = 0
+    for _ in range(100):
+        draft = state.constrain(CheckedDraft(), [], 64)
+        drafted += bool(draft.tokens)
+        state.record(draft, int(accepted * len(draft.tokens)), costs)
+    assert fewest <= drafted <= most
+
+
+def test_forced_text_that_the_model_writes_in_other_tokens_is_drafted_rarely(tokenizer: Tokenizer) -> None:
+    """The tokenizer merges letters, and the model writes each of its own."""
+    size = tokenizer.get_vocab_size()
+    own = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    model = tiny_model("llama", vocab=size)
+    merged = [number for text, number in tokenizer.get_vocab().items() if len(text) > 1 and text[0] != "<"]
+    model.generation_config.sequence_bias = {(number,): -60.0 for number in merged}
+    drafted = []
+    for costs in (0.0, 0.5):
+        generator = Generator(model, own, drafter=NullDrafter(), costs=costs)
+        grammar = Grammar.regex('(\\{"intent": "flight", "from": "boston"\\}){6}')
+        [made] = generator.generate(prompts=PROMPTS[:1], grammar=grammar, max_tokens=240)
+        assert made.text == '{"intent": "flight", "from": "boston"}' * 6
+        assert len(made.ids) > 200  # in letters
+        drafted.append(made.stats.drafted_by["grammar"])
+    assert 0 < drafted[1] < drafted[0] / 3, drafted
 
 
 def test_streams_and_submitted_requests(model: Any, expected: list[list[int]]) -> None:

@@ -27,7 +27,8 @@ import torch
 from tasc.checks import of_kind, wrong
 from tasc.decoding.jobs import CheckedDraft
 from tasc.decoding.verify import NO_TOKEN, argmax
-from tasc.drafting.protocol import SOURCES
+from tasc.drafting.policy import DraftThrottle
+from tasc.drafting.protocol import SOURCES, Costs
 from tasc.errors import InputError, import_optional
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ class GrammarState:
         self.error: str | None = None
         """Why no token is allowed, if the grammar no longer tells which: a clause."""
         self._vocab_size, self._drafts, self._segment = vocab_size, drafts, segment
+        self._throttle = DraftThrottle()
 
     def constrain(self, draft: CheckedDraft, tokens: Sequence[int], longest: int) -> CheckedDraft:
         """Cut a draft before an EOS and before the first token that the grammar forbids; put forced text behind it.
@@ -256,8 +258,21 @@ class GrammarState:
         if any(q is not None for q in draft.dists[allowed : allowed + 1]):
             return draft.cut(allowed + 1)
         room = longest - allowed
-        forced = self._forced(ahead)[:room] if self._drafts and room > 0 else []
+        may_draft = self._drafts and room > 0 and not self._throttle.should_skip()
+        forced = self._forced(ahead)[:room] if may_draft else []
         return draft.cut(allowed).followed_by(forced, GRAMMAR)
+
+    def record(self, draft: CheckedDraft, accepted: int, costs: Costs) -> None:
+        """Account for the forced text of a draft: a model may write it in other tokens than the tokenizer does.
+
+        Args:
+            draft: The draft that was verified.
+            accepted: Number of its tokens that were right.
+            costs: (≥ K + 1,) cost of its first k tokens, in plain steps.
+        """
+        own = draft.count_without(GRAMMAR)
+        if own < len(draft.tokens):
+            self._throttle.record(max(accepted - own, 0), float(costs[len(draft.tokens)] - costs[own]))
 
     def choose(self, logits: Tensor, ids: Sequence[int]) -> Callable[[int], int]:
         """Return the greedy `choose` function of `verify`: the argmax of the logits of allowed tokens.
