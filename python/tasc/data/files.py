@@ -312,7 +312,7 @@ class _Text:
                 _check_length(where, "the row", size if goes_on else 0, longest)
                 if not (goes_on and self._more()):
                     column = error.pos - self._at + 1
-                    raise CorpusError(f"{where}: is not JSON: {error.msg} at its character {column}") from error
+                    raise CorpusError(f"{where}: is not JSON: {_fault(error)} at its character {column}") from error
                 while len(self._rest) < 2 * size and self._more():
                     pass
                 continue
@@ -339,7 +339,12 @@ def _parsed(where: str, text: str) -> Any:
         with _named_errors(where):
             return json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}") from error
+        raise CorpusError(f"{where}: is not JSON: {_fault(error)} at column {error.colno}") from error
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    """Return what is wrong, to go before a position; some of the messages end with their own "at"."""
+    return error.msg.removesuffix(" at")
 
 
 @contextmanager
