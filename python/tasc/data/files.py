@@ -307,11 +307,10 @@ class _Text:
                 with _named_errors(where):
                     value, end = _DECODER.raw_decode(self._rest, self._at)
             except json.JSONDecodeError as error:
-                size = len(self._rest) - self._at
+                size, column = len(self._rest) - self._at, error.pos - self._at + 1
                 goes_on = error.msg.startswith("Unterminated") or error.pos > len(self._rest) - _LONGEST_LITERAL
                 _check_length(where, "the row", size if goes_on else 0, longest)
                 if not (goes_on and self._more()):
-                    column = error.pos - self._at + 1
                     raise CorpusError(f"{where}: is not JSON: {_fault(error)} at its character {column}") from error
                 while len(self._rest) < 2 * size and self._more():
                     pass
