@@ -259,7 +259,7 @@ def test_a_field_is_not_both_input_and_output() -> None:
     assert list(read_rows([row], output_field="input")) == [{"output": "a"}]
     assert list(read_rows([row | {"answer": "c"}], input_field="output")) == [{"input": "b", "output": "c"}]
     for named in ({"input_field": "output"}, {"input_field": "input", "output_field": "input"}):
-        with pytest.raises(CorpusError, match=r"row 0: field '\w+' cannot be both input and output; name other"):
+        with pytest.raises(CorpusError, match=r"row 0: field '\w+' cannot be both input and output; name another"):
             list(read_rows([row], **named))
     assert next(read_rows([row], input_field="output", needs_output=False))["input"] == "b"
 
