@@ -159,6 +159,22 @@ def test_a_tokenizer_that_cannot_be_extended_is_said(task: TaskTokenizer) -> Non
     assert result.predictors.renyi_extended is None
 
 
+def test_of_an_output_that_is_very_long_the_beginning_is_replayed(
+    task: TaskTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasc.evaluation.check.run.LONGEST", 10)
+    result = check_rows([{"output": f"{k} " * (500 if k % 2 else 1)} for k in range(40)], task)
+    assert 0 < result.rows["cut"] < result.rows["held_out"]
+    assert f"of {result.rows['cut']} outputs the first" in summarize(result).facts
+    assert (result.drafts[0].tau["value"] or 0) <= 10
+
+
+def test_the_reason_for_no_vocabulary_names_no_option_that_a_check_lacks(task: TaskTokenizer) -> None:
+    result = check_rows([{"output": f"{k * 7919 % 1000}"} for k in range(9)], task)
+    [note] = [one for one in summarize(result).notes if one.startswith("No task vocabulary")]
+    assert note.endswith("give more rows") and "min_" not in note
+
+
 def figures(speedup: float, cost: float = 0.02, spread: float = 0.1) -> DraftFigures:
     found = {"value": speedup, "low": speedup - spread, "high": speedup + spread}
     return DraftFigures(cost, found, found, 5.0, 0.8, [])

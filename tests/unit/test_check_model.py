@@ -161,6 +161,32 @@ def test_costs_are_measured_saved_and_used_again(said: Path, model: Path, tmp_pa
     assert "Measured on" in result.stdout and "all outputs equal" in " ".join(result.stdout.split())
 
 
+def test_a_single_row_that_is_measured_is_not_called_another(said: Path, model: Path, device: Path) -> None:
+    few = device.with_name("few.jsonl")
+    few.write_text("".join(said.read_text().splitlines(keepends=True)[:3]))
+    result = tasc("check", few, "--model", model, "--device", device, "--measure")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("Measured on the one row of the prediction") == 2
+    assert "other row" not in result.stdout
+
+
+@pytest.mark.parametrize("option", ["--save-profile", "--distill-minutes"])
+def test_figures_of_the_rows_are_not_lost_when_the_model_fails(
+    option: str, said: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "there")
+
+    monkeypatch.setattr(CostProfile, "save", fail)
+    monkeypatch.setattr("tasc.training.distill.timed.TimedDistillation.__call__", fail)
+    value = tmp_path / "mine.json" if option == "--save-profile" else "0.01"
+    result = tasc("check", said, "--model", model, option, value, "-o", tmp_path / "check.json")
+    assert (result.exit_code, "there: No space left on device" in result.stderr) == (2, True)
+    assert "The check with the model failed" in result.stdout and "drafts bring" in result.stdout
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["model"] is None and "No space" in found["failed"] and found["drafts"]
+
+
 def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model: Path, tmp_path: Path) -> None:
     for options, message in [
         (("--model", model, "--device", "h2000"), "there is no cost profile 'h2000'"),

@@ -81,9 +81,12 @@ def test_a_split_column_without_train_rows_is_an_error() -> None:
         split_rows([row | {"split": "test"} for row in rows(5, 5)])
 
 
-@pytest.mark.parametrize("given", [[], rows(1, 1), rows(50, 1)])
-def test_rows_that_cannot_be_split_are_an_error(given: list[dict[str, Any]]) -> None:
-    with pytest.raises(InputError, match="give more rows"):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [([], "there are no rows"), (rows(1, 1), "1 row with 1 different"), (rows(50, 1), "50 rows with 1 different")],
+)
+def test_rows_that_cannot_be_split_are_an_error(given: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(InputError, match=f"{said}.*: give more rows"):
         split_rows(given)
 
 

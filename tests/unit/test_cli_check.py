@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from tasc import NgramDrafter, TaskIndex, load_tokenizer
 from tasc.cli import app
-from tasc.cli.check import check
+from tasc.cli.check import _named, check
 from tasc.cli.console import out
 from tasc.evaluation.check.drift import LAST
 from tasc.evaluation.check.rows import MAX_ROWS
@@ -69,7 +70,7 @@ def test_drafts_are_replayed_on_held_out_rows(data: Path, model: Path, tmp_path:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "check.json").read_text())
-    assert found["rows"] == {"all": 168, "train": 118, "held_out": 50, "with_input": 168, "split_by": "hash"}
+    assert found["rows"] == {"all": 168, "train": 118, "held_out": 50, "with_input": 168, "split_by": "hash", "cut": 0}
     costs = [one["cost"] for one in found["drafts"]]
     speedups = [one["speedup"] for one in found["drafts"]]
     assert costs == [0.02, 0.05, 0.1, 0.2]
@@ -136,6 +137,30 @@ def test_an_end_token_that_is_named_is_named_in_the_next_commands(data: Path, mo
     index, vocab = next_commands(result.stdout)
     assert index == f"tasc index build {data} --tokenizer {model} --eos '<|endoftext|>' -o task.tasc", result.output
     assert f" --tokenizer {model} --eos '<|endoftext|>' --size " in vocab
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [(0, "a hash of the output)"), (90, "the input, or of the output without one)"), (168, "a hash of the input)")],
+)
+def test_the_text_names_what_was_hashed(inputs: int, said: str, model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [row if k < inputs else {"output": row["output"]} for k, row in enumerate(ROWS)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert said in " ".join(tasc("check", file, "--tokenizer", model).stdout.split())
+
+
+def test_rows_that_cannot_be_read_again_have_a_name_of_their_own(data: Path, model: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, data.read_bytes())  # fits into the pipe
+    os.close(writer)
+    result = tasc("check", f"/dev/fd/{reader}", "--tokenizer", model)
+    os.close(reader)
+    assert result.exit_code == 0, result.output
+    assert "ROWS stands for rows that cannot be read again: write them to a file" in result.stdout
+    index, vocab = next_commands(result.stdout)
+    assert index.startswith("tasc index build ROWS --") and vocab.startswith("tasc vocab learn ROWS --")
+    assert [_named(Path(path)) for path in ("-", "/dev/stdin", str(data))] == ["ROWS", "ROWS", str(data)]
 
 
 @pytest.mark.parametrize("width", [50, 80])

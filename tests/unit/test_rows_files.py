@@ -75,7 +75,11 @@ def test_json_without_a_known_field_is_never_indexed_as_text(tmp_path: Path) -> 
         ("r.json", '[{"output": "x"}', r"r\.json: is no array of JSON: the end of the file stands where ',' must be"),
         ("r.json", '[{"output": "x"} {}]', r"r\.json: is no array of JSON: '\{' stands where ',' must be"),
         ("r.json", '[{"output": "x"},]', r"r\.json: row 2: is not JSON: Expecting value at its character 1"),
-        ("r.json", '[{"output": "x"}, {"output": "y]', r"row 2: is not JSON: Unterminated string starting at"),
+        (
+            "r.json",
+            '[{"output": "x"}, {"output": "y]',
+            r"is not JSON: Unterminated string starting at its character 12",
+        ),
         ("r.json", '[{"output": "x"}] 7', r"r\.json: goes on with '7' after the end of the array"),
         ("r.json", '[{"output": "x"}, 7]', r"r\.json: row 2: is an int, a row is an object"),
         ("r.json", "[" * 200_000, r"row 1: is JSON that cannot be read: brackets in brackets"),

@@ -254,6 +254,16 @@ def test_named_fields_win() -> None:
         list(read_rows([row], input_field="q"))
 
 
+def test_a_field_is_not_both_input_and_output() -> None:
+    row = {"input": "a", "output": "b"}
+    assert list(read_rows([row], output_field="input")) == [{"output": "a"}]
+    assert list(read_rows([row | {"answer": "c"}], input_field="output")) == [{"input": "b", "output": "c"}]
+    for named in ({"input_field": "output"}, {"input_field": "input", "output_field": "input"}):
+        with pytest.raises(CorpusError, match=r"row 0: field '\w+' cannot be both input and output; name another"):
+            list(read_rows([row], **named))
+    assert next(read_rows([row], input_field="output", needs_output=False))["input"] == "b"
+
+
 @pytest.mark.parametrize(
     ("second", "why"),
     [

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tasc.evaluation.check.summary import Summary
     from tasc.evaluation.check.with_model import ModelCheck
 
+_READ_ONCE = "ROWS"  # in the next commands, in place of a file that cannot be read again
+
 
 def check(
     rows: Annotated[
@@ -100,7 +102,7 @@ def check(
     for path in rows or ():
         if str(path) != "-":
             path.stat()  # before a model is loaded
-    loaded = None
+    loaded, failed = None, None
     if model is not None:
         about: dict[str, Any] = {"system": system, "eos": eos, "devices": device or (), "engine": engine, "load": load}
         loaded = load_model(model, adapter, measure, distill_minutes, save_profile=save_profile, **about)
@@ -112,7 +114,7 @@ def check(
         summary, found = _index_summary(drift, index, log, rows, fields, named, ends), drift.as_dict()
     elif rows:
         result = _rows_result(rows, fields, system, task_tokenizer, named + ends, limit, loaded)
-        summary, found = summarize(result), result.as_dict()
+        summary, found, failed = summarize(result), result.as_dict(), result.failed
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
     found["provenance"] = {
@@ -123,12 +125,18 @@ def check(
         **run_facts(),
     }
     found["machine"] = machine()
+    if summary.next_commands and any(map(_is_read_once, rows or ())):
+        summary.notes.append(
+            f"{_READ_ONCE} stands for rows that cannot be read again: write them to a file, and name it"
+        )
     if as_json:
         print_json(found)
     else:
         _print(summary)
     write_results(found, output, None, "")
     write_results({**asdict(summary), "results": found}, None, html, "render_check")
+    if failed is not None:
+        raise failed
 
 
 def _rows_result(
@@ -147,7 +155,7 @@ def _rows_result(
         return check_rows(
             read_rows(rows, **fields, progress=bar("reading")),
             tokenizer,
-            files=[shlex.quote(str(path)) for path in rows],
+            files=[_named(path) for path in rows],
             outputs=_option("--output-field", fields["output_field"]),
             inputs=_option("--input-field", fields["input_field"]) + _option("--system", system),
             source=source,
@@ -195,7 +203,8 @@ def _index_summary(
     if rows:
         named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
         named += _option("--system", TaskIndex.open(index).info()["notes"].get("system"))
-        command = f"tasc index build {_quoted(rows)}{named} --tokenizer {tokenizer}{ends} -o {file} --force"
+        files = " ".join(map(_named, rows))
+        command = f"tasc index build {files}{named} --tokenizer {tokenizer}{ends} -o {file} --force"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])
@@ -206,8 +215,15 @@ def _option(flag: str, value: str | None) -> str:
     return "" if value in (None, "auto") else f" {flag} {shlex.quote(value)}"
 
 
-def _quoted(paths: list[Path]) -> str:
-    return " ".join(shlex.quote(str(path)) for path in paths)
+def _named(path: Path) -> str:
+    """Return how a next command names a file; one that is gone after it was read, such as standard input, is ROWS."""
+    return _READ_ONCE if _is_read_once(path) else shlex.quote(str(path))
+
+
+def _is_read_once(path: Path) -> bool:
+    from tasc.data.files import is_stdin
+
+    return is_stdin(path) or not (path.is_file() or path.is_dir())
 
 
 def _print(summary: "Summary") -> None:

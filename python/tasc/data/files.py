@@ -307,12 +307,11 @@ class _Text:
                 with _named_errors(where):
                     value, end = _DECODER.raw_decode(self._rest, self._at)
             except json.JSONDecodeError as error:
-                size = len(self._rest) - self._at
+                size, column = len(self._rest) - self._at, error.pos - self._at + 1
                 goes_on = error.msg.startswith("Unterminated") or error.pos > len(self._rest) - _LONGEST_LITERAL
                 _check_length(where, "the row", size if goes_on else 0, longest)
                 if not (goes_on and self._more()):
-                    column = error.pos - self._at + 1
-                    raise CorpusError(f"{where}: is not JSON: {error.msg} at its character {column}") from error
+                    raise CorpusError(f"{where}: is not JSON: {_fault(error)} at its character {column}") from error
                 while len(self._rest) < 2 * size and self._more():
                     pass
                 continue
@@ -339,7 +338,12 @@ def _parsed(where: str, text: str) -> Any:
         with _named_errors(where):
             return json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: is not JSON: {error.msg} at column {error.colno}") from error
+        raise CorpusError(f"{where}: is not JSON: {_fault(error)} at column {error.colno}") from error
+
+
+def _fault(error: json.JSONDecodeError) -> str:
+    """Return what is wrong, to go before a position; some of the messages end with their own "at"."""
+    return error.msg.removesuffix(" at")
 
 
 @contextmanager

@@ -197,20 +197,24 @@ class FormReader:
             is_answered = isinstance(last, Mapping) and ROLES.get(str(_role(last))) == "assistant"
             answer = None if is_answered else next((field for field in OUTPUTS if field in row), None)
             return Chat(turns, answer, self._every_turn)
-        known = next((field for field in OUTPUTS if field in row), None)
+        known = next((field for field in OUTPUTS if field in row and field != self._input_field), None)
         empty = next((field for field in ("messages", "conversations") if field in row), None)
         if given == (None, None) and known is None and empty is not None:
             said = "turns of a chat, as in [{'role': 'user', 'content': 'text'}]"
             raise CorpusError(f"{where}: field {empty!r} holds no {said}")
         output = self._output_field or known or "output"
         check_fields(where, row, {output: "output_field"} if self._needs_output or self._output_field else {})
+        if self._input_field == output and (self._needs_output or self._output_field):
+            raise CorpusError(
+                f"{where}: field {output!r} cannot be both input and output; name another with {_OPTIONS}"
+            )
         if self._input_field is not None:
             if self._input_field != "input":
                 check_fields(where, row, {self._input_field: "input_field"})
             return Pair(self._input_field, output)
         if "instruction" in row and output != "instruction":
-            return Pair("context" if "input" not in row and "context" in row else "input", output, instruction=True)
-        return Pair(next((field for field in INPUTS if field in row and field != output), "input"), output)
+            return Pair(_first(("input", "context"), row, output), output, instruction=True)
+        return Pair(_first(INPUTS, row, output), output)
 
     def _tell(self, form: Form, row: Mapping[str, Any], made: Row, logged: bool) -> None:
         """Say what was understood, unless the row was `{input, output}` or read before, or all fields were named."""
@@ -232,6 +236,12 @@ class FormReader:
 def _notice(line: str) -> None:
     """Log a line, once however often the file is read."""
     _log.warning("%s", line)
+
+
+def _first(fields: Sequence[str], row: Mapping[str, Any], output: str) -> str:
+    """Return the first field that the row has and that is not its output; the first other one if it has none."""
+    others = [field for field in fields if field != output]
+    return next((field for field in others if field in row), others[0])
 
 
 def check_fields(where: str, fields: Collection[str], needed: Mapping[str, str]) -> None:

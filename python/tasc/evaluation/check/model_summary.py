@@ -41,7 +41,7 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
     if found["measured"] is not None:
         measured = found["measured"]
         same = "all outputs equal" if not measured["different"] else counted(measured["different"], "different output")
-        sentences.append(f"Measured on {counted(measured['rows'], 'other row')}: {_times(measured['speedup'])}, {same}")
+        sentences.append(f"{_measured_on(measured)}: {_times(measured['speedup'])}, {same}")
     return sentences
 
 
@@ -97,8 +97,13 @@ def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:
         ]
         for name, seconds in measured["seconds_per_output"].items()
     ]
-    title = f"Measured on {counted(measured['rows'], 'other row')}, {measured['load']} at once"
+    title = f"{_measured_on(measured)}, {measured['load']} at once"
     return title, ["method", "predicted s/output", "measured s/output", "predicted", "measured"], rows
+
+
+def _measured_on(measured: dict[str, Any]) -> str:
+    rows = counted(measured["rows"], "other row") if measured["other_rows"] else "the one row of the prediction"
+    return f"Measured on {rows}"
 
 
 def _times(speedup: dict[str, float | None]) -> str:

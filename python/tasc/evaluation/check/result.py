@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tasc.evaluation.check.drafts import DraftFigures
@@ -16,7 +16,8 @@ class CheckResult:
     """What tasc would bring on a task.
 
     Attributes:
-        rows: Numbers of rows: `all`, `train`, `held_out`, `with_input`; `split_by` says what split them.
+        rows: Numbers of rows: `all`, `train`, `held_out`, `with_input`; `split_by` says what split them. `cut` counts
+            the held-out rows of whose output only the first `LONGEST` tokens were replayed.
         tokenizer: Name of the tokenizer.
         drafts: Drafts from an index of the training rows, replayed on the held-out ones, by ascending cost.
         vocabulary: Task vocabularies; None where none could be learned.
@@ -24,6 +25,7 @@ class CheckResult:
         predictors: Entropies, repetition, and the share copied from the input.
         verdict: What to do.
         model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
+        failed: Error that ended the check with the model, after the figures of the rows; None if there was none.
     """
 
     rows: dict[str, Any]
@@ -34,7 +36,9 @@ class CheckResult:
     predictors: Predictors
     verdict: Verdict
     model: dict[str, Any] | None = None
+    failed: Exception | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return asdict(self)
+        failed = None if self.failed is None else str(self.failed)
+        return {**asdict(replace(self, failed=None)), "failed": failed}

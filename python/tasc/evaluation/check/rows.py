@@ -19,6 +19,9 @@ MAX_ROWS = 20_000
 MIN_HELD_OUT, MAX_HELD_OUT = 50, 500
 """Fewest and most rows held out; between them a tenth of the rows is."""
 
+LONGEST = 4_000
+"""Most tokens of an output that are replayed: its first ones."""
+
 HELD_OUT_SPLITS = ("test", "validation", "valid", "val", "dev")
 """Values of a `split` column whose rows are held out; the first that occurs counts."""
 
@@ -82,6 +85,8 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     replayed = next((items for name in HELD_OUT_SPLITS if (items := samples[name].kept())), None)
     if replayed is not None:
         return RowSplit(_in_order(kept), _in_order(replayed), "column", number)
+    if not number:
+        raise InputError("there are no rows: give more rows, each with an output")
     end = _end_of_held_out(kept)
     if not 0 < end < len(kept):
         raise InputError(

@@ -13,7 +13,7 @@ from tasc.errors import InputError
 from tasc.evaluation.check.drafts import draft_figures
 from tasc.evaluation.check.predictors import predictors
 from tasc.evaluation.check.result import CheckResult
-from tasc.evaluation.check.rows import MAX_ROWS, MIN_HELD_OUT, RowSplit, split_rows
+from tasc.evaluation.check.rows import LONGEST, MAX_ROWS, MIN_HELD_OUT, RowSplit, split_rows
 from tasc.evaluation.check.verdict import index_command, verdict
 from tasc.evaluation.check.vocabulary import vocabulary_figures
 from tasc.evaluation.replay import encode_rows
@@ -51,7 +51,8 @@ def check_rows(
         source: How the next commands name the tokenizer, and its end token where that is not the tokenizer's own; None:
             by its display name.
         limit: Most rows that are looked at.
-        model: Model that answers held-out rows, and how; None: a check without a model.
+        model: Model that answers held-out rows, and how; None: a check without a model. An error of this part is not
+            raised: it is `failed` of the result, so that the figures of the rows are not lost.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -67,26 +68,32 @@ def check_rows(
         held_out = encode_rows(parts.held_out, tokenizer, eos=eos)
         step = _step([len(row.output) for row in held_out])
         replayed, held_out = replace(parts, held_out=parts.held_out[::step]), held_out[::step]
+        cut = sum(len(row.output) > LONGEST for row in held_out)
+        held_out = [replace(row, output=row.output[:LONGEST]) for row in held_out]
         drafts = draft_figures(lambda: NgramDrafter(index, tokenizer=tokenizer), held_out, progress=progress)
         vocabulary, plan, no_vocabulary = None, None, ""
         try:
             vocabulary, plan = vocabulary_figures(store, index, held_out, tokenizer, folder, progress=progress)
         except InputError as error:
-            no_vocabulary = str(error)
+            no_vocabulary = str(error).partition(", or lower ")[0]  # a check has no options to lower
         chosen = outputs + (" --split train" if parts.by == "column" else "")
         name = source or tokenizer.name
         named = " ".join(files) + chosen
         found = verdict(drafts, vocabulary, rows=len(parts.train), data=named, tokenizer=name, inputs=inputs)
-        says = None
+        says, failed = None, None
         if model is not None:
             from tasc.evaluation.check.with_model import check_with_model, draft_verdict, tuned_verdict
 
-            says = check_with_model(model, tokenizer, index, plan, parts.train, parts.held_out, progress=progress)
-            data = " ".join(f"--data {file}" for file in files) + chosen + inputs
-            found = tuned_verdict(found, says, data=data, model=name)
-            found = draft_verdict(found, model, says, data=data, index=index_command(named, inputs, name))
+            try:
+                says = check_with_model(model, tokenizer, index, plan, parts.train, parts.held_out, progress=progress)
+            except Exception as error:  # the figures of the rows are not lost with it
+                failed = error
+            else:
+                data = " ".join(f"--data {file}" for file in files) + chosen + inputs
+                found = tuned_verdict(found, says, data=data, model=name)
+                found = draft_verdict(found, model, says, data=data, index=index_command(named, inputs, name))
         return CheckResult(
-            rows=_facts(replayed),
+            rows=_facts(replayed) | {"cut": cut},
             tokenizer=tokenizer.name,
             drafts=drafts,
             vocabulary=vocabulary,
@@ -96,6 +103,7 @@ def check_rows(
             ),
             verdict=found,
             model=says,
+            failed=failed,
         )
 
 

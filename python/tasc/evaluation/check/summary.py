@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tasc.evaluation.check.model_summary import measured_table, model_sentences, prediction_table
 from tasc.evaluation.check.predictors import PAPER_TASKS, Predictors
+from tasc.evaluation.check.rows import LONGEST
 from tasc.evaluation.check.verdict import percent
 from tasc.printable import counted
 
@@ -48,8 +49,10 @@ class Summary:
 def summarize(result: CheckResult) -> Summary:
     """Summarize a check of rows."""
     rows = result.rows
-    by = "their split column" if rows["split_by"] == "column" else "a hash of the input"
     used = rows["train"] + rows["held_out"]
+    hashed = {0: "the output", used: "the input"}.get(rows["with_input"], "the input, or of the output without one")
+    by = "their split column" if rows["split_by"] == "column" else f"a hash of {hashed}"
+    by += f"; of {counted(rows['cut'], 'output')} the first {LONGEST:,} tokens alone" if rows["cut"] else ""
     sample = "" if used == rows["all"] else f" of {rows['all']:,}"
     return Summary(
         f"{counted(used, 'row')}{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
@@ -92,7 +95,9 @@ def _tables(result: CheckResult) -> list[Table]:
 
 
 def _model_sentences(result: CheckResult) -> list[str]:
-    """Return what a model says; a verdict that sends it to be tuned has said so."""
+    """Return what a model says, or that it could not be checked; a verdict that sends it to be tuned has said so."""
+    if result.failed is not None:
+        return [f"The check with the model failed; the figures are those of the rows alone: {result.failed}"]
     return model_sentences(result.model) if result.model is not None and result.model["says"]["agrees"] else []
 
 

@@ -125,7 +125,8 @@ def check_with_model(
     Returns:
         JSON values. `says`: see `agreement`. `adoption`: share of the new tokens that a tuned model is taken to use.
         `predictions`: by profile, a `forecast` with `recommended`; none for a model that does not say what the rows
-        say. `measured`: see `compare`; None if not asked for, and for such a model.
+        say. `measured`: see `compare`, and `other_rows`, whether these rows are others than those of the prediction,
+        which a single row cannot be; None if not asked for, and for such a model.
         `draft_model`: facts of its training, with `acceptance` and `cost` (see `measured_draft`); "unknown" if none is
         trained: not asked for, such a model, or outputs too short to draft.
 
@@ -193,11 +194,13 @@ def check_with_model(
         method = DRAFTS if best == PLAIN else best
         fresh = plans[method].drafter
         assert fresh is not None
+        others = rows[ask:]
         measured = compare(
-            generator(batch_size=check.load), rows[ask:] or rows, fresh(check.load), method=method, load=check.load,
+            generator(batch_size=check.load), others or rows, fresh(check.load), method=method, load=check.load,
             system=check.system, max_tokens=max_tokens, budget=check.measure,
             progress=progress("measuring"),
         )  # fmt: skip
+        measured["other_rows"] = bool(others)
     return {**found, "predictions": predictions, "measured": measured}
 
 
