@@ -47,6 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "LK": {"select": "all", "loss": "lk"},
     "AdaSPEC, LK": {"select": "adaspec", "loss": "lk"},
     "moving reference": {"select": "moving"},
+    "on-policy, half": {"select": "all", "on_policy": 0.5},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
     "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
@@ -55,7 +56,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
 COMPARISONS = {
-    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference")),
+    "steps": (
+        REFERENCE,
+        ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference", "on-policy, half"),
+    ),
     "compute": (
         LONGER,
         (
