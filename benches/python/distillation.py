@@ -4,8 +4,8 @@
     python benches/python/distillation.py DATA --adapter DIR --system TEXT --work FOLDER [--steps 150] [--seeds 3]
     python benches/python/distillation.py --smoke
 
-Every arm begins at the same draft, a cut of the target, and sees the same rows in the same order; seeds change the
-order. All are scored on what the target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal
+Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees the
+same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal
 optimizer steps, and at equal compute, where the arms without a reference get the steps that AdaSPEC spends on its own.
 Everything is kept in FOLDER: a second call goes on where the first was stopped, and more seeds can be added.
 """
@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tasc import TaskIndex
-from tasc.cli.console import err, out, print_table, progress_bars
+from tasc.cli.console import err, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 from tasc.data.endings import required_eos_ids
+from tasc.decoding.draft_model.eagle import is_head_folder, load_head
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import Floats
 from tasc.evaluation.machine import machine
 from tasc.models import EMBEDDED, checkpoint, use_threads
-from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, cut_draft, distill, target_outputs
+from tasc.training.distill import CachedHiddenStates, DistillOptions, DraftSize, acceptance, distill, target_outputs
+from tasc.training.distill.new_head import EAGLE
 from tasc.training.examples import Example
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
@@ -47,6 +49,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "LK": {"select": "all", "loss": "lk"},
     "AdaSPEC, LK": {"select": "adaspec", "loss": "lk"},
     "moving reference": {"select": "moving"},
+    "on-policy, half": {"select": "all", "on_policy": 0.5},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
     "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
@@ -55,7 +58,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
 COMPARISONS = {
-    "steps": (REFERENCE, ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference")),
+    "steps": (
+        REFERENCE,
+        ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference", "on-policy, half"),
+    ),
     "compute": (
         LONGER,
         (
@@ -81,7 +87,8 @@ class Comparison:
     test: list[dict[str, Any]]
     system: str | None
     work: Path
-    layers: int | list[int]
+    source: int | list[int] | DraftSize | str
+    vocabulary: int | None
     steps: int
     batch: int
     k: float
@@ -102,7 +109,7 @@ class Comparison:
         steps = self.longer if chosen.pop("longer", False) else self.steps
         return DistillOptions(
             **chosen, steps=steps, batch_size=self.batch, k=self.k, learning_rate=self.rate, precision=self.precision,
-            seed=seed, save_every=50,
+            vocabulary=self.vocabulary, seed=seed, save_every=50,
         )  # fmt: skip
 
     def draft(self, arm: str, seed: int) -> Path:
@@ -113,7 +120,7 @@ class Comparison:
             reference = self.draft(REFERENCE, seed) if options.needs_reference else None
             with progress_bars() as bar:
                 distill(
-                    self.target, self.layers, self.train, folder, options=options, baseline=False, reference=reference,
+                    self.target, self.source, self.train, folder, options=options, baseline=False, reference=reference,
                     states=(self.work / "states").absolute(), system=self.system, progress=bar,
                 )  # fmt: skip
         return folder
@@ -135,8 +142,12 @@ class Comparison:
         return [Example(p, c, len(p) + len(c)) for p, c in json.loads(file.read_text())]
 
     def loaded(self, folder: str | Path) -> Any:
+        """A model or an EAGLE head in float32, on the GPU if there is one."""
         import torch
 
+        if is_head_folder(folder):
+            head = load_head(folder, self.loaded(self.target)).eval()
+            return head.cuda() if torch.cuda.is_available() else head
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         return model.cuda() if torch.cuda.is_available() else model
 
@@ -171,7 +182,7 @@ def compare(found: dict[str, list[Acceptance]]) -> dict[str, Any]:
         for kind, sums in kinds.items():
             facts[arm][kind] = value_and_interval(rate(runs, *sums), *size)
         for equal, (against, arms) in COMPARISONS.items():
-            for kind, sums in kinds.items() if arm in arms else ():
+            for kind, sums in kinds.items() if arm in arms and against in found else ():
                 ours, theirs = rate(runs, *sums), rate(found[against], *sums)
                 less = lambda s, p, ours=ours, theirs=theirs: ours(s, p) - theirs(s, p)  # noqa: E731
                 facts[arm][f"{kind}_less_at_equal_{equal}"] = value_and_interval(less, *size)
@@ -184,8 +195,9 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
     outputs = task.target_outputs()
     target = task.loaded(task.target)
     ends = required_eos_ids(target, AutoTokenizer.from_pretrained(task.target))
-    teacher = CachedHiddenStates.compute(target, outputs, task.work / "target-states")
-    untrained = acceptance(cut_draft(target, task.layers), outputs, ends, teacher=teacher, length=length)
+    teacher = CachedHiddenStates.compute(
+        target, outputs, task.work / "target-states", whole=task.source == EAGLE, pad_id=min(ends)
+    )
     found: dict[str, list[Acceptance]] = {arm: [] for arm in task.arms}
     spent: dict[str, list[float]] = {arm: [] for arm in task.arms}
     for seed in range(seeds):
@@ -197,24 +209,26 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
             spent[arm].append(stage["seconds"])
             err.print(f"seed {seed}, {arm}: α {made.alpha.value:.4f}, {stage['steps']} steps, {stage['seconds']:.0f} s")
         facts = compare(found)
-        show(task, facts, untrained, seed + 1, length)
+        show(task, facts, seed + 1, len(outputs), length)
         said = {
-            "arms": facts, "untrained": untrained.summary(), "train_seconds": spent, "seeds": seed + 1, "length": length,
+            "arms": facts, "train_seconds": spent, "seeds": seed + 1, "length": length,
             "steps": task.steps, "longer": task.longer, "batch": task.batch, "k": task.k, "rows": len(task.train),
-            "layers": task.layers, "prompts": len(outputs), "machine": machine(),
+            "draft": str(task.source), "vocabulary": task.vocabulary, "prompts": len(outputs), "machine": machine(),
         }  # fmt: skip
         if output is not None:
             output.write_text(json.dumps(said, indent=2) + "\n")
 
 
-def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: int, length: int) -> None:
+def show(task: Comparison, facts: dict[str, Any], seeds: int, prompts: int, length: int) -> None:
     def figure_text(figure: list[float] | None, sign: str = "") -> str:
         return "-" if figure is None else f"{figure[0]:{sign}.3f} [{figure[1]:{sign}.3f}, {figure[2]:{sign}.3f}]"
 
     titles = {"steps": f"{task.steps} steps each", "compute": f"the compute of {task.longer} steps on all tokens each"}
     for equal, (against, arms) in COMPARISONS.items():
+        if against not in facts:
+            continue
         print_table(
-            f"Equal {equal}, {titles[equal]} ({seeds} seeds, {len(untrained.tested)} prompts, {length} drafted)",
+            f"Equal {equal}, {titles[equal]} ({seeds} seeds, {prompts} prompts, {length} drafted)",
             ("arm", "α", "less DistillSpec's", "α_exp", "τ"),
             [
                 (
@@ -228,7 +242,16 @@ def show(task: Comparison, facts: dict[str, Any], untrained: Acceptance, seeds: 
                 if (f := facts.get(arm)) is not None
             ],
         )
-    out.print(f"before: α {untrained.alpha.value:.4f}")
+
+
+def drafted(text: str) -> int | list[int] | DraftSize | str:
+    """What `distill` takes as the draft."""
+    if text == EAGLE:
+        return text
+    if text[-1:] in "MK":
+        return DraftSize.parse(text)
+    layers = [int(part) for part in text.split(",")]
+    return layers if len(layers) > 1 else layers[0]
 
 
 def main() -> None:
@@ -238,7 +261,10 @@ def main() -> None:
     parser.add_argument("--model", default=EMBEDDED, help="folder, hub name or smollm2")
     parser.add_argument("--adapter", type=Path, help="PEFT adapter of the target")
     parser.add_argument("--system")
-    parser.add_argument("--layers", default="4", help="how many, or which: 0,10,19,29")
+    parser.add_argument(
+        "--draft", type=drafted, default=4, help="layers of the target (4, or 0,10,19,29), a size (3.6M), or eagle"
+    )
+    parser.add_argument("--vocabulary", type=int, help="most ids of the draft vocabulary; as in tasc distill")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--k", type=float, default=0.4)
@@ -247,8 +273,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="held-out inputs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--arms", nargs="*", choices=[arm for arm in ARMS if arm not in (REFERENCE, LONGER)], metavar="ARM",
-        help="which arms run beside both DistillSpecs (default: all)",
+        "--arms", nargs="*", choices=[arm for arm in ARMS if arm != REFERENCE], metavar="ARM",
+        help="which arms run beside DistillSpec (default: all)",
     )  # fmt: skip
     parser.add_argument("--length", type=int, default=5, help="tokens per draft")
     parser.add_argument("--longest", type=int, default=256, help="most output tokens")
@@ -272,11 +298,10 @@ def main() -> None:
     else:
         rows, system, adapter = [dict(row) for row in read_rows(args.data)], args.system, args.adapter
     train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
-    layers = [int(part) for part in args.layers.split(",")]
-    arms = [arm for arm in ARMS if args.arms is None or arm in (REFERENCE, LONGER, *args.arms)]
+    arms = [arm for arm in ARMS if args.arms is None or arm in (REFERENCE, *args.arms)]
     task = Comparison(
         checkpoint(args.model, adapter), train[: args.rows], test[: args.limit], system, args.work,
-        layers if len(layers) > 1 else layers[0], args.steps, args.batch, args.k, args.rate, args.precision, args.longest,
+        args.draft, args.vocabulary, args.steps, args.batch, args.k, args.rate, args.precision, args.longest,
         arms,
     )  # fmt: skip
     run(task, args.seeds, args.length, args.output)
@@ -292,10 +317,11 @@ def smoke() -> None:
         data, model = tiny_checkpoint(folder)
         rows = [dict(row) for row in read_rows(data)]
         task = Comparison(
-            model, rows[:20], rows[-4:], None, folder / "work", 1, 2, 4, 0.4, 1e-3, "fp32", 16,
+            model, rows[:20], rows[-4:], None, folder / "work", 1, None, 2, 4, 0.4, 1e-3, "fp32", 16,
             list(ARMS),
         )  # fmt: skip
         run(task, 2, 3, None)
+        run(replace(task, source=EAGLE, work=folder / "heads", arms=[REFERENCE, "LK"]), 1, 3, None)
 
 
 if __name__ == "__main__":

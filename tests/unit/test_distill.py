@@ -265,6 +265,16 @@ def test_the_target_speaks_where_the_rows_do_not(target: Path, tmp_path: Path) -
     )
 
 
+def test_states_of_whole_rows_serve_every_draft(target: Path, tmp_path: Path) -> None:
+    model, rows = transformers.AutoModelForCausalLM.from_pretrained(target), examples(target)
+    CachedHiddenStates.compute(model, rows, tmp_path / "whole", whole=True)
+    again = CachedHiddenStates.compute(model, rows, tmp_path / "whole")
+    own = CachedHiddenStates.compute(model, rows, tmp_path / "own")
+    assert torch.allclose(again.logits([2, 0], {}), own.logits([2, 0], {}), atol=1e-5)
+    with pytest.raises(InputError, match="states of other rows or of another target"):
+        CachedHiddenStates.compute(model, rows, tmp_path / "own", whole=True)
+
+
 def test_kept_states_and_a_live_target_teach_the_same(target: Path, tmp_path: Path) -> None:
     options = replace(QUICK, select="all")
     curves = [

@@ -134,7 +134,7 @@ class DistillDataset:
 
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str, whole: bool) -> Teacher:
         """Return a teacher for examples; cached states go to `folder`, those of prompts too if `whole`."""
-        if not self.options.keep_states:
+        if not self.options.caches_states:
             return OnlineTeacher(self.target, precision)
         with processes().main_process_first():
             return CachedHiddenStates.compute(

@@ -41,6 +41,9 @@ class DistillOptions(TrainingOptions):
     """`blocks`: embeddings and head stay the target's own, so they can be shared in memory; `all`: every weight."""
     learning_rate: float = 1e-3
     """Highest rate."""
+    on_policy: float = 0.0
+    """Share of the batches whose outputs the draft itself samples (`tasc.training.distill.on_policy`), from 0 to 1. The
+    target then runs on every batch, whatever `keep_states` says."""
     keep_states: bool = True
     """Run the target once over the rows and cache its last hidden states, which an EAGLE head needs; otherwise run it
     on every batch."""
@@ -54,6 +57,18 @@ class DistillOptions(TrainingOptions):
             raise InputError(f"vocabulary={self.vocabulary}: the most ids of a draft vocabulary, or 0 for all")
         if not 0 < self.k <= 1:
             raise InputError(f"k={self.k}: a share of the tokens, above 0 and at most 1")
+        if not 0 <= self.on_policy <= 1:
+            raise InputError(f"on_policy={self.on_policy}: a share of the batches, from 0 to 1")
+        if self.on_policy and self.select == "adaspec":
+            raise InputError(
+                f"on_policy={self.on_policy}: adaspec knows its reference's losses on the rows' outputs alone; take "
+                "select = moving, random or all, or on_policy = 0"
+            )
+
+    @property
+    def caches_states(self) -> bool:
+        """Whether the target's states are cached."""
+        return self.keep_states and not self.on_policy
 
     @property
     def needs_reference(self) -> bool:
@@ -63,4 +78,4 @@ class DistillOptions(TrainingOptions):
     @property
     def is_distillspec(self) -> bool:
         """Whether this is the baseline itself."""
-        return (self.loss, self.select, self.init_from) == ("forward_kl", "all", "draft")
+        return (self.loss, self.select, self.init_from, self.on_policy) == ("forward_kl", "all", "draft", 0.0)

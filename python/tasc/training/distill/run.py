@@ -120,8 +120,10 @@ def distill(
     if isinstance(draft, DraftSize) or draft == EAGLE:
         limit = NEW_VOCABULARY if options.vocabulary is None else options.vocabulary
         options = replace(options, vocabulary=limit)
-    if draft == EAGLE and not options.keep_states:
-        raise InputError("an EAGLE head learns from the target's cached states; distil it with keep_states=True")
+    if draft == EAGLE and not options.caches_states:
+        raise InputError(
+            "an EAGLE head learns from the target's cached states; distil it with keep_states=True and on_policy=0"
+        )
     function("progress", progress)
     out = path("out", out)
     rows, held_out = listed("rows", rows, Mapping, ROWS), listed("validation", validation, Mapping, ROWS)
@@ -170,7 +172,7 @@ class _Run:
         self._fresh()  # refuses what does not fit before the target runs over the rows
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision, self.source == EAGLE)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
-        everything = replace(options, loss="forward_kl", select="all", init_from="draft")
+        everything = replace(options, loss="forward_kl", select="all", init_from="draft", on_policy=0.0)
         if options.needs_reference and self.reference is None:
             self._stage("reference", everything, options.reference_steps or options.steps, teacher)
         tokens = self._reference_losses(teacher) if options.select == "adaspec" else None
@@ -186,7 +188,8 @@ class _Run:
     @property
     def baseline_steps(self) -> int:
         """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, the forward
-        passes of a reference (a third of an optimizer step per batch), and steps of the draft."""
+        passes of a reference and of on-policy samples (a third of an optimizer step per batch), and steps of the draft.
+        The target's passes do not count."""
         options = self.options
         steps = options.steps
         if options.needs_reference:
@@ -195,6 +198,7 @@ class _Run:
             steps += math.ceil(len(self._visited) / (3 * rows_per_step(options)))
         if options.select == "moving":
             steps += math.ceil(options.steps / 3)
+        steps += math.ceil(options.on_policy * options.steps / 3)
         return steps
 
     @property
@@ -353,7 +357,7 @@ class _Run:
             options=options,
             steps=steps,
             reference=tokens,
-            pad_id=min(self.dataset.eos_ids),
+            eos_ids=self.dataset.eos_ids,
             progress=self.dataset.bar(f"distilling ({name})"),
         )
         if processes().is_main_process:

@@ -183,7 +183,8 @@ class CachedHiddenStates:
             folder: Folder to write, 2 or 4 bytes · H per completion token. It appears when it is complete.
             precision: Precision of the arithmetic, as in `DistillOptions`.
             pad_id: Any id.
-            whole: Whether to store the states of the prompts too, which an EAGLE head reads.
+            whole: Whether to store the states of the prompts too, which an EAGLE head reads. Stored ones serve other
+                drafts too.
             progress: Called with (rows done, R).
 
         Raises:
@@ -200,7 +201,7 @@ class CachedHiddenStates:
         if not folder.exists():
             with arithmetic(target, precision):
                 _write(target, head, examples, folder, facts, pad_id, progress)
-        if read_json(folder / "states.json") == facts:
+        if read_json(folder / "states.json") in (facts, facts | {"whole": True}):
             cached = cls(folder, head, precision)
             deviation = (cached.logits([0], {}).float() - expected).abs().mean()
             if deviation <= _MAX_DEVIATION * expected.std():

@@ -103,7 +103,7 @@ class TimedDistillation:
         with temporary_folder() as folder:
             stage = run_stage(
                 draft, examples, OnlineTeacher(target, options.precision), folder, options=options,
-                steps=_MOST_STEPS, pad_id=min(required_eos_ids(target, tokenizer)), limit=limit,
+                steps=_MOST_STEPS, eos_ids=required_eos_ids(target, tokenizer), limit=limit,
                 progress=progress("training a draft model"),
             )  # fmt: skip
         draft.set_attn_implementation(own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.moving_reference import MovingReference
 from tasc.training.distill.new_head import STEPS
+from tasc.training.distill.on_policy import sampled_outputs
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import (
     Teacher,
@@ -48,21 +49,29 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
 
     Args:
         teacher: Teacher of the draft.
-        options: Options; `loss`, `select` and `k` are used.
+        options: Options; `loss`, `select`, `k` and `on_policy` are used.
         reference: (T,) loss of the reference per completion token, by row, for `select="adaspec"`.
+        eos_ids: Ids that end an output.
         **given: Arguments of the `Trainer`.
     """
 
     loss_is_scaled_for_ga = False  # the loss is a mean per pass
 
     def __init__(
-        self, *, teacher: Teacher, options: DistillOptions, reference: Mapping[int, Tensor] | None, **given: Any
+        self,
+        *,
+        teacher: Teacher,
+        options: DistillOptions,
+        reference: Mapping[int, Tensor] | None,
+        eos_ids: Collection[int] = (),
+        **given: Any,
     ) -> None:
         super().__init__(**given)
         self.model_accepts_loss_kwargs = False
         self._teacher = teacher
         self._options = options
         self._reference = reference
+        self._eos_ids = eos_ids
         self._ids = DraftHead(given["model"]).ids
         self._moving = MovingReference(given["model"]) if options.select == "moving" else None
         if self._moving is not None:
@@ -76,6 +85,8 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         An EAGLE head learns from each of its steps. Its tokens are selected by the losses of the first one.
         """
         rows = inputs.pop("rows").tolist()
+        if self._options.on_policy and torch.rand(()) < self._options.on_policy:
+            inputs = self._sampled(rows)
         target = self._teacher.over(self._ids, rows, inputs)
 
         def losses(model: Any, steps: int) -> list[Tensor]:
@@ -86,6 +97,19 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         chosen = self._selected(rows, per_token[0].detach(), lambda reference: losses(reference, 1)[0])
         loss = torch.stack([each[chosen].mean() for each in per_token]).mean()
         return (loss, {}) if return_outputs else loss
+
+    def _sampled(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Return a batch of outputs that the draft samples now, as long as the longest of these rows at most."""
+        draft: Any = self.accelerator.unwrap_model(self.model)
+        made: Any = self.data_collator
+        examples = [made.examples[row] for row in rows]
+        batch = made.collator(
+            sampled_outputs(
+                draft, [one.prompt for one in examples], made.collator,
+                ids=self._ids, eos=self._eos_ids, limit=max(len(one.completion) for one in examples),
+            )
+        )  # fmt: skip
+        return {name: value.to(draft.device) for name, value in batch.items()}
 
     def _selected(self, rows: Sequence[int], per_token: Tensor, losses: Callable[[Any], Tensor]) -> Tensor:
         """Return (n,) bool, the tokens to learn from; `losses` computes the (n,) losses of another model."""
@@ -109,7 +133,7 @@ def run_stage(
     options: DistillOptions,
     steps: int,
     reference: Mapping[int, Tensor] | None = None,
-    pad_id: int = 0,
+    eos_ids: Collection[int] = (0,),
     limit: TimeLimit | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -124,7 +148,7 @@ def run_stage(
         options: Options; `options.steps` is not used.
         steps: Optimizer steps.
         reference: (T,) loss of the reference per completion token, by row.
-        pad_id: Any id.
+        eos_ids: Ids that end an output.
         limit: Time of the stage; the learning rate then falls with the time. None: as long as the steps take.
         progress: As for `fit`.
 
@@ -141,10 +165,11 @@ def run_stage(
         teacher=teacher,
         options=options,
         reference=reference,
+        eos_ids=eos_ids,
         model=draft,
         args=trainer_arguments(folder, options, steps),
         train_dataset=row_order(examples, options, steps),
-        data_collator=RowCollator(Collator.for_model(draft, pad_id), examples),
+        data_collator=RowCollator(Collator.for_model(draft, min(eos_ids)), examples),
         optimizers=_optimizer(draft, options, steps, limit),
     )
     history = fit(trainer, progress, limit)
