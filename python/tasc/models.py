@@ -342,16 +342,23 @@ def load_weights(kind: Any, model: str | os.PathLike[str], **options: Any) -> An
         **options: Of `from_pretrained`.
 
     Raises:
-        InputError: It cannot be loaded, or the checkpoint lacks weights.
+        InputError: It cannot be loaded, or the checkpoint lacks weights or has them in other shapes.
     """
     with load_errors(str(model)):
-        loaded, report = kind.from_pretrained(model, output_loading_info=True, **options)
+        loaded, report = kind.from_pretrained(
+            model, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )  # which logs a table and raises an error that names no weight, where it does not ignore them
     missing = sorted(report["missing_keys"])
     if missing:
         others = f" and {len(missing) - 1} other weights" if len(missing) > 1 else ""
         raise InputError(
             f"cannot load model {str(model)!r}: the checkpoint lacks {missing[0]}{others}; give a complete one (an "
             "EAGLE head is no model of its own: give it as the draft of its target)"
+        )
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"cannot load model {str(model)!r}: {name} has the shape {tuple(found)} in the checkpoint, and "
+            f"{tuple(expected)} by its config.json; give the two files of one model"
         )
     return loaded
 

@@ -460,6 +460,11 @@ def test_a_checkpoint_that_is_not_whole_is_refused(target: Path, tmp_path: Path)
     inner = damaged(tmp_path / "head", tmp_path / "inner", eagle_config={"use_aux_hidden_state": True})
     with pytest.raises(InputError, match="reads states of the target's inner layers, which tasc does not keep"):
         load_head(inner, model)
+    wide = damaged(target, tmp_path / "wide", intermediate_size=40)
+    with pytest.raises(
+        InputError, match=r"down_proj\.weight has the shape \(32, 24\) in the checkpoint, and \(32, 40\)"
+    ):
+        load_checkpoint(str(wide))
     for name in ("model.safetensors", "tokenizer.json"):
         cut = tmp_path / f"cut {name}"
         shutil.copytree(tmp_path / "head", cut)
