@@ -15,7 +15,6 @@ import numpy as np
 
 from tasc.data import Row, TaskTokenizer
 from tasc.data.chat import encode_outputs, render_rows
-from tasc.decoding.engine.target import context_length
 from tasc.decoding.prompts import prompt_ids
 from tasc.errors import CorpusError, InputError
 
@@ -105,6 +104,8 @@ def short_enough(examples: list[Example], limit: int, config: Any) -> tuple[list
     Raises:
         CorpusError: All examples are longer.
     """
+    from tasc.decoding.engine.target import context_length  # which imports torch
+
     context = context_length(config)
     what = f"max_tokens={limit}"
     if context is not None and context < limit:
