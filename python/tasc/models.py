@@ -276,7 +276,7 @@ def _merge(base: Path, adapter: Path, folder: Path) -> None:
         import_optional("transformers", "hf"),
         import_optional("peft", "ft"),
     )
-    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = load_weights(transformers.AutoModelForCausalLM, base, dtype=torch.float32)
     merged = peft.PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     merged.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
@@ -319,20 +319,59 @@ def load_checkpoint(
     quiet_transformers()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = "float32" if dtype == "auto" and device == "cpu" else dtype
-    try:
+    with load_errors(model):
         source = checkpoint(model)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=kind if kind == "auto" else getattr(torch, kind)
-        )
-    except (OSError, ValueError) as e:
-        raise InputError(f"cannot load model {model!r}: {_first_line(e)}") from e
+        loaded = load_weights(AutoModelForCausalLM, source, dtype=kind if kind == "auto" else getattr(torch, kind))
     if adapter is not None:
         loaded = _with_adapter(loaded, adapter)
     try:
         return loaded.to(device).eval(), tokenizer
     except RuntimeError as e:
         raise InputError(f"cannot use device {device!r}: {_first_line(e)}") from e
+
+
+def load_weights(kind: Any, model: str | os.PathLike[str], **options: Any) -> Any:
+    """Load a model as `kind.from_pretrained`, with all of its weights from the checkpoint.
+
+    transformers fills weights that a checkpoint lacks with random numbers, and logs a table.
+
+    Args:
+        kind: A class or auto class of transformers.
+        model: A folder, or a name on the model hub.
+        **options: Of `from_pretrained`.
+
+    Raises:
+        InputError: It cannot be loaded, or the checkpoint lacks weights or has them in other shapes.
+    """
+    with load_errors(str(model)):
+        loaded, report = kind.from_pretrained(
+            model, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )  # which logs a table and raises an error that names no weight, where it does not ignore them
+    missing = sorted(report["missing_keys"])
+    if missing:
+        others = f" and {len(missing) - 1} other weights" if len(missing) > 1 else ""
+        raise InputError(
+            f"cannot load model {str(model)!r}: the checkpoint lacks {missing[0]}{others}; give a complete one (an "
+            "EAGLE head is no model of its own: give it as the draft of its target)"
+        )
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"cannot load model {str(model)!r}: {name} has the shape {tuple(found)} in the checkpoint, and "
+            f"{tuple(expected)} by its config.json; give the two files of one model"
+        )
+    return loaded
+
+
+@contextmanager
+def load_errors(model: str) -> Iterator[None]:
+    """Raise an InputError that names the model for what its libraries raise inside the `with` block."""
+    try:
+        yield
+    except TascError:
+        raise
+    except Exception as e:  # of transformers, safetensors, tokenizers, huggingface_hub
+        raise InputError(f"cannot load model {model!r}: {_first_line(e)}") from e
 
 
 def share_embeddings(draft: Any, target: Any) -> int:

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-from drafts import HELD_OUT, ROWS, folder, tiny  # noqa: E402
+from drafts import HELD_OUT, ROWS, TOKENIZER, folder, tiny  # noqa: E402
 from test_extended_model import MODELS  # noqa: E402
 from vocabularies import make_tokenizer  # noqa: E402
 
@@ -389,6 +389,33 @@ def test_a_size_that_does_not_fit_is_refused_before_the_target_runs(wide: Path, 
     assert not (tmp_path / "states").exists()
 
 
+@pytest.mark.parametrize("outputs", ["given", "target"])
+def test_rows_beyond_the_targets_context_are_left_out(outputs: Any, tmp_path: Path) -> None:
+    """Learned positions end with the context."""
+    config = transformers.GPT2Config(
+        vocab_size=TOKENIZER.get_vocab_size(), n_embd=16, n_layer=2, n_head=2, n_positions=48, eos_token_id=1
+    )
+    short = folder(tmp_path / "short", transformers.GPT2LMHeadModel(config))
+    long = {"input": "long", "output": "fly to boston " * 9}
+    options = replace(QUICK, steps=1, select="all")
+    made = distill(short, 1, [*ROWS, long], tmp_path / "draft", options=options, outputs=outputs, max_output=5)
+    assert (made.metrics["rows"], made.metrics["rows_left_out"]) == ((12, 1) if outputs == "given" else (13, 0))
+    with pytest.raises(CorpusError, match=r"longer than the model's context of 48 tokens; the shortest has \d+ tokens"):
+        distill(short, 1, [long], tmp_path / "other", options=options)
+
+
+def test_a_run_that_diverges_ends_with_an_error(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the loss is nan at step \d: the training has diverged; .* learning_rate"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, select="all", learning_rate=1e30))
+    assert not (tmp_path / "draft").exists()
+
+
+def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the smallest draft"):
+        distill(target, DraftSize(100), ROWS, tmp_path / "draft", options=QUICK)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("select", ["random", "moving"])
 def test_selected_tokens_are_the_same_after_a_stop(select: Any, target: Path, tmp_path: Path) -> None:
     options = replace(QUICK, select=select, k=0.2)
@@ -495,7 +522,7 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
-        {"vocabulary": -1},
+        {"vocabulary": -1}, {"seed": -1}, {"seed": 2**32}, {"weight_decay": -0.1}, {"weight_decay": float("nan")},
     ):  # fmt: skip
         with pytest.raises(InputError, match=next(iter(wrong))):
             DistillOptions(**wrong)  # type: ignore[arg-type]

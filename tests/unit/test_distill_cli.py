@@ -85,6 +85,9 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
         ({"limit": "5"}, "limit = '5'; allowed: an integer"),
         ({"length": True}, "length = True; allowed: an integer"),
         ({"k": 2}, "k=2: a share of the tokens"),
+        ({"limit": -1}, "limit=-1: give a number above 0"),
+        ({"validation_rows": -1}, "validation_rows=-1: at least 1"),
+        ({"max_output": 0}, "max_output=0: at least 1"),
     ],
 )
 def test_config_files_that_are_refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+import safetensors.torch  # noqa: E402
 from drafts import HELD_OUT, ROWS, folder, tiny  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -29,6 +31,7 @@ from tasc.decoding.draft_model.vocabulary import DraftHead  # noqa: E402
 from tasc.decoding.sampling import Sampling  # noqa: E402
 from tasc.drafting.protocol import RequestParams  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
+from tasc.models import load_checkpoint  # noqa: E402
 from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, distill  # noqa: E402
 from tasc.training.distill.new_head import new_head  # noqa: E402
 from tasc.training.distill.teacher import batches, draft_batch, draft_logits  # noqa: E402
@@ -426,6 +429,51 @@ def test_what_does_not_fit_is_refused_in_a_line(target: Path, tmp_path: Path) ->
     assert not (tmp_path / "made").exists()
 
 
+def damaged(whole: Path, copy: Path, **config: Any) -> Path:
+    """A copy of a checkpoint with one weight less, or with other settings."""
+    shutil.copytree(whole, copy)
+    if config:
+        settings = json.loads((copy / "config.json").read_text())
+        (copy / "config.json").write_text(json.dumps(settings | config))
+    else:
+        kept = weights(copy)
+        del kept[next(name for name in kept if "q_proj" in name)]
+        safetensors.torch.save_file(kept, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused(target: Path, tmp_path: Path) -> None:
+    """transformers gives missing weights random numbers, so the text would be another one."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+    transformers.AutoTokenizer.from_pretrained(target).save_pretrained(tmp_path / "head")
+    head_of(model).save_pretrained(tmp_path / "head")
+    lacks = (
+        r"cannot load model '.*': the checkpoint lacks model\.[\w.]+ and \d+ other weights; .*an EAGLE head is no model"
+    )
+    for used in (lambda head: load_checkpoint(str(head)), lambda head: distill(head, 1, ROWS, tmp_path / "made")):
+        with pytest.raises(InputError, match=lacks):
+            used(tmp_path / "head")
+    with pytest.raises(InputError, match=r"the checkpoint lacks midlayer\.self_attn\.q_proj\.weight; give a complete"):
+        load_head(damaged(tmp_path / "head", tmp_path / "less"), model)
+    with pytest.raises(InputError, match=r"the checkpoint lacks model\.layers\.0\.self_attn\.q_proj\.weight; give"):
+        load_checkpoint(str(damaged(target, tmp_path / "less model")))
+    inner = damaged(tmp_path / "head", tmp_path / "inner", eagle_config={"use_aux_hidden_state": True})
+    with pytest.raises(InputError, match="reads states of the target's inner layers, which tasc does not keep"):
+        load_head(inner, model)
+    wide = damaged(target, tmp_path / "wide", intermediate_size=40)
+    with pytest.raises(
+        InputError, match=r"down_proj\.weight has the shape \(32, 24\) in the checkpoint, and \(32, 40\)"
+    ):
+        load_checkpoint(str(wide))
+    for name in ("model.safetensors", "tokenizer.json"):
+        cut = tmp_path / f"cut {name}"
+        shutil.copytree(tmp_path / "head", cut)
+        (cut / name).write_bytes((cut / name).read_bytes()[:-90])
+        with pytest.raises(InputError, match=f"^cannot load model '{cut}': "):
+            load_draft(str(cut), model)
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_target_without_rows_is_refused() -> None:
     config = transformers.MambaConfig(
         vocab_size=VOCAB, hidden_size=32, state_size=4, num_hidden_layers=2, eos_token_id=EOS, pad_token_id=EOS
@@ -436,6 +484,8 @@ def test_a_target_without_rows_is_refused() -> None:
     head = LlamaForCausalLMEagle3(config).read_target(mamba)
     with pytest.raises(InputError, match="drafter 'eagle' reads the target's states, and MambaForCausalLM"):
         Generator(mamba, drafter=EagleDrafter(head))
+    with pytest.raises(InputError, match="MambaForCausalLM has no attention heads"):
+        new_head(mamba, None)
 
 
 def test_a_head_is_made_measured_and_run_from_the_command_line(target: Path, tmp_path: Path) -> None:

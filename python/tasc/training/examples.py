@@ -93,16 +93,26 @@ def check_rows(rows: Sequence[Row], what: str, *, outputs: bool = False) -> None
             )
 
 
-def short_enough(examples: list[Example], limit: int) -> tuple[list[Example], int]:
-    """Return the examples of at most `limit` base tokens, and the number of longer ones.
+def short_enough(examples: list[Example], limit: int, config: Any) -> tuple[list[Example], int]:
+    """Return the examples of at most `limit` base tokens that the model's context holds, and the number of longer ones.
+
+    Args:
+        examples: The examples.
+        limit: Most base tokens of an example, prompt and output together.
+        config: Configuration of the model.
 
     Raises:
         CorpusError: All examples are longer.
     """
+    from tasc.decoding.engine.target import context_length  # which imports torch
+
+    context = context_length(config)
+    what = f"max_tokens={limit}"
+    if context is not None and context < limit:
+        limit, what = context, f"the model's context of {context} tokens"
     kept = [e for e in examples if len(e) <= limit]
     if not kept:
-        shortest = min(len(e) for e in examples)
-        raise CorpusError(f"every row is longer than max_tokens={limit}; the shortest has {shortest} tokens")
+        raise CorpusError(f"every row is longer than {what}; the shortest has {min(map(len, examples))} tokens")
     if len(kept) < len(examples):
         _log.warning(
             "%d of %d rows are longer than %d tokens and skipped", len(examples) - len(kept), len(examples), limit

@@ -53,6 +53,10 @@ class TrainingOptions:
         self._check_counts("batch_size", "accumulate", "save_every", "max_tokens")
         if not 0 <= self.warmup < 1:
             raise InputError(f"warmup={self.warmup}: a share of the steps, 0 to below 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay={self.weight_decay}: give a number of at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed={self.seed}: give a number from 0 to {2**32 - 1}")
 
     @property
     def trackers(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,8 +101,11 @@ class WorkFolder:
             try:
                 yield
             except BaseException:
-                if state.is_main_process and any(self.path.rglob("step-*")):
-                    _log.warning("the steps so far are in %s, and the same command goes on from there", self.path)
+                if state.is_main_process:
+                    if any(self.path.rglob("step-*")):
+                        _log.warning("the steps so far are in %s, and the same command goes on from there", self.path)
+                    elif all(found == note for found in self.path.iterdir()):  # so another command may take the name
+                        remove_folder(self.path)
                 raise
 
     @contextmanager
@@ -171,6 +175,7 @@ def trainer_arguments(folder: Path, options: TrainingOptions, steps: int) -> Any
         fp16=dtype == torch.float16,
         use_cpu=device == "cpu",
         logging_steps=max(1, steps // CURVE_POINTS),
+        logging_nan_inf_filter=False,  # which writes 0 in place of a loss that is not a number
         save_steps=options.save_every,
         eval_strategy="no",  # `_validator` evaluates when the checkpoint is whole
         prediction_loss_only=True,
@@ -195,11 +200,15 @@ def fit(trainer: Any, progress: Progress | None, limit: TimeLimit | None = None)
 
     Returns:
         `seconds`, `resumed_at` (step), `curve` [{step, loss, grad_norm, learning_rate}], `validation` [{step, loss}].
+
+    Raises:
+        InputError: The loss is no finite number.
     """
     import transformers
 
     return_freed_memory()
     trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(_loss_check())
     trainer.add_callback(_keeper())
     if trainer.eval_dataset is not None:
         trainer.add_callback(_validator(trainer))
@@ -287,6 +296,25 @@ def _keeper() -> Any:
                 _log.info("step %d of %d: %s", state.global_step, state.max_steps, said)
 
     return Keeper()
+
+
+def _loss_check() -> Any:
+    """A callback of the `Trainer` that ends a run whose loss is no finite number: the weights are lost."""
+    from transformers import TrainerCallback
+
+    class LossCheck(TrainerCallback):
+        """Checks the loss."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            """Check what is logged."""
+            loss = (logs or {}).get("loss", 0.0)
+            if not math.isfinite(loss):
+                raise InputError(
+                    f"the loss is {loss} at step {state.global_step}: the training has diverged; start again with "
+                    "--no-resume (resume=False) and a lower learning_rate"
+                )
+
+    return LossCheck()
 
 
 def _validator(trainer: Any) -> Any:

@@ -17,6 +17,7 @@ from tasc.data import TaskTokenizer
 from tasc.data.tokenizer import PLAN_FILE, load_tokenizer
 from tasc.errors import InputError, import_optional
 from tasc.files import new_folder, read_json, write_json
+from tasc.models import load_weights
 from tasc.portable import make_portable
 from tasc.vocab.vocabulary import extend_tokenizer
 
@@ -138,9 +139,10 @@ def extend_checkpoint(
 
     Raises:
         TokenizerMismatchError: The plan was learned with another tokenizer.
-        InputError: The tokenizer or model cannot be extended (the message names the reason), or `out_dir` is not empty.
+        InputError: The tokenizer or model cannot be read or extended (the message names the reason), or `out_dir` is
+            not empty.
         MissingExtraError: torch or transformers is not installed.
-        OSError: The model cannot be read, or the folder cannot be written.
+        OSError: The folder cannot be written.
 
     Examples:
         >>> plan = MergePlan.open("task.plan")  # doctest: +SKIP
@@ -150,7 +152,7 @@ def extend_checkpoint(
     extended = extend_tokenizer(model, plan)
     transformers = import_optional("transformers", "hf")
     with new_folder(out_dir) as folder:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype or "auto")
+        loaded = load_weights(transformers.AutoModelForCausalLM, model, dtype=dtype or "auto")
         tokenizer = transformers.AutoTokenizer.from_pretrained(model)
         _add_missing_rows(loaded, tokenizer)
         extend_model(loaded, plan, pad_to_multiple=pad_to_multiple).save_pretrained(folder)

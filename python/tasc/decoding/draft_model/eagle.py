@@ -30,6 +30,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedd
 from tasc.decoding.draft_model.vocabulary import CONFIG_KEY
 from tasc.errors import InputError
 from tasc.files import read_json
+from tasc.models import load_weights
 
 Remember: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes the (B, H, Q, D) keys and values of a pass; returns (B, H, E, D), all that its queries may read."""
@@ -204,7 +205,7 @@ def head_config(target: Any, ids: Sequence[int] | None) -> LlamaConfig:
         ids: Draft vocabulary, ascending; None: all ids.
     """
     text, (num_ids, width) = target.config.get_text_config(), target.get_input_embeddings().weight.shape
-    heads = text.num_attention_heads if width % text.num_attention_heads == 0 else 1
+    heads = text.num_attention_heads if width % (2 * text.num_attention_heads) == 0 else 1  # rotations take pairs
     kept = getattr(text, "num_key_value_heads", None) or heads
     own: dict[str, Any] = {
         CONFIG_KEY: None if ids is None else list(ids),
@@ -247,8 +248,14 @@ def load_head(folder: str | Path, target: Any, dtype: Any = torch.float32) -> Ll
         dtype: Type of the weights.
 
     Raises:
-        InputError: The head is for a target of another width or vocabulary.
+        InputError: The head cannot be loaded, reads other states than the last ones, or is for a target of another
+            width or vocabulary.
     """
-    head: Any = LlamaForCausalLMEagle3.from_pretrained(folder, dtype=dtype)
+    head = load_weights(LlamaForCausalLMEagle3, folder, dtype=dtype)
+    if (getattr(head.config, "eagle_config", None) or {}).get("use_aux_hidden_state") is not False:
+        raise InputError(
+            f"the EAGLE head {folder} reads states of the target's inner layers, which tasc does not keep; distil one "
+            f"of the last states with tasc distill --draft eagle"
+        )
     found: LlamaForCausalLMEagle3 = head.read_target(target).to(target.device).eval()
     return found

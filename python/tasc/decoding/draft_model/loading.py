@@ -8,7 +8,7 @@ from typing import Any
 from tasc.decoding.draft_model.drafter import ModelDrafter
 from tasc.decoding.draft_model.eagle import is_head, is_head_folder, load_head
 from tasc.decoding.draft_model.eagle_drafter import EagleDrafter
-from tasc.models import load_checkpoint, share_embeddings
+from tasc.models import load_checkpoint, load_errors, share_embeddings
 
 
 def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | None = None) -> tuple[Any, Any]:
@@ -27,7 +27,8 @@ def load_draft(draft: str, target: Any, *, dtype: str = "auto", device: str | No
         from transformers import AutoTokenizer
 
         loaded: Any = load_head(draft, target, target.dtype)
-        tokenizer: Any = AutoTokenizer.from_pretrained(draft)
+        with load_errors(draft):
+            tokenizer: Any = AutoTokenizer.from_pretrained(draft)
     else:
         loaded, tokenizer = load_checkpoint(draft, dtype=dtype, device=device)
     share_embeddings(loaded, target)

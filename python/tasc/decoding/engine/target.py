@@ -257,16 +257,20 @@ def _attention_windows(config: Any) -> dict[str, tuple[int | None, bool]]:
     return {kind: reads.get(kind, (None, False)) for kind in kinds}
 
 
+def context_length(config: Any) -> int | None:
+    """Return the longest context that a model's configuration names, in tokens; None: none."""
+    text = config.get_text_config()
+    limits = (getattr(text, name, None) for name in CONTEXT_NAMES)
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
+
+
 def _context_length(model: Any) -> int | None:
     """Return the longest context of a model in tokens; None: not limited.
 
-    The names are those of transformers' configurations. Without any, the table of learned positions is looked for.
+    Without a limit in its configuration, the table of learned positions is looked for.
     """
-    config = model.config.get_text_config()
-    for name in CONTEXT_NAMES:
-        limit = getattr(config, name, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
+    if (limit := context_length(model.config)) is not None:
+        return limit
     tables = [
         module.num_embeddings
         for name, module in model.named_modules()

@@ -38,6 +38,12 @@ class DistillConfig(DistillOptions):
     baseline: bool = True
     """Distil also on all tokens with the same compute (DistillSpec), and compare."""
 
+    def __post_init__(self) -> None:
+        """Check the values. Raises InputError that names the setting."""
+        super().__post_init__()
+        self._check_counts("validation_rows", "max_output", "length")
+        self._check_positive("limit")
+
     @classmethod
     def read(cls, file: Path | None, **given: Any) -> DistillConfig:
         """Read the settings of a TOML file; `given` settings that are not None take precedence.

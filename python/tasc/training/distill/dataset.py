@@ -17,6 +17,7 @@ from tasc.data.chat import CHAT_FIELDS
 from tasc.data.endings import required_eos_ids
 from tasc.drafting.defaults import MEMORY_BYTES
 from tasc.files import read_json, write_json
+from tasc.models import load_weights
 from tasc.progress import ProgressBars
 from tasc.training.distill.acceptance import target_outputs
 from tasc.training.distill.options import DistillOptions
@@ -67,7 +68,7 @@ class DistillDataset:
     def target(self) -> Any:
         """The target model: float32 on a CPU, its stored dtype on a GPU."""
         dtype = "auto" if torch.cuda.is_available() else torch.float32
-        model: Any = AutoModelForCausalLM.from_pretrained(self.model, dtype=dtype)
+        model = load_weights(AutoModelForCausalLM, self.model, dtype=dtype)
         return model.to(processes().device).eval()
 
     def forget_target(self) -> None:
@@ -96,7 +97,7 @@ class DistillDataset:
             if self.outputs == "given"
             else self.target_outputs("outputs.json", self.rows, "target outputs")
         )
-        return short_enough(made, self.options.max_tokens)
+        return short_enough(made, self.options.max_tokens, self.target.config)
 
     @cached_property
     def vocabulary(self) -> list[int] | None:

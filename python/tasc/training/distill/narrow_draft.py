@@ -88,11 +88,13 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
         A float32 `LlamaForCausalLM` on the target's device, in evaluation mode.
 
     Raises:
-        InputError: The size is too small.
+        InputError: The size is too small, or larger than the target.
     """
     import torch
     import transformers
 
+    if size.weights > (most := target.num_parameters()):
+        raise InputError(f"draft size {size.weights:,}: the target itself has {most:,} weights; give a smaller size")
     text, num_ids = target.config.get_text_config(), target.get_input_embeddings().weight.shape[0]
     width = size.width(num_ids if ids is None else len(ids))
     special: dict[str, Any] = {

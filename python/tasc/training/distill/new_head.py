@@ -34,8 +34,13 @@ def new_head(target: Any, ids: Sequence[int] | None) -> LlamaForCausalLMEagle3:
         A float32 head on the target's device, in evaluation mode.
 
     Raises:
-        InputError: The target's last hidden states are not found, or do not determine its logits.
+        InputError: The target has no attention, or its last hidden states are not found or do not determine its logits.
     """
+    if getattr(target.config.get_text_config(), "num_attention_heads", None) is None:
+        raise InputError(
+            f"{type(target).__name__} has no attention heads, and a head is run with such targets only; cut a draft "
+            "from it (--layers), or make a new, narrow one (--draft-size)"
+        )
     some = torch.arange(16, device=target.device) % target.get_input_embeddings().weight.shape[0]
     with last_hidden_states(target) as seen:
         logits = target(input_ids=some[None]).logits

@@ -19,7 +19,7 @@ from tasc.decoding.draft_model.eagle import is_head, is_head_folder, load_head
 from tasc.decoding.draft_model.vocabulary import cut_head, draft_vocabulary, expand_head, set_draft_vocabulary
 from tasc.errors import InputError
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
-from tasc.models import check_name, quiet_transformers
+from tasc.models import check_name, load_weights, quiet_transformers
 from tasc.portable import make_portable
 from tasc.progress import ProgressBars, no_bars
 from tasc.training.distill.acceptance import acceptance, difference
@@ -114,6 +114,8 @@ def distill(
     for name, folder in (("reference", reference), ("states", states)):
         if folder is not None:
             path(name, folder)
+    if reference is not None:
+        check_name(str(reference))
     of_kind("options", options, DistillOptions)
     if isinstance(draft, DraftSize):  # it has no embeddings or head of the target to keep
         options = replace(options, trainable="all")
@@ -305,7 +307,7 @@ class _Run:
     def _model(self, folder: str | Path) -> Any:
         if is_head_folder(folder):
             return load_head(folder, self.dataset.target)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return load_weights(AutoModelForCausalLM, folder, dtype=torch.float32)
 
     @property
     def _reference_folder(self) -> Path:

@@ -96,7 +96,7 @@ class TimedDistillation:
         batch_size = _CPU_BATCH if target.device.type == "cpu" else DistillOptions.batch_size
         options = DistillOptions(batch_size=batch_size, save_every=_MOST_STEPS)
         made = make_examples([row for row in rows if row.get("input")], tokenizer, task, system=system)
-        examples, _ = short_enough(made, options.max_tokens)
+        examples, _ = short_enough(made, options.max_tokens, target.config)
         draft = self.cut(target).float()
         own = draft.config._attn_implementation
         draft.set_attn_implementation(attention(examples) or own)

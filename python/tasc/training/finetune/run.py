@@ -12,6 +12,7 @@ from typing import Any
 from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
 from tasc.files import as_json, write_text
+from tasc.models import load_weights
 from tasc.portable import make_portable
 from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
@@ -92,7 +93,8 @@ class Run:
 
         full = self.options.method == "full"
         quantised = {"quantization_config": _nf4(dtype)} if self.options.method == "qlora" else {}
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model = load_weights(
+            AutoModelForCausalLM,
             self.model,
             dtype=torch.float32 if full else dtype,
             attn_implementation=attention(self.examples),
@@ -112,9 +114,8 @@ class Run:
 
         stored = AutoConfig.from_pretrained(self.model).dtype or torch.float32
         if self.options.method == "full":
-            model: Any = AutoModelForCausalLM.from_pretrained(self.work.path / "learnt", dtype=torch.float32)
-            return model.to(stored)
-        base = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
+            return load_weights(AutoModelForCausalLM, self.work.path / "learnt", dtype=torch.float32).to(stored)
+        base = load_weights(AutoModelForCausalLM, self.model, dtype=torch.float32)
         return PeftModel.from_pretrained(base, str(self.work.path / "learnt")).merge_and_unload().to(stored)
 
     def _pad_id(self) -> int:

@@ -86,7 +86,8 @@ def tune(
     work.check_new(out)
     task = load_tokenizer(model, eos=eos)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    examples, left_out = short_enough(make_examples(rows, tokenizer, task, system=system), options.max_tokens)
+    made, config = make_examples(rows, tokenizer, task, system=system), transformers.AutoConfig.from_pretrained(model)
+    examples, left_out = short_enough(made, options.max_tokens, config)
     checked = make_examples(held_out, tokenizer, task, system=system) if held_out else []
     new_ids = (
         [] if task.plan is None else list(range(task.plan.base_vocab_size, task.plan.base_vocab_size + len(task.plan)))
