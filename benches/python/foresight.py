@@ -7,9 +7,11 @@
 DATA has rows {input, output, split}: `train` is indexed, and some rows of `test` are answered by the model for the
 prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
 `--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
-answers of the plain model, as `tasc check` does, and measured with the extended one. `--own N` indexes the model's own
-outputs for N train inputs instead of the rows', for a model that was not tuned. Costs are measured as in
-`engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured again.
+answers of the plain model, as `tasc check` does, and measured with the extended one. Rows where that one never ends are
+left out and counted: a model that was tuned too little repeats itself there, which drafts guess and no forecast can know.
+`--own N` indexes the model's own outputs for N train inputs instead of the rows', for a model that was not tuned. Costs
+are measured as in `engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured
+again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others
@@ -338,6 +340,17 @@ def answered(side: Side, index: TaskIndex | None, rows: list[dict[str, Any]], op
         )  # fmt: skip
 
 
+def without_endless(
+    side: Side, rows: list[dict[str, Any]], options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], int]:
+    """Rows without those to be measured that a model answers up to the limit of tokens, and the number of these."""
+    end = options.predict + max(options.alone, options.together)
+    measured = rows[options.predict : end]
+    ended = answered(side, None, measured, options).finished
+    kept = [row for row, ends in zip(measured, ended, strict=True) if ends]
+    return [*rows[: options.predict], *kept, *rows[end:]], ended.count(False)
+
+
 def own_rows(side: Side, answers: Answers) -> list[dict[str, Any]]:
     """Rows of the model's own outputs."""
     return [
@@ -398,6 +411,10 @@ def main() -> None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))
                 keep()
             train = result["own"]
+        if extended is not None:
+            test, endless = without_endless(sides[BOTH], test, options)
+            result["endless"] = endless
+            print(f"outputs of the extended model that never end, left out: {endless}")
         case = Case(sides, test[: options.limit], indexed(train, plain.task, Path(name)), options)
         if result["answers"] is None:
             answers = answered(plain, case.index, test[: options.predict], options)

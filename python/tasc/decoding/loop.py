@@ -360,9 +360,9 @@ class Loop:
                 job.sync_request(self._target.vocab_size)
                 job.stats.drafter_errors += int(job.request is not None and job.request.failed)
             self._record(step, drafter, jobs, accepted, drafted, seconds + time.perf_counter() - start)
-        for job, draft in zip(step.jobs, step.drafts, strict=True):
+        for job, verified in zip(step.jobs, step.drafts, strict=True):
             if job.grammar is not None and step.costs is not None:
-                job.grammar.record(draft, accepted[job], step.costs)
+                job.grammar.record(verified, accepted[job], step.costs)
         step.timed("draft", begin)
         is_prefill = step.jobs[0].stats.steps == 1
         if self._curve is not None and not is_prefill and self._steps.was_warm:
