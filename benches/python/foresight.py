@@ -344,11 +344,13 @@ def without_endless(
     side: Side, rows: list[dict[str, Any]], options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
     """Rows without those to be measured that a model answers up to the limit of tokens, and the number of these."""
-    end = options.predict + max(options.alone, options.together)
-    measured = rows[options.predict : end]
-    ended = answered(side, None, measured, options).finished
-    kept = [row for row, ends in zip(measured, ended, strict=True) if ends]
-    return [*rows[: options.predict], *kept, *rows[end:]], ended.count(False)
+    wanted, end = max(options.alone, options.together), options.predict
+    kept: list[dict[str, Any]] = []
+    while len(kept) < wanted and (part := rows[end : end + wanted - len(kept)]):
+        ended = answered(side, None, part, options).finished
+        kept += [row for row, ends in zip(part, ended, strict=True) if ends]
+        end += len(part)
+    return [*rows[: options.predict], *kept, *rows[end:]], end - options.predict - len(kept)
 
 
 def own_rows(side: Side, answers: Answers) -> list[dict[str, Any]]:
