@@ -477,7 +477,8 @@ def test_the_moving_reference_is_an_average_of_the_drafts_weights(target: Path, 
 
 def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: Path) -> None:
     def stop(what: str) -> Any:
-        raise KeyboardInterrupt
+        if what == "distilling (reference)":
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, progress=stop)
@@ -497,6 +498,12 @@ def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path,
     other = folder(tmp_path / "other", tiny(2), make_tokenizer("ignore-merges"))
     with pytest.raises(TokenizerMismatchError, match="a draft needs the same"):
         distill(target, other, ROWS, tmp_path / "draft", options=QUICK)
+    assert not list(tmp_path.glob("draft*"))
+
+
+def test_a_size_above_the_targets_is_refused(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"draft size 9,000,000,000: the target itself has [\d,]+ weights"):
+        distill(target, DraftSize(9 * 10**9), ROWS, tmp_path / "draft", options=QUICK)
     assert not list(tmp_path.glob("draft*"))
 
 

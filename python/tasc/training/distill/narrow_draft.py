@@ -16,6 +16,7 @@ LAYERS = 3
 _STEP = 32  # widths are multiples of it
 _HEAD = 64  # size of an attention head, or `_STEP` where the width is no multiple of it
 _SPREAD = 0.1  # standard deviation of embeddings and head at the start; 0.02 learned more slowly
+_SMALL = 10**6  # weights that no machine lacks the memory for, whatever the target has
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -88,12 +89,13 @@ def narrow_draft(target: Any, size: DraftSize, ids: Sequence[int] | None) -> Any
         A float32 `LlamaForCausalLM` on the target's device, in evaluation mode.
 
     Raises:
-        InputError: The size is too small, or larger than the target.
+        InputError: The size is too small, or above both the target's and a million.
     """
     import torch
     import transformers
 
-    if size.weights > (most := target.num_parameters()):
+    most = target.num_parameters()
+    if size.weights > max(most, _SMALL):
         raise InputError(f"draft size {size.weights:,}: the target itself has {most:,} weights; give a smaller size")
     text, num_ids = target.config.get_text_config(), target.get_input_embeddings().weight.shape[0]
     width = size.width(num_ids if ids is None else len(ids))
