@@ -398,9 +398,9 @@ def test_two_adapters_and_two_indexes_of_the_openai_client(
         answer("small", prompts[0])
         written = (tmp_path / "tasc.prom").read_text()
     counts = {line.split()[0]: float(line.split()[1]) for line in written.splitlines() if line.startswith("tasc_")}
+    assert counts['tasc_recent_tau{index="slots.tasc"}'] > 1  # outputs of sql are cut off, so they do not count
     for name in adapters:
         assert counts[f'tasc_requests_total{{index="{name}.tasc"}}'] == half
-        assert counts[f'tasc_recent_tau{{index="{name}.tasc"}}'] > 1
         drafted = sum(
             n for key, n in counts.items() if key.startswith(f'tasc_accepted_tokens_total{{index="{name}.tasc"')
         )

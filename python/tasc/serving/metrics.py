@@ -45,7 +45,7 @@ _COUNTERS = {
 _GAUGES = {
     "served_rows": "Online rows in memory.",
     "salts": "Salts whose drafters are in memory.",
-    "recent_tau": "Tokens per step of the last 1,000 finished requests.",
+    "recent_tau": "Tokens per step of the last 1,000 requests that ended with an end token.",
     "built_tau": "Tokens per step of the index on held-out rows when it was built.",
 }
 
