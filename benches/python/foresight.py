@@ -350,6 +350,10 @@ def without_endless(
         ended = answered(side, None, part, options).finished
         kept += [row for row, ends in zip(part, ended, strict=True) if ends]
         end += len(part)
+    if not kept:
+        sys.exit(
+            f"the extended model ends no output within --max-tokens {options.max_tokens}; give more, or tune it longer"
+        )
     return [*rows[: options.predict], *kept, *rows[end:]], end - options.predict - len(kept)
 
 
@@ -413,7 +417,7 @@ def main() -> None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))
                 keep()
             train = result["own"]
-        if extended is not None:
+        if extended is not None and not options.smoke:  # whose random model never ends
             test, endless = without_endless(sides[BOTH], test, options)
             result["endless"] = endless
             print(f"outputs of the extended model that never end, left out: {endless}")
