@@ -4,10 +4,11 @@
     python benches/python/distillation.py DATA --adapter DIR --system TEXT --work FOLDER [--steps 150] [--seeds 3]
     python benches/python/distillation.py --smoke
 
-Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees the
-same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal
-optimizer steps, and at equal compute, where the arms without a reference get the steps that AdaSPEC spends on its own.
-Everything is kept in FOLDER: a second call goes on where the first was stopped, and more seeds can be added.
+Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees
+the same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the
+target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal optimizer steps, and at equal
+compute, where the arms without a reference get the steps that AdaSPEC spends on its own. Everything is kept in
+FOLDER: a second call goes on where the first was stopped, and more seeds can be added.
 """
 
 from __future__ import annotations

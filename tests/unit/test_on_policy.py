@@ -103,9 +103,9 @@ def test_a_draft_learns_from_what_it_samples_as_if_it_had_not_been_stopped(
     assert again.metrics["acceptance"] == whole.metrics["acceptance"]
 
 
-@pytest.mark.parametrize("share, batches", [(0.0, 0), (0.5, 3)])
+@pytest.mark.parametrize("share, batches", [(0.0, {0}), (0.5, {1, 2, 3, 4, 5})])
 def test_the_share_of_batches_is_the_option(
-    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, batches: int
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, batches: set[int]
 ) -> None:
     made: list[int] = []
 
@@ -115,7 +115,7 @@ def test_the_share_of_batches_is_the_option(
 
     monkeypatch.setattr(module, "sampled_outputs", counted)
     distill(target, 2, ROWS, tmp_path / "made", options=replace(QUICK, on_policy=share), baseline=False)
-    assert abs(len(made) - batches) <= 2 * share * 3
+    assert len(made) in batches  # of 6
 
 
 def test_what_does_not_go_with_it_is_refused(target: Path, tmp_path: Path) -> None:
