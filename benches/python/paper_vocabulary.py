@@ -338,7 +338,7 @@ def tune_added(
     task: Task, folder: Path, base: str, size: int, system: str | None, options: TuneOptions, kept: KeptResults
 ) -> None:
     """Tune the model with Algorithm 1's added tokens: the recipe, rows and batches are those of `tune`."""
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     from tasc.training.examples import Example, make_examples, short_enough
     from tasc.training.finetune.run import Run
@@ -355,7 +355,7 @@ def tune_added(
     made = make_examples(rows, tokenizer, load_tokenizer(extended), system=system)
     # Lengths in base tokens: batches are those of the other model.
     examples = [Example(e.prompt, e.completion, n) for e, n in zip(made, lengths, strict=True)]
-    examples, _ = short_enough(examples, options.max_tokens)
+    examples, _ = short_enough(examples, options.max_tokens, AutoConfig.from_pretrained(base))
     new_ids = list(range(task.tokenizer.vocab_size, load_tokenizer(extended).vocab_size))
     work = WorkFolder(folder / "added.tuning")
     with progress_bars() as bar:
