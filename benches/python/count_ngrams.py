@@ -41,7 +41,7 @@ def hashed(columns: list[NDArray[np.uint32]]) -> NDArray[np.uint64]:
     return hashes
 
 
-def windows(ids: Ids) -> list[NDArray[np.uint32]]:
+def windows(ids: NDArray[Any]) -> list[NDArray[Any]]:
     """The four columns of all windows."""
     return [ids[k : len(ids) - LENGTH + 1 + k] for k in range(LENGTH)]
 
@@ -50,7 +50,8 @@ def inside(ids: Ids, end: int) -> NDArray[np.bool_]:
     """Which windows lie inside a document: the end token is at most their last."""
     ends = ids == end
     first, second, third, _ = windows(ends)
-    return ~(first | second | third)
+    outside: NDArray[np.bool_] = first | second | third
+    return ~outside
 
 
 def numpy_counts(ids: Ids, end: int | None) -> Counts:

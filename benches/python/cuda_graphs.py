@@ -28,7 +28,7 @@ from tasc.decoding.engine.target import Target
 
 POINTS = ((1, 1), (1, 5), (1, 17), (1, 65), (1, 257), (8, 1), (8, 9), (32, 1), (32, 9))  # rows, tokens per row
 CONTEXT = 100
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "smollm2-135m": dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
                          num_key_value_heads=3, vocab_size=49152),
     "qwen2.5-0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,

@@ -94,7 +94,7 @@ class Comparison:
     batch: int
     k: float
     rate: float
-    precision: str
+    precision: Any
     longest: int
     arms: list[str]
 

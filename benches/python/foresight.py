@@ -406,12 +406,12 @@ def main() -> None:
         sides = {PLAIN: plain, DRAFTS: plain}
         extended = extended_model(model, tokenizer, data, Path(name)) if options.smoke else options.extended
         if extended is not None:
-            other = Side(*load_checkpoint(extended, dtype=options.dtype), load_tokenizer(extended), str(extended))
+            other = Side(*load_checkpoint(str(extended), dtype=options.dtype), load_tokenizer(extended), str(extended))
             other.gguf = options.extended_gguf
             sides |= {VOCABULARY: other, BOTH: other}
         rows = [row for row in read_rows([data]) if row.get("input")]
         train, test = ([row for row in rows if row["split"] == part] for part in ("train", "test"))
-        test = evenly_by_length(test)
+        test = [dict(row) for row in evenly_by_length(test)]
         if options.own:
             if result["own"] is None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))

@@ -30,16 +30,16 @@ def configurations(small: bool) -> dict[str, Callable[[], Any]]:
     """Configurations of about 100 million parameters, by kind; `small`: tiny ones."""
     width, layers, vocab = (64, 2, 256) if small else (640, 16, _VOCAB)
     heads = width // 64
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": vocab, "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": max(1, heads // 5), **_IDS,
     }  # fmt: skip
     every_fourth = ["linear_attention", "linear_attention", "linear_attention", "full_attention"] * (layers // 4)
-    gated = {
+    gated: dict[str, Any] = {
         "head_dim": 64, "linear_num_key_heads": heads, "linear_num_value_heads": heads, "linear_key_head_dim": 64,
         "linear_value_head_dim": 64, "layer_types": every_fourth or ["linear_attention", "full_attention"],
     }  # fmt: skip
-    mamba = {"mamba_n_heads": 2 * heads, "mamba_d_head": 64, "mamba_n_groups": 1, "mamba_d_state": 64}
+    mamba: dict[str, Any] = {"mamba_n_heads": 2 * heads, "mamba_d_head": 64, "mamba_n_groups": 1, "mamba_d_state": 64}
     convs = ["conv", "conv", "full_attention", "conv"] * (layers // 4) or ["conv", "full_attention"]
     return {
         "llama": lambda: transformers.LlamaConfig(**sizes),
@@ -93,7 +93,8 @@ def measured(config: Any, num_tokens: int, wrong: float, num_prompts: int) -> di
     outputs = {tuple(prompt): plain.generate(prompts=[prompt], **options)[0].ids for prompt in prompts}
     drafted = Generator(model, drafter=KnownText(outputs, wrong))
     drafted.generate(prompts=prompts[:1], **options)  # the cost of verification is measured here
-    ratios, seconds, differ, tau = [], {"plain": 0.0, "drafted": 0.0}, 0, []
+    ratios, seconds, differ = [], {"plain": 0.0, "drafted": 0.0}, 0
+    tau: list[float] = []
     for prompt in prompts[1:]:
         times = {}
         for name, generator in (("plain", plain), ("drafted", drafted)):
@@ -102,7 +103,7 @@ def measured(config: Any, num_tokens: int, wrong: float, num_prompts: int) -> di
             times[name] = time.perf_counter() - begin
             seconds[name] += times[name]
             differ += made[0].ids != outputs[tuple(prompt)]
-        tau.append(made.stats.tau)
+        tau.append(float(made.stats.tau or 0))
         ratios.append(times["plain"] / times["drafted"])
     count = num_tokens * num_prompts
     return {

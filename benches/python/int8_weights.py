@@ -105,7 +105,10 @@ def main() -> None:
         "fp32 drafted / fp32 plain", "int8 drafted / int8 plain", "int8 plain / fp32 plain")}  # fmt: skip
     if options.smoke:
         assert texts["int8 drafted / int8 plain"] == len(prompts), texts
-    pairs = [("int8 plain", "fp32 plain", 1.8), ("int8 drafted", "fp32 drafted", 1.2)]
+    pairs: list[tuple[str, str, float | None]] = [
+        ("int8 plain", "fp32 plain", 1.8),
+        ("int8 drafted", "fp32 drafted", 1.2),
+    ]
     pairs += [(name, "llama.cpp Q8_0", None) for name in ("int8 plain", "int8 drafted") if "llama.cpp Q8_0" in speed]
     ratios = [
         Ratio(f"{ours}: tokens/s", speed[ours], theirs, speed[theirs], least=None if options.smoke else least)

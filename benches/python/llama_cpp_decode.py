@@ -82,16 +82,14 @@ def speedups(plain: Method, ours: Method) -> dict[str, Any]:
     """Speed-up over plain decoding per token of the plain model, whole and behind the first token."""
     tokens = [[one.base_tokens(ids) for ids in one.outputs] for one in (plain, ours)]
 
-    def ratio(before: list[float], after: list[float], less: int) -> dict[str, float]:
+    def ratio(before: list[float], after: list[float], less: int) -> dict[str, float | None]:
         pairs = np.stack([before, np.array(tokens[0]) - less, after, np.array(tokens[1]) - less], axis=-1)
-        found: dict[str, float] = estimate(
-            Measure(pairs, lambda s: divided(s[..., 0] * s[..., 3], s[..., 1] * s[..., 2]))
-        )
-        return found
+        return estimate(Measure(pairs, lambda s: divided(s[..., 0] * s[..., 3], s[..., 1] * s[..., 2])))
 
+    behind = [[w - f for w, f in zip(one.whole, one.first, strict=True)] for one in (plain, ours)]
     return {
         "whole": ratio(plain.whole, ours.whole, 0),
-        "behind": ratio(*([w - f for w, f in zip(one.whole, one.first, strict=True)] for one in (plain, ours)), 1),
+        "behind": ratio(behind[0], behind[1], 1),
     }
 
 

@@ -437,19 +437,19 @@ def report(kept: KeptResults, *, markdown: bool) -> None:
         show(f"mixture and length, at {cost:g}", ("set", *(what for what, _, _ in PAIRS)), shares)
         cells = lines(methods, lambda f, m: f[m].facts() if m in f else "")
         show(f"settings (τ, drafted per step) at {cost:g}", ("set", *methods), cells)
-    lines = [
+    by_share = [
         [name, *(f"{speedup(rows, COSTS[0]):.2f}" for rows in kept.values[f"{name}: tasc-paper, λ"].values())]
         for name in measured_sets(kept)
         if f"{name}: tasc-paper, λ" in kept.values
     ]
-    show("s(0.02) of tasc-paper by λ, on the rows of the choice", ("set", *map(str, SHARES)), lines)
+    show("s(0.02) of tasc-paper by λ, on the rows of the choice", ("set", *map(str, SHARES)), by_share)
     if "end to end" in kept.values:
         from paper_end_to_end import lines as end_to_end_lines
 
         show("End to end", *end_to_end_lines(kept.values["end to end"]))
 
 
-def _interval(found: dict[str, float]) -> str:
+def _interval(found: dict[str, float | None]) -> str:
     return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 

@@ -64,7 +64,7 @@ def measure(
     ):
         asked = [row["input"] for row in task.held_out]
         prompt_suffix = common_suffix([prompt_ids(tokenizer, [text], None, system)[0] for text in asked])[-5:]
-        methods = {
+        methods: dict[str, tuple[Generator, list[Any]]] = {
             name: (Generator(model, tokenizer, drafter=drafter, max_draft=most), [])
             for name, (drafter, most) in drafters(task, prompt_suffix, n_max=6, p_min=1).items()
         }

@@ -176,7 +176,7 @@ def measures(task: Task, answers: Sequence[dict[str, Any]]) -> dict[str, Measure
 
 def together(found: Sequence[dict[str, Measure]]) -> dict[str, Measure]:
     """Figures of several seeds: the sums of a row are added up over the seeds, so rows are resampled once."""
-    return {name: Measure(sum(one[name].rows for one in found), found[0][name].score) for name in found[0]}
+    return {name: Measure(np.sum([one[name].rows for one in found], axis=0), found[0][name].score) for name in found[0]}
 
 
 def compare(known: dict[Arm, dict[str, Measure]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,9 @@ def measure(task: Task, sizes: Sequence[int], kept: KeptResults, *, filtered: bo
     chosen = kept.get(f"{task.name}: choice", lambda: choose(task, sizes))
     longest, refuse = chosen["longest"], FILTERS[chosen["filter"]]
 
+    def all_figures(made: Sequence[Vocabulary]) -> list[dict[str, Any]]:
+        return [figures(vocabulary, task, test, train) for vocabulary in made]
+
     def sized(what: str, uses: Sequence[type[Vocabulary]], expansions: Any) -> None:
         """Keep the figures of a selection under each of its uses, at each size."""
         names = [f"{task.name}: {what}, {USES[use]}" for use in uses]
@@ -222,7 +226,7 @@ def measure(task: Task, sizes: Sequence[int], kept: KeptResults, *, filtered: bo
             lists = expansions()
             for name, use in zip(names, uses, strict=True):
                 made = [use(task.tokenizer, grams) for grams in lists]  # type: ignore[call-arg]
-                kept.get(name, lambda made=made: [figures(v, task, test, train) for v in made])
+                kept.get(name, partial(all_figures, made))
 
     def greedy(kind: type[Outputs], settings: Settings) -> Any:
         def run() -> list[list[Gram]]:
@@ -330,7 +334,7 @@ def tune_both(
             extend_checkpoint(base, MergePlan.open(plan), extended)
         tune(extended, task.rows("train"), ours, options=options, system=system)
     for name in ("ours", "added"):
-        found = kept.get(f"{task.name}: tuned, {name}", lambda name=name: answered(task, folder / name, system, limit))
+        found = kept.get(f"{task.name}: tuned, {name}", partial(answered, task, folder / name, system, limit))
         print_table(f"{task.name}, tuned: {name}", ("figure", "value"), list(found.items()))
 
 
@@ -378,15 +382,15 @@ def extend_with_added(base: str, outputs: Outputs, folder: Path) -> None:
     tokenizer.add_tokens(texts)
     assert [tokenizer.convert_tokens_to_ids(text) for text in texts] == [outputs.first + k for k in range(len(texts))]
     model.resize_token_embeddings(outputs.first + len(texts), mean_resizing=False)
-    output = model.get_output_embeddings().weight
-    tables = {id(table): table for table in (model.get_input_embeddings().weight, output)}.values()
+    ends: tuple[Any, Any] = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = {id(end.weight): end.weight for end in ends}.values()
     with torch.no_grad():
         for table in tables:
             for k, gram in enumerate(outputs.pieces):
                 table[outputs.first + k] = table[list(gram)].float().mean(0).to(table.dtype)
-    with new_folder(folder) as partial:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+    with new_folder(folder) as written:
+        model.save_pretrained(written)
+        tokenizer.save_pretrained(written)
 
 
 def answered(task: Task, model: Path, system: str | None, limit: int) -> dict[str, Any]:

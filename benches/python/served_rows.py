@@ -48,6 +48,7 @@ class Stream:
 def streams(data: Path | None, sets: Iterable[str], indexed: int, limit: int) -> Iterator[Stream]:
     """The real sets in the order of their files, then the generated ones."""
     for name in sets if data else ():
+        assert data is not None
         rows = [row for row in read_rows([data / f"{name}.jsonl.gz"]) if row["split"] == "train"]
         yield Stream(name, rows[:indexed], rows[indexed:][:limit])
     for kind in KINDS:

@@ -100,7 +100,7 @@ def child(options: dict[str, Any]) -> None:
         options["model"], dtype=options["dtype"], max_model_len=options["context"], max_num_seqs=options["together"],
         speculative_config=config, enforce_eager=True, disable_log_stats=True,
     )  # fmt: skip
-    drafter = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
+    drafter: Any = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
     if options["method"].startswith("suffix"):
         fill(drafter.suffix_cache, json.loads(Path(options["outputs"]).read_text()))
     greedy = SamplingParams(temperature=0.0, max_tokens=options["max_tokens"])
@@ -194,12 +194,13 @@ def chat_prompts(model: str, system: str | None, inputs: list[str]) -> list[list
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     before = [] if system is None else [{"role": "system", "content": system}]
-    return [
+    ids: list[Any] = [
         tokenizer.apply_chat_template(
             [*before, {"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=False
         )
         for text in inputs
     ]
+    return ids
 
 
 def figures(found: dict[str, Any]) -> list[Ratio]:
