@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,31 @@ def test_figures_of_the_rows_are_not_lost_when_the_model_fails(
     assert "The check with the model failed" in result.stdout and "drafts bring" in result.stdout
     found = json.loads((tmp_path / "check.json").read_text())
     assert found["model"] is None and "No space" in found["failed"] and found["drafts"]
+
+
+def test_figures_of_the_rows_are_not_lost_with_ctrl_c(
+    said: Path, model: Path, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.evaluation.check.with_model.forecast", stop)
+    result = tasc("check", said, "--model", model, "--device", device, "-o", tmp_path / "check.json")
+    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+    assert "The check with the model was stopped" in result.stdout and "drafts bring" in result.stdout
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert (found["model"], found["failed"]) == (None, "interrupted") and found["drafts"]
+
+
+def test_outputs_that_do_not_end_are_said(
+    said: Path, model: Path, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tasc("check", said, "--model", model, "--device", device)
+    assert "did not end" not in result.stdout
+    monkeypatch.setattr("tasc.evaluation.check.with_model._LONGEST", 4)
+    result = tasc("check", said, "--model", model, "--device", device)
+    text = " ".join(result.stdout.split())
+    assert re.search(r"\b\d+ of \d+ outputs did not end within 4 tokens: a prediction does not hold for those", text)
 
 
 def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model: Path, tmp_path: Path) -> None:

@@ -630,6 +630,18 @@ def test_a_timed_distillation_learns_and_leaves_the_target_and_no_file(target: P
     assert trained < 0.9 * untrained
 
 
+def test_a_draft_that_was_trained_in_bf16_computes_in_its_own_type(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    draft, _ = timed(target, 1e-6, Ticking())
+    fresh = transformers.AutoModelForCausalLM.from_config(draft.config).eval()
+    fresh.load_state_dict(draft.state_dict())
+    ids = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        assert torch.equal(draft(ids).logits, fresh(ids).logits)
+
+
 def test_the_learning_rate_falls_with_the_time() -> None:
     clock = Ticking()
     limit = TimeLimit(100.0, clock)

@@ -23,8 +23,13 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
     Args:
         found: Return value of `tasc.evaluation.check.with_model.check_with_model`.
     """
-    first = found["says"]["sentence"]
-    sentences = [f"{first[0].upper()}{first[1:]}"]
+    says = found["says"]
+    sentences = [f"{says['sentence'][0].upper()}{says['sentence'][1:]}"]
+    if endless := says["rows"] - says["finished"]:
+        sentences.append(
+            f"{endless} of {says['rows']} outputs did not end within {says['max_tokens']} tokens: a prediction does not "
+            "hold for those. If the rows' outputs are shorter, tune the model for longer"
+        )
     for one in found["predictions"]:
         best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
         where = f"{one['engine']} on {one['device']}, {best['load']} at once"

@@ -25,7 +25,8 @@ class CheckResult:
         predictors: Entropies, repetition, and the share copied from the input.
         verdict: What to do.
         model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
-        failed: Error that ended the check with the model, after the figures of the rows; None if there was none.
+        failed: Error or Ctrl-C that ended the check with the model, after the figures of the rows; None if there was
+            none.
     """
 
     rows: dict[str, Any]
@@ -36,9 +37,9 @@ class CheckResult:
     predictors: Predictors
     verdict: Verdict
     model: dict[str, Any] | None = None
-    failed: Exception | None = None
+    failed: BaseException | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        failed = None if self.failed is None else str(self.failed)
+        failed = None if self.failed is None else str(self.failed) or "interrupted"
         return {**asdict(replace(self, failed=None)), "failed": failed}

@@ -51,8 +51,8 @@ def check_rows(
         source: How the next commands name the tokenizer, and its end token where that is not the tokenizer's own; None:
             by its display name.
         limit: Most rows that are looked at.
-        model: Model that answers held-out rows, and how; None: a check without a model. An error of this part is not
-            raised: it is `failed` of the result, so that the figures of the rows are not lost.
+        model: Model that answers held-out rows, and how; None: a check without a model. An error of this part, or
+            Ctrl-C in it, is not raised: it is `failed` of the result, so that the figures of the rows are not lost.
         progress: Called with the title of a job; returns its progress callback.
 
     Raises:
@@ -86,7 +86,7 @@ def check_rows(
 
             try:
                 says = check_with_model(model, tokenizer, index, plan, parts.train, parts.held_out, progress=progress)
-            except Exception as error:  # the figures of the rows are not lost with it
+            except (Exception, KeyboardInterrupt) as error:  # the figures of the rows are not lost with it
                 failed = error
             else:
                 data = " ".join(f"--data {file}" for file in files) + chosen + inputs

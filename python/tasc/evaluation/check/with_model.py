@@ -123,7 +123,7 @@ def check_with_model(
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        JSON values. `says`: see `agreement`. `adoption`: share of the new tokens that a tuned model is taken to use.
+        JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs. `adoption`: share of the new tokens that a tuned model is taken to use.
         `predictions`: by profile, a `forecast` with `recommended`; none for a model that does not say what the rows
         say. `measured`: see `compare`, and `other_rows`, whether these rows are others than those of the prediction,
         which a single row cannot be; None if not asked for, and for such a model.
@@ -149,7 +149,7 @@ def check_with_model(
         answering, check.tokenizer, task_tokenizer, rows[:ask],
         eos=eos, system=check.system, max_tokens=max_tokens, budget=check.budget, progress=progress("answering"),
     )  # fmt: skip
-    says = agreement(answers)
+    says = {**agreement(answers), "max_tokens": max_tokens}
     found: dict[str, Any] = {"says": says, "adoption": ADOPTION, "draft_model": "unknown"}
     if not profiles and (says["agrees"] or check.save_profile is not None):
         progress("measuring costs")

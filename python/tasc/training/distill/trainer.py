@@ -175,6 +175,7 @@ def run_stage(
     history = fit(trainer, progress, limit)
     draft.config.use_cache = True
     draft.eval().requires_grad_(True)
+    trainer.accelerator.unwrap_model(draft, keep_fp32_wrapper=False)  # takes off the autocast of the training
     return {
         "steps": trainer.state.global_step,
         "rows_per_step": rows_per_step(options),
