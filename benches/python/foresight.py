@@ -72,7 +72,19 @@ Run = Callable[[list[list[int]], list[str]], tuple[float, list[list[int]]]]
 """Decodes prompts, whose inputs are known; returns the seconds and the ids of the outputs."""
 
 ENGINES = ("tasc", "llama.cpp", "vllm")
-SETTINGS = ("model", "adapter", "system", "own", "predict", "alone", "together", "max_tokens", "clock", "dtype")
+SETTINGS = (
+    "model",
+    "adapter",
+    "system",
+    "own",
+    "longest",
+    "predict",
+    "alone",
+    "together",
+    "max_tokens",
+    "clock",
+    "dtype",
+)
 
 
 @dataclass
@@ -375,6 +387,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--together", type=int, default=64, help="rows measured at higher loads")
     parser.add_argument("--plain-every", type=int, default=1, help="decode plainly in one batch of so many")
     parser.add_argument("--own", type=int, help="index the model's own outputs for so many train inputs")
+    parser.add_argument("--longest", type=int, help="leave out rows whose outputs have more tokens than this")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--gguf", help="the model, for llama-cpp-python")
     parser.add_argument("--extended-gguf", help="the extended model, for llama-cpp-python")
@@ -410,6 +423,8 @@ def main() -> None:
             other.gguf = options.extended_gguf
             sides |= {VOCABULARY: other, BOTH: other}
         rows = [row for row in read_rows([data]) if row.get("input")]
+        if options.longest is not None:
+            rows = [row for row in rows if len(plain.task.encode(row["output"])) <= options.longest]
         train, test = ([row for row in rows if row["split"] == part] for part in ("train", "test"))
         test = [dict(row) for row in evenly_by_length(test)]
         if options.own:

@@ -13,21 +13,16 @@ for a machine that others use.
 
 from __future__ import annotations
 
-import os
-import socket
 import statistics
-import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from on_model import model_arguments, parsed, subject
 from ratios import Ratio, report
+from servers import Answer, ServerEnded, clocks, in_threads, served, server
 
 from tasc import Generator
 from tasc.cli.console import progress_bars
@@ -36,8 +31,6 @@ from tasc.evaluation.machine import machine
 from tasc.evaluation.replay_comparison import open_task
 from tasc.models import checkpoint
 
-Answer = Callable[[], list[str]]
-START_SECONDS = 120  # in which the server must be there
 CACHE = ("--cb-max-batch-tokens", "1024", "--cb-num-blocks", "64")
 """Room for 64 pages of 256 tokens. By itself the server takes most of the machine's whole memory, used or not, and fills
 it: with less free than that, the kernel ends it at the first request."""
@@ -59,60 +52,18 @@ def ways(generator: Generator, inputs: list[str], callers: int, **options: Any) 
     }
 
 
-def in_threads(ask: Callable[[str], str], inputs: list[str], callers: int) -> list[str]:
-    """Ask for each input in one of several threads."""
-    with ThreadPoolExecutor(callers) as threads:
-        return list(threads.map(ask, inputs))
-
-
 @contextmanager
 def transformers_serve(folder: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[str, int]]:
     """Run `transformers serve` for a checkpoint; yields its address and its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     kind = ("--device", str(device), "--dtype", str(dtype).split(".")[-1])
     command = ["serve", folder, "--continuous-batching", *kind, *CACHE]
     script = f"import sys; sys.argv[0] = 'transformers'; {'from transformers.cli.transformers import main; main()'}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *command, "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-    )
+    env = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
     try:
-        for _ in range(START_SECONDS * 2):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-                break
-            except OSError:
-                if process.poll() is not None:
-                    raise SystemExit("transformers serve has ended; is transformers[serving] installed?") from None
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1", process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def served(url: str, folder: str, inputs: list[str], callers: int, system: str | None, max_tokens: int) -> Answer:
-    """Way to answer all inputs by a server, with OpenAI's client."""
-    import openai
-
-    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
-    head: list[Any] = [] if system is None else [{"role": "system", "content": system}]
-
-    def ask(text: str) -> str:
-        messages = [*head, {"role": "user", "content": text}]
-        made = client.chat.completions.create(model=folder, messages=messages, temperature=0, max_tokens=max_tokens)
-        return made.choices[0].message.content or ""
-
-    return lambda: in_threads(ask, inputs, callers)
-
-
-def clocks(processes: list[int]) -> tuple[float, float]:
-    """Wall time, and processor time of this process and of others on Linux, in seconds."""
-    others = sum(time.clock_gettime(~pid << 3 | 2) for pid in processes)
-    return time.perf_counter(), time.process_time() + others
+        with server([sys.executable, "-c", script, *command], **env) as (url, process):
+            yield f"{url}/v1", process
+    except ServerEnded:
+        raise SystemExit("transformers serve has ended; is transformers[serving] installed?") from None
 
 
 def measure(runs: dict[str, Answer], rounds: int, clock: str, processes: list[int]) -> dict[str, Any]:
@@ -172,7 +123,7 @@ def main() -> None:
             url, process = stack.enter_context(transformers_serve(folder, model.dtype, model.device))
             processes.append(process)
             runs["transformers serve"] = served(
-                url, folder, inputs, options.callers, options.system, options.max_tokens
+                url, folder, inputs, options.callers, system=options.system, max_tokens=options.max_tokens
             )
         found = measure(runs, 1 if options.smoke else options.rounds, options.clock, processes)
     if options.smoke:

@@ -24,6 +24,7 @@ _GRID = (1, 2, 3, 5, 9, 17, 33, 65, 129)
 _STEP_WEIGHT = 0.05  # weight of one real step in the running average
 _MAX_RATIO = 1.5  # a real step counts as at most this much slower or faster than expected
 _CACHED_SHAPES = 256
+_SHORTEST = 1e-9  # seconds of a step
 
 # Of LearnedCosts.
 _KEPT_STEPS = 512
@@ -31,7 +32,7 @@ _FIT_EVERY = 16  # steps between two fits, once there are some
 _LINE_WEIGHT = 2.0  # steps that the straight line counts for beside those seen at a number of tokens
 _PLAIN_STEPS = 8  # plain steps wanted among the kept ones; at the beginning one in _PLAIN_EVERY
 _PLAIN_EVERY = 4
-_SHORTEST, _LONGEST = 1e-9, 1e9  # seconds of a step; a clock that says anything else is wrong
+_LONGEST = 1e9  # seconds of a step; a clock that says more, or less than _SHORTEST, is wrong
 _ASK_AGAIN = 64  # a plain step that is not seen is asked for _PLAIN_STEPS times, then once in so many steps
 _POINTS = 1.0 + np.concatenate([[0.0], 2.0 ** np.arange(16)])  # 1, 2, 3, 5, 9, … tokens
 _BOUNDS = np.sqrt(_POINTS[:-1] * _POINTS[1:])  # between them, which point is nearest by ratio
@@ -303,4 +304,4 @@ def rising(values: _Floats) -> _Floats:
 def _timed(run: Callable[[int], None], tokens: int) -> float:
     begin = time.perf_counter()
     run(tokens)
-    return time.perf_counter() - begin
+    return max(time.perf_counter() - begin, _SHORTEST)  # a coarse clock may not have moved
