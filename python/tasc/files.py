@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tasc.errors import InputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -138,10 +141,15 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Raise as `OSError` what torch, safetensors and tokenizers raise if a file below `path` cannot be written."""
+    """Raise as `OSError` what torch, safetensors and tokenizers raise if a file below `path` cannot be written.
+
+    Where Python's own error for a full disk names no file, it names `path`.
+    """
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         if found := re.search(r"\(os error (\d+)\)", str(error)):
             code = int(found[1])
             raise OSError(code, os.strerror(code), str(path)) from error

@@ -130,6 +130,7 @@ def test_indexes_and_logs_keep_mode_and_link(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
+        (OSError(28, "No space left on device"), "No space left on device: .*model"),
         (ValueError("I/O error: No space left on device (os error 28)"), "No space left on device: .*model"),
         (
             RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0"),

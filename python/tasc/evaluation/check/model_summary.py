@@ -27,8 +27,8 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
     sentences = [f"{says['sentence'][0].upper()}{says['sentence'][1:]}"]
     if endless := says["rows"] - says["finished"]:
         sentences.append(
-            f"{endless} of {says['rows']} outputs did not end within {says['max_tokens']} tokens: a prediction does not "
-            "hold for those. If the rows' outputs are shorter, tune the model for longer"
+            f"{endless} of {says['rows']} outputs did not end within {says['max_tokens']} tokens: a prediction does "
+            "not hold for those. If the rows' outputs are shorter, tune the model for longer"
         )
     for one in found["predictions"]:
         best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
