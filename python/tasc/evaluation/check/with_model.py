@@ -123,10 +123,10 @@ def check_with_model(
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs. `adoption`: share of the
-        new tokens that a tuned model is taken to use. `predictions`: by profile, a `forecast` with `recommended`; none for a model that does not say what the rows
-        say. `measured`: see `compare`, and `other_rows`, whether these rows are others than those of the prediction,
-        which a single row cannot be; None if not asked for, and for such a model.
+        JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs. `adoption`: share of the new
+        tokens that a tuned model is taken to use. `predictions`: by profile, a `forecast` with `recommended`; none for
+        a model that does not say what the rows say. `measured`: see `compare`, and `other_rows`, whether these rows are
+        others than those of the prediction, which a single row cannot be; None if not asked for, and for such a model.
         `draft_model`: facts of its training, with `acceptance` and `cost` (see `measured_draft`); "unknown" if none is
         trained: not asked for, such a model, or outputs too short to draft.
 
