@@ -64,7 +64,9 @@ def test_adapters_that_are_switched(request: Any, graphs: bool | None, packed: b
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     tuned = peft.get_peft_model(model, config, adapter_name="one")
     tuned.add_adapter("two", config)
-    generator = Generator(tuned, drafter=PromptLookup(), costs=0.02, pack_weights=packed, cuda_graphs=graphs)
+    generator = Generator(
+        tuned, drafter=PromptLookup(), batch_size=3, costs=0.02, pack_weights=packed, cuda_graphs=graphs
+    )
     seen = []
     for switch in (
         lambda: tuned.set_adapter("one"),
