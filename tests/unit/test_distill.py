@@ -404,10 +404,41 @@ def test_rows_beyond_the_targets_context_are_left_out(outputs: Any, tmp_path: Pa
         distill(short, 1, [long], tmp_path / "other", options=options)
 
 
-def test_a_run_that_diverges_ends_with_an_error(target: Path, tmp_path: Path) -> None:
+def test_prompts_that_the_target_cannot_answer_are_named_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = transformers.GPT2Config(
+        vocab_size=TOKENIZER.get_vocab_size(), n_embd=16, n_layer=2, n_head=2, n_positions=48, eos_token_id=1
+    )
+    short = folder(tmp_path / "short", transformers.GPT2LMHeadModel(config))
+    long = {"input": "fly to boston " * 9}
+    rows, options = [ROWS[0], long, *ROWS[1:]], replace(QUICK, steps=1, select="all")
+    made = distill(
+        short,
+        1,
+        rows,
+        tmp_path / "draft",
+        options=options,
+        outputs="target",
+        validation=[*HELD_OUT, long],
+        max_output=5,
+    )
+    assert (made.metrics["rows"], made.metrics["rows_left_out"]) == (12, 1)
+    assert made.metrics["acceptance"]["draft"]["prompts"] == 4
+    said = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert [line.partition(": ")[0] for line in said] == ["skipped row 1", "skipped validation row 4"]
+    assert all("tokens, but the model's context holds 48" in line for line in said)
+    with pytest.raises(CorpusError, match="can answer the prompt of no row"):
+        distill(short, 1, [long], tmp_path / "other", options=options, outputs="target", max_output=5)
+
+
+def test_a_run_that_diverges_ends_with_an_error(target: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = replace(QUICK, select="all", learning_rate=1e30, save_every=1)
     with pytest.raises(InputError, match=r"the loss is nan at step \d: the training has diverged; .* learning_rate"):
-        distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, select="all", learning_rate=1e30))
+        distill(target, 2, ROWS, tmp_path / "draft", options=options)
     assert not (tmp_path / "draft").exists()
+    assert any((tmp_path / "draft.distilling").rglob("step-*"))
+    assert "the same command" not in caplog.text
 
 
 def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_path: Path) -> None:

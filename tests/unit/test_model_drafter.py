@@ -332,3 +332,18 @@ def test_two_drafters_of_a_generator_do_not_disturb_each_other() -> None:
     for drafter in (None, PromptLookup(), None):
         made = generator.generate(prompts=PROMPTS, max_tokens=MAX_TOKENS, drafter=drafter)
         assert [item.ids for item in made] == expected
+
+
+def test_calls_that_were_stopped_leave_their_rows_though_their_errors_are_kept() -> None:
+    drafter = ModelDrafter(tiny_model("llama"), length=3)
+    generator = Generator(tiny_model("llama"), byte_tokenizer(), drafter=drafter, batch_size=3, costs=0.02)
+
+    def stop(number: int, ids: list[int], text: str) -> None:
+        raise KeyboardInterrupt
+
+    kept = []
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            generator.generate(prompts=PROMPTS[:3], max_tokens=40, eos=(), stream=stop)
+        kept.append(stopped)
+    assert drafter.rows.num_rows == 3

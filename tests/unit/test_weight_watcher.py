@@ -54,8 +54,8 @@ def test_output_is_the_changed_models(request: Any, change: Callable[[Any], None
         assert [item.ids for item in generator.generate(prompts=PROMPTS, max_tokens=12)] == after
 
 
-@pytest.mark.parametrize("graphs", [None, True])
-def test_adapters_that_are_switched(request: Any, graphs: bool | None) -> None:
+@pytest.mark.parametrize("graphs, packed", [(None, False), (True, False), (None, None)])
+def test_adapters_that_are_switched(request: Any, graphs: bool | None, packed: bool | None) -> None:
     peft = pytest.importorskip("peft")
     if graphs:
         request.getfixturevalue("captures")
@@ -64,21 +64,32 @@ def test_adapters_that_are_switched(request: Any, graphs: bool | None) -> None:
     config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     tuned = peft.get_peft_model(model, config, adapter_name="one")
     tuned.add_adapter("two", config)
-    generator = Generator(tuned, drafter=PromptLookup(), costs=0.02, pack_weights=False, cuda_graphs=graphs)
+    generator = Generator(
+        tuned, drafter=PromptLookup(), batch_size=3, costs=0.02, pack_weights=packed, cuda_graphs=graphs
+    )
     seen = []
     for switch in (
         lambda: tuned.set_adapter("one"),
         lambda: tuned.set_adapter("two"),
         tuned.base_model.disable_adapter_layers,
         tuned.base_model.enable_adapter_layers,
+        lambda: scale(tuned, 2.0),
         lambda: tuned.merge_adapter(["two"]),
+        tuned.unmerge_adapter,
     ):
         switch()
         expected = [peer_greedy(tuned, prompt, 12) for prompt in PROMPTS]
         for _ in range(2):
             assert [item.ids for item in generator.generate(prompts=PROMPTS, max_tokens=12)] == expected
         seen.append(expected)
-    assert seen[0] != seen[1] != seen[2]
+    assert seen[0] != seen[1] != seen[2] != seen[3] != seen[4]
+
+
+def scale(model: Any, factor: float) -> None:
+    """Multiply the scales of all adapters, as `peft.helpers.rescale_adapter_scale` does."""
+    for module in model.modules():
+        if hasattr(module, "lora_A"):
+            module.scaling = {name: scale * factor for name, scale in module.scaling.items()}
 
 
 def test_a_draft_model_that_changes_still_drafts_for_itself() -> None:

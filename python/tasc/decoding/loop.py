@@ -149,6 +149,8 @@ class Loop:
 
     def drop(self) -> None:
         """Drop the active jobs. Their rows stay valid up to the tokens that were computed before their last step."""
+        for job in self._active:
+            job.request = None  # as in `_release`: the job itself may live on in a traceback
         self._active = []
 
     def _forget(self) -> None:

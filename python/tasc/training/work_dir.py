@@ -100,10 +100,12 @@ class WorkFolder:
             held.enter_context(os_errors(self.path))
             try:
                 yield
-            except BaseException:
+            except BaseException as error:
                 if state.is_main_process:
                     if any(self.path.rglob("step-*")):
-                        _log.warning("the steps so far are in %s, and the same command goes on from there", self.path)
+                        if not isinstance(error, _DivergedError):
+                            said = "the steps so far are in %s, and the same command goes on from there"
+                            _log.warning(said, self.path)
                     elif all(found == note for found in self.path.iterdir()):  # so another command may take the name
                         remove_folder(self.path)
                 raise
@@ -298,6 +300,10 @@ def _keeper() -> Any:
     return Keeper()
 
 
+class _DivergedError(InputError):
+    """A run whose loss is no finite number."""
+
+
 def _loss_check() -> Any:
     """A callback of the `Trainer` that ends a run whose loss is no finite number: the weights are lost."""
     from transformers import TrainerCallback
@@ -309,7 +315,7 @@ def _loss_check() -> Any:
             """Check what is logged."""
             loss = (logs or {}).get("loss", 0.0)
             if not math.isfinite(loss):
-                raise InputError(
+                raise _DivergedError(
                     f"the loss is {loss} at step {state.global_step}: the training has diverged; start again with "
                     "--no-resume (resume=False) and a lower learning_rate"
                 )

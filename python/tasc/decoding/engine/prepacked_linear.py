@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from tasc._core import activation_bytes
-from tasc.decoding.engine.weight_watcher import tensor_version
+from tasc.decoding.engine.weight_watcher import merged_adapters, tensor_version
 from tasc.errors import InputError
 
 PackWeights: TypeAlias = bool | Literal["int8"] | None
@@ -74,6 +74,7 @@ class PrepackedLinears:
     def _find_layers(self) -> None:
         """Find the layers to pack, again where some have been replaced."""
         layers = [] if self._enabled is False else _packable(self._model)
+        self._merged = merged_adapters(self._model) if layers else {}
         if self._layers and list(map(id, layers)) == list(map(id, self._layers)):
             return
         self._layers, self._groups = layers, []
@@ -117,7 +118,7 @@ class PrepackedLinears:
             _applied[self._model] = outer
 
     def _packed_forwards(self, group: list[nn.Linear]) -> list[_Forward]:
-        versions = [tensor_version(layer.weight) for layer in group]
+        versions = [(*tensor_version(layer.weight), self._merged.get(layer)) for layer in group]
         known = self._packed.get(group[0])
         if known is None or known[0] != versions:
             forwards: list[_Forward] = []

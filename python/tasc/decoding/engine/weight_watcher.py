@@ -7,14 +7,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_PEFT_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters")
+_PEFT_STATE = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
 
 
 class WeightWatcher:
     """Detects whether a model's weights have changed since the last check.
 
     It compares the set of tensors, their addresses, torch's counts of in-place operations, and the active PEFT
-    adapters. Writes through `weight.data` into the same memory bypass torch's count and are not detected.
+    adapters with their scales. Writes through `weight.data` into the same memory bypass torch's count and are not
+    detected.
 
     Args:
         model: Any module.
@@ -65,3 +66,12 @@ def tensor_version(tensor: Tensor) -> tuple[Any, ...]:
         names, _ = tensor.__tensor_flatten__()
         return tuple(tensor_version(getattr(tensor, name)) for name in names)
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
+def merged_adapters(model: Any) -> dict[nn.Module, list[str]]:
+    """Return the names of the adapters that PEFT has merged into each layer that it wraps.
+
+    PEFT writes merged weights through `weight.data`, so that the versions of the tensors stay.
+    """
+    wrappers = [module for module in model.modules() if "merged_adapters" in vars(module)]
+    return {one.base_layer: list(one.merged_adapters) for one in wrappers if hasattr(one, "base_layer")}

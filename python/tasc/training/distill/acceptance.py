@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,15 @@ from tasc.decoding.draft_model.eagle import is_head
 from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.decoding.prompts import prompt_ids
 from tasc.decoding.stats import Stats
+from tasc.errors import CorpusError, PromptError
 from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import estimate
 from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
 from tasc.training.distill.teacher import Teacher, batches, draft_batch, draft_logits
 from tasc.training.examples import Example
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 8
 """Requests that the loop decodes together."""
@@ -30,9 +34,12 @@ def target_outputs(
     system: str | None = None,
     max_tokens: int = 256,
     index: Any = None,
+    name: str = "row",
     progress: Progress | None = None,
 ) -> list[Example]:
     """Generates the target's greedy outputs with the decoding loop of tasc. An index makes it faster, not different.
+
+    A row whose prompt cannot be used, such as one beyond the target's context, is named in a warning and left out.
 
     Args:
         target: A transformers causal model.
@@ -41,15 +48,31 @@ def target_outputs(
         system: System message before each input.
         max_tokens: Maximum number of output tokens.
         index: `TaskIndex` of the task's outputs, or None.
+        name: What a row is called in warnings, before its number.
         progress: Called with (rows done, rows).
 
     Returns:
-        One example per row. Its completion ends with an end token unless it was cut at `max_tokens`.
+        One example per row that can be used. Its completion ends with an end token unless it was cut at `max_tokens`.
+
+    Raises:
+        CorpusError: No row can be used.
     """
     from tasc.decoding.generator import Generator
 
     found: list[Example] = []
     with Generator(target, tokenizer, index=index, batch_size=BATCH_SIZE) as generator:
+
+        def is_usable(number: int) -> bool:
+            try:
+                generator.check([rows[number]], system=system or "")
+            except PromptError as error:
+                _log.warning("skipped %s %d: the prompt %s", name, number, " ".join(error.reason.split()))
+                return False
+            return True
+
+        rows = [row for number, row in enumerate(rows) if is_usable(number)]
+        if not rows:
+            raise CorpusError(f"the target can answer the prompt of no {name}; the warnings say why")
         for start in range(0, len(rows), 4 * BATCH_SIZE):
             inputs = rows[start : start + 4 * BATCH_SIZE]
             prompts = prompt_ids(tokenizer, inputs, None, system)

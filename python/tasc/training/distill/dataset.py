@@ -80,24 +80,20 @@ class DistillDataset:
         """Ids that end an output."""
         return required_eos_ids(self.target, self.tokenizer)
 
-    @property
+    @cached_property
     def examples(self) -> list[Example]:
         """Examples to learn from."""
-        return self._selected[0]
-
-    @property
-    def left_out(self) -> int:
-        """Number of rows that are too long."""
-        return self._selected[1]
-
-    @cached_property
-    def _selected(self) -> tuple[list[Example], int]:
         made = (
             make_examples(self.rows, self.tokenizer, self.task, system=self.system)
             if self.outputs == "given"
             else self.target_outputs("outputs.json", self.rows, "target outputs")
         )
-        return short_enough(made, self.options.max_tokens, self.target.config)
+        return short_enough(made, self.options.max_tokens, self.target.config)[0]
+
+    @property
+    def left_out(self) -> int:
+        """Number of rows that are too long, or whose prompt the target cannot answer."""
+        return len(self.rows) - len(self.examples)
 
     @cached_property
     def vocabulary(self) -> list[int] | None:
@@ -116,8 +112,8 @@ class DistillDataset:
         inside = [known is None or token in known for example in outputs for token in example.completion]
         return sum(inside) / max(1, len(inside))
 
-    def target_outputs(self, name: str, rows: Sequence[Row], what: str) -> list[Example]:
-        """Load the target's outputs for rows from the file `name`, or generate them first."""
+    def target_outputs(self, name: str, rows: Sequence[Row], what: str, row_name: str = "row") -> list[Example]:
+        """Load the target's outputs for rows from the file `name`, or generate them first; as `target_outputs`."""
         file = self.work / name
         with processes().main_process_first():
             if not file.exists():
@@ -128,6 +124,7 @@ class DistillDataset:
                     system=self.system,
                     max_tokens=self.max_output,
                     index=self._index(),
+                    name=row_name,
                     progress=self.bar(what),
                 )
                 write_json(file, [[e.prompt, e.completion] for e in outputs])

@@ -90,7 +90,7 @@ def distill(
         draft, comparison.
 
     Raises:
-        CorpusError: There are no rows, a row has no input, or every row is too long.
+        CorpusError: There are no rows, a row has no input, or every row is too long. One that is too long is left out.
         InputError: An argument is of a wrong type, or an option out of range; `out` or `OUT.baseline` exists;
             `OUT.distilling` is of another run; or the models have vocabularies of different size.
         TokenizerMismatchError: The draft has another tokenizer.
@@ -211,7 +211,9 @@ class _Run:
     def measure(self, rows: Sequence[Row], length: int) -> dict[str, Any]:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
         dataset = self.dataset
-        outputs = dataset.target_outputs("validation.json", rows, "the target answers the validation rows")
+        outputs = dataset.target_outputs(
+            "validation.json", rows, "the target answers the validation rows", "validation row"
+        )
         teacher = dataset.teacher(self.work.path / "validation-states", outputs, "fp32", self.source == EAGLE)
         found = {}
         for name in ("untrained", "reference", "baseline", "draft"):
