@@ -79,7 +79,7 @@ def main() -> None:
             plain = by_method[PLAIN]
             for method, facts in by_method.items():
                 facts["equal_to_plain"] = sum(a == b for a, b in zip(facts["texts"], plain["texts"], strict=True))
-                facts["exact"] = sum(text == row["output"] for text, row in zip(facts.pop("texts"), test, strict=True))
+                facts["exact"] = sum(text == row["output"] for text, row in zip(facts["texts"], test, strict=True))
                 ratios.append(
                     Ratio(
                         f"{method}, {load} at once: tokens/s", facts["tokens"] / facts["seconds"], PLAIN,

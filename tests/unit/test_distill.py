@@ -615,6 +615,15 @@ def test_layers_that_share_keys_are_cut_or_refused_in_a_line() -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_target_with_adapters_is_refused_until_they_are_merged() -> None:
+    peft = pytest.importorskip("peft")
+    wrapped = peft.get_peft_model(tiny(layers=3), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    for target in (wrapped, wrapped.get_base_model()):
+        with pytest.raises(InputError, match="the target carries adapters: merge them into it first"):
+            cut_draft(target, 2)
+    assert cut_draft(wrapped.merge_and_unload(), 2).config.num_hidden_layers == 2
+
+
 class Ticking:
     """Clock on which a second goes by whenever it is read."""
 

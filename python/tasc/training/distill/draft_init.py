@@ -26,12 +26,14 @@ def cut_draft(target: Any, layers: int | Sequence[int]) -> Any:
         A model of the same class with copied parameters, in evaluation mode.
 
     Raises:
-        InputError: The layer numbers do not fit the target, or its blocks are not found.
+        InputError: The layer numbers do not fit the target, its blocks are not found, or it carries adapters.
 
     Source: drafts of early or skipped layers, arXiv 2309.08168 (Draft & Verify) and 2404.16710 (LayerSkip).
     """
     import torch
 
+    if any("merged_adapters" in vars(module) for module in target.modules()):  # a layer that PEFT wraps
+        raise InputError("the target carries adapters: merge them into it first (merge_and_unload)")
     blocks = _blocks(target)
     kept = chosen_layers(len(blocks), layers)
     draft = _built(target, kept)
