@@ -7,11 +7,11 @@
 DATA has rows {input, output, split}: `train` is indexed, and some rows of `test` are answered by the model for the
 prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
 `--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
-answers of the plain model, as `tasc check` does, and measured with the extended one. Rows where that one never ends are
-left out and counted: a model that was tuned too little repeats itself there, which drafts guess and no forecast can know.
-`--own N` indexes the model's own outputs for N train inputs instead of the rows', for a model that was not tuned. Costs
-are measured as in `engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured
-again.
+answers of the plain model, as `tasc check` does, and measured with the extended one. Rows where that one does not end
+within as much text as the plain one may write are left out and counted: a model that was tuned too little repeats
+itself there, which drafts guess and no forecast can know. `--own N` indexes the model's own outputs for N train inputs
+instead of the rows', for a model that was not tuned. Costs are measured as in `engine_steps.py`. The methods take turns
+on the same rows. Cases that OUT.json holds are not measured again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others
@@ -355,12 +355,16 @@ def answered(side: Side, index: TaskIndex | None, rows: list[dict[str, Any]], op
 def without_endless(
     side: Side, rows: list[dict[str, Any]], options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
-    """Rows without those to be measured that a model answers up to the limit of tokens, and the number of these."""
+    """Rows without those to be measured whose answer does not end within the limit in tokens of the plain model, and the
+    number of these.
+    """
     wanted, end = max(options.alone, options.together), options.predict
     kept: list[dict[str, Any]] = []
     while len(kept) < wanted and (part := rows[end : end + wanted - len(kept)]):
-        ended = answered(side, None, part, options).finished
-        kept += [row for row, ends in zip(part, ended, strict=True) if ends]
+        made = answered(side, None, part, options)
+        sizes = [side.base_tokens([one.output]) for one in made.requests]
+        ends = [ended and size <= options.max_tokens for ended, size in zip(made.finished, sizes, strict=True)]
+        kept += [row for row, ended in zip(part, ends, strict=True) if ended]
         end += len(part)
     if not kept:
         sys.exit(
