@@ -66,17 +66,18 @@ def build_app(generator: Generator, name: str, *, wait_seconds: float = 60.0) ->
 
     @app.post("/v1/completions")
     async def completions(body: Completion, request: Request) -> Any:
-        return await answer(request, body, body.prompt, body.max_tokens or MAX_TOKENS, "text_completion")
+        return await answer(request, body, body.prompt, body.max_tokens, "text_completion")
 
     @app.post("/v1/chat/completions")
     async def chats(body: Chat, request: Request) -> Any:
-        most = body.max_completion_tokens or body.max_tokens or MAX_TOKENS
+        most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
         return await answer(request, body, body.messages, most, "chat.completion")
 
-    async def answer(request: Request, body: Options, prompt: Any, max_tokens: int, kind: str) -> Any:
+    async def answer(request: Request, body: Options, prompt: Any, most: int | None, kind: str) -> Any:
+        most = MAX_TOKENS if most is None else most
         head = {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": name}
         pieces = generator.stream(
-            prompt=prompt, max_tokens=max_tokens, temperature=body.temperature, top_p=body.top_p, seed=body.seed,
+            prompt=prompt, max_tokens=most, temperature=body.temperature, top_p=body.top_p, seed=body.seed,
             stop=body.stop or (), timeout=wait_seconds,
         )  # fmt: skip
         try:

@@ -130,7 +130,11 @@ def test_a_whole_answer_that_the_client_leaves(client: openai.OpenAI, monkeypatc
 
 
 def test_bad_requests(client: openai.OpenAI) -> None:
-    for options, said in (({"prompt": [999]}, "vocabulary has 257 ids"), ({"prompt": "a", "top_p": 2}, "top_p is 2")):
+    for options, said in (
+        ({"prompt": [999]}, "vocabulary has 257 ids"),
+        ({"prompt": "a", "top_p": 2}, "top_p is 2"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens is 0"),
+    ):
         with pytest.raises(openai.BadRequestError) as caught:
             client.completions.create(model="tiny", **options)
         assert said in str(caught.value.response.text)

@@ -224,6 +224,8 @@ def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model:
         ),
         (("--model", model, "--engine", "vllm", "--device", "h200"), "there is no cost profile 'h200'"),
         (("--tokenizer", model, "--engine", "vllm"), "are for a check with a --model"),
+        (("--tokenizer", model, "--load", "8"), "are for a check with a --model"),
+        (("--tokenizer", model, "--adapter", str(tmp_path)), "are for a check with a --model"),
         ((), "name a --tokenizer, or a --model"),
         (("--model", model, "--distill-minutes", "0"), "for 0 minutes: give a number above 0"),
         (("--model", model, "--distill-minutes", "nan"), "for nan minutes: give a number above 0"),

@@ -145,6 +145,7 @@ GOOD = b'{"output": "x"}\n'
     ("name", "data", "why"),
     [
         ("r.jsonl", GOOD + b'{"output": "ha', r"r\.jsonl:2: is not JSON: Unterminated string starting at column 12"),
+        ("r.json", b'{\n "output": "a"\n}\n', r"r\.json:1: is not JSON: .*; a row must be one line, or an element"),
         ("r.jsonl", GOOD * 2 + b'{"output": }\n', r"r\.jsonl:3: is not JSON: .* at column 12"),
         ("r.jsonl", GOOD + b'\n["x"]\n', r"r\.jsonl:3: is a list, a row is an object"),
         ("r.jsonl", b'{"output": 1' + b"0" * 5000 + b"}", r"r\.jsonl:1: is JSON that .* a number has over 4300 digits"),

@@ -284,8 +284,9 @@ def test_columns_cannot_be_read_from_a_pipe(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "data")
-    said = run("cat data | READ -", tmp_path)
-    assert said == "-: parquet is read from a file that is not compressed; write it to one"
+    for command in ("cat data | READ -", "READ - < data"):
+        said = run(command, tmp_path)
+        assert said == "-: parquet is read from a file that is not compressed; write it to one"
 
 
 def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
@@ -350,7 +351,7 @@ def test_batch_files_are_joined_by_their_custom_ids(tmp_path: Path, caplog: pyte
         rows = list(read_rows(files))
         assert sorted(row["custom_id"] for row in rows) == ids
         assert all((row["input"], row["output"], len(row["messages"])) == ("a", "b", 2) for row in rows)
-        assert f"1 requests have no response and are left out, the first at {requests}:5" in caplog.text
+        assert f"left out: 1 request without a response, the first at {requests}:5" in caplog.text
     assert len(list(read_rows([requests, responses], needs_output=False))) == 4
     for file in (requests, responses):
         with pytest.raises(CorpusError, match=f"{file}:1: no request has a response; give the file of requests and"):
@@ -414,3 +415,10 @@ def test_a_store_of_any_source(tmp_path: Path, tokenizer: Any) -> None:
     stores = [TokenStore.build(rows, tokenizer, tmp_path / f"{k}") for k, rows in enumerate([ROWS, tmp_path / "data"])]
     assert [store.num_inputs for store in stores] == [3, 3]
     assert (tmp_path / "0").read_bytes() == (tmp_path / "1").read_bytes()
+
+
+def test_text_that_begins_with_json_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "r.txt").write_text('{"output": "a"}\n{"output": "b"}\n')
+    assert [row["output"] for row in read_rows(tmp_path / "r.txt")] == ['{"output": "a"}', '{"output": "b"}']
+    (line,) = caplog.messages
+    assert line.endswith("r.txt: is text, so each line is an output, though it begins with JSON; name it .jsonl")

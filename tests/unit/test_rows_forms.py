@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasc.data import read_rows
-from tasc.data.forms import _notice
+from tasc.data.forms import notice
 from tasc.errors import CorpusError
 
 USER, ANSWER = {"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}
@@ -20,7 +20,7 @@ CHAT = {"input": "What?", "output": "That.", "messages": [SYSTEM, USER, ANSWER]}
 
 @pytest.fixture(autouse=True)
 def _says_it_again() -> Iterator[None]:
-    _notice.cache_clear()
+    notice.cache_clear()
     yield
 
 
@@ -204,6 +204,33 @@ def test_requests_that_failed_are_left_out(caplog: pytest.LogCaptureFixture) -> 
     rows = [request | {"response": {"choices": [{"message": ANSWER}] * 2}}, request | {"response": {"choices": []}}]
     assert [row["output"] for row in read_rows(rows)] == ["That.", "That."]
     assert caplog.messages[-1] == "rows: requests that failed are left out"
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("response", "what"),
+    [
+        ({"error": {"message": "rate limit", "code": 429}}, "requests that failed"),
+        ({"status": "failed", "error": {"code": "server_error"}, "output": []}, "requests that failed"),
+        ({"status": "cancelled", "output": []}, "requests that failed"),
+        (None, "requests without a response"),
+    ],
+)
+def test_a_logged_request_without_an_answer_is_no_row(
+    response: Any, what: str, first: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = {"request": {"messages": [USER]}, "response": response}
+    rows = [bare, {"request": {"messages": [USER]}, "response": {"choices": [{"message": ANSWER}]}}]
+    assert [row["output"] for row in read_rows(rows if first else rows[::-1])] == ["That."]
+    caplog.clear()
+    notice.cache_clear()
+    assert list(read_rows([bare])) == []
+    assert caplog.messages == [f"rows: {what} are left out"]
+
+
+def test_a_logged_request_that_awaits_its_response_is_a_prompt() -> None:
+    (row,) = read_rows([{"request": {"messages": [USER]}, "response": None}], needs_output=False)
+    assert row["messages"] == [USER]
 
 
 @pytest.mark.parametrize("response", [None, "", {}])

@@ -91,8 +91,9 @@ def check(
     source = tokenizer or model
     if source is None:
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
-    if model is None and (device or engine or save_profile or measure):
-        raise InputError("--device, --engine, --save-profile and --measure are for a check with a --model")
+    if model is None and (adapter or device or engine or save_profile or measure or load != 1):
+        names = "--adapter, --device, --engine, --load, --measure and --save-profile"
+        raise InputError(f"{names} are for a check with a --model")
     if distill_minutes is not None and (model is None or index is not None):
         raise InputError("--distill-minutes is for a check of ROWS with a --model")
     if index is not None and model is not None:

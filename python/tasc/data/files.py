@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from tasc.data.columns import arrow_rows, dataset_rows, parquet_rows
-from tasc.data.forms import FIELDS
+from tasc.data.forms import FIELDS, notice
 from tasc.data.limits import RAISE_LIMIT
 from tasc.data.request_logs import vllm_rows
 from tasc.errors import CorpusError, InputError
@@ -102,7 +102,7 @@ def rows_of(
         head = raw.peek(16)
         kind = KINDS.get(suffix) or _by_magic(head, {} if compression else _COLUMNAR_MAGIC)
         if kind in COLUMNAR:
-            if compression or not raw.seekable():
+            if compression or not raw.seekable() or is_stdin(file):
                 raise CorpusError(f"{file}: {kind} is read from a file that is not compressed; write it to one")
             yield from COLUMNAR[kind](file, columns, needed, longest, tell)
             return
@@ -168,7 +168,9 @@ def _json_rows(name: str, chunks: Iterator[bytes], output_field: str, longest: i
 
 
 def _text_rows(name: str, chunks: Iterator[bytes], output_field: str, longest: int) -> Iterator[LocatedRow]:
-    for where, line in _texts(name, chunks, longest):
+    for k, (where, line) in enumerate(_texts(name, chunks, longest)):
+        if k == 0 and _OBJECT.match(line.lstrip().encode()):
+            notice(f"{name}: is text, so each line is an output, though it begins with JSON; name it .jsonl")
         yield where, {output_field: line}
 
 
@@ -338,7 +340,9 @@ def _parsed(where: str, text: str) -> Any:
         with _named_errors(where):
             return json.loads(text)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where}: is not JSON: {_fault(error)} at column {error.colno}") from error
+        ends = error.pos >= len(text.rstrip())
+        hint = "; a row must be one line, or an element of an array that the file holds" if ends else ""
+        raise CorpusError(f"{where}: is not JSON: {_fault(error)} at column {error.colno}{hint}") from error
 
 
 def _fault(error: json.JSONDecodeError) -> str:

@@ -165,6 +165,9 @@ class FormReader:
         logged = self._input_field is None and self._output_field is None and is_logged(row)
         plain_rows = list(answered(where, row, self._leave_out)) if logged else [row]
         for plain in plain_rows:
+            if logged and self._needs_output and "completion" not in plain and "response" in row:
+                self._leave_out("requests without a response")
+                continue
             if isinstance(self._form, Pair) and self._needs_output:
                 check_fields(where, plain, {self._form.output: "output_field"})
             form = self._form_of(where, plain)
@@ -182,13 +185,13 @@ class FormReader:
         self._fields = None if logged or _BY_VALUE & row.keys() else tuple(row)
 
     def _leave_out(self, what: str) -> None:
-        _notice(f"{self._name}: {what} are left out")
+        notice(f"{self._name}: {what} are left out")
 
     def _made(self, where: str, row: Mapping[str, Any], form: Form) -> Iterator[Row]:
         """Yield what a row becomes, and say so once where its output is JSON."""
         yield from form.rows(where, row, self._needs_output)
         if isinstance(form, Pair) and not isinstance(row.get(form.output), str | None):
-            _notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
+            notice(f"{self._name}: outputs that are JSON become text as json.dumps writes it")
 
     def _form_of(self, where: str, row: Mapping[str, Any]) -> Form:
         given = self._input_field, self._output_field
@@ -229,11 +232,11 @@ class FormReader:
             used = {form.input, form.output, "instruction" if form.instruction else "", *_QUIET}
             unused = [field for field, value in row.items() if field not in used and isinstance(value, str)]
             said += f"; not used: {', '.join(unused)}" if unused else ""
-        _notice(f"{self._name}: {'requests with their responses; ' if logged else ''}{said}")
+        notice(f"{self._name}: {'requests with their responses; ' if logged else ''}{said}")
 
 
 @lru_cache(maxsize=1024)
-def _notice(line: str) -> None:
+def notice(line: str) -> None:
     """Log a line, once however often the file is read."""
     _log.warning("%s", line)
 

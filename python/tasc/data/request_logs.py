@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasc.errors import CorpusError
+from tasc.printable import counted
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ _VLLM_RESPONSE = re.compile(
 )
 _VLLM_STAND_IN = re.compile(r"\[tool_calls: .*\]|<streaming_complete: \d+ tokens>", re.DOTALL)  # in place of an output
 _CUT = frozenset(("length", "content_filter"))  # why an answer ends that is not whole
+_ENDED_EARLY = ("failed", "cancelled")  # status of a response of the Responses API that has no answer
 
 
 def is_logged(row: Mapping[str, Any]) -> bool:
@@ -111,9 +113,10 @@ def joined(rows: Iterable[tuple[str, Any]], needs_output: bool) -> Iterator[tupl
         where = next(iter(waiting.values()))[0]
         raise CorpusError(f"{where}: no request has a response; give the file of requests and the file of responses")
     if requests:
-        _log.warning("%d requests have no response and are left out, the first at %s", len(requests), requests[0][0])
+        left_out = counted(len(requests), "request")
+        _log.warning("left out: %s without a response, the first at %s", left_out, requests[0][0])
     if len(waiting) > len(requests) and needs_output:
-        _log.warning("%d responses have no request and are left out", len(waiting) - len(requests))
+        _log.warning("left out: %s without a request", counted(len(waiting) - len(requests), "response"))
 
 
 def answered(where: str, row: Mapping[str, Any], left_out: Callable[[str], None]) -> Iterator[dict[str, Any]]:
@@ -197,7 +200,9 @@ def _has_failed(row: Mapping[str, Any]) -> bool:
     status = outer.get("status_code", 200)
     is_batch = isinstance(row.get("custom_id"), str) and "response" in row
     of_litellm = "response" in row and not outer and (row.get("status") == "failure" or bool(row.get("error_str")))
-    return (is_batch and bool(row.get("error"))) or ("body" in outer and status != 200) or of_litellm
+    answer = (_response(row) or {}) if _request(row) else {}
+    has_error = bool(answer.get("error")) or answer.get("status") in _ENDED_EARLY
+    return (is_batch and bool(row.get("error"))) or ("body" in outer and status != 200) or of_litellm or has_error
 
 
 def _chat_settings(row: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
