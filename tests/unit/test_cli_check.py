@@ -244,7 +244,9 @@ def test_the_last_requests_may_be_rows(built: Path, data: Path, model: Path, tmp
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in [*ALIKE, *OTHER]))
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60")
-    assert next_commands(result.stdout) == [f"tasc index build {rows} --tokenizer {model} -o {built} --force"]
+    assert next_commands(result.stdout) == [
+        f"tasc index build {rows} --tokenizer {model} -o {built.with_name(built.stem + '-new.tasc')}"
+    ]
     rows.write_text("".join(json.dumps({"q": row["input"], "a": row["output"]}) + "\n" for row in [*ALIKE, *OTHER]))
     fields = ("--input-field", "q", "--output-field", "a")
     result = tasc("check", rows, "--index", built, "--tokenizer", model, "--last", "60", *fields)

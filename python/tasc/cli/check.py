@@ -205,7 +205,8 @@ def _index_summary(
         named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
         named += _option("--system", TaskIndex.open(index).info()["notes"].get("system"))
         files = " ".join(map(_named, rows))
-        command = f"tasc index build {files}{named} --tokenizer {tokenizer}{ends} -o {file} --force"
+        anew = shlex.quote(str(index.with_name(f"{index.stem}-new{index.suffix}")))  # the old one may hold more rows
+        command = f"tasc index build {files}{named} --tokenizer {tokenizer}{ends} -o {anew}"
     elif log is not None:
         command += f" --log {shlex.quote(str(log))}"
     return summarize_drift(result, [command] if result.fallen else [])
