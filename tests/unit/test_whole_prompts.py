@@ -141,7 +141,7 @@ def test_commands_say_where_the_input_is(tmp_path: Path) -> None:
     split = [{**row, "split": "test" if k % 5 == 0 else "train"} for k, row in enumerate(prompts)]
     rows.write_text("".join(json.dumps(row) + "\n" for row in split))
     line = "tokens that all prompts share and precedes"
-    for command in (("index", "build", rows, "-o", path), ("replay", rows, "--drafters", "tasc")):
+    for command in (("index", "build", rows, "-o", path), ("replay", rows, "--drafters", "tasc"), ("check", rows)):
         result = tasc(*command, "--tokenizer", tmp_path)
         assert result.exit_code == 0 and line in " ".join(result.output.split()), result.output
     wanted = tmp_path / "wanted.jsonl"

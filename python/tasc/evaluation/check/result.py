@@ -25,6 +25,7 @@ class CheckResult:
         predictors: Entropies, repetition, and the share copied from the input.
         verdict: What to do.
         model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
+        input_place: Where the input is in the rows' prompts, in words; None if their inputs are no whole prompts.
         failed: Error or Ctrl-C that ended the check with the model, after the figures of the rows; None if there was
             none.
     """
@@ -37,6 +38,7 @@ class CheckResult:
     predictors: Predictors
     verdict: Verdict
     model: dict[str, Any] | None = None
+    input_place: str | None = None
     failed: BaseException | None = None
 
     def as_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tasc._core import NgramDrafter, TaskIndex
 from tasc.data import Row, TokenStore
 from tasc.data.endings import required_eos
+from tasc.drafting.prompt_input import template_in_words
 from tasc.errors import InputError
 from tasc.evaluation.check.drafts import draft_figures
 from tasc.evaluation.check.predictors import predictors
@@ -103,6 +104,7 @@ def check_rows(
             ),
             verdict=found,
             model=says,
+            input_place=template_in_words(index, tokenizer),
             failed=failed,
         )
 
