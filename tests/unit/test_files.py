@@ -11,7 +11,7 @@ from toy_task import build_toy_task
 
 from tasc import NgramDrafter, TaskIndex, TokenStore
 from tasc.errors import InputError
-from tasc.files import atomic_path, new_folder, remove_folder, scratch_folder, write_json, write_text
+from tasc.files import atomic_path, new_folder, read_json, remove_folder, scratch_folder, write_json, write_text
 
 
 def test_a_stopped_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -67,6 +67,11 @@ def test_two_writers_have_files_of_their_own(tmp_path: Path) -> None:
         one.write_text("1")
         two.write_text("2")
     assert (tmp_path / "a").read_text() == "1"
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "a.json") == {"a": 1}
 
 
 def test_a_folder_with_files_is_never_replaced(tmp_path: Path) -> None:

@@ -340,6 +340,14 @@ REQUEST = {
 RESPONSE = {"status_code": 200, "body": {"choices": [{"message": {"role": "assistant", "content": "b"}}]}}
 
 
+def test_files_without_rows_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.json").write_text("[]\n")
+    (tmp_path / "rows.jsonl").write_text('{"output": "a"}\n')
+    assert len(list(read_rows([tmp_path / f"{name}" for name in ("empty.jsonl", "rows.jsonl", "blank.json")]))) == 1
+    assert caplog.messages == [f"{tmp_path / name}: holds no rows" for name in ("empty.jsonl", "blank.json")]
+
+
 def test_batch_files_are_joined_by_their_custom_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     requests, responses = tmp_path / "requests.jsonl", tmp_path / "responses.jsonl"
     ids = ["a", "b", "c"]

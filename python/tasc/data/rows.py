@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from tasc.checks import function, listed
 from tasc.data.columns import dataset_files
 from tasc.data.files import is_stdin, rows_of
-from tasc.data.forms import FIELDS, FormReader, Row
+from tasc.data.forms import FIELDS, FormReader, Row, notice
 from tasc.data.limits import line_limit
 from tasc.data.objects import object_rows
 from tasc.data.request_logs import joined
@@ -154,7 +154,12 @@ def located_rows(
             progress(before + done, total)
 
     for k, file in enumerate(files):
-        yield from rows_of(file, columns, needed, text_field, longest, partial(tell, sum(sizes[:k])))
+        is_empty = True
+        for located in rows_of(file, columns, needed, text_field, longest, partial(tell, sum(sizes[:k]))):
+            is_empty = False
+            yield located
+        if is_empty:
+            notice(f"{file}: holds no rows")
     tell(total, 0)
 
 
