@@ -7,11 +7,11 @@
 DATA has rows {input, output, split}: `train` is indexed, and some rows of `test` are answered by the model for the
 prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
 `--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
-answers of the plain model, as `tasc check` does, and measured with the extended one. Rows where that one does not end
-within as much text as the plain one may write are left out and counted: a model that was tuned too little repeats
-itself there, which drafts guess and no forecast can know. `--own N` indexes the model's own outputs for N train inputs
-instead of the rows', for a model that was not tuned. Costs are measured as in `engine_steps.py`. The methods take turns
-on the same rows. Cases that OUT.json holds are not measured again.
+answers of the plain model, as `tasc check` does, and measured with the extended one. Rows that the two models answer at
+lengths that differ by more than a quarter are left out and counted, in the prediction too: a speed-up is forecast for
+one text, and no forecast can know what a model that was tuned too little says in its place. `--own N` indexes the
+model's own outputs for N train inputs instead of the rows', for a model that was not tuned. Costs are measured as in
+`engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others
@@ -71,6 +71,7 @@ from tasc.models import checkpoint, load_checkpoint, use_threads
 Run = Callable[[list[list[int]], list[str]], tuple[float, list[list[int]]]]
 """Decodes prompts, whose inputs are known; returns the seconds and the ids of the outputs."""
 
+LENGTHS_DIFFER = 0.25  # most, as a share of the plain model's length
 ENGINES = ("tasc", "llama.cpp", "vllm")
 SETTINGS = (
     "model",
@@ -352,25 +353,25 @@ def answered(side: Side, index: TaskIndex | None, rows: list[dict[str, Any]], op
         )  # fmt: skip
 
 
-def without_endless(
-    side: Side, rows: list[dict[str, Any]], options: argparse.Namespace
+def comparable(
+    sides: dict[str, Side], index: TaskIndex, rows: list[dict[str, Any]], options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], int]:
-    """Rows without those to be measured whose answer does not end within the limit in tokens of the plain model, and the
-    number of these.
-    """
-    wanted, end = max(options.alone, options.together), options.predict
+    """Rows that the extended model answers at about the plain one's length, and the number of others before the last."""
+    wanted = options.predict + max(options.alone, options.together)
     kept: list[dict[str, Any]] = []
+    end = 0
     while len(kept) < wanted and (part := rows[end : end + wanted - len(kept)]):
-        made = answered(side, None, part, options)
-        sizes = [side.base_tokens([one.output]) for one in made.requests]
-        ends = [ended and size <= options.max_tokens for ended, size in zip(made.finished, sizes, strict=True)]
-        kept += [row for row, ended in zip(part, ends, strict=True) if ended]
+        plain, extended = answered(sides[PLAIN], index, part, options), answered(sides[BOTH], None, part, options)
+        for row, one, other, ended in zip(part, plain.requests, extended.requests, extended.finished, strict=True):
+            length = len(one.output)
+            if ended and abs(sides[BOTH].base_tokens([other.output]) - length) <= LENGTHS_DIFFER * length:
+                kept.append(row)
         end += len(part)
-    if not kept:
+    if len(kept) <= options.predict:
         sys.exit(
-            f"the extended model ends no output within --max-tokens {options.max_tokens}; give more, or tune it longer"
+            f"the two models answer {len(kept)} of {end} rows at about the same length: tune the extended one longer"
         )
-    return [*rows[: options.predict], *kept, *rows[end:]], end - options.predict - len(kept)
+    return kept, end - len(kept)
 
 
 def own_rows(side: Side, answers: Answers) -> list[dict[str, Any]]:
@@ -436,11 +437,11 @@ def main() -> None:
                 result["own"] = own_rows(plain, answered(plain, None, train[: options.own], options))
                 keep()
             train = result["own"]
+        index = indexed(train, plain.task, Path(name))
         if extended is not None and not options.smoke:  # whose random model never ends
-            test, endless = without_endless(sides[BOTH], test, options)
-            result["endless"] = endless
-            print(f"outputs of the extended model that never end, left out: {endless}")
-        case = Case(sides, test[: options.limit], indexed(train, plain.task, Path(name)), options)
+            test, result["left_out"] = comparable(sides, index, test, options)
+            print(f"rows that the extended model answers at another length, left out: {result['left_out']}")
+        case = Case(sides, test[: options.limit], index, options)
         if result["answers"] is None:
             answers = answered(plain, case.index, test[: options.predict], options)
             result |= {"answers": asdict(answers), "says": agreement(answers)}
