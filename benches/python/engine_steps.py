@@ -117,9 +117,15 @@ class Vllm:
         found, StepProposer.noise = StepProposer.noise.seconds(), None
         return found
 
-    def token_seconds(self, prompt: list[int], steps: dict[int, float]) -> float:
-        """Seconds that each accepted token adds: none, all are sampled at once."""
-        return 0.0
+    def facts(self, prompt: list[int], steps: dict[int, dict[int, float]]) -> dict[str, Any]:
+        """How prompts are computed: what the prefix cache keeps together, and a token's cost beside a drafted one's."""
+        rows = max(self.batches)
+        lengths, seconds = zip(*sorted(steps[rows].items()), strict=True)
+        foreign = [[number + 1, *prompt[1:]] for number in range(4 * rows)]  # the cache has none of their blocks
+        step = self.run(foreign, 1, rows, False)["seconds"] * rows / len(foreign)
+        share = float(np.interp(step, seconds, lengths)) / len(prompt)
+        block = self._llm.llm_engine.vllm_config.cache_config.block_size
+        return {"cache_block": block, "prompt_share": min(1.0, share)}
 
 
 class LlamaCpp:
@@ -165,8 +171,8 @@ class LlamaCpp:
         self._draft = None
         return noise.seconds()
 
-    def token_seconds(self, prompt: list[int], steps: dict[int, float]) -> float:
-        """Seconds that each accepted token adds: it is sampled alone. Drafts are right here."""
+    def facts(self, prompt: list[int], steps: dict[int, dict[int, float]]) -> dict[str, Any]:
+        """Seconds that each accepted token adds, since it is sampled alone. Drafts are right here."""
         ids = self.run([prompt], PLAIN_TOKENS * 4, 1, False)["ids"][0]
         computed = [1]  # the prompt is cached but for a token
 
@@ -178,8 +184,8 @@ class LlamaCpp:
         self._draft = right
         seconds = self.run([prompt], len(ids), 1, False)["seconds"]
         self._draft = None
-        passes = np.interp(computed, list(steps), list(steps.values())).sum()
-        return float(max(0.0, seconds - passes) / (len(ids) - len(computed)))
+        passes = np.interp(computed, list(steps[1]), list(steps[1].values())).sum()
+        return {"token_seconds": float(max(0.0, seconds - passes) / (len(ids) - len(computed)))}
 
 
 def child(options: dict[str, Any]) -> None:
@@ -191,7 +197,7 @@ def child(options: dict[str, Any]) -> None:
         if "steps" in asked:
             by_rows = {rows: engine.steps(asked["steps"], rows) for rows in engine.batches}
             steps = [[rows, n, seconds] for rows, found in by_rows.items() for n, seconds in found.items()]
-            answer = {"steps": steps, "token_seconds": engine.token_seconds(asked["steps"], by_rows[1])}
+            answer = {"steps": steps, **engine.facts(asked["steps"], by_rows)}
         elif "prompts" in asked:
             answer = engine.run(asked["prompts"], asked["tokens"], asked["load"])
         elif "costs" in asked:

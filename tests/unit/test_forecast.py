@@ -115,6 +115,8 @@ def test_a_shared_prompt_is_computed_once() -> None:
     assert simulate(profile("llama.cpp"), [FIRST, again]).seconds[1] == pytest.approx(2 * 110, abs=1)
     long = request(list(range(100, 140)), [1])
     assert simulate(profile("vllm"), [long, long]).seconds.round().tolist() == [500, 100 + 10 * (40 - 32)]
+    on_cpu = profile("vllm", cache_block=128, prompt_share=0.5)
+    assert simulate(on_cpu, [long, long]).seconds.round().tolist() == [300, 300]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -147,7 +149,15 @@ def test_costs_of_a_profile() -> None:
 
 
 def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
-    made = profile("vllm", note="by hand", request_seconds=0.5, is_gpu=True, measured="2026-11-28")
+    made = profile(
+        "vllm",
+        note="by hand",
+        request_seconds=0.5,
+        cache_block=32,
+        prompt_share=0.7,
+        is_gpu=True,
+        measured="2026-11-28",
+    )
     found = load_profile(made.save(tmp_path / "mine.json"))
     assert found == made
     assert found.seconds(3, [1, 2.5]).tolist() == made.seconds(3, [1, 2.5]).tolist() == [310, 325]
@@ -165,6 +175,8 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
         ({"steps": [[1, 1]]}, "steps holds \\[1, 1\\]; give"),
         ({"request_seconds": -1}, "request_seconds is -1; it must be a number of seconds, at least 0"),
         ({"is_gpu": "no"}, "is_gpu is 'no'"),
+        ({"cache_block": 0}, "cache_block is 0; it must be a whole number of tokens, at least 1"),
+        ({"prompt_share": 0}, "prompt_share is 0; it must be above 0 and at most 1"),
         ({"colour": "red"}, "is no whole cost profile: .*colour"),
         ({"model": None}, "model is None; it must be text"),
     ],

@@ -52,6 +52,9 @@ class CostProfile:
         steps: (rows, tokens per row, seconds) of each step measured.
         request_seconds: Seconds of a request beside its steps.
         token_seconds: Seconds that each accepted token adds to a step.
+        cache_block: Tokens of a prompt that vLLM's prefix cache keeps or drops together: 16 on a GPU, 128 on a CPU.
+        prompt_share: Cost of a prompt's token in vLLM as a share of a drafted one's, which needs logits too: above 0,
+            at most 1.
         is_gpu: Whether the device is a GPU: how prompts are batched depends on it.
         note: How the figures came about, where that needs words.
 
@@ -73,6 +76,8 @@ class CostProfile:
     steps: Sequence[tuple[int, int, float]]
     request_seconds: float = 0.0
     token_seconds: float = 0.0
+    cache_block: int = 16
+    prompt_share: float = 1.0
     is_gpu: bool = False
     note: str = ""
     _curves: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(init=False, repr=False, compare=False)
@@ -87,6 +92,10 @@ class CostProfile:
         for name in ("request_seconds", "token_seconds"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number of seconds, at least 0")
+        if type(self.cache_block) is not int or self.cache_block < 1:
+            raise InputError(f"cache_block is {self.cache_block!r}; it must be a whole number of tokens, at least 1")
+        if not _is_number(self.prompt_share) or not 0 < self.prompt_share <= 1:
+            raise InputError(f"prompt_share is {self.prompt_share!r}; it must be above 0 and at most 1")
         if not isinstance(self.is_gpu, bool):
             raise InputError(f"is_gpu is {self.is_gpu!r}; it must be true or false")
         if not isinstance(self.steps, (list, tuple)) or not self.steps:
@@ -133,6 +142,7 @@ class CostProfile:
         return {
             "kind": _KIND, "version": _VERSION, "engine": self.engine, **{name: getattr(self, name) for name in _WORDS},
             "is_gpu": self.is_gpu, "request_seconds": self.request_seconds, "token_seconds": self.token_seconds,
+            "cache_block": self.cache_block, "prompt_share": self.prompt_share,
             "steps": [list(step) for step in self.steps],
         }  # fmt: skip
 

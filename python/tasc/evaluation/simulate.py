@@ -22,8 +22,6 @@ from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.protocol import Drafter, DrafterWrapper, NullDrafter
 from tasc.evaluation.cost_profile import CostProfile, ProfileCosts
 
-_CACHE_BLOCK = 16  # tokens of a prompt that vLLM's prefix cache keeps or drops together
-
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
@@ -179,12 +177,13 @@ def _in_vllm(
     table = np.zeros((load, longest), np.int32)
     cached: list[Sequence[int]] = []
     while waiting or running:
-        computed = sum(1 + len(one.draft) for one in running)
+        computed = float(sum(1 + len(one.draft) for one in running))
         while waiting and len(running) < load:
             running.append(waiting.popleft())
             prompt = running[-1].request.prompt
             shared = max((common_prefix_length(old, prompt) for old in cached), default=0)
-            computed += len(prompt) - min(shared, len(prompt) - 1) // _CACHE_BLOCK * _CACHE_BLOCK
+            kept = min(shared, len(prompt) - 1) // profile.cache_block * profile.cache_block
+            computed += profile.prompt_share * (len(prompt) - kept)
             cached.append(prompt)
         seconds = float(profile.seconds(len(running), computed / len(running))) / len(running)
         emitted = [one.verify() for one in running]
