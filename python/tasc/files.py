@@ -87,7 +87,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     if file.exists() and not file.is_file():
         raise InputError(f"{file} is a folder, a pipe or a device; give a file")
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(file.read_text(encoding="utf-8").removeprefix("\ufeff"))  # a byte order mark
     except RecursionError:
         raise InputError(f"{file} is not JSON: its lists and objects are nested too deeply") from None
     except ValueError as error:
