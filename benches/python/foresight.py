@@ -74,18 +74,8 @@ Run = Callable[[list[list[int]], list[str]], tuple[float, list[list[int]]]]
 LENGTHS_DIFFER = 0.25  # most, as a share of the plain model's length
 ENGINES = ("tasc", "llama.cpp", "vllm")
 SETTINGS = (
-    "model",
-    "adapter",
-    "system",
-    "own",
-    "longest",
-    "predict",
-    "alone",
-    "together",
-    "max_tokens",
-    "clock",
-    "dtype",
-)
+    "model", "adapter", "system", "own", "longest", "predict", "alone", "together", "max_tokens", "clock", "dtype",
+)  # fmt: skip
 
 
 @dataclass

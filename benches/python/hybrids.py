@@ -103,7 +103,8 @@ def measured(config: Any, num_tokens: int, wrong: float, num_prompts: int) -> di
             times[name] = time.perf_counter() - begin
             seconds[name] += times[name]
             differ += made[0].ids != outputs[tuple(prompt)]
-        tau.append(float(made.stats.tau or 0))
+        assert made.stats.tau is not None
+        tau.append(made.stats.tau)
         ratios.append(times["plain"] / times["drafted"])
     count = num_tokens * num_prompts
     return {

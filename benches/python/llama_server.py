@@ -47,7 +47,9 @@ def main() -> None:
     test = test[:: max(1, len(test) // options.limit)][: options.limit]
     inputs = [row["input"] for row in test]
     threads = str(options.threads or 1)
-    common = ["-t", threads, "-tb", threads, "-np", str(max(LOADS)), "-c", str(CONTEXT * max(LOADS)), "--no-ui"]
+    common = [
+        "-t", threads, "-tb", threads, "-np", str(max(LOADS)), "-c", str(CONTEXT * max(LOADS)), "--no-ui", "--log-disable",
+    ]  # fmt: skip
 
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)

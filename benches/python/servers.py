@@ -27,9 +27,8 @@ def server(command: Sequence[str], **env: str) -> Iterator[tuple[str, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    quiet = subprocess.DEVNULL
     process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)], env={**os.environ, **env}, stdout=quiet, stderr=quiet
+        [*command, "--host", "127.0.0.1", "--port", str(port)], env={**os.environ, **env}, stdout=subprocess.DEVNULL
     )
     try:
         for _ in range(START_SECONDS * 2):

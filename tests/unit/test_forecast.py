@@ -117,6 +117,8 @@ def test_a_shared_prompt_is_computed_once() -> None:
     assert simulate(profile("vllm"), [long, long]).seconds.round().tolist() == [500, 100 + 10 * (40 - 32)]
     on_cpu = profile("vllm", cache_block=128, prompt_share=0.5)
     assert simulate(on_cpu, [long, long]).seconds.round().tolist() == [300, 300]
+    one_token = request([7], [1])
+    assert simulate(on_cpu, [one_token]).seconds.round().tolist() == [110]
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -140,6 +140,13 @@ def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(MeasuredCosts(run, max_draft=2).costs(2), [1.0, 1.3, 1.3])
 
 
+def test_a_clock_that_stands_still_gives_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: 1.0)
+    curve = MeasuredCosts(lambda tokens: None, max_draft=4)
+    curve.observe(1, 0.0)
+    assert np.isfinite(curve.costs(4)).all()
+
+
 def test_a_batch_beyond_the_measured_tokens_goes_on_with_the_last_slope() -> None:
     curve = MeasuredCosts(lambda tokens: None, max_draft=64, num_rows=64)
     assert curve.costs(64, 64).shape == (65,)

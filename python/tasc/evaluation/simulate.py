@@ -183,7 +183,7 @@ def _in_vllm(
             prompt = running[-1].request.prompt
             shared = max((common_prefix_length(old, prompt) for old in cached), default=0)
             kept = min(shared, len(prompt) - 1) // profile.cache_block * profile.cache_block
-            computed += profile.prompt_share * (len(prompt) - kept)
+            computed += max(1.0, profile.prompt_share * (len(prompt) - kept))  # the last token needs logits
             cached.append(prompt)
         seconds = float(profile.seconds(len(running), computed / len(running))) / len(running)
         emitted = [one.verify() for one in running]
