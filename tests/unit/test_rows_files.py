@@ -367,6 +367,41 @@ def test_batch_files_are_joined_by_their_custom_ids(tmp_path: Path, caplog: pyte
     assert len(list(read_rows(requests, needs_output=False))) == 5
 
 
+def test_batches_that_share_a_custom_id(tmp_path: Path) -> None:
+    """The response to one request must never become that of the other."""
+    names = []
+    for day in ("1", "2"):
+        body = {"model": "m", "messages": [{"role": "user", "content": f"in {day}"}]}
+        message = {"role": "assistant", "content": f"out {day}"}
+        answer = {"status_code": 200, "body": {"choices": [{"message": message}]}}
+        (tmp_path / f"in{day}.jsonl").write_text(json.dumps({**REQUEST, "custom_id": "a", "body": body}))
+        (tmp_path / f"out{day}.jsonl").write_text(json.dumps({"custom_id": "a", "response": answer, "error": None}))
+        names.append([tmp_path / f"in{day}.jsonl", tmp_path / f"out{day}.jsonl"])
+    (first, first_out), (second, second_out) = names
+    rows = read_rows([first, first_out, second_out, second])
+    assert [(row["input"], row["output"]) for row in rows] == [("in 1", "out 1"), ("in 2", "out 2")]
+    said = f"{second}:1: the custom_id 'a' is that of the request at {first}:1 too.* one after the other"
+    for needs_output in (True, False):
+        with pytest.raises(CorpusError, match=said):
+            list(read_rows([first, second, first_out, second_out], needs_output=needs_output))
+    with pytest.raises(CorpusError, match=f"'a' is that of the response at {first_out}:1 too"):
+        list(read_rows([first_out, second_out, first, second]))
+
+
+def test_a_refusal_is_what_the_model_has_said(tmp_path: Path) -> None:
+    refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    request = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+    items = [{"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I cannot."}]}]
+    rows = [
+        {"request": request, "response": {"choices": [{"message": refused}]}},
+        {"request": {"model": "m", "input": "a"}, "response": {"output": items}},
+        {"messages": [*request["messages"], refused]},
+    ]
+    for row in rows:
+        (made,) = read_rows([row])
+        assert (made["input"], made["output"], made["messages"][-1]["content"]) == ("a", "I cannot.", "I cannot.")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

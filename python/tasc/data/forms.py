@@ -269,7 +269,8 @@ def check_text(where: str, field: str, value: Any, wanted: str) -> None:
         CorpusError: It is not.
     """
     if not isinstance(value, str):
-        raise CorpusError(f"{where}: field {field!r} is {type(value).__name__}, it must be {wanted}")
+        fix = f"; write it as {json.dumps(json.dumps(value))}" if isinstance(value, int | float) else ""
+        raise CorpusError(f"{where}: field {field!r} is {type(value).__name__}, it must be {wanted}{fix}")
     if not value.isascii():
         try:
             value.encode()
@@ -321,13 +322,18 @@ def _role(turn: Mapping[str, Any]) -> Any:
 
 
 def _turn(where: str, turn: Any) -> Row:
-    """Return a turn `{role, content, …}`; null fields, which Arrow gives to all turns, are left out."""
+    """Return a turn `{role, content, …}`; null fields, which Arrow gives to all turns, are left out.
+
+    The API hands over a refusal in a field of its own, in place of the content: it is what the model has said.
+    """
     role = ROLES.get(str(_role(turn)))
     if role is None:
         known = ", ".join(ROLES)
         raise CorpusError(f"{where}: the role is {_role(turn)!r}; it must be one of {known}")
     rest = {k: v for k, v in turn.items() if k not in ("role", "from", "content", "value") and v is not None}
     content = turn.get("content", turn.get("value"))
+    refusal = rest.pop("refusal", None)
+    content = refusal if content is None else content
     call = rest.pop("function_call", None)  # before there were tools
     calls = [call] if call else []
     if _role(turn) in ("function_call", "tool_call") and not isinstance(found := _decoded(content), str | None):

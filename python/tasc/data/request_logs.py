@@ -91,7 +91,7 @@ def joined(rows: Iterable[tuple[str, Any]], needs_output: bool) -> Iterator[tupl
         needs_output: Whether requests without a response are left out, or rows of their own.
 
     Raises:
-        CorpusError: No request has a response.
+        CorpusError: No request has a response, or two lines with one `custom_id` wait for the same.
     """
     waiting: dict[tuple[str, str], tuple[str, Mapping[str, Any]]] = {}
     found = False
@@ -103,6 +103,11 @@ def joined(rows: Iterable[tuple[str, Any]], needs_output: bool) -> Iterator[tupl
         elif other := waiting.pop((side[0], "response" if side[1] == "request" else "request"), None):
             found = True
             yield where, {**other[1], **row, **{k: v for k, v in other[1].items() if row.get(k) is None}}
+        elif side in waiting:
+            raise CorpusError(
+                f"{where}: the custom_id {side[0]!r} is that of the {side[1]} at {waiting[side][0]} too, so it is not "
+                "known which lines belong together; give the two files of each batch one after the other"
+            )
         else:
             waiting[side] = (where, row)
     requests = [one for (_, side), one in waiting.items() if side == "request"]
@@ -292,4 +297,5 @@ def _parts_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    return "".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)
+    texts = (part.get("text", part.get("refusal")) for part in parts if isinstance(part, Mapping))
+    return "".join(str(text) for text in texts if text is not None)
