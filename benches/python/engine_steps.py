@@ -89,7 +89,7 @@ class Vllm:
         self._params, self._clock, self._drafts = SamplingParams, options["clock"], options["drafts"]
         config = {"method": "custom_class", "model": "engine_steps.StepProposer", "num_speculative_tokens": MAX_DRAFT}
         self._llm = LLM(
-            options["model"], dtype="bfloat16", max_model_len=1024, max_num_seqs=max(self.batches), enforce_eager=True,
+            options["model"], dtype=options["dtype"], max_model_len=1024, max_num_seqs=max(self.batches), enforce_eager=True,
             disable_log_stats=True, speculative_config=config if self._drafts else None,
         )  # fmt: skip
 
@@ -268,6 +268,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--name", default="SmolLM2-135M")
     parser.add_argument("--gguf")
+    parser.add_argument("--vllm-dtype", default="bfloat16", help="float32 where the CPU has no AVX-512")
     parser.add_argument("--system")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -294,9 +295,10 @@ def main() -> None:
         options = {
             "engine": args.engine, "model": folder, "gguf": args.gguf, "clock": args.clock, "threads": args.threads,
             "index": str(index), "tokenizer": folder, "drafts": True, "eos": sorted(eos_ids_of([], tokenizer)),
+            "dtype": args.vllm_dtype,
         }  # fmt: skip
         engine = Engine(sys.executable, options)
-        dtype = "bfloat16" if args.engine == "vllm" else Path(args.gguf).stem
+        dtype = args.vllm_dtype if args.engine == "vllm" else Path(args.gguf).stem
         about = {
             "device": device_name(torch.device("cpu")), "model": args.name, "dtype": dtype, "note": f"{args.clock} time",
         }  # fmt: skip

@@ -75,6 +75,7 @@ LENGTHS_DIFFER = 0.25  # most, as a share of the plain model's length
 ENGINES = ("tasc", "llama.cpp", "vllm")
 SETTINGS = (
     "model", "adapter", "system", "own", "longest", "predict", "alone", "together", "max_tokens", "clock", "dtype",
+    "vllm_dtype",
 )  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def opened(case: Case, name: str, usual: KnownRequest) -> Iterator[tuple[CostPro
             about = {
                 "engine": name, "model": side.folder, "gguf": side.gguf, "clock": options.clock,
                 "threads": options.threads or 1, "index": str(case.index.path), "tokenizer": side.folder,
-                "eos": sorted(side.eos), "drafts": method in (DRAFTS, BOTH),
+                "eos": sorted(side.eos), "drafts": method in (DRAFTS, BOTH), "dtype": options.vllm_dtype,
             }  # fmt: skip
             engines[method] = Engine(options.vllm_python if name == "vllm" else options.python, about)
             stack.callback(engines[method].close)
@@ -388,6 +389,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--extended-gguf", help="the extended model, for llama-cpp-python")
     parser.add_argument("--python", default=sys.executable, help="interpreter with llama-cpp-python")
     parser.add_argument("--vllm-python", default=sys.executable, help="interpreter with vLLM")
+    parser.add_argument("--vllm-dtype", default="bfloat16", help="float32 where the CPU has no AVX-512")
     parser.add_argument("--summary", nargs="+", action=Summary, metavar="OUT", help="print the table over these files")
     return parser
 

@@ -350,6 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rows-rate", type=float, help="peak rate of the new tokens' rows; default: as tasc tune")
     parser.add_argument("--min-count", type=int, default=3)
     parser.add_argument("--min-documents", type=int, default=3)
     parser.add_argument("--limit", type=int, default=300, help="rows answered")
@@ -371,7 +372,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.data is None or options.work is None:
         parser.error("give DATA and --work, or --smoke")
-    tuning = {"max_steps": options.steps, "batch_size": options.batch, "save_every": 25}
+    tuning = {
+        "max_steps": options.steps, "batch_size": options.batch, "save_every": 25, "rows_rate": options.rows_rate
+    }  # fmt: skip
     task = Task(options.data, options.work, checkpoint(options.model), options.system, tuning, floors, options.limit,
                 options.max_tokens)  # fmt: skip
     run(task, [Arm(size, seed) for seed, size in product(options.seeds, options.sizes)], options)

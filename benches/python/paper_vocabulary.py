@@ -430,6 +430,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--system")
     parser.add_argument("--steps", type=int, default=332)
+    parser.add_argument("--rows-rate", type=float, help="peak rate of the new tokens' rows; default: as tasc tune")
     parser.add_argument("--limit", type=int, default=150, help="test rows answered")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
@@ -458,7 +459,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for task in tasks:
         use_threads(options.threads)
-        recipe = TuneOptions(max_steps=options.steps, max_tokens=520)
+        recipe = TuneOptions(max_steps=options.steps, max_tokens=520, rows_rate=options.rows_rate)
         base = str(smollm2_folder(options.tokenizer))
         tune_both(task, options.tune, base, options.size, options.system, options.limit, recipe, kept)
 
