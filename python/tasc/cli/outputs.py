@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -11,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tasc.errors import InputError
+
+_LOG = re.compile(r"(.+)\.served(?:\.[0-9a-f]{32})?(?:\.\d+)?")  # `tasc.drafting.protocol.served_logs`
 
 Force = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
 
@@ -88,7 +91,8 @@ def check_outputs(
         force: Whether files that exist may be replaced.
 
     Raises:
-        InputError: An output is an input (by another spelling or link too) or another output, is no file, or exists.
+        InputError: An output is an input (by another spelling or link too) or another output, has the name of an
+            index's log, is no file, or exists.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
@@ -99,6 +103,8 @@ def check_outputs(
             raise InputError(f"{option} {path} is one of the inputs of this command; name another file")
         if (other := seen.setdefault(place, option)) != option:
             raise InputError(f"{other} and {option} name the same file, {path}; give each a file of its own")
+        if (log := _LOG.fullmatch(place.name)) and place.with_name(log[1]).is_file():
+            raise InputError(f"{option} {path} is the log of served rows of {log[1]}; name another file")
         if option in folders:
             _check_folder(path)
         else:
