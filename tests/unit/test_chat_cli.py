@@ -81,6 +81,17 @@ def test_outputs_of_another_system_prompt_are_not_gone_on_from(
     assert len(output.read_text().splitlines()) == 3
 
 
+def test_prompts_that_go_without_the_template_are_said(model: Path, tmp_path: Path) -> None:
+    """`tune`, `check` and `bench` take the same rows as inputs."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": "Bern", "completion": "yes"}) + "\n")
+    said = "goes as it is, without the chat template; with --input-field prompt it is the input"
+    for number, (options, is_said) in enumerate([((), True), (("--input-field", "prompt"), False)]):
+        made = tmp_path / f"{number}.jsonl"
+        result = tasc("generate", data, "--model", model, "--max-tokens", 2, "-o", made, *options)
+        assert (said in " ".join(result.stderr.split())) == is_said
+
+
 def test_an_index_with_a_system_prompt_serves_rows_with_messages(model: Path, data: Path, tmp_path: Path) -> None:
     import transformers
 

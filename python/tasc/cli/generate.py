@@ -163,6 +163,9 @@ def generate(
         )  # fmt: skip
         if system is None and field == "inputs" and generator.system is not None:
             err.print(f"system prompt: {printable(generator.system)}", highlight=False, markup=False, soft_wrap=True)
+        if field == "prompts" and getattr(tokenizer, "chat_template", None) is not None:
+            said = "each `prompt` goes as it is, without the chat template; with --input-field prompt it is the input"
+            err.print(f"{said}, as in the other commands", highlight=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)
