@@ -91,6 +91,8 @@ def check(
     source = tokenizer or model
     if source is None:
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
+    if tokenizer is not None and model is not None and tokenizer != model:
+        raise InputError(f"a model is checked with its own tokenizer: leave out --tokenizer {tokenizer}, or --model")
     if model is None and (adapter or device or engine or save_profile or measure or load != 1):
         names = "--adapter, --device, --engine, --load, --measure and --save-profile"
         raise InputError(f"{names} are for a check with a --model")
@@ -118,11 +120,12 @@ def check(
         summary, found, failed = summarize(result), result.as_dict(), result.failed
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
+    asked = (found.get("model") or {"system": system})["system"]  # by default what the model was tuned with
     found["provenance"] = {
         "data": [data_facts(path) for path in rows or ()],
         **({} if index is None else {"index": data_facts(index)}),
         "tokenizer": {"name": source, "fingerprint": task_tokenizer.fingerprint},
-        **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": system}),
+        **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": asked}),
         **run_facts(),
     }
     found["machine"] = machine()
