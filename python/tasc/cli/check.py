@@ -91,8 +91,6 @@ def check(
     source = tokenizer or model
     if source is None:
         raise InputError("which tokens do the outputs have? name a --tokenizer, or a --model to check it too")
-    if tokenizer is not None and model is not None and tokenizer != model:
-        raise InputError(f"a model is checked with its own tokenizer: leave out --tokenizer {tokenizer}, or --model")
     if model is None and (adapter or device or engine or save_profile or measure or load != 1):
         names = "--adapter, --device, --engine, --load, --measure and --save-profile"
         raise InputError(f"{names} are for a check with a --model")
@@ -100,6 +98,8 @@ def check(
         raise InputError("--distill-minutes is for a check of ROWS with a --model")
     if index is not None and model is not None:
         raise InputError("--index is compared without a model: name its tokenizer with --tokenizer in place of --model")
+    if tokenizer is not None and model is not None and tokenizer != model:
+        raise InputError(f"a model is checked with its own tokenizer: leave out --tokenizer {tokenizer}, or --model")
     if log is not None and index is None:
         raise InputError("--log holds the last requests of an index: name the index with --index")
     for path in rows or ():
