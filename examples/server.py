@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
@@ -59,6 +60,11 @@ class Chat(Options):
 def build_app(generator: Generator, name: str, *, wait_seconds: float = 60.0) -> FastAPI:
     """Return the application; `name` is the model's name, and a request waits at most so long for a place."""
     app = FastAPI()
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(_: Request, error: RequestValidationError) -> JSONResponse:
+        said = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+        return JSONResponse({"error": {"message": "; ".join(said), "type": "InputError"}}, 422)
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:

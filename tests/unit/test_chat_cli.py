@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tasc._core import TaskIndex
 from tasc.cli import app
 from tasc.data.chat import encode_outputs, render_rows
 
+generate_module = sys.modules["tasc.cli.generate"]
 ROWS: list[dict[str, Any]] = [
     row({"role": "user", "content": f"To {city}?"}, answer(None, tool_calls=[CALL]), tools=TOOLS, split=split)
     for city, split in [("Bern", "train"), ("Chur", "train"), ("Thun", "train"), ("Bonn", "test")]
@@ -44,6 +46,50 @@ def tasc(*args: Any) -> Result:
     result = CliRunner().invoke(app, [str(one) for one in args], prog_name="tasc")
     assert result.exit_code == 0, result.output
     return result
+
+
+def test_outputs_of_another_system_prompt_are_not_gone_on_from(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system message may come from the index alone: another index is another text."""
+    data = tmp_path / "plain.jsonl"
+    data.write_text("".join(json.dumps({"input": city, "output": "yes"}) + "\n" for city in ("Bern", "Chur", "Thun")))
+    for name in ("one", "other"):
+        tasc("index", "build", data, "--tokenizer", model, "--system", f"Be {name}.", "-o", tmp_path / name)
+    made = generate_module._line
+
+    def stopped(row: Any, *rest: Any) -> bytes:
+        if row["input"] != "Bern":
+            raise KeyboardInterrupt
+        return made(row, *rest)
+
+    monkeypatch.setattr(generate_module, "_line", stopped)
+    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text(data.read_text().replace('"output"', '"was"'))
+    words = ["generate", str(prompts), "--model", str(model), "-o", str(output), "--max-tokens", "2"]
+
+    def run(*options: Any) -> Result:
+        return CliRunner().invoke(app, [*words, *map(str, options)], prog_name="tasc")
+
+    assert run("--index", tmp_path / "one").exit_code == 130
+    monkeypatch.setattr(generate_module, "_line", made)
+    for options, now in [((), "null"), (("--index", tmp_path / "other"), '"Be other."')]:
+        result = run(*options)
+        assert result.exit_code == 2, result.output
+        assert f'system was "Be one." and is {now} now' in " ".join(result.stderr.split())
+    assert run("--system", "Be one.").exit_code == 0  # the same text without the index
+    assert len(output.read_text().splitlines()) == 3
+
+
+def test_prompts_that_go_without_the_template_are_said(model: Path, tmp_path: Path) -> None:
+    """`tune`, `check` and `bench` take the same rows as inputs."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"prompt": "Bern", "completion": "yes"}) + "\n")
+    said = "goes as it is, without the chat template; with --input-field prompt it is the input"
+    for number, (options, is_said) in enumerate([((), True), (("--input-field", "prompt"), False)]):
+        made = tmp_path / f"{number}.jsonl"
+        result = tasc("generate", data, "--model", model, "--max-tokens", 2, "-o", made, *options)
+        assert (said in " ".join(result.stderr.split())) == is_said
 
 
 def test_an_index_with_a_system_prompt_serves_rows_with_messages(model: Path, data: Path, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_the_verdict_names_interval_and_commands() -> None:
 def test_the_verdict_against_names_what_may_still_help() -> None:
     found = verdict([figures(1.02)], vocabulary_of(1.05), rows=50, data="a.jsonl", tokenizer="model")
     text = " ".join(found.sentences)
-    for part in ("Do not bother", "vocabulary would not help", "tasc distill", "only 50 rows"):
+    for part in ("Do not bother", "vocabulary would not help", "tasc distill", "Only 50 rows are indexed"):
         assert part in text
     assert found.next_commands == []
 
@@ -231,7 +231,7 @@ def test_one_held_out_row_gives_no_interval(task: TaskTokenizer) -> None:
         assert found["value"] > 1.5 and found["low"] is found["high"] is None
     assert result.verdict.level == "a little"
     text = " ".join([*result.verdict.sentences, *(cell for row in summarize(result).tables[0].rows for cell in row)])
-    for part in ("It may help: drafts bring", "One row is held out: no interval", "There is only 1 row:"):
+    for part in ("It may help: drafts bring", "One row is held out: no interval", "Only 1 row is indexed:"):
         assert part in text
     assert "(" not in "".join(summarize(result).tables[0].rows[0])
 

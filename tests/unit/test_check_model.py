@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,54 @@ def test_costs_are_measured_saved_and_used_again(said: Path, model: Path, tmp_pa
     result = tasc("check", said, "--model", model, "--device", mine, "--measure")
     assert result.exit_code == 0, result.output
     assert "Measured on" in result.stdout and "all outputs equal" in " ".join(result.stdout.split())
+    assert "nothing is predicted of this measurement" not in result.stdout
+
+
+def test_the_system_prompt_that_was_used_is_named(foreign: Path, model: Path, device: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(model, tuned)
+    (tuned / "tuning.json").write_text(json.dumps({"prompts": {"system": "w9", "chat_template_sha256": None}}))
+    for folder, options, used in [(model, (), None), (tuned, (), "w9"), (tuned, ("--system", "w8"), "w8")]:
+        found = checked(foreign, folder, "--device", device, *options)
+        assert found["provenance"]["system"] == found["model"]["system"] == used
+
+
+def test_more_at_once_than_outputs_is_said(said: Path, model: Path, device: Path) -> None:
+    result = tasc("check", said, "--model", model, "--device", device)
+    assert "to predict from" not in result.stdout
+    result = tasc("check", said, "--model", model, "--device", device, "--load", 100)
+    [outputs] = re.findall(r"Predicted from (\d+) outputs", result.stdout)
+    text = " ".join(result.stdout.split())
+    assert f"There are {outputs} outputs to predict from: the figures of 100 at once are of {outputs} at once." in text
+
+
+def test_rows_beyond_the_context_are_left_out(said: Path, model: Path, device: Path) -> None:
+    rows = [json.loads(line) for line in said.read_text().splitlines()]
+    held = {row["input"] for row in split_rows(read_rows(said)).held_out if row["input"]}
+    long = [row | {"input": "w1 " * 1500} if row["input"] in held else row for row in rows]
+    few = [row | {"split": "test" if row["input"] in held else "train"} for row in rows]
+    few[[row["split"] for row in few].index("test")]["input"] = "w1 " * 1500
+    data = device.with_name("long.jsonl")
+    data.write_text("".join(json.dumps(row) + "\n" for row in few))
+    result = tasc("check", data, "--model", model, "--device", device, "--measure")
+    assert result.exit_code == 0, result.output
+    assert "1 held-out row is left out here: its prompt has 1500 tokens" in " ".join(result.stdout.split())
+    assert "Measured on" in result.stdout
+    data.write_text(
+        "".join(json.dumps(new | {"split": old["split"]}) + "\n" for new, old in zip(long, few, strict=True))
+    )
+    result = tasc("check", data, "--model", model, "--device", device)
+    assert result.exit_code == 2
+    assert "can be prompted with no held-out row; the first prompt has 1500 tokens" in " ".join(result.stderr.split())
+
+
+def test_what_is_measured_here_is_not_compared_with_another_device(said: Path, model: Path, device: Path) -> None:
+    result = tasc("check", said, "--model", model, "--device", device, "--measure")
+    assert result.exit_code == 0, result.output
+    assert "The predictions are not of tasc on" in result.stdout
+    table = result.stdout.split("Measured on")[-1]
+    plain = [cell.strip() for cell in re.findall(r"│ plain .*", table)[0].split("│")[1:-1]]
+    assert (plain[1], plain[3], plain[4]) == ("–", "–", "1.00"), table
 
 
 def test_a_single_row_that_is_measured_is_not_called_another(said: Path, model: Path, device: Path) -> None:
@@ -169,6 +218,7 @@ def test_a_single_row_that_is_measured_is_not_called_another(said: Path, model: 
     assert result.exit_code == 0, result.output
     assert result.stdout.count("Measured on the one row of the prediction") == 2
     assert "other row" not in result.stdout
+    assert "no interval from one batch" in " ".join(result.stdout.split())
 
 
 @pytest.mark.parametrize("option", ["--save-profile", "--distill-minutes"])
@@ -227,6 +277,7 @@ def test_options_that_cannot_be_used_are_said_before_the_work(said: Path, model:
         (("--tokenizer", model, "--load", "8"), "are for a check with a --model"),
         (("--tokenizer", model, "--adapter", str(tmp_path)), "are for a check with a --model"),
         ((), "name a --tokenizer, or a --model"),
+        (("--model", model, "--tokenizer", tmp_path), f"leave out --tokenizer {tmp_path}, or --model"),
         (("--model", model, "--distill-minutes", "0"), "for 0 minutes: give a number above 0"),
         (("--model", model, "--distill-minutes", "nan"), "for nan minutes: give a number above 0"),
         (("--tokenizer", model, "--distill-minutes", "1"), "is for a check of ROWS with a --model"),

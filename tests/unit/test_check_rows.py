@@ -77,7 +77,7 @@ def test_rows_of_another_name_are_held_out() -> None:
 
 
 def test_a_split_column_without_train_rows_is_an_error() -> None:
-    with pytest.raises(InputError, match="never says 'train'"):
+    with pytest.raises(InputError, match="says 'test' and never 'train'"):
         split_rows([row | {"split": "test"} for row in rows(5, 5)])
 
 

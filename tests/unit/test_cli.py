@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import logging
 import os
+import signal
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -552,3 +555,25 @@ def test_an_output_that_is_a_pipe_is_not_replaced(tmp_path: Path, tokenizer: Pat
             assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert "oo many" in said(tasc(*build, "-o", loop), 2)
     assert not (tmp_path / "b.tasc").exists() and loop.is_symlink()
+
+
+@pytest.mark.parametrize("stage", ["building", "parsing"])
+@pytest.mark.parametrize(
+    ("stop", "code", "said"), [("KeyboardInterrupt", 130, "interrupted"), ("Terminated", 143, "terminated")]
+)
+def test_a_stop_before_a_command_runs_is_one_line(
+    stage: str, stop: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module: Any = sys.modules["tasc.cli.app"]
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise getattr(module, stop, KeyboardInterrupt)
+
+    place, name = (typer.main, "get_command") if stage == "building" else (module.TyperGroup, "parse_args")
+    monkeypatch.setattr(place, name, stopped)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("tasc"), "handlers", [])
+    monkeypatch.setattr(sys, "argv", ["tasc", "check"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert (ended.value.code, capsys.readouterr().err) == (code, f"{said}\n")

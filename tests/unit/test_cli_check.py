@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def test_drafts_are_replayed_on_held_out_rows(data: Path, model: Path, tmp_path:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found == json.loads((tmp_path / "check.json").read_text())
-    assert found["rows"] == {"all": 168, "train": 118, "held_out": 50, "with_input": 168, "split_by": "hash", "cut": 0}
+    expected = {"all": 168, "train": 118, "held_out": 50, "with_input": 168, "known": 0, "split_by": "hash", "cut": 0}
+    assert found["rows"] == expected
     costs = [one["cost"] for one in found["drafts"]]
     speedups = [one["speedup"] for one in found["drafts"]]
     assert costs == [0.02, 0.05, 0.1, 0.2]
@@ -119,6 +121,39 @@ def test_a_split_column_is_respected(model: Path, tmp_path: Path) -> None:
     result = tasc("check", file, "--tokenizer", model)
     assert "126 indexed, 42 held out (by their split column)" in result.stdout
     assert f"tasc index build '{file}' --split train --tokenizer" in result.stdout
+
+
+def test_results_of_two_checks_at_once_are_both_kept(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, page = tmp_path / "check.json", tmp_path / "check.html"
+
+    def meanwhile(*words: Any) -> Any:
+        results.write_text("another's")
+        page.write_text("another's")
+        return check_rows(*words)
+
+    check_module = sys.modules["tasc.cli.check"]
+    check_rows = check_module._rows_result
+    monkeypatch.setattr(check_module, "_rows_result", meanwhile)
+    words = ("check", data, "--tokenizer", model, "-o", results, "--html", page)
+    result = tasc(*words)
+    assert result.exit_code == 0 and results.read_text() == page.read_text() == "another's"
+    assert f"another command has written {results} meanwhile" in " ".join(result.stderr.split())
+    assert json.loads((tmp_path / "check-1.json").read_text())["drafts"]
+    assert "<html" in (tmp_path / "check-1.html").read_text()
+    assert tasc(*words, "--force").exit_code == 0
+    assert json.loads(results.read_text())["drafts"]
+
+
+def test_held_out_rows_that_are_indexed_too_are_said(model: Path, tmp_path: Path) -> None:
+    rows = [row | {"split": "test" if k % 4 == 0 else "train"} for k, row in enumerate(ROWS)]
+    leaked = [row | {"split": "train"} for row in rows if row["split"] == "test"][:3]
+    path = tmp_path / "rows.jsonl"
+    for more, said in ([], ""), (leaked, "; 3 of them indexed too, input and output: new rows will gain less"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *more]))
+        result = tasc("check", path, "--tokenizer", model)
+        assert f"42 held out (by their split column){said}." in " ".join(result.stdout.split()), result.output
 
 
 def test_fields_that_are_named_are_named_in_the_next_commands(model: Path, tmp_path: Path) -> None:

@@ -120,6 +120,20 @@ def test_no_input_is_overwritten(tmp_path: Path, words: tuple[str, ...], output:
         assert source.is_dir() if is_folder else source.read_text() == "kept"
 
 
+@pytest.mark.parametrize("log", ["served", "served.1", f"served.{'0a' * 16}", f"served.{'0a' * 16}.2"])
+def test_the_log_of_an_index_is_not_overwritten(tmp_path: Path, log: str) -> None:
+    """The log of served rows is an input that no option names."""
+    for name in ("other.jsonl", "task.tasc"):
+        (tmp_path / name).write_text("kept")
+    output = tmp_path / f"task.tasc.{log}"
+    output.write_text("kept")
+    words = [*line(("check",), tmp_path, {"index": tmp_path / "task.tasc"}), "--tokenizer", "none", "--force"]
+    for flag in ("-o", "--html"):
+        result, said = run([*words, flag, str(output)])
+        assert (result.exit_code, "is the log of served rows of task.tasc; name another" in said) == (2, True), said
+        assert output.read_text() == "kept"
+
+
 @pytest.mark.parametrize(("words", "output"), OUTPUTS, ids=str)
 def test_files_that_exist_need_force(tmp_path: Path, words: tuple[str, ...], output: str) -> None:
     if not output_options(COMMANDS[words])[output].file_okay:

@@ -215,6 +215,16 @@ def test_what_the_model_says_is_compared_with_the_rows() -> None:
     assert "1 of 2 outputs equal, 57% of the tokens up to there" in part["sentence"]
 
 
+def test_an_output_that_the_limit_cut_off_is_compared_as_far_as_it_goes() -> None:
+    row = [*range(1, 101), EOS]
+    cut = agreement(Answers([request([1], row[:40])], [row], [False]))
+    assert (cut["equal"], cut["shared"], cut["agrees"], cut["finished"]) == (1, 1.0, True, 0)
+    assert not agreement(Answers([request([1], [9] * 40)], [row], [False]))["agrees"]
+    ended, endless = row[:40], [*row[:-1], 7]  # the row goes on; the output goes on
+    assert agreement(Answers([request([1], ended)], [row], [True]))["equal"] == 0
+    assert agreement(Answers([request([1], endless)], [row], [False]))["equal"] == 0
+
+
 def test_the_model_answers_within_its_time() -> None:
     model, tokenizer = tiny_model("llama"), byte_tokenizer()
     generator = Generator(model, tokenizer, drafter=NullDrafter(), batch_size=8)

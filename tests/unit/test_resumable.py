@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasc.cli.resumable import resumable
+from tasc.cli.resumable import PartialOutputs, resumable
 from tasc.errors import InputError
 
 SETTINGS = {"model": "m"}
@@ -31,6 +33,26 @@ STRANGE = [
     b"[" * 100_000,
     b'[1, {"\xff": 1}]',
 ]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl"])
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as Python raises it: without a name
+
+    class Full(io.FileIO):
+        write = full  # type: ignore[assignment]
+
+    if name.endswith(".partial"):
+        monkeypatch.setattr(os, "fdopen", lambda descriptor, *_, **__: Full(descriptor, "r+"))
+    else:
+        monkeypatch.setattr(PartialOutputs, "ordered", full)
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        resumable(tmp_path / "out.jsonl", SETTINGS, rows=1) as sink,
+    ):
+        sink.write(0, b"{}")
+    assert caught.value.filename == str(tmp_path / name)
 
 
 @pytest.mark.parametrize("line", STRANGE)
@@ -65,7 +87,7 @@ def test_what_is_no_such_file_stays(tmp_path: Path, content: bytes) -> None:
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "out.jsonl.partial")
     code = (
-        "from pathlib import Path\nfrom tasc.cli.resumable import resumable\n"
+        "from pathlib import Path\nfrom tasc.cli.resumable import PartialOutputs, resumable\n"
         "with resumable(Path('out.jsonl'), {}, rows=1): pass"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)

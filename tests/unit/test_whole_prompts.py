@@ -19,6 +19,7 @@ from tasc import NgramDrafter, TaskIndex
 from tasc.data import TaskTokenizer, TokenStore, load_tokenizer
 from tasc.drafting.prompt_input import PromptInputFinder, template_in_words
 from tasc.drafting.protocol import served_log
+from tasc.evaluation.check import check_rows
 from tasc.evaluation.replay import encode_rows, replay
 from tasc.serving import TaskDrafts
 
@@ -148,6 +149,13 @@ def test_commands_say_where_the_input_is(tmp_path: Path) -> None:
     wanted.write_text(json.dumps({"input": prompts[0]["input"]}))
     result = tasc("index", "remove", path, "--where", wanted, "--tokenizer", tmp_path, "--no-fit")
     assert result.exit_code == 0 and "1 row removed from the index" in result.output, result.output
+
+
+def test_what_is_copied_and_the_entropies_are_of_the_input_alone(task: TaskTokenizer) -> None:
+    bare, prompts = (check_rows(rows, task).predictors for rows in (ROWS, whole(ROWS, 8)))
+    assert bare.copied is not None and bare.copied < 0.8
+    assert prompts.copied == pytest.approx(bare.copied, abs=0.02)  # other rows are held out
+    assert prompts.input_entropy == pytest.approx(bare.input_entropy)
 
 
 def test_examples_that_differ_in_words(tmp_path: Path, task: TaskTokenizer) -> None:

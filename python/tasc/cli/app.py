@@ -7,6 +7,8 @@ import logging
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -29,19 +31,32 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+@contextmanager
+def _one_line_stops() -> Iterator[None]:
+    """Print Ctrl-C and SIGTERM as one line, and exit."""
+    try:
+        yield
+    except Terminated:
+        err.print("terminated")
+        raise typer.Exit(143) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(130) from None
+
+
 class OneLineErrors(TyperGroup):
     """Prints an error as one line. Exit code: 2 for errors of input or files, 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Makes the context of the command line: parses the arguments before those of a command."""
+        with _one_line_stops():
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command that `ctx` names."""
         try:
-            return super().invoke(ctx)
-        except Terminated:
-            err.print("terminated")
-            raise typer.Exit(143) from None
-        except KeyboardInterrupt:
-            err.print("interrupted")
-            raise typer.Exit(130) from None
+            with _one_line_stops():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise
         except (TascError, OSError) as error:
@@ -105,7 +120,10 @@ def main() -> None:
     logging.getLogger("tasc").addHandler(LogLines())
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(prog_name="tasc")
+        with _one_line_stops():
+            app(prog_name="tasc")
+    except typer.Exit as stopped:  # before Typer runs, which makes it an exit itself
+        sys.exit(stopped.exit_code)
     except Exception:  # a traceback may quote a file
         err.print(traceback.format_exc(), soft_wrap=True, highlight=False)
         sys.exit(1)

@@ -140,7 +140,8 @@ def bench(
         models = {"model": model_facts(model, loaded, adapter)}
         if draft is not None:
             models["draft"] = model_facts(draft, small)
-        results["provenance"] = {**task.provenance, **models, "system": system, **run_facts()}
+        asked = results["settings"]["system"]  # by default what the model was tuned with
+        results["provenance"] = {**task.provenance, **models, "system": asked, **run_facts()}
     if as_json:
         print_json(results)
     else:

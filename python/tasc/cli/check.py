@@ -98,6 +98,8 @@ def check(
         raise InputError("--distill-minutes is for a check of ROWS with a --model")
     if index is not None and model is not None:
         raise InputError("--index is compared without a model: name its tokenizer with --tokenizer in place of --model")
+    if tokenizer is not None and model is not None and tokenizer != model:
+        raise InputError(f"a model is checked with its own tokenizer: leave out --tokenizer {tokenizer}, or --model")
     if log is not None and index is None:
         raise InputError("--log holds the last requests of an index: name the index with --index")
     for path in rows or ():
@@ -118,11 +120,12 @@ def check(
         summary, found, failed = summarize(result), result.as_dict(), result.failed
     else:
         raise InputError("nothing to check: give ROWS, or --index with its log")
+    asked = (found.get("model") or {"system": system})["system"]  # by default what the model was tuned with
     found["provenance"] = {
         "data": [data_facts(path) for path in rows or ()],
         **({} if index is None else {"index": data_facts(index)}),
         "tokenizer": {"name": source, "fingerprint": task_tokenizer.fingerprint},
-        **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": system}),
+        **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": asked}),
         **run_facts(),
     }
     found["machine"] = machine()

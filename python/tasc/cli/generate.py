@@ -108,6 +108,7 @@ def generate(
     """
     from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
+    from tasc.data.prompt_notes import index_prompts
     from tasc.decoding.draft_model.loading import draft_model_drafter, load_draft
     from tasc.decoding.generator import Generator
     from tasc.drafting.retokenizing import ngram_drafter
@@ -136,8 +137,14 @@ def generate(
     }  # fmt: skip
     options = {name: value for name, value in {**options, "grammar": constraint}.items() if value is not None}
     task_index = None if index is None else TaskIndex.open(index, memory_bytes=MEMORY_BYTES)
+    has_template = True
     if task_index is not None:
-        ngram_drafter(task_index, load_tokenizer(checkpoint(model)))  # checks that it is the model's
+        task_tokenizer = load_tokenizer(checkpoint(model))
+        ngram_drafter(task_index, task_tokenizer)  # checks that it is the model's
+        has_template = task_tokenizer.chat_template is not None
+    if field == "inputs":  # another index may bring another system message, and so another text
+        taken = index_prompts(checkpoint(model), task_index, has_template=has_template)
+        settings |= {**taken, **({} if system is None else {"system": system})}
     rows = rows[:limit]
     with resumable(output, settings, rows=len(rows), resume=resume) as sink, progress_bars() as bar:
         left = [number for number in range(len(rows)) if number not in sink.done]
@@ -156,6 +163,9 @@ def generate(
         )  # fmt: skip
         if system is None and field == "inputs" and generator.system is not None:
             err.print(f"system prompt: {printable(generator.system)}", highlight=False, markup=False, soft_wrap=True)
+        if field == "prompts" and getattr(tokenizer, "chat_template", None) is not None:
+            said = "each `prompt` goes as it is, without the chat template; with --input-field prompt it is the input"
+            err.print(f"{said}, as in the other commands", highlight=False, soft_wrap=True)
         begin = time.perf_counter()
         run = Run(generator, rows, field, options, sink, bar("generating"))
         size = max(batch_size, CALL_ROWS)

@@ -2,17 +2,35 @@
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from tasc.cli.console import err
 from tasc.errors import InputError
 
+_LOG = re.compile(r"(.+)\.served(?:\.[0-9a-f]{32})?(?:\.\d+)?")  # `tasc.drafting.protocol.served_logs`
+
 Force = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
+
+
+_absent: set[Path] = set()  # outputs of the present command that did not exist when it began
+
+
+def free_name(path: Path) -> Path:
+    """Return the path to write at: a new one beside it where another command has written the file meanwhile."""
+    if Path(os.path.realpath(path)) not in _absent or not path.exists():
+        return path
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+    free = next(one for one in names if not one.exists())
+    err.print(f"another command has written {path} meanwhile", highlight=False, soft_wrap=True)
+    return free
 
 
 class Commands(typer.Typer):
@@ -53,8 +71,12 @@ def _guarded(function: Any) -> Any:
         outputs = {_flag(name, option): given[name] for name, option in options.items() if given[name] is not None}
         inputs = [path for name, value in given.items() if name not in options for path in _paths(value)]
         check_outputs(outputs, inputs, folders=folders, force=force)
-        with made_folders([path.absolute().parent for path in outputs.values()]):
-            return function(**given)
+        _absent.update(Path(os.path.realpath(path)) for path in outputs.values() if not path.exists())
+        try:
+            with made_folders([path.absolute().parent for path in outputs.values()]):
+                return function(**given)
+        finally:
+            _absent.clear()
 
     if len(folders) < len(options):
         added = inspect.Parameter("force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Force)
@@ -88,7 +110,8 @@ def check_outputs(
         force: Whether files that exist may be replaced.
 
     Raises:
-        InputError: An output is an input (by another spelling or link too) or another output, is no file, or exists.
+        InputError: An output is an input (by another spelling or link too) or another output, has the name of an
+            index's log, is no file, or exists.
     """
     seen: dict[Path, str] = {}
     for option, path in outputs.items():
@@ -99,6 +122,8 @@ def check_outputs(
             raise InputError(f"{option} {path} is one of the inputs of this command; name another file")
         if (other := seen.setdefault(place, option)) != option:
             raise InputError(f"{other} and {option} name the same file, {path}; give each a file of its own")
+        if (log := _LOG.fullmatch(place.name)) and place.with_name(log[1]).is_file():
+            raise InputError(f"{option} {path} is the log of served rows of {log[1]}; name another file")
         if option in folders:
             _check_folder(path)
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tasc.cli.console import err, json_text
+from tasc.cli.outputs import free_name
 from tasc.files import atomic_path
 
 
@@ -19,10 +20,12 @@ def write_results(results: dict[str, Any], json_file: Path | None, html: Path | 
         renderer: Function of `tasc.evaluation.report` that makes the page.
     """
     if json_file is not None:
+        json_file = free_name(json_file)
         with written_whole(json_file) as sink:
             sink.write(json_text(results) + "\n")
         err.print(f"results: {json_file}", highlight=False, soft_wrap=True)
     if html is not None:
+        html = free_name(html)
         from tasc.evaluation import report
 
         getattr(report, renderer)(results, html)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasc.cli.console import err
 from tasc.errors import InputError
-from tasc.files import behind_link, flush, scratch_folder, take_access
+from tasc.files import behind_link, flush, os_errors, scratch_folder, take_access
 
 _KIND = "tasc generate"
 _LINE = re.compile(rb"\[(0|[1-9][0-9]{0,17}), \{.*\}\]\n")
@@ -115,10 +115,11 @@ class PartialOutputs:
     def _append(self, line: bytes) -> None:
         """Write a line whole, or nothing of it."""
         try:
-            self._file.seek(self._end)
-            left = line
-            while left:
-                left = left[self._file.write(left) :]
+            with os_errors(self._path):
+                self._file.seek(self._end)
+                left = line
+                while left:
+                    left = left[self._file.write(left) :]
         except BaseException:
             self._file.truncate(self._end)
             raise
@@ -193,7 +194,7 @@ def resumable(output: Path, settings: Mapping[str, Any], *, rows: int, resume: b
         try:
             yield partial
             made = folder / output.name
-            with made.open("wb") as file:
+            with os_errors(output), made.open("wb") as file:
                 file.writelines(partial.ordered())
             if output.is_file():
                 take_access(made, output)

@@ -56,6 +56,25 @@ class PromptNotes:
         return cls(f"the model {model}", notes.get("system"), True, notes.get("chat_template_sha256"))
 
 
+def index_prompts(model: str, index: TaskIndex | None, *, has_template: bool) -> dict[str, str]:
+    """Return what the prompts of a model take from its notes and an index by default.
+
+    Args:
+        model: The model, by folder or hub name.
+        index: The index, if there is one.
+        has_template: Whether the model's tokenizer has a chat template.
+
+    Returns:
+        `system`: the system message, if there is one. `chat template`: the digest of the index's, if it is used.
+    """
+    ours = None if index is None else PromptNotes.of_index(index)
+    system = next((one.system for one in (PromptNotes.of_model(model), ours) if one is not None and one.system), None)
+    found = {} if system is None else {"system": system}
+    if ours is not None and ours.template is not None and not has_template:
+        found["chat template"] = ours.template
+    return found
+
+
 def with_template(tokenizer: Any, index: TaskIndex | None) -> Any:
     """Return a transformers tokenizer; without a chat template, a copy with that of the index, and warn of it."""
     if index is None or getattr(tokenizer, "chat_template", "") is not None:

@@ -109,14 +109,17 @@ def own_outputs(
 
 
 def agreement(answers: Answers) -> dict[str, Any]:
-    """Compare a model's outputs with the rows'.
+    """Compare a model's outputs with the rows', each output that the limit cut off with as many tokens of its row.
 
     Returns:
         `rows`; `equal`: outputs equal to the row's; `shared`: share of the rows' tokens that the model's output begins
         with; `finished`: outputs that ended before the limit; `agrees`: whether the rows say what the model says;
         `sentence`: the finding in words.
     """
-    pairs = list(zip((one.output for one in answers.requests), answers.expected, strict=True))
+    pairs = [
+        (one.output, theirs if has_end else theirs[: len(one.output)])
+        for one, theirs, has_end in zip(answers.requests, answers.expected, answers.finished, strict=True)
+    ]
     equal = sum(list(ours) == theirs for ours, theirs in pairs)
     shared = sum(common_prefix_length(ours, theirs) for ours, theirs in pairs)
     share = shared / max(1, sum(len(theirs) for _, theirs in pairs))

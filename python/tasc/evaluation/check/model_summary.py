@@ -30,6 +30,12 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
             f"{endless} of {says['rows']} outputs did not end within {says['max_tokens']} tokens: a prediction does "
             "not hold for those. If the rows' outputs are shorter, tune the model for longer"
         )
+    if left_out := says["left_out"]:
+        whose = "its" if left_out == 1 else "the first one's"
+        sentences.append(
+            f"{counted(left_out, 'held-out row')} {'is' if left_out == 1 else 'are'} left out here: {whose} prompt "
+            f"{says['left_out_because']}"
+        )
     for one in found["predictions"]:
         best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
         where = f"{one['engine']} on {one['device']}, {best['load']} at once"
@@ -38,16 +44,36 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
                 f"{where}: use {_USES[best['method']]}, {_times(methods[best['method']]['speedup'])} as fast"
             )
         else:
-            sentences.append(f"{where}: do not bother with an index, plain decoding is as fast within the interval")
+            high = methods[DRAFTS]["speedup"]["high"]
+            plain = "faster" if high is not None and high < 1.0 else "as fast within the interval"
+            sentences.append(f"{where}: do not bother with an index, plain decoding is {plain}")
         if best["with_tuning"] is not None:
             gain = _times(methods[best["with_tuning"]]["speedup"])
             sentences.append(f"With a task vocabulary, once the model is tuned to it: {gain}")
-    sentences += _draft_model_sentences(found)
+    sentences += [*_few_outputs(found["predictions"]), *_draft_model_sentences(found)]
     if found["measured"] is not None:
         measured = found["measured"]
         same = "all outputs equal" if not measured["different"] else counted(measured["different"], "different output")
-        sentences.append(f"{_measured_on(measured)}: {_times(measured['speedup'])}, {same}")
+        few = ", no interval from one batch" if measured["speedup"]["low"] is None else ""
+        sentences.append(f"{_measured_on(measured)}: {_times(measured['speedup'])}{few}, {same}")
+        if not measured["as_predicted"]:
+            sentences.append(
+                f"The predictions are not of tasc on {measured['here']}, so nothing is predicted of this measurement: "
+                "leave --device and --engine out to compare"
+            )
     return sentences
+
+
+def _few_outputs(predictions: list[dict[str, Any]]) -> list[str]:
+    """Return what loads stand for that are more than the outputs of a prediction."""
+    number = min((one["requests"] for one in predictions), default=0)
+    loads = sorted({int(load) for one in predictions for load in one["loads"] if int(load) > number})
+    if not loads:
+        return []
+    said = f"{' and '.join(map(str, loads))} at once are of {number} at once. Give more rows"
+    return [
+        f"There {'is' if number == 1 else 'are'} {counted(number, 'output')} to predict from: the figures of {said}"
+    ]
 
 
 def _draft_model_sentences(found: dict[str, Any]) -> list[str]:
@@ -89,15 +115,15 @@ def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple
 
 
 def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:
-    """Return title, columns and rows of the table of what was measured, beside the first prediction."""
+    """Return title, columns and rows of the table of what was measured, beside the first prediction if it is of it."""
     measured = found["measured"]
-    predicted = found["predictions"][0]["loads"][str(measured["load"])]
+    predicted = found["predictions"][0]["loads"][str(measured["load"])] if measured["as_predicted"] else {}
     rows = [
         [
             name,
-            f"{predicted[name]['seconds_per_output']:.3g}",
+            f"{predicted[name]['seconds_per_output']:.3g}" if predicted else "–",
             f"{seconds:.3g}",
-            _speedup(predicted[name]["speedup"]),
+            _speedup(predicted[name]["speedup"]) if predicted else "–",
             "1.00" if name == "plain" else _speedup(measured["speedup"]),
         ]
         for name, seconds in measured["seconds_per_output"].items()
@@ -108,7 +134,8 @@ def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:
 
 def _measured_on(measured: dict[str, Any]) -> str:
     rows = counted(measured["rows"], "other row") if measured["other_rows"] else "the one row of the prediction"
-    return f"Measured on {rows}"
+    where = "" if measured["as_predicted"] else f", tasc on {measured['here']}"
+    return f"Measured on {rows}{where}"
 
 
 def _times(speedup: dict[str, float | None]) -> str:

@@ -16,8 +16,9 @@ class CheckResult:
     """What tasc would bring on a task.
 
     Attributes:
-        rows: Numbers of rows: `all`, `train`, `held_out`, `with_input`; `split_by` says what split them. `cut` counts
-            the held-out rows of whose output only the first `LONGEST` tokens were replayed.
+        rows: Numbers of rows: `all`, `train`, `held_out`, `with_input`; `split_by` says what split them. `known`
+            counts the held-out rows that are indexed too, with their input and output, and `cut` those of whose output
+            only the first `LONGEST` tokens were replayed.
         tokenizer: Name of the tokenizer.
         drafts: Drafts from an index of the training rows, replayed on the held-out ones, by ascending cost.
         vocabulary: Task vocabularies; None where none could be learned.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,17 +71,19 @@ def split_rows(rows: Iterable[Row], *, limit: int = MAX_ROWS) -> RowSplit:
     samples: dict[str | None, _Sample] = {"train": _Sample(limit), None: _Sample(limit)}
     for name in HELD_OUT_SPLITS:
         samples[name] = _Sample(MAX_HELD_OUT)
-    number, has_column = 0, False
+    number, has_column, first = 0, False, None
     for key, position, row in _hashed(rows):
         number += 1
         part = row.get("split")
-        has_column = has_column or part is not None
+        if part is not None and not has_column:
+            has_column, first = True, part
         if (part is None or isinstance(part, str)) and part in samples:
             samples[part].add(key, position, row)
     kept = samples["train" if has_column else None].kept()
     if has_column and not kept:
         raise InputError(
-            "the rows have a split column that never says 'train': rename a split, or leave the column out"
+            f"the rows have a split column that says {reprlib.repr(first)} and never 'train': rename a split, or leave "
+            "the column out"
         )
     replayed = next((items for name in HELD_OUT_SPLITS if (items := samples[name].kept())), None)
     if replayed is not None:

@@ -100,7 +100,11 @@ def check_rows(
             vocabulary=vocabulary,
             no_vocabulary=no_vocabulary,
             predictors=predictors(
-                parts.train, replayed.held_out, [ids for ids, _ in store], [row.output for row in held_out], plan
+                _with_inputs(parts.train, index),
+                _with_inputs(replayed.held_out, index),
+                [ids for ids, _ in store],
+                [row.output for row in held_out],
+                plan,
             ),
             verdict=found,
             model=says,
@@ -114,11 +118,22 @@ def _step(lengths: Sequence[int]) -> int:
     return max(1, min(round(sum(lengths) / MAX_TOKENS), len(lengths) // MIN_HELD_OUT))
 
 
+def _with_inputs(rows: list[Row], index: TaskIndex) -> list[Row]:
+    """Return rows whose `input` is the input alone where it is a whole prompt."""
+    if index.input_template is None:
+        return rows
+    return [
+        {**row, "input": index.find_input(row["input"]) or row["input"]} if row.get("input") else row for row in rows
+    ]
+
+
 def _facts(parts: RowSplit) -> dict[str, Any]:
+    indexed = {(row["input"], row["output"]) for row in parts.train if row.get("input")}
     return {
         "all": parts.of,
         "train": len(parts.train),
         "held_out": len(parts.held_out),
         "with_input": sum(bool(row.get("input")) for part in (parts.train, parts.held_out) for row in part),
+        "known": sum((row.get("input"), row["output"]) in indexed for row in parts.held_out),
         "split_by": parts.by,
     }

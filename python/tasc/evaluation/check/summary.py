@@ -54,10 +54,13 @@ def summarize(result: CheckResult) -> Summary:
     by = "their split column" if rows["split_by"] == "column" else f"a hash of {hashed}"
     by += f"; of {counted(rows['cut'], 'output')} the first {LONGEST:,} tokens alone" if rows["cut"] else ""
     sample = "" if used == rows["all"] else f" of {rows['all']:,}"
+    known = (
+        f"; {rows['known']:,} of them indexed too, input and output: new rows will gain less" if rows["known"] else ""
+    )
     place = "" if result.input_place is None else f"; {result.input_place}"
     return Summary(
         f"{counted(used, 'row')}{sample}, {rows['with_input']:,} with an input: {rows['train']:,} indexed, "
-        f"{rows['held_out']:,} held out (by {by}){place}",
+        f"{rows['held_out']:,} held out (by {by}){known}{place}",
         [*_model_sentences(result), *result.verdict.sentences],
         [*_tables(result), *_model_tables(result)],
         [*_vocabulary_notes(result), *_text_notes(result.predictors)],

@@ -58,7 +58,7 @@ def verdict(
     Args:
         drafts: Drafts by cost; one of the costs is `DEFAULT_SLOPE`.
         vocabulary: Task vocabularies; None where none could be learned.
-        rows: Number of rows that the figures come from.
+        rows: Number of rows that are indexed.
         data: Files of rows, and options that choose among their rows, quoted for a shell.
         tokenizer: Tokenizer or model, quoted for a shell.
         inputs: Options of the command that needs inputs, with a space before each.
@@ -93,10 +93,8 @@ def verdict(
     if usual.speedup["low"] is None:
         sentences.append("One row is held out: no interval, and the next row may differ much. Give more rows")
     if rows < FEW_ROWS:
-        there = "is" if rows == 1 else "are"
-        sentences.append(
-            f"There {there} only {counted(rows, 'row')}: more rows give better drafts and narrower intervals"
-        )
+        indexed = "is indexed" if rows == 1 else "are indexed"
+        sentences.append(f"Only {counted(rows, 'row')} {indexed}: more rows give better drafts and narrower intervals")
     sentences.append("All of this holds for a model whose outputs are like the rows'")
     return Verdict(level, sentences, settings, commands)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasc.data.endings import required_eos, required_eos_ids
-from tasc.errors import InputError
+from tasc.errors import InputError, PromptError
 from tasc.evaluation.check.draft_model import SHORTEST, TrainDraft, draft_plans, measured_draft
 from tasc.evaluation.check.verdict import INDEX, UNKNOWN_DRAFT_MODEL
 from tasc.evaluation.check.vocabulary import ADOPTION, adopted_rows
@@ -34,6 +34,7 @@ from tasc.evaluation.forecast import (
     usual_request,
 )
 from tasc.evaluation.forecast import recommended as recommend
+from tasc.evaluation.machine import device_name
 from tasc.evaluation.replay import ReplayRow
 from tasc.evaluation.simulate import KnownRequest
 from tasc.progress import ProgressBars
@@ -41,6 +42,7 @@ from tasc.progress import ProgressBars
 if TYPE_CHECKING:
     from tasc._core import MergePlan, TaskIndex
     from tasc.data import Row, TaskTokenizer
+    from tasc.decoding.generator import Generator
     from tasc.evaluation.check.verdict import Verdict
 
 ANSWERED = 64
@@ -123,15 +125,17 @@ def check_with_model(
         progress: Called with the title of a job; returns its progress callback.
 
     Returns:
-        JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs. `adoption`: share of the new
-        tokens that a tuned model is taken to use. `predictions`: by profile, a `forecast` with `recommended`; none for
-        a model that does not say what the rows say. `measured`: see `compare`, and `other_rows`, whether these rows are
-        others than those of the prediction, which a single row cannot be; None if not asked for, and for such a model.
-        `draft_model`: facts of its training, with `acceptance` and `cost` (see `measured_draft`); "unknown" if none is
-        trained: not asked for, such a model, or outputs too short to draft.
+        JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs, and `left_out` the number of
+        held-out rows that the model cannot be prompted with, `left_out_because` the reason of the first. `system`: the
+        system message. `adoption`: share of the new tokens that a tuned model is taken to use. `predictions`: by
+        profile, a `forecast` with `recommended`; none for a model that does not say what the rows say. `measured`: see
+        `compare`; `other_rows`, whether these rows are others than those of the prediction, which a single row cannot
+        be; `here`, the device; and `as_predicted`, whether the first prediction is of tasc on this device. None if not
+        asked for, and for such a model. `draft_model`: facts of its training, with `acceptance` and `cost` (see
+        `measured_draft`); "unknown" if none is trained: not asked for, such a model, or outputs too short to draft.
 
     Raises:
-        InputError: No held-out row has an input, or a profile cannot be read.
+        InputError: No held-out row has an input that the model can be prompted with, or a profile cannot be read.
     """
     from tasc.decoding.generator import Generator
 
@@ -139,18 +143,22 @@ def check_with_model(
     rows = evenly_by_length([row for row in held_out if row.get("input")])
     if not rows:
         raise InputError("no held-out row has an input, so there is nothing to prompt the model with")
+    generator = partial(Generator, check.model, check.tokenizer, index=index)
+    answering = generator(batch_size=8)
+    rows, left_out, reason = usable_rows(answering, rows, check.system)
+    if not rows:
+        raise InputError(f"the model can be prompted with no held-out row; the first prompt {reason}")
     ask = max(1, min(ANSWERED, len(rows) // 2))
     eos, eos_ids = required_eos(task_tokenizer), required_eos_ids(check.model, check.tokenizer)
     lengths = [len(ids) + 1 for ids in task_tokenizer.encode_outputs([row["output"] for row in rows[:ask]])]
     max_tokens = min(_LONGEST, _PER_ROW * max(lengths))
-    generator = partial(Generator, check.model, check.tokenizer, index=index)
-    answering = generator(batch_size=8)
     answers = own_outputs(
         answering, check.tokenizer, task_tokenizer, rows[:ask],
         eos=eos, system=check.system, max_tokens=max_tokens, budget=check.budget, progress=progress("answering"),
     )  # fmt: skip
-    says = {**agreement(answers), "max_tokens": max_tokens}
-    found: dict[str, Any] = {"says": says, "adoption": ADOPTION, "draft_model": "unknown"}
+    says = {**agreement(answers), "max_tokens": max_tokens, "left_out": left_out, "left_out_because": reason}
+    system = answering.system if check.system is None else check.system
+    found: dict[str, Any] = {"says": says, "system": system, "adoption": ADOPTION, "draft_model": "unknown"}
     if not profiles and (says["agrees"] or check.save_profile is not None):
         progress("measuring costs")
         usual = usual_request(answers.requests)
@@ -165,7 +173,6 @@ def check_with_model(
         return {**found, "predictions": [], "measured": None}
     draft = None
     if check.train_draft is not None and max(len(r.output) for r in answers.requests) >= SHORTEST:
-        system = answering.system if check.system is None else check.system
         task = replace(task_tokenizer, eos_id=eos)
         draft, found["draft_model"] = check.train_draft(check.model, check.tokenizer, train, task, system, progress)
     plans = method_plans(answers.requests, index, task_tokenizer, vocabulary)
@@ -201,7 +208,25 @@ def check_with_model(
             progress=progress("measuring"),
         )  # fmt: skip
         measured["other_rows"] = bool(others)
+        measured["here"] = here = device_name(check.model.device)
+        measured["as_predicted"] = (profiles[0].engine, profiles[0].device) == ("tasc", here)
     return {**found, "predictions": predictions, "measured": measured}
+
+
+def usable_rows(
+    generator: Generator, rows: Sequence[Mapping[str, Any]], system: str | None
+) -> tuple[list[Mapping[str, Any]], int, str | None]:
+    """Return the rows that a model can be prompted with, the number of the others, and why the first of them cannot."""
+    usable: list[Mapping[str, Any]] = []
+    reason = None
+    for row in rows:
+        try:
+            generator.check([row], system=system)
+        except PromptError as error:
+            reason = reason or error.reason
+        else:
+            usable.append(row)
+    return usable, len(rows) - len(usable), reason
 
 
 def adopted_plans(
