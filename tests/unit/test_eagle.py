@@ -215,6 +215,50 @@ def test_a_prefix_that_another_request_has_run_is_drafted_from() -> None:
     assert again.stats.reused_tokens == len(prompt) - 1 and again.stats.drafted == first.stats.drafted + 3
 
 
+class Noted(EagleDrafter):
+    """Notes the tokens of its drafts."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.drafts: list[list[int]] = []
+
+    def propose_batch(self, *given: Any) -> Any:
+        made = super().propose_batch(*given)
+        self.drafts += [draft.tokens.tolist() for draft in made]
+        return made
+
+
+def test_drafts_follow_an_adapter_that_is_switched() -> None:
+    """The head's keys and values of a prefix come from states of the target; with another adapter, they are others."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    tuned = peft.get_peft_model(tiny_model("llama"), config, adapter_name="one")
+    tuned.add_adapter("two", config)
+    prompt = [*range(3, 40)]
+    head = head_of(tuned.get_base_model())
+    with torch.no_grad():
+        for weight in head.midlayer.self_attn.parameters():
+            weight.mul_(30.0)  # so that drafts depend on what the head has read
+    used = Noted(head, length=3)
+    generator = Generator(tuned, drafter=used, costs=0.0)
+    seen = []
+    for switch in (
+        lambda: tuned.set_adapter("one"),
+        lambda: tuned.set_adapter("two"),
+        tuned.base_model.disable_adapter_layers,
+    ):
+        switch()
+        fresh = Noted(head, length=3)
+        expected = peer_greedy(tuned, prompt, 5, eos_token_id=None)
+        for drafter, by in ((used, generator), (fresh, Generator(tuned, drafter=fresh, costs=0.0))):
+            drafter.drafts.clear()
+            assert by.generate(prompts=[prompt], max_tokens=5, eos=())[0].ids == expected
+        assert used.drafts == fresh.drafts
+        seen.append(list(used.drafts))
+    assert seen[0] != seen[1] != seen[2]
+
+
 def test_states_are_kept_from_the_first_job_that_reads_them() -> None:
     target = tiny_model("llama")
     drafter = EagleDrafter(head_of(target), length=3)
