@@ -368,7 +368,8 @@ class _Run:
                 f"reference {self._reference_folder} has another draft vocabulary; distil it from the same rows"
             )
         set_draft_vocabulary(draft, self.dataset.vocabulary)
-        draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
+        if not is_head(draft):  # which has one attention only, and transformers would warn
+            draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         cut_head(draft)
         facts = run_stage(
             draft,
