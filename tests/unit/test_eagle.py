@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
@@ -46,6 +47,14 @@ QUICK = DistillOptions(steps=8, batch_size=4, precision="fp32", save_every=2, le
 def head_of(target: Any, ids: list[int] | None = None, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return new_head(target, ids)
+
+
+def attentive(head: Any) -> Any:
+    """The head, with drafts that depend on all that it has read."""
+    with torch.no_grad():
+        for weight in head.midlayer.self_attn.parameters():
+            weight.mul_(30.0)
+    return head
 
 
 def states_of(target: Any, tokens: list[int]) -> Any:
@@ -236,10 +245,7 @@ def test_drafts_follow_an_adapter_that_is_switched() -> None:
     tuned = peft.get_peft_model(tiny_model("llama"), config, adapter_name="one")
     tuned.add_adapter("two", config)
     prompt = [*range(3, 40)]
-    head = head_of(tuned.get_base_model())
-    with torch.no_grad():
-        for weight in head.midlayer.self_attn.parameters():
-            weight.mul_(30.0)  # so that drafts depend on what the head has read
+    head = attentive(head_of(tuned.get_base_model()))
     used = Noted(head, length=3)
     generator = Generator(tuned, drafter=used, costs=0.0)
     seen = []
@@ -259,6 +265,25 @@ def test_drafts_follow_an_adapter_that_is_switched() -> None:
     assert seen[0] != seen[1] != seen[2]
 
 
+def test_states_that_the_target_computes_again_are_read_again() -> None:
+    """As when a text grows beyond a RoPE switch: the loop shows no states for a step, and then others of all tokens."""
+    target = tiny_model("llama")
+    head = attentive(head_of(target))
+    other = copy.deepcopy(target)
+    with torch.no_grad():
+        other.model.layers[0].self_attn.v_proj.weight.mul_(-1.0)
+    drafter, text = EagleDrafter(head, length=3), [*range(3, 20)]
+    request = drafter.start(text)
+    for now, states in ((target, None), (other, torch.empty(0, 0)), (other, None)):
+        request.read_states(states_of(now, text)[:-1] if states is None else states)
+        draft = request.draft(3).tokens.tolist()
+        assert draft == (slow_draft(head, now, text, 3) if states is None else [])
+        emitted = [*draft[:1], 9]
+        request.update(emitted)
+        text = text + emitted
+    assert slow_draft(head, target, text[:-2], 3) != slow_draft(head, other, text[:-2], 3)
+
+
 def test_states_are_kept_from_the_first_job_that_reads_them() -> None:
     target = tiny_model("llama")
     drafter = EagleDrafter(head_of(target), length=3)
@@ -271,10 +296,11 @@ def test_states_are_kept_from_the_first_job_that_reads_them() -> None:
     assert generator.generate(prompts=[prompt], max_tokens=9)[0].ids == plain
 
 
-@pytest.mark.parametrize("kind", ["head", "head over some ids", "combined"])
+@pytest.mark.parametrize("kind", ["head", "head over some ids", "combined", "head of windows"])
 def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """All that chance can do to three tokens, draws of the head included."""
-    target = tiny_model("llama", vocab=V, spread=0.2)
+    """All that chance can do to four tokens, draws of the head included; windows of 5 tokens end within them."""
+    target = tiny_model("gemma3-window" if "windows" in kind else "llama", vocab=V, spread=0.2)
+    prompt = PROMPT + [3, 1] * ("windows" in kind)
     head = head_of(target, [0, 3] if "some ids" in kind else None, seed=3)
     options: dict[str, Any] = {"temperature": 1.0, "top_k": 2}
     branches, law, drafted = Branches(), {}, 0
@@ -283,9 +309,9 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
     while True:
         drafter: Any = EagleDrafter(head, length=2)
         if kind == "combined":
-            drafter = HybridDrafter(Scripted({tuple(PROMPT): [3] * 4}, length=1), EagleDrafter(head, step_cost=0.0))
+            drafter = HybridDrafter(Scripted({tuple(prompt): [3] * 4}, length=1), EagleDrafter(head, step_cost=0.0))
         generator = Generator(target, drafter=drafter, costs=0.0, pack_weights=False)
-        made = generator.generate(prompts=[PROMPT], max_tokens=4, eos=(), **options)
+        made = generator.generate(prompts=[prompt], max_tokens=4, eos=(), **options)
         law[tuple(made[0].ids)] = law.get(tuple(made[0].ids), 0.0) + branches.chance
         drafted += made.stats.drafted_by["model"]
         if not branches.next_run():
@@ -295,7 +321,7 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
     for output in itertools.product(range(V), repeat=4):
         expected = 1.0
         for at, token in enumerate(output):
-            ids = torch.tensor([PROMPT + list(output[:at])])
+            ids = torch.tensor([prompt + list(output[:at])])
             with torch.inference_mode():
                 scores = target(ids).logits[:, -1].float()
             for process in processors:
@@ -412,8 +438,9 @@ def test_a_head_learns_and_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert json.loads((made.path / "distill.json").read_text())["draft"] == "eagle"
 
 
-def test_a_saved_head_has_the_layout_of_eagle_3(target: Path, tmp_path: Path) -> None:
+def test_a_saved_head_has_the_layout_of_eagle_3(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names and shapes that vLLM's Eagle3LlamaForCausalLM loads (`llama_eagle3.py`)."""
+    monkeypatch.setattr(LlamaForCausalLMEagle3, "set_attn_implementation", None)  # it would warn of a head's attention
     made = distill(target, "eagle", ROWS, tmp_path / "head", options=replace(QUICK, vocabulary=40, steps=2))
     model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
     head, tokenizer = load_draft(str(made.path), model)

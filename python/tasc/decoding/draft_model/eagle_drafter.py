@@ -106,8 +106,14 @@ class EagleRequest(ModelRequest):
     """(L, d) target's states at the first L verified tokens; None outside of a draft."""
 
     def read_states(self, states: Tensor) -> None:
-        """Take the target's states."""
+        """Take the target's states.
+
+        Fewer of them than the head has read: the target computes its tokens again, with other weights or rotary
+        factors. What the head has computed from the old states is dropped.
+        """
         self.states = states
+        if isinstance(self.row, HeadRow) and len(states) + 1 < self.row.reusable:
+            self._drafter.rows.cut(self.row, 0)
 
     def begin(self, prefix: Draft, max_tokens: int) -> bool:
         """Begin a draft after a prefix. Returns whether the head can extend it: all states are there."""
