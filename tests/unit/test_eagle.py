@@ -9,6 +9,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ from tasc.drafting.protocol import RequestParams  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
 from tasc.models import load_checkpoint  # noqa: E402
 from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, distill  # noqa: E402
-from tasc.training.distill.new_head import new_head  # noqa: E402
+from tasc.training.distill.new_head import new_head, warn_unless_run  # noqa: E402
 from tasc.training.distill.teacher import batches, draft_batch, draft_logits  # noqa: E402
 from tasc.training.examples import Example  # noqa: E402
 
@@ -557,6 +558,47 @@ def test_a_target_without_rows_is_refused() -> None:
         Generator(mamba, drafter=EagleDrafter(head))
     with pytest.raises(InputError, match="MambaForCausalLM has no attention heads"):
         new_head(mamba, None)
+
+
+def test_targets_whose_states_or_shapes_no_head_takes_are_refused_in_a_line() -> None:
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    opt = transformers.AutoModelForCausalLM.from_config(  # which runs an inner module of its base model
+        transformers.OPTConfig(vocab_size=VOCAB, max_position_embeddings=64, word_embed_proj_dim=32, **sizes)
+    )
+    padded = tiny_model("llama")
+    padded.set_output_embeddings(torch.nn.Linear(32, VOCAB + 7, bias=False))
+    for model, what in ((opt, "does not show its last hidden states; cut"), (padded, "257 × 32 and .* 264 × 32; cut")):
+        with pytest.raises(InputError, match=what):
+            new_head(model.eval(), None)
+    each = SimpleNamespace(num_attention_heads=4, intermediate_size=[48, 64])
+    several = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: each), get_input_embeddings=lambda: torch.nn.Embedding(9, 32)
+    )
+    assert head_config(several, None).intermediate_size == 64
+
+
+def test_a_head_that_the_loop_does_not_run_is_made_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recurrent layers take no padding, so the loop runs them one by one and keeps no states."""
+    config = transformers.Lfm2Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    warn_unless_run(tiny_model("llama"))
+    assert not caplog.messages
+    warn_unless_run(transformers.AutoModelForCausalLM.from_config(config))
+    assert "Lfm2ForCausalLM is run one request at a time in tasc's loop, which keeps no states" in caplog.messages[0]
+    warned: list[Any] = []
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.training.distill.run.warn_unless_run", warned.append)
+    monkeypatch.setattr("tasc.training.distill.run._Run._stage", stop)
+    with pytest.raises(KeyboardInterrupt):
+        distill(folder(tmp_path / "model", tiny()), "eagle", ROWS, tmp_path / "head", options=QUICK)
+    assert len(warned) == 1
 
 
 def test_a_head_is_made_measured_and_run_from_the_command_line(target: Path, tmp_path: Path) -> None:

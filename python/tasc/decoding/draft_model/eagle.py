@@ -215,6 +215,7 @@ def head_config(target: Any, ids: Sequence[int] | None) -> LlamaConfig:
     text, (num_ids, width) = target.config.get_text_config(), target.get_input_embeddings().weight.shape
     heads = text.num_attention_heads if width % (2 * text.num_attention_heads) == 0 else 1  # rotations take pairs
     kept = getattr(text, "num_key_value_heads", None) or heads
+    inner = getattr(text, "intermediate_size", None) or 4 * width
     own: dict[str, Any] = {
         CONFIG_KEY: None if ids is None else list(ids),
         "draft_vocab_size": num_ids if ids is None else len(ids),
@@ -224,7 +225,7 @@ def head_config(target: Any, ids: Sequence[int] | None) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=num_ids,
         hidden_size=width,
-        intermediate_size=getattr(text, "intermediate_size", None) or 4 * width,
+        intermediate_size=inner if isinstance(inner, int) else max(inner),  # Gemma 3n has one for each layer
         num_hidden_layers=1,
         num_attention_heads=heads,
         num_key_value_heads=kept if heads % kept == 0 else heads,

@@ -27,7 +27,7 @@ from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.narrow_draft import DraftSize, narrow_draft
-from tasc.training.distill.new_head import EAGLE, new_head
+from tasc.training.distill.new_head import EAGLE, new_head, warn_unless_run
 from tasc.training.distill.options import NEW_VOCABULARY, DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
@@ -178,6 +178,8 @@ class _Run:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
         self._fresh()  # refuses what does not fit before the target runs over the rows
+        if self.source == EAGLE and processes().is_main_process:
+            warn_unless_run(self.dataset.target)
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision, self.source == EAGLE)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft", on_policy=0.0)
