@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -518,6 +519,50 @@ def test_work_of_another_run_is_not_taken_for_this_one(target: Path, tmp_path: P
     with pytest.raises(InputError, match=r"another run \(length differ\)"):
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, length=3)
     distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, k=0.5), baseline=False, resume=False)
+
+
+def test_work_with_other_models_of_the_same_names_is_not_taken_for_this_one(target: Path, tmp_path: Path) -> None:
+    """A target that is tuned again in its place, or another draft in the place of the old one."""
+
+    def stop(what: str) -> Any:
+        raise KeyboardInterrupt
+
+    own, small = (shutil.copytree(target, tmp_path / name) for name in ("own", "small"))
+    with pytest.raises(KeyboardInterrupt):
+        distill(own, small, ROWS, tmp_path / "draft", options=QUICK, progress=stop, outputs="target")
+    (tmp_path / "draft.distilling" / "outputs.json").write_text("[]")  # work that would be lost
+    for changed, name in ((small, "draft files"), (own, "draft files, target files")):
+        tiny(seed=5).save_pretrained(changed)
+        with pytest.raises(InputError, match=rf"another run \({name} differ\)"):
+            distill(own, small, ROWS, tmp_path / "draft", options=QUICK, progress=stop, outputs="target")
+
+
+def test_a_baseline_folder_of_others_is_not_removed(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that came after the run had begun stays; one that a stopped run has written is written again."""
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    options = replace(QUICK, steps=1, save_every=1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("tasc.training.distill.run._Run.publish", stop)
+        distill(target, 2, ROWS, tmp_path / "draft", options=options)
+    assert (tmp_path / "draft.distilling").is_dir()
+    (tmp_path / "draft.baseline").mkdir()
+    (tmp_path / "draft.baseline" / "mine").write_text("mine")
+    with pytest.raises(InputError, match=r"draft\.baseline is there already; remove it, name another OUT"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=options)
+    assert (tmp_path / "draft.baseline" / "mine").read_text() == "mine"
+    shutil.rmtree(tmp_path / "draft.baseline")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("tasc.training.work_dir.WorkFolder.publish", stop)
+        distill(target, 2, ROWS, tmp_path / "draft", options=options)
+    before = (tmp_path / "draft.baseline").stat().st_ino
+    distill(target, 2, ROWS, tmp_path / "draft", options=options, resume=False)
+    assert (tmp_path / "draft.baseline").stat().st_ino != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["draft", "draft.baseline"]
 
 
 def test_other_vocabularies_are_refused_before_anything_is_trained(target: Path, tmp_path: Path) -> None:

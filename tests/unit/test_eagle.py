@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +35,7 @@ from tasc.drafting.protocol import RequestParams  # noqa: E402
 from tasc.errors import InputError  # noqa: E402
 from tasc.models import load_checkpoint  # noqa: E402
 from tasc.training.distill import CachedHiddenStates, DistillOptions, acceptance, distill  # noqa: E402
-from tasc.training.distill.new_head import new_head  # noqa: E402
+from tasc.training.distill.new_head import new_head, warn_unless_run  # noqa: E402
 from tasc.training.distill.teacher import batches, draft_batch, draft_logits  # noqa: E402
 from tasc.training.examples import Example  # noqa: E402
 
@@ -46,6 +48,14 @@ QUICK = DistillOptions(steps=8, batch_size=4, precision="fp32", save_every=2, le
 def head_of(target: Any, ids: list[int] | None = None, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     return new_head(target, ids)
+
+
+def attentive(head: Any) -> Any:
+    """The head, with drafts that depend on all that it has read."""
+    with torch.no_grad():
+        for weight in head.midlayer.self_attn.parameters():
+            weight.mul_(30.0)
+    return head
 
 
 def states_of(target: Any, tokens: list[int]) -> Any:
@@ -215,6 +225,66 @@ def test_a_prefix_that_another_request_has_run_is_drafted_from() -> None:
     assert again.stats.reused_tokens == len(prompt) - 1 and again.stats.drafted == first.stats.drafted + 3
 
 
+class Noted(EagleDrafter):
+    """Notes the tokens of its drafts."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.drafts: list[list[int]] = []
+
+    def propose_batch(self, *given: Any) -> Any:
+        made = super().propose_batch(*given)
+        self.drafts += [draft.tokens.tolist() for draft in made]
+        return made
+
+
+def test_drafts_follow_an_adapter_that_is_switched() -> None:
+    """The head's keys and values of a prefix come from states of the target; with another adapter, they are others."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    tuned = peft.get_peft_model(tiny_model("llama"), config, adapter_name="one")
+    tuned.add_adapter("two", config)
+    prompt = [*range(3, 40)]
+    head = attentive(head_of(tuned.get_base_model()))
+    used = Noted(head, length=3)
+    generator = Generator(tuned, drafter=used, costs=0.0)
+    seen = []
+    for switch in (
+        lambda: tuned.set_adapter("one"),
+        lambda: tuned.set_adapter("two"),
+        tuned.base_model.disable_adapter_layers,
+    ):
+        switch()
+        fresh = Noted(head, length=3)
+        expected = peer_greedy(tuned, prompt, 5, eos_token_id=None)
+        for drafter, by in ((used, generator), (fresh, Generator(tuned, drafter=fresh, costs=0.0))):
+            drafter.drafts.clear()
+            assert by.generate(prompts=[prompt], max_tokens=5, eos=())[0].ids == expected
+        assert used.drafts == fresh.drafts
+        seen.append(list(used.drafts))
+    assert seen[0] != seen[1] != seen[2]
+
+
+def test_states_that_the_target_computes_again_are_read_again() -> None:
+    """As when a text grows beyond a RoPE switch: the loop shows no states for a step, and then others of all tokens."""
+    target = tiny_model("llama")
+    head = attentive(head_of(target))
+    other = copy.deepcopy(target)
+    with torch.no_grad():
+        other.model.layers[0].self_attn.v_proj.weight.mul_(-1.0)
+    drafter, text = EagleDrafter(head, length=3), [*range(3, 20)]
+    request = drafter.start(text)
+    for now, states in ((target, None), (other, torch.empty(0, 0)), (other, None)):
+        request.read_states(states_of(now, text)[:-1] if states is None else states)
+        draft = request.draft(3).tokens.tolist()
+        assert draft == (slow_draft(head, now, text, 3) if states is None else [])
+        emitted = [*draft[:1], 9]
+        request.update(emitted)
+        text = text + emitted
+    assert slow_draft(head, target, text[:-2], 3) != slow_draft(head, other, text[:-2], 3)
+
+
 def test_states_are_kept_from_the_first_job_that_reads_them() -> None:
     target = tiny_model("llama")
     drafter = EagleDrafter(head_of(target), length=3)
@@ -227,10 +297,11 @@ def test_states_are_kept_from_the_first_job_that_reads_them() -> None:
     assert generator.generate(prompts=[prompt], max_tokens=9)[0].ids == plain
 
 
-@pytest.mark.parametrize("kind", ["head", "head over some ids", "combined"])
+@pytest.mark.parametrize("kind", ["head", "head over some ids", "combined", "head of windows"])
 def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """All that chance can do to three tokens, draws of the head included."""
-    target = tiny_model("llama", vocab=V, spread=0.2)
+    """All that chance can do to four tokens, draws of the head included; windows of 5 tokens end within them."""
+    target = tiny_model("gemma3-window" if "windows" in kind else "llama", vocab=V, spread=0.2)
+    prompt = PROMPT + [3, 1] * ("windows" in kind)
     head = head_of(target, [0, 3] if "some ids" in kind else None, seed=3)
     options: dict[str, Any] = {"temperature": 1.0, "top_k": 2}
     branches, law, drafted = Branches(), {}, 0
@@ -239,9 +310,9 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
     while True:
         drafter: Any = EagleDrafter(head, length=2)
         if kind == "combined":
-            drafter = HybridDrafter(Scripted({tuple(PROMPT): [3] * 4}, length=1), EagleDrafter(head, step_cost=0.0))
+            drafter = HybridDrafter(Scripted({tuple(prompt): [3] * 4}, length=1), EagleDrafter(head, step_cost=0.0))
         generator = Generator(target, drafter=drafter, costs=0.0, pack_weights=False)
-        made = generator.generate(prompts=[PROMPT], max_tokens=4, eos=(), **options)
+        made = generator.generate(prompts=[prompt], max_tokens=4, eos=(), **options)
         law[tuple(made[0].ids)] = law.get(tuple(made[0].ids), 0.0) + branches.chance
         drafted += made.stats.drafted_by["model"]
         if not branches.next_run():
@@ -251,7 +322,7 @@ def test_the_loop_s_law_is_the_targets(monkeypatch: pytest.MonkeyPatch, kind: st
     for output in itertools.product(range(V), repeat=4):
         expected = 1.0
         for at, token in enumerate(output):
-            ids = torch.tensor([PROMPT + list(output[:at])])
+            ids = torch.tensor([prompt + list(output[:at])])
             with torch.inference_mode():
                 scores = target(ids).logits[:, -1].float()
             for process in processors:
@@ -368,8 +439,9 @@ def test_a_head_learns_and_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert json.loads((made.path / "distill.json").read_text())["draft"] == "eagle"
 
 
-def test_a_saved_head_has_the_layout_of_eagle_3(target: Path, tmp_path: Path) -> None:
+def test_a_saved_head_has_the_layout_of_eagle_3(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names and shapes that vLLM's Eagle3LlamaForCausalLM loads (`llama_eagle3.py`)."""
+    monkeypatch.setattr(LlamaForCausalLMEagle3, "set_attn_implementation", None)  # it would warn of a head's attention
     made = distill(target, "eagle", ROWS, tmp_path / "head", options=replace(QUICK, vocabulary=40, steps=2))
     model = transformers.AutoModelForCausalLM.from_pretrained(target).eval()
     head, tokenizer = load_draft(str(made.path), model)
@@ -486,6 +558,47 @@ def test_a_target_without_rows_is_refused() -> None:
         Generator(mamba, drafter=EagleDrafter(head))
     with pytest.raises(InputError, match="MambaForCausalLM has no attention heads"):
         new_head(mamba, None)
+
+
+def test_targets_whose_states_or_shapes_no_head_takes_are_refused_in_a_line() -> None:
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    opt = transformers.AutoModelForCausalLM.from_config(  # which runs an inner module of its base model
+        transformers.OPTConfig(vocab_size=VOCAB, max_position_embeddings=64, word_embed_proj_dim=32, **sizes)
+    )
+    padded = tiny_model("llama")
+    padded.set_output_embeddings(torch.nn.Linear(32, VOCAB + 7, bias=False))
+    for model, what in ((opt, "does not show its last hidden states; cut"), (padded, "257 × 32 and .* 264 × 32; cut")):
+        with pytest.raises(InputError, match=what):
+            new_head(model.eval(), None)
+    each = SimpleNamespace(num_attention_heads=4, intermediate_size=[48, 64])
+    several = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: each), get_input_embeddings=lambda: torch.nn.Embedding(9, 32)
+    )
+    assert head_config(several, None).intermediate_size == 64
+
+
+def test_a_head_that_the_loop_does_not_run_is_made_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Recurrent layers take no padding, so the loop runs them one by one and keeps no states."""
+    config = transformers.Lfm2Config(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"],
+    )  # fmt: skip
+    warn_unless_run(tiny_model("llama"))
+    assert not caplog.messages
+    warn_unless_run(transformers.AutoModelForCausalLM.from_config(config))
+    assert "Lfm2ForCausalLM is run one request at a time in tasc's loop, which keeps no states" in caplog.messages[0]
+    warned: list[Any] = []
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.training.distill.run.warn_unless_run", warned.append)
+    monkeypatch.setattr("tasc.training.distill.run._Run._stage", stop)
+    with pytest.raises(KeyboardInterrupt):
+        distill(folder(tmp_path / "model", tiny()), "eagle", ROWS, tmp_path / "head", options=QUICK)
+    assert len(warned) == 1
 
 
 def test_a_head_is_made_measured_and_run_from_the_command_line(target: Path, tmp_path: Path) -> None:

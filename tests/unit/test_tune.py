@@ -229,7 +229,24 @@ def test_work_of_another_run_is_not_taken_for_this_one(extended: Path, tmp_path:
     other = TuneOptions(max_steps=4, batch_size=4, precision="fp32", save_every=2, rank=3)
     with pytest.raises(InputError, match="another run"):
         tune(extended, TASK, tmp_path / "tuned", options=other)
+    with pytest.raises(InputError, match=r"another run \(validation differ\)"):
+        tune(extended, TASK, tmp_path / "tuned", options=QUICK, validation=TASK[:2])
     assert tune(extended, TASK, tmp_path / "tuned", options=other, resume=False).metrics["resumed_at"] == 0
+
+
+def test_work_on_another_model_of_the_same_name_is_not_taken_for_this_one(extended: Path, tmp_path: Path) -> None:
+    def stop(done: float, total: float) -> None:
+        if any((tmp_path / "tuned.tuning").rglob("step-*")):
+            raise KeyboardInterrupt
+
+    own = shutil.copytree(extended, tmp_path / "own")
+    with pytest.raises(KeyboardInterrupt):
+        tune(own, TASK, tmp_path / "tuned", options=QUICK, progress=stop)
+    model = transformers.AutoModelForCausalLM.from_pretrained(own)
+    model.get_input_embeddings().weight.data.mul_(2.0)
+    model.save_pretrained(own)
+    with pytest.raises(InputError, match=r"another run \(model files differ\)"):
+        tune(own, TASK, tmp_path / "tuned", options=QUICK)
 
 
 def test_bad_input_is_refused(extended: Path, tmp_path: Path) -> None:

@@ -161,12 +161,16 @@ class DraftRows:
         assert logits is not None
         return logits[0, -1]
 
+    def _drop_contents(self) -> None:
+        """Drop all keys and values; requests that run compute theirs again."""
+        self._cache.reset()
+        for row in self._rows:
+            row.length = 0
+
     def _assign_row(self, owner: Owner) -> None:
         """Give an owner a free row, with the longest prefix of its tokens that some row holds."""
         if self._steps.prepare(len(owner.tokens)):
-            self._cache.reset()
-            for other in self._rows:
-                other.length = 0
+            self._drop_contents()
         row = next((row for row in self._rows if row.is_free), None)
         if row is None:
             row = self._new_row(len(self._rows))

@@ -16,6 +16,7 @@ last states and no projection of several; `norm_output` is true, since the norma
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from tasc.decoding.draft_model.vocabulary import CONFIG_KEY
+from tasc.decoding.engine.target import unwrapped
 from tasc.errors import InputError
 from tasc.files import read_json
 from tasc.models import load_weights
@@ -59,6 +61,7 @@ class LlamaForCausalLMEagle3(PreTrainedModel):  # type: ignore[misc, no-untyped-
             self.register_buffer("d2t", used - torch.arange(len(ids)))
             self.register_buffer("t2d", torch.zeros(config.vocab_size, dtype=torch.bool).index_fill(0, used, True))
         self._embeddings: list[Any] = []  # a list, so that the target's module does not become a part of this one
+        self._target: weakref.ref[Any] | None = None
         self.post_init()  # type: ignore[no-untyped-call, unused-ignore]
 
     def get_input_embeddings(self) -> Any:
@@ -68,6 +71,11 @@ class LlamaForCausalLMEagle3(PreTrainedModel):  # type: ignore[misc, no-untyped-
     def get_output_embeddings(self) -> Any:
         """Return the output head, over the draft vocabulary if there is one."""
         return self.lm_head
+
+    @property
+    def read_from(self) -> Any:
+        """The target whose states the head reads; None before `read_target`, or when the target is gone."""
+        return None if self._target is None else self._target()
 
     def read_target(self, target: Any) -> LlamaForCausalLMEagle3:
         """Take the embeddings of the target. Returns the head.
@@ -82,7 +90,7 @@ class LlamaForCausalLMEagle3(PreTrainedModel):  # type: ignore[misc, no-untyped-
                 f"the EAGLE head is for a target with {own[0]:,} ids and a width of {own[1]:,}, the target has "
                 f"{theirs[0]:,} and {theirs[1]:,}; give the head's own target, or distil a new head"
             )
-        self._embeddings = [embeddings]
+        self._embeddings, self._target = [embeddings], weakref.ref(unwrapped(target))
         return self
 
     def run(self, ids: Tensor, states: Tensor, positions: Tensor, mask: Tensor | None, remember: Remember) -> Tensor:
@@ -207,6 +215,7 @@ def head_config(target: Any, ids: Sequence[int] | None) -> LlamaConfig:
     text, (num_ids, width) = target.config.get_text_config(), target.get_input_embeddings().weight.shape
     heads = text.num_attention_heads if width % (2 * text.num_attention_heads) == 0 else 1  # rotations take pairs
     kept = getattr(text, "num_key_value_heads", None) or heads
+    inner = getattr(text, "intermediate_size", None) or 4 * width
     own: dict[str, Any] = {
         CONFIG_KEY: None if ids is None else list(ids),
         "draft_vocab_size": num_ids if ids is None else len(ids),
@@ -216,7 +225,7 @@ def head_config(target: Any, ids: Sequence[int] | None) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=num_ids,
         hidden_size=width,
-        intermediate_size=getattr(text, "intermediate_size", None) or 4 * width,
+        intermediate_size=inner if isinstance(inner, int) else max(inner),  # Gemma 3n has one for each layer
         num_hidden_layers=1,
         num_attention_heads=heads,
         num_key_value_heads=kept if heads % kept == 0 else heads,

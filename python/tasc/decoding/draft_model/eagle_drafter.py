@@ -17,6 +17,7 @@ from tasc.decoding.draft_model.drafter import ModelDrafter, ModelRequest
 from tasc.decoding.draft_model.eagle import LlamaForCausalLMEagle3, is_head, is_head_folder, load_head
 from tasc.decoding.engine.cache import DynamicStepView, RowCache, StaticStepView, StepView
 from tasc.decoding.engine.target import Target
+from tasc.decoding.engine.weight_watcher import WeightWatcher
 from tasc.drafting.protocol import Costs, Draft, TokenIds
 from tasc.errors import InputError
 
@@ -71,7 +72,7 @@ class EagleDrafter(ModelDrafter):
         return Target(model)
 
     def _new_rows(self, cuda_graphs: bool | None, plain: bool) -> DraftRows:
-        return HeadRows(self.target, cuda_graphs=False, plain=False)
+        return HeadRows(self.target)
 
     def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
         """Refuse a target with another number of ids.
@@ -105,8 +106,14 @@ class EagleRequest(ModelRequest):
     """(L, d) target's states at the first L verified tokens; None outside of a draft."""
 
     def read_states(self, states: Tensor) -> None:
-        """Take the target's states."""
+        """Take the target's states.
+
+        Fewer of them than the head has read: the target computes its tokens again, with other weights or rotary
+        factors. What the head has computed from the old states is dropped.
+        """
         self.states = states
+        if isinstance(self.row, HeadRow) and len(states) + 1 < self.row.reusable:
+            self._drafter.rows.cut(self.row, 0)
 
     def begin(self, prefix: Draft, max_tokens: int) -> bool:
         """Begin a draft after a prefix. Returns whether the head can extend it: all states are there."""
@@ -138,9 +145,19 @@ class HeadRow(Row):
 
 
 class HeadRows(DraftRows):
-    """The cache of an EAGLE head, one row per running request."""
+    """The cache of an EAGLE head, one row per running request.
+
+    Its keys and values are computed from the target's states. They are dropped when the target's weights have changed,
+    as when another adapter is active.
+    """
 
     _new_row = HeadRow
+
+    def __init__(self, target: Target) -> None:
+        """`target`: the head."""
+        super().__init__(target, cuda_graphs=False, plain=False)
+        read_from = target.model.read_from
+        self._states_weights = None if read_from is None else WeightWatcher(read_from)
 
     def place(self, owners: Sequence[Owner]) -> None:
         """Give each owner a row; any rows run together."""
@@ -215,6 +232,8 @@ class HeadRows(DraftRows):
 
     def _assign_row(self, owner: Owner) -> None:
         """Give an owner a free row, with the longest prefix of its tokens that some row holds."""
+        if self._states_weights is not None and self._states_weights.changed():
+            self._drop_contents()
         super()._assign_row(owner)
         row = owner.row
         assert isinstance(row, HeadRow)

@@ -18,6 +18,7 @@ from tasc.data.prompt_notes import PromptDefaults, tuning_notes
 from tasc.decoding.draft_model.eagle import is_head, is_head_folder, load_head
 from tasc.decoding.draft_model.vocabulary import cut_head, draft_vocabulary, expand_head, set_draft_vocabulary
 from tasc.errors import InputError
+from tasc.evaluation.provenance import folder_key
 from tasc.files import as_json, new_folder, read_json, remove_folder, write_json, write_text
 from tasc.models import check_name, load_weights, quiet_transformers
 from tasc.portable import make_portable
@@ -26,7 +27,7 @@ from tasc.training.distill.acceptance import acceptance, difference
 from tasc.training.distill.dataset import DistillDataset, Outputs, rows_digest
 from tasc.training.distill.draft_init import check_same_tokens, cut_draft, save_draft
 from tasc.training.distill.narrow_draft import DraftSize, narrow_draft
-from tasc.training.distill.new_head import EAGLE, new_head
+from tasc.training.distill.new_head import EAGLE, new_head, warn_unless_run
 from tasc.training.distill.options import NEW_VOCABULARY, DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
@@ -142,15 +143,20 @@ def distill(
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
     run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
-    if run.baseline and run.baseline_out.exists() and not work.path.exists():
+    if run.baseline and run.baseline_out.exists() and not run.baseline_note.exists():
         raise InputError(f"{run.baseline_out} is there already; remove it, name another OUT, or give baseline=False")
     run.check_vocabularies()
+    has_baseline = run.baseline_note.exists()
     identity = {
         "target": str(target), "draft": str(draft), "rows": rows_digest(rows), "outputs": outputs,
         "validation": rows_digest(held_out), "baseline": run.baseline, "reference": str(given),
         "length": length, "max_output": max_output, "system": system, "eos": eos, **options.identity,
+        "target files": folder_key(target), "reference files": None if given is None else folder_key(given),
+        "draft files": folder_key(draft) if isinstance(draft, (str, PathLike)) and draft != EAGLE else None,
     }  # fmt: skip
     with work.claim(identity, resume):
+        if has_baseline and processes().is_main_process:
+            run.note_baseline()  # which `resume=False` has removed with the work folder
         run.train(work.path / "states" if states is None else Path(states))
         figures = run.measure(held_out, length) if held_out else {}
         return TrainedModel(out, run.publish(figures))
@@ -172,6 +178,8 @@ class _Run:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
         options = self.options
         self._fresh()  # refuses what does not fit before the target runs over the rows
+        if self.source == EAGLE and processes().is_main_process:
+            warn_unless_run(self.dataset.target)
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision, self.source == EAGLE)
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft", on_policy=0.0)
@@ -186,6 +194,15 @@ class _Run:
     def baseline_out(self) -> Path:
         """Folder of the finished baseline."""
         return self.out.with_name(self.out.name + ".baseline")
+
+    @property
+    def baseline_note(self) -> Path:
+        """Note in the work folder: what is at `baseline_out` was written by a run of the same OUT."""
+        return self.work.path / "baseline.json"
+
+    def note_baseline(self) -> None:
+        """Write `baseline_note`."""
+        write_json(self.baseline_note, str(self.baseline_out))
 
     @property
     def baseline_steps(self) -> int:
@@ -256,7 +273,9 @@ class _Run:
         }
         if processes().is_main_process:
             if self.baseline:
-                remove_folder(self.baseline_out)  # of a run that was stopped right here
+                if self.baseline_note.exists():
+                    remove_folder(self.baseline_out)  # of a run that was stopped right here
+                self.note_baseline()
                 with new_folder(self.baseline_out) as folder:
                     self._store("baseline", folder)
             with self.work.publish(self.out) as folder:
@@ -351,7 +370,8 @@ class _Run:
                 f"reference {self._reference_folder} has another draft vocabulary; distil it from the same rows"
             )
         set_draft_vocabulary(draft, self.dataset.vocabulary)
-        draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
+        if not is_head(draft):  # which has one attention only, and transformers would warn
+            draft.set_attn_implementation(attention(self.dataset.examples) or draft.config._attn_implementation)
         cut_head(draft)
         facts = run_stage(
             draft,

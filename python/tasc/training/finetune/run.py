@@ -11,6 +11,7 @@ from typing import Any
 
 from tasc.data.prompt_notes import TUNING_FILE
 from tasc.data.tokenizer import PLAN_FILE, model_files
+from tasc.evaluation.provenance import folder_key
 from tasc.files import as_json, write_text
 from tasc.models import load_weights
 from tasc.portable import make_portable
@@ -42,7 +43,10 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that must be equal to resume a run."""
-        return {"model": self.model, "rows": digest(self.examples), **self.options.identity}
+        return {
+            "model": self.model, "model files": folder_key(self.model), "rows": digest(self.examples),
+            "validation": digest(self.validation), **self.options.identity,
+        }  # fmt: skip
 
     def train(self) -> dict[str, Any]:
         """Train to the end and save the result in the work folder; return steps, seconds and loss curves."""
