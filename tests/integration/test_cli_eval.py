@@ -77,6 +77,7 @@ def said(result: Result, code: int) -> str:
 def test_two_models_side_by_side(tmp_path: Path, model: Path, other: Path, data: Path) -> None:
     pytest.importorskip("jinja2")
     files = [tmp_path / name for name in ("found.json", "found.html", "outputs.jsonl")]
+    (other / "tuning.json").write_text('{"prompts": {"system": "Be brief."}}')
     result = tasc(
         "eval", "--model", model, "--against", other, "--data", data, "--max-tokens", 8, "--batch-sizes", "1,2",
         "--latency-rows", 2, "--rounds", 1, "--threads", 1, "-o", files[0], "--html", files[1],
@@ -88,9 +89,10 @@ def test_two_models_side_by_side(tmp_path: Path, model: Path, other: Path, data:
     found = json.loads(files[0].read_text())
     facts = found["provenance"]
     assert facts["data"]["path"] == str(data) and facts["data"]["rows"] == 3 and len(facts["data"]["sha256"]) == 64
-    assert facts["model"] == {"name": str(model), "key": folder_key(model), "dtype": "float32", "device": "cpu"}
-    assert facts["against"]["key"] != facts["model"]["key"]
-    assert {"tasc", "date", "command", "system"} <= facts.keys()
+    made_of = {"name": str(model), "key": folder_key(model), "dtype": "float32", "device": "cpu", "system": None}
+    assert facts["model"] == made_of
+    assert facts["against"]["key"] != facts["model"]["key"] and facts["against"]["system"] == "Be brief."
+    assert {"tasc", "date", "command"} <= facts.keys()
     assert found["settings"]["model"] == str(model) and found["settings"]["against"] == str(other)
     assert found["models"]["model"]["counts"]["rows"] == 3
     assert [timed["batch_size"] for timed in found["latency"]] == [1, 2]

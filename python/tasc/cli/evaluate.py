@@ -96,8 +96,10 @@ def evaluate(
         found, evaluations = results(sides, rows, options=options, seen=seen, progress=bar)
     found["provenance"] = {
         "data": data_facts(data, len(rows)),
-        **{side: model_facts(name, sides[side].model) for side, name in named.items()},
-        "system": system,
+        **{
+            side: {**model_facts(name, sides[side].model), "system": sides[side].system_used}
+            for side, name in named.items()
+        },
         **run_facts(),
     }
     found["settings"] = {**named, "data": str(data), "system": system, "dtype": dtype, **found["settings"]}

@@ -40,13 +40,18 @@ class Decoder:
     def _defaults(self) -> PromptDefaults:
         return PromptDefaults.of(str(getattr(self.model.config, "name_or_path", "")), self.tokenizer, None)
 
+    @property
+    def system_used(self) -> str | None:
+        """System prompt of the requests: the given one, or the one that the model was tuned with."""
+        return self._defaults.choose(self.system)
+
     def prompts(self, inputs: Sequence[Input], max_tokens: int) -> list[list[int]]:
         """Return the prompt ids of each input.
 
         Raises:
             InputError: If a prompt and `max_tokens` do not fit into the model's context together.
         """
-        prompts = prompt_ids(self.tokenizer, inputs, None, self._defaults.choose(self.system))
+        prompts = prompt_ids(self.tokenizer, inputs, None, self.system_used)
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for number, prompt in enumerate(prompts, start=1):
             if context is not None and len(prompt) + max_tokens > context:
