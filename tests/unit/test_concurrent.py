@@ -230,6 +230,8 @@ def test_an_error_stays_with_its_request() -> None:
             assert future.result(60).ids == alone(model, prompt, max_tokens=6, eos=())[0]
         with pytest.raises(PromptError, match="vocabulary has 257 ids"):
             generator.submit(prompt=[999])
+        with pytest.raises(TypeError, match="submit and stream have no option 'max_token'; they have system"):
+            generator.submit("a", max_token=1)  # type: ignore[call-arg]
         with pytest.raises(InputError, match="give input or prompt=, not both"):
             generator.submit("a", prompt=[1])
         with pytest.raises(InputError, match="top_p is 2"):

@@ -481,6 +481,9 @@ class Generator:
         """Return the job of a submitted request."""
         if prompt is not None and input is not None:
             raise InputError("give input or prompt=, not both")
+        if unknown := options.keys() - RequestOptions.__annotations__.keys():
+            known = ", ".join(RequestOptions.__annotations__)
+            raise TypeError(f"submit and stream have no option {min(unknown)!r}; they have {known}")
         others: Any = dict(options)
         position = others.pop("position", 0)
         inputs, prompts = (None, [prompt]) if input is None and prompt is not None else ([input], None)
