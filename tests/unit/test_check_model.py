@@ -288,6 +288,24 @@ def test_figures_of_the_rows_are_not_lost_with_ctrl_c(
     assert (found["model"], found["failed"]) == (None, "interrupted") and found["drafts"]
 
 
+def test_predictions_are_not_lost_with_ctrl_c_while_measuring(
+    said: Path, model: Path, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.evaluation.check.with_model.compare", stop)
+    file = tmp_path / "check.json"
+    result = tasc("check", said, "--model", model, "--device", device, "--measure", "-o", file)
+    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+    text = " ".join(result.stdout.split())
+    assert "The measurement was stopped; the predictions were made before it." in text
+    assert "Predicted from" in text and "Measured" not in text
+    found = json.loads(file.read_text())
+    assert found["failed"] == "interrupted" and found["model"]["measured"] is None
+    assert found["model"]["predictions"][0]["device"] == "a toaster" and "failed" not in found["model"]
+
+
 def test_outputs_that_do_not_end_are_said(
     said: Path, model: Path, device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,7 @@ def check_with_model(
         `as_predicted`, whether the first prediction is of tasc on this device and of a model of this size. None if not
         asked for, and for such a model. `draft_model`: facts of its training, with `acceptance` and `cost` (see
         `measured_draft`); "unknown" if none is trained: not asked for, such a model, or outputs too short to draft.
+        `failed`: the error or Ctrl-C that ended the measurement; missing without one.
 
     Raises:
         InputError: No held-out row has an input that the model can be prompted with, or a profile cannot be read.
@@ -202,23 +203,26 @@ def check_with_model(
         )  # fmt: skip
         predicted["same_size"] = same_size(profile, found["parameters"])
         predictions.append({**predicted, "recommended": recommend(predicted, check.load)})
-    measured = None
+    found["predictions"], measured = predictions, None
     if check.measure is not None:
         best = predictions[0]["recommended"]["method"]
         method = DRAFTS if best == PLAIN else best
         fresh = plans[method].drafter
         assert fresh is not None
         others = rows[ask:]
-        measured = compare(
-            generator(batch_size=check.load), others or rows, fresh(check.load), method=method, load=check.load,
-            system=check.system, max_tokens=max_tokens, budget=check.measure,
-            progress=progress("measuring"),
-        )  # fmt: skip
+        try:
+            measured = compare(
+                generator(batch_size=check.load), others or rows, fresh(check.load), method=method, load=check.load,
+                system=check.system, max_tokens=max_tokens, budget=check.measure,
+                progress=progress("measuring"),
+            )  # fmt: skip
+        except (Exception, KeyboardInterrupt) as error:  # the predictions are not lost with it
+            return {**found, "measured": None, "failed": error}
         measured["other_rows"] = bool(others)
         measured["here"] = here = device_name(check.model.device)
         is_here = (profiles[0].engine, profiles[0].device) == ("tasc", here)
         measured["as_predicted"] = is_here and predictions[0]["same_size"]
-    return {**found, "predictions": predictions, "measured": measured}
+    return {**found, "measured": measured}
 
 
 def same_size(profile: CostProfile, parameters: int) -> bool:
