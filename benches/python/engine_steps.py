@@ -248,7 +248,7 @@ class Engine:
             self._process.kill()
 
 
-def profile_of(engine: Engine, name: str, prompt: list[int], about: dict[str, str]) -> CostProfile:
+def profile_of(engine: Engine, name: str, prompt: list[int], about: dict[str, Any]) -> CostProfile:
     """Measure the profile of a running engine."""
     found = engine.ask({"steps": prompt})
     return CostProfile(engine=name, measured=date.today().isoformat(), **found, **about)  # type: ignore[arg-type]
@@ -259,7 +259,7 @@ def main() -> None:
     from tasc.data import TokenStore, load_tokenizer
     from tasc.data.endings import eos_ids_of
     from tasc.decoding.prompts import prompt_ids
-    from tasc.evaluation.cost_profile import measure_profile
+    from tasc.evaluation.cost_profile import measure_profile, num_parameters
     from tasc.evaluation.machine import device_name
     from tasc.models import checkpoint, load_checkpoint, use_threads
 
@@ -282,9 +282,11 @@ def main() -> None:
         replace(made, note=f"{args.clock} time").save(args.output)
         return
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = checkpoint(args.model)
+    with torch.device("meta"):
+        parameters = num_parameters(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     [prompt] = prompt_ids(tokenizer, [INPUT], None, args.system)
     with tempfile.TemporaryDirectory() as name:
@@ -300,7 +302,8 @@ def main() -> None:
         engine = Engine(sys.executable, options)
         dtype = args.vllm_dtype if args.engine == "vllm" else Path(args.gguf).stem
         about = {
-            "device": device_name(torch.device("cpu")), "model": args.name, "dtype": dtype, "note": f"{args.clock} time",
+            "device": device_name(torch.device("cpu")), "model": args.name, "dtype": dtype, "parameters": parameters,
+            "note": f"{args.clock} time",
         }  # fmt: skip
         profile_of(engine, args.engine, prompt, about).save(args.output)
         engine.close()

@@ -8,10 +8,11 @@ DATA has rows {input, output, split}: `train` is indexed, and some rows of `test
 prediction; it is written to OUT.json before anything is measured, on other rows. Both have outputs of all lengths.
 `--extended` names a model that was tuned on the same rows with a task vocabulary. Its methods are predicted from the
 answers of the plain model, as `tasc check` does, and measured with the extended one. Rows that the two models answer at
-lengths that differ by more than a quarter are left out and counted, in the prediction too: a speed-up is forecast for
-one text, and no forecast can know what a model that was tuned too little says in its place. `--own N` indexes the
-model's own outputs for N train inputs instead of the rows', for a model that was not tuned. Costs are measured as in
-`engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json holds are not measured again.
+lengths that differ by more than a quarter, or that the extended one does not end, are left out and counted, in the
+prediction too: a speed-up is forecast for one text, and no forecast can know what a model that was tuned too little
+says in its place. `--own N` indexes the model's own outputs for N train inputs instead of the rows', for a model that
+was not tuned. Costs are measured as in `engine_steps.py`. The methods take turns on the same rows. Cases that OUT.json
+holds are not measured again.
 
 A speed-up is the ratio of seconds per base token: the extended model writes other outputs than the plain one, which
 may be longer or shorter. With `--clock cpu`, all clocks count processor time of one thread, for a machine that others

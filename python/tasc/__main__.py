@@ -1,5 +1,17 @@
-"""`python -m tasc`: the command `tasc`, where its script is not on the path."""
+"""`python -m tasc` and the console script `tasc`."""
 
-from tasc.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Runs the command line. Ctrl-C while it is imported is one line too."""
+    try:
+        from tasc.cli import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

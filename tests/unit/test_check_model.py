@@ -24,7 +24,8 @@ from tasc.data import read_rows  # noqa: E402
 from tasc.evaluation.check import CheckResult, check_rows, split_rows  # noqa: E402
 from tasc.evaluation.check.summary import summarize  # noqa: E402
 from tasc.evaluation.check.with_model import ModelCheck  # noqa: E402
-from tasc.evaluation.cost_profile import CostProfile, load_profile  # noqa: E402
+from tasc.evaluation.cost_profile import CostProfile, load_profile, num_parameters  # noqa: E402
+from tasc.evaluation.machine import device_name  # noqa: E402
 from tasc.models import load_checkpoint  # noqa: E402
 
 COUNT = 60
@@ -108,6 +109,10 @@ def test_a_model_that_does_something_else_is_tuned_first(foreign: Path, model: P
     assert "drafts from these rows do not fit it; tune it first: tasc tune" in text
     assert text.index("tasc tune --model") < text.index("tasc index build")
     assert "Predicted" not in text
+    without = "It was asked without a system prompt: if it was tuned with one, name it with --system."
+    assert without in text
+    result = tasc("check", foreign, "--model", model, "--device", device, "--system", "w9")
+    assert without not in " ".join(result.stdout.split())
     asked = checked(foreign, model, "--device", device, "--measure")["model"]
     assert (asked["predictions"], asked["measured"], asked["says"]["agrees"]) == ([], None, False)
 
@@ -205,10 +210,41 @@ def test_rows_beyond_the_context_are_left_out(said: Path, model: Path, device: P
 def test_what_is_measured_here_is_not_compared_with_another_device(said: Path, model: Path, device: Path) -> None:
     result = tasc("check", said, "--model", model, "--device", device, "--measure")
     assert result.exit_code == 0, result.output
-    assert "The predictions are not of tasc on" in result.stdout
+    assert "The predictions are not of this model in tasc on" in result.stdout
     table = result.stdout.split("Measured on")[-1]
     plain = [cell.strip() for cell in re.findall(r"│ plain .*", table)[0].split("│")[1:-1]]
     assert (plain[1], plain[3], plain[4]) == ("–", "–", "1.00"), table
+
+
+def test_costs_of_a_model_of_another_size_are_said(said: Path, model: Path, tmp_path: Path) -> None:
+    here = device_name(torch.device("cpu"))
+    steps = [(1, 1, 1.0), (1, 65, 1.1)]
+    own = num_parameters(load_checkpoint(str(model))[0])
+    for parameters, is_same in [(0, True), (own, True), (2 * own, False)]:
+        profile = CostProfile(
+            engine="tasc", device=here, model="m", dtype="float32", parameters=parameters, steps=steps
+        ).save(tmp_path / "other.json")
+        result = tasc("check", said, "--model", model, "--device", profile, "--measure")
+        assert result.exit_code == 0, result.output
+        text = " ".join(result.stdout.split())
+        other = f"are those of m with {2 * own:,} parameters; this model has {own:,}, so its seconds are others."
+        assert (other not in text) == is_same
+        assert ("nothing is predicted of this measurement" not in text) == is_same
+    text = " ".join(tasc("check", said, "--model", model, "--device", "h200-tasc").stdout.split())
+    assert "The costs of tasc on NVIDIA H200 are those of SmolLM2-135M with 134,515,008 parameters" in text
+
+
+def test_each_part_of_a_narrow_table_names_methods_and_loads(
+    said: Path, model: Path, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(out, "width", 50)
+    result = tasc("check", said, "--model", model, "--device", device)
+    assert result.exit_code == 0, result.output
+    table = result.stdout.split("Predicted from")[-1]
+    parts = table.count("method, at once")
+    assert parts > 1
+    for load in (1, 8):
+        assert table.count(f"│ drafts, {load} ") == parts
 
 
 def test_a_single_row_that_is_measured_is_not_called_another(said: Path, model: Path, device: Path) -> None:
@@ -250,6 +286,24 @@ def test_figures_of_the_rows_are_not_lost_with_ctrl_c(
     assert "The check with the model was stopped" in result.stdout and "drafts bring" in result.stdout
     found = json.loads((tmp_path / "check.json").read_text())
     assert (found["model"], found["failed"]) == (None, "interrupted") and found["drafts"]
+
+
+def test_predictions_are_not_lost_with_ctrl_c_while_measuring(
+    said: Path, model: Path, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasc.evaluation.check.with_model.compare", stop)
+    file = tmp_path / "check.json"
+    result = tasc("check", said, "--model", model, "--device", device, "--measure", "-o", file)
+    assert (result.exit_code, "interrupted" in result.stderr) == (130, True)
+    text = " ".join(result.stdout.split())
+    assert "The measurement was stopped; the predictions were made before it." in text
+    assert "Predicted from" in text and "Measured" not in text
+    found = json.loads(file.read_text())
+    assert found["failed"] == "interrupted" and found["model"]["measured"] is None
+    assert found["model"]["predictions"][0]["device"] == "a toaster" and "failed" not in found["model"]
 
 
 def test_outputs_that_do_not_end_are_said(
@@ -308,7 +362,7 @@ def test_a_draft_model_is_trained_and_predicted(said: Path, model: Path, monkeyp
     assert "A draft model (1 of the model's layers, " in text and "of its tokens are accepted" in text
     for load in (1, 2, 8):
         assert f"plain steps at {load} at once" in text
-    assert result.stdout.count(" draft model │") == result.stdout.count(" drafts + model │") == 3
+    assert len(re.findall(r"│ draft model, \d", text)) == len(re.findall(r"│ drafts \+ model, \d", text)) == 3
     assert "unknown" not in text
 
 

@@ -16,6 +16,7 @@ import typer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
+from tasc.__main__ import main
 from tasc.cli import app
 from tasc.drafting.protocol import INDEX_SOURCES
 from tasc.errors import InputError
@@ -577,3 +578,18 @@ def test_a_stop_before_a_command_runs_is_one_line(
     with pytest.raises(SystemExit) as ended:
         module.main()
     assert (ended.value.code, capsys.readouterr().err) == (code, f"{said}\n")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name.startswith("tasc.cli"):
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "tasc.cli")
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")

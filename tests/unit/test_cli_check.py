@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -21,6 +22,7 @@ from tasc import NgramDrafter, TaskIndex, load_tokenizer
 from tasc.cli import app
 from tasc.cli.check import _named, check
 from tasc.cli.console import out
+from tasc.evaluation.check.drafts import draft_figures
 from tasc.evaluation.check.drift import LAST
 from tasc.evaluation.check.rows import MAX_ROWS
 from tasc.evaluation.check.summary import Summary
@@ -261,6 +263,33 @@ def test_an_index_whose_requests_changed_is_to_be_built_again(built: Path, model
     assert found["fallen"]
     assert found["recent"]["tau"]["high"] < 0.75 * found["built_tau"]
     assert found["with_log"]["tau"]["value"] > found["recent"]["tau"]["value"]
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+@pytest.mark.parametrize("source", ["log", "rows"])
+def test_an_index_that_goes_while_it_is_checked_is_the_one_that_is_named(
+    source: str, is_replaced: bool, built: Path, data: Path, model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    index, log = tmp_path / "task.tasc", tmp_path / "log"
+    index.write_bytes(built.read_bytes())
+    serve(index, model, ALIKE[:5], log)
+    before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (index, log)}
+
+    def replaced(*args: Any, **options: Any) -> Any:
+        if index.exists():
+            index.unlink()
+        if is_replaced:
+            index.write_bytes(b"another")
+        return draft_figures(*args, **options)
+
+    monkeypatch.setattr("tasc.evaluation.check.drift.draft_figures", replaced)
+    last = [data] if source == "rows" else ["--log", log]
+    result = tasc("check", *last, "--index", index, "--tokenizer", model, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["provenance"]
+    assert found["index"] == {"path": str(index), "sha256": before[index]}
+    assert found.get("log") == (None if source == "rows" else {"path": str(log), "sha256": before[log]})
 
 
 def test_few_requests_do_not_prove_that_an_index_is_good(built: Path, model: Path, tmp_path: Path) -> None:

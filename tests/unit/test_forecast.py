@@ -158,6 +158,7 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
         cache_block=32,
         prompt_share=0.7,
         is_gpu=True,
+        parameters=7,
         measured="2026-11-28",
     )
     found = load_profile(made.save(tmp_path / "mine.json"))
@@ -177,6 +178,8 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
         ({"steps": [[1, 1]]}, "steps holds \\[1, 1\\]; give"),
         ({"request_seconds": -1}, "request_seconds is -1; it must be a number of seconds, at least 0"),
         ({"is_gpu": "no"}, "is_gpu is 'no'"),
+        ({"request_seconds": 10**400}, "request_seconds is 10+; it must be a number of seconds, at least 0"),
+        ({"parameters": -1}, "parameters is -1; it must be a whole number, at least 0"),
         ({"cache_block": 0}, "cache_block is 0; it must be a whole number of tokens, at least 1"),
         ({"prompt_share": 0}, "prompt_share is 0; it must be above 0 and at most 1"),
         ({"colour": "red"}, "is no whole cost profile: .*colour"),

@@ -24,6 +24,9 @@ from tasc.cli.results import write_results
 from tasc.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasc._core import TaskIndex
     from tasc.data import TaskTokenizer
     from tasc.evaluation.check import CheckResult, DriftResult
     from tasc.evaluation.check.summary import Summary
@@ -83,7 +86,9 @@ def check(
     With `--index`, say instead whether an index still fits its requests: the last ones are replayed on it, and the
     figures are compared with those from when it was built.
     """
+    from tasc._core import TaskIndex
     from tasc.data import load_tokenizer
+    from tasc.drafting.protocol import served_log
     from tasc.evaluation.check.summary import summarize
     from tasc.evaluation.machine import machine
     from tasc.evaluation.provenance import data_facts, model_facts, run_facts
@@ -112,9 +117,15 @@ def check(
     task_tokenizer = load_tokenizer(source if loaded is None else loaded.tokenizer, eos=end_token(eos))
     fields: dict[str, Any] = {"input_field": input_field, "output_field": output_field}
     named, ends = shlex.quote(source), _option("--eos", eos)
+    read: dict[str, Any] = {}
     if index is not None:
-        drift = _index_result(index, log, rows, fields, task_tokenizer, last)
-        summary, found = _index_summary(drift, index, log, rows, fields, named, ends), drift.as_dict()
+        read["index"] = data_facts(index)  # before it is opened: another process may replace it meanwhile
+        opened = TaskIndex.open(index)
+        if not rows:
+            read["log"] = data_facts(served_log(opened) if log is None else log)
+        drift = _index_result(opened, log, rows, fields, task_tokenizer, last)
+        notes = opened.info()["notes"]
+        summary, found = _index_summary(drift, index, notes, log, rows, fields, named, ends), drift.as_dict()
     elif rows:
         result = _rows_result(rows, fields, system, task_tokenizer, named + ends, limit, loaded)
         summary, found, failed = summarize(result), result.as_dict(), result.failed
@@ -123,7 +134,7 @@ def check(
     asked = (found.get("model") or {"system": system})["system"]  # by default what the model was tuned with
     found["provenance"] = {
         "data": [data_facts(path) for path in rows or ()],
-        **({} if index is None else {"index": data_facts(index)}),
+        **read,
         "tokenizer": {"name": source, "fingerprint": task_tokenizer.fingerprint},
         **({} if loaded is None else {"model": model_facts(loaded.name, loaded.model, adapter), "system": asked}),
         **run_facts(),
@@ -170,16 +181,19 @@ def _rows_result(
 
 
 def _index_result(
-    path: Path, log: Path | None, rows: list[Path] | None, fields: dict[str, Any], tokenizer: "TaskTokenizer", last: int
+    index: "TaskIndex",
+    log: Path | None,
+    rows: list[Path] | None,
+    fields: dict[str, Any],
+    tokenizer: "TaskTokenizer",
+    last: int,
 ) -> "DriftResult":
-    from tasc._core import TaskIndex
     from tasc.data import read_rows
     from tasc.drafting.protocol import served_log
     from tasc.evaluation.check import check_index
 
     if log is not None and rows:
         raise InputError("the last requests come from ROWS or from --log: give one of them")
-    index = TaskIndex.open(path)
     with progress_bars() as bar:
         if rows:
             return check_index(index, tokenizer, rows=read_rows(rows, **fields), last=last, progress=bar)
@@ -192,6 +206,7 @@ def _index_result(
 def _index_summary(
     result: "DriftResult",
     index: Path,
+    notes: "Mapping[str, str]",
     log: Path | None,
     rows: list[Path] | None,
     fields: dict[str, Any],
@@ -199,14 +214,13 @@ def _index_summary(
     ends: str,
 ) -> "Summary":
     """Add the command that builds the index again, if that is worth it."""
-    from tasc._core import TaskIndex
     from tasc.evaluation.check.summary import summarize_drift
 
     file = shlex.quote(str(index))
     command = f"tasc index compact {file} --tokenizer {tokenizer}"
     if rows:
         named = _option("--output-field", fields["output_field"]) + _option("--input-field", fields["input_field"])
-        named += _option("--system", TaskIndex.open(index).info()["notes"].get("system"))
+        named += _option("--system", notes.get("system"))
         files = " ".join(map(_named, rows))
         anew = shlex.quote(str(index.with_name(f"{index.stem}-new{index.suffix}")))  # the old one may hold more rows
         command = f"tasc index build {files}{named} --tokenizer {tokenizer}{ends} -o {anew}"

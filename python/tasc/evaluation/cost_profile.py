@@ -7,6 +7,7 @@ step: the pass of the model, the choice of tokens and the engine's own work. Onl
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class CostProfile:
         device: Processor or GPU, in words.
         model: The model that was measured.
         dtype: Its type of weights.
+        parameters: Number of its parameters; 0: not known.
         measured: Date of the measurement, as YYYY-MM-DD.
         steps: (rows, tokens per row, seconds) of each step measured.
         request_seconds: Seconds of a request beside its steps.
@@ -72,6 +74,7 @@ class CostProfile:
     device: str
     model: str
     dtype: str
+    parameters: int = 0
     measured: str = ""
     steps: Sequence[tuple[int, int, float]]
     request_seconds: float = 0.0
@@ -89,6 +92,8 @@ class CostProfile:
         for name in _WORDS:
             if not isinstance(getattr(self, name), str):
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be text")
+        if type(self.parameters) is not int or self.parameters < 0:
+            raise InputError(f"parameters is {self.parameters!r}; it must be a whole number, at least 0")
         for name in ("request_seconds", "token_seconds"):
             if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)!r}; it must be a number of seconds, at least 0")
@@ -141,7 +146,8 @@ class CostProfile:
         """Return the profile as JSON values."""
         return {
             "kind": _KIND, "version": _VERSION, "engine": self.engine, **{name: getattr(self, name) for name in _WORDS},
-            "is_gpu": self.is_gpu, "request_seconds": self.request_seconds, "token_seconds": self.token_seconds,
+            "parameters": self.parameters, "is_gpu": self.is_gpu,
+            "request_seconds": self.request_seconds, "token_seconds": self.token_seconds,
             "cache_block": self.cache_block, "prompt_share": self.prompt_share,
             "steps": [list(step) for step in self.steps],
         }  # fmt: skip
@@ -288,8 +294,14 @@ def measure_profile(
         budget = max(0.0, budget - (clock() - begin))
     return CostProfile(
         engine="tasc", device=device_name(model.device), model=name, dtype=str(model.dtype).removeprefix("torch."),
-        measured=date.today().isoformat(), steps=steps, is_gpu=model.device.type != "cpu",
+        parameters=num_parameters(model), measured=date.today().isoformat(), steps=steps,
+        is_gpu=model.device.type != "cpu",
     )  # fmt: skip
+
+
+def num_parameters(model: Any) -> int:
+    """Return the number of parameters of a model, each tied one once."""
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def _measured_steps(
@@ -400,7 +412,8 @@ class _NoiseRequest(Request):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Return whether it is a finite number; a whole one may be larger than any float, which numpy does not take."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_step(step: Any) -> bool:

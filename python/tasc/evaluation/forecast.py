@@ -240,7 +240,7 @@ def forecast(
             if progress is not None:
                 progress(done * len(plans) + at + 1, len(loads) * len(plans))
         found[str(load)] = {name: _facts(run, runs[PLAIN]) for name, run in runs.items()}
-    about = {name: getattr(profile, name) for name in ("engine", "device", "model", "dtype", "measured")}
+    about = {name: getattr(profile, name) for name in ("engine", "device", "model", "dtype", "parameters", "measured")}
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"), **about, "requests": len(plans[PLAIN].requests),
         "max_draft": max_draft, "slope": profile.slope(max_draft), "loads": found,

@@ -36,6 +36,12 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
             f"{counted(left_out, 'held-out row')} {'is' if left_out == 1 else 'are'} left out here: {whose} prompt "
             f"{says['left_out_because']}"
         )
+    sentences += [
+        f"The costs of {one['engine']} on {one['device']} are those of {one['model']} with "
+        f"{counted(one['parameters'], 'parameter')}; this model has {found['parameters']:,}, so its seconds are others"
+        for one in found["predictions"]
+        if not one["same_size"]
+    ]
     for one in found["predictions"]:
         best, methods = one["recommended"], one["loads"][str(one["recommended"]["load"])]
         where = f"{one['engine']} on {one['device']}, {best['load']} at once"
@@ -58,8 +64,8 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
         sentences.append(f"{_measured_on(measured)}: {_times(measured['speedup'])}{few}, {same}")
         if not measured["as_predicted"]:
             sentences.append(
-                f"The predictions are not of tasc on {measured['here']}, so nothing is predicted of this measurement: "
-                "leave --device and --engine out to compare"
+                f"The predictions are not of this model in tasc on {measured['here']}, so nothing is predicted of this "
+                "measurement: leave --device and --engine out to compare"
             )
     return sentences
 
@@ -99,8 +105,7 @@ def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple
     where = f"{prediction['engine']}, {prediction['device']}, {prediction['model']} {prediction['dtype']}"
     rows = [
         [
-            load,
-            name,
+            f"{name}, {load}",
             f"{facts['seconds_per_output']:.3g}",
             _speedup(facts["speedup"]),
             f"{facts['tau']:.1f}",
@@ -111,7 +116,7 @@ def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple
     ]
     used = f"a tuned model uses {100 * found['adoption']:.0f} % of a vocabulary"
     title = f"Predicted from {counted(prediction['requests'], 'output')}: {where}; {used}"
-    return title, ["at once", "method", "s/output", "speed-up", "τ", "accepted"], rows
+    return title, ["method, at once", "s/output", "speed-up", "τ", "accepted"], rows
 
 
 def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:

@@ -27,8 +27,8 @@ class CheckResult:
         verdict: What to do.
         model: What a model says and would gain (`tasc.evaluation.check.with_model`); None without a model.
         input_place: Where the input is in the rows' prompts, in words; None if their inputs are no whole prompts.
-        failed: Error or Ctrl-C that ended the check with the model, after the figures of the rows; None if there was
-            none.
+        failed: Error or Ctrl-C that ended the check with the model, after the figures of the rows, or its measurement,
+            after the predictions; None if there was none.
     """
 
     rows: dict[str, Any]

@@ -90,6 +90,7 @@ def check_rows(
             except (Exception, KeyboardInterrupt) as error:  # the figures of the rows are not lost with it
                 failed = error
             else:
+                failed = says.pop("failed", None)
                 data = " ".join(f"--data {file}" for file in files) + chosen + inputs
                 found = tuned_verdict(found, says, data=data, model=name)
                 found = draft_verdict(found, model, says, data=data, index=index_command(named, inputs, name))

@@ -100,11 +100,15 @@ def _tables(result: CheckResult) -> list[Table]:
 
 def _model_sentences(result: CheckResult) -> list[str]:
     """Return what a model says, or that it could not be checked; a verdict that sends it to be tuned has said so."""
+    said = model_sentences(result.model) if result.model is not None and result.model["says"]["agrees"] else []
+    if result.failed is None:
+        return said
+    part, rest = "check with the model", "the figures are those of the rows alone"
+    if result.model is not None:
+        part, rest = "measurement", "the predictions were made before it"
     if isinstance(result.failed, KeyboardInterrupt):
-        return ["The check with the model was stopped; the figures are those of the rows alone"]
-    if result.failed is not None:
-        return [f"The check with the model failed; the figures are those of the rows alone: {result.failed}"]
-    return model_sentences(result.model) if result.model is not None and result.model["says"]["agrees"] else []
+        return [f"The {part} was stopped; {rest}", *said]
+    return [f"The {part} failed; {rest}: {result.failed}", *said]
 
 
 def _model_tables(result: CheckResult) -> list[Table]:

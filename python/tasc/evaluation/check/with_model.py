@@ -17,7 +17,7 @@ from tasc.errors import InputError, PromptError
 from tasc.evaluation.check.draft_model import SHORTEST, TrainDraft, draft_plans, measured_draft
 from tasc.evaluation.check.verdict import INDEX, UNKNOWN_DRAFT_MODEL
 from tasc.evaluation.check.vocabulary import ADOPTION, adopted_rows
-from tasc.evaluation.cost_profile import CostProfile, chosen_profiles, measure_profile
+from tasc.evaluation.cost_profile import CostProfile, chosen_profiles, measure_profile, num_parameters
 from tasc.evaluation.forecast import (
     DRAFT_MODEL,
     DRAFTS,
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 ANSWERED = 64
 """Most held-out rows that the model answers for a prediction; at most half of those with an input."""
 
+_WITHOUT_SYSTEM = "It was asked without a system prompt: if it was tuned with one, name it with --system"
 _LONGEST = 512  # tokens of an output
+_SIZE = 1.25  # factor up to which two models are of one size
 _PER_ROW = 2  # tokens of an output by tokens of the longest row: room for a model that says more
 
 
@@ -127,12 +129,14 @@ def check_with_model(
     Returns:
         JSON values. `says`: see `agreement`; `max_tokens` is the limit of its outputs, and `left_out` the number of
         held-out rows that the model cannot be prompted with, `left_out_because` the reason of the first. `system`: the
-        system message. `adoption`: share of the new tokens that a tuned model is taken to use. `predictions`: by
-        profile, a `forecast` with `recommended`; none for a model that does not say what the rows say. `measured`: see
-        `compare`; `other_rows`, whether these rows are others than those of the prediction, which a single row cannot
-        be; `here`, the device; and `as_predicted`, whether the first prediction is of tasc on this device. None if not
+        system message. `parameters`: of the model, their number. `adoption`: share of the new tokens that a tuned model
+        is taken to use. `predictions`: by profile, a `forecast` with `recommended` and `same_size` (see `same_size`);
+        none for a model that does not say what the rows say. `measured`: see `compare`; `other_rows`, whether these
+        rows are others than those of the prediction, which a single row cannot be; `here`, the device; and
+        `as_predicted`, whether the first prediction is of tasc on this device and of a model of this size. None if not
         asked for, and for such a model. `draft_model`: facts of its training, with `acceptance` and `cost` (see
         `measured_draft`); "unknown" if none is trained: not asked for, such a model, or outputs too short to draft.
+        `failed`: the error or Ctrl-C that ended the measurement; missing without one.
 
     Raises:
         InputError: No held-out row has an input that the model can be prompted with, or a profile cannot be read.
@@ -158,7 +162,10 @@ def check_with_model(
     )  # fmt: skip
     says = {**agreement(answers), "max_tokens": max_tokens, "left_out": left_out, "left_out_because": reason}
     system = answering.system if check.system is None else check.system
-    found: dict[str, Any] = {"says": says, "system": system, "adoption": ADOPTION, "draft_model": "unknown"}
+    found: dict[str, Any] = {
+        "says": says, "system": system, "parameters": num_parameters(check.model), "adoption": ADOPTION,
+        "draft_model": "unknown",
+    }  # fmt: skip
     if not profiles and (says["agrees"] or check.save_profile is not None):
         progress("measuring costs")
         usual = usual_request(answers.requests)
@@ -194,23 +201,33 @@ def check_with_model(
             profile, plans, eos=eos_ids, loads=loads,
             progress=progress(f"predicting {profile.engine}"),
         )  # fmt: skip
+        predicted["same_size"] = same_size(profile, found["parameters"])
         predictions.append({**predicted, "recommended": recommend(predicted, check.load)})
-    measured = None
+    found["predictions"], measured = predictions, None
     if check.measure is not None:
         best = predictions[0]["recommended"]["method"]
         method = DRAFTS if best == PLAIN else best
         fresh = plans[method].drafter
         assert fresh is not None
         others = rows[ask:]
-        measured = compare(
-            generator(batch_size=check.load), others or rows, fresh(check.load), method=method, load=check.load,
-            system=check.system, max_tokens=max_tokens, budget=check.measure,
-            progress=progress("measuring"),
-        )  # fmt: skip
+        try:
+            measured = compare(
+                generator(batch_size=check.load), others or rows, fresh(check.load), method=method, load=check.load,
+                system=check.system, max_tokens=max_tokens, budget=check.measure,
+                progress=progress("measuring"),
+            )  # fmt: skip
+        except (Exception, KeyboardInterrupt) as error:  # the predictions are not lost with it
+            return {**found, "measured": None, "failed": error}
         measured["other_rows"] = bool(others)
         measured["here"] = here = device_name(check.model.device)
-        measured["as_predicted"] = (profiles[0].engine, profiles[0].device) == ("tasc", here)
-    return {**found, "predictions": predictions, "measured": measured}
+        is_here = (profiles[0].engine, profiles[0].device) == ("tasc", here)
+        measured["as_predicted"] = is_here and predictions[0]["same_size"]
+    return {**found, "measured": measured}
+
+
+def same_size(profile: CostProfile, parameters: int) -> bool:
+    """Return whether a profile may be of a model with so many parameters; new tokens add some."""
+    return not profile.parameters or 1 / _SIZE <= parameters / profile.parameters <= _SIZE
 
 
 def usable_rows(
@@ -256,7 +273,8 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
         return verdict
     first = found["says"]["sentence"]
     commands = [f"tasc tune --model {model} {data} -o tuned", *verdict.next_commands]
-    sentences = [f"{first[0].upper()}{first[1:]}", *(f"Once it is tuned: {one}" for one in verdict.sentences[:1])]
+    sentences = [f"{first[0].upper()}{first[1:]}", *([] if found["system"] else [_WITHOUT_SYSTEM])]
+    sentences += [f"Once it is tuned: {one}" for one in verdict.sentences[:1]]
     return replace(
         verdict, level="do not bother", sentences=[*sentences, *verdict.sentences[1:]], next_commands=commands
     )
