@@ -532,7 +532,7 @@ def test_an_index_is_not_written_over_its_log(tmp_path: Path, tokenizer: Path, d
     log = Path(f"{index}.served")
     log.write_bytes(b"")
     refused = tasc("index", "compact", index, "--tokenizer", tokenizer, "-o", log, "--force")
-    assert "is a log of served rows" in said(refused, 2)
+    assert "is the log of served rows of task.tasc" in said(refused, 2)
     assert log.read_bytes() == b""
 
 
