@@ -263,9 +263,7 @@ def main() -> None:
         use_threads(1)
         smoke()
         return
-    tuning = TuneOptions(
-        max_steps=args.steps, batch_size=args.batch, accumulate=args.accumulate, rows_rate=5e-3, save_every=25
-    )
+    tuning = TuneOptions(max_steps=args.steps, batch_size=args.batch, accumulate=args.accumulate, save_every=25)
     base = args.model or str(smollm2())
     recipe = Recipe(args.data, args.work, base, args.size, tuning, args.system, args.longest)
     prepare(recipe)

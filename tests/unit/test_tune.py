@@ -32,7 +32,7 @@ from tasc.files import remove_folder  # noqa: E402
 from tasc.training import work_dir  # noqa: E402
 from tasc.training.examples import IGNORED, Collator, Example, make_examples, shuffled_batches  # noqa: E402
 from tasc.training.finetune import run  # noqa: E402
-from tasc.training.finetune.optim import with_adapters  # noqa: E402
+from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters  # noqa: E402
 from tasc.training.schedule import LR_FINAL_SHARE, rate_schedule  # noqa: E402
 
 TASK = [{"input": f"row {number}", "output": row["output"]} for number, row in enumerate(ROWS)]
@@ -346,6 +346,15 @@ def test_rates_rise_and_fall_and_wait() -> None:
     assert share(19) == share(20) == pytest.approx(1.0)
     assert share(109) == pytest.approx(LR_FINAL_SHARE, abs=0.01)
     assert all(share(step) >= share(step + 1) for step in range(20, 109))
+
+
+@pytest.mark.parametrize(("rates", "rows"), [({}, 5e-3), ({"learning_rate": 2e-4}, 1e-3), ({"rows_rate": 3e-3}, 3e-3)])
+def test_new_rows_learn_five_times_as_fast_by_default(rates: dict[str, float], rows: float) -> None:
+    options = TuneOptions(**rates)  # type: ignore[arg-type]
+    optimizer, _ = optimizer_and_schedule(with_adapters(make_model("llama-tied"), options, [3, 4]), options, 10)
+    found = {len(group["params"]): group["initial_lr"] for group in optimizer.param_groups}
+    assert found.pop(1) == pytest.approx(rows)  # the embeddings' rows; the others are the adapters
+    assert list(found.values()) == pytest.approx([rates.get("learning_rate", 1e-3)])
 
 
 def test_fused_experts_get_adapters_and_merge() -> None:

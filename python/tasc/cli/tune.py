@@ -45,7 +45,7 @@ def tune(
     ] = None,
     rows_rate: Annotated[
         float | None,
-        typer.Option(help="Set the peak rate of the embeddings of new tokens; by default the learning rate."),
+        typer.Option(help="Set the peak rate of the embeddings of new tokens; by default 5 times the learning rate."),
     ] = None,
     rows_first: Annotated[
         int,

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from tasc.errors import InputError
-from tasc.training.finetune.options import TuneOptions
+from tasc.training.finetune.options import ROWS_FACTOR, TuneOptions
 from tasc.training.schedule import adamw
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def optimizer_and_schedule(model: Any, options: TuneOptions, steps: int) -> tupl
         if weight.requires_grad:
             (rows if "trainable_tokens" in name else matrices if weight.ndim > 1 else rest).append(weight)
     groups = [
-        (rows, options.rows_rate or rate, 0.0, 0),
+        (rows, options.rows_rate or ROWS_FACTOR * rate, 0.0, 0),
         (matrices, rate, options.weight_decay, options.rows_first),
         (rest, rate, 0.0, options.rows_first),
     ]

@@ -8,6 +8,9 @@ from typing import Literal
 from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
 
+ROWS_FACTOR = 5
+"""Rate of new tokens' rows by that of the adapters: at the same rate, rare values lose accuracy (docs/paper.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions(TrainingOptions):
@@ -22,7 +25,7 @@ class TuneOptions(TrainingOptions):
     learning_rate: float | None = None
     """Highest rate; None: 1e-3 for LoRA and QLoRA, 2e-5 for full tuning."""
     rows_rate: float | None = None
-    """Highest rate of the new tokens' rows in LoRA tuning; None: the learning rate."""
+    """Highest rate of the new tokens' rows in LoRA tuning; None: `ROWS_FACTOR` times the learning rate."""
     rows_first: int = 0
     """Steps in which only the new rows are trained, before the adapters (LoRA)."""
     rank: int = 16
