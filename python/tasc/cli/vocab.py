@@ -137,4 +137,4 @@ def _summary(plan: "MergePlan") -> str:
     if not plan.curve:
         return size
     at = next((point for point in plan.curve if point[0] >= len(plan)), plan.curve[-1])
-    return f"{size}; {at[0]:,} save {at[1]:.1%} of the tokens, {at[2]:.1%} on rows left out"
+    return f"{size}; {at[0]:,} from a part of the rows save {at[1]:.1%} of its tokens, {at[2]:.1%} on rows left out"
