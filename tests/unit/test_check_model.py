@@ -184,7 +184,10 @@ def test_more_at_once_than_outputs_is_said(said: Path, model: Path, device: Path
     result = tasc("check", said, "--model", model, "--device", device, "--load", 100)
     [outputs] = re.findall(r"Predicted from (\d+) outputs", result.stdout)
     text = " ".join(result.stdout.split())
-    assert f"There are {outputs} outputs to predict from: the figures of 100 at once are of {outputs} at once." in text
+    assert (
+        f"There are {outputs} outputs to predict from: the figures of 100 at once are those of {outputs} at once."
+        in text
+    )
 
 
 def test_rows_beyond_the_context_are_left_out(said: Path, model: Path, device: Path) -> None:

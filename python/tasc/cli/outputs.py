@@ -15,11 +15,9 @@ import typer
 from tasc.cli.console import err
 from tasc.errors import InputError
 
-_LOG = re.compile(r"(.+)\.served(?:\.[0-9a-f]{32})?(?:\.\d+)?")  # `tasc.drafting.protocol.served_logs`
-
 Force = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
 
-
+_LOG = re.compile(r"(.+)\.served(?:\.[0-9a-f]{32})?(?:\.\d+)?")  # `tasc.drafting.protocol.served_logs`
 _absent: set[Path] = set()  # outputs of the present command that did not exist when it began
 
 

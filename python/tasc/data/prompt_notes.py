@@ -67,12 +67,21 @@ def index_prompts(model: str, index: TaskIndex | None, *, has_template: bool) ->
     Returns:
         `system`: the system message, if there is one. `chat template`: the digest of the index's, if it is used.
     """
-    ours = None if index is None else PromptNotes.of_index(index)
-    system = next((one.system for one in (PromptNotes.of_model(model), ours) if one is not None and one.system), None)
-    found = {} if system is None else {"system": system}
-    if ours is not None and ours.template is not None and not has_template:
-        found["chat template"] = ours.template
-    return found
+    chosen = _with_system(_notes_of(model, index))
+    found = {} if chosen is None or chosen.system is None else {"system": chosen.system}
+    template = None if index is None or has_template else PromptNotes.of_index(index).template
+    return found if template is None else {**found, "chat template": template}
+
+
+def _notes_of(model: str, index: TaskIndex | None) -> list[PromptNotes]:
+    """Return the notes of a model, by folder or hub name, and of an index, in the order of preference."""
+    found = [PromptNotes.of_model(model), None if index is None else PromptNotes.of_index(index)]
+    return [one for one in found if one is not None]
+
+
+def _with_system(notes: Sequence[PromptNotes]) -> PromptNotes | None:
+    """Return the first notes that have a system message, which prompts get by default."""
+    return next((one for one in notes if one.system), None)
 
 
 def with_template(tokenizer: Any, index: TaskIndex | None) -> Any:
@@ -166,7 +175,7 @@ class PromptDefaults:
     def __init__(self, notes: Sequence[PromptNotes], tokenizer: Any) -> None:
         self._notes = notes
         self._compared: set[str | None] = set()
-        chosen = next((one for one in notes if one.system), None)
+        chosen = _with_system(notes)
         self.system = None if chosen is None else chosen.system
         template = ChatTemplate.of(tokenizer)
         for one in notes:
@@ -182,8 +191,7 @@ class PromptDefaults:
     @classmethod
     def of(cls, model: str, tokenizer: Any, index: TaskIndex | None) -> PromptDefaults:
         """Return the defaults of a model, by folder or hub name, and an index, if there is one."""
-        found = [PromptNotes.of_model(model), None if index is None else PromptNotes.of_index(index)]
-        return cls([one for one in found if one is not None], tokenizer)
+        return cls(_notes_of(model, index), tokenizer)
 
     def choose(self, system: str | None) -> str | None:
         """Return the system message of a call: the given one ("" for none), or else the one by default."""

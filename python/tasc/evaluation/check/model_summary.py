@@ -76,7 +76,7 @@ def _few_outputs(predictions: list[dict[str, Any]]) -> list[str]:
     loads = sorted({int(load) for one in predictions for load in one["loads"] if int(load) > number})
     if not loads:
         return []
-    said = f"{' and '.join(map(str, loads))} at once are of {number} at once. Give more rows"
+    said = f"{' and '.join(map(str, loads))} at once are those of {number} at once. Give more rows"
     return [
         f"There {'is' if number == 1 else 'are'} {counted(number, 'output')} to predict from: the figures of {said}"
     ]
