@@ -11,7 +11,7 @@ from tiny_models import Scripted, byte_tokenizer, peer_greedy, random_prompts, t
 
 from tasc import Generator, NgramDrafter, NullDrafter, Stats, TokenDraft
 from tasc.drafting.costs import GivenCosts, MeasuredCosts
-from tasc.drafting.policy import DraftThrottle
+from tasc.drafting.policy import DraftThrottle, batch_draft_length
 from tasc.drafting.protocol import INDEX_SOURCES, SOURCES
 from tasc.errors import InputError
 
@@ -111,6 +111,64 @@ def test_measured_costs_follow_real_steps(monkeypatch: pytest.MonkeyPatch) -> No
     assert curve.costs(16, 1)[16] < 1.05 * before
 
 
+def test_costs_measured_in_a_busy_moment_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, factor = [0.0], [1.0]
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
+
+    def seconds(tokens: int) -> float:
+        return (1.0 + 0.02 * (tokens - 1)) * (factor[0] if tokens > 1 else 1.0)
+
+    def run(tokens: int) -> None:
+        clock[0] += seconds(tokens)
+
+    def steps(count: int) -> float:
+        """Decode with drafts of the best length for tokens that are right 19 times of 20; tokens per second."""
+        begin, emitted = clock[0], 0.0
+        for _ in range(count):
+            costs = curve.costs(64)
+            drafted = batch_draft_length([[0.95] * 64], costs)
+            emitted += sum(0.95**k for k in range(drafted + 1))
+            run(1 + drafted)
+            curve.observe(1 + drafted, seconds(1 + drafted))
+        return emitted / (clock[0] - begin)
+
+    factor[0] = 20.0
+    curve = MeasuredCosts(run, max_draft=64, budget=1e3)
+    assert steps(10) < 1.01  # nothing pays
+    factor[0] = 1.0
+    steps(2000)
+    best = max(sum(0.95**k for k in range(n + 1)) / seconds(n + 1) for n in range(65))
+    assert steps(1000) > 0.95 * best
+
+
+def test_measuring_again_takes_a_hundredth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
+    noise = np.random.default_rng(0).lognormal(0.0, 1.0, 10_000).tolist()
+
+    def run(tokens: int) -> None:
+        clock[0] += (1.0 + 0.1 * tokens) * noise.pop()
+
+    curve = MeasuredCosts(run, max_draft=64)
+    begin = clock[0]
+    for _ in range(5_000):
+        curve.observe(1, 1.0)
+    assert 1.0 < clock[0] - begin < 0.01 * 5_000 + 40.0  # the last one may be long
+    assert (np.diff(curve.costs(64)) >= 0).all()
+
+
+def test_measuring_slow_steps_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
+
+    def run(tokens: int) -> None:
+        clock[0] += 0.5 + 0.05 * (tokens - 1)
+
+    curve = MeasuredCosts(run, max_draft=64)
+    assert clock[0] < 3.5
+    np.testing.assert_allclose(curve.costs(64), 1 + 0.1 * np.arange(65))
+
+
 def test_tokens_of_a_prompts_draft_are_worth_their_share_of_a_full_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("tasc.drafting.costs.time.perf_counter", lambda: clock[0])
@@ -137,7 +195,7 @@ def test_a_curve_that_dips_is_made_to_rise(monkeypatch: pytest.MonkeyPatch) -> N
     def run(tokens: int) -> None:
         clock[0] += {1: 1.0, 2: 1.4, 3: 1.2}[tokens]
 
-    np.testing.assert_allclose(MeasuredCosts(run, max_draft=2).costs(2), [1.0, 1.3, 1.3])
+    np.testing.assert_allclose(MeasuredCosts(run, max_draft=2, budget=9.0).costs(2), [1.0, 1.3, 1.3])
 
 
 def test_a_clock_that_stands_still_gives_costs(monkeypatch: pytest.MonkeyPatch) -> None:

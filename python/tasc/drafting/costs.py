@@ -25,6 +25,10 @@ _STEP_WEIGHT = 0.05  # weight of one real step in the running average
 _MAX_RATIO = 1.5  # a real step counts as at most this much slower or faster than expected
 _CACHED_SHAPES = 256
 _SHORTEST = 1e-9  # seconds of a step
+_MOST_BUDGETS = 4  # budgets that the first round may take; longer steps are not measured then
+_AGAIN_SHARE = 0.01  # of the time of real steps goes into measuring points again
+_AGAIN_AFTER = 64  # steps until a point that no real step was near is measured again, and after one that surprised
+_AGAIN_RARELY = 4096  # the number of steps doubles up to this while measurements confirm a point
 
 # Of LearnedCosts.
 _KEPT_STEPS = 512
@@ -107,15 +111,20 @@ class MeasuredCosts(CostCurve):
     """Seconds of a step over the number of tokens in it: rows times tokens per row.
 
     The matrix products of a step see only that number, so one curve serves every batch size: at B rows, verifying k
-    drafted tokens costs seconds(B·(k + 1)) / seconds(B). The curve is measured once at 1, 2, 3, 5, 9, … tokens,
-    interpolated, and continued with its last slope. Real steps then move the points next to them by a running average
-    in which no step counts as more than half as slow, or fast, again as expected.
+    drafted tokens costs seconds(B·(k + 1)) / seconds(B). The curve is measured at 1, 2, 3, 5, 9, … tokens before the
+    first draft, interpolated, and continued with its last slope. Real steps then move the points next to them by a
+    running average in which no step counts as more than half as slow, or fast, again as expected.
+
+    The policy takes no draft of a length that looks dear, so no real step would ever show that it has become cheap, for
+    instance because another process has ended. A point that no real step was near for a while is therefore measured
+    again, which takes 1 % of the time of real steps at most.
 
     Args:
         run: Runs one step of n tokens in one row and waits for its end.
         max_draft: Longest draft, ≥ 1.
         num_rows: Most rows.
-        budget: Seconds to spend on measuring, about; every point is measured at least twice.
+        budget: Seconds to spend on measuring first, about. Steps that four times that does not reach are estimated
+            until they are measured later.
         computed: Tokens that a step over (rows, tokens per row) computes; None: their product.
     """
 
@@ -127,20 +136,21 @@ class MeasuredCosts(CostCurve):
         budget: float = 0.5,
         computed: Callable[[int, int], int] | None = None,
     ) -> None:
+        self._run = run
         self._computed = computed or operator.mul
         self._tokens = lru_cache(_CACHED_SHAPES)(self._step_tokens)
         most = num_rows * (max_draft + 1)
-        measured = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
-        rounds: list[list[float]] = []
-        run(1)
-        begin = time.perf_counter()
-        while len(rounds) < 2 or (len(rounds) < 7 and time.perf_counter() - begin < budget):
-            rounds.append([_timed(run, n) for n in measured])
+        grid = [n for n in _GRID if n < most] + ([most] if most <= _GRID[-1] else [])
+        rounds = _measured(run, grid, budget)
+        points = np.array(grid[: len(rounds[0])], dtype=np.float64)
         seconds = rising(np.median(rounds, axis=0) if len(rounds) > 2 else np.min(rounds, axis=0))
-        points = np.array(measured, dtype=np.float64)
-        beyond = points[-1] * 2.0 ** np.arange(1, 1 + np.ceil(np.log2(max(1.0, most / points[-1]))))
-        self._points: _Floats = np.append(points, np.minimum(beyond, most))
-        self._seconds: _Floats = extrapolated(self._points, points, seconds)
+        beyond = grid[-1] * 2.0 ** np.arange(1, 1 + np.ceil(np.log2(max(1.0, most / grid[-1]))))
+        self._points: _Floats = np.append(grid, np.minimum(beyond, most))
+        least = seconds[0] * (1.0 + DEFAULT_SLOPE * (self._points - 1.0)) * (self._points > points[-1])
+        self._seconds: _Floats = np.maximum(extrapolated(self._points, points, seconds), least)
+        self._credit = 0.0  # seconds that may go into measuring again
+        self._unseen = np.zeros(len(grid), np.int64)  # steps since a real one was near, by point
+        self._wait = np.full(len(grid), _AGAIN_AFTER)  # steps until it is measured again, by point
 
     def costs(self, max_draft: int, num_rows: int = 1, prompt: int = 1, in_use: int | None = None) -> Costs:
         """Cost of k drafted tokens per row; see `CostCurve.costs`."""
@@ -158,20 +168,40 @@ class MeasuredCosts(CostCurve):
         return seconds / self.plain_seconds(num_rows)
 
     def observe(self, tokens: int, seconds: float) -> None:
-        """Take a real step that computed `tokens` tokens in all its rows."""
+        """Take a real step that computed `tokens` tokens in all its rows; now and then measure a point again."""
         expected = float(self.seconds(tokens))
         ratio = min(max(seconds / expected, 1 / _MAX_RATIO), _MAX_RATIO)
         right = min(int(np.searchsorted(self._points, tokens)), len(self._points) - 1)
         left = max(right - 1, 0)
         span = self._points[right] - self._points[left]
         share = (tokens - self._points[left]) / span if span else 1.0
+        self._unseen += 1
         for point, weight in ((left, 1.0 - share), (right, share)):
             if weight > 0:
                 self._seconds[point] *= 1.0 + _STEP_WEIGHT * weight * (ratio - 1.0)
+            if weight >= 0.5 and point < len(self._unseen):
+                self._unseen[point] = 0
+        self._credit = min(self._credit + _AGAIN_SHARE * seconds, float(self._seconds[0]))
+        if self._credit > 0:
+            self._measure_again()
 
     def seconds(self, tokens: Any) -> Any:
         """Seconds of steps that compute so many tokens; float64 of the same shape."""
         return extrapolated(tokens, self._points, self._seconds)
+
+    def _measure_again(self) -> None:
+        """Measure the point that has waited longest beyond its time, if there is one."""
+        overdue = self._unseen / self._wait
+        point = int(overdue.argmax())
+        if overdue[point] < 1.0:
+            return
+        seconds = _timed(self._run, int(self._points[point]))
+        self._credit -= seconds
+        self._unseen[point] = 0
+        ratio = seconds / self._seconds[point]
+        is_confirmed = 1 / _MAX_RATIO <= ratio <= _MAX_RATIO
+        self._wait[point] = min(2 * self._wait[point], _AGAIN_RARELY) if is_confirmed else _AGAIN_AFTER
+        self._seconds[point] *= min(ratio, np.sqrt(ratio))  # whatever else runs can only make a step slower
 
     def _step_tokens(self, max_draft: int, num_rows: int, prompt: int) -> NDArray[np.int64]:
         """(max_draft + 1,) tokens that a step computes with k drafted ones per row."""
@@ -299,6 +329,25 @@ def rising(values: _Floats) -> _Floats:
     below = np.minimum.accumulate(values[::-1])[::-1]
     middle: _Floats = (above + below) / 2
     return middle
+
+
+def _measured(run: Callable[[int], None], grid: Sequence[int], budget: float) -> list[list[float]]:
+    """Return the seconds of steps at the first points of a grid, two at least, over 1 to 7 rounds."""
+    run(1)
+    begin = time.perf_counter()
+
+    def spent() -> float:
+        return time.perf_counter() - begin
+
+    first: list[float] = []
+    for tokens in grid:
+        if len(first) >= 2 and spent() > _MOST_BUDGETS * budget:
+            break
+        first.append(_timed(run, tokens))
+    rounds = [first]
+    while len(rounds) < 7 and spent() < budget * (_MOST_BUDGETS if len(rounds) < 2 else 1):
+        rounds.append([_timed(run, tokens) for tokens in grid[: len(first)]])
+    return rounds
 
 
 def _timed(run: Callable[[int], None], tokens: int) -> float:
