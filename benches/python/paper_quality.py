@@ -11,6 +11,9 @@ plain decoding's steps. Everything is kept in the work folder: `k500.plan`, `k50
 `k500-s0.json` (its answers). A second call does what is missing; a tuned model that is put there, or a link to one, is
 taken as it is. With --no-tune, only arms whose model is there are answered and reported. The tables say which are not.
 
+With --ways, `WORK/half` is a smaller model distilled from the first arm's, and `WORK/draft` a draft model for it, both by
+`tasc distill`. They are left out of the table where they are not there.
+
 Slots are counted by how often a (name, value) stands in the training rows: a slot that is predicted or expected belongs
 to its own group. Intervals are 95 % bootstrap over rows, differences are paired. Arms of several seeds count together.
 """
@@ -115,31 +118,32 @@ class Task:
             extend_checkpoint(self.base, MergePlan.open(plan), folder)
         return str(folder)
 
-    def tuned(self, arm: Arm) -> Path:
-        return self.work / arm.name
+    def tuned(self, name: str) -> Path:
+        """The model of an arm, or of another way to make one fast."""
+        return self.work / name
 
     def tune(self, arm: Arm) -> None:
         """Tune an arm, if its model is not there."""
-        if not self.tuned(arm).exists():
+        if not self.tuned(arm.name).exists():
             options = TuneOptions(seed=arm.seed, **self.tuning)
             with progress_bars() as bar:
                 move = bar(f"tuning {arm.name}")
-                tune(self.extended(arm.size), self.rows("train"), self.tuned(arm), options=options,
+                tune(self.extended(arm.size), self.rows("train"), self.tuned(arm.name), options=options,
                      system=self.system, progress=move)  # fmt: skip
 
-    def answers(self, arm: Arm, pack: Any = None) -> list[dict[str, Any]] | None:
-        """Text, tokens and end of each answer of an arm; None if it is neither answered nor tuned."""
-        name = arm.name if pack is None else f"{arm.name}-{pack}"
+    def answers(self, model: str, pack: Any = None) -> list[dict[str, Any]] | None:
+        """Text, tokens and end of each answer of a model; None if it is neither answered nor there."""
+        name = model if pack is None else f"{model}-{pack}"
         file = self.work / f"{name}.json"
         kept = json.loads(file.read_text(encoding="utf-8"))["answers"] if file.exists() else []
         if len(kept) >= len(self.test):
             return kept[: len(self.test)]
-        if not self.tuned(arm).exists():
+        if not self.tuned(model).exists():
             return None
-        notes = self.tuned(arm) / "tuning.json"
+        notes = self.tuned(model) / "tuning.json"
         facts = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
-        model, tokenizer = load_checkpoint(str(self.tuned(arm)), dtype="float32")
-        with progress_bars() as bar, Generator(model, tokenizer, index=self.index(), pack_weights=pack) as generator:
+        loaded, tokenizer = load_checkpoint(str(self.tuned(model)), dtype="float32")
+        with progress_bars() as bar, Generator(loaded, tokenizer, index=self.index(), pack_weights=pack) as generator:
             move = bar(f"answering {name}")
             while len(kept) < len(self.test):  # what is answered stays when the command is stopped
                 part = [row["input"] for row in self.test[len(kept) : len(kept) + 10]]
@@ -205,7 +209,7 @@ def milliseconds(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> di
     """Milliseconds of CPU time per output, prompt included: plain decoding at batch 1, arms in turns row by row."""
     generators = {}
     for arm in arms:
-        model, tokenizer = load_checkpoint(str(task.tuned(arm)), dtype="float32")
+        model, tokenizer = load_checkpoint(str(task.tuned(arm.name)), dtype="float32")
         generators[arm] = Generator(model, tokenizer, drafter=NullDrafter())
     rows, seconds = task.test[:count], {arm: [0.0] * count for arm in arms}
     for turn in range(rounds + 1):  # the first warms up, with one row
@@ -225,7 +229,7 @@ def timed(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> dict[str,
     """Milliseconds per output of the arms whose model is there; measured again together if one is new."""
     file = task.work / "milliseconds.json"
     kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    here = [arm for arm in arms if task.tuned(arm).exists()]
+    here = [arm for arm in arms if task.tuned(arm.name).exists()]
     if count and any(arm.name not in kept for arm in here):
         kept = milliseconds(task, here, count, rounds)
         write_json(file, kept, indent=1)
@@ -315,7 +319,7 @@ def run(task: Task, arms: Sequence[Arm], options: argparse.Namespace) -> None:
     for arm in arms:
         if not options.no_tune:
             task.tune(arm)
-        answers = task.answers(arm)
+        answers = task.answers(arm.name)
         if answers is not None:
             known[arm] = measures(task, answers)
             err.print(f"{arm.name}: joint accuracy {known[arm]['joint'].value:.3f}", highlight=False)

@@ -329,7 +329,10 @@ def tune_both(
         tune_added(task, folder, base, size, system, options, kept)
     if not ours.exists():
         if not plan.exists():
-            learn_vocabulary(task.data, base, plan, size=size, split="train")
+            learn_vocabulary(
+                task.data, base, plan, size=size, split="train",
+                min_count=task.floors.min_count, min_documents=task.floors.min_rows,
+            )  # fmt: skip
         if not (extended := folder / "ours-extended").exists():
             extend_checkpoint(base, MergePlan.open(plan), extended)
         tune(extended, task.rows("train"), ours, options=options, system=system)
@@ -430,6 +433,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--system")
     parser.add_argument("--steps", type=int, default=332)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--min-count", type=int, default=Floors.min_count, help="fewest uses of a new token")
+    parser.add_argument("--min-rows", type=int, default=Floors.min_rows, help="fewest rows that hold a new token")
     parser.add_argument("--rows-rate", type=float, help="peak rate of the new tokens' rows; default: as tasc tune")
     parser.add_argument("--limit", type=int, default=150, help="test rows answered")
     parser.add_argument("--threads", type=int, default=1)
@@ -443,13 +449,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         smoke(kept)
         return
     tokenizer = load_tokenizer(options.tokenizer)
-    tasks = [Task(data.name.split(".")[0], data, tokenizer, Floors()) for data in options.data]
+    floors = Floors(options.min_count, options.min_rows)
+    tasks = [Task(data.name.split(".")[0], data, tokenizer, floors) for data in options.data]
+    if options.settings:
+        for task in tasks:
+            kept.get(f"{task.name}: choice", lambda: dict(zip(("longest", "filter"), options.settings, strict=True)))
     if options.tune is None:
-        if options.settings:
-            for task in tasks:
-                kept.get(
-                    f"{task.name}: choice", lambda: dict(zip(("longest", "filter"), options.settings, strict=True))
-                )
         for task in [] if options.show else tasks:
             measure(task, options.k, kept)
         for task in tasks:
@@ -459,7 +464,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     for task in tasks:
         use_threads(options.threads)
-        recipe = TuneOptions(max_steps=options.steps, max_tokens=520, rows_rate=options.rows_rate)
+        recipe = TuneOptions(
+            max_steps=options.steps, batch_size=options.batch, max_tokens=520, rows_rate=options.rows_rate
+        )
         base = str(smollm2_folder(options.tokenizer))
         tune_both(task, options.tune, base, options.size, options.system, options.limit, recipe, kept)
 

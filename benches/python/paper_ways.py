@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasc import Generator, NullDrafter
+from tasc import Generator, ModelDrafter, NullDrafter
 from tasc.cli.console import err, out, print_table
 from tasc.data import load_tokenizer
 from tasc.errors import InputError
@@ -19,33 +19,49 @@ from tasc.models import load_checkpoint, use_threads
 if TYPE_CHECKING:
     from paper_quality import Arm, Task
 
-MODELS_NOT_MADE = ("half the layers, distilled", "draft model")
-"""Ways that need a model of their own; `benches/python/distillation.py` makes and measures draft models."""
-
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run one of the two models: with drafts or without, with int8 weights or not."""
+    """One way to make the plain model fast: a model of its own, or drafts for it, or int8 weights.
+
+    Attributes:
+        name: The way.
+        model: Folder of the model in the work folder.
+        index: Whether drafts come from the index, in base tokens.
+        draft: Folder of the draft model in the work folder.
+        pack: As for `Generator(pack_weights=)`.
+    """
 
     name: str
-    arm: Arm
-    drafts: bool = False
+    model: str
+    index: bool = False
+    draft: str | None = None
     pack: Any = None
 
-    def generator(self, model: Any, tokenizer: Any, index: Path) -> Generator:
-        """Make the loop of this way; drafts come from the index in base tokens."""
-        drafting: Any = {"index": index} if self.drafts else {"drafter": NullDrafter()}
+    def is_there(self, task: Task) -> bool:
+        """Whether its models have been made."""
+        return all(task.tuned(name).exists() for name in (self.model, self.draft) if name is not None)
+
+    def generator(self, task: Task, model: Any, tokenizer: Any) -> Generator:
+        """Make the loop of this way."""
+        drafting: dict[str, Any] = {"index": task.index()} if self.index else {"drafter": NullDrafter()}
+        if self.draft is not None:
+            draft = ModelDrafter(load_checkpoint(str(task.tuned(self.draft)), dtype="float32")[0])
+            drafting = {**drafting, "draft": draft} if self.index else {"drafter": draft}
         return Generator(model, tokenizer, pack_weights=self.pack, **drafting)
 
 
-def ways(plain: Arm, extended: Arm) -> list[Way]:
-    """The ways that need no third model."""
+def ways(plain: str, extended: str) -> list[Way]:
+    """All ways; those whose models are not there are left out of the table."""
     return [
         Way("plain", plain),
         Way("int8 weights", plain, pack="int8"),
-        Way("TASC-spec", plain, drafts=True),
+        Way("half the layers, distilled", "half"),
+        Way("draft model", plain, draft="draft"),
+        Way("TASC-spec", plain, index=True),
+        Way("TASC-spec and draft model", plain, index=True, draft="draft"),
         Way("TASC-ft", extended),
-        Way("TASC-ft and TASC-spec", extended, drafts=True),
+        Way("TASC-ft and TASC-spec", extended, index=True),
     ]
 
 
@@ -54,9 +70,9 @@ def compare_ways(task: Task, plain: Arm, extended: Arm, count: int, rounds: int,
     from paper_quality import RESAMPLES, measures, shown
 
     known: dict[Way, dict[str, Any]] = {}
-    for way in ways(plain, extended):
+    for way in ways(plain.name, extended.name):
         try:
-            answers = task.answers(way.arm, way.pack) if task.tuned(way.arm).exists() else None
+            answers = task.answers(way.model, way.pack) if way.is_there(task) else None
         except InputError as error:  # int8 weights need a CPU with int8 dot products
             err.print(f"{way.name}: {error}", highlight=False)
             continue
@@ -65,13 +81,13 @@ def compare_ways(task: Task, plain: Arm, extended: Arm, count: int, rounds: int,
     speed = tokens_per_second(task, list(known), count, rounds)
     found: dict[str, Any] = {}
     for way, figures in known.items():
-        base = known.get(Way("plain", plain))
+        base = known.get(Way("plain", plain.name))
         found[way.name] = {
             **{name: estimate(figures[name], resamples=RESAMPLES) for name in ("exact_match", "slot_f1")},
             **{f"{name}_difference": estimate(figures[name], against=base[name], resamples=RESAMPLES)
                for name in ("exact_match", "slot_f1") if base is not None},
             "base_tokens_per_second": speed[way],
-            "megabytes": resident(way, task.tuned(way.arm), task.index()) if memory else None,
+            "megabytes": resident(way, task) if memory else None,
         }  # fmt: skip
     first = next(iter(speed.values()), 1.0)
     print_table(
@@ -83,7 +99,7 @@ def compare_ways(task: Task, plain: Arm, extended: Arm, count: int, rounds: int,
             for name, f in found.items()
         ],
     )  # fmt: skip
-    missing = [way.name for way in ways(plain, extended) if way not in known] + list(MODELS_NOT_MADE)
+    missing = [way.name for way in ways(plain.name, extended.name) if way not in known]
     out.print(f"not run: {'; '.join(missing)}", highlight=False)
     return {"found": found, "not_run": missing, "rows_timed": count}
 
@@ -93,8 +109,8 @@ def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) ->
 
     Drafted texts must be those of plain decoding with the same model.
     """
-    loaded = {arm: load_checkpoint(str(task.tuned(arm)), dtype="float32") for arm in {way.arm for way in chosen}}
-    generators = {way: way.generator(*loaded[way.arm], task.index()) for way in chosen}
+    loaded = {name: load_checkpoint(str(task.tuned(name)), dtype="float32") for name in {way.model for way in chosen}}
+    generators = {way: way.generator(task, *loaded[way.model]) for way in chosen}
     base, rows = load_tokenizer(task.base), task.test[:count]
     seconds = {way: [float("inf")] * count for way in chosen}
     texts: dict[Way, list[str]] = {way: [""] * count for way in chosen}
@@ -109,23 +125,23 @@ def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) ->
                     seconds[way][number] = min(seconds[way][number], time.process_time() - began)
                     texts[way][number] = answer.text
     for way in chosen:
-        plain = next(other for other in chosen if other.arm == way.arm and other.pack == way.pack)
+        plain = next(other for other in chosen if other.model == way.model and other.pack == way.pack)
         same = sum(a == b for a, b in zip(texts[way], texts[plain], strict=True))
         assert same == count, f"{way.name}: only {same} of {count} texts are those of {plain.name}"
     tokens = {way: sum(len(ids) + 1 for ids in base.encode_batch(texts[way])) for way in chosen}
     return {way: tokens[way] / sum(seconds[way]) for way in chosen}
 
 
-def resident(way: Way, folder: Path, index: Path) -> float | None:
-    """Resident memory that model, copies of weights, cache and index add to a fresh process, in MB; None if unknown."""
+def resident(way: Way, task: Task) -> float | None:
+    """Resident memory that models, copies of weights, cache and index add to a fresh process, in MB; None if unknown."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_resident, way, folder, index).result()
+        return pool.submit(_resident, way, task).result()
 
 
-def _resident(way: Way, folder: Path, index: Path) -> float | None:
+def _resident(way: Way, task: Task) -> float | None:
     use_threads(1)
     before = _pages()
-    generator = way.generator(*load_checkpoint(str(folder), dtype="float32"), index)
+    generator = way.generator(task, *load_checkpoint(str(task.tuned(way.model)), dtype="float32"))
     generator.generate(["a short request"], max_tokens=8)
     after = _pages()
     return None if before is None or after is None else (after - before) * 4096 / 1e6
