@@ -30,7 +30,7 @@ from tasc.data import TokenStore, load_tokenizer
 from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, encode_prompts, render_rows, row_prompt
 from tasc.data.tokenizer import TaskTokenizer
 from tasc.decoding.generator import Generator
-from tasc.errors import CorpusError
+from tasc.errors import CorpusError, InputError
 from tasc.serving import TaskDrafts
 from tasc.training.examples import make_examples
 
@@ -379,3 +379,15 @@ def test_an_engine_s_prompts_beside_those_of_the_index(tmp_path: Path, caplog: p
     for _ in range(8):
         drafts.salted("a").start(np.array(without, np.uint32))
     assert len(caplog.messages) == 1, "salts count with their index"
+
+
+def test_contents_in_parts_are_prompts_of_their_text(answering: Any) -> None:
+    model, tokenizer, _ = answering
+    parts = [{"type": "text", "text": "To Bern?"}]
+    turns = [{"role": "system", "content": None}, {"role": "user", "content": parts, "tool_calls": None}]
+    with Generator(model, tokenizer) as generator:
+        made = generator.generate(prompts=[turns], max_tokens=4)[0].ids
+        text = [{"role": "system", "content": ""}, {"role": "user", "content": "To Bern?"}]
+        assert made == generator.generate(prompts=[text], max_tokens=4)[0].ids
+        with pytest.raises(InputError, match="prompt 0 has a message whose content is not text"):
+            generator.generate(prompts=[[{"role": "user", "content": [{"type": "image_url"}]}]], max_tokens=4)

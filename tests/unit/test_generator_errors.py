@@ -172,7 +172,7 @@ def test_chat_template() -> None:
 
 REFUSING = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('System role\n not supported') }}{% endif %}"
-    "{% for m in messages %}<{{ m.role }}>{{ m.content + '' }}{% endfor %}<bot>"
+    "{% for m in messages %}<{{ m.role + '' }}>{{ m.content }}{% endfor %}<bot>"
 )
 
 
@@ -188,10 +188,10 @@ REFUSING = (
             {"prompts": ["a", [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]]},
             "^prompt 1 is refused .*; leave the system message out",
         ),
-        ({"prompts": [[{"role": "user"}]]}, "^prompt 0 is refused .* no attribute 'content'.*; change the messages$"),
-        ({"prompts": [[{"role": "user", "content": 5}]]}, "^prompt 0 is refused .*unsupported operand.*"),
+        ({"prompts": [[{"content": "a"}]]}, "^prompt 0 is refused .* no attribute 'role'.*; change the messages$"),
+        ({"prompts": [[{"role": "user", "content": 5}]]}, "^prompt 0 has a message whose content is not text"),
         ({"prompts": [[{"role": "user", "content": "\udfff"}]]}, "^prompt 0 is no valid text"),
-        ({"prompts": [[{"role": "user", "content": "a"}, "b"]]}, "^prompt 0 is refused "),
+        ({"prompts": [[{"role": "user", "content": "a"}, "b"]]}, "^prompt 0 has messages that are no list"),
     ],
 )
 def test_what_a_chat_template_refuses(options: dict[str, Any], message: str) -> None:

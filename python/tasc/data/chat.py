@@ -152,7 +152,7 @@ def row_prompt(row: Mapping[str, Any], system: str | None = None) -> dict[str, A
         >>> row_prompt(row, system="Be brief.")["messages"]
         [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': 'Hi'}]
     """
-    messages = _conversation(row, system)
+    messages = conversation(row["messages"], system)
     turns = messages[:-1] if messages[-1].get("role") == "assistant" else messages
     settings, tools = (_decoded(row.get(name)) for name in ("chat_template_kwargs", "tools"))
     if not isinstance(settings or {}, Mapping):
@@ -181,7 +181,7 @@ def render_row(template: ChatTemplate, row: Mapping[str, Any], system: str | Non
         >>> render_row(template, row)
         Rendered(prompt='<user>Hi<assistant>', output='Hello.')
     """
-    messages = _conversation(row, system)
+    messages = conversation(row["messages"], system)
     if messages[-1].get("role") != "assistant":
         raise InputError("has messages that do not end with a turn of the assistant, which is the output")
     turns = row_prompt(row, system)
@@ -224,12 +224,23 @@ def without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def _conversation(row: Mapping[str, Any], system: str | None) -> list[Message]:
-    """Return the turns of a row in the form that engines give to templates.
+def conversation(messages: Any, system: str | None = None) -> list[Message]:
+    """Return turns in the form that engines give to templates.
 
-    Contents are text, and arguments of tool calls are objects, as in vLLM; APIs give them as JSON text.
+    Contents are text, and arguments of tool calls are objects, as in vLLM; APIs give parts of a content, and arguments
+    as JSON text.
+
+    Args:
+        messages: The turns, as a row or a request has them.
+        system: System message of a conversation that begins with none.
+
+    Raises:
+        InputError: `messages` are no conversation, or one is not text.
+
+    Examples:
+        >>> conversation([{"role": "user", "content": [{"type": "text", "text": "Hi"}]}])
+        [{'role': 'user', 'content': 'Hi'}]
     """
-    messages = row["messages"]
     if not isinstance(messages, list | tuple) or not messages or not all(isinstance(one, Mapping) for one in messages):
         raise InputError("has messages that are no list of turns like {'role': 'user', 'content': 'text'}")
     turns = []

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasc.data.chat import row_prompt, user_text
+from tasc.data.chat import conversation, row_prompt, user_text
 from tasc.data.ids import as_ids
 from tasc.errors import InputError, PromptError
 from tasc.printable import a_type
@@ -88,8 +88,8 @@ def _of_input(tokenizer: Any, text: Any, system: str | None) -> list[int]:
     if isinstance(text, Mapping):
         has_template = getattr(tokenizer, "chat_template", None) is not None
         if text.get("messages") and (has_template or "input" not in text):
-            conversation = row_prompt(text, system)
-            return _of_messages(tokenizer, conversation.pop("messages"), **conversation)
+            settings = row_prompt(text, system)
+            return _of_messages(tokenizer, settings.pop("messages"), **settings)
         text = text.get("input", text)
     if not isinstance(text, str):
         raise InputError(f"is {type(text).__name__}, but inputs= takes strings; give ids or messages as prompts=")
@@ -103,7 +103,7 @@ def _of_prompt(tokenizer: Any, prompt: Any) -> list[int]:
     if isinstance(prompt, str):
         return _tokenized(tokenizer, prompt)
     if _is_chat(prompt):
-        return _of_messages(tokenizer, list(prompt))
+        return _of_messages(tokenizer, conversation(prompt))
     try:
         ids: list[int] = as_ids(prompt).tolist()
     except InputError as error:

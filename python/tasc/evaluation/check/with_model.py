@@ -167,13 +167,14 @@ def check_with_model(
         "draft_model": "unknown",
     }  # fmt: skip
     if not profiles and (says["agrees"] or check.save_profile is not None):
-        progress("measuring costs")
+        measuring = progress("measuring costs")
         usual = usual_request(answers.requests)
         profiles = [
             measure_profile(
                 check.model, check.tokenizer, usual.prompt, usual.output, name=check.name, budget=check.budget
             )
         ]
+        measuring(1, 1)
         if check.save_profile is not None:
             profiles[0].save(check.save_profile)
     if not says["agrees"]:  # it is to be tuned first, and then says other things
