@@ -23,7 +23,8 @@ from tasc.cli.console import out  # noqa: E402
 from tasc.data import read_rows  # noqa: E402
 from tasc.evaluation.check import CheckResult, check_rows, split_rows  # noqa: E402
 from tasc.evaluation.check.summary import summarize  # noqa: E402
-from tasc.evaluation.check.with_model import ModelCheck  # noqa: E402
+from tasc.evaluation.check.verdict import Verdict  # noqa: E402
+from tasc.evaluation.check.with_model import ModelCheck, served_verdict  # noqa: E402
 from tasc.evaluation.cost_profile import CostProfile, load_profile, num_parameters  # noqa: E402
 from tasc.evaluation.machine import device_name  # noqa: E402
 from tasc.models import load_checkpoint  # noqa: E402
@@ -151,8 +152,23 @@ def test_rows_that_the_model_says(said: Path, model: Path, device: Path) -> None
     plain = prediction["loads"]["1"]["plain"]
     # every token takes a second, the prompt a little more; its cost does not depend on this machine
     assert plain["seconds_per_output"] == pytest.approx(plain["tokens_per_output"], rel=0.05)
-    assert prediction["recommended"]["settings"]["num_speculative_tokens"] == 64
+    settings = prediction["recommended"]["settings"]
+    assert settings["model"] == "tasc.adapters.vllm.TascProposer" and settings["num_speculative_tokens"] == 64
     assert prediction["time"].startswith("20")
+
+
+def test_the_command_that_serves_a_model_where_drafts_pay_in_vllm() -> None:
+    nothing = Verdict("a little", [], {}, [])
+    settings = {"method": "custom_class", "num_speculative_tokens": 64}
+    chosen = {"is_worth_it": True, "settings": settings}
+    found = {"predictions": [{"engine": "tasc", "recommended": chosen}, {"engine": "vllm", "recommended": chosen}]}
+    made = served_verdict(nothing, ModelCheck(None, None, "my model"), found, index="tasc index build")
+    served = f"TASC_INDEX=task.tasc vllm serve 'my model' --speculative-config '{json.dumps(settings)}'"
+    assert made.next_commands == ["tasc index build", served]
+    adapted = ModelCheck(None, None, "my model", adapter=Path("lora"))
+    assert served_verdict(nothing, adapted, found, index="tasc index build") == nothing
+    chosen["is_worth_it"] = False
+    assert served_verdict(made, ModelCheck(None, None, "my model"), found, index="") == made
 
 
 def test_costs_are_measured_saved_and_used_again(said: Path, model: Path, tmp_path: Path) -> None:

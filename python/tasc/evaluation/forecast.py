@@ -291,7 +291,7 @@ def recommended(found: Mapping[str, Any], load: int = 1) -> dict[str, Any]:
         `method`: the faster of those that need no tuning; one with a draft model only where it is 1.05 times as fast
         as those without. `is_worth_it`: whether its interval lies above 1.05.
         `with_tuning`: the fastest method with a task vocabulary, where it is 1.05 times as fast again; else None.
-        `settings`: options of the engine.
+        `settings`: what the engine is given: vLLM's `--speculative-config`, options of `TascDraft` for llama.cpp.
     """
     methods = found["loads"][str(load)]
 
@@ -309,7 +309,11 @@ def recommended(found: Mapping[str, Any], load: int = 1) -> dict[str, Any]:
     low = methods[now]["speedup"]["low"] or methods[now]["speedup"]["value"]
     settings = {
         "tasc": {},
-        "vllm": {"method": "custom_class", "num_speculative_tokens": found["max_draft"]},
+        "vllm": {
+            "method": "custom_class",
+            "model": "tasc.adapters.vllm.TascProposer",
+            "num_speculative_tokens": found["max_draft"],
+        },
         "llama.cpp": {"max_draft": found["max_draft"], "costs": round(found["slope"], 4)},
     }[found["engine"]]
     return {

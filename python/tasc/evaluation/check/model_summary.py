@@ -48,6 +48,7 @@ def model_sentences(found: dict[str, Any]) -> list[str]:
         if best["is_worth_it"]:
             sentences.append(
                 f"{where}: use {_USES[best['method']]}, {_times(methods[best['method']]['speedup'])} as fast"
+                f"{_for_llama_cpp(one['engine'], best['settings'])}"
             )
         else:
             high = methods[DRAFTS]["speedup"]["high"]
@@ -117,6 +118,13 @@ def prediction_table(found: dict[str, Any], prediction: dict[str, Any]) -> tuple
     used = f"a tuned model uses {100 * found['adoption']:.0f} % of a vocabulary"
     title = f"Predicted from {counted(prediction['requests'], 'output')}: {where}; {used}"
     return title, ["method, at once", "s/output", "speed-up", "τ", "accepted"], rows
+
+
+def _for_llama_cpp(engine: str, settings: dict[str, Any]) -> str:
+    """Return the settings of llama.cpp in words; empty for other engines, which the next commands run."""
+    if engine != "llama.cpp":
+        return ""
+    return f", with TascDraft(…, {', '.join(f'{name}={value}' for name, value in settings.items())})"
 
 
 def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:

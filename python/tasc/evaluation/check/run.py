@@ -83,7 +83,12 @@ def check_rows(
         found = verdict(drafts, vocabulary, rows=len(parts.train), data=named, tokenizer=name, inputs=inputs)
         says, failed = None, None
         if model is not None:
-            from tasc.evaluation.check.with_model import check_with_model, draft_verdict, tuned_verdict
+            from tasc.evaluation.check.with_model import (
+                check_with_model,
+                draft_verdict,
+                served_verdict,
+                tuned_verdict,
+            )
 
             try:
                 says = check_with_model(model, tokenizer, index, plan, parts.train, parts.held_out, progress=progress)
@@ -93,7 +98,9 @@ def check_rows(
                 failed = says.pop("failed", None)
                 data = " ".join(f"--data {file}" for file in files) + chosen + inputs
                 found = tuned_verdict(found, says, data=data, model=name)
-                found = draft_verdict(found, model, says, data=data, index=index_command(named, inputs, name))
+                indexing = index_command(named, inputs, name)
+                found = served_verdict(found, model, says, index=indexing)
+                found = draft_verdict(found, model, says, data=data, index=indexing)
         return CheckResult(
             rows=_facts(replayed) | {"cut": cut},
             tokenizer=tokenizer.name,

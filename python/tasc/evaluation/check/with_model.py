@@ -281,6 +281,26 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
     )
 
 
+def served_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *, index: str) -> Verdict:
+    """Return the verdict with the command that serves the model in vLLM, where drafts pay there.
+
+    There is none for a model with an adapter, which vLLM would take as a module of its own.
+
+    Args:
+        verdict: Verdict so far.
+        check: The model and its options.
+        found: Return value of `check_with_model`.
+        index: Command that builds the index.
+    """
+    chosen = [one["recommended"] for one in found["predictions"] if one["engine"] == "vllm"]
+    settings = next((json.dumps(one["settings"]) for one in chosen if one["is_worth_it"]), None)
+    if settings is None or check.adapter is not None:
+        return verdict
+    first = [] if index in verdict.next_commands else [index]
+    command = f"TASC_INDEX={INDEX} vllm serve {shlex.quote(check.name)} --speculative-config '{settings}'"
+    return replace(verdict, next_commands=[*first, *verdict.next_commands, command])
+
+
 def draft_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *, data: str, index: str) -> Verdict:
     """Return the verdict with what a trained draft model says: the commands that make and use one, if it is to be used.
 
