@@ -162,13 +162,15 @@ def test_the_command_that_serves_a_model_where_drafts_pay_in_vllm() -> None:
     settings = {"method": "custom_class", "num_speculative_tokens": 64}
     chosen = {"is_worth_it": True, "settings": settings}
     found = {"predictions": [{"engine": "tasc", "recommended": chosen}, {"engine": "vllm", "recommended": chosen}]}
-    made = served_verdict(nothing, ModelCheck(None, None, "my model"), found, index="tasc index build")
+    made = served_verdict(
+        nothing, ModelCheck(model=None, tokenizer=None, name="my model"), found, index="tasc index build"
+    )
     served = f"TASC_INDEX=task.tasc vllm serve 'my model' --speculative-config '{json.dumps(settings)}'"
     assert made.next_commands == ["tasc index build", served]
-    adapted = ModelCheck(None, None, "my model", adapter=Path("lora"))
+    adapted = ModelCheck(model=None, tokenizer=None, name="my model", adapter=Path("lora"))
     assert served_verdict(nothing, adapted, found, index="tasc index build") == nothing
     chosen["is_worth_it"] = False
-    assert served_verdict(made, ModelCheck(None, None, "my model"), found, index="") == made
+    assert served_verdict(made, ModelCheck(model=None, tokenizer=None, name="my model"), found, index="") == made
 
 
 def test_costs_are_measured_saved_and_used_again(said: Path, model: Path, tmp_path: Path) -> None:
