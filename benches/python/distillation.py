@@ -6,8 +6,9 @@
 
 Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees
 the same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the
-target says to held-out inputs, by one teacher-forced pass. Two comparisons: at equal optimizer steps, and at equal
-compute, where the arms without a reference get the steps that AdaSPEC spends on its own. Everything is kept in
+target says to held-out inputs, by one teacher-forced pass. Three comparisons: at equal optimizer steps; at equal steps
+with 2.5 times the rows in each, as AdaSPEC was published (k = 0.4 of whose tokens are as many as DistillSpec sees); and
+at equal compute, where the arms without a reference get the steps that AdaSPEC spends on its own. Everything is kept in
 FOLDER: a second call goes on where the first was stopped, and more seeds can be added.
 """
 
@@ -41,6 +42,7 @@ from tasc.training.examples import Example
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
 REFERENCE = "DistillSpec"
 LONGER = "DistillSpec, equal compute"
+MORE_ROWS = "DistillSpec, 2.5 times the rows"
 ARMS: dict[str, dict[str, Any]] = {
     REFERENCE: {"select": "all"},
     "AdaSPEC": {"select": "adaspec"},
@@ -51,6 +53,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "AdaSPEC, LK": {"select": "adaspec", "loss": "lk"},
     "moving reference": {"select": "moving"},
     "on-policy, half": {"select": "all", "on_policy": 0.5},
+    MORE_ROWS: {"select": "all", "batch": 2.5},
+    "AdaSPEC as published": {"select": "adaspec", "batch": 2.5},
     LONGER: {"select": "all", "longer": True},
     "AdaSPEC from its reference": {"select": "adaspec", "init_from": "reference"},
     "DistillSpec from its reference": {"select": "all", "init_from": "reference"},
@@ -58,11 +62,24 @@ ARMS: dict[str, dict[str, Any]] = {
     "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "init_from": "reference"},
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
+"""By arm the options of `distill`; `batch` multiplies the rows of a step, `longer` the steps (see `Comparison.longer`)."""
 COMPARISONS = {
     "steps": (
         REFERENCE,
-        ("AdaSPEC", "random tokens", "TVD", "NLA", "LK", "AdaSPEC, LK", "moving reference", "on-policy, half"),
+        (
+            "AdaSPEC",
+            "AdaSPEC as published",
+            MORE_ROWS,
+            "random tokens",
+            "TVD",
+            "NLA",
+            "LK",
+            "AdaSPEC, LK",
+            "moving reference",
+            "on-policy, half",
+        ),
     ),
+    "rows": (MORE_ROWS, ("AdaSPEC as published",)),
     "compute": (
         LONGER,
         (
@@ -108,8 +125,9 @@ class Comparison:
     def options(self, arm: str, seed: int) -> DistillOptions:
         chosen = dict(ARMS[arm])
         steps = self.longer if chosen.pop("longer", False) else self.steps
+        batch = round(self.batch * chosen.pop("batch", 1.0))
         return DistillOptions(
-            **chosen, steps=steps, batch_size=self.batch, k=self.k, learning_rate=self.rate, precision=self.precision,
+            **chosen, steps=steps, batch_size=batch, k=self.k, learning_rate=self.rate, precision=self.precision,
             vocabulary=self.vocabulary, seed=seed, save_every=50,
         )  # fmt: skip
 
@@ -172,8 +190,8 @@ def rate(found: list[Acceptance], above: str, below: str) -> Callable[[Floats, F
 
 
 def compare(found: dict[str, list[Acceptance]]) -> dict[str, Any]:
-    """By arm: α, α_exp and τ with intervals, each seed's α, and the differences from DistillSpec at equal steps and
-    at equal compute.
+    """By arm: α, α_exp and τ with intervals, each seed's α, and the differences from DistillSpec at equal steps, rows and
+    compute.
     """
     kinds = {"alpha": ("accepted", "tested"), "alpha_exp": ("expected", "tokens"), "tau": ("tokens", "steps")}
     facts: dict[str, Any] = {}
@@ -224,7 +242,11 @@ def show(task: Comparison, facts: dict[str, Any], seeds: int, prompts: int, leng
     def figure_text(figure: list[float] | None, sign: str = "") -> str:
         return "-" if figure is None else f"{figure[0]:{sign}.3f} [{figure[1]:{sign}.3f}, {figure[2]:{sign}.3f}]"
 
-    titles = {"steps": f"{task.steps} steps each", "compute": f"the compute of {task.longer} steps on all tokens each"}
+    titles = {
+        "steps": f"{task.steps} steps each",
+        "rows": f"{task.steps} steps of {round(2.5 * task.batch)} rows each",
+        "compute": f"the compute of {task.longer} steps on all tokens each",
+    }
     for equal, (against, arms) in COMPARISONS.items():
         if against not in facts:
             continue

@@ -4,9 +4,12 @@
         --system "Extract the intent and the slots of the request as JSON." [--limit 50] [--concurrency 1 8] [-o OUT.json]
 
 To be run where vLLM is installed (`make vllm`: its CPU build). Every method is an engine in a process of its own; all are up
-at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy. `suffix` knows the
-train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs `arctic-inference`, and is
-left out where that is missing. FACTOR is its max_spec_factor.
+at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy.
+
+`suffix` knows the train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs
+`arctic-inference`. At each load its settings are chosen first, for the requests of train rows that are left out of its
+cache meanwhile: all of `SETTINGS` answer a few, the fastest quarter three times as many. OUT.json keeps them, and a later
+run with the same file takes them from there. Served outputs leave its cache, as tasc learns none here either.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +31,16 @@ from tasc import TaskIndex
 from tasc.cli.console import err, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 
-PLAIN = "plain"
+PLAIN, SUFFIX = "plain", "suffix"
 OURS = ("tasc", "tasc as suffix")
-LEAST = {1: 1.6, 8: 1.4}
-"""Required gain of tasc over the best `suffix`, by concurrency."""
+LEAST = {1: 2.3, 8: 1.7, 32: 1.7}
+"""Required gain of tasc over `suffix` at its best settings, by concurrency."""
+SETTINGS = [
+    {"longest": longest, "factor": factor, "least": least}
+    for longest, factor, least in product((16, 32, 64), (1.0, 4.0, 16.0), (0.1, 0.3, 0.5, 0.7))
+]
+"""Of `suffix`: most drafted tokens, max_spec_factor and min_token_prob. The depth of its tree is `DEPTH`."""
+DEPTH = 64
 MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
 
@@ -47,9 +57,7 @@ def speculation(method: str, longest: int) -> dict[str, Any] | None:
         return {"method": "suffix", "num_speculative_tokens": longest}
     if method == "ngram":
         return {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
-    return {
-        "method": "suffix", "num_speculative_tokens": 16, "suffix_decoding_max_spec_factor": float(method.split()[1]),
-    }  # fmt: skip
+    return {"method": "suffix", "num_speculative_tokens": longest, "suffix_decoding_max_tree_depth": DEPTH}
 
 
 class Engine:
@@ -92,7 +100,10 @@ class Engine:
 
 
 def child(options: dict[str, Any]) -> None:
-    """An engine that answers lines: {"prompts": [[id, …], …], "together": n} → seconds and ids."""
+    """An engine that answers lines: {"prompts": [[id, …], …], "together": n} → seconds and ids.
+
+    With `suffix`, {"settings": {…}, "hidden": n} sets it, with a new cache of all train outputs but the last n.
+    """
     from vllm import LLM, SamplingParams
 
     config = speculation(options["method"], options["max_draft"])
@@ -101,8 +112,7 @@ def child(options: dict[str, Any]) -> None:
         speculative_config=config, enforce_eager=True, disable_log_stats=True,
     )  # fmt: skip
     drafter: Any = getattr(llm.llm_engine.model_executor.driver_worker.worker.model_runner, "drafter", None)
-    if options["method"].startswith("suffix"):
-        fill(drafter.suffix_cache, json.loads(Path(options["outputs"]).read_text()))
+    train = json.loads(Path(options["outputs"]).read_text())
     greedy = SamplingParams(temperature=0.0, max_tokens=options["max_tokens"])
     for line in sys.stdin:
         asked = json.loads(line)
@@ -118,22 +128,64 @@ def child(options: dict[str, Any]) -> None:
             ]
             answer = {"seconds": time.perf_counter() - begin}
             answer["ids"] = [list(one.outputs[0].token_ids) for one in outputs]
+        elif "settings" in asked:
+            configure(drafter, train[: len(train) - asked["hidden"]], **asked["settings"])
         elif hasattr(drafter, "metrics"):
             answer = drafter.metrics.as_dict()
         print("ANSWER", json.dumps(answer), flush=True)
 
 
-def fill(cache: Any, outputs: list[list[int]]) -> None:
-    """Puts finished outputs into a suffix cache."""
+def configure(drafter: Any, outputs: list[list[int]], longest: int, factor: float, least: float) -> None:
+    """Give vLLM's suffix drafter settings, and a new cache that keeps `outputs` alone."""
+    from arctic_inference.suffix_decoding import SuffixDecodingCache
+
+    cache = SuffixDecodingCache(max_tree_depth=DEPTH, max_cached_requests=len(outputs) + 1000)
     for number, ids in enumerate(outputs):
         name = f"train {number}"
         cache.start_request(name, [])
         cache.add_active_response(name, ids)
         cache.stop_request(name)
+    speculate, stop = cache.speculate, cache.stop_request
+
+    def shortened(*args: Any, max_spec_tokens: int, **options: Any) -> Any:
+        return speculate(*args, max_spec_tokens=min(max_spec_tokens, longest), **options)
+
+    def forgotten(name: str) -> None:
+        stop(name)
+        cache.evict_cached_response(name)
+
+    cache.speculate, cache.stop_request = shortened, forgotten
+    drafter.suffix_cache, drafter.max_spec_factor, drafter.min_token_prob = cache, factor, least
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """By concurrency and method: seconds, tokens, outputs that differ from the plain ones."""
+def tuned(engine: Engine, prompts: list[list[int]], together: int) -> dict[str, Any]:
+    """The settings of `suffix` with which it answers prompts fastest."""
+    size = max(8, 2 * together)
+
+    def seconds_per_token(settings: dict[str, Any], part: list[list[int]]) -> float:
+        engine.ask({"settings": settings, "hidden": len(prompts)})
+        answer = engine.ask({"prompts": part, "together": together})
+        seconds: float = answer["seconds"] / sum(map(len, answer["ids"]))
+        return seconds
+
+    engine.ask({"settings": SETTINGS[0], "hidden": len(prompts)})
+    engine.ask({"prompts": prompts[:size], "together": together})  # warm
+    with progress_bars() as bar:
+        told = bar(f"settings of suffix, {together} at once")
+        first = []
+        for done, settings in enumerate(SETTINGS):
+            first.append(seconds_per_token(settings, prompts[:size]))
+            told(done, len(SETTINGS))
+        best = sorted(range(len(SETTINGS)), key=first.__getitem__)[: len(SETTINGS) // 4]
+        again = {k: seconds_per_token(SETTINGS[k], prompts[size : 4 * size]) for k in best}
+    return SETTINGS[min(again, key=again.__getitem__)]
+
+
+def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """By concurrency and method: seconds, tokens, outputs that differ from the plain ones.
+
+    Settings of `suffix` that are missing from `settings`, by concurrency, are chosen and added to it.
+    """
     task = load_tokenizer(args.model)
     rows = list(read_rows(args.data))
     train = [row for row in rows if row["split"] == "train"]
@@ -145,6 +197,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     outputs.write_text(json.dumps([[*ids, task.eos_id] for ids in encoded]))
     prompts = chat_prompts(
         args.model, args.system, [row["input"] for row in rows if row["split"] == "test"][: args.limit]
+    )
+    known = chat_prompts(
+        args.model, args.system, [row["input"] for row in train[-4 * max(8, 2 * max(args.concurrency)) :]]
     )
     options = {
         "model": args.model, "dtype": args.dtype, "context": args.context, "max_tokens": args.max_tokens,
@@ -158,8 +213,12 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 told = bar(f"{together} at once")
                 size = 5 if together == 1 else 3 * together
                 found[str(together)] = {m: {"seconds": 0.0, "tokens": 0, "differ": 0} for m in args.methods}
+                if SUFFIX in engines:
+                    if str(together) not in settings:
+                        settings[str(together)] = tuned(engines[SUFFIX], known, together)
+                    engines[SUFFIX].ask({"settings": settings[str(together)], "hidden": 0})
                 for engine in engines.values():  # warm
-                    engine.ask({"prompts": prompts[: 2 * together], "together": together})
+                    engine.ask({"prompts": known[: 2 * together], "together": together})
                 before = metrics(engines)
                 for turn, at in enumerate(range(0, len(prompts), size)):
                     chunk, generated = prompts[at : at + size], {}
@@ -207,12 +266,10 @@ def figures(found: dict[str, Any]) -> list[Ratio]:
     ratios = []
     for together, methods in found.items():
         rates = {method: facts["tokens"] / facts["seconds"] for method, facts in methods.items()}
-        suffixes = {method: rate for method, rate in rates.items() if method.startswith("suffix")}
-        best = max(suffixes, key=suffixes.__getitem__, default=None)
         for ours in OURS:
             for peer in rates if ours in rates else ():
                 if peer not in OURS:
-                    least = LEAST.get(int(together)) if peer == best and ours == "tasc" else None
+                    least = LEAST.get(int(together)) if (ours, peer) == ("tasc", SUFFIX) else None
                     what = f"tokens/s, {together} at once, {ours}"
                     ratios.append(Ratio(what, rates[ours], peer, rates[peer], least=least))
         if "tasc" in methods:
@@ -229,8 +286,8 @@ def main() -> None:
     parser.add_argument("--system")
     parser.add_argument("--limit", type=int, default=50)
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--methods", nargs="+", default=[PLAIN, "ngram", "suffix 4", "suffix 16", "tasc"])
-    parser.add_argument("--max-draft", type=int, default=64, help="num_speculative_tokens of tasc")
+    parser.add_argument("--methods", nargs="+", default=[PLAIN, "ngram", SUFFIX, "tasc"])
+    parser.add_argument("--max-draft", type=int, default=64, help="num_speculative_tokens of suffix and tasc")
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--dtype", default="bfloat16")
@@ -243,13 +300,20 @@ def main() -> None:
         return
     if args.data is None or args.model is None:
         parser.error("give DATA and --model")
+    kept = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
+    settings = kept.get("suffix_settings", {})
     with tempfile.TemporaryDirectory() as name:
-        found = measure(args, Path(name))
+        found = measure(args, Path(name), settings)
+    for together, chosen in settings.items():
+        err.print(f"{together} at once, suffix: {', '.join(f'{key} {value}' for key, value in chosen.items())}")
     for together, methods in found.items():
         for method, facts in methods.items():
             if facts["differ"]:
                 err.print(f"{together} at once, {method}: {facts['differ']} outputs differ from {args.methods[0]}")
-    report("vLLM, greedy", figures(found), args.output, runs=found, threads=args.threads, dtype=args.dtype)
+    report(
+        "vLLM, greedy", figures(found), args.output,
+        runs=found, threads=args.threads, dtype=args.dtype, suffix_settings=settings,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
