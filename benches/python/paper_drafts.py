@@ -477,13 +477,6 @@ def draw(kept: KeptResults, path: Path) -> None:
     save_svg(path, lines, "Speed-up of the paper's drafter by λ for each set, relative to λ = 0.75")
 
 
-def checked_settings(kept: KeptResults, options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Refuse results that were measured with another tokenizer or number of rows."""
-    wanted = {"tokenizer": str(options.tokenizer), "limit": options.limit, "train rows": options.train_rows}
-    if kept.get("settings", lambda: wanted) != wanted:
-        parser.error(f"{options.output} holds results of {kept.values['settings']}; name another file")
-
-
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="paper.py drafts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -509,7 +502,8 @@ def main(arguments: list[str]) -> None:
         parser.error("name the file that keeps the results with -o")
     kept = KeptResults(options.output)
     if options.data is not None and options.tokenizer is not None:
-        checked_settings(kept, options, parser)
+        named = {"tokenizer": str(options.tokenizer), "limit": options.limit, "train rows": options.train_rows}
+        kept.require("settings", named)
         tokenizer = load_tokenizer(options.tokenizer)
         for name in options.sets.split(","):
             measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, options.train_rows), kept)

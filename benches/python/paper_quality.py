@@ -9,7 +9,8 @@ a seed: K new tokens are learned from the `train` rows (K = 0: none), the model 
 arms, and answers `test` rows. Drafts make the answers: they are those of plain decoding, so the tokens of an answer are
 plain decoding's steps. Everything is kept in the work folder: `k500.plan`, `k500-extended`, `k500-s0` (the tuned model),
 `k500-s0.json` (its answers). A second call does what is missing; a tuned model that is put there, or a link to one, is
-taken as it is. With --no-tune, only arms whose model is there are answered and reported. The tables say which are not.
+taken as it is. The folder is of one data file, model and recipe: with others, the command is refused. With --no-tune,
+only arms whose model is there are answered and reported. The tables say which are not.
 
 With --ways, `WORK/half` is a smaller model distilled from the first arm's, and `WORK/draft` a draft model for it, both by
 `tasc distill`. They are left out of the table where they are not there.
@@ -33,13 +34,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from paper_results import KeptResults
 from ratios import Ratio, report
 from smoke_task import tiny_checkpoint
 
 from tasc import Generator, MergePlan, NullDrafter, TaskIndex, TuneOptions, extend_checkpoint, learn_vocabulary, tune
 from tasc.cli.console import err, out, print_table, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
+from tasc.errors import InputError
 from tasc.evaluation.bootstrap import Measure, estimate, ratio
+from tasc.evaluation.provenance import folder_key
 from tasc.evaluation.task_metrics import exact_match, seen_slots, slot_f1, slot_f1_by_seen, slots
 from tasc.files import write_json
 from tasc.models import checkpoint, load_checkpoint, use_threads
@@ -134,14 +138,18 @@ class Task:
     def answers(self, model: str, pack: Any = None) -> list[dict[str, Any]] | None:
         """Text, tokens and end of each answer of a model; None if it is neither answered nor there."""
         name = model if pack is None else f"{model}-{pack}"
-        file = self.work / f"{name}.json"
-        kept = json.loads(file.read_text(encoding="utf-8"))["answers"] if file.exists() else []
+        file, key = self.work / f"{name}.json", folder_key(self.tuned(model))
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"model": key, "answers": []}
+        if key not in (None, known["model"]):
+            raise InputError(f"{file} holds answers of another model than {self.tuned(model)}: remove it")
+        kept = known["answers"]
         if len(kept) >= len(self.test):
             return kept[: len(self.test)]
-        if not self.tuned(model).exists():
+        if key is None:
             return None
         notes = self.tuned(model) / "tuning.json"
-        facts = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() else {}
+        seconds = json.loads(notes.read_text(encoding="utf-8")).get("seconds") if notes.exists() else None
+        facts = {"arm": name, "model": key, "tuned_seconds": seconds}
         loaded, tokenizer = load_checkpoint(str(self.tuned(model)), dtype="float32")
         with progress_bars() as bar, Generator(loaded, tokenizer, index=self.index(), pack_weights=pack) as generator:
             move = bar(f"answering {name}")
@@ -150,7 +158,7 @@ class Task:
                 for answer in generator.generate(part, system=self.system, max_tokens=self.max_tokens):
                     finished = answer.finish_reason == "eos"
                     kept.append({"text": answer.text, "steps": len(answer.ids), "finished": finished})
-                write_json(file, {"arm": name, "tuned_seconds": facts.get("seconds"), "answers": kept}, indent=1)
+                write_json(file, {**facts, "answers": kept}, indent=1)
                 move(len(kept), len(self.test))
         return kept
 
@@ -228,12 +236,14 @@ def milliseconds(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> di
 def timed(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> dict[str, float]:
     """Milliseconds per output of the arms whose model is there; measured again together if one is new."""
     file = task.work / "milliseconds.json"
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    here = [arm for arm in arms if task.tuned(arm.name).exists()]
-    if count and any(arm.name not in kept for arm in here):
-        kept = milliseconds(task, here, count, rounds)
-        write_json(file, kept, indent=1)
-    return kept
+    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    here = {arm: folder_key(task.tuned(arm.name)) for arm in arms if task.tuned(arm.name).exists()}
+    wanted = {"models": {arm.name: key for arm, key in here.items()}, "rows": count, "rounds": rounds}
+    if count and here and any(known.get(name) != value for name, value in wanted.items()):
+        known = {**wanted, "milliseconds": milliseconds(task, list(here), count, rounds)}
+        write_json(file, known, indent=1)
+    found: dict[str, float] = known.get("milliseconds", {})
+    return found
 
 
 def print_quality(name: str, found: dict[str, Any], speed: dict[str, float], missing: Sequence[Arm]) -> None:
@@ -315,6 +325,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
 def run(task: Task, arms: Sequence[Arm], options: argparse.Namespace) -> None:
     """Tune and answer what is missing; the tables, the figure, the JSON."""
     task.work.mkdir(parents=True, exist_ok=True)
+    made_of = {"data": task.data.name, "rows": len(task.rows("train")), "base": task.base, "system": task.system}
+    limits = {"tuning": task.tuning, "floors": task.floors, "max_tokens": task.max_tokens}
+    KeptResults(task.work / "settings.json").require("settings", {**made_of, **limits})
     known: dict[Arm, dict[str, Measure]] = {}
     for arm in arms:
         if not options.no_tune:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasc.errors import InputError
 from tasc.files import read_json, write_json
 
 
@@ -27,3 +29,13 @@ class KeptResults:
             if self._path is not None:
                 write_json(self._path, self.values, indent=2)
         return self.values[key]
+
+    def require(self, key: str, wanted: Any) -> None:
+        """Keep under `key` what the results are of.
+
+        Raises:
+            InputError: They are of something else.
+        """
+        wanted = json.loads(json.dumps(wanted))  # as the file gives it
+        if (known := self.get(key, lambda: wanted)) != wanted:
+            raise InputError(f"{self._path} holds results of {known}, not of {wanted}: name another file or folder")

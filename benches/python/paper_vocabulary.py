@@ -450,11 +450,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     tokenizer = load_tokenizer(options.tokenizer)
     floors = Floors(options.min_count, options.min_rows)
+    named = {"tokenizer": options.tokenizer, "floors": asdict(floors)}
     tasks = [Task(data.name.split(".")[0], data, tokenizer, floors) for data in options.data]
-    if options.settings:
-        for task in tasks:
-            kept.get(f"{task.name}: choice", lambda: dict(zip(("longest", "filter"), options.settings, strict=True)))
+    for task in tasks if options.settings else ():
+        kept.require(f"{task.name}: choice", dict(zip(("longest", "filter"), options.settings, strict=True)))
     if options.tune is None:
+        for task in tasks:
+            kept.require(f"{task.name}: settings", {**named, "sizes": options.k})
         for task in [] if options.show else tasks:
             measure(task, options.k, kept)
         for task in tasks:
@@ -468,6 +470,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_steps=options.steps, batch_size=options.batch, max_tokens=520, rows_rate=options.rows_rate
         )
         base = str(smollm2_folder(options.tokenizer))
+        asked = {"size": options.size, "system": options.system, "limit": options.limit}
+        kept.require(f"{task.name}: tuned, settings", {**named, **asked, "recipe": asdict(recipe)})
         tune_both(task, options.tune, base, options.size, options.system, options.limit, recipe, kept)
 
 
