@@ -407,11 +407,18 @@ def adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return kept
 
 
-@pytest.mark.parametrize("name", ["llama-tied", "llama-untied", "gpt2"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("llama-tied", "float32"), ("llama-untied", "float32"), ("llama-untied", "bfloat16"), ("gpt2", "float32")],
+)
 def test_qlora_merges_its_adapter_into_the_unquantised_base(
-    name: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, dtype: str, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = model_folder(name, tmp_path)
+    if dtype != "float32":
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        base.save_pretrained(folder)
+    rounding = {"float32": 1e-6, "bfloat16": 2.0**-8}[dtype]
     trained = []
 
     def noted(model: Any, *rest: Any) -> Any:
@@ -422,6 +429,7 @@ def test_qlora_merges_its_adapter_into_the_unquantised_base(
     after = weights(tune(folder, TASK, tmp_path / "tuned", options=QLORA).path)
     assert trained[0] > 0
     before, learnt = weights(folder), safetensors.load_file(adapter / "adapter_model.safetensors")
+    assert {one.dtype for one in before.values()} == {getattr(torch, dtype)}
     settings = json.loads((adapter / "adapter_config.json").read_text())
     expected, changed = dict(before), 0
     for key, a in learnt.items():
@@ -433,9 +441,15 @@ def test_qlora_merges_its_adapter_into_the_unquantised_base(
     assert changed == trained[0]
     tables = {key for key in before if before[key].shape[0] == len(load_tokenizer(folder).tokenizer.get_vocab())}
     for key in before.keys() - tables:
-        assert torch.allclose(after[key], expected[key], atol=1e-6), key
+        assert after[key].dtype == before[key].dtype
+        assert torch.allclose(after[key].float(), expected[key].float(), atol=1e-6, rtol=rounding), key
+    rows = [row for key, row in learnt.items() if key.endswith("trainable_tokens_delta")]
+    assert len(rows) == (1 if name in ("llama-tied", "gpt2") else 2)
     for key in tables:
         assert torch.equal(after[key][:BASE], before[key][:BASE])
+        new = after[key][BASE:].float()
+        assert not torch.equal(new, before[key][BASE:].float()), key
+        assert any(torch.allclose(new, row.float(), atol=1e-6, rtol=rounding) for row in rows), key
 
 
 def test_a_stopped_qlora_run_goes_on_as_if_it_had_not_been(extended: Path, tmp_path: Path) -> None:
