@@ -39,8 +39,8 @@ def drafters(task: Task, prompt_suffix: list[int], n_max: int, p_min: int) -> di
     }
     suffix: dict[str, tuple[Any, int]] = {}
     for least in LEAST if suffix_decoding_installed() else ():
-        cache = {"factor": 16.0, "depth": suffix_depth(MAX_DRAFT), "min_token_prob": least}
-        suffix[f"SuffixDecoding, least {least}"] = (SuffixDecodingDrafter(task.outputs(), **cache), MAX_DRAFT)
+        cache = SuffixDecodingDrafter(task.outputs(), factor=16.0, depth=suffix_depth(MAX_DRAFT), min_token_prob=least)
+        suffix[f"SuffixDecoding, least {least}"] = (cache, MAX_DRAFT)
     return {
         "plain": (NullDrafter(), 0),
         "prompt-lookup": (PromptLookupDrafter(), 10),
