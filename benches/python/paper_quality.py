@@ -58,9 +58,9 @@ LABELS = {
     "slot_f1": "slot F1, %",
     "joint": "joint accuracy, %",
     "steps": "decoding steps per output",
-    "slot_f1_unseen": "slot F1, value not in training, %",
-    "slot_f1_rare": "slot F1, value 1 to 5 times, %",
-    "slot_f1_frequent": "slot F1, value more than 5 times, %",
+    "slot_f1_unseen": "slot F1, slot not in training, %",
+    "slot_f1_rare": "slot F1, slot 1 to 5 times, %",
+    "slot_f1_frequent": "slot F1, slot more than 5 times, %",
 }
 RESAMPLES = 2000
 
@@ -140,7 +140,7 @@ class Task:
         name = model if pack is None else f"{model}-{pack}"
         file, key = self.work / f"{name}.json", folder_key(self.tuned(model))
         known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"model": key, "answers": []}
-        if key not in (None, known["model"]):
+        if key not in (None, known.get("model")):
             raise InputError(f"{file} holds answers of another model than {self.tuned(model)}: remove it")
         kept = known["answers"]
         if len(kept) >= len(self.test):
@@ -315,7 +315,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
         right.set(
             xticks=range(3),
             xticklabels=["never", "1 to 5", "more"],
-            xlabel="value seen in training",
+            xlabel="training outputs with the slot",
             ylabel="slot F1, %",
         )
         right.legend(frameon=False, fontsize=8)

@@ -365,11 +365,12 @@ class Loop:
         for job, verified in zip(step.jobs, step.drafts, strict=True):
             if job.grammar is not None and step.costs is not None:
                 job.grammar.record(verified, accepted[job], step.costs)
-        step.timed("draft", begin)
+        begin = step.timed("draft", begin)
         is_prefill = step.jobs[0].stats.steps == 1
         if self._curve is not None and not is_prefill and self._steps.was_warm:
             computed = self._steps.num_computed_tokens(len(step.jobs), step.unread + step.width - 1)
             self._curve.observe(computed, step.seconds["model"])
+        step.timed("rest", begin)  # the curve may have measured a point again
         draft, model, rest = (step.seconds[part] / len(step.jobs) for part in ("draft", "model", "rest"))
         for job in step.jobs:
             job.stats.draft_seconds += draft
