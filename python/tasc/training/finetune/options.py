@@ -9,7 +9,7 @@ from tasc.errors import InputError
 from tasc.training.options import TrainingOptions
 
 ROWS_FACTOR = 5
-"""Rate of new tokens' rows by that of the adapters: at the same rate, rare slots lost accuracy on ATIS (docs/paper.md)."""
+"""Rate of new tokens' rows by that of the adapters: at one rate, rare slots lost accuracy on ATIS (docs/paper.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
