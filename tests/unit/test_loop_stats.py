@@ -165,7 +165,7 @@ def test_measuring_slow_steps_ends_early(monkeypatch: pytest.MonkeyPatch) -> Non
         clock[0] += 0.5 + 0.05 * (tokens - 1)
 
     curve = MeasuredCosts(run, max_draft=64)
-    assert clock[0] < 3.5
+    assert clock[0] < 5.5
     np.testing.assert_allclose(curve.costs(64), 1 + 0.1 * np.arange(65))
 
 

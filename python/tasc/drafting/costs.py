@@ -25,7 +25,8 @@ _STEP_WEIGHT = 0.05  # weight of one real step in the running average
 _MAX_RATIO = 1.5  # a real step counts as at most this much slower or faster than expected
 _CACHED_SHAPES = 256
 _SHORTEST = 1e-9  # seconds of a step
-_MOST_BUDGETS = 4  # budgets that the first round may take; longer steps are not measured then
+_LEAST_POINTS = 4  # numbers of tokens that are measured first, however long it takes
+_MOST_BUDGETS = 2  # seconds of the first round, in budgets, after which longer steps are not measured
 _AGAIN_SHARE = 0.01  # of the time of real steps goes into measuring points again
 _AGAIN_AFTER = 64  # steps until a point that no real step was near is measured again, and after one that surprised
 _AGAIN_RARELY = 4096  # the number of steps doubles up to this while measurements confirm a point
@@ -123,8 +124,8 @@ class MeasuredCosts(CostCurve):
         run: Runs one step of n tokens in one row and waits for its end.
         max_draft: Longest draft, ≥ 1.
         num_rows: Most rows.
-        budget: Seconds to spend on measuring first, about. Steps that four times that does not reach are estimated
-            until they are measured later.
+        budget: Seconds to spend on measuring first, about; every point is measured at least twice. Where the steps
+            are so long that this takes four times as long, those of the most tokens are estimated until later.
         computed: Tokens that a step over (rows, tokens per row) computes; None: their product.
     """
 
@@ -332,20 +333,16 @@ def rising(values: _Floats) -> _Floats:
 
 
 def _measured(run: Callable[[int], None], grid: Sequence[int], budget: float) -> list[list[float]]:
-    """Return the seconds of steps at the first points of a grid, two at least, over 1 to 7 rounds."""
+    """Return the seconds of steps at the first points of a grid, four at least, over 1 to 7 rounds."""
     run(1)
     begin = time.perf_counter()
-
-    def spent() -> float:
-        return time.perf_counter() - begin
-
     first: list[float] = []
     for tokens in grid:
-        if len(first) >= 2 and spent() > _MOST_BUDGETS * budget:
+        if len(first) >= _LEAST_POINTS and sum(first) > _MOST_BUDGETS * budget:
             break
-        first.append(_timed(run, tokens))
+        first.append(min(_timed(run, tokens) for _ in range(2)))  # the first one may capture a CUDA graph
     rounds = [first]
-    while len(rounds) < 7 and spent() < budget * (_MOST_BUDGETS if len(rounds) < 2 else 1):
+    while len(rounds) < 7 and time.perf_counter() - begin < budget:
         rounds.append([_timed(run, tokens) for tokens in grid[: len(first)]])
     return rounds
 
