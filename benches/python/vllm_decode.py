@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -181,8 +182,8 @@ def tuned(engine: Engine, prompts: list[list[int]], together: int) -> dict[str, 
     return SETTINGS[min(again, key=again.__getitem__)]
 
 
-def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """By concurrency and method: seconds, tokens, outputs that differ from the plain ones.
+def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield after each load, by concurrency and method: seconds, tokens, outputs that differ from the plain ones.
 
     Settings of `suffix` that are missing from `settings`, by concurrency, are chosen and added to it.
     """
@@ -237,10 +238,10 @@ def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) ->
                         after["draft_seconds"] - before[method]["draft_seconds"]
                     )
                     found[str(together)][method]["metrics so far"] = after
+                yield found
     finally:
         for engine in engines.values():
             engine.close()
-    return found
 
 
 def metrics(engines: dict[str, Engine]) -> dict[str, dict[str, Any]]:
@@ -303,17 +304,18 @@ def main() -> None:
     kept = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
     settings = kept.get("suffix_settings", {})
     with tempfile.TemporaryDirectory() as name:
-        found = measure(args, Path(name), settings)
-    for together, chosen in settings.items():
-        err.print(f"{together} at once, suffix: {', '.join(f'{key} {value}' for key, value in chosen.items())}")
-    for together, methods in found.items():
-        for method, facts in methods.items():
-            if facts["differ"]:
-                err.print(f"{together} at once, {method}: {facts['differ']} outputs differ from {args.methods[0]}")
-    report(
-        "vLLM, greedy", figures(found), args.output,
-        runs=found, threads=args.threads, dtype=args.dtype, suffix_settings=settings,
-    )  # fmt: skip
+        for found in measure(args, Path(name), settings):
+            together = list(found)[-1]
+            for method, facts in found[together].items():
+                if facts["differ"]:
+                    err.print(f"{together} at once, {method}: {facts['differ']} outputs differ from {args.methods[0]}")
+            if SUFFIX in args.methods:
+                chosen = ", ".join(f"{key} {value}" for key, value in settings[together].items())
+                err.print(f"{together} at once, suffix: {chosen}")
+            report(
+                "vLLM, greedy", figures(found), args.output,
+                runs=found, threads=args.threads, dtype=args.dtype, suffix_settings=settings,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":
