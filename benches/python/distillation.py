@@ -62,7 +62,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "DistillSpec, then TVD": {"select": "all", "loss": "tvd", "init_from": "reference"},
     "AdaSPEC from its reference, TVD": {"select": "adaspec", "loss": "tvd", "init_from": "reference"},
 }
-"""By arm the options of `distill`; `batch` multiplies the rows of a step, `longer` the steps (see `Comparison.longer`)."""
+"""Options of `distill` by arm; `batch` multiplies the rows of a step, `longer` the steps (see `Comparison.longer`)."""
 COMPARISONS = {
     "steps": (
         REFERENCE,

@@ -19,12 +19,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tasc.errors import InputError
+
 PARTS = ("drafts", "vocabulary", "quality")
 
 
 def run(part: str, arguments: list[str]) -> None:
     """Run one part; its module is imported only then."""
-    importlib.import_module(f"paper_{part}").main(arguments)
+    try:
+        importlib.import_module(f"paper_{part}").main(arguments)
+    except InputError as error:
+        sys.exit(f"paper.py {part}: {error}")
 
 
 def smoke(output: Path | None) -> None:

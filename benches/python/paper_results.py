@@ -31,10 +31,10 @@ class KeptResults:
         return self.values[key]
 
     def require(self, key: str, wanted: Any) -> None:
-        """Keep under `key` what the results are of.
+        """Keep what the results were measured on, under `key`.
 
         Raises:
-            InputError: They are of something else.
+            InputError: The file holds results that were measured on something else.
         """
         wanted = json.loads(json.dumps(wanted))  # as the file gives it
         if (known := self.get(key, lambda: wanted)) != wanted:

@@ -40,7 +40,7 @@ SETTINGS = [
     {"longest": longest, "factor": factor, "least": least}
     for longest, factor, least in product((16, 32, 64), (1.0, 4.0, 16.0), (0.1, 0.3, 0.5, 0.7))
 ]
-"""Of `suffix`: most drafted tokens, max_spec_factor and min_token_prob. The depth of its tree is `DEPTH`."""
+"""Settings of `suffix`: most drafted tokens, max_spec_factor and min_token_prob. The depth of its tree is `DEPTH`."""
 DEPTH = 64
 MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
