@@ -123,7 +123,7 @@ bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
 	cargo run --release --quiet -p tasc-benches --bin retrieval_latency -- 20000
 	cargo bench --quiet -p tasc-benches -- --test
-	for b in count_ngrams draft_quality whole_prompts draft_latency input_latency index_build end_to_end plain_loop merge_speed tokens_saved round_trip extended_drafts tuned_vocabulary distillation transformers_generate served_rows throughput many_callers grammar one_length hybrids paper; do $(BIN)/python benches/python/$$b.py --smoke || exit 1; done
+	for b in count_ngrams draft_quality whole_prompts draft_latency input_latency index_build end_to_end plain_loop merge_speed tokens_saved round_trip extended_drafts tuned_vocabulary shared_prefix distillation transformers_generate served_rows throughput many_callers grammar one_length hybrids paper; do $(BIN)/python benches/python/$$b.py --smoke || exit 1; done
 
 bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python/README.md
 	cargo bench -p tasc-benches

@@ -26,7 +26,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     for count in (1, 2):
         out = tmp_path / f"tuned-{count}"
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(29500 + count)]
-        options = ["--max-steps", "3", "--batch-size", str(8 // count), "--precision", "fp32", "--rank", "2"]
+        options = ["--max-steps", "3", "--batch-size", str(8 // count), "--precision", "fp32", "--rank", "2",
+                   "--system", "Say what the row holds, in the words of the others."]  # fmt: skip
         command = [sys.executable, *launcher, "-m", "tasc.cli", "tune", "--model", folder, "--data", data, "-o", out]
         subprocess.run(
             [*map(str, command), *options], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -164,6 +164,8 @@ class Collator:
     """Whether the model accepts `position_ids`."""
     logits_to_keep: bool
     """Whether the model accepts `logits_to_keep`."""
+    prefix: tuple[int, ...] = ()
+    """Tokens with which all prompts begin, and which the batches leave out: the model has their keys and values."""
 
     @classmethod
     def for_model(cls, model: Any, pad_id: int) -> Collator:
@@ -173,25 +175,28 @@ class Collator:
         return cls(pad_id, "position_ids" in known, "logits_to_keep" in known)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """Return (B, T) `input_ids`, `attention_mask` and `position_ids`, and `labels`, which the loss shifts by one.
+        """Return (B, T) `input_ids` and `position_ids`, `attention_mask`, and `labels`, which the loss shifts by one.
 
-        `labels` are (B, C + 1) with `logits_to_keep`, else (B, T).
+        `attention_mask` is (B, P + T) for a prefix of P tokens. `labels` are (B, C + 1) with `logits_to_keep`, else
+        (B, T).
         """
         import torch
 
-        left = max(len(e.prompt) for e in examples)
+        start = len(self.prefix)
+        left = max(len(e.prompt) for e in examples) - start
         right = max(len(e.completion) for e in examples)
         ids = np.full((len(examples), left + right), self.pad_id, np.int64)
         mask = np.zeros_like(ids)
         labels = np.full_like(ids, IGNORED)
         for k, e in enumerate(examples):
-            begin, end = left - len(e.prompt), left + len(e.completion)
-            ids[k, begin:end] = [*e.prompt, *e.completion]
+            begin, end = left + start - len(e.prompt), left + len(e.completion)
+            ids[k, begin:end] = [*e.prompt[start:], *e.completion]
             mask[k, begin:end] = 1
             labels[k, left:end] = e.completion
-        batch: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        seen = np.pad(mask, ((0, 0), (start, 0)), constant_values=1)
+        batch: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(seen)}
         if self.position_ids:
-            batch["position_ids"] = torch.from_numpy((mask.cumsum(1) - 1).clip(0))
+            batch["position_ids"] = torch.from_numpy((mask.cumsum(1) - 1).clip(0) + start)
         if self.logits_to_keep:
             # As indices, not as a number: a slice of the hidden states is not contiguous, and a CPU's matrix product
             # would copy the output head once per row.

@@ -19,6 +19,7 @@ from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
 from tasc.training.finetune.options import TuneOptions
+from tasc.training.finetune.shared_prefix import trainer_class, with_prefix
 from tasc.training.schedule import dtype_of
 from tasc.training.work_dir import WorkFolder, attention, fit, processes, row_order, rows_per_step, trainer_arguments
 
@@ -59,12 +60,13 @@ class Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         transformers.set_seed(options.seed)
         model = self._trainable_model(dtype_of(options.precision, device))
-        trainer = transformers.Trainer(
+        whole_rows = Collator.for_model(model, self._pad_id())
+        trainer = trainer_class()(
             model=model,
             args=trainer_arguments(self.work.path, options, steps),
             train_dataset=[self.examples[row] for row in row_order(self.examples, options, steps)],
             eval_dataset=list(self.validation) or None,
-            data_collator=Collator.for_model(model, self._pad_id()),
+            data_collator=with_prefix(whole_rows, model, [*self.examples, *self.validation]),
             optimizers=optimizer_and_schedule(model, options, steps),
         )
         history = fit(trainer, self.progress)
