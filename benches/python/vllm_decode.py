@@ -1,13 +1,14 @@
 """Tokens per second inside vLLM: plain, its `ngram`, its `suffix` with a cache filled from the task, and tasc.
 
     python benches/python/vllm_decode.py DATA.jsonl.gz --model FOLDER \\
-        --system "Extract the intent and the slots of the request as JSON." [--limit 50] [--concurrency 1 8] [-o OUT.json]
+        --system "Extract the intent and the slots of the request as JSON." [--limit 50] [--concurrency 1 8] \\
+        [--draft FOLDER] [-o OUT.json]
 
 To be run where vLLM is installed (`make vllm`: its CPU build). Every method is an engine in a process of its own; all are up
 at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy.
 
 `suffix` knows the train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs
-`arctic-inference`. At each load its settings are chosen first, for the requests of train rows that are left out of its
+`arctic-inference`. With --draft, vLLM also runs a draft model or an EAGLE head of `tasc distill`. At each load its settings are chosen first, for the requests of train rows that are left out of its
 cache meanwhile: all of `SETTINGS` answer a few, the fastest quarter three times as many. OUT.json keeps them, and a later
 run with the same file takes them from there. Served outputs leave its cache, as tasc learns none here either.
 """
@@ -32,8 +33,8 @@ from tasc import TaskIndex
 from tasc.cli.console import err, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 
-PLAIN, SUFFIX = "plain", "suffix"
-OURS = ("tasc", "tasc as suffix")
+PLAIN, SUFFIX, DRAFT = "plain", "suffix", "draft model"
+OURS = ("tasc", "tasc as suffix", DRAFT)
 LEAST = {1: 2.3, 8: 1.7, 32: 1.7}
 """Required gain of tasc over `suffix` at its best settings, by concurrency."""
 SETTINGS = [
@@ -46,10 +47,12 @@ MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
 
 
-def speculation(method: str, longest: int) -> dict[str, Any] | None:
+def speculation(method: str, longest: int, draft: dict[str, Any]) -> dict[str, Any] | None:
     """vLLM's `speculative_config` of a method."""
     if method == PLAIN:
         return None
+    if method == DRAFT:
+        return draft
     if method == "tasc":
         return {
             "method": "custom_class", "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": longest,
@@ -71,7 +74,7 @@ class Engine:
             "VLLM_LOGGING_LEVEL": "ERROR",
         }  # fmt: skip
         environment.pop("TASC_INDEX", None)
-        if method in OURS:
+        if method in OURS and method != DRAFT:
             environment["TASC_INDEX"] = str(index)
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--child", json.dumps({**options, "method": method})],
@@ -107,7 +110,7 @@ def child(options: dict[str, Any]) -> None:
     """
     from vllm import LLM, SamplingParams
 
-    config = speculation(options["method"], options["max_draft"])
+    config = speculation(options["method"], options["max_draft"], options["draft"])
     llm = LLM(
         options["model"], dtype=options["dtype"], max_model_len=options["context"], max_num_seqs=options["together"],
         speculative_config=config, enforce_eager=True, disable_log_stats=True,
@@ -205,6 +208,7 @@ def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) ->
     options = {
         "model": args.model, "dtype": args.dtype, "context": args.context, "max_tokens": args.max_tokens,
         "max_draft": args.max_draft, "together": max(args.concurrency), "outputs": str(outputs),
+        "draft": None if args.draft is None else draft_model(args.draft, args.drafted),
     }  # fmt: skip
     engines = {method: Engine(method, options, index, args.threads) for method in args.methods}
     found: dict[str, Any] = {}
@@ -242,6 +246,14 @@ def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) ->
     finally:
         for engine in engines.values():
             engine.close()
+
+
+def draft_model(folder: Path, drafted: int) -> dict[str, Any]:
+    """vLLM's `speculative_config` of a folder of `tasc distill`."""
+    is_head = "eagle_config" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return {
+        "method": "eagle3" if is_head else "draft_model", "model": str(folder), "num_speculative_tokens": drafted,
+    }  # fmt: skip
 
 
 def metrics(engines: dict[str, Engine]) -> dict[str, dict[str, Any]]:
@@ -289,6 +301,8 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--methods", nargs="+", default=[PLAIN, "ngram", SUFFIX, "tasc"])
     parser.add_argument("--max-draft", type=int, default=64, help="num_speculative_tokens of suffix and tasc")
+    parser.add_argument("--draft", type=Path, help="folder of a draft model or an EAGLE head, as one more method")
+    parser.add_argument("--drafted", type=int, default=4, help="num_speculative_tokens of the draft model")
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--dtype", default="bfloat16")
@@ -301,6 +315,8 @@ def main() -> None:
         return
     if args.data is None or args.model is None:
         parser.error("give DATA and --model")
+    if args.draft is not None:
+        args.methods.append(DRAFT)
     kept = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
     settings = kept.get("suffix_settings", {})
     with tempfile.TemporaryDirectory() as name:
