@@ -632,7 +632,7 @@ class MergePlan:
         store: Store,
         path: str | Path,
         *,
-        size: int = 500,
+        size: int = 256,
         min_count: int = 10,
         min_documents: int = 5,
         max_length: int = 64,

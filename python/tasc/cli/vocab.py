@@ -20,7 +20,7 @@ def learn(
     rows: PastRows,
     tokenizer: TokenizerName,
     output: OutputFile,
-    size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 500,
+    size: Annotated[int, typer.Option("--size", "-k", min=1, help="Learn at most this many new tokens.")] = 256,
     split: Split = None,
     output_field: OutputField = "auto",
     min_count: Annotated[

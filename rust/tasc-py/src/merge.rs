@@ -56,7 +56,7 @@ pub(crate) struct MergePlan(Arc<merge::MergePlan>);
 impl MergePlan {
     /// Learn a plan from a store's outputs, write it and open it.
     #[staticmethod]
-    #[pyo3(signature = (store, path, *, size=500, min_count=10, min_documents=5, max_length=64, barriers=vec![],
+    #[pyo3(signature = (store, path, *, size=256, min_count=10, min_documents=5, max_length=64, barriers=vec![],
                         held_out=0.1, forbidden=vec![], progress=None))]
     #[allow(clippy::too_many_arguments)]
     fn learn(
