@@ -51,7 +51,7 @@ def measure(data: Path, model: str, system: str, batch: int, steps: int, output:
         if weight.requires_grad:
             torch.nn.init.normal_(weight, std=0.02)
     whole = Collator.for_model(adapted, 0)
-    shared = with_prefix(whole, adapted, examples)
+    shared = with_prefix(whole, adapted, examples, batch)
     order = shuffled_batches([len(e) for e in examples], batch, steps + 1, 0)
     seconds: dict[Collator, list[float]] = {whole: [], shared: []}
     apart = []

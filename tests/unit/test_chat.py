@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tasc._core import TaskIndex
 from tasc.data import TokenStore, load_tokenizer
-from tasc.data.chat import ChatTemplate, Rendered, encode_outputs, encode_prompts, render_rows, row_prompt
+from tasc.data.chat import ChatTemplate, Rendered, conversation, encode_outputs, encode_prompts, render_rows, row_prompt
 from tasc.data.tokenizer import TaskTokenizer
 from tasc.decoding.generator import Generator
 from tasc.errors import CorpusError, InputError
@@ -130,7 +130,8 @@ def test_rows_without_messages_stay_as_they_are() -> None:
         ("smollm2", CALLED, "has tool calls, which the chat template leaves out"),
         ("smollm2", {**PLAIN, "messages": [USER]}, "do not end with a turn of the assistant"),
         ("smollm2", {**PLAIN, "messages": "Hi"}, "are no list of turns"),
-        ("smollm2", row(USER, answer([{"type": "image_url"}])), "content is not text"),
+        ("smollm2", row(USER, answer([{"type": "image_url"}])), "content is not text: .* type 'image_url'"),
+        ("smollm2", row(USER, answer([{"type": "image", "text": "a cat"}])), "content is not text: .* type 'image'"),
         ("smollm2", {**PLAIN, "chat_template_kwargs": "x"}, "chat_template_kwargs that are str"),
         ("llama3", row(USER, answer(None, tool_calls=[CALL, CALL])), "single tool-calls at once"),
         ("{{ bos }}{% if add_generation_prompt %}<think>\n{% endif %}", PLAIN, "ends the prompt with '<think>"),
@@ -140,6 +141,11 @@ def test_an_answer_that_has_no_right_output_is_named(source: str, given: Any, sa
     found = ChatTemplate(template(source) if source in NAMES else source)
     with pytest.raises(CorpusError, match=f"^row 2.*{said}"):
         list(render_rows(found, [row(USER, answer("Yes.")) if source in NAMES else {"output": "Yes."}, given]))
+
+
+def test_a_content_of_another_kind_is_named() -> None:
+    with pytest.raises(InputError, match="content is not text but ndarray"):
+        conversation([{**USER, "content": np.array(["a", "b"])}])
 
 
 def test_an_empty_think_block_of_the_prompt_alone_is_no_part_of_the_output() -> None:

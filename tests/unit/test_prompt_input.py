@@ -212,6 +212,7 @@ def test_the_text_of_the_last_user_message() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]
     assert user_text([{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]) == "x"
     assert user_text([{"role": "user", "content": parts}]) == "a\nb"
+    assert user_text([{"role": "user", "content": ["a", "b"]}]) == "a\nb"
     assert user_text([{"role": "system", "content": "x"}]) is None
     assert user_text([{"role": "user"}]) is None
     assert user_text([]) is None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
 sys.path.insert(0, str(Path(__file__).parents[1] / "architectures"))
 from test_tune import QUICK, TASK, model_folder, weights  # noqa: E402
@@ -18,7 +19,7 @@ from tiny import tiny_model  # noqa: E402
 from tasc import tune  # noqa: E402
 from tasc.training.examples import Collator, Example  # noqa: E402
 from tasc.training.finetune import shared_prefix  # noqa: E402
-from tasc.training.finetune.shared_prefix import MIN_TOKENS, prefix_cache, with_prefix  # noqa: E402
+from tasc.training.finetune.shared_prefix import MIN_SAVED, prefix_cache, with_prefix  # noqa: E402
 
 SYSTEM = "Say what the row holds, in the words of the others."
 PREFIX = [7, 9, 30, 4, 99, 60, 41, 8, 8, 12, 77, 5, 3, 90]
@@ -35,12 +36,12 @@ def gradients(model: Any, collator: Collator) -> Any:
     return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen3", "mixtral", "olmo2", "phi", "deepseek_v2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "qwen3", "mixtral", "olmo2", "phi", "deepseek_v2"])
 def test_gradients_are_those_of_whole_rows(kind: str) -> None:
-    model = tiny_model(kind)
+    model = tiny_model(kind).train()
     model.config.use_cache = False
     whole = Collator.for_model(model, 0)
-    shared = with_prefix(whole, model, ROWS)
+    shared = with_prefix(whole, model, ROWS, 8)
     assert shared.prefix == tuple(PREFIX)
     assert shared(ROWS)["input_ids"].shape[1] == whole(ROWS)["input_ids"].shape[1] - len(PREFIX)
     expected, found = gradients(model, whole), gradients(model, shared)
@@ -48,21 +49,39 @@ def test_gradients_are_those_of_whole_rows(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("mistral", ""), ("gemma3_text", ""), ("gpt_neo", ""), ("mamba", ""), ("phi3", "longrope")]
+    ("kind", "name"),
+    [("mistral", ""), ("gemma3_text", ""), ("gpt_neo", ""), ("mamba", ""), ("phi3", "longrope"), ("opt", "")],
 )
-def test_other_attention_takes_whole_rows(kind: str, name: str) -> None:
+def test_other_attention_and_dropout_take_whole_rows(kind: str, name: str) -> None:
     model = tiny_model(kind, name)
     whole = Collator.for_model(model, 0)
-    assert with_prefix(whole, model, ROWS) is whole
+    assert with_prefix(whole, model, ROWS, 8) is whole
 
 
-def test_a_short_beginning_is_not_shared_and_a_prompt_keeps_a_token() -> None:
+@pytest.mark.parametrize("pad", [0, 127, 128, 151_643])
+def test_a_vocabulary_of_any_size_shares(pad: int) -> None:
+    model = tiny_model("qwen2")
+    whole = Collator.for_model(model, pad)
+    assert with_prefix(whole, model, ROWS, 8).prefix == tuple(PREFIX)
+
+
+def test_rotary_factors_that_the_length_does_not_change_share() -> None:
+    rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64}  # fmt: skip
+    config = tiny_model("llama").config
+    config.rope_parameters = rope
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert with_prefix(Collator.for_model(model, 0), model, ROWS, 8).prefix == tuple(PREFIX)
+
+
+def test_sharing_pays_and_a_prompt_keeps_a_token() -> None:
     model = tiny_model("llama")
     whole = Collator.for_model(model, 0)
-    short = [replace(row, prompt=row.prompt[len(PREFIX) - MIN_TOKENS + 1 :]) for row in ROWS]
-    assert with_prefix(whole, model, short) is whole
+    rows = MIN_SAVED // len(PREFIX) + 1
+    assert with_prefix(whole, model, ROWS, rows) is whole
+    assert with_prefix(whole, model, ROWS, rows + 1).prefix == tuple(PREFIX)
     alike = [replace(row, prompt=PREFIX) for row in ROWS]
-    assert with_prefix(whole, model, alike).prefix == tuple(PREFIX[:-1])
+    assert with_prefix(whole, model, alike, 8).prefix == tuple(PREFIX[:-1])
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -78,12 +97,12 @@ def test_tuning_learns_the_same(method: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("tasc.training.finetune.run.with_prefix", noted)
     options = replace(QUICK, method=method)
     runs = []
-    for least in (MIN_TOKENS, 10_000):
-        monkeypatch.setattr(shared_prefix, "MIN_TOKENS", least)
+    for least in (1, 10_000):
+        monkeypatch.setattr(shared_prefix, "MIN_SAVED", least)
         runs.append(
             tune(folder, TASK, tmp_path / f"tuned-{least}", options=options, system=SYSTEM, validation=TASK[:3])
         )
-    assert shared[0] >= MIN_TOKENS
+    assert shared[0] > 8
     assert shared[1] == 0
     for curve in ("curve", "validation"):
         losses = [[entry["loss"] for entry in run.metrics[curve]] for run in runs]

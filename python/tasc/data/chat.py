@@ -245,7 +245,7 @@ def conversation(messages: Any, system: str | None = None) -> list[Message]:
         raise InputError("has messages that are no list of turns like {'role': 'user', 'content': 'text'}")
     turns = []
     for one in messages:
-        known = {name: value for name, value in one.items() if value not in (None, [])}  # as APIs give tool_calls
+        known = {name: value for name, value in one.items() if not _is_nothing(value)}
         turns.append({**known, "content": _content(one.get("content"))})
         if "tool_calls" in known:
             turns[-1]["tool_calls"] = [_tool_call(call) for call in known["tool_calls"]]
@@ -259,12 +259,21 @@ def _content(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    listed = content if isinstance(content, list | tuple) else [None]
-    parts = [part.get("text") if isinstance(part, Mapping) else part for part in listed]
-    texts = [part for part in parts if isinstance(part, str)]
-    if len(texts) < len(parts):
-        raise InputError("has a message whose content is not text")
-    return "\n".join(texts)
+    if not isinstance(content, list | tuple):
+        raise InputError(f"has a message whose content is not text but {type(content).__name__}")
+    return "\n".join(map(_part_text, content))
+
+
+def _part_text(part: Any) -> str:
+    text, kind = (part.get("text"), part.get("type", "text")) if isinstance(part, Mapping) else (part, "text")
+    if not isinstance(text, str) or not str(kind).endswith("text"):  # `text`, OpenAI's `input_text` and `output_text`
+        raise InputError(f"has a message whose content is not text: it has a part of type {kind!r}")
+    return text
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether a field is given as nothing, as APIs give `tool_calls`."""
+    return value is None or (isinstance(value, list) and not value)
 
 
 def _tool_call(call: Any) -> Any:
@@ -286,7 +295,7 @@ def user_text(messages: Sequence[Mapping[str, Any]]) -> str | None:
             if isinstance(content, str):
                 return content
             listed = content if isinstance(content, (list, tuple)) else ()
-            parts = [part.get("text") for part in listed if isinstance(part, Mapping)]
+            parts = [part.get("text") if isinstance(part, Mapping) else part for part in listed]
             return "\n".join(text for text in parts if isinstance(text, str)) or None
     return None
 

@@ -124,7 +124,8 @@ def _for_llama_cpp(engine: str, settings: dict[str, Any]) -> str:
     """Return the settings of llama.cpp in words; empty for other engines, which the next commands run."""
     if engine != "llama.cpp":
         return ""
-    return f", with TascDraft(…, {', '.join(f'{name}={value}' for name, value in settings.items())})"
+    given = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f", with tasc.adapters.llama_cpp.TascDraft(…, {given}): docs/how-to/llama-cpp-python.md"
 
 
 def measured_table(found: dict[str, Any]) -> tuple[str, list[str], Rows]:

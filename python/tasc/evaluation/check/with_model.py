@@ -37,6 +37,7 @@ from tasc.evaluation.forecast import recommended as recommend
 from tasc.evaluation.machine import device_name
 from tasc.evaluation.replay import ReplayRow
 from tasc.evaluation.simulate import KnownRequest
+from tasc.models import checkpoint
 from tasc.progress import ProgressBars
 
 if TYPE_CHECKING:
@@ -284,7 +285,8 @@ def tuned_verdict(verdict: Verdict, found: dict[str, Any], *, data: str, model: 
 def served_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *, index: str) -> Verdict:
     """Return the verdict with the command that serves the model in vLLM, where drafts pay there.
 
-    There is none for a model with an adapter, which vLLM would take as a module of its own.
+    There is none for a model with an adapter, which vLLM would take as a module of its own. The command names the
+    folder of `smollm2`, a name that vLLM does not know.
 
     Args:
         verdict: Verdict so far.
@@ -297,7 +299,7 @@ def served_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *
     if settings is None or check.adapter is not None:
         return verdict
     first = [] if index in verdict.next_commands else [index]
-    command = f"TASC_INDEX={INDEX} vllm serve {shlex.quote(check.name)} --speculative-config '{settings}'"
+    command = f"TASC_INDEX={INDEX} vllm serve {shlex.quote(checkpoint(check.name))} --speculative-config '{settings}'"
     return replace(verdict, next_commands=[*first, *verdict.next_commands, command])
 
 

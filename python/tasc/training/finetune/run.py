@@ -66,7 +66,7 @@ class Run:
             args=trainer_arguments(self.work.path, options, steps),
             train_dataset=[self.examples[row] for row in row_order(self.examples, options, steps)],
             eval_dataset=list(self.validation) or None,
-            data_collator=with_prefix(whole_rows, model, [*self.examples, *self.validation]),
+            data_collator=with_prefix(whole_rows, model, [*self.examples, *self.validation], options.batch_size),
             optimizers=optimizer_and_schedule(model, options, steps),
         )
         history = fit(trainer, self.progress)

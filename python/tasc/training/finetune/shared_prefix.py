@@ -13,26 +13,30 @@ from typing import Any
 
 from tasc.training.examples import Collator, Example
 
-MIN_TOKENS = 8
-"""Shortest beginning that is computed once: a shorter one saves less than its pass costs."""
+MIN_SAVED = 48
+"""Fewest positions of a batch that sharing must save: the pass over the beginning costs about half as much more."""
 
 _TOLERANCE = 1e-3  # relative, of the twin's gradients in fp32: rounding is below it, another sum is above it
 _TWIN_PREFIXES = 10, 24  # tokens; the second is more than a twin's layers read where they do not read all
+_TWIN_SWITCH = 14  # tokens, behind the first prefix: where a twin's rotary factors change if they depend on the length
 _TWIN_ROWS = (3, 1), (2, 9), (7, 4)  # tokens of the rest of the prompt, and of the output
 
 
-def with_prefix(collator: Collator, model: Any, examples: Sequence[Example]) -> Collator:
-    """Return a collator of rows without the beginning that they share; `collator` itself if the model cannot have it.
+def with_prefix(collator: Collator, model: Any, examples: Sequence[Example], batch_size: int) -> Collator:
+    """Return a collator of rows without the beginning that they share; `collator` itself where that does not pay.
 
     Args:
         collator: Collator of whole rows.
-        model: The model to train, with or without LoRA adapters.
+        model: The model to train, with or without LoRA adapters. On a GPU, whole rows are kept.
         examples: All rows of the run.
+        batch_size: Rows of a batch.
     """
+    base = _base(model)
     prompts = [example.prompt[:-1] for example in examples]
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
     prefix = tuple(token for token, _ in alike)  # of the first and the last in order, so of all
-    can_share = len(prefix) >= MIN_TOKENS and collator.position_ids and _has_equal_gradients(_base(model), collator)
+    pays = (batch_size - 1) * len(prefix) >= MIN_SAVED and next(base.parameters()).device.type == "cpu"
+    can_share = pays and collator.position_ids and _has_equal_gradients(base, collator)
     return replace(collator, prefix=prefix) if can_share else collator
 
 
@@ -84,21 +88,25 @@ def _base(model: Any) -> Any:
 
 
 def _has_equal_gradients(model: Any, collator: Collator) -> bool:
-    """Whether the gradients of a shrunken twin are the same with and without a shared beginning."""
-    from tasc.decoding.engine.twin import make_twin, rope_switch
+    """Whether the gradients of a shrunken twin are the same with and without a shared beginning, as it is trained.
 
-    twin = make_twin(model)
-    if twin is None or rope_switch(model.config) is not None:  # then rotary factors depend on the longest row
+    Dropout makes them differ.
+    """
+    from tasc.decoding.engine.twin import make_twin
+
+    twin = make_twin(model, _TWIN_SWITCH)
+    if twin is None:
         return False
-    twin.config.use_cache = False
+    twin.train().config.use_cache = False
+    whole = replace(collator, pad_id=0)  # the twin has few ids
     for length in _TWIN_PREFIXES:
-        prefix = list(range(10, 10 + length))
+        prefix = tuple(range(10, 10 + length))
         rows = [Example([*prefix, *range(40, 40 + rest)], [*range(60, 60 + new)], 0) for rest, new in _TWIN_ROWS]
         try:
-            whole, split = (_gradients(twin, replace(collator, prefix=start), rows) for start in ((), tuple(prefix)))
+            expected, found = (_gradients(twin, one, rows) for one in (whole, replace(whole, prefix=prefix)))
         except Exception:  # whatever a model's code raises for a cache that it does not take
             return False
-        if not (whole - split).norm() <= _TOLERANCE * whole.norm():
+        if not (found - expected).norm() <= _TOLERANCE * expected.norm():
             return False
     return True
 
