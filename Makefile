@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
+VLLM_33 := .venv-vllm-33
 RUST_SOURCES := $(shell find rust/tasc-core rust/tasc-py -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 export TOKENIZERS_PARALLELISM = true
 
-.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm lint format docs wheel c bench-smoke bench fuzz clean
+.PHONY: help demo test test-rust test-python test-mutations test-slow test-model test-gpu test-engines test-architectures test-lossless test-kill test-soak vllm test-vllm test-vllm-classes lint format docs wheel c bench-smoke bench fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -82,6 +83,17 @@ vllm: $(VLLM)/.built ## an environment with vLLM for CPUs, SuffixDecoding and ta
 test-vllm: VLLM_TESTS ?= engine and not slow
 test-vllm: vllm ## tests on vLLM itself; VLLM_TESTS=engine for those of task vocabularies too
 	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -m '$(VLLM_TESTS)' tests/integration/test_vllm_engine.py
+
+# vLLM 0.33 has no build for CPUs: the classes of its second model runner run, its kernels for GPUs do not.
+$(VLLM_33)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py') tests/integration/vllm-33-overrides.txt
+	test -x $(VLLM_33)/bin/python || $(PYTHON) -m venv $(VLLM_33)
+	$(VLLM_33)/bin/python -m pip install --quiet uv
+	VIRTUAL_ENV=$(VLLM_33) $(VLLM_33)/bin/uv pip install --quiet vllm==0.33.0 --override tests/integration/vllm-33-overrides.txt
+	VIRTUAL_ENV=$(VLLM_33) $(VLLM_33)/bin/uv pip install --quiet --reinstall-package tasc-lm . pytest
+	touch $@
+
+test-vllm-classes: $(VLLM_33)/.built ## tests on the second model runner of vLLM 0.33, with tensors on the CPU
+	$(VLLM_33)/bin/python -m pytest -m engine tests/integration/test_vllm_v2_classes.py
 
 lint: $(VENV)/.built ## formatting, lints and types
 	cargo fmt --all --check

@@ -1,6 +1,6 @@
 """vLLM's second model runner: hooks and speculator, driven as vLLM 0.33 drives them, on stand-ins for its modules.
 
-The runner itself: tests/integration/test_vllm_engine.py.
+The runner itself: tests/integration/test_vllm_engine.py (0.32) and test_vllm_v2_classes.py (0.33).
 """
 
 from __future__ import annotations
