@@ -74,6 +74,13 @@ def test_rotary_factors_that_the_length_does_not_change_share() -> None:
     assert with_prefix(Collator.for_model(model, 0), model, ROWS, 8).prefix == tuple(PREFIX)
 
 
+def test_whole_rows_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    model = tiny_model("llama")
+    whole = Collator.for_model(model, 0)
+    assert with_prefix(whole, model, ROWS, 8) is whole
+
+
 def test_sharing_pays_and_a_prompt_keeps_a_token() -> None:
     model = tiny_model("llama")
     whole = Collator.for_model(model, 0)

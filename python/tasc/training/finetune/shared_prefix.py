@@ -27,16 +27,17 @@ def with_prefix(collator: Collator, model: Any, examples: Sequence[Example], bat
 
     Args:
         collator: Collator of whole rows.
-        model: The model to train, with or without LoRA adapters. On a GPU, whole rows are kept.
+        model: The model to train, with or without LoRA adapters. Where there is a GPU, whole rows are kept.
         examples: All rows of the run.
         batch_size: Rows of a batch.
     """
-    base = _base(model)
+    import torch
+
     prompts = [example.prompt[:-1] for example in examples]
     alike = takewhile(lambda pair: pair[0] == pair[1], zip(min(prompts), max(prompts), strict=False))
     prefix = tuple(token for token, _ in alike)  # of the first and the last in order, so of all
-    pays = (batch_size - 1) * len(prefix) >= MIN_SAVED and next(base.parameters()).device.type == "cpu"
-    can_share = pays and collator.position_ids and _has_equal_gradients(base, collator)
+    pays = (batch_size - 1) * len(prefix) >= MIN_SAVED and not torch.cuda.is_available()
+    can_share = pays and collator.position_ids and _has_equal_gradients(_base(model), collator)
     return replace(collator, prefix=prefix) if can_share else collator
 
 
