@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,38 @@ def partial_lines(run: Path, ended: bool) -> None:
 
 
 GENERATE = ("tasc", "generate", "rows.jsonl", "--model", "model", "--max-tokens", "8", "--batch-size", "3")
-TRAINED = r"(tuning|distill)\.json"
+FACTS = r"(tuning|distill)\.json"
+"""Pattern of files that hold the times of a training."""
+
+
+def tuning(name: str, *options: str) -> Case:
+    """Return the case of a fine-tuning of four steps, with a checkpoint after every second one."""
+    return Case(
+        name,
+        ("tasc", "tune", "--model", "model", "--data", "rows.jsonl", "-o", "out", "--max-steps", "4",
+         "--save-every", "2", "--batch-size", "2", *options),
+        ("out",), r"out\.tuning.*", FACTS,
+    )  # fmt: skip
+
+
+def distillation(name: str, *options: str, config: str = "distill.toml") -> Case:
+    """Return the case of a distillation: a reference, a draft and a baseline, of four steps or more."""
+    return Case(
+        name,
+        ("tasc", "distill", "--target", "model", "--data", "rows.jsonl", "-o", "out", "--steps", "4",
+         "--split", "train", "--config", config, *options),
+        ("out", "out.baseline"), r"out\.(distilling|baseline).*", FACTS,
+    )  # fmt: skip
+
+
+TRAININGS = [
+    tuning("tune"),
+    tuning("tune-full", "--method", "full"),
+    distillation("distill", "--layers", "1"),
+    distillation("distill-reference", "--layers", "1", config="reference.toml"),
+    distillation("distill-narrow", "--draft-size", "32K"),
+    distillation("distill-eagle", "--draft", "eagle"),
+]
 CASES = [
     Case(
         "index",
@@ -156,18 +187,7 @@ CASES = [
         "generate", (*GENERATE, "-o", "out.jsonl", "--force"), ("out.jsonl",), r"out\.jsonl\.partial",
         check=partial_lines,
     ),
-    Case(
-        "tune",
-        ("tasc", "tune", "--model", "model", "--data", "rows.jsonl", "-o", "out", "--max-steps", "4",
-         "--save-every", "2", "--batch-size", "2"),
-        ("out",), r"out\.tuning.*", TRAINED,
-    ),
-    Case(
-        "distill",
-        ("tasc", "distill", "--target", "model", "--layers", "1", "--data", "rows.jsonl", "-o", "out", "--steps", "4",
-         "--split", "train", "--config", "distill.toml"),
-        ("out", "out.baseline"), r"out\.(distilling|baseline).*", TRAINED,
-    ),
+    *TRAININGS,
     Case(
         "replay",
         ("tasc", "replay", "rows.jsonl", "--tokenizer", "model", "--drafters", "tasc", "--html", "out.html", "--force"),
@@ -191,9 +211,9 @@ def prepare(folder: Path) -> None:
     tiny_model("llama").save_pretrained(base / "model")
     tokenizer.save_pretrained(base / "model")
     (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (base / "distill.toml").write_text(
-        'batch_size = 4\nprecision = "fp32"\nmax_output = 8\nselect = "adaspec"\nk = 0.5\nsave_every = 2\n'
-    )
+    settings = 'batch_size = 4\nprecision = "fp32"\nmax_output = 8\nselect = "adaspec"\nk = 0.5\nsave_every = 2\n'
+    (base / "distill.toml").write_text(settings)
+    (base / "reference.toml").write_text(settings + 'init_from = "reference"\n')
     task = load_tokenizer(tokenizer, eos="<eos>")
     store = TokenStore.build(ROWS, task, base / "task.store")
     index = TaskIndex.build(store, base / "task.tasc", tokenizer=task, fit=False)
@@ -259,6 +279,17 @@ class Trial:
         self.case.check(self.commands.run, False)
         self._next_run()
         return True
+
+    def chain(self, moments: Iterable[float]) -> None:
+        """Kill the case after each of `moments` (seconds), each run in the folder that the one before it has left.
+
+        The outputs of a last run, which is not killed, are those of a run that never was.
+        """
+        self.commands.reset(self.start)
+        for moment in moments:
+            self.commands(list(self.case.command), kill_after=moment)
+            self.case.check(self.commands.run, False)
+        self._next_run()
 
     def _next_run(self) -> None:
         ended = self.commands(list(self.case.command))

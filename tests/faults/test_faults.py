@@ -20,7 +20,7 @@ import pytest
 for package in ("torch", "transformers", "accelerate", "peft", "jinja2"):
     pytest.importorskip(package)
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from cases import CASES, Trial, prepare  # noqa: E402
+from cases import CASES, TRAININGS, Trial, prepare  # noqa: E402
 from injector import CALLS, FAILING, Commands  # noqa: E402
 
 import tasc  # noqa: E402
@@ -64,6 +64,16 @@ def test_killed_at_a_random_time(trial: Trial) -> None:
     draw = random.Random(1)
     for _ in range(2):
         trial.fault(kill_after=draw.random() * seconds)
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("trial", [case.name for case in TRAININGS], indirect=True)
+def test_a_training_killed_again_and_again_ends_as_if_it_had_not_been(trial: Trial) -> None:
+    begin = time.perf_counter()
+    trial.chain(())
+    seconds = time.perf_counter() - begin
+    draw = random.Random(1)
+    trial.chain(draw.random() * seconds for _ in range(4))
 
 
 @needs_strace

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 import pytest
 import zstandard
+from forks import fork
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner, Result
 
 from tasc import Generator
-from tasc.cli import app
+from tasc.cli import app, main
 from tasc.cli.resumable import PartialOutputs
 from tasc.files import scratch_folder
 
@@ -373,18 +373,26 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 
 def test_sigterm_ends_as_ctrl_c_does(tmp_path: Path, model: Path, data: Path) -> None:
     """In a process of its own, while it decodes."""
-    many, output = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
+    many, output, errors = tmp_path / "many.jsonl", tmp_path / "out.jsonl", tmp_path / "stderr"
     many.write_text(data.read_text() * 400)
-    command = [sys.executable, "-m", "tasc.cli", "generate", many, "--model", model, "-o", output]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    process = fork(command_line, errors, "generate", many, "--model", model, "-o", output)
     partial = tmp_path / "out.jsonl.partial"
-    while process.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") > 2):
+    while process.is_alive() and not (partial.exists() and partial.read_bytes().count(b"\n") > 2):
         time.sleep(0.05)
     process.terminate()
-    _, said = process.communicate()
-    assert process.returncode == 143, said
+    process.join()
+    said = errors.read_text()
+    assert process.exitcode == 143, said
     assert "the same command goes on from there" in said and said.rstrip().endswith("terminated")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "many.jsonl", "out.jsonl.partial"]
+    left = ["data.jsonl", "many.jsonl", "out.jsonl.partial", "stderr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
+def command_line(errors: Path, *arguments: Any) -> None:
+    """Run `tasc`; what it prints as errors goes to a file."""
+    sys.argv = ["tasc", *map(str, arguments)]
+    with errors.open("w") as sys.stderr:
+        main()
 
 
 def test_outputs_go_to_a_file_that_is_created(tmp_path: Path, model: Path, data: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from forks import exit_code_of_fork
 from tiny_models import EOS, PromptLookup, byte_tokenizer, random_prompts, tiny_model
 
 from tasc import Generator, NullDrafter, TokenDraft
@@ -544,75 +545,67 @@ def test_weights_that_change_are_noticed_while_requests_run() -> None:
     assert [item.ids for item in made] == before
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_its_own_requests() -> None:
-    said = in_a_process(
-        """
-held = Held()
-future = generator.submit(prompt=[1, 2], max_tokens=4, eos=(), drafter=held)
-assert held.began.wait(30)
-threading.Timer(0.2, held.go.set).start()
-child = os.fork()  # waits for the step
-if child == 0:
-    try:
-        future.result()
-    except InputError as error:
-        assert "submit another one in this process" in str(error), error
-    one = generator.generate(prompts=[[1, 2]], max_tokens=4, eos=())[0].ids
-    two = generator.submit(prompt=[1, 2], max_tokens=4, eos=()).result(30).ids
-    generator.close()
-    os._exit(0 if one == two else 1)
-status = os.waitpid(child, 0)[1]
-print(os.waitstatus_to_exitcode(status), len(future.result(30).ids))
-"""
-    )
-    assert said == "0 4"
+def fork_with_a_request() -> None:
+    """A process forks while it decodes; the child submits requests, and the parent's request ends."""
+    generator, held = make(tiny_model("llama"), drafter=NullDrafter(), batch_size=2), Held()
+    future = generator.submit(prompt=[1, 2], max_tokens=4, eos=(), drafter=held)
+    assert held.began.wait(30)
+    threading.Timer(0.2, held.go.set).start()
+    child = os.fork()  # waits for the step
+    if child == 0:
+        try:
+            future.result()
+        except InputError as error:
+            assert "submit another one in this process" in str(error), error
+        one = generator.generate(prompts=[[1, 2]], max_tokens=4, eos=())[0].ids
+        two = generator.submit(prompt=[1, 2], max_tokens=4, eos=()).result(30).ids
+        generator.close()
+        os._exit(0 if one == two else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(future.result(30).ids) == 4
+
+
+def fork_while_a_caller_finds_its_drafter() -> None:
+    """A process forks while another thread prepares a request; the child generates."""
+    generator, began = make(tiny_model("llama"), drafter=NullDrafter(), batch_size=2), threading.Event()
+
+    class Slow(NullDrafter):
+        def check_vocabulary(self, vocab_size: int, tokenizer: Any = None) -> None:
+            began.set()
+            time.sleep(0.3)
+
+    given: dict[str, Any] = {"prompts": [[1]], "max_tokens": 2}
+    caller = threading.Thread(target=generator.generate, kwargs={**given, "drafter": Slow()})
+    caller.start()
+    assert began.wait(30)
+    child = os.fork()
+    if child == 0:
+        own = threading.Thread(target=generator.generate, kwargs=given, daemon=True)
+        own.start()
+        own.join(20)
+        os._exit(int(own.is_alive()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    caller.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_waits_for_callers_that_find_their_drafters() -> None:
-    said = in_a_process(
-        """
-began = threading.Event()
-class Slow(NullDrafter):
-    def check_vocabulary(self, vocab_size, tokenizer=None):
-        began.set()
-        time.sleep(0.3)
-caller = threading.Thread(target=generator.generate, kwargs=dict(prompts=[[1]], max_tokens=2, drafter=Slow()))
-caller.start()
-assert began.wait(30)
-child = os.fork()
-if child == 0:
-    own = threading.Thread(target=generator.generate, kwargs=dict(prompts=[[1]], max_tokens=2), daemon=True)
-    own.start()
-    own.join(20)
-    os._exit(int(own.is_alive()))
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-caller.join()
-"""
-    )
-    assert said == "0"
+@pytest.mark.parametrize("forks", [fork_with_a_request, fork_while_a_caller_finds_its_drafter])
+def test_a_fork_waits_and_its_child_has_its_own_requests(forks: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """The process that forks is itself a fork, with no other generator."""
+    assert exit_code_of_fork(forks) == 0
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_interpreter_ends_while_requests_run() -> None:
-    said = in_a_process(
-        """
-futures = [generator.submit(prompt=[1, 2], max_tokens=200, eos=()) for _ in range(20)]
-print("end")
-"""
-    )
-    assert said == "end"
-
-
-def in_a_process(code: str) -> str:
-    head = (
-        "import os, sys, threading\n"
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
         "import torch; torch.set_num_threads(1)\n"
-        f"sys.path[:0] = {[os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]!r}\n"
-        "from test_concurrent import *\n"
+        "from test_concurrent import NullDrafter, make, tiny_model\n"
         "generator = make(tiny_model('llama'), drafter=NullDrafter(), batch_size=2)\n"
+        "futures = [generator.submit(prompt=[1, 2], max_tokens=200, eos=()) for _ in range(20)]\n"
+        "print('end')\n"
     )
-    done = subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    return done.stdout.strip()
+    assert done.stdout == "end\n"

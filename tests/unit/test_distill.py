@@ -286,9 +286,15 @@ def test_kept_states_and_a_live_target_teach_the_same(target: Path, tmp_path: Pa
     assert kept == pytest.approx(live, rel=1e-4)
 
 
-@pytest.mark.parametrize("stage, stop_at", [("reference", 3), ("draft", 5), ("baseline", 1)])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(target: Path, tmp_path: Path, stage: str, stop_at: int) -> None:
-    whole = distill(target, 2, ROWS, tmp_path / "whole", options=QUICK, validation=HELD_OUT, max_output=9)
+@pytest.mark.parametrize(
+    "stage, stop_at, init_from",
+    [("reference", 3, "draft"), ("draft", 5, "draft"), ("draft", 3, "reference"), ("baseline", 1, "reference")],
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    target: Path, tmp_path: Path, stage: str, stop_at: int, init_from: Any
+) -> None:
+    options = replace(QUICK, init_from=init_from)
+    whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, validation=HELD_OUT, max_output=9)
 
     def stop(what: str) -> Any:
         def move(done: float, total: float) -> None:
@@ -298,9 +304,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(target: Path, tmp_path: Pat
         return move
 
     with pytest.raises(KeyboardInterrupt):
-        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, validation=HELD_OUT, max_output=9, progress=stop)
+        distill(target, 2, ROWS, tmp_path / "draft", options=options, validation=HELD_OUT, max_output=9, progress=stop)
     assert not (tmp_path / "draft").exists()
-    resumed = distill(target, 2, ROWS, tmp_path / "draft", options=QUICK, validation=HELD_OUT, max_output=9)
+    resumed = distill(target, 2, ROWS, tmp_path / "draft", options=options, validation=HELD_OUT, max_output=9)
     assert resumed.metrics["stages"][stage]["resumed_at"] == stop_at // 2 * 2
     for name in ("reference", "draft", "baseline"):
         assert resumed.metrics["stages"][name]["curve"] == whole.metrics["stages"][name]["curve"]
@@ -309,7 +315,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(target: Path, tmp_path: Pat
         before, after = weights(tmp_path / f"whole{one}"), weights(tmp_path / f"draft{one}")
         assert all(torch.equal(before[name], after[name]) for name in before)
     with pytest.raises(InputError, match="is there already"):
-        distill(target, 2, ROWS, tmp_path / "draft", options=QUICK)
+        distill(target, 2, ROWS, tmp_path / "draft", options=options)
 
 
 NARROW = DraftSize(34_000)

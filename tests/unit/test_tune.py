@@ -172,23 +172,25 @@ def test_the_loss_is_in_tensorboard(extended: Path, tmp_path: Path, monkeypatch:
     assert [point.step for point in events.Scalars("eval/loss")] == [2, 4]
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_run_killed_while_it_writes_goes_on(
-    extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    method: Any, extended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a checkpoint, before the description of the run, and after the result has its name."""
     caplog.set_level("INFO", logger="tasc.training")
-    whole, out = tune(extended, TASK, tmp_path / "whole", options=QUICK), tmp_path / "tuned"
+    options = dataclasses.replace(QUICK, method=method)
+    whole, out = tune(extended, TASK, tmp_path / "whole", options=options), tmp_path / "tuned"
     work = tmp_path / "tuned.tuning"
     work.mkdir()
 
     def stop(done: float, total: float) -> None:
         if done == 3:
             with pytest.raises(InputError, match=f"tuning is being written by process {os.getpid()}"):
-                tune(extended, TASK, out, options=QUICK)
+                tune(extended, TASK, out, options=options)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(extended, TASK, out, options=QUICK, progress=stop)
+        tune(extended, TASK, out, options=options, progress=stop)
     assert [path.name for path in work.glob("*-*")] == ["step-2"]
     assert "going on from" not in caplog.text
     (work / "checkpoint-4").mkdir()
@@ -201,13 +203,13 @@ def test_a_run_killed_while_it_writes_goes_on(
 
     monkeypatch.setattr(work_dir, "remove_folder", killed)
     with pytest.raises(KeyboardInterrupt):
-        tune(extended, TASK, out, options=QUICK)
+        tune(extended, TASK, out, options=options)
     monkeypatch.undo()
     assert f"going on from step 2 of 4, in {work}" in caplog.text
     assert json.loads((out / "tuning.json").read_text())["resumed_at"] == 2
     assert all(torch.equal(weights(out)[name], tensor) for name, tensor in weights(whole.path).items())
     with pytest.raises(InputError, match="is there already"):
-        tune(extended, TASK, out, options=QUICK)
+        tune(extended, TASK, out, options=options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tuned", "whole"]
 
 
