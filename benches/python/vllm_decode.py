@@ -5,10 +5,11 @@
         [--draft FOLDER] [-o OUT.json]
 
 To be run where vLLM is installed (`make vllm`: its CPU build). Every method is an engine in a process of its own; all are up
-at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy.
+at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy. With --draft, a draft
+model or an EAGLE head of `tasc distill` is one more method.
 
 `suffix` knows the train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs
-`arctic-inference`. With --draft, vLLM also runs a draft model or an EAGLE head of `tasc distill`. At each load its settings are chosen first, for the requests of train rows that are left out of its
+`arctic-inference`. At each load its settings are chosen first, for the requests of train rows that are left out of its
 cache meanwhile: all of `SETTINGS` answer a few, the fastest quarter three times as many. OUT.json keeps them, and a later
 run with the same file takes them from there. Served outputs leave its cache, as tasc learns none here either.
 """
@@ -47,7 +48,7 @@ MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
 
 
-def speculation(method: str, longest: int, draft: dict[str, Any]) -> dict[str, Any] | None:
+def speculation(method: str, longest: int, draft: dict[str, Any] | None) -> dict[str, Any] | None:
     """vLLM's `speculative_config` of a method."""
     if method == PLAIN:
         return None
