@@ -26,6 +26,7 @@ from tasc.training.distill import (  # noqa: E402
     DistillOptions,
     DraftSize,
     OnlineTeacher,
+    acceptance,
     cut_draft,
     distill,
     narrow_draft,
@@ -103,18 +104,21 @@ def test_states_in_bfloat16_are_near_and_taken_again(tmp_path: Path) -> None:
     assert not torch.equal(kept.logits([17], {}), expected)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "temperature"), [("fp32", 1.0), ("bf16", 1.0), ("fp32", 0.6), ("fp32", 1.7)])
 @torch.no_grad()
-def test_a_teacher_of_some_ids_says_what_the_target_says_of_them(precision: str, tmp_path: Path) -> None:
+def test_a_teacher_of_some_ids_says_what_the_target_says_of_them(
+    precision: str, temperature: float, tmp_path: Path
+) -> None:
     model, ids = tiny(seed=2), torch.tensor([1, 4, 7, 40])
     rows = [Example(list(range(3, 5 + n)), list(range(7, 9 + 2 * n)), 6 + 3 * n) for n in range(6)]
     batch = Collator.for_model(model, 0)([rows[5], rows[2]])
-    whole = torch.cat([one_by_one(model, rows[k]) for k in (5, 2)])
+    whole = torch.cat([one_by_one(model, rows[k]) for k in (5, 2)]) / temperature
     others = whole.index_fill(1, ids, -torch.inf).logsumexp(-1)
-    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states", precision=precision)
-    again = CachedHiddenStates.compute(model, rows, tmp_path / "states", precision=precision)
+    given: Any = {"precision": precision, "temperature": temperature}
+    kept = CachedHiddenStates.compute(model, rows, tmp_path / "states", **given)
+    again = CachedHiddenStates.compute(model, rows, tmp_path / "states", **given)
     near = 1e-4 if precision == "fp32" else 0.3
-    for teacher in (kept, again, OnlineTeacher(model, precision)):
+    for teacher in (kept, again, OnlineTeacher(model, **given)):
         found = teacher.over(ids, [5, 2], batch)
         torch.testing.assert_close(found.logits.float(), whole[:, ids], atol=near, rtol=0)
         assert found.rest is not None
@@ -125,10 +129,12 @@ def test_a_teacher_of_some_ids_says_what_the_target_says_of_them(precision: str,
 def test_states_of_others_are_not_taken(tmp_path: Path) -> None:
     rows = [Example([3, 4], [5, 6, 1], 5)]
     CachedHiddenStates.compute(tiny(), rows, tmp_path / "states")
-    with pytest.raises(InputError, match="states of other rows or of another target"):
+    with pytest.raises(InputError, match="states of other rows, another target or temperature"):
         CachedHiddenStates.compute(tiny(seed=1), rows, tmp_path / "states")
-    with pytest.raises(InputError, match="states of other rows or of another target"):
+    with pytest.raises(InputError, match="states of other rows, another target or temperature"):
         CachedHiddenStates.compute(tiny(), [Example([3, 4], [5, 7, 1], 5)], tmp_path / "states")
+    with pytest.raises(InputError, match="states of other rows, another target or temperature"):
+        CachedHiddenStates.compute(tiny(), rows, tmp_path / "states", temperature=0.5)
 
 
 def test_a_target_that_caps_its_logits_is_run_live(tmp_path: Path) -> None:
@@ -203,7 +209,84 @@ def test_weighing_is_per_row_in_the_rows_order(target: Path) -> None:
     for row, losses in found.items():
         expected = forward_kl(one_by_one(model, rows[row]), one_by_one(draft, rows[row]))
         assert torch.allclose(losses, expected, atol=1e-5)
+    warm = token_losses(draft, rows, OnlineTeacher(model, temperature=2.0), "forward_kl")
+    halves = [one_by_one(one, rows[3]) / 2.0 for one in (model, draft)]
+    assert torch.allclose(warm[3], forward_kl(*halves), atol=1e-5)
     assert sorted(token_losses(draft, rows, OnlineTeacher(model), "tvd", rows=[7, 2])) == [2, 7]
+
+
+def test_the_loss_and_the_acceptance_are_of_the_temperature(target: Path, tmp_path: Path) -> None:
+    rows, model = examples(target)[:3], transformers.AutoModelForCausalLM.from_pretrained(target).eval()
+    draft, options = tiny(2, seed=5), replace(QUICK, select="all", temperature=0.5)
+    pairs = [[one_by_one(one, row).detach() / 0.5 for one in (model, draft)] for row in rows]
+    teacher = OnlineTeacher(model, temperature=0.5)
+    trainer = Distiller(
+        teacher=teacher, options=options, reference=None, model=draft,
+        args=trainer_arguments(tmp_path / "steps", options, 1), train_dataset=[0, 1, 2],
+        data_collator=RowCollator(Collator.for_model(draft, 0), rows),
+    )  # fmt: skip
+    expected = torch.cat([forward_kl(*pair) for pair in pairs]).mean().item()
+    assert trainer.compute_loss(draft, trainer.data_collator([0, 1, 2])).item() == pytest.approx(expected, rel=1e-4)
+    overlap = torch.cat([torch.minimum(*(one.softmax(-1) for one in pair)).sum(-1) for pair in pairs]).mean().item()
+    found = acceptance(draft, rows, frozenset([1]), teacher=teacher).alpha_exp
+    assert found is not None and found.value == pytest.approx(overlap, rel=1e-4)
+
+
+EARLY: dict[str, Any] = {"baseline": False, "validation": HELD_OUT, "max_output": 9}
+
+
+def test_a_stage_ends_early_with_its_best_weights(target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select="all", steps=40, save_every=1, patience=2, learning_rate=0.1)
+    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, **EARLY)
+    stage = made.metrics["stages"]["draft"]
+    losses = [entry["loss"] for entry in stage["validation"]]
+    best = losses.index(min(losses))
+    assert [entry["step"] for entry in stage["validation"]] == list(range(1, len(losses) + 1))
+    assert stage["kept_step"] == best + 1
+    assert stage["steps"] == len(losses) == best + 3 < 40
+    for k in range(1, best):
+        assert min(losses[k + 1 : k + 3]) < min(losses[: k + 1]) or losses[k] < min(losses[:k])
+    assert made.metrics["acceptance"]["draft"]["alpha_exp"]["value"] == pytest.approx(1 - losses[best], abs=1e-6)
+    whole = distill(target, 2, ROWS, tmp_path / "whole", options=replace(options, patience=40), **EARLY)
+    assert whole.metrics["stages"]["draft"]["steps"] == 40
+    assert whole.metrics["stages"]["draft"]["validation"][: len(losses)] == stage["validation"]
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, "saving"])
+def test_a_run_that_stops_early_goes_on_as_if_it_had_not_been_stopped(
+    stop_at: Any, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(QUICK, select="moving", steps=40, save_every=2, patience=1, learning_rate=0.1)
+    whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, **EARLY)
+    assert whole.metrics["stages"]["draft"]["steps"] < 40
+
+    def stop(what: str) -> Any:
+        def move(done: float, total: float) -> None:
+            if what == "distilling (draft)" and done == stop_at:
+                raise KeyboardInterrupt
+
+        return move
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if stop_at == "saving":
+            patch.setattr("tasc.training.distill.run.save_draft", fail)
+        distill(target, 2, ROWS, tmp_path / "draft", options=options, progress=stop, **EARLY)
+    resumed = distill(target, 2, ROWS, tmp_path / "draft", options=options, **EARLY)
+    ours, its = (one.metrics["stages"]["draft"] for one in (resumed, whole))
+    for name in ("steps", "curve", "validation", "kept_step"):
+        assert ours[name] == its[name]
+    before, after = weights(whole.path), weights(resumed.path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_epochs_are_passes_over_the_rows(target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, epochs=1.5)
+    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
+    steps = math.ceil(1.5 * len(ROWS) / 4)
+    assert [stage["steps"] for stage in made.metrics["stages"].values()] == [steps, steps]
 
 
 def test_a_draft_is_cut_distilled_measured_and_kept(target: Path, tmp_path: Path) -> None:
@@ -272,7 +355,7 @@ def test_states_of_whole_rows_serve_every_draft(target: Path, tmp_path: Path) ->
     again = CachedHiddenStates.compute(model, rows, tmp_path / "whole")
     own = CachedHiddenStates.compute(model, rows, tmp_path / "own")
     assert torch.allclose(again.logits([2, 0], {}), own.logits([2, 0], {}), atol=1e-5)
-    with pytest.raises(InputError, match="states of other rows or of another target"):
+    with pytest.raises(InputError, match="states of other rows, another target or temperature"):
         CachedHiddenStates.compute(model, rows, tmp_path / "own", whole=True)
 
 
@@ -604,12 +687,15 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
         distill(target, 2, ROWS, tmp_path / "draft", outputs="own")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="length is 0; it must be at least 1"):
         distill(target, 2, ROWS, tmp_path / "draft", length=0)
+    with pytest.raises(InputError, match="patience=3: early stopping needs validation rows"):
+        distill(target, 2, ROWS, tmp_path / "draft", options=replace(QUICK, patience=3))
     (tmp_path / "draft.baseline").mkdir()
     with pytest.raises(InputError, match=r"draft\.baseline is there already"):
         distill(target, 2, ROWS, tmp_path / "draft", options=QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["draft.baseline"]
     for wrong in (
-        {"steps": 0}, {"reference_steps": 0}, {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
+        {"steps": 0}, {"reference_steps": 0}, {"epochs": 0.0}, {"patience": -1}, {"temperature": 0.0},
+        {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
         {"vocabulary": -1}, {"seed": -1}, {"seed": 2**32}, {"weight_decay": -0.1}, {"weight_decay": float("nan")},
     ):  # fmt: skip

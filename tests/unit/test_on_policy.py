@@ -39,8 +39,16 @@ def sure(model: Any) -> Any:
     return model
 
 
-def sampled(model: Any, ids: Any, eos: set[int], limit: int) -> list[Example]:
-    return sampled_outputs(model, PROMPTS, Collator.for_model(model, 0), ids=ids, eos=eos, limit=limit)
+def sampled(model: Any, ids: Any, eos: set[int], limit: int, temperature: float = 1.0) -> list[Example]:
+    collator = Collator.for_model(model, 0)
+    return sampled_outputs(model, PROMPTS, collator, ids=ids, eos=eos, limit=limit, temperature=temperature)
+
+
+def test_a_low_temperature_samples_the_most_probable_tokens() -> None:
+    torch.manual_seed(0)
+    expected = sampled(sure(tiny()), None, set(), 9)
+    assert sampled(tiny(), None, set(), 9, 1e-6) == expected
+    assert sampled(tiny(), None, set(), 9) != expected
 
 
 @pytest.mark.parametrize("ids", [None, [3, 8, 40, 41, 60, 77, 90, 95]])

@@ -84,7 +84,7 @@ class Acceptance:
 
     @property
     def alpha_exp(self) -> Measure | None:
-        """Mean of 1 − TVD over output tokens: the expected acceptance rate at temperature 1."""
+        """Mean of 1 − TVD over output tokens: the expected acceptance rate at the teacher's temperature."""
         return None if self.expected is None else ratio(self.expected, self.tokens)
 
     def summary(self, *, seed: int = 0) -> dict[str, Any]:

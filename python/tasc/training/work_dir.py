@@ -222,7 +222,8 @@ def fit(trainer: Any, progress: Progress | None, limit: TimeLimit | None = None)
     last = max(_checkpoints(trainer.args.output_dir), key=_step, default=None)
     if last is not None and processes().is_main_process:
         _log.info("going on from step %d of %d, in %s", _step(last), trainer.args.max_steps, last.parent)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    with suppress(_EndedError):
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     log = trainer.state.log_history
     return {
         "seconds": round(time.perf_counter() - begin, 1),
@@ -300,6 +301,10 @@ def _keeper() -> Any:
     return Keeper()
 
 
+class _EndedError(Exception):
+    """A run that was stopped after its last step, when its training was to end."""
+
+
 class _DivergedError(InputError):
     """A run whose loss is no finite number."""
 
@@ -340,6 +345,8 @@ def _validator(trainer: Any) -> Any:
                 entry["step"] == state.global_step for entry in state.log_history if "eval_loss" in entry
             ):
                 self._validate(state)
+            if control.should_training_stop:
+                raise _EndedError
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Validate the checkpoint."""

@@ -17,7 +17,7 @@ from tasc.evaluation.acceptance import Acceptance
 from tasc.evaluation.bootstrap import estimate
 from tasc.progress import Progress
 from tasc.training.distill.losses import tvd
-from tasc.training.distill.teacher import Teacher, batches, draft_batch, draft_logits
+from tasc.training.distill.teacher import Teacher, at_temperature, batches, draft_batch, draft_logits
 from tasc.training.examples import Example
 
 _log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def acceptance(
             which needs a teacher with the states of whole rows.
         outputs: Outputs of `target_outputs`.
         eos: Ids that end an output (`tasc.data.endings.required_eos_ids`).
-        teacher: Teacher of the target's logits for `outputs`; None: no α_exp.
+        teacher: Teacher of the target's logits for `outputs`, at whose temperature α_exp is; None: no α_exp.
         length: γ, tokens per draft.
         max_tokens: Limit of `target_outputs`, needed if outputs reached or nearly reached it.
         progress: Called with (rows done, rows).
@@ -119,7 +119,8 @@ def acceptance(
             logits = draft_logits(draft, draft_batch(draft, teacher, rows, batch, length))
         if teacher is not None:
             target = teacher.over(head.ids, rows, batch)
-            found = (1 - tvd(target.logits, logits[0], target.rest)).cpu().double()
+            scaled = at_temperature(logits[0], teacher.temperature)
+            found = (1 - tvd(target.logits, scaled, target.rest)).cpu().double()
             for row, overlap in zip(rows, torch.split(found, sizes), strict=True):
                 overlaps[row] = overlap.numpy()
         best = torch.stack([each.argmax(-1) for each in logits])  # (γ, n) of a head, else (1, n)

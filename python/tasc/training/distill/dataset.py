@@ -133,7 +133,7 @@ class DistillDataset:
     def teacher(self, folder: Path, examples: Sequence[Example], precision: str, whole: bool) -> Teacher:
         """Return a teacher for examples; cached states go to `folder`, those of prompts too if `whole`."""
         if not self.options.caches_states:
-            return OnlineTeacher(self.target, precision)
+            return OnlineTeacher(self.target, precision, self.options.temperature)
         with processes().main_process_first():
             return CachedHiddenStates.compute(
                 self.target,
@@ -142,6 +142,7 @@ class DistillDataset:
                 precision=precision,
                 pad_id=min(self.eos_ids),
                 whole=whole,
+                temperature=self.options.temperature,
                 progress=self.bar("target states"),
             )
 

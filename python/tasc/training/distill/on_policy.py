@@ -27,8 +27,9 @@ def sampled_outputs(
     ids: Tensor | None,
     eos: Collection[int],
     limit: int,
+    temperature: float = 1.0,
 ) -> list[Example]:
-    """Samples an output to each prompt at temperature 1.
+    """Samples an output to each prompt.
 
     Args:
         draft: A transformers causal model.
@@ -37,6 +38,7 @@ def sampled_outputs(
         ids: (n,) the id of each of the draft's logits; None: a logit per id.
         eos: Ids that end an output.
         limit: Most tokens of an output, at least 1.
+        temperature: Temperature of the sampling, above 0.
 
     Returns:
         (B,) examples. An output ends with its first token of `eos`, or has `limit` tokens.
@@ -57,7 +59,7 @@ def sampled_outputs(
     said: list[Tensor] = []
     while len(said) < limit and not bool(ended.all()):
         logits = draft(**batch, **{argument: cache}, use_cache=True).logits
-        chosen = torch.multinomial(logits[:, -1].float().softmax(-1), 1)
+        chosen = torch.multinomial((logits[:, -1].float() / temperature).softmax(-1), 1)
         tokens = chosen if ids is None else ids[chosen]
         said.append(tokens)
         ended |= torch.isin(tokens[:, 0], ends)

@@ -25,12 +25,20 @@ class DistillOptions(TrainingOptions):
     select: Literal["adaspec", "moving", "random", "all"] = "all"
     """Tokens of a batch to train on. `all` gave the highest acceptance for the same compute in our measurements
     (docs/distillation.md)."""
+    temperature: float = 1.0
+    """Temperature at which the target will be sampled: losses, on-policy samples and α_exp use both models'
+    distributions at this temperature."""
     k: float = 0.4
     """Share of the tokens that `adaspec`, `moving` and `random` keep, in (0, 1]."""
     steps: int = 300
     """Optimizer steps of the stage that makes the draft."""
+    epochs: float | None = None
+    """Passes over the rows, in place of `steps`."""
+    patience: int = 0
+    """Early stopping: a stage ends after this many checkpoints in a row without a higher α_exp on the validation rows,
+    and the weights of its best checkpoint are kept. 0: all steps are trained, and the last weights are kept."""
     reference_steps: int | None = None
-    """Optimizer steps of the reference, which is trained on all tokens with KL(p ‖ q); None: `steps`."""
+    """Optimizer steps of the reference, which is trained on all tokens with KL(p ‖ q); None: as many as the draft's."""
     init_from: Literal["draft", "reference"] = "draft"
     """Initial weights of the last stage: the given draft (the paper) or the reference. An untrained draft, such as a
     fresh cut, learns nothing from `tvd`: its gradient is 0 where two distributions do not overlap."""
@@ -52,7 +60,9 @@ class DistillOptions(TrainingOptions):
         """Check the values. Raises InputError that names the option."""
         super().__post_init__()
         self._check_counts("steps")
-        self._check_positive("reference_steps", "learning_rate")
+        self._check_positive("epochs", "reference_steps", "learning_rate", "temperature")
+        if self.patience < 0:
+            raise InputError(f"patience={self.patience}: a number of checkpoints, or 0 for no early stopping")
         if self.vocabulary is not None and self.vocabulary < 0:
             raise InputError(f"vocabulary={self.vocabulary}: the most ids of a draft vocabulary, or 0 for all")
         if not 0 < self.k <= 1:

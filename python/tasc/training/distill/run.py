@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tasc.training.distill.new_head import EAGLE, new_head, warn_unless_run
 from tasc.training.distill.options import NEW_VOCABULARY, DistillOptions
 from tasc.training.distill.teacher import Teacher
 from tasc.training.distill.trainer import run_stage, token_losses
-from tasc.training.examples import ROWS, check_rows
+from tasc.training.examples import ROWS, Example, check_rows
 from tasc.training.work_dir import TrainedModel, WorkFolder, attention, processes, row_order, rows_per_step
 
 METRICS = "distill.json"
@@ -74,7 +75,8 @@ def distill(
         options: See `DistillOptions`.
         outputs: `given`: learn from the outputs of the rows; `target`: from greedy outputs of the target.
         validation: Rows for whose inputs the target generates outputs to measure acceptance; if empty, nothing is
-            measured.
+            measured. Early stopping (`patience`) needs them. They then choose the weights, so their figures are a
+            little too high.
         baseline: Also train the same draft with DistillSpec, on all tokens with the compute of all stages, and compare.
             That draft is written to `OUT.baseline`. No effect if the options are DistillSpec.
         reference: Folder of an already distilled reference, instead of training one.
@@ -138,11 +140,15 @@ def distill(
     check_rows(rows, "row", outputs=outputs == "given")
     if held_out:
         check_rows(held_out, "validation row")
+    elif options.patience:
+        raise InputError(
+            f"patience={options.patience}: early stopping needs validation rows; give validation (--validation-split)"
+        )
     bar = progress or no_bars
     system = PromptDefaults.of(str(target), None, None).choose(system)
     dataset = DistillDataset(str(target), rows, outputs, options, work.path, max_output, system, eos, bar)
     given = None if reference is None else Path(reference)
-    run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given)
+    run = _Run(dataset, draft, out, work, options, baseline and not options.is_distillspec, given, held_out)
     if run.baseline and run.baseline_out.exists() and not run.baseline_note.exists():
         raise InputError(f"{run.baseline_out} is there already; remove it, name another OUT, or give baseline=False")
     run.check_vocabularies()
@@ -158,7 +164,7 @@ def distill(
         if has_baseline and processes().is_main_process:
             run.note_baseline()  # which `resume=False` has removed with the work folder
         run.train(work.path / "states" if states is None else Path(states))
-        figures = run.measure(held_out, length) if held_out else {}
+        figures = run.measure(length) if held_out else {}
         return TrainedModel(out, run.publish(figures))
 
 
@@ -173,6 +179,7 @@ class _Run:
     options: DistillOptions
     baseline: bool
     reference: Path | None
+    held_out: Sequence[Row]
 
     def train(self, states: Path) -> None:
         """Train the reference, the draft and the baseline, unless they exist or are not needed."""
@@ -181,14 +188,33 @@ class _Run:
         if self.source == EAGLE and processes().is_main_process:
             warn_unless_run(self.dataset.target)
         teacher = self.dataset.teacher(states, self.dataset.examples, options.precision, self.source == EAGLE)
+        if options.patience:
+            _ = self.validation  # before the target is released
         self.dataset.forget_target()  # cached states need the output head only; an online teacher holds the target
         everything = replace(options, loss="forward_kl", select="all", init_from="draft", on_policy=0.0)
         if options.needs_reference and self.reference is None:
-            self._stage("reference", everything, options.reference_steps or options.steps, teacher)
+            self._stage("reference", everything, options.reference_steps or self.steps, teacher)
         tokens = self._reference_losses(teacher) if options.select == "adaspec" else None
-        self._stage("draft", options, options.steps, teacher, tokens)
+        self._stage("draft", options, self.steps, teacher, tokens)
         if self.baseline:
             self._stage("baseline", everything, self.baseline_steps, teacher)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the draft's stage, unless it is stopped early."""
+        options = self.options
+        if options.epochs is None:
+            return options.steps
+        return max(1, math.ceil(options.epochs * len(self.dataset.examples) / rows_per_step(options)))
+
+    @cached_property
+    def validation(self) -> tuple[list[Example], Teacher]:
+        """The target's outputs to the validation rows, and a teacher for them."""
+        dataset = self.dataset
+        outputs = dataset.target_outputs(
+            "validation.json", self.held_out, "the target answers the validation rows", "validation row"
+        )
+        return outputs, dataset.teacher(self.work.path / "validation-states", outputs, "fp32", self.source == EAGLE)
 
     @property
     def baseline_out(self) -> Path:
@@ -209,29 +235,27 @@ class _Run:
         """Optimizer steps on all tokens with the compute of the draft's stages: steps of the reference, the forward
         passes of a reference and of on-policy samples (a third of an optimizer step per batch), and steps of the draft.
         The target's passes do not count."""
-        options = self.options
-        steps = options.steps
+        options, done = self.options, self._done()
+        draft_steps = done["draft"]["steps"] if "draft" in done else self.steps
+        steps = draft_steps
         if options.needs_reference:
-            steps += options.reference_steps or options.steps
+            steps += done["reference"]["steps"] if "reference" in done else options.reference_steps or self.steps
         if options.select == "adaspec":
             steps += math.ceil(len(self._visited) / (3 * rows_per_step(options)))
         if options.select == "moving":
-            steps += math.ceil(options.steps / 3)
-        steps += math.ceil(options.on_policy * options.steps / 3)
+            steps += math.ceil(draft_steps / 3)
+        steps += math.ceil(options.on_policy * draft_steps / 3)
         return steps
 
     @property
     def _visited(self) -> list[int]:
         """Numbers of the rows that the draft learns from."""
-        return sorted(set(row_order(self.dataset.examples, self.options, self.options.steps)))
+        return sorted(set(row_order(self.dataset.examples, self.options, self.steps)))
 
-    def measure(self, rows: Sequence[Row], length: int) -> dict[str, Any]:
+    def measure(self, length: int) -> dict[str, Any]:
         """Acceptance over the target's own outputs of all drafts there are, and the draft against each."""
         dataset = self.dataset
-        outputs = dataset.target_outputs(
-            "validation.json", rows, "the target answers the validation rows", "validation row"
-        )
-        teacher = dataset.teacher(self.work.path / "validation-states", outputs, "fp32", self.source == EAGLE)
+        outputs, teacher = self.validation
         found = {}
         for name in ("untrained", "reference", "baseline", "draft"):
             folder = self._reference_folder if name == "reference" else self.work.path / name
@@ -382,6 +406,7 @@ class _Run:
             steps=steps,
             reference=tokens,
             eos_ids=self.dataset.eos_ids,
+            validation=self.validation if options.patience else None,
             progress=self.dataset.bar(f"distilling ({name})"),
         )
         if processes().is_main_process:

@@ -50,7 +50,13 @@ class TeacherLogits(NamedTuple):
 
 
 class Teacher(Protocol):
-    """Source of the target's logits, which the draft learns."""
+    """Source of the target's logits, which the draft learns.
+
+    Attributes:
+        temperature: The logits are divided by it. Divide the draft's too (`at_temperature`).
+    """
+
+    temperature: float
 
     def over(self, ids: Tensor | None, rows: Sequence[int], batch: dict[str, Any]) -> TeacherLogits:
         """Return the logits of some ids for every completion token of a batch, row after row.
@@ -76,17 +82,19 @@ class OnlineTeacher:
     Args:
         target: A transformers causal model.
         precision: Precision of its arithmetic, as in `DistillOptions`.
+        temperature: See `Teacher`.
     """
 
-    def __init__(self, target: Any, precision: str = "fp32") -> None:
+    def __init__(self, target: Any, precision: str = "fp32", temperature: float = 1.0) -> None:
         self.target = target.eval().requires_grad_(False)
+        self.temperature = temperature
         self._precision = precision
 
     @torch.no_grad()
     def logits(self, rows: Sequence[int], batch: dict[str, Any]) -> Tensor:
         """See `Teacher`."""
         with arithmetic(self.target, self._precision):
-            return completion_logits(self.target, batch)
+            return at_temperature(completion_logits(self.target, batch), self.temperature)
 
     def over(self, ids: Tensor | None, rows: Sequence[int], batch: dict[str, Any]) -> TeacherLogits:
         """See `Teacher`."""
@@ -103,11 +111,12 @@ class CachedHiddenStates:
         precision: Precision of the head's arithmetic, as in `DistillOptions`.
 
     Attributes:
+        temperature: See `Teacher`.
         states: (M, H), memory-mapped; float16 or float32, or bfloat16 as uint16 bits.
         ends: (R + 1,) int64; the states of row r are the last ones of `states[ends[r]:ends[r + 1]]`, as many as its
             completion has tokens. With whole rows, those of its prompt stand before them.
         begins: (R + 1,) int64; row r has `totals[begins[r]:begins[r + 1]]`.
-        totals: (N,) float32 log-sum-exp of the logits of each completion token.
+        totals: (N,) float32 log-sum-exp of the logits of each completion token, at the temperature.
         is_whole: Whether the states of prompts are stored too.
     """
 
@@ -119,6 +128,7 @@ class CachedHiddenStates:
         self.totals = np.load(folder / "totals.npy")
         facts = read_json(folder / "states.json")
         self.is_whole = bool(facts.get("whole"))
+        self.temperature = float(facts.get("temperature", 1.0))
         self.ends = np.load(folder / "ends.npy") if self.is_whole else self.begins
         self.bits = facts["dtype"] == "bfloat16"
         self._cut: tuple[Tensor, Any] | None = None  # ids, and the head's rows of them
@@ -161,7 +171,7 @@ class CachedHiddenStates:
         states, weight = self._tensor(np.concatenate([self.states[begin:end] for begin, end in ends])), head.weight
         with arithmetic(head, self._precision):
             logits: Tensor = head(states.to(weight.device, weight.dtype))
-        return logits
+        return at_temperature(logits, self.temperature)
 
     @classmethod
     def compute(
@@ -173,6 +183,7 @@ class CachedHiddenStates:
         precision: str = "fp32",
         pad_id: int = 0,
         whole: bool = False,
+        temperature: float = 1.0,
         progress: Progress | None = None,
     ) -> CachedHiddenStates:
         """Run the target over rows once and store its states, or open the states that an earlier call stored.
@@ -185,19 +196,21 @@ class CachedHiddenStates:
             pad_id: Any id.
             whole: Whether to store the states of the prompts too, which an EAGLE head reads. Stored ones serve other
                 drafts too.
+            temperature: See `Teacher`.
             progress: Called with (rows done, R).
 
         Raises:
-            InputError: The folder holds states of other rows or of another target; the disk is too small; or the
-                target changes its logits after the output head (soft cap, scale): use `OnlineTeacher`.
+            InputError: The folder holds states of other rows, another target or temperature; the disk is too small; or
+                the target changes its logits after the output head (soft cap, scale): use `OnlineTeacher`.
         """
         head = _head(target)
         target.eval()
         dtype = str(next(target.parameters()).dtype).removeprefix("torch.")
         facts = {"rows": digest(examples), "dtype": dtype, "precision": precision, "totals": True}
         facts |= {"whole": True} if whole else {}
+        facts |= {"temperature": temperature} if temperature != 1.0 else {}
         _, first, _ = next(batches(target, examples, rows=[0], pad_id=pad_id))
-        expected = _check_head(target, head, first).float()
+        expected = at_temperature(_check_head(target, head, first).float(), temperature)
         if not folder.exists():
             with arithmetic(target, precision):
                 _write(target, head, examples, folder, facts, pad_id, progress)
@@ -206,7 +219,9 @@ class CachedHiddenStates:
             deviation = (cached.logits([0], {}).float() - expected).abs().mean()
             if deviation <= _MAX_DEVIATION * expected.std():
                 return cached
-        raise InputError(f"{folder} holds states of other rows or of another target; remove it, or name another")
+        raise InputError(
+            f"{folder} holds states of other rows, another target or temperature; remove it, or name another"
+        )
 
 
 def batches(
@@ -245,6 +260,11 @@ def completion_logits(model: Any, batch: dict[str, Any]) -> Tensor:
         batch: Batch of `Collator` on the model's device, with its `labels`.
     """
     return draft_logits(model, batch)[0]
+
+
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits divided by a temperature above 0."""
+    return logits if temperature == 1.0 else logits / temperature
 
 
 def draft_logits(model: Any, batch: dict[str, Any]) -> list[Tensor]:
@@ -368,7 +388,8 @@ def _write(
                 ]
             else:
                 parts = list(torch.split(_of_completions(seen[-1], batch["labels"]), sizes))
-            sums = torch.split(logits.float().logsumexp(-1).cpu(), sizes)
+            scaled = at_temperature(logits.float(), facts.get("temperature", 1.0))
+            sums = torch.split(scaled.logsumexp(-1).cpu(), sizes)
             for row, part, total in zip(rows, parts, sums, strict=True):
                 found = part.cpu().to(getattr(torch, facts["dtype"]))
                 states[ends[row] : ends[row + 1]] = (found.view(torch.uint16) if kind == np.uint16 else found).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tasc.decoding.draft_model.vocabulary import DraftHead
+from tasc.files import atomic_path
 from tasc.progress import Progress
 from tasc.training.distill.losses import LOSSES
 from tasc.training.distill.moving_reference import MovingReference
@@ -21,6 +25,7 @@ from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import (
     Teacher,
     arithmetic,
+    at_temperature,
     batches,
     completion_logits,
     draft_batch,
@@ -29,7 +34,7 @@ from tasc.training.distill.teacher import (
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
 from tasc.training.schedule import TimeLimit, adamw
-from tasc.training.work_dir import fit, row_order, rows_per_step, trainer_arguments
+from tasc.training.work_dir import fit, processes, row_order, rows_per_step, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         options: Options; `loss`, `select`, `k` and `on_policy` are used.
         reference: (T,) loss of the reference per completion token, by row, for `select="adaspec"`.
         eos_ids: Ids that end an output.
+        validation: Outputs of the target and a teacher for them, for early stopping.
         **given: Arguments of the `Trainer`.
     """
 
@@ -64,9 +70,11 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         options: DistillOptions,
         reference: Mapping[int, Tensor] | None,
         eos_ids: Collection[int] = (),
+        validation: tuple[Sequence[Example], Teacher] | None = None,
         **given: Any,
     ) -> None:
-        super().__init__(**given)
+        super().__init__(eval_dataset=None if validation is None else validation[0], **given)
+        self._validation = validation
         self.model_accepts_loss_kwargs = False
         self._teacher = teacher
         self._options = options
@@ -91,12 +99,45 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
 
         def losses(model: Any, steps: int) -> list[Tensor]:
             found = draft_logits(model, draft_batch(model, self._teacher, rows, inputs, steps))
-            return [LOSSES[self._options.loss](target.logits, logits, target.rest) for logits in found]
+            scaled = [at_temperature(logits, self._teacher.temperature) for logits in found]
+            return [LOSSES[self._options.loss](target.logits, logits, target.rest) for logits in scaled]
 
         per_token = losses(model, STEPS)
         chosen = self._selected(rows, per_token[0].detach(), lambda reference: losses(reference, 1)[0])
         loss = torch.stack([each[chosen].mean() for each in per_token]).mean()
         return (loss, {}) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure 1 − α_exp on the validation rows; keep the best weights, and stop when `patience` is used up."""
+        assert self._validation is not None
+        outputs, teacher = self._validation
+        draft: Any = self.accelerator.unwrap_model(self.model)
+        per_token = torch.cat([*token_losses(draft, outputs, teacher, "tvd").values()])
+        [loss] = broadcast_object_list([per_token.double().mean().item()])  # all processes decide alike
+        losses = [entry["eval_loss"] for entry in self.state.log_history if "eval_loss" in entry]
+        self.log({"eval_loss": loss})
+        if loss < min(losses, default=math.inf):
+            if processes().is_main_process:
+                with atomic_path(self._best) as made:
+                    save_file(_trained(draft), made)
+        elif len(losses) - losses.index(min(losses)) >= self._options.patience:
+            self.control.should_training_stop = True
+        return {"eval_loss": loss}
+
+    @torch.no_grad()
+    def take_best(self) -> int:
+        """Load the weights of the best checkpoint. Return its step."""
+        processes().wait_for_everyone()
+        stored = load_file(self._best)
+        for name, weight in _trained(self.accelerator.unwrap_model(self.model)).items():
+            weight.copy_(stored[name])
+        found = [(entry["eval_loss"], entry["step"]) for entry in self.state.log_history if "eval_loss" in entry]
+        return int(min(found)[1])
+
+    @property
+    def _best(self) -> Path:
+        """File with the weights of the best checkpoint."""
+        return Path(str(self.args.output_dir), "best.safetensors")
 
     def _sampled(self, rows: Sequence[int]) -> dict[str, Any]:
         """Return a batch of outputs that the draft samples now, as long as the longest of these rows at most."""
@@ -107,6 +148,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
             sampled_outputs(
                 draft, [one.prompt for one in examples], made.collator,
                 ids=self._ids, eos=self._eos_ids, limit=max(len(one.completion) for one in examples),
+                temperature=self._options.temperature,
             )
         )  # fmt: skip
         return {name: value.to(draft.device) for name, value in batch.items()}
@@ -134,6 +176,7 @@ def run_stage(
     steps: int,
     reference: Mapping[int, Tensor] | None = None,
     eos_ids: Collection[int] = (0,),
+    validation: tuple[Sequence[Example], Teacher] | None = None,
     limit: TimeLimit | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -149,12 +192,13 @@ def run_stage(
         steps: Optimizer steps.
         reference: (T,) loss of the reference per completion token, by row.
         eos_ids: Ids that end an output.
+        validation: Outputs of the target and a teacher for them: the stage stops early, by `options.patience`.
         limit: Time of the stage; the learning rate then falls with the time. None: as long as the steps take.
         progress: As for `fit`.
 
     Returns:
         JSON values: `steps` done, `rows_per_step`, `trainable` (number of parameters), `seconds`, `resumed_at`,
-        `curve`.
+        `curve`; with early stopping also `validation`, [{step, loss}] with 1 − α_exp as loss, and `kept_step`.
     """
     transformers.set_seed(options.seed)
     draft.config.use_cache = False
@@ -166,6 +210,7 @@ def run_stage(
         options=options,
         reference=reference,
         eos_ids=eos_ids,
+        validation=validation,
         model=draft,
         args=trainer_arguments(folder, options, steps),
         train_dataset=row_order(examples, options, steps),
@@ -173,6 +218,7 @@ def run_stage(
         optimizers=_optimizer(draft, options, steps, limit),
     )
     history = fit(trainer, progress, limit)
+    kept = {} if validation is None else {"validation": history["validation"], "kept_step": trainer.take_best()}
     draft.config.use_cache = True
     draft.eval().requires_grad_(True)
     trainer.accelerator.unwrap_model(draft, keep_fp32_wrapper=False)  # takes off the autocast of the training
@@ -181,6 +227,7 @@ def run_stage(
         "rows_per_step": rows_per_step(options),
         "trainable": trainable,
         **{name: history[name] for name in ("seconds", "resumed_at", "curve")},
+        **kept,
     }
 
 
@@ -203,9 +250,15 @@ def token_losses(
         with arithmetic(model, precision), head.applied():
             logits = completion_logits(model, draft_batch(model, teacher, chosen, batch, 1))
         target = teacher.over(head.ids, chosen, batch)
-        per_token = LOSSES[loss](target.logits, logits, target.rest).cpu()
+        scaled = at_temperature(logits, teacher.temperature)
+        per_token = LOSSES[loss](target.logits, scaled, target.rest).cpu()
         found |= {row: part.clone() for row, part in zip(chosen, torch.split(per_token, sizes), strict=True)}
     return found
+
+
+def _trained(draft: Any) -> dict[str, Tensor]:
+    """Return the weights that are trained, by name."""
+    return {name: weight for name, weight in draft.named_parameters() if weight.requires_grad}
 
 
 def _set_trainable(draft: Any, options: DistillOptions) -> None:
