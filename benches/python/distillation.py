@@ -2,9 +2,12 @@
 
     python benches/python/distillation.py --work FOLDER                     (the demo's task and its adapter)
     python benches/python/distillation.py DATA --adapter DIR --system TEXT --work FOLDER [--steps 150] [--seeds 3]
+    python benches/python/distillation.py DATA … --work FOLDER --regime recipe [--epochs 3] -o FILE
+    python benches/python/distillation.py --figure FILE.svg RESULTS [RESULTS …]
     python benches/python/distillation.py --smoke
 
-Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees
+`--regime` names the arms that answer one question: `recipe` (what of AdaSPEC's recipe brings what), `selection` (share
+of tokens, restart), `head` (the same for an EAGLE head). Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees
 the same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the
 target says to held-out inputs, by one teacher-forced pass. Three comparisons: at equal optimizer steps; at equal steps
 with 2.5 times the rows in each, as AdaSPEC was published (k = 0.4 of whose tokens are as many as DistillSpec sees); and
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -46,6 +50,8 @@ MORE_ROWS = "DistillSpec, 2.5 times the rows"
 ARMS: dict[str, dict[str, Any]] = {
     REFERENCE: {"select": "all"},
     "AdaSPEC": {"select": "adaspec"},
+    "AdaSPEC, k = 0.2": {"select": "adaspec", "k": 0.2},
+    "AdaSPEC, k = 0.7": {"select": "adaspec", "k": 0.7},
     "random tokens": {"select": "random"},
     "TVD": {"select": "all", "loss": "tvd"},
     "NLA": {"select": "all", "loss": "nla"},
@@ -68,6 +74,8 @@ COMPARISONS = {
         REFERENCE,
         (
             "AdaSPEC",
+            "AdaSPEC, k = 0.2",
+            "AdaSPEC, k = 0.7",
             "AdaSPEC as published",
             MORE_ROWS,
             "random tokens",
@@ -93,6 +101,23 @@ COMPARISONS = {
     ),
 }
 """Equal arms: which DistillSpec is compared with, and which arms are."""
+REGIMES = {
+    "recipe": (
+        "3.6M",
+        (
+            MORE_ROWS,
+            "AdaSPEC",
+            "AdaSPEC as published",
+            "random tokens",
+            "LK",
+            "AdaSPEC, LK",
+            "moving reference",
+        ),
+    ),
+    "selection": ("3.6M", ("AdaSPEC", "AdaSPEC, k = 0.2", "AdaSPEC, k = 0.7", "AdaSPEC from its reference", LONGER)),
+    "head": (EAGLE, ("AdaSPEC", "LK")),
+}
+"""Draft and arms by the name of `--regime`, beside DistillSpec."""
 RESAMPLES = 2000
 
 
@@ -126,10 +151,26 @@ class Comparison:
         chosen = dict(ARMS[arm])
         steps = self.longer if chosen.pop("longer", False) else self.steps
         batch = round(self.batch * chosen.pop("batch", 1.0))
+        k = chosen.pop("k", self.k)
         return DistillOptions(
-            **chosen, steps=steps, batch_size=batch, k=self.k, learning_rate=self.rate, precision=self.precision,
+            **chosen, steps=steps, batch_size=batch, k=k, learning_rate=self.rate, precision=self.precision,
             vocabulary=self.vocabulary, seed=seed, save_every=50,
         )  # fmt: skip
+
+    def compute(self, arm: str) -> float:
+        """Rows that an arm trains on, its reference's among them; a forward pass alone is a third of one.
+
+        That is what an arm costs by itself: in `--work`, arms share one reference.
+        """
+        options = self.options(arm, 0)
+        rows = float(options.steps * options.batch_size)
+        if options.needs_reference:
+            rows += self.steps * self.batch
+        if options.select == "adaspec":
+            rows += min(len(self.train), options.steps * options.batch_size) / 3
+        if options.select == "moving":
+            rows += options.steps * options.batch_size / 3
+        return rows
 
     def draft(self, arm: str, seed: int) -> Path:
         """A finished draft; it is distilled if it is not there yet."""
@@ -230,7 +271,7 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
         facts = compare(found)
         show(task, facts, seed + 1, len(outputs), length)
         said = {
-            "arms": facts, "train_seconds": spent, "seeds": seed + 1, "length": length,
+            "arms": facts, "compute": {arm: task.compute(arm) for arm in task.arms}, "train_seconds": spent, "seeds": seed + 1, "length": length,
             "steps": task.steps, "longer": task.longer, "batch": task.batch, "k": task.k, "rows": len(task.train),
             "draft": str(task.source), "vocabulary": task.vocabulary, "prompts": len(outputs), "machine": machine(),
         }  # fmt: skip
@@ -267,6 +308,32 @@ def show(task: Comparison, facts: dict[str, Any], seeds: int, prompts: int, leng
         )
 
 
+def figure(file: Path, results: list[Path]) -> None:
+    """α over compute: a point for each arm and file of results, with its interval; a line joins the points of an arm."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    points: dict[str, list[tuple[float, list[float]]]] = {}
+    for one in map(json.loads, (path.read_text() for path in results)):
+        for arm, facts in one["arms"].items():
+            points.setdefault(arm, []).append((one["compute"][arm], facts["alpha"]))
+    plt.rcParams["svg.hashsalt"] = "tasc"
+    drawn, axes = plt.subplots(figsize=(7, 4))
+    for number, (arm, found) in enumerate(points.items()):
+        at, alphas = zip(*sorted(found), strict=True)
+        values, lows, highs = (np.array(column) for column in zip(*alphas, strict=True))
+        marker = "osD^v<>PX*"[number % 10]
+        axes.errorbar(at, values, [values - lows, highs - values], marker=marker, capsize=2, label=arm, lw=1)
+    axes.set_xlabel("rows that the draft and its reference train on")
+    axes.set_ylabel("α, with its 95 % interval")
+    axes.legend(fontsize=7, loc="lower right")
+    axes.grid(alpha=0.3)
+    drawn.tight_layout()
+    drawn.savefig(file, metadata={"Date": None})
+
+
 def drafted(text: str) -> int | list[int] | DraftSize | str:
     """What `distill` takes as the draft."""
     if text == EAGLE:
@@ -279,16 +346,22 @@ def drafted(text: str) -> int | list[int] | DraftSize | str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, nargs="?", help="rows {input, output, split}; by default the demo's task")
+    parser.add_argument(
+        "data",
+        type=Path,
+        nargs="*",
+        help="rows {input, output, split}; by default the demo's task. Results of --figure",
+    )
     parser.add_argument("--work", type=Path, help="where drafts and states lie")
     parser.add_argument("--model", default=EMBEDDED, help="folder, hub name or smollm2")
     parser.add_argument("--adapter", type=Path, help="PEFT adapter of the target")
     parser.add_argument("--system")
     parser.add_argument(
-        "--draft", type=drafted, default=4, help="layers of the target (4, or 0,10,19,29), a size (3.6M), or eagle"
+        "--draft", type=drafted, help="layers of the target (4, or 0,10,19,29), a size (3.6M), or eagle; default: 4"
     )
     parser.add_argument("--vocabulary", type=int, help="most ids of the draft vocabulary; as in tasc distill")
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--epochs", type=float, help="passes over the rows, in place of --steps")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--k", type=float, default=0.4)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -299,32 +372,46 @@ def main() -> None:
         "--arms", nargs="*", choices=[arm for arm in ARMS if arm != REFERENCE], metavar="ARM",
         help="which arms run beside DistillSpec (default: all)",
     )  # fmt: skip
+    parser.add_argument("--regime", choices=list(REGIMES), help="arms and draft that answer one question")
     parser.add_argument("--length", type=int, default=5, help="tokens per draft")
     parser.add_argument("--longest", type=int, default=256, help="most output tokens")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--figure", type=Path, help="draw α over compute from files of results, and end")
     parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
     args = parser.parse_args()
+    if args.figure is not None:
+        if not args.data:
+            parser.error("--figure needs files that -o has written")
+        figure(args.figure, args.data)
+        return
     if args.work is None and not args.smoke:
-        parser.error("give --work, or --smoke")
+        parser.error("give --work, --figure or --smoke")
+    if len(args.data) > 1:
+        parser.error("give one file of rows")
+    if args.regime is not None and args.arms is not None:
+        parser.error("give --regime or --arms")
     if args.threads is not None:
         use_threads(args.threads)
     if args.smoke:
         smoke()
         return
-    if args.data is None:
+    if not args.data:
         sys.path.insert(0, str(DEMO))
         import assistant
 
         rows, system, adapter = assistant.rows(4000, seed=0), assistant.SYSTEM, DEMO / "adapter"
     else:
-        rows, system, adapter = [dict(row) for row in read_rows(args.data)], args.system, args.adapter
+        rows, system, adapter = [dict(row) for row in read_rows(args.data[0])], args.system, args.adapter
     train, test = ([row for row in rows if row["split"] == split] for split in ("train", "test"))
-    arms = [arm for arm in ARMS if args.arms is None or arm in (REFERENCE, *args.arms)]
+    source, chosen = (None, args.arms) if args.regime is None else REGIMES[args.regime]
+    arms = [arm for arm in ARMS if chosen is None or arm in (REFERENCE, *chosen)]
+    train = train[: args.rows]
+    steps = args.steps if args.epochs is None else math.ceil(args.epochs * len(train) / args.batch)
     task = Comparison(
-        checkpoint(args.model, adapter), train[: args.rows], test[: args.limit], system, args.work,
-        args.draft, args.vocabulary, args.steps, args.batch, args.k, args.rate, args.precision, args.longest,
+        checkpoint(args.model, adapter), train, test[: args.limit], system, args.work,
+        args.draft or drafted(source or "4"), args.vocabulary, steps, args.batch, args.k, args.rate, args.precision, args.longest,
         arms,
     )  # fmt: skip
     run(task, args.seeds, args.length, args.output)
@@ -343,7 +430,8 @@ def smoke() -> None:
             model, rows[:20], rows[-4:], None, folder / "work", 1, None, 2, 4, 0.4, 1e-3, "fp32", 16,
             list(ARMS),
         )  # fmt: skip
-        run(task, 2, 3, None)
+        run(task, 2, 3, folder / "results.json")
+        figure(folder / "figure.svg", [folder / "results.json"])
         run(replace(task, source=EAGLE, work=folder / "heads", arms=[REFERENCE, "LK"]), 1, 3, None)
 
 
