@@ -161,12 +161,18 @@ def test_the_command_that_serves_a_model_where_drafts_pay_in_vllm() -> None:
     nothing = Verdict("a little", [], {}, [])
     settings = {"method": "custom_class", "num_speculative_tokens": 64}
     chosen = {"is_worth_it": True, "settings": settings}
-    found = {"predictions": [{"engine": "tasc", "recommended": chosen}, {"engine": "vllm", "recommended": chosen}]}
+    predictions = [{"engine": "tasc", "recommended": chosen}, {"engine": "vllm", "recommended": chosen}]
+    found = {"predictions": predictions, "system": None}
     made = served_verdict(
         nothing, ModelCheck(model=None, tokenizer=None, name="my model"), found, index="tasc index build"
     )
     served = f"TASC_INDEX=task.tasc vllm serve 'my model' --speculative-config '{json.dumps(settings)}'"
     assert made.next_commands == ["tasc index build", served]
+    assert made.sentences == []
+    asked = served_verdict(
+        made, ModelCheck(model=None, tokenizer=None, name="m"), found | {"system": "Be brief."}, index=""
+    )
+    assert asked.sentences == ["vLLM adds no system prompt: begin the messages of each request with it, 'Be brief.'"]
     adapted = ModelCheck(model=None, tokenizer=None, name="my model", adapter=Path("lora"))
     assert served_verdict(nothing, adapted, found, index="tasc index build") == nothing
     chosen["is_worth_it"] = False

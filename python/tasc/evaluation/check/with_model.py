@@ -286,7 +286,7 @@ def served_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *
     """Return the verdict with the command that serves the model in vLLM, where drafts pay there.
 
     There is none for a model with an adapter, which vLLM would take as a module of its own. The command names the
-    folder of `smollm2`, a name that vLLM does not know.
+    folder of `smollm2`, a name that vLLM does not know. A sentence says the system prompt, which requests must hold.
 
     Args:
         verdict: Verdict so far.
@@ -300,7 +300,11 @@ def served_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *
         return verdict
     first = [] if index in verdict.next_commands else [index]
     command = f"TASC_INDEX={INDEX} vllm serve {shlex.quote(checkpoint(check.name))} --speculative-config '{settings}'"
-    return replace(verdict, next_commands=[*first, *verdict.next_commands, command])
+    system = found["system"]
+    said = [] if not system else [f"vLLM adds no system prompt: begin the messages of each request with it, {system!r}"]
+    return replace(
+        verdict, sentences=[*verdict.sentences, *said], next_commands=[*first, *verdict.next_commands, command]
+    )
 
 
 def draft_verdict(verdict: Verdict, check: ModelCheck, found: dict[str, Any], *, data: str, index: str) -> Verdict:
