@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -287,6 +288,36 @@ def test_epochs_are_passes_over_the_rows(target: Path, tmp_path: Path) -> None:
     made = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
     steps = math.ceil(1.5 * len(ROWS) / 4)
     assert [stage["steps"] for stage in made.metrics["stages"].values()] == [steps, steps]
+
+
+@pytest.mark.parametrize("source", [2, "narrow"])
+@pytest.mark.parametrize("select", ["adaspec", "moving"])
+def test_the_shared_beginning_of_prompts_is_computed_once(
+    source: Any, select: Any, target: Path, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin of whole rows has the same losses; the states are stored for both in a folder of its own."""
+    options = replace(QUICK, select=select, learning_rate=1e-3)
+    model = target if source == 2 else wide
+    given: Any = {"options": options, "system": "Say what the user wants, in a few words. " * 2, "baseline": False}
+    widths, found, stored = [], {}, {}
+    before = Collator.__call__
+
+    def collate(self: Collator, examples: Any) -> Any:
+        made = before(self, examples)
+        widths.append(made["attention_mask"].shape[1] - made["input_ids"].shape[1])
+        return made
+
+    monkeypatch.setattr(Collator, "__call__", collate)
+    for name, least in (("shared", 48), ("whole", 10**9)):
+        monkeypatch.setattr("tasc.training.shared_prefix.MIN_SAVED", least)
+        widths.clear()
+        out = tmp_path / name
+        made = distill(model, 2 if source == 2 else NARROW, ROWS, out, states=tmp_path / f"{name}-states", **given)
+        assert (max(widths) > 10) == (name == "shared")
+        found[name] = [entry["loss"] for entry in made.metrics["stages"]["draft"]["curve"]]
+        stored[name] = torch.from_numpy(np.load(tmp_path / f"{name}-states" / "states.npy"))
+    torch.testing.assert_close(stored["shared"], stored["whole"], atol=1e-4, rtol=1e-4)
+    assert found["shared"] == pytest.approx(found["whole"], rel=2e-3)
 
 
 def test_a_draft_is_cut_distilled_measured_and_kept(target: Path, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from test_tune import QUICK, TASK, model_folder, weights  # noqa: E402
 from tiny import tiny_model  # noqa: E402
 
 from tasc import tune  # noqa: E402
+from tasc.training import shared_prefix  # noqa: E402
 from tasc.training.examples import Collator, Example  # noqa: E402
-from tasc.training.finetune import shared_prefix  # noqa: E402
-from tasc.training.finetune.shared_prefix import MIN_SAVED, prefix_cache, with_prefix  # noqa: E402
+from tasc.training.shared_prefix import MIN_SAVED, prefix_cache, with_prefix  # noqa: E402
 
 SYSTEM = "Say what the row holds, in the words of the others."
 PREFIX = [7, 9, 30, 4, 99, 60, 41, 8, 8, 12, 77, 5, 3, 90]

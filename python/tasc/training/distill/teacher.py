@@ -29,6 +29,7 @@ from tasc.files import new_folder, read_json
 from tasc.progress import Progress
 from tasc.training.examples import IGNORED, Collator, Example, digest
 from tasc.training.schedule import dtype_of
+from tasc.training.shared_prefix import prefix_cache, with_prefix
 
 ROWS_PER_PASS = 16
 """Rows of a forward pass outside of training."""
@@ -230,6 +231,7 @@ def batches(
     *,
     rows: Sequence[int] | None = None,
     pad_id: int = 0,
+    collator: Collator | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[list[int], dict[str, Any], list[int]]]:
     """Yield batches of examples of similar length: row numbers, the batch on the model's device, completion lengths.
@@ -239,9 +241,10 @@ def batches(
         examples: Examples to choose from.
         rows: Numbers of the examples; None: all.
         pad_id: Any id.
+        collator: Collator to use; None: one of whole rows.
         progress: Called with (rows done, rows) after each batch.
     """
-    collator = Collator.for_model(model, pad_id)
+    collator = collator or Collator.for_model(model, pad_id)
     order = sorted(range(len(examples)) if rows is None else rows, key=lambda row: len(examples[row]))
     for start in range(0, len(order), ROWS_PER_PASS):
         chosen = [(row, examples[row]) for row in order[start : start + ROWS_PER_PASS]]
@@ -378,9 +381,13 @@ def _write(
             with (made / "states.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         totals = np.empty(int(begins[-1]), np.float32)
-        for rows, batch, sizes in batches(target, examples, pad_id=pad_id, progress=progress):
+        collator = Collator.for_model(target, pad_id)
+        if not whole:
+            collator = with_prefix(collator, target, examples, ROWS_PER_PASS)
+        for rows, batch, sizes in batches(target, examples, collator=collator, progress=progress):
+            before = prefix_cache(target, collator, len(rows))
             with _head_inputs(head) as seen, last_hidden_states(target, whole) as of_rows:
-                logits = completion_logits(target, batch)
+                logits = completion_logits(target, batch | before)
             if whole:
                 places = zip(batch["attention_mask"].argmax(1).tolist(), rows, strict=True)
                 parts = [

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tasc.decoding.draft_model.eagle import is_head
 from tasc.decoding.draft_model.vocabulary import DraftHead
 from tasc.files import atomic_path
 from tasc.progress import Progress
@@ -23,6 +24,7 @@ from tasc.training.distill.new_head import STEPS
 from tasc.training.distill.on_policy import sampled_outputs
 from tasc.training.distill.options import DistillOptions
 from tasc.training.distill.teacher import (
+    CachedHiddenStates,
     Teacher,
     arithmetic,
     at_temperature,
@@ -34,6 +36,7 @@ from tasc.training.distill.teacher import (
 from tasc.training.distill.token_selection import all_tokens, random_tokens, select_tokens
 from tasc.training.examples import Collator, Example
 from tasc.training.schedule import TimeLimit, adamw
+from tasc.training.shared_prefix import prefix_cache, with_prefix
 from tasc.training.work_dir import fit, processes, row_order, rows_per_step, trainer_arguments
 
 
@@ -81,6 +84,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         self._reference = reference
         self._eos_ids = eos_ids
         self._ids = DraftHead(given["model"]).ids
+        self._collator: Collator = given["data_collator"].collator
         self._moving = MovingReference(given["model"]) if options.select == "moving" else None
         if self._moving is not None:
             self.add_callback(self._moving)
@@ -98,7 +102,8 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         target = self._teacher.over(self._ids, rows, inputs)
 
         def losses(model: Any, steps: int) -> list[Tensor]:
-            found = draft_logits(model, draft_batch(model, self._teacher, rows, inputs, steps))
+            batch = draft_batch(model, self._teacher, rows, inputs, steps)
+            found = draft_logits(model, batch | prefix_cache(model, self._collator, len(rows)))
             scaled = [at_temperature(logits, self._teacher.temperature) for logits in found]
             return [LOSSES[self._options.loss](target.logits, logits, target.rest) for logits in scaled]
 
@@ -144,9 +149,9 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         draft: Any = self.accelerator.unwrap_model(self.model)
         made: Any = self.data_collator
         examples = [made.examples[row] for row in rows]
-        batch = made.collator(
+        batch = self._collator(
             sampled_outputs(
-                draft, [one.prompt for one in examples], made.collator,
+                draft, [one.prompt for one in examples], self._collator,
                 ids=self._ids, eos=self._eos_ids, limit=max(len(one.completion) for one in examples),
                 temperature=self._options.temperature,
             )
@@ -205,6 +210,9 @@ def run_stage(
     draft.train()
     _set_trainable(draft, options)
     trainable = sum(parameter.numel() for parameter in draft.parameters() if parameter.requires_grad)
+    collator = Collator.for_model(draft, min(eos_ids))
+    if isinstance(teacher, CachedHiddenStates) and not is_head(draft):  # others run over whole rows
+        collator = with_prefix(collator, draft, examples, options.batch_size)
     trainer = Distiller(
         teacher=teacher,
         options=options,
@@ -214,7 +222,7 @@ def run_stage(
         model=draft,
         args=trainer_arguments(folder, options, steps),
         train_dataset=row_order(examples, options, steps),
-        data_collator=RowCollator(Collator.for_model(draft, min(eos_ids)), examples),
+        data_collator=RowCollator(collator, examples),
         optimizers=_optimizer(draft, options, steps, limit),
     )
     history = fit(trainer, progress, limit)

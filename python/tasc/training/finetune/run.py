@@ -19,8 +19,8 @@ from tasc.progress import Progress
 from tasc.training.examples import Collator, Example, digest
 from tasc.training.finetune.optim import optimizer_and_schedule, with_adapters
 from tasc.training.finetune.options import TuneOptions
-from tasc.training.finetune.shared_prefix import trainer_class, with_prefix
 from tasc.training.schedule import dtype_of
+from tasc.training.shared_prefix import trainer_class, with_prefix
 from tasc.training.work_dir import WorkFolder, attention, fit, processes, row_order, rows_per_step, trainer_arguments
 
 COPIED = ("generation_config.json", PLAN_FILE)
