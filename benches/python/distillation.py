@@ -320,7 +320,7 @@ def figure(file: Path, results: list[Path]) -> None:
         for arm, facts in one["arms"].items():
             points.setdefault(arm, []).append((one["compute"][arm], facts["alpha"]))
     plt.rcParams["svg.hashsalt"] = "tasc"
-    drawn, axes = plt.subplots(figsize=(7, 4))
+    drawn, axes = plt.subplots(figsize=(8, 3.5))
     for number, (arm, found) in enumerate(points.items()):
         at, alphas = zip(*sorted(found), strict=True)
         values, lows, highs = (np.array(column) for column in zip(*alphas, strict=True))
@@ -328,7 +328,7 @@ def figure(file: Path, results: list[Path]) -> None:
         axes.errorbar(at, values, [values - lows, highs - values], marker=marker, capsize=2, label=arm, lw=1)
     axes.set_xlabel("rows that the draft and its reference train on")
     axes.set_ylabel("α, with its 95 % interval")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.grid(alpha=0.3)
     drawn.tight_layout()
     drawn.savefig(file, metadata={"Date": None})
