@@ -537,9 +537,9 @@ def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("select", ["random", "moving"])
-def test_selected_tokens_are_the_same_after_a_stop(select: Any, target: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, select=select, k=0.2)
+@pytest.mark.parametrize(("select", "ids"), [("random", None), ("random", 40), ("moving", None)])
+def test_selected_tokens_are_the_same_after_a_stop(select: Any, ids: int | None, target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select=select, k=0.2, vocabulary=ids)
     whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, baseline=False)
 
     def stop(what: str) -> Any:
