@@ -529,6 +529,11 @@ def test_a_run_that_diverges_ends_with_an_error(target: Path, tmp_path: Path, ca
     assert not (tmp_path / "draft").exists()
     assert any((tmp_path / "draft.distilling").rglob("step-*"))
     assert "the same command" not in caplog.text
+    for _ in range(2):  # the second run goes on from the checkpoint of the first
+        with pytest.raises(InputError, match="the validation loss is nan at step 1: the training has diverged"):
+            distill(target, 2, ROWS, tmp_path / "early", options=replace(options, patience=1), **EARLY)
+    assert not (tmp_path / "early").exists()
+    assert "the same command" not in caplog.text
 
 
 def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_path: Path) -> None:
