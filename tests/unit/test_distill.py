@@ -282,10 +282,12 @@ def test_a_run_that_stops_early_goes_on_as_if_it_had_not_been_stopped(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_epochs_are_passes_over_the_rows(target: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, epochs=1.5)
-    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
-    steps = math.ceil(1.5 * len(ROWS) / 4)
+@pytest.mark.parametrize(("epochs", "rows", "batch_size", "steps"), [(1.5, 12, 4, 5), (2.2, 25, 5, 11)])
+def test_epochs_are_passes_over_the_rows(
+    epochs: float, rows: int, batch_size: int, steps: int, target: Path, tmp_path: Path
+) -> None:
+    options = replace(QUICK, epochs=epochs, batch_size=batch_size)
+    made = distill(target, 2, (3 * ROWS)[:rows], tmp_path / "draft", options=options, baseline=False)
     assert [stage["steps"] for stage in made.metrics["stages"].values()] == [steps, steps]
 
 
@@ -700,7 +702,8 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["draft.baseline"]
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"epochs": 0.0}, {"patience": -1}, {"temperature": 0.0},
-        {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
+        {"temperature": 1e-40}, {"temperature": math.inf}, {"k": 0.0}, {"learning_rate": 0},
+        {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
         {"vocabulary": -1}, {"seed": -1}, {"seed": 2**32}, {"weight_decay": -0.1}, {"weight_decay": float("nan")},
     ):  # fmt: skip

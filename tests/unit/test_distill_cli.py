@@ -118,3 +118,6 @@ def test_the_printed_config_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(result.stdout)
     assert DistillConfig.read(tmp_path / "a.toml") == DistillConfig()
     assert DistillConfig.read(tmp_path / "a.toml", steps=7).steps == 7
+    file = config(tmp_path / "b.toml", epochs=2.5)
+    assert DistillConfig.read(file, steps=None).epochs == 2.5
+    assert DistillConfig.read(file, steps=7).epochs is None
