@@ -252,6 +252,21 @@ def test_a_stage_ends_early_with_its_best_weights(target: Path, tmp_path: Path) 
     assert whole.metrics["stages"]["draft"]["validation"][: len(losses)] == stage["validation"]
 
 
+def test_the_best_weights_may_lie_in_any_order(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def transposed(*given: Any) -> Any:
+        draft = cut_draft(*given)
+        for layer in draft.model.layers:
+            layer.mlp.up_proj.weight.data = layer.mlp.up_proj.weight.data.t().contiguous().t()
+        return draft
+
+    options = replace(QUICK, select="all", steps=2, patience=1)
+    plain = distill(target, 2, ROWS, tmp_path / "plain", options=options, **EARLY)
+    monkeypatch.setattr("tasc.training.distill.run.cut_draft", transposed)
+    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, **EARLY)
+    before, after = weights(plain.path), weights(made.path)
+    assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
+
+
 @pytest.mark.parametrize("stop_at", [3, 6, "saving"])
 def test_a_run_that_stops_early_goes_on_as_if_it_had_not_been_stopped(
     stop_at: Any, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
