@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from injector import Commands, listing
+from injector import Commands, Ended, listing
 from library import OUTPUT
 from tiny_models import byte_tokenizer, tiny_model
 
@@ -150,6 +150,7 @@ TRAININGS = [
     tuning("tune-full", "--method", "full"),
     distillation("distill", "--layers", "1"),
     distillation("distill-reference", "--layers", "1", config="reference.toml"),
+    distillation("distill-early", "--layers", "1", "--validation-split", "test", config="early.toml"),
     distillation("distill-narrow", "--draft-size", "32K"),
     distillation("distill-eagle", "--draft", "eagle"),
 ]
@@ -213,6 +214,8 @@ def prepare(folder: Path) -> None:
     (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     settings = 'batch_size = 4\nprecision = "fp32"\nmax_output = 8\nselect = "adaspec"\nk = 0.5\nsave_every = 2\n'
     (base / "distill.toml").write_text(settings)
+    early = "patience = 1\nlearning_rate = 1.0\n"  # so high that the best checkpoint is not the last
+    (base / "early.toml").write_text(settings.replace("save_every = 2", "save_every = 1") + early)
     (base / "reference.toml").write_text(settings + 'init_from = "reference"\n')
     task = load_tokenizer(tokenizer, eos="<eos>")
     store = TokenStore.build(ROWS, task, base / "task.store")
@@ -283,20 +286,26 @@ class Trial:
     def chain(self, moments: Iterable[float]) -> None:
         """Kill the case after each of `moments` (seconds), each run in the folder that the one before it has left.
 
+        A run that ends before its moment ends as a run without a fault, or finds the output of the one before it.
+
         The outputs of a last run, which is not killed, are those of a run that never was.
         """
         self.commands.reset(self.start)
         for moment in moments:
-            self.commands(list(self.case.command), kill_after=moment)
+            ended = self.commands(list(self.case.command), kill_after=moment)
+            assert ended.code in (0, -9) or self._is_there(ended), ended.stderr
             self.case.check(self.commands.run, False)
         self._next_run()
 
     def _next_run(self) -> None:
         ended = self.commands(list(self.case.command))
-        there = ended.code == 2 and "is there already" in ended.stderr
-        assert ended.code == 0 or (there and "out" in self.case.outputs), ended.stderr
+        assert ended.code == 0 or self._is_there(ended), ended.stderr
         self._check_done(listing(self.commands.run))
         self.case.check(self.commands.run, True)
+
+    def _is_there(self, ended: Ended) -> bool:
+        """Whether a run was refused because its output folder exists."""
+        return ended.code == 2 and "is there already" in ended.stderr and "out" in self.case.outputs
 
     def _check_done(self, found: dict[str, bytes]) -> None:
         """Check that what is there is what a run without a fault leaves."""

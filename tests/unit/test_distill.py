@@ -253,6 +253,21 @@ def test_a_stage_ends_early_with_its_best_weights(target: Path, tmp_path: Path) 
     assert whole.metrics["stages"]["draft"]["validation"][: len(losses)] == stage["validation"]
 
 
+def test_the_best_weights_may_lie_in_any_order(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def transposed(*given: Any) -> Any:
+        draft = cut_draft(*given)
+        for layer in draft.model.layers:
+            layer.mlp.up_proj.weight.data = layer.mlp.up_proj.weight.data.t().contiguous().t()
+        return draft
+
+    options = replace(QUICK, select="all", steps=2, patience=1)
+    plain = distill(target, 2, ROWS, tmp_path / "plain", options=options, **EARLY)
+    monkeypatch.setattr("tasc.training.distill.run.cut_draft", transposed)
+    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, **EARLY)
+    before, after = weights(plain.path), weights(made.path)
+    assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in before)
+
+
 @pytest.mark.parametrize("stop_at", [3, 6, "saving"])
 def test_a_run_that_stops_early_goes_on_as_if_it_had_not_been_stopped(
     stop_at: Any, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,10 +298,12 @@ def test_a_run_that_stops_early_goes_on_as_if_it_had_not_been_stopped(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_epochs_are_passes_over_the_rows(target: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, epochs=1.5)
-    made = distill(target, 2, ROWS, tmp_path / "draft", options=options, baseline=False)
-    steps = math.ceil(1.5 * len(ROWS) / 4)
+@pytest.mark.parametrize(("epochs", "rows", "batch_size", "steps"), [(1.5, 12, 4, 5), (2.2, 25, 5, 11)])
+def test_epochs_are_passes_over_the_rows(
+    epochs: float, rows: int, batch_size: int, steps: int, target: Path, tmp_path: Path
+) -> None:
+    options = replace(QUICK, epochs=epochs, batch_size=batch_size)
+    made = distill(target, 2, (3 * ROWS)[:rows], tmp_path / "draft", options=options, baseline=False)
     assert [stage["steps"] for stage in made.metrics["stages"].values()] == [steps, steps]
 
 
@@ -560,6 +577,11 @@ def test_a_run_that_diverges_ends_with_an_error(target: Path, tmp_path: Path, ca
     assert not (tmp_path / "draft").exists()
     assert any((tmp_path / "draft.distilling").rglob("step-*"))
     assert "the same command" not in caplog.text
+    for _ in range(2):  # the second run goes on from the checkpoint of the first
+        with pytest.raises(InputError, match="the validation loss is nan at step 1: the training has diverged"):
+            distill(target, 2, ROWS, tmp_path / "early", options=replace(options, patience=1), **EARLY)
+    assert not (tmp_path / "early").exists()
+    assert "the same command" not in caplog.text
 
 
 def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_path: Path) -> None:
@@ -568,9 +590,9 @@ def test_a_run_that_fails_before_its_work_leaves_no_folder(target: Path, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("select", ["random", "moving"])
-def test_selected_tokens_are_the_same_after_a_stop(select: Any, target: Path, tmp_path: Path) -> None:
-    options = replace(QUICK, select=select, k=0.2)
+@pytest.mark.parametrize(("select", "ids"), [("random", None), ("random", 40), ("moving", None)])
+def test_selected_tokens_are_the_same_after_a_stop(select: Any, ids: int | None, target: Path, tmp_path: Path) -> None:
+    options = replace(QUICK, select=select, k=0.2, vocabulary=ids)
     whole = distill(target, 2, ROWS, tmp_path / "whole", options=options, baseline=False)
 
     def stop(what: str) -> Any:
@@ -726,7 +748,8 @@ def test_bad_input_is_refused(target: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["draft.baseline"]
     for wrong in (
         {"steps": 0}, {"reference_steps": 0}, {"epochs": 0.0}, {"patience": -1}, {"temperature": 0.0},
-        {"k": 0.0}, {"learning_rate": 0}, {"warmup": 1.0}, {"loss": "mse"},
+        {"temperature": 1e-40}, {"temperature": math.inf}, {"k": 0.0}, {"learning_rate": 0},
+        {"warmup": 1.0}, {"loss": "mse"},
         {"select": "most"}, {"precision": "fp8"}, {"trainable": "head"}, {"init_from": "target"},
         {"vocabulary": -1}, {"seed": -1}, {"seed": 2**32}, {"weight_decay": -0.1}, {"weight_decay": float("nan")},
     ):  # fmt: skip

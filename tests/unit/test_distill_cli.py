@@ -13,6 +13,7 @@ pytest.importorskip("accelerate")
 from drafts import ROWS, folder, tiny
 
 from tasc.cli import app
+from tasc.cli.distill import print_distilled
 
 
 def tasc(*args: str | Path) -> Result:
@@ -60,6 +61,13 @@ def test_a_draft_is_made_and_reported(task: tuple[Path, Path], tmp_path: Path) -
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert list(facts["stages"]) == ["draft"] and facts["rows"] == 5 and facts["outputs"] == "target"
+
+
+def test_a_stage_without_a_loss_curve_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """As after an early stop before the first entry, of which a long run has one every few steps."""
+    stage = {"steps": 2, "rows_per_step": 4, "seconds": 1.0, "curve": [], "kept_step": 1}
+    print_distilled(Path("draft"), {"stages": {"draft": stage}, "draft_vocabulary": None})
+    assert "draft: 2 steps of 4 rows, 1 s; step 1 is the best and kept" in capsys.readouterr().out
 
 
 def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
@@ -110,3 +118,6 @@ def test_the_printed_config_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(result.stdout)
     assert DistillConfig.read(tmp_path / "a.toml") == DistillConfig()
     assert DistillConfig.read(tmp_path / "a.toml", steps=7).steps == 7
+    file = config(tmp_path / "b.toml", epochs=2.5)
+    assert DistillConfig.read(file, steps=None).epochs == 2.5
+    assert DistillConfig.read(file, steps=7).epochs is None

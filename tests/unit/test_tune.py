@@ -327,6 +327,10 @@ def test_batches_hold_every_row_once_before_any_twice(lengths: list[int], size: 
     assert len(order) == steps * size
     times = Counter(order)
     assert max(times.values()) - min(times.get(row, 0) for row in range(len(lengths))) <= 1
+    if len(lengths) >= size:
+        for stop in range(0, len(order), size):
+            seen = Counter(order[:stop])
+            assert max(seen.values(), default=0) - min(seen[row] for row in range(len(lengths))) <= 2
     assert order == shuffled_batches(lengths, size, steps, seed)
 
 

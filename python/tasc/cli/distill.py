@@ -129,10 +129,11 @@ def print_distilled(output: Path, facts: dict[str, Any]) -> None:
     """Print the result of a distillation."""
     for name, stage in facts["stages"].items():
         kept = f"; step {stage['kept_step']} is the best and kept" if "kept_step" in stage else ""
+        losses = [entry["loss"] for entry in stage["curve"]]  # none, if the stage ended before its first entry
+        fell = f", loss {losses[0]:.4f} to {losses[-1]:.4f}" if losses else ""
         out.print(
             f"{name}: {counted(stage['steps'], 'step')} of {counted(stage['rows_per_step'], 'row')}, "
-            f"{stage['seconds']:,.0f} s, loss "
-            f"{stage['curve'][0]['loss']:.4f} to {stage['curve'][-1]['loss']:.4f}{kept}",
+            f"{stage['seconds']:,.0f} s{fell}{kept}",
             highlight=False,
             soft_wrap=True,
         )

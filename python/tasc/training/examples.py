@@ -131,7 +131,8 @@ def digest(examples: Iterable[Example]) -> str:
 def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
     """Return row numbers in training order: `steps` batches of `batch_size` rows of similar length.
 
-    Every row occurs once before any row occurs twice. The order depends on the arguments alone.
+    The rows come in passes, up to the shuffling inside a window of at most one pass: no row occurs a third time before
+    every row has occurred. The order depends on the arguments alone.
 
     Returns:
         `steps · batch_size` row numbers.
@@ -143,13 +144,14 @@ def shuffled_batches(lengths: Sequence[int], batch_size: int, steps: int, seed: 
     while len(order) < steps * batch_size:
         order += rng.sample(range(len(lengths)), len(lengths))
     order = order[: steps * batch_size]
-    batches = []
-    window = WINDOW_BATCHES * batch_size
+    found: list[int] = []
+    window = batch_size * min(WINDOW_BATCHES, max(1, len(lengths) // batch_size))
     for start in range(0, len(order), window):
         part = sorted(order[start : start + window], key=lambda row: lengths[row])
-        batches += [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
-    rng.shuffle(batches)
-    return [row for batch in batches for row in batch]
+        batches = [part[k : k + batch_size] for k in range(0, len(part), batch_size)]
+        rng.shuffle(batches)
+        found += [row for batch in batches for row in batch]
+    return found
 
 
 @dataclass(frozen=True)

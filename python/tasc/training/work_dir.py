@@ -310,7 +310,10 @@ class _DivergedError(InputError):
 
 
 def _loss_check() -> Any:
-    """A callback of the `Trainer` that ends a run whose loss is no finite number: the weights are lost."""
+    """A callback of the `Trainer` that ends a run whose loss is no finite number, on a batch or on the validation rows.
+
+    The weights are lost.
+    """
     from transformers import TrainerCallback
 
     class LossCheck(TrainerCallback):
@@ -318,12 +321,13 @@ def _loss_check() -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             """Check what is logged."""
-            loss = (logs or {}).get("loss", 0.0)
-            if not math.isfinite(loss):
-                raise _DivergedError(
-                    f"the loss is {loss} at step {state.global_step}: the training has diverged; start again with "
-                    "--no-resume (resume=False) and a lower learning_rate"
-                )
+            for name, what in (("loss", "loss"), ("eval_loss", "validation loss")):
+                loss = (logs or {}).get(name, 0.0)
+                if not math.isfinite(loss):
+                    raise _DivergedError(
+                        f"the {what} is {loss} at step {state.global_step}: the training has diverged; start again "
+                        "with --no-resume (resume=False) and a lower learning_rate"
+                    )
 
     return LossCheck()
 

@@ -125,9 +125,14 @@ class DraftHead:
 
 @torch.no_grad()
 def head_rows(head: Any, ids: Tensor) -> nn.Linear:
-    """Return a copy of some rows of an output head."""
+    """Return a copy of some rows of an output head.
+
+    It draws no random numbers: a run that makes these rows anew after a stop then chooses the same tokens as before.
+    """
     weight = head.weight
-    rows = nn.Linear(weight.shape[1], len(ids), head.bias is not None, weight.device, weight.dtype)
+    kind: dict[str, Any] = {"bias": head.bias is not None, "device": weight.device, "dtype": weight.dtype}
+    make: Any = nn.utils.skip_init
+    rows: nn.Linear = make(nn.Linear, weight.shape[1], len(ids), **kind)
     for name, cut in rows.named_parameters():
         cut.copy_(getattr(head, name)[ids.to(weight.device)])
     return rows

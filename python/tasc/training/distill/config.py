@@ -46,7 +46,7 @@ class DistillConfig(DistillOptions):
 
     @classmethod
     def read(cls, file: Path | None, **given: Any) -> DistillConfig:
-        """Read the settings of a TOML file; `given` settings that are not None take precedence.
+        """Read the settings of a TOML file; `given` settings that are not None take precedence, `steps` over `epochs`.
 
         Raises:
             InputError: No TOML, an unknown key, or a value of a wrong type or range.
@@ -63,7 +63,10 @@ class DistillConfig(DistillOptions):
                 raise InputError(f"{file}: unknown key {key} = {value!r}; allowed keys: {', '.join(sorted(types))}")
             if not fits(value, types[key]):
                 raise InputError(f"{file}: {key} = {value!r}; allowed: {allowed(types[key])}")
-        return cls(**found | {key: value for key, value in given.items() if value is not None})
+        given = {key: value for key, value in given.items() if value is not None}
+        if "steps" in given:
+            found.pop("epochs", None)
+        return cls(**found | given)
 
     def options(self) -> DistillOptions:
         """Return the part that `tasc.training.distill.distill` takes as options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,9 @@ from tasc.training.options import TrainingOptions
 
 NEW_VOCABULARY = 8192
 """Most ids of a new draft's vocabulary by default."""
+
+MIN_TEMPERATURE = 0.01
+"""Least temperature: logits that are divided by less may be infinite in float16, and have one likely token each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class DistillOptions(TrainingOptions):
     (docs/distillation.md)."""
     temperature: float = 1.0
     """Temperature at which the target will be sampled: losses, on-policy samples and α_exp use both models'
-    distributions at this temperature."""
+    distributions at this temperature, 0.01 or more."""
     k: float = 0.4
     """Share of the tokens that `adaspec`, `moving` and `random` keep, in (0, 1]."""
     steps: int = 300
@@ -60,7 +64,9 @@ class DistillOptions(TrainingOptions):
         """Check the values. Raises InputError that names the option."""
         super().__post_init__()
         self._check_counts("steps")
-        self._check_positive("epochs", "reference_steps", "learning_rate", "temperature")
+        self._check_positive("epochs", "reference_steps", "learning_rate")
+        if not MIN_TEMPERATURE <= self.temperature < math.inf:
+            raise InputError(f"temperature={self.temperature}: give a finite number of at least {MIN_TEMPERATURE}")
         if self.patience < 0:
             raise InputError(f"patience={self.patience}: a number of checkpoints, or 0 for no early stopping")
         if self.vocabulary is not None and self.vocabulary < 0:

@@ -205,7 +205,8 @@ class _Run:
         options = self.options
         if options.epochs is None:
             return options.steps
-        return max(1, math.ceil(options.epochs * len(self.dataset.examples) / rows_per_step(options)))
+        steps = options.epochs * len(self.dataset.examples) / rows_per_step(options)
+        return max(1, math.ceil(round(steps, 9)))  # of epochs as a decimal number: 1.1·100/10 gives 11, not 12
 
     @cached_property
     def validation(self) -> tuple[list[Example], Teacher]:

@@ -124,7 +124,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         if loss < min(losses, default=math.inf):
             if processes().is_main_process:
                 with atomic_path(self._best) as made:
-                    save_file(_trained(draft), made)
+                    save_file({name: weight.contiguous() for name, weight in _trained(draft).items()}, made)
         elif len(losses) - losses.index(min(losses)) >= self._options.patience:
             self.control.should_training_stop = True
         return {"eval_loss": loss}
