@@ -170,6 +170,7 @@ class Comparison:
             rows += min(len(self.train), options.steps * options.batch_size) / 3
         if options.select == "moving":
             rows += options.steps * options.batch_size / 3
+        rows += options.on_policy * options.steps * options.batch_size / 3
         return rows
 
     def draft(self, arm: str, seed: int) -> Path:
@@ -316,7 +317,10 @@ def figure(file: Path, results: list[Path]) -> None:
     import matplotlib.pyplot as plt
 
     points: dict[str, list[tuple[float, list[float]]]] = {}
-    for one in map(json.loads, (path.read_text() for path in results)):
+    for path in results:
+        one = json.loads(path.read_text())
+        if "compute" not in one:
+            raise SystemExit(f"{path} holds no compute: run the benchmark again with the same --work")
         for arm, facts in one["arms"].items():
             points.setdefault(arm, []).append((one["compute"][arm], facts["alpha"]))
     plt.rcParams["svg.hashsalt"] = "tasc"
@@ -361,7 +365,7 @@ def main() -> None:
     )
     parser.add_argument("--vocabulary", type=int, help="most ids of the draft vocabulary; as in tasc distill")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--epochs", type=float, help="passes over the rows, in place of --steps")
+    parser.add_argument("--epochs", type=float, help="passes of --batch rows a step, in place of --steps")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--k", type=float, default=0.4)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -408,7 +412,7 @@ def main() -> None:
     source, chosen = (None, args.arms) if args.regime is None else REGIMES[args.regime]
     arms = [arm for arm in ARMS if chosen is None or arm in (REFERENCE, *chosen)]
     train = train[: args.rows]
-    steps = args.steps if args.epochs is None else math.ceil(args.epochs * len(train) / args.batch)
+    steps = args.steps if args.epochs is None else math.ceil(round(args.epochs * len(train) / args.batch, 9))
     task = Comparison(
         checkpoint(args.model, adapter), train, test[: args.limit], system, args.work,
         args.draft or drafted(source or "4"), args.vocabulary, steps, args.batch, args.k, args.rate, args.precision, args.longest,
