@@ -434,7 +434,7 @@ def test_a_head_learns_and_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert found == whole.metrics["acceptance"]
     if select == "all":  # of the other selections, the loss is that of other tokens in each step
         curve = made.metrics["stages"]["draft"]["curve"]
-        assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
+        assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
         assert found["draft"]["alpha_exp"]["value"] > found["untrained"]["alpha_exp"]["value"]
     assert json.loads((made.path / "distill.json").read_text())["draft"] == "eagle"
 
