@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasc.errors import InputError
+from tasc.errors import TascError
 
 PARTS = ("drafts", "vocabulary", "quality")
 
@@ -28,8 +28,10 @@ def run(part: str, arguments: list[str]) -> None:
     """Run one part; its module is imported only then."""
     try:
         importlib.import_module(f"paper_{part}").main(arguments)
-    except InputError as error:
+    except (TascError, OSError) as error:
         sys.exit(f"paper.py {part}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def smoke(output: Path | None) -> None:

@@ -41,6 +41,7 @@ from tasc.data import TaskTokenizer, load_tokenizer, read_rows
 from tasc.data.ids import common_prefix_length
 from tasc.drafting.defaults import MAX_DRAFT
 from tasc.drafting.retokenizing import ngram_drafter
+from tasc.errors import InputError
 from tasc.evaluation.baselines import (
     PromptLookupDrafter,
     SuffixDecodingDrafter,
@@ -110,7 +111,8 @@ class PaperTask:
     def _counts(self, n_max: int, p_min: int, all_rows: bool) -> NgramSuccessors:
         if self._counted is None or self._counted[0] != (n_max, p_min, all_rows):  # one at a time: they are large
             rows = self.train if all_rows else self.train[: -self.held_out]
-            outputs = [np.concatenate([self.prompt_suffix, row.output]) for row in rows]
+            suffix = np.array(self.prompt_suffix, np.uint32)  # empty where prompts share no last token
+            outputs = [np.concatenate([suffix, row.output]) for row in rows]
             self._counted = None
             self._counted = (n_max, p_min, all_rows), NgramSuccessors(outputs, n_max, p_min)
         return self._counted[1]
@@ -128,9 +130,11 @@ def load_task(path: Path, tokenizer: TaskTokenizer, limit: int, train_rows: int 
     """Read a set; its `train` rows are put in an order that is drawn with a fixed seed."""
     name = path.name.split(".")[0]
     rows = list(read_rows([path]))
-    train = [row for row in rows if row["split"] == "train"]
+    train = [row for row in rows if row.get("split") == "train"]
     random.Random(5).shuffle(train)
-    test = [row for row in rows if row["split"] == "test"]
+    test = [row for row in rows if row.get("split") == "test"]
+    if len(train) < 4 or not test:
+        raise InputError(f"{path} has {len(train)} train rows and {len(test)} test rows; give at least 4 and 1")
     assert tokenizer.eos_id is not None
     return PaperTask(name, train[:train_rows], test[:limit], tokenizer, tokenizer.eos_id)
 
@@ -291,16 +295,14 @@ def measure(task: PaperTask, kept: KeptResults) -> None:
     def get(key: str, compute: Callable[[], Any]) -> Any:
         return kept.get(f"{task.name}: {key}", compute)
 
-    get(
-        "rows",
-        lambda: {
-            "train": len(task.train),
-            "held out": task.held_out,
-            "test": len(task.test),
-            "output tokens": sum(len(row.output) for row in task.test),
-            "prompt suffix": task.prompt_suffix,
-        },
-    )
+    rows = {
+        "train": len(task.train),
+        "held out": task.held_out,
+        "test": len(task.test),
+        "output tokens": sum(len(row.output) for row in task.test),
+        "prompt suffix": task.prompt_suffix,
+    }
+    kept.require(f"{task.name}: rows", rows)  # a set of the same name may hold others
     get("prompt-lookup", partial(lookup_grid, task))
     grid = get("tasc-paper, choice", partial(paper_grid, task))
     n_max, p_min, gamma = map(int, best_key(grid, COSTS[0]).split())
@@ -500,16 +502,29 @@ def main(arguments: list[str]) -> None:
         return
     if options.output is None:
         parser.error("name the file that keeps the results with -o")
+    if options.data is not None and options.tokenizer is None and not options.prompts:
+        parser.error("DATA is measured with --tokenizer, with --prompts, or both")
+    if options.train_rows is not None and options.train_rows < 4:
+        parser.error("--train-rows is at least 4")
     kept = KeptResults(options.output)
     if options.data is not None and options.tokenizer is not None:
         named = {"tokenizer": str(options.tokenizer), "limit": options.limit, "train rows": options.train_rows}
+        tokenizer = load_tokenizer(options.tokenizer)  # before anything is kept
         kept.require("settings", named)
-        tokenizer = load_tokenizer(options.tokenizer)
         for name in options.sets.split(","):
             measure(load_task(options.data / f"{name}.jsonl.gz", tokenizer, options.limit, options.train_rows), kept)
             err.print(f"{name}: measured")
     if options.data is not None and options.prompts:
-        kept.get("end to end", lambda: decoded(options))
+        asked = {"model": options.model, "adapter": options.adapter and str(options.adapter)}
+        asked |= {"prompts": options.prompts, "system": options.system}
+        if "end to end" not in kept.values:
+            made = decoded(options)  # an error leaves no settings behind
+            kept.require("end to end, settings", asked)
+            kept.get("end to end", lambda: made)
+        elif "end to end, settings" in kept.values:  # older files lack them
+            kept.require("end to end, settings", asked)
+    if not kept.values:
+        raise InputError(f"{options.output} holds no results; give DATA and --tokenizer")
     report(kept, markdown=options.markdown)
     if options.figure is not None:
         draw(kept, options.figure)

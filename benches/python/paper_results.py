@@ -16,11 +16,16 @@ class KeptResults:
 
     Args:
         path: JSON file, made with the first result; None keeps nothing.
+
+    Raises:
+        InputError: The file is not a JSON object.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.values: dict[str, Any] = read_json(path) if path is not None and path.exists() else {}
+        if not isinstance(self.values, dict):
+            raise InputError(f"{path} holds no results: name another file")
 
     def get(self, key: str, compute: Callable[[], Any]) -> Any:
         """Return the value of `key`; if it is missing, compute it and write the file."""

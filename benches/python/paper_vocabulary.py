@@ -444,6 +444,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.smoke and not (options.data and options.tokenizer):
         parser.error("give DATA … and --tokenizer, or --smoke")
+    if not options.k or min(options.k) < 1:
+        parser.error("-k takes one or more sizes, each at least 1")
+    if options.settings and not (options.settings[0] >= 2 and 0 <= options.settings[1] < len(FILTERS)):
+        parser.error(f"--settings takes an N_MAX of at least 2 and a FILTER of 0 to {len(FILTERS) - 1}")
     kept = KeptResults(options.output)
     if options.smoke:
         smoke(kept)
