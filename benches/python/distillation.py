@@ -7,8 +7,8 @@
     python benches/python/distillation.py --smoke
 
 `--regime` names the arms that answer one question: `recipe` (what of AdaSPEC's recipe brings what), `selection` (share
-of tokens, restart), `head` (the same for an EAGLE head). Every arm begins at the same draft (`--draft`: a cut of the target, a new narrow draft, or an EAGLE head), and sees
-the same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the
+of tokens, restart), `head` (the same for an EAGLE head). Every arm begins at the same draft (`--draft`: a cut of the
+target, a new narrow draft, or an EAGLE head), and sees the same rows in the same order; seeds change the order, and a new draft's first weights. All are scored on what the
 target says to held-out inputs, by one teacher-forced pass. Three comparisons: at equal optimizer steps; at equal steps
 with 2.5 times the rows in each, as AdaSPEC was published (k = 0.4 of whose tokens are as many as DistillSpec sees); and
 at equal compute, where the arms without a reference get the steps that AdaSPEC spends on its own. Everything is kept in
@@ -272,8 +272,8 @@ def run(task: Comparison, seeds: int, length: int, output: Path | None) -> None:
         facts = compare(found)
         show(task, facts, seed + 1, len(outputs), length)
         said = {
-            "arms": facts, "compute": {arm: task.compute(arm) for arm in task.arms}, "train_seconds": spent, "seeds": seed + 1, "length": length,
-            "steps": task.steps, "longer": task.longer, "batch": task.batch, "k": task.k, "rows": len(task.train),
+            "arms": facts, "compute": {arm: task.compute(arm) for arm in task.arms}, "train_seconds": spent,
+            "seeds": seed + 1, "length": length, "steps": task.steps, "longer": task.longer, "batch": task.batch, "k": task.k, "rows": len(task.train),
             "draft": str(task.source), "vocabulary": task.vocabulary, "prompts": len(outputs), "machine": machine(),
         }  # fmt: skip
         if output is not None:
@@ -365,7 +365,7 @@ def main() -> None:
     )
     parser.add_argument("--vocabulary", type=int, help="most ids of the draft vocabulary; as in tasc distill")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--epochs", type=float, help="passes of --batch rows a step, in place of --steps")
+    parser.add_argument("--epochs", type=float, help="passes over the rows at --batch rows a step, in place of --steps")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--k", type=float, default=0.4)
     parser.add_argument("--rate", type=float, default=1e-3)
@@ -415,8 +415,8 @@ def main() -> None:
     steps = args.steps if args.epochs is None else math.ceil(round(args.epochs * len(train) / args.batch, 9))
     task = Comparison(
         checkpoint(args.model, adapter), train, test[: args.limit], system, args.work,
-        args.draft or drafted(source or "4"), args.vocabulary, steps, args.batch, args.k, args.rate, args.precision, args.longest,
-        arms,
+        args.draft or drafted(source or "4"), args.vocabulary, steps, args.batch, args.k, args.rate, args.precision,
+        args.longest, arms,
     )  # fmt: skip
     run(task, args.seeds, args.length, args.output)
 

@@ -47,7 +47,7 @@ from tasc import TuneOptions
 from tasc._core import MergePlan, Store
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer, read_rows
-from tasc.evaluation.bootstrap import bootstrap_interval, ratio
+from tasc.evaluation.bootstrap import bootstrap_interval, estimate, ratio
 from tasc.models import use_threads
 from tasc.vocab.token_validity import TokenValidity
 
@@ -317,6 +317,7 @@ def tune_both(
     size: int,
     system: str | None,
     limit: int,
+    max_tokens: int,
     options: TuneOptions,
     kept: KeptResults,
 ) -> None:
@@ -337,7 +338,8 @@ def tune_both(
             extend_checkpoint(base, MergePlan.open(plan), extended)
         tune(extended, task.rows("train"), ours, options=options, system=system)
     for name in ("ours", "added"):
-        found = kept.get(f"{task.name}: tuned, {name}", partial(answered, task, folder / name, system, limit))
+        answer = partial(answered, task, folder / name, system, limit, max_tokens)
+        found = kept.get(f"{task.name}: tuned, {name}", answer)
         print_table(f"{task.name}, tuned: {name}", ("figure", "value"), list(found.items()))
 
 
@@ -396,7 +398,7 @@ def extend_with_added(base: str, outputs: Outputs, folder: Path) -> None:
         tokenizer.save_pretrained(written)
 
 
-def answered(task: Task, model: Path, system: str | None, limit: int) -> dict[str, Any]:
+def answered(task: Task, model: Path, system: str | None, limit: int, max_tokens: int) -> dict[str, Any]:
     """Figures of plain greedy decoding; our loop, which is lossless, makes it fast."""
     from tasc import Generator, TaskIndex
     from tasc.evaluation.decoder import Decoder
@@ -410,14 +412,14 @@ def answered(task: Task, model: Path, system: str | None, limit: int) -> dict[st
         store = TokenStore.build(task.data, str(model), Path(folder) / "store", split="train")
         index = TaskIndex.build(store, Path(folder) / "index", tokenizer=load_tokenizer(str(model)))
         generator = Generator(loaded, tokenizer, index=index, batch_size=1)
-        answers = generator.generate([row["input"] for row in rows], system=system, max_tokens=400)
+        answers = generator.generate([row["input"] for row in rows], system=system, max_tokens=max_tokens)
     side = Decoder(loaded, tokenizer, own, system)
     said = [
         Prediction(row["input"], row["output"], *side.read(answer.ids))
         for row, answer in zip(rows, answers, strict=True)
     ]
     found = assess(said, own, options=EvalOptions()).to_dict()
-    return {**found, "tokens_per_output": sum(len(a.ids) for a in answers) / len(rows)}
+    return {**found, "tokens_per_output": estimate(ratio([len(answer.ids) for answer in answers]))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -438,6 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--min-rows", type=int, default=Floors.min_rows, help="fewest rows that hold a new token")
     parser.add_argument("--rows-rate", type=float, help="peak rate of the new tokens' rows; default: as tasc tune")
     parser.add_argument("--limit", type=int, default=150, help="test rows answered")
+    parser.add_argument("--max-tokens", type=int, default=400, help="most tokens of an answer")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--smoke", action="store_true", help="a tiny generated task")
@@ -474,9 +477,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             max_steps=options.steps, batch_size=options.batch, max_tokens=520, rows_rate=options.rows_rate
         )
         base = str(smollm2_folder(options.tokenizer))
-        asked = {"size": options.size, "system": options.system, "limit": options.limit}
+        asked = {
+            "size": options.size,
+            "system": options.system,
+            "limit": options.limit,
+            "max_tokens": options.max_tokens,
+        }
         kept.require(f"{task.name}: tuned, settings", {**named, **asked, "recipe": asdict(recipe)})
-        tune_both(task, options.tune, base, options.size, options.system, options.limit, recipe, kept)
+        limits = options.limit, options.max_tokens
+        tune_both(task, options.tune, base, options.size, options.system, *limits, recipe, kept)
 
 
 def smollm2_folder(name: str) -> str | Path:
@@ -495,7 +504,7 @@ def smoke(kept: KeptResults) -> None:
         show("generated", [8, 24], kept)
         use_threads(1)
         tuning = TuneOptions(max_steps=2, batch_size=4, precision="fp32", rank=2)
-        tune_both(task, folder / "tuned", base, 8, None, 2, tuning, kept)
+        tune_both(task, folder / "tuned", base, 8, None, 2, 400, tuning, kept)
 
 
 if __name__ == "__main__":

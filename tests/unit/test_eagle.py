@@ -433,8 +433,8 @@ def test_a_head_learns_and_a_stopped_run_goes_on_as_if_it_had_not_been(
     found = made.metrics["acceptance"]
     assert found == whole.metrics["acceptance"]
     if select == "all":  # of the other selections, the loss is that of other tokens in each step
-        curve = made.metrics["stages"]["draft"]["curve"]
-        assert curve[-1]["loss"] < 0.9 * curve[0]["loss"]
+        losses = [entry["loss"] for entry in made.metrics["stages"]["draft"]["curve"]]
+        assert sum(losses[-3:]) < 0.8 * sum(losses[:3])  # of three batches each: all rows
         assert found["draft"]["alpha_exp"]["value"] > found["untrained"]["alpha_exp"]["value"]
     assert json.loads((made.path / "distill.json").read_text())["draft"] == "eagle"
 

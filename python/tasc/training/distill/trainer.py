@@ -57,7 +57,7 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
 
     Args:
         teacher: Teacher of the draft.
-        options: Options; `loss`, `select`, `k` and `on_policy` are used.
+        options: Options; `loss`, `select`, `k`, `on_policy`, `temperature` and `patience` are used.
         reference: (T,) loss of the reference per completion token, by row, for `select="adaspec"`.
         eos_ids: Ids that end an output.
         validation: Outputs of the target and a teacher for them, for early stopping.
@@ -130,14 +130,12 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
         return {"eval_loss": loss}
 
     @torch.no_grad()
-    def take_best(self) -> int:
-        """Load the weights of the best checkpoint. Return its step."""
+    def take_best(self) -> None:
+        """Load the weights of the best checkpoint."""
         processes().wait_for_everyone()
         stored = load_file(self._best)
         for name, weight in _trained(self.accelerator.unwrap_model(self.model)).items():
             weight.copy_(stored[name])
-        found = [(entry["eval_loss"], entry["step"]) for entry in self.state.log_history if "eval_loss" in entry]
-        return int(min(found)[1])
 
     @property
     def _best(self) -> Path:
@@ -226,7 +224,11 @@ def run_stage(
         optimizers=_optimizer(draft, options, steps, limit),
     )
     history = fit(trainer, progress, limit)
-    kept = {} if validation is None else {"validation": history["validation"], "kept_step": trainer.take_best()}
+    kept: dict[str, Any] = {}
+    if validation is not None:
+        trainer.take_best()
+        best = min(history["validation"], key=lambda entry: entry["loss"])
+        kept = {"validation": history["validation"], "kept_step": best["step"]}
     draft.config.use_cache = True
     draft.eval().requires_grad_(True)
     trainer.accelerator.unwrap_model(draft, keep_fp32_wrapper=False)  # takes off the autocast of the training
