@@ -114,6 +114,15 @@ def test_drafting_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_packages_for_training_are_imported_where_they_are_used(name: str) -> None:
+    """An engine's environment has torch and transformers, but not these: models and heads load there."""
+    tree = ast.parse(NAMES[name].read_text())
+    tops = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    tops |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not {top.partition(".")[0] for top in tops} & {"accelerate", "peft", "bitsandbytes", "torchao"}
+
+
 def test_nobody_asks_drafters_by_attribute_name() -> None:
     for name, path in NAMES.items():
         for node in ast.walk(ast.parse(path.read_text())):

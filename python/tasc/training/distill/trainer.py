@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -114,6 +113,8 @@ class Distiller(transformers.Trainer):  # type: ignore[misc, unused-ignore]
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure 1 − α_exp on the validation rows; keep the best weights, and stop when `patience` is used up."""
+        from accelerate.utils import broadcast_object_list
+
         assert self._validation is not None
         outputs, teacher = self._validation
         draft: Any = self.accelerator.unwrap_model(self.model)
