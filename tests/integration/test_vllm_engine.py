@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,20 +67,28 @@ def prompts(tokenizer: Tokenizer) -> list[list[int]]:
     return [tokenizer.encode(f"Answer. {text}\n").ids for text in INPUTS]
 
 
-def ask(model: Path, prompts: list[list[int]], speculation: Any, index: Path | None, **options: Any) -> dict[str, Any]:
+@cache
+def engines(*arguments: str) -> subprocess.Popen[str]:
+    """The process that has imported vLLM and forks an engine per line; it ends with the tests."""
+    command = [sys.executable, str(Path(__file__).with_name("vllm_engine.py")), *arguments]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(
+    model: Path, prompts: list[list[int]], speculation: Any, index: Path | None, *arguments: str, **options: Any
+) -> dict[str, Any]:
     """What an engine of its own says."""
     asked = {
         "model": str(model), "prompts": prompts, "speculation": speculation, "chunk": 16,
-        "sampling": [{"temperature": 0.0}] * len(prompts), **options,
+        "sampling": [{"temperature": 0.0}] * len(prompts),
+        "environment": {} if index is None else {"TASC_INDEX": str(index)}, **options,
     }  # fmt: skip
-    environment = {**ENVIRONMENT, **({} if index is None else {"TASC_INDEX": str(index)})}
-    found = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("vllm_engine.py"))], input=json.dumps(asked), env=environment,
-        capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
-    answers = [line for line in found.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert answers, found.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(answers[-1].removeprefix("ANSWER "))
+    process = engines(*arguments)
+    assert process.stdin is not None and process.stdout is not None
+    print(json.dumps(asked), file=process.stdin, flush=True)
+    reply = json.loads(process.stdout.readline())
+    assert "answer" in reply, reply["error"]
+    answer: dict[str, Any] = reply["answer"]
     return answer
 
 
@@ -125,7 +134,7 @@ def test_the_second_runner_says_the_same_text(
 ) -> None:
     """Six requests in four rows, prompts in chunks; Triton's interpreter runs the runner's kernels."""
     Path(f"{index}.json").write_text('{"learn": true}')
-    found = ask(model, prompts, TASC, index, second_runner=True)
+    found = ask(model, prompts, TASC, index, "--second-runner")
     assert found["said"] == [plain]
     counted = found["metrics"]["indexes"]["task.tasc"]
     assert counted["requests"] == len(prompts)  # not those that vLLM makes up to warm itself up
@@ -318,7 +327,7 @@ def ending_early(model: Path, said: list[int], folder: Path) -> tuple[Path, list
     return folder, said[: first[end] + 1]
 
 
-@pytest.mark.parametrize("field", ["tasc_salt", "cache_salt"])
+@pytest.mark.parametrize("field", ["tasc_salt", pytest.param("cache_salt", marks=pytest.mark.slow)])
 def test_tenants_of_the_openai_client(
     model: Path, prompts: list[list[int]], plain: list[list[int]], index: Path, tmp_path: Path, field: str
 ) -> None:

@@ -1,10 +1,16 @@
-"""An engine of vLLM for tests: reads a JSON object from stdin, prints one. Run by test_vllm_engine.py."""
+"""Engines of vLLM for tests. Each line of stdin is a JSON object, which a process of its own answers with another.
+
+vLLM takes half a minute to import, so one process imports it and forks. The second runner is asked for by an argument,
+since Triton reads the environment when it is imported. Run by test_vllm_engine.py.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,10 +50,8 @@ def streamed(llm: Any, name: str, prompt: list[int], grammar: Any = None, **opti
     return {**found, "reason": final.finish_reason, "stopped_by": final.stop_reason}
 
 
-def main() -> None:
-    asked = json.load(sys.stdin)
-    if asked.get("second_runner"):
-        use_second_runner()
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """Answer with an engine of its own."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -59,9 +63,7 @@ def main() -> None:
         **structured,
     )  # fmt: skip
     if "requests" in asked:
-        answers = [streamed(llm, str(number), **one) for number, one in enumerate(asked["requests"])]
-        print("ANSWER", json.dumps({"answers": answers}), flush=True)
-        return
+        return {"answers": [streamed(llm, str(number), **one) for number, one in enumerate(asked["requests"])]}
     runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
     drafter = getattr(runner, "drafter", None) or getattr(runner, "speculator", None)
     steps = 0
@@ -83,7 +85,31 @@ def main() -> None:
     ]
     cache = getattr(drafter, "suffix_cache", None) or getattr(drafter, "drafts", drafter)
     metrics = cache.metrics.as_dict() if hasattr(cache, "metrics") else None
-    print("ANSWER", json.dumps({"said": said, "steps": steps, "metrics": metrics}), flush=True)
+    return {"said": said, "steps": steps, "metrics": metrics}
+
+
+def main() -> None:
+    """Answer each line, as `{"answer": …}` or `{"error": …}` with the traceback."""
+    if "--second-runner" in sys.argv:
+        use_second_runner()
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # engines write to stdout too
+    import vllm.lora.request
+    import vllm.v1.worker.cpu_worker  # noqa: F401
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if os.fork() == 0:
+            signal.alarm(500)
+            os.environ.update(asked["environment"])
+            try:
+                reply = {"answer": answer(asked)}
+            except BaseException:
+                reply = {"error": traceback.format_exc()}
+            print(json.dumps(reply), file=replies, flush=True)
+            os._exit(0)
+        if os.wait()[1] != 0:
+            print(json.dumps({"error": "the process died, or took over 500 seconds"}), file=replies, flush=True)
 
 
 if __name__ == "__main__":
