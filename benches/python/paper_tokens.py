@@ -16,10 +16,12 @@ from __future__ import annotations
 import heapq
 import json
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
 from tokenizers import Tokenizer
@@ -51,6 +53,7 @@ class Outputs(ABC):
         self.expansions: list[Gram] = []
         """The same in base ids."""
         self._known = set(self.strings.values())
+        self._borders: dict[int, list[int]] = {}
 
     def expansion(self, gram: Gram) -> Gram:
         parts = (self.expansions[i - self.first] if i >= self.first else (i,) for i in gram)
@@ -63,6 +66,12 @@ class Outputs(ABC):
     def holders(self, string: str) -> list[int]:
         """The outputs with this string."""
         return [k for k, document in enumerate(self.documents) if string in document]
+
+    def borders(self, k: int) -> list[int]:
+        """Places of an output's string at which its tokens begin, and its length."""
+        if k not in self._borders:
+            self._borders[k] = list(accumulate((len(self.strings[i]) for i in self.ids[k]), initial=0))
+        return self._borders[k]
 
     def rows_with(self, gram: Gram) -> int:
         return sum(self.rows[k] for k in self.holders(self.string(gram)) if _holds(self.ids[k], gram))
@@ -85,6 +94,7 @@ class Outputs(ABC):
             if now != self.ids[k]:
                 changed.append((k, self.ids[k]))
                 self.ids[k] = now
+                self._borders.pop(k, None)
         return changed
 
     @abstractmethod
@@ -188,15 +198,12 @@ class PrefixCollisions:
     def _places(outputs: Outputs, gram: Gram) -> Iterator[int]:
         string = outputs.string(gram)
         for k in outputs.holders(string):
-            document, starts, at = outputs.documents[k], set(), 0
-            for i in outputs.ids[k]:
-                starts.add(at)
-                at += len(outputs.strings[i])
-            starts.add(at)
+            document, borders = outputs.documents[k], outputs.borders(k)
             begin = document.find(string)
             while begin >= 0:
                 end = begin + len(string)
-                if end not in starts and any(place in starts for place in range(begin, end)):
+                after = bisect_left(borders, end)
+                if borders[after] != end and borders[after - 1] >= begin:
                     yield k
                     break
                 begin = document.find(string, begin + 1)
