@@ -47,6 +47,7 @@ from tasc import TuneOptions
 from tasc._core import MergePlan, Store
 from tasc.cli.console import err, print_table, progress_bars
 from tasc.data import Row, TaskTokenizer, TokenStore, load_tokenizer, read_rows
+from tasc.errors import InputError
 from tasc.evaluation.bootstrap import bootstrap_interval, estimate, ratio
 from tasc.models import use_threads
 from tasc.vocab.token_validity import TokenValidity
@@ -291,6 +292,8 @@ COLUMNS = {
 
 
 def show(name: str, sizes: Sequence[int], kept: KeptResults) -> None:
+    if f"{name}: {METHODS[0]}" not in kept.values:
+        raise InputError(f"no results of {name} to show: call without --show, with the same -o FILE")
     chosen = kept.values[f"{name}: choice"]
     err.print(f"{name}: Algorithm 1 with n_max = {chosen['longest']} and {FILTERS[chosen['filter']]}")
     for k, size in enumerate(sizes):
@@ -449,6 +452,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give DATA … and --tokenizer, or --smoke")
     if not options.k or min(options.k) < 1:
         parser.error("-k takes one or more sizes, each at least 1")
+    if options.show and not (options.output and options.output.exists()):
+        parser.error("--show prints the results that -o FILE holds: name such a file")
     if options.settings and not (options.settings[0] >= 2 and 0 <= options.settings[1] < len(FILTERS)):
         parser.error(f"--settings takes an N_MAX of at least 2 and a FILTER of 0 to {len(FILTERS) - 1}")
     kept = KeptResults(options.output)

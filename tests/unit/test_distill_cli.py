@@ -93,7 +93,7 @@ def test_what_is_refused(task: tuple[Path, Path], tmp_path: Path) -> None:
         ({"limit": "5"}, "limit = '5'; allowed: an integer"),
         ({"length": True}, "length = True; allowed: an integer"),
         ({"k": 2}, "k=2: a share of the tokens"),
-        ({"limit": -1}, "limit=-1: give a number above 0"),
+        ({"limit": -1}, "limit=-1: give a finite number above 0"),
         ({"validation_rows": -1}, "validation_rows=-1: at least 1"),
         ({"max_output": 0}, "max_output=0: at least 1"),
     ],

@@ -78,7 +78,7 @@ class TrainingOptions:
         for name in names:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"{name}={value}: give a number above 0")
+                raise InputError(f"{name}={value}: give a finite number above 0")
 
 
 _NAMES = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
