@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from injector import Commands, Ended, listing
 from library import OUTPUT
@@ -122,7 +123,16 @@ def partial_lines(run: Path, ended: bool) -> None:
 
 GENERATE = ("tasc", "generate", "rows.jsonl", "--model", "model", "--max-tokens", "8", "--batch-size", "3")
 FACTS = r"(tuning|distill)\.json"
-"""Pattern of files that hold the times of a training."""
+"""Pattern of names of JSON files that hold the figures of a training, times among them."""
+TIMES = {"seconds", "resumed_at"}
+"""Their keys that differ from run to run."""
+
+
+def without_times(value: Any) -> Any:
+    """Return JSON without the values of `TIMES`."""
+    if isinstance(value, dict):
+        return {key: without_times(one) for key, one in value.items() if key not in TIMES}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
 
 
 def tuning(name: str, *options: str) -> Case:
@@ -131,7 +141,7 @@ def tuning(name: str, *options: str) -> Case:
         name,
         ("tasc", "tune", "--model", "model", "--data", "rows.jsonl", "-o", "out", "--max-steps", "4",
          "--save-every", "2", "--batch-size", "2", *options),
-        ("out",), r"out\.tuning.*", FACTS,
+        ("out",), r"out\.tuning.*",
     )  # fmt: skip
 
 
@@ -141,7 +151,7 @@ def distillation(name: str, *options: str, config: str = "distill.toml") -> Case
         name,
         ("tasc", "distill", "--target", "model", "--data", "rows.jsonl", "-o", "out", "--steps", "4",
          "--split", "train", "--config", config, *options),
-        ("out", "out.baseline"), r"out\.(distilling|baseline).*", FACTS,
+        ("out", "out.baseline"), r"out\.(distilling|baseline).*",
     )  # fmt: skip
 
 
@@ -152,6 +162,9 @@ TRAININGS = [
     distillation("distill-reference", "--layers", "1", config="reference.toml"),
     distillation("distill-early", "--layers", "1", "--validation-split", "test", config="early.toml"),
     distillation("distill-narrow", "--draft-size", "32K"),
+    distillation("distill-random", "--draft-size", "32K", config="random.toml"),
+    distillation("distill-moving", "--layers", "1", config="moving.toml"),
+    distillation("distill-on-policy", "--layers", "1", config="on_policy.toml"),
     distillation("distill-eagle", "--draft", "eagle"),
 ]
 CASES = [
@@ -212,11 +225,18 @@ def prepare(folder: Path) -> None:
     tiny_model("llama").save_pretrained(base / "model")
     tokenizer.save_pretrained(base / "model")
     (base / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    settings = 'batch_size = 4\nprecision = "fp32"\nmax_output = 8\nselect = "adaspec"\nk = 0.5\nsave_every = 2\n'
-    (base / "distill.toml").write_text(settings)
-    early = "patience = 1\nlearning_rate = 1.0\n"  # so high that the best checkpoint is not the last
-    (base / "early.toml").write_text(settings.replace("save_every = 2", "save_every = 1") + early)
-    (base / "reference.toml").write_text(settings + 'init_from = "reference"\n')
+    settings = 'batch_size = 4\nprecision = "fp32"\nmax_output = 8\nk = 0.5\n'
+    more = {
+        "distill": 'select = "adaspec"\nsave_every = 2\n',
+        # So high a rate that the best checkpoint is not the last.
+        "early": 'select = "adaspec"\nsave_every = 1\npatience = 1\nlearning_rate = 1.0\n',
+        "reference": 'select = "adaspec"\nsave_every = 2\ninit_from = "reference"\n',
+        "random": 'select = "random"\nsave_every = 1\nvocabulary = 40\n',
+        "moving": 'select = "moving"\nsave_every = 1\n',
+        "on_policy": 'select = "all"\nsave_every = 1\non_policy = 0.5\n',
+    }
+    for name, text in more.items():
+        (base / f"{name}.toml").write_text(settings + text)
     task = load_tokenizer(tokenizer, eos="<eos>")
     store = TokenStore.build(ROWS, task, base / "task.store")
     index = TaskIndex.build(store, base / "task.tasc", tokenizer=task, fit=False)
@@ -316,6 +336,8 @@ class Trial:
     def _is_same(self, name: str, one: dict[str, bytes], other: dict[str, bytes]) -> bool:
         if re.fullmatch(self.case.varies, name.rpartition("/")[2]):
             return (name in one) == (name in other)
+        if name in one and name in other and re.fullmatch(FACTS, name.rpartition("/")[2]):
+            return bool(without_times(json.loads(one[name])) == without_times(json.loads(other[name])))
         return one.get(name) == other.get(name)
 
     def _files(self, outputs: tuple[str, ...]) -> list[str]:
