@@ -103,7 +103,7 @@ lint: $(VENV)/.built ## formatting, lints and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --allow-untyped-calls --no-warn-return-any benches/python
-	$(BIN)/python -m mypy.stubtest tasc._core
+	$(BIN)/python -m mypy.stubtest tasc._core --mypy-config-file .ci/stubtest.ini
 
 format: $(VENV)/.built ## rewrite the sources in the house format
 	cargo fmt --all
