@@ -192,8 +192,9 @@ def together(found: Sequence[dict[str, Measure]]) -> dict[str, Measure]:
 
 
 def compare(known: dict[Arm, dict[str, Measure]]) -> dict[str, Any]:
-    """Figures of each size over its seeds, and their differences from K = 0 over the seeds that both have."""
+    """Figures of each size over its seeds, and their differences from the least size over the seeds that both have."""
     found: dict[str, Any] = {}
+    least = min((arm.size for arm in known), default=0)
     for size in sorted({arm.size for arm in known}):
         seeds = sorted(arm.seed for arm in known if arm.size == size)
         ours = together([known[Arm(size, seed)] for seed in seeds])
@@ -202,9 +203,9 @@ def compare(known: dict[Arm, dict[str, Measure]]) -> dict[str, Any]:
             "figures": {name: estimate(one, resamples=RESAMPLES) for name, one in ours.items()},
             "by_seed": {seed: {n: m.value for n, m in known[Arm(size, seed)].items()} for seed in seeds},
         }
-        common = [seed for seed in seeds if Arm(0, seed) in known]
-        if size and common:
-            ours, theirs = (together([known[Arm(k, seed)] for seed in common]) for k in (size, 0))
+        common = [seed for seed in seeds if Arm(least, seed) in known]
+        if size > least and common:
+            ours, theirs = (together([known[Arm(k, seed)] for seed in common]) for k in (size, least))
             facts["differences"] = {
                 name: estimate(ours[name], against=theirs[name], resamples=RESAMPLES) for name in ours
             }
@@ -247,7 +248,7 @@ def timed(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> dict[str,
 
 
 def print_quality(name: str, found: dict[str, Any], speed: dict[str, float], missing: Sequence[Arm]) -> None:
-    """Two tables: figures with intervals, and differences from K = 0."""
+    """Two tables: figures with intervals, and differences from the least K."""
     columns = ["measure", *(f"K = {size} ({len(facts['seeds'])})" for size, facts in found.items())]
     table = [[label, *(shown(facts["figures"][key], key) for facts in found.values())] for key, label in LABELS.items()]
     times = [[speed[f"k{size}-s{seed}"] for seed in facts["seeds"] if f"k{size}-s{seed}" in speed]
@@ -259,7 +260,7 @@ def print_quality(name: str, found: dict[str, Any], speed: dict[str, float], mis
         columns = ["measure", *(f"K = {size} ({len(facts['common_seeds'])})" for size, facts in against.items())]
         table = [[label, *(shown(facts["differences"][key], key, sign=True) for facts in against.values())]
                  for key, label in LABELS.items()]  # fmt: skip
-        print_table(f"{name}: difference from K = 0 at the same seeds", columns, table)
+        print_table(f"{name}: difference from K = {min(map(int, found))} at the same seeds", columns, table)
     if missing:
         out.print(f"not run: {', '.join(arm.name for arm in missing)}", highlight=False)
 
