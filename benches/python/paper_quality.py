@@ -12,8 +12,9 @@ plain decoding's steps. Everything is kept in the work folder: `k500.plan`, `k50
 taken as it is. The folder is of one data file, model and recipe: with others, the command is refused. With --no-tune,
 only arms whose model is there are answered and reported. The tables say which are not.
 
-With --ways, `WORK/half` is a smaller model distilled from the first arm's, and `WORK/draft` a draft model for it, both by
-`tasc distill`. They are left out of the table where they are not there.
+With --ways, the model without new tokens is compared with the one with the most, both of the first seed. `WORK/half` is a
+smaller model distilled from the former, and `WORK/draft` a draft model for it, both by `tasc distill`. They are left out of
+the table where they are not there.
 
 Slots are counted by how often a (name, value) stands in the training rows: a slot that is predicted or expected belongs
 to its own group. Intervals are 95 % bootstrap over rows, differences are paired. Arms of several seeds count together.
@@ -220,7 +221,8 @@ def milliseconds(task: Task, arms: Sequence[Arm], count: int, rounds: int) -> di
     for arm in arms:
         model, tokenizer = load_checkpoint(str(task.tuned(arm.name)), dtype="float32")
         generators[arm] = Generator(model, tokenizer, drafter=NullDrafter())
-    rows, seconds = task.test[:count], {arm: [0.0] * count for arm in arms}
+    rows = task.test[:count]
+    seconds = {arm: [0.0] * len(rows) for arm in arms}
     for turn in range(rounds + 1):  # the first warms up, with one row
         for number, row in enumerate(rows if turn else rows[:1]):
             order = list(generators.items())[:: 1 if (turn + number) % 2 else -1]
@@ -323,6 +325,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
+def ends(arms: Sequence[Arm]) -> tuple[Arm, Arm]:
+    """The arms with the fewest and with the most new tokens, of the first seed."""
+    of_seed = sorted((arm for arm in arms if arm.seed == arms[0].seed), key=lambda arm: arm.size)
+    return of_seed[0], of_seed[-1]
+
+
 def run(task: Task, arms: Sequence[Arm], options: argparse.Namespace) -> None:
     """Tune and answer what is missing; the tables, the figure, the JSON."""
     task.work.mkdir(parents=True, exist_ok=True)
@@ -348,9 +356,8 @@ def run(task: Task, arms: Sequence[Arm], options: argparse.Namespace) -> None:
     if options.ways:
         from paper_ways import compare_ways
 
-        facts["ways"] = compare_ways(
-            task, arms[0], arms[-1], options.loop_rows, options.rounds, memory=not options.smoke
-        )
+        plain, extended = ends(arms)
+        facts["ways"] = compare_ways(task, plain, extended, options.loop_rows, options.rounds, memory=not options.smoke)
     if options.figure is not None and found:
         draw(found, options.figure)
     report(f"{name}: quality over the vocabulary's size", fewer_steps(found), options.output, **facts)
@@ -383,6 +390,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--smoke", action="store_true", help="a tiny random model on a generated task")
     options = parser.parse_args(arguments)
+    if min(options.sizes) < 0:
+        parser.error("--sizes are numbers of new tokens: each is 0 or more")
+    if options.ways and 0 not in options.sizes:
+        parser.error("--ways compares with the model without new tokens: give 0 among the --sizes")
+    if min(options.limit, options.loop_rows, options.rounds) < 1:
+        parser.error("--limit, --loop-rows and --rounds are at least 1")
     use_threads(options.threads)
     floors = {"min_count": options.min_count, "min_documents": options.min_documents, "held_out": 0.0}
     if options.smoke:
@@ -395,7 +408,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }  # fmt: skip
     task = Task(options.data, options.work, checkpoint(options.model), options.system, tuning, floors, options.limit,
                 options.max_tokens)  # fmt: skip
-    run(task, [Arm(size, seed) for seed, size in product(options.seeds, options.sizes)], options)
+    arms = dict.fromkeys(Arm(size, seed) for seed, size in product(options.seeds, options.sizes))
+    run(task, list(arms), options)
 
 
 def smoke(options: argparse.Namespace, floors: dict[str, Any]) -> None:

@@ -16,13 +16,14 @@ class KeptResults:
 
     Args:
         path: JSON file, made with the first result; None keeps nothing.
+        write: Whether the file is written; otherwise new results stay in memory.
 
     Raises:
         InputError: The file is not a JSON object.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
+    def __init__(self, path: Path | None, *, write: bool = True) -> None:
+        self._path, self._write = path, write
         self.values: dict[str, Any] = read_json(path) if path is not None and path.exists() else {}
         if not isinstance(self.values, dict):
             raise InputError(f"{path} holds no results: name another file")
@@ -31,7 +32,7 @@ class KeptResults:
         """Return the value of `key`; if it is missing, compute it and write the file."""
         if key not in self.values:
             self.values[key] = compute()
-            if self._path is not None:
+            if self._path is not None and self._write:
                 write_json(self._path, self.values, indent=2)
         return self.values[key]
 

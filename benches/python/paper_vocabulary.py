@@ -454,9 +454,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("-k takes one or more sizes, each at least 1")
     if options.show and not (options.output and options.output.exists()):
         parser.error("--show prints the results that -o FILE holds: name such a file")
+    if options.show and options.tune:
+        parser.error("--show prints the figures of vocabularies: leave --tune out")
+    if options.tune and len(options.data) > 1:
+        parser.error("--tune takes one DATA: its FOLDER holds the models of one")
     if options.settings and not (options.settings[0] >= 2 and 0 <= options.settings[1] < len(FILTERS)):
         parser.error(f"--settings takes an N_MAX of at least 2 and a FILTER of 0 to {len(FILTERS) - 1}")
-    kept = KeptResults(options.output)
+    kept = KeptResults(options.output, write=not options.show)
     if options.smoke:
         smoke(kept)
         return

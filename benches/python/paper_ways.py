@@ -101,7 +101,7 @@ def compare_ways(task: Task, plain: Arm, extended: Arm, count: int, rounds: int,
     )  # fmt: skip
     missing = [way.name for way in ways(plain.name, extended.name) if way not in known]
     out.print(f"not run: {'; '.join(missing)}", highlight=False)
-    return {"found": found, "not_run": missing, "rows_timed": count}
+    return {"found": found, "not_run": missing, "rows_timed": min(count, len(task.test))}
 
 
 def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) -> dict[Way, float]:
@@ -112,6 +112,7 @@ def tokens_per_second(task: Task, chosen: list[Way], count: int, rounds: int) ->
     loaded = {name: load_checkpoint(str(task.tuned(name)), dtype="float32") for name in {way.model for way in chosen}}
     generators = {way: way.generator(task, *loaded[way.model]) for way in chosen}
     base, rows = load_tokenizer(task.base), task.test[:count]
+    count = len(rows)
     seconds = {way: [float("inf")] * count for way in chosen}
     texts: dict[Way, list[str]] = {way: [""] * count for way in chosen}
     for turn in range(rounds + 1):  # the first warms up, with the last row

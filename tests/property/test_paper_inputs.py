@@ -30,6 +30,8 @@ def failure(folder: Path, *arguments: str) -> str:
         (["vocabulary", "a.jsonl", "--tokenizer", "t", "-k"], "-k"),
         (["vocabulary", "a.jsonl", "--tokenizer", "t", "-k", "0"], "-k"),
         (["vocabulary", "a.jsonl", "--tokenizer", "t", "--settings", "4", "9"], "--settings"),
+        (["vocabulary", "a.jsonl", "--tokenizer", "t", "--show", "--tune", "f", "-o", "list.json"], "--tune"),
+        (["vocabulary", "a.jsonl", "b.jsonl", "--tokenizer", "t", "--tune", "f"], "--tune takes one DATA"),
     ],
 )
 def test_arguments_that_cannot_be_measured(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -56,6 +58,40 @@ def test_sets_without_both_splits(tmp_path: Path, split: str | None) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match="train rows"):
         load_task(tmp_path / "a.jsonl", None, 5)  # type: ignore[arg-type]  # it is not reached
+
+
+def test_results_that_are_shown_are_not_written(tmp_path: Path) -> None:
+    """Otherwise a first `--show` with other sizes would keep them, and the run that measures would be refused."""
+    sys.path.insert(0, str(PAPER.parent))
+    from paper_results import KeptResults
+
+    file = tmp_path / "kept.json"
+    file.write_text("{}")
+    shown = KeptResults(file, write=False)
+    shown.require("a: settings", {"sizes": [64]})
+    assert shown.values == {"a: settings": {"sizes": [64]}}
+    assert file.read_text() == "{}"
+
+
+@pytest.mark.parametrize("wrong", [["--sizes", "0", "-5"], ["--ways", "--sizes", "500"], ["--rounds", "0"]])
+def test_sizes_that_cannot_be_measured_are_refused_before_hours_of_tuning(
+    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.path.insert(0, str(PAPER.parent))
+    from paper_quality import main
+
+    with pytest.raises(SystemExit):
+        main(["a.jsonl", "--work", str(tmp_path / "w"), *wrong])
+    assert wrong[0] in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "w").exists()
+
+
+def test_ways_compare_the_fewest_with_the_most_new_tokens_of_one_seed() -> None:
+    sys.path.insert(0, str(PAPER.parent))
+    from paper_quality import Arm, ends
+
+    assert ends([Arm(500, 1), Arm(0, 1), Arm(500, 0), Arm(0, 0)]) == (Arm(0, 1), Arm(500, 1))
+    assert ends([Arm(0, 0)]) == (Arm(0, 0), Arm(0, 0))
 
 
 def test_prompts_without_a_shared_end_are_counted() -> None:

@@ -130,6 +130,32 @@ def test_algorithm_1_chooses_what_a_recount_chooses(
         assert [vocabulary.decode(ids) for ids in labels] == texts
 
 
+STRINGS = ("a", "b", "ab", "ba", "aab", "abab")
+
+
+class Segmented(MergedOutputs):
+    """Outputs in any tokens, without a tokenizer: a new token can end inside any of them."""
+
+    def __init__(self, ids: list[list[int]], rows: list[int]) -> None:
+        self.strings = dict(enumerate(STRINGS))
+        self.ids, self.rows, self._borders = ids, rows, {}
+        self.documents = [self.string(tuple(one)) for one in ids]
+
+
+TOKENS = st.integers(0, len(STRINGS) - 1)
+IDS = st.lists(st.tuples(st.lists(TOKENS, max_size=5), st.sampled_from([1, 2, 7])), min_size=1, max_size=3)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    held=IDS, gram=st.lists(TOKENS, min_size=1, max_size=3).map(tuple), reading=st.sampled_from(["tokens", "places"])
+)
+def test_the_score_is_that_of_its_definition(held: list[tuple[list[int], int]], gram: Gram, reading: str) -> None:
+    outputs = Segmented([ids for ids, _ in held], [rows for _, rows in held])
+    refuse = PrefixCollisions(reading, 0.5)  # type: ignore[arg-type]
+    assert refuse.score(outputs, gram) == pytest.approx(score(refuse, outputs, gram))
+
+
 @settings(max_examples=100, deadline=None)
 @given(outputs=OUTPUTS, longest=st.integers(2, 4))
 def test_adaptivocab_subtracts_what_overlaps(outputs: dict[str, int], longest: int) -> None:
