@@ -53,14 +53,14 @@ class Way:
 
 def ways(plain: str, extended: str) -> list[Way]:
     """All ways; those whose models are not there are left out of the table. There may be no extended model (`plain`)."""
-    with_new_tokens = [Way("TASC-ft", extended), Way("TASC-ft and TASC-spec", extended, index=True)]
+    with_new_tokens = [Way("new tokens", extended), Way("new tokens and tasc's drafts", extended, index=True)]
     return [
         Way("plain", plain),
         Way("int8 weights", plain, pack="int8"),
         Way("half the layers, distilled", "half"),
         Way("draft model", plain, draft="draft"),
-        Way("TASC-spec", plain, index=True),
-        Way("TASC-spec and draft model", plain, index=True, draft="draft"),
+        Way("tasc's drafts", plain, index=True),
+        Way("tasc's drafts and draft model", plain, index=True, draft="draft"),
         *(with_new_tokens if extended != plain else []),
     ]
 
