@@ -81,7 +81,7 @@ $(VLLM)/.built: pyproject.toml $(RUST_SOURCES) $(shell find python -name '*.py')
 vllm: $(VLLM)/.built ## an environment with vLLM for CPUs, SuffixDecoding and tasc: .venv-vllm
 
 test-vllm: VLLM_TESTS ?= engine and not slow
-test-vllm: vllm ## tests on vLLM itself; VLLM_TESTS=engine for those of task vocabularies too
+test-vllm: vllm ## tests on vLLM itself; VLLM_TESTS=engine for the slow ones too, such as task vocabularies
 	LD_PRELOAD=$(CURDIR)/$(VLLM)/lib/libiomp5.so $(VLLM)/bin/python -m pytest -n 2 -m '$(VLLM_TESTS)' tests/integration/test_vllm_engine.py
 
 # vLLM 0.33 has no build for CPUs: the classes of its second model runner run, its kernels for GPUs do not.
